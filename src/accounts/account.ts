@@ -1,0 +1,100 @@
+/**
+ * Public facts of an account: everything the other rooms may know. No secret lives here;
+ * credentials leave the accounts file beside these facts (credential.ts) and go to src/tokens only.
+ */
+
+export type Grant = 'refresh_token' | 'client_credentials' | 'jwt_bearer';
+
+/** Where and how to reach a submission server. `starttls` never falls back to clear text. */
+export interface Endpoint {
+  readonly host: string;
+  readonly port: number;
+  readonly tls: 'starttls' | 'implicit';
+}
+
+/** What the provider allows one mailbox (providers.md §1.2); every number can be set per account. */
+export interface AccountLimits {
+  /** Connections at once, connecting + busy + idle, 1 to 100. */
+  readonly maxConnections: number;
+  /** Connections kept warm, 0 to maxConnections. */
+  readonly minConnections: number;
+  readonly messagesPerMinute: number | undefined;
+  readonly messagesPerDay: number | undefined;
+  /** Recipients in one transaction; the next RCPT is answered 452 4.5.3. */
+  readonly maxRecipients: number;
+  /** Messages on one connection before it is replaced. */
+  readonly messagesPerConnection: number;
+  /** A connection idle longer than this is replaced before the provider closes it, in ms. */
+  readonly idleMs: number;
+  /** A connection older than this is replaced, in ms. */
+  readonly maxAgeMs: number;
+  /** Shortest time between two logins of this account, in ms. */
+  readonly loginIntervalMs: number;
+  /** Largest message the upstream advertises, in octets. */
+  readonly maxBytes: number;
+}
+
+/** What a client must present with AUTH to use this account. The hash is one-way, so it may be here. */
+export interface ClientPassword {
+  /** `scrypt$N$r$p$salt$hash`, base64url (formatScryptHash). */
+  readonly hash: string;
+}
+
+export interface Account {
+  /** `account_id` where given, else the lower-cased `email`. */
+  readonly id: string;
+  readonly email: string;
+  /** Provider key: `gmail`, `outlook`, `outlook-personal` or a key of `providers`. */
+  readonly provider: string;
+  /** XOAUTH2 user; never taken from MAIL FROM. */
+  readonly user: string;
+  /** Lower-cased addresses and `*@domain` patterns this account may use in MAIL FROM, `email` included. */
+  readonly senders: readonly string[];
+  readonly clientPassword: ClientPassword | undefined;
+  readonly upstream: Endpoint;
+  /** CHUNKING (BDAT) may be used where the upstream offers it. */
+  readonly chunking: boolean;
+  /** Source address of upstream connections, for hosts with several. */
+  readonly localAddress: string | undefined;
+  readonly limits: AccountLimits;
+}
+
+/** What an operator sees of an account (design §5). */
+export type AccountStatus =
+  | 'ready'
+  | 'refreshing'
+  | 'throttled'
+  | 'needs_consent'
+  | 'misconfigured'
+  | 'unreachable';
+
+/** A status with what led to it. Text is in words, never a secret. */
+export interface AccountState {
+  readonly status: AccountStatus;
+  /** What happened; for `ready` absent. */
+  readonly reason?: string;
+  /** What the operator should do, where somebody can. */
+  readonly cure?: string;
+  /** When it is tried again, ms since the epoch. */
+  readonly until?: number;
+}
+
+/** Worst first; a merge of states takes the first that applies. */
+const SEVERITY: readonly AccountStatus[] = [
+  'misconfigured',
+  'needs_consent',
+  'unreachable',
+  'throttled',
+  'refreshing',
+  'ready',
+];
+
+/** The state an operator should look at first among several of one account. */
+export function worstState(...states: readonly AccountState[]): AccountState {
+  return states.reduce(
+    (worst, s) => (SEVERITY.indexOf(s.status) < SEVERITY.indexOf(worst.status) ? s : worst),
+    {
+      status: 'ready',
+    },
+  );
+}

@@ -1,0 +1,60 @@
+/**
+ * The front door of the relay: what a listener needs to know and nothing more. A listener turns its
+ * protocol into `mail`, `rcpt`, `body`; every answer is a `Reply` for exactly that command.
+ */
+import type { Account } from '../accounts/account.ts';
+import type { Reply } from '../protocol/reply.ts';
+
+/** Facts of the client session, for the log line. */
+export interface SessionFacts {
+  readonly id: string;
+  readonly remoteAddress: string;
+  /** HELO/EHLO argument. */
+  readonly helo: string;
+  /** AUTH user, where the client authenticated. */
+  readonly authUser?: string;
+  readonly tls: boolean;
+}
+
+/** ESMTP parameters as they go out again, `KEYWORD` or `KEYWORD=value` with xtext values still encoded. */
+export type Parameters = readonly string[];
+
+export interface MailCommand {
+  readonly account: Account;
+  /** Reverse-path without angle brackets; empty for the null sender. */
+  readonly sender: string;
+  readonly parameters: Parameters;
+  readonly session: SessionFacts;
+}
+
+/**
+ * Takes the message body after 354: content octets with dot-stuffing already removed, byte for byte,
+ * the final `CRLF.CRLF` not included.
+ */
+export interface BodyWriter {
+  /** Takes a chunk (it may be kept: do not reuse the memory). A promise means: wait for it before the next chunk. Never rejects. */
+  write(chunk: Buffer): Promise<void> | undefined;
+  /** The body is complete: the final reply, 250 only after the provider's 250. Never rejects. */
+  end(): Promise<Reply>;
+  /** The client is gone in the middle or the message is refused locally: nothing may be delivered. Idempotent. */
+  cut(reason: string): void;
+}
+
+/** One transaction: MAIL to final reply. */
+export interface Transaction {
+  /** ULID-like id, also in the log line. */
+  readonly id: string;
+  /** The reply to this RCPT: live from the second on (design §3.3). Never rejects. */
+  rcpt(recipient: string, parameters: Parameters): Promise<Reply>;
+  /** At DATA: a refusal that is already certain, else undefined: send 354 and write the body. */
+  refusalAtData(): Reply | undefined;
+  /** After 354. Call once. */
+  body(): BodyWriter;
+  /** RSET, QUIT, EHLO or the client gone before `body().end()`: frees everything. Idempotent; a no-op after the final reply. */
+  abort(reason: string): void;
+}
+
+export interface Relay {
+  /** MAIL: the account gate. A transaction where the reply is 250. Never rejects. */
+  mail(command: MailCommand): Promise<{ readonly reply: Reply; readonly transaction?: Transaction }>;
+}

@@ -1,0 +1,77 @@
+/**
+ * What the other rooms see of tokens: an `AccessToken` that cannot be printed and a `TokenSource`
+ * that hands them out. No credential passes through here.
+ */
+import { inspect } from 'node:util';
+
+/** A bearer token. `reveal()` is called by the SASL step of src/upstream and by the token stores, nowhere else. */
+export class AccessToken {
+  readonly #value: string;
+  /** End of its life, ms since the epoch. */
+  readonly expiresAt: number;
+  /** When it was obtained, ms since the epoch. */
+  readonly obtainedAt: number;
+  constructor(value: string, expiresAt: number, obtainedAt: number) {
+    this.#value = value;
+    this.expiresAt = expiresAt;
+    this.obtainedAt = obtainedAt;
+  }
+  reveal(): string {
+    return this.#value;
+  }
+  toString(): string {
+    return '[access token]';
+  }
+  toJSON(): string {
+    return '[access token]';
+  }
+  [inspect.custom](): string {
+    return '[access token]';
+  }
+}
+
+/** Why no token could be had (providers.md §6 rows 22 to 27). Closed: a switch over it ends in `never`. */
+export type TokenErrorCode =
+  /** Endpoint unreachable, 5xx, garbage, its breaker open: row 22. */
+  | 'provider_fault'
+  /** 429, AADSTS50196, AADSTS90055: row 23. `retryAt` says until when. */
+  | 'throttled'
+  /** A person must sign in again: row 24. */
+  | 'needs_consent'
+  /** The OAuth client is broken, for all its accounts: row 25. */
+  | 'app_misconfigured'
+  /** Our clock is wrong: row 26. */
+  | 'clock_skew'
+  /** Scope or request wrong: row 27. */
+  | 'bad_request'
+  /** No such account (removed while asked for). */
+  | 'unknown_account';
+
+/** `message` is safe for logs and admin answers: in words, with the provider's trace id, never a secret. */
+export class TokenError extends Error {
+  override readonly name = 'TokenError';
+  readonly code: TokenErrorCode;
+  /** Not asked again before this, ms since the epoch. */
+  readonly retryAt: number | undefined;
+  /** What the operator should do. */
+  readonly cure: string | undefined;
+  constructor(
+    code: TokenErrorCode,
+    message: string,
+    options: { retryAt?: number | undefined; cure?: string | undefined; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.retryAt = options.retryAt;
+    this.cure = options.cure;
+  }
+}
+
+export interface TokenSource {
+  /** The cached token if it is fresh enough, synchronously; counts as a hit. Undefined: `get` has to fetch. */
+  peek(accountId: string): AccessToken | undefined;
+  /** A token with enough life left, from cache or fetched; one request however many callers. Rejects with `TokenError`. */
+  get(accountId: string): Promise<AccessToken>;
+  /** After the upstream refused `rejected` (535): fetches only if `rejected` is still the cached one, once. Rejects with `TokenError`. */
+  renew(accountId: string, rejected: AccessToken): Promise<AccessToken>;
+}
