@@ -1,0 +1,149 @@
+/**
+ * What the admin room needs from the running relay, and the shapes it answers with. The composition
+ * root implements `AdminBackend`; every row is plain JSON with the keys of the published API, so an
+ * answer is the row itself. No type here can carry a secret: there is no field for one.
+ * Instants are ISO 8601 text in UTC; durations end in `_s` or `_ms`.
+ */
+import type { AccountStatus } from '../accounts/account.ts';
+
+/** One account as an operator sees it. */
+export interface AccountRow {
+  readonly id: string;
+  readonly email: string;
+  readonly provider: string;
+  readonly status: AccountStatus;
+  /** What led to the status, in words; null for `ready`. */
+  readonly reason: string | null;
+  /** What the operator should do; null where nobody can do anything. */
+  readonly cure: string | null;
+  /** When it is tried again. */
+  readonly until: string | null;
+  /** An operator has drained it: no new transaction until `resume`. */
+  readonly drained: boolean;
+  readonly token: {
+    readonly cached: boolean;
+    readonly expires_at: string | null;
+    /** May be negative for a token that has run out. */
+    readonly expires_in_s: number | null;
+    readonly age_s: number | null;
+  };
+  readonly pool: {
+    /** Connecting, busy and idle together. */
+    readonly size: number;
+    readonly idle: number;
+    readonly busy: number;
+    readonly max: number;
+  };
+  /** Transactions since start (or since the account was added). */
+  readonly messages: { readonly relayed: number; readonly deferred: number; readonly rejected: number };
+  /** The last thing that went wrong, in words, also when all is well again. */
+  readonly last_error: string | null;
+  readonly last_error_at: string | null;
+}
+
+/** `GET /admin/accounts/{id}`: the row and its settings. */
+export interface AccountDetail extends AccountRow {
+  /** XOAUTH2 user. */
+  readonly user: string;
+  readonly senders: readonly string[];
+  /** `starttls://host:587` or `smtps://host:465`. */
+  readonly smtp: string;
+  readonly max_connections: number;
+  readonly messages_per_minute: number | null;
+  readonly messages_per_day: number | null;
+  readonly max_recipients: number;
+}
+
+/** Counts since start. */
+export interface TokenTotals {
+  readonly cache_hits: number;
+  readonly cache_misses: number;
+  readonly refresh_attempts: number;
+  readonly refresh_success: number;
+  readonly refresh_failures: number;
+}
+
+/** A circuit breaker: one per token endpoint, one per upstream. */
+export interface BreakerRow {
+  /** What it guards: a host or URL without query. */
+  readonly name: string;
+  readonly kind: 'token_endpoint' | 'upstream';
+  readonly state: 'closed' | 'open' | 'half_open';
+  /** Failures counted in the current window. */
+  readonly failures: number;
+  /** When it opened last. */
+  readonly opened_at: string | null;
+  /** When it lets the next attempt through. */
+  readonly retry_at: string | null;
+}
+
+/** What a reload did. With `ok: false` nothing changed and `errors` say why. */
+export interface ReloadResult {
+  readonly ok: boolean;
+  readonly added: readonly string[];
+  readonly changed: readonly string[];
+  readonly removed: readonly string[];
+  readonly untouched: readonly string[];
+  /** Path in the file (`accounts[3].client_id`) and what was expected; single bad accounts do not make `ok` false. */
+  readonly errors: readonly { readonly path: string; readonly message: string }[];
+}
+
+export interface ListenerFigures {
+  /** Client sessions open now. */
+  readonly sessions: number;
+  /** Client sessions since start. */
+  readonly sessions_total: number;
+  /** Sessions refused at the door (limits, drain) since start. */
+  readonly refused_total: number;
+}
+
+export interface Readiness {
+  /** The first pre-cache and warm-up round has ended. */
+  readonly warmed_up: boolean;
+  /** Accounts that could relay a message now. */
+  readonly usable: number;
+  readonly total: number;
+}
+
+export type AdminLogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
+
+/** The running relay. Queries are synchronous and cheap; actions never reject for an account's trouble. */
+export interface AdminBackend {
+  /** In the order of the accounts file. */
+  accounts(): readonly AccountRow[];
+  /** By id, else e-mail; case-insensitive. */
+  account(idOrEmail: string): AccountDetail | undefined;
+  tokenTotals(): TokenTotals;
+  breakers(): readonly BreakerRow[];
+  readiness(): Readiness;
+  listener(): ListenerFigures;
+
+  /** Fetches a new token now. `ok: false` with the error in words. `id` is an existing account's. */
+  refreshToken(
+    id: string,
+  ): Promise<{ readonly ok: boolean; readonly error?: string; readonly cure?: string }>;
+  /** Drops the cached token; true if there was one. The next message fetches another. */
+  forgetToken(id: string): boolean | Promise<boolean>;
+  /** No new transaction for this account (451), connections are closed as they fall idle. Idempotent. */
+  drain(id: string): void | Promise<void>;
+  resume(id: string): void | Promise<void>;
+  reload(): Promise<ReloadResult>;
+  setLogLevel(level: AdminLogLevel): void;
+}
+
+/** A finished token fetch, for metrics. */
+export interface RefreshObservation {
+  readonly account: string;
+  readonly provider: string;
+  /** `success`, else the error code (closed set of the token room). */
+  readonly result: string;
+  readonly durationMs: number;
+}
+
+/** A wait or refusal by one of our own limits, for metrics. */
+export interface LimitObservation {
+  readonly account: string;
+  readonly limit: 'messages_per_minute' | 'messages_per_day' | 'logins' | 'connections';
+  readonly waitedMs: number;
+  readonly refused: boolean;
+}
