@@ -12,7 +12,7 @@ export interface Endpoint {
   readonly tls: 'starttls' | 'implicit';
 }
 
-/** What the provider allows one mailbox (providers.md §1.2); every number can be set per account. */
+/** What the provider allows one mailbox; every number can be set per account. */
 export interface AccountLimits {
   /** Connections at once, connecting + busy + idle, 1 to 100. */
   readonly maxConnections: number;
@@ -54,12 +54,14 @@ export interface Account {
   readonly upstream: Endpoint;
   /** CHUNKING (BDAT) may be used where the upstream offers it. */
   readonly chunking: boolean;
+  /** A message whose From: header names none of `senders` is refused. */
+  readonly checkFromHeader?: boolean;
   /** Source address of upstream connections, for hosts with several. */
   readonly localAddress: string | undefined;
   readonly limits: AccountLimits;
 }
 
-/** What an operator sees of an account (design §5). */
+/** What an operator sees of an account. */
 export type AccountStatus =
   | 'ready'
   | 'refreshing'
