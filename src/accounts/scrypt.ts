@@ -52,9 +52,12 @@ export function parseScryptHash(text: string): ScryptHash {
 export const formatScryptHash = (h: ScryptHash): string =>
   `scrypt$${h.n}$${h.r}$${h.p}$${h.salt.toString('base64url')}$${h.hash.toString('base64url')}`;
 
-/** Hashes a password with a fresh salt; runs outside the event loop. */
-export async function hashPassword(password: string, cost: ScryptCost = KEPT_COST): Promise<string> {
-  const salt = randomBytes(SALT_OCTETS);
+/** Hashes a password, with a fresh salt unless one is given; runs outside the event loop. */
+export async function hashPassword(
+  password: string,
+  cost: ScryptCost = KEPT_COST,
+  salt: Buffer = randomBytes(SALT_OCTETS),
+): Promise<string> {
   return formatScryptHash({ ...cost, salt, hash: await derive(password, salt, HASH_OCTETS, cost) });
 }
 

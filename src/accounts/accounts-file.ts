@@ -1,0 +1,352 @@
+/**
+ * The accounts file. In: its path or text. Out: accounts with their credentials, and everything that is
+ * wrong with path, line and what was expected. One bad account never stops the others; a file that cannot
+ * be read as a whole throws. Owns nothing.
+ */
+import { open } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import type { Account, Grant } from './account.ts';
+import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
+import { Secret } from './credential.ts';
+import { parseSmtpUrl } from './endpoint.ts';
+import {
+  formatPath,
+  type JsonNode,
+  JsonSyntaxError,
+  nodeAt,
+  parseJsonText,
+  positionAt,
+} from './json-text.ts';
+import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
+import { checkAccount, checkProvider, type Issue, type Problem } from './schema.ts';
+import { explainFileError, type SecretPlaces } from './secret-source.ts';
+
+export type { LoadedAccount } from './build-account.ts';
+export type { Problem } from './schema.ts';
+
+/** An account whose entry is wrong: known, so that its mail is deferred (4xx) and not refused as unknown. */
+export interface UnusableAccount {
+  readonly account: Account;
+  readonly problems: readonly Problem[];
+}
+
+export interface AccountsFile {
+  readonly accounts: readonly LoadedAccount[];
+  readonly unusable: readonly UnusableAccount[];
+  /** Each costs an account or a provider. */
+  readonly problems: readonly Problem[];
+  readonly warnings: readonly Problem[];
+}
+
+/** The file as a whole cannot be used; the message names it and the cure. */
+export class AccountsFileError extends Error {
+  override readonly name = 'AccountsFileError';
+}
+
+/** 64 MiB is 50,000 accounts with keys; more is a mistake. */
+const MAX_FILE_BYTES = 67_108_864;
+
+/** Reads and parses the file at `path`. Throws `AccountsFileError`. */
+export async function readAccountsFile(
+  path: string,
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<AccountsFile> {
+  const { text, mode } = await readAccountsText(path);
+  const parsed = await parseAccounts(text, { env, directory: dirname(resolve(path)) }).catch(
+    (error: unknown) => {
+      throw error instanceof AccountsFileError
+        ? new AccountsFileError(`${path}: ${error.message}`, { cause: error })
+        : error;
+    },
+  );
+  if ((mode & 0o077) === 0) return parsed;
+  const open = {
+    path: '',
+    message: `${path} can be read by other users (mode ${(mode & 0o777).toString(8)}): chmod 600 ${path}`,
+  };
+  return { ...parsed, warnings: [open, ...parsed.warnings] };
+}
+
+/** The text of the file and its mode. Throws `AccountsFileError`. */
+export async function readAccountsText(path: string): Promise<{ text: string; mode: number }> {
+  try {
+    const file = await open(path, 'r');
+    try {
+      const facts = await file.stat();
+      if (facts.isDirectory())
+        throw new AccountsFileError(`${path} is a directory: name the accounts file in it`);
+      if (facts.size > MAX_FILE_BYTES)
+        throw new AccountsFileError(`${path} is larger than 64 MiB: is it the right file?`);
+      return { text: decodeText(await file.readFile(), path), mode: facts.mode };
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if (error instanceof AccountsFileError) throw error;
+    const cure =
+      (error as NodeJS.ErrnoException).code === 'ENOENT'
+        ? ': create it with "xoauth2-relay account add", or name another with --accounts'
+        : '';
+    throw new AccountsFileError(`cannot read ${path}: ${explainFileError(error)}${cure}`, { cause: error });
+  }
+}
+
+function decodeText(content: Buffer, path: string): string {
+  if (content[0] === 0xff || content[0] === 0xfe)
+    throw new AccountsFileError(`${path} is UTF-16: save it as UTF-8`);
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(content);
+  } catch {
+    throw new AccountsFileError(`${path} is not UTF-8 text: save it as UTF-8`);
+  }
+}
+
+/** Parses the text of an accounts file. Throws `AccountsFileError` when it is no such file at all. */
+export async function parseAccounts(text: string, places: SecretPlaces): Promise<AccountsFile> {
+  const root = parseRoot(text);
+  const problems: Problem[] = [];
+  const warnings: Problem[] = [];
+  const located = (path: readonly PropertyKey[], message: string): Problem => {
+    // In a bare array the entries stand one level higher.
+    const node = nearestNode(root, root.items === undefined ? path : path.slice(1));
+    return { path: formatPath(path), message, line: positionAt(text, node.start).line };
+  };
+
+  if (root.members !== undefined)
+    for (const key of root.members.keys())
+      if (!['$schema', 'comment', 'providers', 'accounts'].includes(key))
+        problems.push(located([key], 'unknown key: remove or correct it'));
+  const list = root.items ?? root.members?.get('accounts')?.items;
+  if (list === undefined)
+    throw new AccountsFileError('expected { "accounts": [ … ] } or [ … ] with one object per account');
+
+  const providers = readProviders(root.members?.get('providers'), (path, message) =>
+    problems.push(located(['providers', ...path], message)),
+  );
+
+  const built = await Promise.all(
+    list.map(
+      async (
+        node,
+        index,
+      ): Promise<{ account: Account; loaded?: LoadedAccount; wrong: Problem[] } | undefined> => {
+        const here = (issue: Issue): Problem => located(['accounts', index, ...issue.path], issue.message);
+        const { loaded, issues, warnings: doubts } = await buildEntry(node.value, providers, places);
+        const wrong = issues.map(here);
+        problems.push(...wrong);
+        warnings.push(...doubts.map(here));
+        if (loaded !== undefined) return { account: loaded.account, loaded, wrong };
+        const email = node.members?.get('email')?.value;
+        if (typeof email !== 'string' || !email.includes('@')) return undefined;
+        return { account: await placeholderAccount(node.value, email), wrong };
+      },
+    ),
+  );
+
+  const accounts: LoadedAccount[] = [];
+  const unusable: UnusableAccount[] = [];
+  const refused = new Set<number>();
+  const claims = createClaims();
+  for (const [index, item] of built.entries()) {
+    if (item === undefined) continue;
+    const taken = claims.takeIdentity(item.account, index);
+    if (taken !== undefined) {
+      refused.add(index);
+      problems.push(located(['accounts', index, taken.key], taken.message));
+      continue;
+    }
+    if (item.loaded === undefined) unusable.push({ account: item.account, problems: item.wrong });
+    else accounts.push(item.loaded);
+  }
+  for (const [index, item] of built.entries())
+    for (const message of item === undefined || refused.has(index)
+      ? []
+      : claims.takeSenders(item.account, index))
+      warnings.push(located(['accounts', index, 'senders'], message));
+
+  const byLine = (a: Problem, b: Problem): number => (a.line ?? 0) - (b.line ?? 0);
+  return { accounts, unusable, problems: problems.sort(byLine), warnings: warnings.sort(byLine) };
+}
+
+function parseRoot(text: string): JsonNode {
+  if (text.replace(/^\ufeff/, '').trim() === '')
+    throw new AccountsFileError(
+      'is empty: write { "accounts": [] } or add one with "xoauth2-relay account add"',
+    );
+  try {
+    return parseJsonText(text);
+  } catch (error) {
+    if (error instanceof JsonSyntaxError)
+      throw new AccountsFileError(`not JSON: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+/** The node at `path`, or the deepest one above it that exists. */
+function nearestNode(root: JsonNode, path: readonly PropertyKey[]): JsonNode {
+  for (let length = path.length; length > 0; length--) {
+    const node = nodeAt(root, path.slice(0, length));
+    if (node !== undefined) return node;
+  }
+  return root;
+}
+
+async function buildEntry(
+  value: unknown,
+  providers: ReadonlyMap<string, ProviderProfile | undefined>,
+  places: SecretPlaces,
+): ReturnType<typeof buildAccount> {
+  const failed = (issues: readonly Issue[]) => ({ loaded: undefined, issues, warnings: [] });
+  const checked = checkAccount(value);
+  if (!('entry' in checked)) return failed(checked.issues);
+  const { entry } = checked;
+  const profile = providers.get(entry.provider);
+  if (profile !== undefined) return buildAccount(entry, profile, places);
+  const message = providers.has(entry.provider)
+    ? 'names a provider whose own entry is wrong'
+    : `expected one of ${[...providers.keys()].join(', ')}`;
+  return failed([{ path: ['provider'], message }]);
+}
+
+/** Built-in profiles and the operator's; a wrong one maps to undefined. */
+function readProviders(
+  node: JsonNode | undefined,
+  wrong: (path: readonly PropertyKey[], message: string) => void,
+): ReadonlyMap<string, ProviderProfile | undefined> {
+  const profiles = new Map<string, ProviderProfile | undefined>(builtInProviders);
+  if (node === undefined) return profiles;
+  if (node.members === undefined) wrong([], 'expected an object: name → provider');
+  for (const [name, { value }] of node.members ?? []) {
+    if (builtInProviders.has(name)) {
+      wrong([name], `is built in: choose another name and "extends": "${name}"`);
+      continue;
+    }
+    profiles.set(name, undefined);
+    const checked = checkProvider(value);
+    if (!('entry' in checked)) {
+      for (const issue of checked.issues) wrong([name, ...issue.path], issue.message);
+      continue;
+    }
+    const { entry } = checked;
+    const base = entry.extends === undefined ? undefined : builtInProviders.get(entry.extends);
+    if (entry.extends !== undefined && base === undefined) {
+      wrong([name, 'extends'], `expected one of ${[...builtInProviders.keys()].join(', ')}`);
+      continue;
+    }
+    const tokenUrl = entry.token_url ?? base?.tokenUrl;
+    if (tokenUrl === undefined) {
+      wrong([name, 'token_url'], 'is missing');
+      continue;
+    }
+    if (entry.smtp === undefined && base === undefined) {
+      wrong([name, 'smtp'], 'is missing');
+      continue;
+    }
+    const authorizeUrl = entry.authorize_url ?? base?.authorizeUrl;
+    const deviceUrl = entry.device_url ?? base?.deviceUrl;
+    const tenant = entry.tenant ?? base?.tenant;
+    profiles.set(name, {
+      name,
+      title: entry.title ?? base?.title ?? name,
+      smtp: entry.smtp === undefined && base !== undefined ? base.smtp : parseSmtpUrl(entry.smtp ?? ''),
+      tokenUrl,
+      ...(authorizeUrl === undefined ? {} : { authorizeUrl }),
+      ...(deviceUrl === undefined ? {} : { deviceUrl }),
+      ...(tenant === undefined ? {} : { tenant }),
+      scopes: scopesOf(entry.grants, entry.scope, base),
+      signInScope: entry.scope ?? base?.signInScope ?? '',
+      safetyBufferMs: entry.token_safety_buffer_ms ?? base?.safetyBufferMs ?? 300_000,
+      chunking: entry.chunking ?? base?.chunking ?? true,
+      limits: limitsOf(entry, base?.limits ?? DEFAULT_LIMITS),
+    });
+  }
+  return profiles;
+}
+
+function scopesOf(
+  grants: readonly Grant[] | undefined,
+  scope: string | undefined,
+  base: ProviderProfile | undefined,
+): Partial<Record<Grant, string>> {
+  const offered = grants ?? (base === undefined ? ALL_GRANTS : (Object.keys(base.scopes) as Grant[]));
+  return Object.fromEntries(offered.map((grant) => [grant, scope ?? base?.scopes[grant] ?? '']));
+}
+
+const ALL_GRANTS: readonly Grant[] = ['refresh_token', 'client_credentials', 'jwt_bearer'];
+
+/** Who claimed which identity and which sender first. */
+function createClaims() {
+  const identities = new Map<string, number>();
+  const senders = new Map<string, number>();
+  return {
+    takeIdentity(account: Account, index: number): { key: string; message: string } | undefined {
+      const names = [
+        { key: 'account_id', name: account.id.toLowerCase() },
+        { key: 'email', name: account.email.toLowerCase() },
+      ];
+      for (const { key, name } of names) {
+        const first = identities.get(name);
+        if (first !== undefined && first !== index)
+          return { key, message: `is already taken by accounts[${first}]: each account needs its own` };
+      }
+      for (const { name } of names) identities.set(name, index);
+      return undefined;
+    },
+    takeSenders(account: Account, index: number): readonly string[] {
+      const taken: string[] = [];
+      for (const sender of account.senders) {
+        const owner = identities.get(sender) ?? senders.get(sender);
+        if (owner === undefined) senders.set(sender, index);
+        else if (owner !== index) taken.push(`${sender} belongs to accounts[${owner}], which is used for it`);
+      }
+      return taken;
+    },
+  };
+}
+
+export interface AccountsDiff {
+  readonly added: readonly LoadedAccount[];
+  readonly changed: readonly {
+    readonly before: LoadedAccount;
+    readonly after: LoadedAccount;
+    /** Whether tokens have to be obtained anew; else only facts such as limits changed. */
+    readonly credentialChanged: boolean;
+  }[];
+  readonly removed: readonly LoadedAccount[];
+  readonly untouched: readonly LoadedAccount[];
+}
+
+/** What a reload changes, by account id. An untouched account is the object of `before`. */
+export function diffAccounts(
+  before: readonly LoadedAccount[],
+  after: readonly LoadedAccount[],
+): AccountsDiff {
+  const old = new Map(before.map((item) => [item.account.id, item]));
+  const kept = new Set(after.map((item) => item.account.id));
+  const added: LoadedAccount[] = [];
+  const changed: AccountsDiff['changed'][number][] = [];
+  const untouched: LoadedAccount[] = [];
+  for (const item of after) {
+    const earlier = old.get(item.account.id);
+    if (earlier === undefined) {
+      added.push(item);
+      continue;
+    }
+    const credentialChanged = !isSame(earlier.credential, item.credential);
+    if (credentialChanged || !isSame(earlier.account, item.account))
+      changed.push({ before: earlier, after: item, credentialChanged });
+    else untouched.push(earlier);
+  }
+  return { added, changed, removed: before.filter((item) => !kept.has(item.account.id)), untouched };
+}
+
+// A deep comparison alone takes any two secrets for equal: their text is private to them.
+const isSame = (a: unknown, b: unknown): boolean => isDeepStrictEqual(revealed(a), revealed(b));
+
+function revealed(value: unknown): unknown {
+  if (value instanceof Secret) return value.reveal();
+  if (Array.isArray(value)) return value.map(revealed);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revealed(item)]));
+}

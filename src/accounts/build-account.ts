@@ -1,0 +1,147 @@
+/**
+ * One checked entry of the accounts file becomes public facts on one side and a credential on the other.
+ * In: entry, provider profile, where secrets stand. Out: both, or what is missing. Reads secret files; owns nothing.
+ */
+import { createHmac, randomBytes } from 'node:crypto';
+import type { Account, AccountLimits, ClientPassword, Endpoint } from './account.ts';
+import { buildCredential, type Wrong } from './build-credential.ts';
+import type { Credential } from './credential.ts';
+import { parseHostPort, parseSmtpUrl } from './endpoint.ts';
+import type { ProviderProfile } from './providers.ts';
+import type { AccountEntry, Issue, ProviderEntry, SecretSource } from './schema.ts';
+import { formatScryptHash, hashPassword, isScryptHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
+import { readSecretText, type SecretPlaces } from './secret-source.ts';
+
+export interface LoadedAccount {
+  readonly account: Account;
+  readonly credential: Credential;
+}
+
+export interface BuiltAccount {
+  /** Undefined when there are issues. */
+  readonly loaded: LoadedAccount | undefined;
+  readonly issues: readonly Issue[];
+  readonly warnings: readonly Issue[];
+}
+
+/** Builds an account; never throws for what the operator wrote. */
+export async function buildAccount(
+  entry: AccountEntry,
+  profile: ProviderProfile,
+  places: SecretPlaces,
+): Promise<BuiltAccount> {
+  const issues: Issue[] = [];
+  const warnings: Issue[] = [];
+  const wrong = (key: string, message: string): undefined => {
+    issues.push({ path: [key], message });
+    return undefined;
+  };
+  const credential = buildCredential(entry, profile, places, { wrong, warnings });
+  const clientPassword = await buildClientPassword(entry.password, places).catch((error: unknown) =>
+    wrong('password', (error as Error).message),
+  );
+  const upstream = upstreamOf(entry, profile, wrong);
+  const limits = limitsOf(entry, profile.limits);
+  if (limits.minConnections > limits.maxConnections)
+    wrong('min_connections', `must not exceed max_connections (${limits.maxConnections})`);
+  if (issues.length > 0 || credential === undefined || upstream === undefined)
+    return { loaded: undefined, issues, warnings };
+  const email = entry.email;
+  const account: Account = {
+    id: entry.account_id ?? email.toLowerCase(),
+    email,
+    provider: profile.name,
+    user: entry.user ?? email,
+    senders: [...new Set([email, ...(entry.senders ?? [])].map((sender) => sender.toLowerCase()))],
+    clientPassword,
+    upstream,
+    chunking: entry.chunking ?? profile.chunking,
+    checkFromHeader: entry.check_from_header ?? false,
+    localAddress: entry.local_address,
+    limits,
+  };
+  return { loaded: { account, credential }, issues, warnings };
+}
+
+/** Limits with what an entry or provider sets in place of `defaults`; 0 messages a minute or day is no limit. */
+export function limitsOf(entry: AccountEntry | ProviderEntry, defaults: AccountLimits): AccountLimits {
+  const rate = (own: number | undefined, inherited: number | undefined): number | undefined =>
+    own === undefined ? inherited : own === 0 ? undefined : own;
+  const maxConnections = entry.max_connections ?? defaults.maxConnections;
+  return {
+    maxConnections,
+    // A lowered maximum alone must not clash with the default minimum.
+    minConnections: entry.min_connections ?? Math.min(defaults.minConnections, maxConnections),
+    messagesPerMinute: rate(entry.messages_per_minute, defaults.messagesPerMinute),
+    messagesPerDay: rate(entry.messages_per_day, defaults.messagesPerDay),
+    maxRecipients: entry.max_recipients ?? defaults.maxRecipients,
+    messagesPerConnection: entry.messages_per_connection ?? defaults.messagesPerConnection,
+    idleMs: entry.idle_timeout_ms ?? defaults.idleMs,
+    maxAgeMs: entry.max_age_ms ?? defaults.maxAgeMs,
+    loginIntervalMs: entry.login_interval_ms ?? defaults.loginIntervalMs,
+    maxBytes: entry.max_message_bytes ?? defaults.maxBytes,
+  };
+}
+
+function upstreamOf(entry: AccountEntry, profile: ProviderProfile, wrong: Wrong): Endpoint | undefined {
+  if (entry.smtp !== undefined && entry.oauth_endpoint !== undefined)
+    return wrong('oauth_endpoint', 'smtp says the same thing: keep one of the two');
+  const key = entry.smtp === undefined ? 'oauth_endpoint' : 'smtp';
+  try {
+    if (entry.smtp !== undefined) return parseSmtpUrl(entry.smtp);
+    if (entry.oauth_endpoint !== undefined) return parseHostPort(entry.oauth_endpoint);
+    return profile.smtp;
+  } catch (error) {
+    return wrong(key, (error as Error).message);
+  }
+}
+
+// Salted by the password itself and a key of this process, so that reading the file again gives the same
+// hash and an unchanged account counts as unchanged.
+const PROCESS_KEY = randomBytes(32);
+
+async function buildClientPassword(
+  source: SecretSource | undefined,
+  places: SecretPlaces,
+): Promise<ClientPassword | undefined> {
+  if (source === undefined) return undefined;
+  const text = readSecretText(source, places);
+  if (isScryptHash(text)) return { hash: formatScryptHash(parseScryptHash(text)) };
+  const salt = createHmac('sha256', PROCESS_KEY).update(text).digest().subarray(0, 16);
+  return { hash: await hashPassword(text, MEMORY_COST, salt) };
+}
+
+/** An account that cannot be used until its entry is corrected, but whose mail must wait, not bounce. */
+export async function placeholderAccount(value: unknown, email: string): Promise<Account> {
+  const entry = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  const texts = (list: unknown): string[] =>
+    Array.isArray(list) ? list.filter((item): item is string => typeof item === 'string') : [];
+  const text = (key: string): string | undefined => texts([entry[key]])[0];
+  return {
+    id: text('account_id') ?? email.toLowerCase(),
+    email,
+    provider: text('provider') ?? 'unknown',
+    user: text('user') ?? email,
+    senders: [...new Set([email, ...texts(entry.senders)].map((sender) => sender.toLowerCase()))],
+    // Whoever had to present a password still has to; none is right until the entry is.
+    clientPassword:
+      entry.password === undefined
+        ? undefined
+        : { hash: await hashPassword(randomBytes(32).toString('base64'), MEMORY_COST) },
+    upstream: { host: 'unknown.invalid', port: 587, tls: 'starttls' },
+    chunking: false,
+    localAddress: undefined,
+    limits: {
+      maxConnections: 1,
+      minConnections: 0,
+      messagesPerMinute: undefined,
+      messagesPerDay: undefined,
+      maxRecipients: 100,
+      messagesPerConnection: 1,
+      idleMs: 1_000,
+      maxAgeMs: 1_000,
+      loginIntervalMs: 0,
+      maxBytes: 35_882_577,
+    },
+  };
+}

@@ -1,0 +1,133 @@
+/**
+ * Provider profiles: where to submit mail, where tokens come from, what one mailbox may do.
+ * In: the name of a built-in provider. Out: its profile. Pure; the operator's own `providers` join them
+ * in accounts-file.ts.
+ */
+import type { AccountLimits, Endpoint, Grant } from './account.ts';
+
+export interface ProviderProfile {
+  /** The key an account names. */
+  readonly name: string;
+  /** For people. */
+  readonly title: string;
+  readonly smtp: Endpoint;
+  /** `{tenant}` stands for the account's tenant. */
+  readonly tokenUrl: string;
+  /** For the interactive sign-in; absent where it cannot be done. */
+  readonly authorizeUrl?: string;
+  readonly deviceUrl?: string;
+  /** Default tenant; absent where the provider has none. */
+  readonly tenant?: string;
+  /** Scope sent in the token request by grant; a grant without an entry is not offered. `''` sends none. */
+  readonly scopes: Partial<Record<Grant, string>>;
+  /** Scope asked for at the interactive sign-in. */
+  readonly signInScope: string;
+  readonly safetyBufferMs: number;
+  readonly chunking: boolean;
+  readonly limits: AccountLimits;
+}
+
+const MINUTE = 60_000;
+
+/** Numbers that hold where a provider publishes none. */
+export const DEFAULT_LIMITS: AccountLimits = {
+  // Cautious: the smallest documented cap of a large provider is 3 (Exchange Online).
+  maxConnections: 3,
+  // One warm connection per account: the first message after a pause finds it.
+  minConnections: 1,
+  messagesPerMinute: undefined,
+  messagesPerDay: undefined,
+  // RFC 5321 §4.5.3.1.8: every server takes at least 100.
+  maxRecipients: 100,
+  // Widespread client default; no large provider publishes a number.
+  messagesPerConnection: 100,
+  // Exchange and Gmail close at about 5 minutes without a command.
+  idleMs: 4 * MINUTE,
+  // Exchange ends a session after 10 minutes, even while it transmits.
+  maxAgeMs: 8 * MINUTE,
+  loginIntervalMs: 0,
+  // 25 MB of attachments after base64.
+  maxBytes: 35_882_577,
+};
+
+const GOOGLE_SCOPE = 'https://mail.google.com/';
+const MICROSOFT_SCOPE = 'https://outlook.office.com/SMTP.Send offline_access';
+const MICROSOFT_LOGIN = 'https://login.microsoftonline.com/{tenant}/oauth2/v2.0';
+
+const MICROSOFT_LIMITS: AccountLimits = {
+  ...DEFAULT_LIMITS,
+  // Documented: 3 submissions at once per mailbox, each further one gets 432 at the end of DATA.
+  maxConnections: 3,
+  // Documented: 30 a minute per mailbox; two are left for other programs of the same mailbox.
+  messagesPerMinute: 28,
+  // Documented default, 1 to 1000 by the administrator.
+  maxRecipients: 500,
+  // SIZE as advertised: 150 MiB. The mailbox may allow less.
+  maxBytes: 157_286_400,
+};
+
+const BUILT_IN: readonly ProviderProfile[] = [
+  {
+    name: 'gmail',
+    title: 'Gmail and Google Workspace',
+    smtp: { host: 'smtp.gmail.com', port: 587, tls: 'starttls' },
+    tokenUrl: 'https://oauth2.googleapis.com/token',
+    authorizeUrl: 'https://accounts.google.com/o/oauth2/v2/auth',
+    // A refresh takes the scope of the consent; Google wants none in the request.
+    scopes: { refresh_token: '', jwt_bearer: GOOGLE_SCOPE },
+    signInScope: GOOGLE_SCOPE,
+    safetyBufferMs: 5 * MINUTE,
+    chunking: true,
+    limits: {
+      ...DEFAULT_LIMITS,
+      // Not published; 5 is what large senders use. Fast logins end in 454 4.7.0, hence the interval.
+      maxConnections: 5,
+      loginIntervalMs: 2_000,
+      // Documented for smtp.gmail.com.
+      maxRecipients: 100,
+      // SIZE as advertised.
+      maxBytes: 35_882_577,
+    },
+  },
+  {
+    name: 'outlook',
+    title: 'Microsoft 365',
+    smtp: { host: 'smtp.office365.com', port: 587, tls: 'starttls' },
+    tokenUrl: `${MICROSOFT_LOGIN}/token`,
+    authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
+    deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
+    tenant: 'common',
+    scopes: {
+      refresh_token: MICROSOFT_SCOPE,
+      client_credentials: 'https://outlook.office365.com/.default',
+    },
+    signInScope: MICROSOFT_SCOPE,
+    safetyBufferMs: 10 * MINUTE,
+    chunking: true,
+    limits: MICROSOFT_LIMITS,
+  },
+  {
+    name: 'outlook-personal',
+    title: 'Outlook.com and Hotmail',
+    smtp: { host: 'smtp-mail.outlook.com', port: 587, tls: 'starttls' },
+    tokenUrl: `${MICROSOFT_LOGIN}/token`,
+    authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
+    deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
+    tenant: 'consumers',
+    scopes: { refresh_token: MICROSOFT_SCOPE },
+    signInScope: MICROSOFT_SCOPE,
+    safetyBufferMs: 10 * MINUTE,
+    chunking: true,
+    // Documented attachment limit 25 MB; the advertised SIZE is the front end's.
+    limits: MICROSOFT_LIMITS,
+  },
+];
+
+/** Built-in profiles by name. */
+export const builtInProviders: ReadonlyMap<string, ProviderProfile> = new Map(
+  BUILT_IN.map((profile) => [profile.name, profile]),
+);
+
+/** Tenants that stand for "any": an application cannot sign in as itself there. */
+export const isSharedTenant = (tenant: string): boolean =>
+  ['common', 'organizations', 'consumers'].includes(tenant.toLowerCase());

@@ -1,0 +1,242 @@
+/**
+ * The form of the accounts file, written once: the parser checks with it and the shipped JSON Schema is
+ * generated from it. In: one account or provider as read. Out: typed entry, or problems with their paths.
+ */
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { parseHostPort, parseSmtpUrl } from './endpoint.ts';
+
+/** What is wrong, where: `path` such as `accounts[3].client_id`, `message` what was expected. Never a value. */
+export interface Problem {
+  readonly path: string;
+  readonly message: string;
+  /** Line in the accounts file, from 1, where known. */
+  readonly line?: number;
+}
+
+const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
+const secretReference = z.union([
+  z.strictObject({ env: z.string().regex(ENV_NAME, 'the name of an environment variable') }),
+  z.strictObject({ file: z.string().min(1) }),
+]);
+const secret = z.union([z.string().min(1), secretReference]);
+/** A secret as written: the text itself, or where it stands. */
+export type SecretSource = z.infer<typeof secret>;
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they would break the command line they go into
+const ADDRESS = /^[^\s<>@,;:"\u0000-\u001f\u007f]+@[^\s<>@,;:"\u0000-\u001f\u007f]+$/;
+const PATTERN = /^\*@[^\s<>@,;:"*]+$/;
+
+const count = (max: number) => z.int().min(1).max(max);
+/** 0 switches the limit off. */
+const rate = (max: number) => z.int().min(0).max(max);
+const milliseconds = (min: number, max: number) => z.int().min(min).max(max);
+const HOUR = 3_600_000;
+const url = z.string().regex(/^https?:\/\/[^\s]+$/, 'an absolute https:// address');
+const isParsed = (parse: (text: string) => unknown) => (text: string) => {
+  try {
+    parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+};
+const smtp = z.string().refine(isParsed(parseSmtpUrl), 'starttls://host:587 or smtps://host:465');
+const scope = z.string().max(2000);
+
+/** Pacing, the same keys in an account and in a provider. */
+const pacing = {
+  max_connections: count(100)
+    .optional()
+    .describe('Connections at once to the provider: connecting, busy and idle together.'),
+  min_connections: z.int().min(0).max(100).optional().describe('Connections kept warm.'),
+  messages_per_minute: rate(100_000).optional().describe('Messages a minute; 0 for no limit.'),
+  messages_per_day: rate(10_000_000).optional().describe('Messages in 24 hours; 0 for no limit.'),
+  max_recipients: count(10_000).optional().describe('Recipients in one message.'),
+  messages_per_connection: count(1_000_000)
+    .optional()
+    .describe('Messages on one connection before it is replaced.'),
+  idle_timeout_ms: milliseconds(1_000, HOUR)
+    .optional()
+    .describe('A connection idle longer than this is replaced, in milliseconds.'),
+  max_age_ms: milliseconds(1_000, 24 * HOUR)
+    .optional()
+    .describe('A connection older than this is replaced, in milliseconds.'),
+  login_interval_ms: milliseconds(0, HOUR)
+    .optional()
+    .describe('Shortest time between two logins of one account, in milliseconds.'),
+  max_message_bytes: count(1_073_741_824).optional().describe('Largest message, in octets.'),
+  chunking: z.boolean().optional().describe('Use BDAT (RFC 3030) where the server offers it.'),
+  token_safety_buffer_ms: milliseconds(0, HOUR)
+    .optional()
+    .describe('A token with less life than this left is replaced first, in milliseconds.'),
+};
+
+const grant = z.enum(['refresh_token', 'client_credentials', 'jwt_bearer']);
+
+export const accountSchema = z.strictObject({
+  email: z
+    .string()
+    .max(320)
+    .regex(ADDRESS, 'an e-mail address')
+    .describe('The mailbox; also the default XOAUTH2 user and sender.'),
+  account_id: z.string().min(1).max(200).regex(/^\S+$/, 'text without spaces').optional(),
+  provider: z.string().min(1).describe('gmail, outlook, outlook-personal, or a key of "providers".'),
+  grant: grant.optional().describe('How tokens are obtained; default refresh_token.'),
+  client_id: z.string().min(1).optional(),
+  client_secret: secret.optional().describe('Leave it out for a public client.'),
+  refresh_token: secret.optional(),
+  certificate: secret.optional().describe('client_credentials: PEM certificate of the application.'),
+  private_key: secret
+    .optional()
+    .describe(
+      'PEM private key: of the certificate (client_credentials) or the service account (jwt_bearer).',
+    ),
+  private_key_id: z.string().min(1).optional(),
+  service_account_file: z.string().min(1).optional().describe('jwt_bearer: the JSON key file from Google.'),
+  client_email: z.string().min(1).optional().describe('jwt_bearer: the service account, without its file.'),
+  subject: z.string().min(1).optional().describe('jwt_bearer: the mailbox to act for; default user.'),
+  access_token: secret.optional().describe('An access token to start with; needs expires_at.'),
+  expires_at: z
+    .union([
+      z.number().positive(),
+      z.iso.datetime({ offset: true, error: 'a time such as 2030-01-31T12:00:00Z, or seconds since 1970' }),
+    ])
+    .optional()
+    .describe('End of access_token: ISO 8601, or seconds or milliseconds since 1970.'),
+  user: z.string().min(1).max(320).optional().describe('XOAUTH2 user if it is not email (shared mailbox).'),
+  senders: z
+    .array(
+      z
+        .string()
+        .max(320)
+        .refine((s) => ADDRESS.test(s) || PATTERN.test(s), 'an address or *@domain'),
+    )
+    .optional()
+    .describe('Further addresses or *@domain that may be used in MAIL FROM.'),
+  password: secret
+    .optional()
+    .describe('What a client must present with AUTH: a scrypt hash from hash-password, or a secret.'),
+  smtp: smtp.optional().describe('starttls://host:587 or smtps://host:465'),
+  oauth_endpoint: z
+    .string()
+    .refine(isParsed(parseHostPort), 'host:port')
+    .optional()
+    .describe('As smtp, in the form of earlier tools.'),
+  token_url: url.optional().describe('https, except on loopback.'),
+  oauth_token_url: url.optional().describe('As token_url, in the form of earlier tools.'),
+  scope: scope.optional().describe('Scopes of the token request, separated by spaces.'),
+  tenant: z
+    .string()
+    .regex(/^[A-Za-z0-9.-]+$/, "a tenant's id or domain, common, organizations or consumers")
+    .optional(),
+  local_address: z
+    .string()
+    .refine((s) => isIP(s) > 0, 'an IP address of this machine')
+    .optional()
+    .describe('Source address of connections to the provider.'),
+  check_from_header: z
+    .boolean()
+    .optional()
+    .describe('Refuse a message whose From: header is none of the senders.'),
+  ...pacing,
+  comment: z.string().optional().describe('For people; ignored.'),
+});
+export type AccountEntry = z.infer<typeof accountSchema>;
+
+export const providerSchema = z.strictObject({
+  extends: z.string().optional().describe('A built-in provider whose values hold where none is given.'),
+  title: z.string().optional(),
+  smtp: smtp.optional(),
+  token_url: url.optional().describe('{tenant} stands for the tenant of the account.'),
+  authorize_url: url.optional().describe('For account add.'),
+  device_url: url.optional().describe('For account add with a device code.'),
+  tenant: z.string().optional(),
+  scope: scope.optional(),
+  grants: z.array(grant).optional().describe('Grants its token endpoint knows; default all.'),
+  ...pacing,
+  comment: z.string().optional(),
+});
+export type ProviderEntry = z.infer<typeof providerSchema>;
+
+const fileSchema = z.union([
+  z.strictObject({
+    $schema: z.string().optional(),
+    comment: z.string().optional(),
+    providers: z.record(z.string(), providerSchema).optional(),
+    accounts: z.array(accountSchema),
+  }),
+  z.array(accountSchema),
+]);
+
+/** The JSON Schema (draft 2020-12) that editors complete and check the accounts file with. */
+export function accountsJsonSchema(): object {
+  return { title: 'Accounts of xoauth2-relay', ...z.toJSONSchema(fileSchema, { io: 'input' }) };
+}
+
+type Checked<T> = { readonly entry: T } | { readonly issues: readonly Issue[] };
+
+/** A violated expectation below the checked value. */
+export interface Issue {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+}
+
+export const checkAccount = (value: unknown): Checked<AccountEntry> => check(accountSchema, value);
+export const checkProvider = (value: unknown): Checked<ProviderEntry> => check(providerSchema, value);
+
+function check<T>(schema: z.ZodType<T>, value: unknown): Checked<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return { entry: result.data };
+  return { issues: result.error.issues.flatMap((issue) => describe(issue, value)) };
+}
+
+/** Own words for zod's issues: what was expected, never what stood there. */
+function describe(issue: z.core.$ZodIssue, root: unknown): readonly Issue[] {
+  const at = (message: string): readonly Issue[] => [{ path: issue.path, message }];
+  switch (issue.code) {
+    case 'unrecognized_keys':
+      return issue.keys.map((key) => ({
+        path: [...issue.path, key],
+        message: 'unknown key: remove or correct it',
+      }));
+    case 'invalid_type':
+      return at(
+        valueAt(root, issue.path) === undefined ? 'is missing' : `expected ${withArticle(issue.expected)}`,
+      );
+    case 'invalid_value':
+      return at(`expected one of ${issue.values.map((v) => String(v)).join(', ')}`);
+    case 'invalid_union':
+      return at(
+        issue.path.at(-1) === 'expires_at'
+          ? 'expected a time such as 2030-01-31T12:00:00Z, or seconds since 1970'
+          : 'expected a text that is not empty, { "env": "NAME" } or { "file": "PATH" }',
+      );
+    case 'too_small':
+      return at(issue.origin === 'string' ? 'must not be empty' : `must be at least ${issue.minimum}`);
+    case 'too_big':
+      return at(
+        issue.origin === 'string'
+          ? `longer than ${issue.maximum} characters`
+          : `must be at most ${issue.maximum}`,
+      );
+    case 'invalid_format':
+    case 'custom':
+      return at(`expected ${issue.message}`);
+    default:
+      return at('has the wrong form');
+  }
+}
+
+const withArticle = (type: string): string =>
+  type === 'int'
+    ? 'a whole number'
+    : `${/^[aeiou]/.test(type) ? 'an' : 'a'} ${type === 'string' ? 'text' : type}`;
+
+const valueAt = (root: unknown, path: readonly PropertyKey[]): unknown =>
+  path.reduce<unknown>(
+    (value, step) =>
+      typeof value === 'object' && value !== null ? (value as Record<PropertyKey, unknown>)[step] : undefined,
+    root,
+  );

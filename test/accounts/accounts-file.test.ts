@@ -1,0 +1,373 @@
+import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { inspect } from 'node:util';
+import {
+  AccountsFileError,
+  diffAccounts,
+  parseAccounts,
+  readAccountsFile,
+} from '../../src/accounts/accounts-file.ts';
+import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { accountsJsonSchema } from '../../src/accounts/schema.ts';
+import { verifyPassword } from '../../src/accounts/scrypt.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'accounts-'));
+after(() => rmSync(directory, { recursive: true }));
+const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+const PEM = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+
+const gmail = {
+  email: 'Alice@Example.com',
+  provider: 'gmail',
+  client_id: 'cid',
+  client_secret: 'csecret',
+  refresh_token: 'rtoken',
+};
+const app = {
+  email: 'app@example.org',
+  provider: 'outlook',
+  grant: 'client_credentials',
+  tenant: 'example.org',
+  client_id: 'cid',
+  client_secret: 'csecret',
+};
+const service = {
+  email: 'svc@example.com',
+  provider: 'gmail',
+  grant: 'jwt_bearer',
+  client_email: 'x@y.iam',
+  private_key: PEM,
+};
+
+const parse = (value: unknown, env: Record<string, string> = {}) =>
+  parseAccounts(typeof value === 'string' ? value : JSON.stringify(value, null, 2), { env, directory });
+const one = async (entry: object, env: Record<string, string> = {}) => {
+  const parsed = await parse({ accounts: [entry] }, env);
+  assert.deepEqual(parsed.problems, []);
+  const [loaded] = parsed.accounts;
+  assert(loaded !== undefined);
+  return loaded;
+};
+
+test('a Gmail account needs four keys and takes the rest from its profile', async () => {
+  const { account, credential } = await one(gmail);
+  assert.equal(account.id, 'alice@example.com');
+  assert.equal(account.user, 'Alice@Example.com');
+  assert.deepEqual(account.senders, ['alice@example.com']);
+  assert.deepEqual(account.upstream, { host: 'smtp.gmail.com', port: 587, tls: 'starttls' });
+  assert.equal(account.limits.maxConnections, 5);
+  assert.equal(account.limits.maxRecipients, 100);
+  assert(credential.grant === 'refresh_token');
+  assert.equal(credential.tokenUrl, 'https://oauth2.googleapis.com/token');
+  assert.equal(credential.refreshToken.reveal(), 'rtoken');
+  assert.equal(credential.clientSecret?.reveal(), 'csecret');
+  assert.equal(credential.safetyBufferMs, 300_000);
+});
+
+test('a Microsoft public client has no secret; tenant and scope are filled in', async () => {
+  const { account, credential } = await one({
+    email: 'bob@example.org',
+    provider: 'outlook',
+    client_id: 'cid',
+    refresh_token: 'r',
+  });
+  assert(credential.grant === 'refresh_token');
+  assert.equal('clientSecret' in credential, false);
+  assert.equal(credential.tokenUrl, 'https://login.microsoftonline.com/common/oauth2/v2.0/token');
+  assert.equal(credential.scope, 'https://outlook.office.com/SMTP.Send offline_access');
+  assert.equal(credential.safetyBufferMs, 600_000);
+  assert.equal(account.limits.maxConnections, 3);
+  assert.equal(account.limits.messagesPerMinute, 28);
+});
+
+test('Outlook.com signs in at the consumers tenant', async () => {
+  const { credential, account } = await one({
+    email: 'c@outlook.com',
+    provider: 'outlook-personal',
+    client_id: 'cid',
+    refresh_token: 'r',
+  });
+  assert.match(credential.tokenUrl, /\/consumers\//);
+  assert.equal(account.upstream.host, 'smtp-mail.outlook.com');
+});
+
+test('an application signs in with a secret at its own tenant', async () => {
+  const { credential } = await one(app);
+  assert(credential.grant === 'client_credentials');
+  assert.equal(credential.scope, 'https://outlook.office365.com/.default');
+  assert.equal(credential.tokenUrl, 'https://login.microsoftonline.com/example.org/oauth2/v2.0/token');
+});
+
+test('a service account acts for the user it is told to', async () => {
+  const { credential } = await one({ ...service, user: 'boss@example.com' });
+  assert(credential.grant === 'jwt_bearer');
+  assert.equal(credential.subject, 'boss@example.com');
+  assert.equal(credential.scope, 'https://mail.google.com/');
+  writeFileSync(
+    join(directory, 'key.json'),
+    JSON.stringify({ client_email: 'f@g.iam', private_key: PEM, private_key_id: 'kid1' }),
+  );
+  const fromFile = await one({
+    email: 'svc@example.com',
+    provider: 'gmail',
+    grant: 'jwt_bearer',
+    service_account_file: 'key.json',
+  });
+  assert(fromFile.credential.grant === 'jwt_bearer');
+  assert.equal(fromFile.credential.clientId, 'f@g.iam');
+  assert.equal(fromFile.credential.privateKeyId, 'kid1');
+  assert.equal(fromFile.credential.subject, 'svc@example.com');
+});
+
+test('keys of earlier tools are understood', async () => {
+  const { account, credential } = await one({
+    ...gmail,
+    account_id: 'acc_1',
+    oauth_endpoint: 'mail.example.net:465',
+    oauth_token_url: 'https://login.example.net/token',
+  });
+  assert.equal(account.id, 'acc_1');
+  assert.deepEqual(account.upstream, { host: 'mail.example.net', port: 465, tls: 'implicit' });
+  assert.equal(credential.tokenUrl, 'https://login.example.net/token');
+});
+
+test('a bare array is a file too', async () => {
+  const parsed = await parse([gmail, { ...gmail, email: 'x@y', clientid: 'typo' }]);
+  assert.equal(parsed.accounts.length, 1);
+  assert.equal(parsed.problems[0]?.path, 'accounts[1].clientid');
+});
+
+test('secrets come by value, environment and file; one line break at the end is dropped', async () => {
+  writeFileSync(join(directory, 'token'), 'from-file\n');
+  const { credential } = await one(
+    { ...gmail, client_secret: { env: 'CS' }, refresh_token: { file: 'token' } },
+    { CS: 'from-env' },
+  );
+  assert(credential.grant === 'refresh_token');
+  assert.equal(credential.clientSecret?.reveal(), 'from-env');
+  assert.equal(credential.refreshToken.reveal(), 'from-file');
+});
+
+test('a client password is kept as a hash, by hash and by secret reference', async () => {
+  const { account } = await one({ ...gmail, password: { env: 'PW' } }, { PW: 'open sesame' });
+  assert.doesNotMatch(JSON.stringify(account), /sesame/);
+  assert.equal(await verifyPassword(account.clientPassword?.hash ?? '', 'open sesame'), true);
+  const again = await one({ ...gmail, password: account.clientPassword?.hash });
+  assert.equal(again.account.clientPassword?.hash, account.clientPassword?.hash);
+});
+
+test('pacing is set per account and per provider; 0 lifts a rate', async () => {
+  const parsed = await parse({
+    providers: {
+      mine: { smtp: 'smtps://m.example:465', token_url: 'https://t.example/', max_connections: 9 },
+      us: { extends: 'outlook', smtp: 'starttls://smtp.office365.us' },
+    },
+    accounts: [
+      { email: 'a@x', provider: 'mine', client_id: 'c', refresh_token: 'r', max_connections: 2 },
+      { email: 'b@x', provider: 'us', client_id: 'c', refresh_token: 'r', messages_per_minute: 0 },
+      { email: 'c@x', provider: 'mine', client_id: 'c', refresh_token: 'r', idle_timeout_ms: 30_000 },
+    ],
+  });
+  assert.deepEqual(parsed.problems, []);
+  const [a, b, c] = parsed.accounts.map((loaded) => loaded.account);
+  assert.equal(a?.limits.maxConnections, 2);
+  assert.deepEqual(b?.upstream, { host: 'smtp.office365.us', port: 587, tls: 'starttls' });
+  assert.equal(b?.limits.messagesPerMinute, undefined);
+  assert.equal(b?.limits.maxRecipients, 500);
+  assert.equal(c?.limits.maxConnections, 9);
+  assert.equal(c?.limits.idleMs, 30_000);
+});
+
+test('an access token may be brought along', async () => {
+  for (const expires_at of ['2030-01-02T03:04:05Z', 1893553445, 1893553445000]) {
+    const { credential } = await one({ ...gmail, access_token: 'at', expires_at });
+    assert.equal(credential.initial?.accessToken.reveal(), 'at');
+    assert.equal(credential.initial?.expiresAt, Date.UTC(2030, 0, 2, 3, 4, 5));
+  }
+});
+
+const LEAK = 'S3cretValue';
+for (const [name, entry, path, words] of [
+  ['unknown key', { ...gmail, client_idd: LEAK }, 'client_idd', /unknown key/],
+  ['missing e-mail', { provider: 'gmail' }, 'email', /is missing/],
+  ['wrong type', { ...gmail, client_id: 7 }, 'client_id', /expected a text/],
+  ['no address', { ...gmail, email: 'nobody' }, 'email', /e-mail address/],
+  ['line break in the address', { ...gmail, email: 'a@b\r\nRCPT' }, 'email', /e-mail address/],
+  ['unknown provider', { ...gmail, provider: 'gmial' }, 'provider', /gmail, outlook/],
+  ['unknown grant', { ...gmail, grant: LEAK }, 'grant', /refresh_token, client_credentials/],
+  ['grant the provider lacks', { ...app, provider: 'gmail' }, 'grant', /gmail has no client_credentials/],
+  ['no client id', { ...gmail, client_id: undefined }, 'client_id', /is missing/],
+  ['no refresh token', { ...gmail, refresh_token: undefined }, 'refresh_token', /is missing/],
+  ['empty refresh token', { ...gmail, refresh_token: '' }, 'refresh_token', /not be empty/],
+  ['environment not set', { ...gmail, refresh_token: { env: 'NOPE' } }, 'refresh_token', /NOPE is not set/],
+  ['no such file', { ...gmail, refresh_token: { file: 'nope' } }, 'refresh_token', /no such file/],
+  ['both forms of a secret', { ...gmail, refresh_token: { env: 'A', file: 'B' } }, 'refresh_token', /"env"/],
+  ['clear-text token endpoint', { ...gmail, token_url: 'http://evil.example/' }, 'token_url', /https/],
+  ['no scheme in smtp', { ...gmail, smtp: 'smtp.example' }, 'smtp', /starttls:\/\/host:587/],
+  ['port out of range', { ...gmail, smtp: 'smtps://h:70000' }, 'smtp', /smtps:\/\/host:465/],
+  [
+    'two endpoints',
+    { ...gmail, smtp: 'smtps://h', oauth_endpoint: 'h:1' },
+    'oauth_endpoint',
+    /one of the two/,
+  ],
+  ['sender that is no address', { ...gmail, senders: ['x@y', 'zzz'] }, 'senders[1]', /\*@domain/],
+  ['number out of range', { ...gmail, max_connections: 0 }, 'max_connections', /at least 1/],
+  ['fraction', { ...gmail, max_connections: 1.5 }, 'max_connections', /whole number/],
+  [
+    'min over max',
+    { ...gmail, min_connections: 6, max_connections: 2 },
+    'min_connections',
+    /must not exceed/,
+  ],
+  ['any tenant for an application', { ...app, tenant: 'common' }, 'tenant', /your own tenant/],
+  ['application without secret', { ...app, client_secret: undefined }, 'client_secret', /certificate/],
+  ['no key file', { ...service, private_key: undefined }, 'service_account_file', /key file/],
+  ['broken key', { ...service, private_key: LEAK }, 'private_key', /PEM private key/],
+  ['token without end', { ...gmail, access_token: LEAK }, 'expires_at', /is missing/],
+  ['no time', { ...gmail, access_token: LEAK, expires_at: 'soon' }, 'expires_at', /2030/],
+  ['damaged hash', { ...gmail, password: `scrypt$${LEAK}` }, 'password', /scrypt/],
+  ['no source address', { ...gmail, local_address: 'eth0' }, 'local_address', /IP address/],
+] as const) {
+  test(`reported with its path, the rest is served: ${name}`, async () => {
+    const parsed = await parse({ accounts: [{ ...gmail, email: 'first@example.com' }, entry] });
+    assert.equal(parsed.accounts.length, 1);
+    const problem = parsed.problems.find((p) => p.path === `accounts[1].${path}`);
+    assert.match(problem?.message ?? `only ${JSON.stringify(parsed.problems)}`, words);
+    assert((problem?.line ?? 0) > 8);
+    assert.doesNotMatch(inspect(parsed, { depth: 9 }), new RegExp(`'${LEAK}'`));
+    assert.doesNotMatch(JSON.stringify([parsed.problems, parsed.warnings]), new RegExp(LEAK));
+  });
+}
+
+test('a wrong entry with an address stays known, so its mail can be deferred', async () => {
+  const parsed = await parse([{ ...gmail, nope: 1, senders: ['Other@Example.com'], password: 'pw' }]);
+  assert.equal(parsed.accounts.length, 0);
+  const known = createAccountDirectory(parsed.unusable.map((u) => u.account));
+  const account = known.bySender('other@example.com');
+  assert.equal(account?.email, 'Alice@Example.com');
+  assert.equal(await verifyPassword(account?.clientPassword?.hash ?? '', 'pw'), false);
+});
+
+test('what is taken twice is reported; the first keeps it', async () => {
+  const parsed = await parse([
+    { ...gmail, account_id: 'one' },
+    { ...gmail, email: 'ALICE@example.com', account_id: 'two' },
+    { ...gmail, email: 'b@example.com', account_id: 'ONE' },
+    { ...gmail, email: 'c@example.com', senders: ['alice@example.com'] },
+  ]);
+  assert.deepEqual(
+    parsed.problems.map((p) => p.path),
+    ['accounts[1].email', 'accounts[2].account_id'],
+  );
+  assert.deepEqual(
+    parsed.warnings.map((p) => p.path),
+    ['accounts[3].senders'],
+  );
+});
+
+test('a wrong provider costs its accounts only', async () => {
+  const parsed = await parse({
+    providers: { mine: { smtp: 'starttls://x' }, gmail: { smtp: 'starttls://x' }, no: 3 },
+    accounts: [gmail, { ...gmail, email: 'm@x', provider: 'mine' }],
+  });
+  assert.deepEqual(
+    parsed.problems.map((p) => p.path),
+    ['providers.mine.token_url', 'providers.gmail', 'providers.no', 'accounts[1].provider'],
+  );
+  assert.equal(parsed.accounts.length, 1);
+});
+
+for (const [text, words] of [
+  ['', /is empty: write/],
+  [' \n', /is empty/],
+  ['{"accounts": [],}', /line 1, column 16: .*remove the comma/],
+  ['{"accounts": {}}', /expected \{ "accounts"/],
+  ['7', /expected/],
+] as const) {
+  test(`the whole file is refused: ${JSON.stringify(text)}`, async () => {
+    await assert.rejects(parse(text), (error) => {
+      assert(error instanceof AccountsFileError);
+      assert.match(error.message, words);
+      return true;
+    });
+  });
+}
+
+test('files that cannot be read name the cure', async () => {
+  await assert.rejects(readAccountsFile(directory), /is a directory: name the accounts file/);
+  await assert.rejects(readAccountsFile(join(directory, 'none')), /no such file: create it with/);
+  const utf16 = join(directory, 'utf16.json');
+  writeFileSync(utf16, Buffer.from('\ufeff{"accounts":[]}', 'utf16le'));
+  await assert.rejects(readAccountsFile(utf16), /UTF-16: save it as UTF-8/);
+  const latin = join(directory, 'latin1.json');
+  writeFileSync(latin, Buffer.from('["\xe9"]', 'latin1'));
+  await assert.rejects(readAccountsFile(latin), /not UTF-8/);
+});
+
+test('a file open to others is warned about; a byte order mark and CRLF are fine', async () => {
+  const path = join(directory, 'accounts.json');
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(path, `\ufeff${JSON.stringify([gmail], null, 2).replaceAll('\n', '\r\n')}`);
+  chmodSync(path, 0o640);
+  const parsed = await readAccountsFile(path);
+  assert.equal(parsed.accounts.length, 1);
+  assert.match(parsed.warnings[0]?.message ?? '', /chmod 600/);
+  chmodSync(path, 0o600);
+  assert.deepEqual((await readAccountsFile(path)).warnings, []);
+});
+
+test('a reload tells added, changed, removed and untouched apart, by their secrets too', async () => {
+  const others = ['b@x', 'c@x', 'd@x', 'e@x'].map((email) => ({ ...gmail, email, password: 'pw' }));
+  const [b, c, d, e] = others;
+  const before = await parse([b, c, d, e]);
+  const after = await parse([
+    e,
+    { ...c, refresh_token: 'another' },
+    { ...d, max_connections: 1 },
+    { ...gmail, email: 'new@x' },
+  ]);
+  const diff = diffAccounts(before.accounts, after.accounts);
+  assert.deepEqual(
+    diff.added.map((l) => l.account.id),
+    ['new@x'],
+  );
+  assert.deepEqual(
+    diff.changed.map((l) => [l.after.account.id, l.credentialChanged]),
+    [
+      ['c@x', true],
+      ['d@x', false],
+    ],
+  );
+  assert.deepEqual(
+    diff.removed.map((l) => l.account.id),
+    ['b@x'],
+  );
+  assert.deepEqual(diff.untouched, [before.accounts[3]]);
+});
+
+test('the example passes, and every key of the schema stands in it or is a pacing key', async () => {
+  const text = readFileSync('accounts.example.json', 'utf8');
+  const parsed = await parse(text, {
+    SHOP_PRIVATE_KEY: PEM,
+    BOB_REFRESH_TOKEN: 'r',
+    BOB_RELAY_PASSWORD: 'p',
+    APP_SECRET: 's',
+  });
+  assert.deepEqual([parsed.problems, parsed.warnings], [[], []]);
+  assert.equal(parsed.accounts.length, 6);
+});
+
+test('the shipped JSON Schema is the generated one', () => {
+  assert.deepEqual(
+    JSON.parse(readFileSync('accounts.schema.json', 'utf8')),
+    JSON.parse(JSON.stringify(accountsJsonSchema())),
+    'write it anew: npm run schema',
+  );
+  const example = JSON.parse(readFileSync('accounts.example.json', 'utf8')) as { $schema: string };
+  assert.equal(example.$schema, './accounts.schema.json');
+});
