@@ -1,0 +1,300 @@
+/**
+ * Settings: flags, then environment (`XOAUTH2_RELAY_<NAME>`), then config file, then defaults. In: those
+ * sources. Out: checked `Settings`, or one error that names source and key of everything that is wrong.
+ * Reads the config file and secret files; owns nothing.
+ */
+import { dirname, resolve } from 'node:path';
+import { AccountsFileError, readAccountsText } from './accounts/accounts-file.ts';
+import { Secret } from './accounts/credential.ts';
+import { JsonSyntaxError, parseJsonText } from './accounts/json-text.ts';
+import { readSecretText, readSmallFile, SecretSourceError } from './accounts/secret-source.ts';
+import {
+  type ListenerEntry,
+  SETTINGS,
+  type SettingDefinition,
+  type SettingName,
+  settingFlag,
+  settingKey,
+  settingVariable,
+} from './config/settings.ts';
+
+type Value<N extends SettingName> = (typeof SETTINGS)[N] extends SettingDefinition<infer T> ? T : never;
+type SecretName = 'store' | 'stateKey' | 'adminToken' | 'adminReadToken' | 'alertWebhook';
+
+/** One listener, as the listener room takes it. */
+export interface ListenerSetting {
+  readonly host: string;
+  readonly port: number;
+  readonly path?: string;
+  readonly fd?: number;
+  readonly pathMode?: number;
+  readonly tls: 'none' | 'starttls' | 'implicit';
+  readonly certFile?: string;
+  readonly keyFile?: string;
+  readonly allow: readonly string[];
+  readonly authRequired: boolean;
+  readonly proxyProtocol: boolean | readonly string[];
+  readonly lmtp: boolean;
+  readonly received: boolean;
+  readonly checkFromHeader: boolean;
+  readonly bareLineEnds: 'reject' | 'pass';
+  readonly hostname: string;
+  readonly limits: {
+    readonly maxSessions: number;
+    readonly maxSessionsPerAddress: number;
+    readonly maxRecipients: number;
+    readonly maxMessageBytes: number;
+    readonly idleMs: number;
+    readonly transactionMs: number;
+    readonly maxHeldBytes: number;
+  };
+}
+
+/** Checked settings; durations in ms, sizes in octets, paths absolute, secrets unprintable. */
+export type Settings = {
+  readonly [N in Exclude<SettingName, SecretName | 'listeners'>]: Value<N>;
+} & {
+  readonly [N in SecretName]: Secret | undefined;
+} & {
+  /** At least one. */
+  readonly listeners: readonly ListenerSetting[];
+};
+
+export interface SettingsProblem {
+  /** `--port`, `XOAUTH2_RELAY_PORT`, or the config file and key. */
+  readonly source: string;
+  readonly message: string;
+}
+
+/** Everything that is wrong with the settings, one line each. Never holds a secret. */
+export class SettingsError extends Error {
+  override readonly name = 'SettingsError';
+  readonly problems: readonly SettingsProblem[];
+  constructor(problems: readonly SettingsProblem[]) {
+    super(problems.map(({ source, message }) => `${source}: ${message}`).join('\n'));
+    this.problems = problems;
+  }
+}
+
+export interface SettingsSources {
+  /** Flags by camel-case name, as text or already typed; `config` names the config file. */
+  readonly flags: Readonly<Record<string, unknown>>;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+interface Found {
+  readonly source: string;
+  readonly value: unknown;
+  /** What relative paths in it start from. */
+  readonly directory: string;
+}
+
+const CONFIG_VARIABLE = 'XOAUTH2_RELAY_CONFIG';
+
+/** Finds, checks and completes all settings. Throws `SettingsError` with everything that is wrong. */
+export async function loadSettings({ flags, env }: SettingsSources): Promise<Settings> {
+  const problems: SettingsProblem[] = [];
+  const configPath = typeof flags.config === 'string' ? flags.config : env[CONFIG_VARIABLE] || undefined;
+  const file = configPath === undefined ? undefined : await readConfigFile(configPath, problems);
+  const values: Record<string, unknown> = {};
+  for (const name of Object.keys(SETTINGS) as SettingName[]) {
+    const definition: SettingDefinition = SETTINGS[name];
+    values[name] = resolveDefault(definition);
+    try {
+      const found = findValue(name, definition, flags, env, file);
+      if (found === undefined) continue;
+      const value = readValue(definition, found, env);
+      const result = definition.schema.safeParse(value);
+      if (result.success)
+        values[name] =
+          definition.kind === 'secret' && typeof result.data === 'string'
+            ? new Secret(result.data)
+            : result.data;
+      else
+        for (const issue of result.error.issues)
+          problems.push({
+            source:
+              issue.path.length === 0 ? found.source : `${found.source}.${issue.path.map(String).join('.')}`,
+            message: explainIssue(issue.code, issue.message),
+          });
+    } catch (error) {
+      if (!(error instanceof ValueError)) throw error;
+      problems.push({ source: error.source, message: error.message });
+    }
+  }
+  if (problems.length > 0) throw new SettingsError(problems);
+  const flat = values as unknown as Omit<Settings, 'listeners'> & { listeners: ListenerEntry[] | undefined };
+  const directory = configPath === undefined ? process.cwd() : dirname(resolve(configPath));
+  const listeners = (flat.listeners ?? [{}]).map((entry) => completeListener(entry, flat, directory));
+  for (const [index, listener] of listeners.entries())
+    if (listener.tls !== 'none' && (listener.certFile === undefined || listener.keyFile === undefined))
+      problems.push({
+        source: flat.listeners === undefined ? 'tls' : `listeners.${index}.tls`,
+        message: `${listener.tls} needs cert_file and key_file`,
+      });
+  if (problems.length > 0) throw new SettingsError(problems);
+  return { ...flat, listeners };
+}
+
+const resolveDefault = ({ kind, fallback }: SettingDefinition): unknown =>
+  kind === 'path' && typeof fallback === 'string' ? resolve(fallback) : fallback;
+
+/** A value that cannot be read at all. */
+class ValueError extends Error {
+  readonly source: string;
+  constructor(source: string, message: string) {
+    super(message);
+    this.source = source;
+  }
+}
+
+function findValue(
+  name: SettingName,
+  { kind }: SettingDefinition,
+  flags: SettingsSources['flags'],
+  env: SettingsSources['env'],
+  file: ReadonlyMap<string, Found> | undefined,
+): Found | undefined {
+  const directory = process.cwd();
+  const flag = flags[name];
+  if (flag !== undefined) return { source: settingFlag(name), value: flag, directory };
+  if (kind === 'secret') {
+    const path = flags[`${name}File`];
+    if (typeof path === 'string')
+      return { source: `${settingFlag(name)}-file`, value: { file: path }, directory };
+  }
+  const variable = settingVariable(name);
+  if (env[variable] !== undefined && env[variable] !== '')
+    return { source: variable, value: env[variable], directory };
+  const path = env[`${variable}_FILE`];
+  if (kind === 'secret' && path !== undefined && path !== '')
+    return { source: `${variable}_FILE`, value: { file: path }, directory };
+  if (name === 'precache' && isTrue(env.XOAUTH2_RELAY_NO_PRECACHE))
+    return { source: 'XOAUTH2_RELAY_NO_PRECACHE', value: false, directory };
+  return file?.get(settingKey(name));
+}
+
+const isTrue = (text: string | undefined): boolean => text !== undefined && /^(?:1|true|yes|on)$/i.test(text);
+const isFalse = (text: string): boolean => /^(?:0|false|no|off)$/i.test(text);
+
+/** From text to the kind's raw value; a value that is already typed passes to the schema. */
+function readValue(definition: SettingDefinition, found: Found, env: SettingsSources['env']): unknown {
+  const { value, source, directory } = found;
+  if (definition.kind === 'secret') return readSecretValue(found, env);
+  if (typeof value !== 'string') return value;
+  switch (definition.kind) {
+    case 'text':
+      return value;
+    case 'path':
+      return value === '' ? value : resolve(directory, value);
+    case 'number':
+      if (!/^\d+$/.test(value)) throw new ValueError(source, 'expected a whole number without unit');
+      return Number(value);
+    case 'boolean':
+      if (isTrue(value)) return true;
+      if (isFalse(value)) return false;
+      throw new ValueError(source, 'expected true or false');
+    case 'list':
+      if (value.trimStart().startsWith('[')) return parseJsonValue(value, source);
+      return value.split(',').map((item) => item.trim());
+    case 'json':
+      return parseJsonValue(value, source);
+    default:
+      return definition.kind satisfies never;
+  }
+}
+
+function parseJsonValue(text: string, source: string): unknown {
+  try {
+    return parseJsonText(text).value;
+  } catch (error) {
+    if (error instanceof JsonSyntaxError) throw new ValueError(source, `not JSON: ${error.message}`);
+    throw error;
+  }
+}
+
+function readSecretValue({ value, source, directory }: Found, env: SettingsSources['env']): unknown {
+  if (typeof value === 'string' || typeof value !== 'object' || value === null) return value;
+  const place = value as { env?: unknown; file?: unknown };
+  try {
+    if (typeof place.env === 'string') return readSecretText({ env: place.env }, { env, directory });
+    if (typeof place.file === 'string') return readSmallFile(resolve(directory, place.file));
+  } catch (error) {
+    if (error instanceof SecretSourceError) throw new ValueError(source, error.message);
+    throw error;
+  }
+  throw new ValueError(source, 'expected a text, { "env": "NAME" } or { "file": "PATH" }');
+}
+
+/** zod's own words except where they would be unclear or repeat a value. */
+function explainIssue(code: string | undefined, message: string): string {
+  if (code === 'unrecognized_keys') return message.replace('Unrecognized', 'unknown');
+  return message.replace(/^Invalid input: /, '').replace(/^Invalid option: /, '');
+}
+
+async function readConfigFile(
+  path: string,
+  problems: SettingsProblem[],
+): Promise<ReadonlyMap<string, Found> | undefined> {
+  const found = new Map<string, Found>();
+  try {
+    const root = parseJsonText((await readAccountsText(path)).text);
+    if (root.members === undefined) {
+      problems.push({ source: path, message: 'expected a JSON object of settings' });
+      return undefined;
+    }
+    const keys = new Set((Object.keys(SETTINGS) as SettingName[]).map(settingKey));
+    for (const [key, node] of root.members) {
+      if (key === '$schema' || key === 'comment') continue;
+      if (keys.has(key))
+        found.set(key, { source: `${path} ${key}`, value: node.value, directory: dirname(resolve(path)) });
+      else problems.push({ source: `${path} ${key}`, message: 'unknown setting' });
+    }
+    return found;
+  } catch (error) {
+    if (error instanceof AccountsFileError)
+      problems.push({ source: path, message: error.message.replace(/: create it with .*/, '') });
+    else if (error instanceof JsonSyntaxError)
+      problems.push({ source: path, message: `not JSON: ${error.message}` });
+    else throw error;
+    return undefined;
+  }
+}
+
+function completeListener(
+  entry: ListenerEntry,
+  all: Omit<Settings, 'listeners'>,
+  directory: string,
+): ListenerSetting {
+  const isPort = entry.host !== undefined || entry.port !== undefined || entry.fd !== undefined;
+  const path = entry.path === undefined ? (isPort ? undefined : all.socket) : resolve(directory, entry.path);
+  const certFile = entry.cert_file === undefined ? all.certFile : resolve(directory, entry.cert_file);
+  const keyFile = entry.key_file === undefined ? all.keyFile : resolve(directory, entry.key_file);
+  return {
+    host: entry.host ?? all.host,
+    port: entry.port ?? all.port,
+    ...(path === undefined ? {} : { path }),
+    ...(entry.fd === undefined ? {} : { fd: entry.fd }),
+    ...(entry.path_mode === undefined ? {} : { pathMode: Number.parseInt(entry.path_mode, 8) }),
+    tls: entry.tls ?? all.tls,
+    ...(certFile === undefined ? {} : { certFile }),
+    ...(keyFile === undefined ? {} : { keyFile }),
+    allow: entry.allow ?? all.allow,
+    authRequired: entry.auth_required ?? all.authRequired,
+    proxyProtocol: entry.proxy_protocol ?? all.proxyProtocol,
+    lmtp: entry.lmtp ?? all.lmtp,
+    received: entry.received ?? all.received,
+    checkFromHeader: entry.check_from_header ?? all.checkFromHeader,
+    bareLineEnds: entry.bare_line_ends ?? all.bareLineEnds,
+    hostname: all.hostname,
+    limits: {
+      maxSessions: all.maxSessions,
+      maxSessionsPerAddress: all.maxSessionsPerAddress,
+      maxRecipients: all.maxRecipients,
+      maxMessageBytes: all.maxMessageBytes,
+      idleMs: all.idleTimeoutMs,
+      transactionMs: all.transactionTimeoutMs,
+      maxHeldBytes: all.maxHeldBytes,
+    },
+  };
+}
