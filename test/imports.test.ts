@@ -1,0 +1,104 @@
+/** Holds the import table: which room may import which, and that each npm package has one owner. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { test } from 'node:test';
+import { repositoryRoot } from './support/relay-process.ts';
+
+/** A directory of src, or a file beside them. Each may import itself, the rooms named, and `log`. */
+const TABLE: Record<string, readonly string[]> = {
+  log: [],
+  protocol: [],
+  accounts: ['protocol'],
+  tokens: ['protocol', 'accounts'],
+  upstream: ['protocol', 'accounts', 'tokens'],
+  relay: ['protocol', 'accounts', 'tokens', 'upstream'],
+  listener: ['protocol', 'accounts', 'relay'],
+  // Types only, see below: the narrow interfaces it needs are its own.
+  admin: [],
+  config: ['protocol', 'accounts'],
+  app: ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'config'],
+  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'config', 'app'],
+  cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
+};
+/** Rooms that must never see a credential: of tokens only the seam is theirs. */
+const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
+const TOKEN_SEAM = 'tokens/access-token.ts';
+
+interface Import {
+  readonly from: string;
+  readonly to: string;
+  readonly typeOnly: boolean;
+}
+
+const source = join(repositoryRoot, 'src');
+const STATEMENT =
+  /^\s*(?:import|export)\s+(type\s)?[^'";]*?from\s+'([^']+)'|^\s*import\s+'([^']+)'|import\('([^']+)'\)/gm;
+
+const files = readdirSync(source, { recursive: true })
+  .map(String)
+  .filter((path) => path.endsWith('.ts'));
+const imports: Import[] = files.flatMap((from) =>
+  [...readFileSync(join(source, from), 'utf8').matchAll(STATEMENT)].map((match) => ({
+    from,
+    to: match[2] ?? match[3] ?? match[4] ?? '',
+    typeOnly: match[1] !== undefined,
+  })),
+);
+const roomOf = (path: string): string => path.split('/')[0]?.replace(/\.ts$/, '') ?? '';
+const inside = imports
+  .filter((i) => i.to.startsWith('.'))
+  .map((i) => ({ ...i, to: relative(source, join(source, dirname(i.from), i.to)) }));
+
+test('the parser of imports sees them', () => {
+  assert.ok(
+    inside.some((i) => i.from === 'accounts/directory.ts' && i.to === 'accounts/account.ts' && i.typeOnly),
+  );
+  assert.ok(imports.some((i) => i.from === 'log.ts' && i.to === 'pino' && !i.typeOnly));
+});
+
+test('rooms import only in the direction of the table', () => {
+  const wrong = inside.filter(({ from, to, typeOnly }) => {
+    const [room, target] = [roomOf(from), roomOf(to)];
+    if (room === target || target === 'log') return false;
+    if (room === 'admin') return !typeOnly;
+    return !(TABLE[room] ?? []).includes(target);
+  });
+  assert.deepEqual(
+    wrong.map((i) => `${i.from} imports ${i.to}`),
+    [],
+  );
+  assert.deepEqual(
+    [...new Set(files.map(roomOf))].filter((room) => TABLE[room] === undefined),
+    [],
+  );
+});
+
+test('no credential is visible to upstream, relay, listener and admin', () => {
+  const wrong = inside.filter(
+    ({ from, to }) =>
+      WITHOUT_CREDENTIALS.includes(roomOf(from)) &&
+      (to === 'accounts/credential.ts' || (roomOf(to) === 'tokens' && to !== TOKEN_SEAM)),
+  );
+  assert.deepEqual(
+    wrong.map((i) => `${i.from} imports ${i.to}`),
+    [],
+  );
+});
+
+test('each npm package is imported by one file', () => {
+  const owners = new Map<string, Set<string>>();
+  for (const { from, to } of imports) {
+    if (to.startsWith('.') || to.startsWith('node:')) continue;
+    const name = to
+      .split('/')
+      .slice(0, to.startsWith('@') ? 2 : 1)
+      .join('/');
+    owners.set(name, (owners.get(name) ?? new Set()).add(from));
+  }
+  const shared = [...owners].filter(([, of]) => of.size > 1);
+  assert.deepEqual(
+    shared.map(([name, of]) => `${name}: ${[...of].join(', ')}`),
+    [],
+  );
+});

@@ -1,0 +1,131 @@
+/**
+ * Makes a fresh clone runnable: npm packages, build, Debian packages of the system tests. Plain
+ * JavaScript without dependencies, because it runs before any of them is there.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = fileURLToPath(new URL('../', import.meta.url));
+const eximRoot = join(root, 'build/exim');
+
+/** Runs a command; its output is shown only when it fails. */
+function quietly(command, args, options = {}) {
+  const done = spawnSync(command, args, { cwd: root, encoding: 'utf8', ...options });
+  if (done.status === 0) return done.stdout;
+  process.stderr.write(`${done.stdout ?? ''}${done.stderr ?? ''}${done.error ?? ''}\n`);
+  throw new Error(`${command} ${args.join(' ')} failed`);
+}
+
+export function installNpmPackages() {
+  if (existsSync(join(root, 'node_modules/typescript'))) return;
+  console.log('installing npm packages (npm ci)');
+  // prepare would build dist; build() does that.
+  quietly('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts']);
+}
+
+/** Compiles src to dist, src and test to build. */
+export function build() {
+  const tsc = join(root, 'node_modules/typescript/bin/tsc');
+  // Compiled tests of sources that are gone must not run.
+  for (const stale of ['src', 'test']) rmSync(join(root, 'build', stale), { recursive: true, force: true });
+  quietly(process.execPath, [tsc, '-p', 'tsconfig.json']);
+  quietly(process.execPath, [tsc, '-p', 'test/tsconfig.json']);
+}
+
+const onPath = (program) =>
+  [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin', '/sbin'].some((d) =>
+    existsSync(join(d, program)),
+  );
+
+/** What a `// needs:` line may name, by program: where it comes from and whether it is there. */
+const programs = {
+  postfix: { package: 'postfix', present: () => onPath('postfix') },
+  swaks: { package: 'swaks', present: () => onPath('swaks') },
+  'redis-server': { package: 'redis-server', present: () => onPath('redis-server') },
+  chromium: { package: 'chromium', present: () => onPath('chromium') },
+  promtool: { package: 'prometheus', present: () => onPath('promtool') },
+  msmtp: { package: 'msmtp', present: () => onPath('msmtp') },
+  openssl: { package: 'openssl', present: () => onPath('openssl') },
+  'systemd-analyze': { package: 'systemd', present: () => onPath('systemd-analyze') },
+  // Excludes Postfix as a package: unpacked beside, not installed.
+  exim: {
+    package: undefined,
+    present: () => onPath('exim4') || existsSync(join(eximRoot, 'usr/sbin/exim4')),
+  },
+};
+
+/** The programs a compiled or source test names in its line `// needs: a, b`. */
+export function needsOf(sourceFile) {
+  const line = /^\/\/ needs: (.+)$/m.exec(readFileSync(sourceFile, 'utf8'));
+  return line === null ? [] : line[1].split(',').map((name) => name.trim());
+}
+
+export function missingPrograms(names) {
+  return [...new Set(names)].filter((name) => {
+    const program = programs[name];
+    if (program === undefined) throw new Error(`"needs: ${name}" is not a program test/prepare.mjs knows`);
+    return !program.present();
+  });
+}
+
+/** Installs what is missing where that is possible: as root on Debian or its kin. */
+export function installSystemPackages(names) {
+  const missing = missingPrograms(names);
+  if (missing.length === 0 || process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return;
+  const packages = missing.map((name) => programs[name].package).filter((name) => name !== undefined);
+  try {
+    if (packages.length > 0) withoutServices(() => aptInstall(packages));
+    if (missing.includes('exim')) unpackExim();
+  } catch (error) {
+    console.log(`not everything could be installed: ${error.message}`);
+  }
+}
+
+const aptEnv = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+
+/** The first try uses the lists at hand; a fresh machine has none or stale ones. */
+function apt(args, options = {}) {
+  const run = () => spawnSync('apt-get', args, { cwd: root, encoding: 'utf8', env: aptEnv, ...options });
+  if (run().status === 0) return;
+  quietly('apt-get', ['update', '-q'], { env: aptEnv });
+  quietly('apt-get', args, { env: aptEnv, ...options });
+}
+
+function aptInstall(packages) {
+  console.log(`installing Debian packages: ${packages.join(' ')}`);
+  if (packages.includes('postfix') && onPath('debconf-set-selections')) {
+    quietly('debconf-set-selections', [], { input: 'postfix postfix/main_mailer_type select Local only\n' });
+  }
+  apt(['install', '-y', '-q', '--no-install-recommends', ...packages]);
+}
+
+/** policy-rc.d keeps packages from starting their services while `install` runs. */
+function withoutServices(install) {
+  const policy = '/usr/sbin/policy-rc.d';
+  const ours = !existsSync(policy);
+  if (ours) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  try {
+    install();
+  } finally {
+    if (ours) rmSync(policy, { force: true });
+  }
+}
+
+function unpackExim() {
+  console.log('unpacking exim4-daemon-light beside Postfix');
+  const downloads = join(root, 'build/debs');
+  mkdirSync(downloads, { recursive: true });
+  apt(['download', '-q', 'exim4-daemon-light', 'exim4-base'], { cwd: downloads });
+  mkdirSync(eximRoot, { recursive: true });
+  for (const file of readdirSync(downloads)) {
+    if (file.startsWith('exim4-')) execFileSync('dpkg', ['-x', join(downloads, file), eximRoot]);
+  }
+  const linked = spawnSync('ldd', [join(eximRoot, 'usr/sbin/exim4')], { encoding: 'utf8' }).stdout ?? '';
+  if (linked.includes('not found')) {
+    const depends = quietly('apt-cache', ['depends', 'exim4-daemon-light']);
+    const libraries = [...depends.matchAll(/^ {2}Depends: (lib\S+)$/gm)].map((m) => m[1]);
+    withoutServices(() => aptInstall(libraries));
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * `npm test [-- [--all] [room or part of a path …]]`: prepares a fresh clone, builds, and runs the
+ * compiled tests under node's runner, whose exit code and closing counts are this command's.
+ * `--all` fails instead of leaving out a system test whose programs are missing.
+ */
+import { spawn } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  build,
+  installNpmPackages,
+  installSystemPackages,
+  missingPrograms,
+  needsOf,
+  root,
+} from './prepare.mjs';
+
+/** A test that takes longer hangs. A file counts as one test too. */
+const TEST_TIMEOUT_MS = 300_000;
+const CONCURRENCY = 2;
+
+const args = process.argv.slice(2);
+const strict = args.includes('--all');
+const wanted = args.filter((arg) => !arg.startsWith('--'));
+
+const sources = readdirSync(join(root, 'test'), { recursive: true })
+  .map(String)
+  .filter((path) => path.endsWith('.test.ts'))
+  .filter((path) => wanted.length === 0 || wanted.some((part) => path.includes(part)))
+  .sort();
+if (sources.length === 0) {
+  console.error(`no test matches ${wanted.join(' ')}`);
+  process.exit(1);
+}
+
+installNpmPackages();
+const needed = new Map(sources.map((source) => [source, needsOf(join(root, 'test', source))]));
+installSystemPackages([...needed.values()].flat());
+build();
+
+const leftOut = sources.filter((source) => missingPrograms(needed.get(source) ?? []).length > 0);
+for (const source of leftOut) {
+  const missing = missingPrograms(needed.get(source) ?? []);
+  console.log(`left out: test/${source} (needs ${missing.join(', ')})`);
+}
+if (strict && leftOut.length > 0) {
+  console.error('system tests were left out');
+  process.exit(1);
+}
+
+const files = sources
+  .filter((source) => !leftOut.includes(source))
+  .map((source) => join(root, 'build/test', source.replace(/\.ts$/, '.js')));
+const runner = spawn(
+  process.execPath,
+  [
+    '--test',
+    `--test-concurrency=${CONCURRENCY}`,
+    `--test-timeout=${TEST_TIMEOUT_MS}`,
+    `--test-reporter=${process.env.TEST_REPORTER ?? 'spec'}`,
+    ...files,
+  ],
+  { cwd: root, stdio: 'inherit' },
+);
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => runner.kill(signal));
+runner.on('exit', (code) => {
+  process.exitCode = code ?? 1;
+});
