@@ -1,0 +1,109 @@
+/**
+ * The admin room's front door: HTTP API, metrics, dashboard, alerts, summary line.
+ * In: the backend, and what happens (transactions, token fetches, waits, changed accounts, reloads).
+ * Out: a listening server and log lines. Owns the port, the last transactions, the timers.
+ */
+import type { Log } from '../log.ts';
+import type { TransactionRecord } from '../relay/record.ts';
+import { type AttentionOptions, createAttention } from './attention.ts';
+import type { AdminBackend, LimitObservation, RefreshObservation, ReloadResult } from './backend.ts';
+import type { Revealable } from './guard.ts';
+import { createLive } from './live.ts';
+import { createMetrics } from './metrics.ts';
+import { createSeries } from './series.ts';
+import { createAdminServer } from './server.ts';
+import { createSummary } from './summary.ts';
+import { createTransactionLog } from './transaction-log.ts';
+
+export interface AdminOptions {
+  /** Address to bind; anything but loopback needs a token. */
+  readonly host: string;
+  /** 0 picks a free one. */
+  readonly port: number;
+  readonly version: string;
+  /** Whoever has it may read. */
+  readonly tokenRead?: Revealable | undefined;
+  /** Whoever has it may read and act. Where a token is set it is asked for on loopback too. */
+  readonly tokenWrite?: Revealable | undefined;
+  /** Further names accepted in Host on loopback, such as a reverse proxy's. */
+  readonly allowedHosts?: readonly string[] | undefined;
+  /** Whole addresses in the transaction list; by default only their domains. */
+  readonly logAddresses?: boolean | undefined;
+  readonly attention?: AttentionOptions | undefined;
+  /** 0: no summary line. Default 15 min. */
+  readonly summaryEveryMs?: number | undefined;
+}
+
+export interface Admin {
+  recordTransaction(record: TransactionRecord): void;
+  observeRefresh(observation: RefreshObservation): void;
+  observeLimit(observation: LimitObservation): void;
+  /** The account's status, token or drain state is another one now, or it was added. */
+  accountChanged(id: string): void;
+  /** The account is no longer served. */
+  accountRemoved(id: string): void;
+  /** A reload has ended, by signal or by request. */
+  reloaded(result: ReloadResult): void;
+  /** Rejects where the port cannot be had. */
+  listen(): Promise<{ readonly host: string; readonly port: number }>;
+  close(): Promise<void>;
+}
+
+/** Transactions kept for the list. */
+const TRANSACTIONS_KEPT = 1000;
+/** Seconds kept for the charts. */
+const SERIES_SECONDS = 15 * 60;
+const SUMMARY_EVERY_MS = 15 * 60_000;
+/** Accounts whose change nobody announced are looked at this often. */
+const SWEEP_MS = 15_000;
+
+/** Builds the room; throws where the options are unsafe. */
+export function createAdmin(
+  deps: { readonly backend: AdminBackend; readonly log: Log },
+  options: AdminOptions,
+): Admin {
+  const { backend, log } = deps;
+  const { version } = options;
+  const metrics = createMetrics(backend, { version });
+  const transactions = createTransactionLog(TRANSACTIONS_KEPT, {
+    showAddresses: options.logAddresses ?? false,
+  });
+  const series = createSeries(SERIES_SECONDS);
+  const live = createLive({ backend, transactions, series }, { version });
+  const server = createAdminServer({ backend, metrics, transactions, series, live, log }, options);
+  const attention = createAttention({ log, count: metrics.countAttention }, options.attention);
+  const summary = createSummary({ backend, log }, { everyMs: options.summaryEveryMs ?? SUMMARY_EVERY_MS });
+  const sweep = setInterval(() => {
+    for (const row of backend.accounts()) attention.consider(row);
+  }, SWEEP_MS).unref();
+
+  return {
+    recordTransaction: (record) => {
+      transactions.add(record);
+      series.add(record.outcome, record.totalMs);
+      metrics.recordTransaction(record);
+      summary.record(record);
+      live.transaction(record);
+    },
+    observeRefresh: metrics.observeRefresh,
+    observeLimit: metrics.observeLimit,
+    accountChanged: (id) => {
+      const row = backend.account(id);
+      if (row !== undefined) attention.consider(row);
+      live.lookSoon();
+    },
+    accountRemoved: (id) => {
+      attention.forget(id);
+      live.lookSoon();
+    },
+    reloaded: live.reloaded,
+    listen: server.listen,
+    close: async () => {
+      clearInterval(sweep);
+      summary.close();
+      await attention.close();
+      live.close();
+      await server.close();
+    },
+  };
+}

@@ -1,0 +1,264 @@
+/**
+ * Calls a person when an account needs one. In: accounts whose state has changed. Out: one log line at
+ * level error, one count, and where set a webhook or a command, once per state change; accounts that
+ * fall ill of the same cause at the same time share one alert. Owns the memory of what was said.
+ */
+import { spawn } from 'node:child_process';
+import type { AccountStatus } from '../accounts/account.ts';
+import type { Log } from '../log.ts';
+import type { AccountRow } from './backend.ts';
+
+export interface AttentionOptions {
+  /** URL that gets a JSON POST. Its path is often a secret: only the host is ever logged. */
+  readonly webhook?: string | undefined;
+  /** Program and arguments, run without a shell; the alert's text is the last argument, its JSON comes on stdin. */
+  readonly command?: readonly string[] | undefined;
+  /** Time in which accounts with the same cause share an alert, ms. Default 1000. */
+  readonly gatherMs?: number;
+}
+
+/** What a webhook or command is given. `text` is also what chat webhooks show. */
+export interface Alert {
+  readonly event: 'attention' | 'recovered';
+  readonly at: string;
+  readonly status: AccountStatus;
+  readonly provider: string;
+  readonly accounts: readonly { readonly id: string; readonly email: string }[];
+  readonly reason: string;
+  readonly cure: string;
+  readonly text: string;
+}
+
+export interface Attention {
+  /** Takes the present state of an account; says something only if it is news. */
+  consider(row: AccountRow): void;
+  /** The account is no longer served. */
+  forget(id: string): void;
+  /** Sends what is gathered, gives up retries. */
+  close(): Promise<void>;
+}
+
+/** Retries after 1, 5, 30, 120 and 600 s: a webhook's restart is bridged, its funeral is not mourned. */
+const RETRY_MS = [1_000, 5_000, 30_000, 120_000, 600_000];
+const WEBHOOK_TIMEOUT_MS = 10_000;
+const COMMAND_TIMEOUT_MS = 30_000;
+const CLOSE_WAIT_MS = 3_000;
+/** Accounts named in a text; the rest are counted. */
+const MAX_NAMED = 10;
+
+/** Whether only a person can bring the account back. */
+export const needsPerson = (status: AccountStatus): boolean =>
+  status === 'needs_consent' || status === 'misconfigured';
+
+/** Where to click when the state itself does not say. */
+export function defaultCure(provider: string, status: AccountStatus): string {
+  const google = provider === 'gmail';
+  const microsoft = provider.startsWith('outlook');
+  if (status === 'needs_consent') {
+    if (google) {
+      return 'Sign in again with `xoauth2-relay account add`. If this comes back every 7 days, the app is in testing: publish it at https://console.cloud.google.com/auth/audience.';
+    }
+    if (microsoft) {
+      return 'Sign in again with `xoauth2-relay account add`. If SMTP AUTH is off for the tenant or mailbox, an administrator turns it on: https://aka.ms/smtp_auth_disabled.';
+    }
+    return 'Sign in again with `xoauth2-relay account add`.';
+  }
+  if (google) {
+    return 'Check client id and secret at https://console.cloud.google.com/auth/clients, correct the accounts file and reload.';
+  }
+  if (microsoft) {
+    return 'Check the app at https://entra.microsoft.com (App registrations, Certificates & secrets): an expired secret needs a new one in the accounts file, then reload.';
+  }
+  return 'Check client id, secret, scope and token URL in the accounts file and reload.';
+}
+
+const HEADLINE: Partial<Record<AccountStatus, string>> = {
+  needs_consent: 'needs a person to sign in again',
+  misconfigured: 'is misconfigured',
+};
+
+/** The alert for accounts of one cause. */
+export function composeAlert(event: Alert['event'], rows: readonly AccountRow[], at: Date): Alert {
+  const [first] = rows;
+  const provider = first?.provider ?? '';
+  const status = first?.status ?? 'ready';
+  const named = rows.slice(0, MAX_NAMED).map((r) => r.email);
+  const rest = rows.length - named.length;
+  const who = rest > 0 ? `${named.join(', ')} and ${rest} more` : named.join(', ');
+  const reason = first?.reason ?? '';
+  const cure = event === 'recovered' ? '' : (first?.cure ?? defaultCure(provider, status));
+  const many = rows.length > 1;
+  const text =
+    event === 'recovered'
+      ? `xoauth2-relay: ${who} (${provider}) ${many ? 'are' : 'is'} ready again.`
+      : [
+          `xoauth2-relay: ${many ? `${rows.length} accounts need` : who} ${many ? 'attention' : (HEADLINE[status] ?? status)} (${provider}, ${status}${many ? `: ${who}` : ''}).`,
+          reason,
+          cure,
+          'Their mail is answered 4xx and waits in the queue of the MTA.',
+        ]
+          .filter((part) => part !== '')
+          .join(' ');
+  return {
+    event,
+    at: at.toISOString(),
+    status,
+    provider,
+    accounts: rows.map((r) => ({ id: r.id, email: r.email })),
+    reason,
+    cure,
+    text,
+  };
+}
+
+/** Watches states; `request` is `fetch` unless a test says otherwise. */
+export function createAttention(
+  deps: {
+    readonly log: Log;
+    readonly count: (status: AccountStatus, provider: string) => void;
+    readonly request?: typeof fetch;
+  },
+  options: AttentionOptions = {},
+): Attention {
+  const request = deps.request ?? fetch;
+  const closing = new AbortController();
+  /** Account id → what was last called about, kept through `refreshing` and the like until `ready`. */
+  const said = new Map<string, string>();
+  const gathered = new Map<string, { event: Alert['event']; rows: AccountRow[] }>();
+  const sending = new Set<Promise<void>>();
+  let gathering: NodeJS.Timeout | undefined;
+
+  const postOnce = async (url: string, alert: Alert): Promise<'sent' | 'again' | 'refused'> => {
+    const answer = await request(url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(alert),
+      redirect: 'error',
+      signal: AbortSignal.any([closing.signal, AbortSignal.timeout(WEBHOOK_TIMEOUT_MS)]),
+    });
+    await answer.body?.cancel();
+    if (answer.ok) return 'sent';
+    return answer.status >= 500 || answer.status === 429 || answer.status === 408 ? 'again' : 'refused';
+  };
+
+  const post = async (url: string, alert: Alert): Promise<void> => {
+    const { host } = new URL(url);
+    for (const delay of [...RETRY_MS, undefined]) {
+      const result = await postOnce(url, alert).catch(() => 'again' as const);
+      if (result === 'sent' || closing.signal.aborted) return;
+      if (result === 'refused' || delay === undefined) break;
+      await pause(delay, closing.signal);
+      if (closing.signal.aborted) return;
+    }
+    deps.log.error(
+      { event: 'alert_failed', webhook: host, alert: alert.event },
+      'alert webhook took no alert',
+    );
+  };
+
+  const run = (command: readonly string[], alert: Alert): Promise<void> =>
+    new Promise((done) => {
+      const [program = '', ...args] = command;
+      const failed = (why: string): void => {
+        deps.log.error({ event: 'alert_failed', command: program, why }, 'alert command failed');
+        done();
+      };
+      // A bare environment: whatever secret the relay was given there is not the command's business.
+      const child = spawn(program, [...args, alert.text], {
+        stdio: ['pipe', 'ignore', 'ignore'],
+        env: { PATH: process.env.PATH, HOME: process.env.HOME, LANG: process.env.LANG },
+        timeout: COMMAND_TIMEOUT_MS,
+        killSignal: 'SIGKILL',
+      });
+      child.once('error', (err: NodeJS.ErrnoException) => failed(err.code ?? 'cannot start'));
+      child.once('exit', (code, signal) =>
+        code === 0 ? done() : failed(signal === null ? `exit ${code}` : `killed by ${signal}`),
+      );
+      // A command that does not read its stdin is no error.
+      child.stdin?.on('error', () => {});
+      child.stdin?.end(JSON.stringify(alert));
+    });
+
+  const send = (alert: Alert): void => {
+    const jobs: Promise<void>[] = [];
+    if (options.webhook !== undefined) jobs.push(post(options.webhook, alert));
+    if (options.command !== undefined && options.command.length > 0) jobs.push(run(options.command, alert));
+    for (const job of jobs) {
+      sending.add(job);
+      void job.finally(() => sending.delete(job));
+    }
+  };
+
+  const flush = (): void => {
+    clearTimeout(gathering);
+    gathering = undefined;
+    for (const { event, rows } of gathered.values()) send(composeAlert(event, rows, new Date()));
+    gathered.clear();
+  };
+
+  const gather = (event: Alert['event'], row: AccountRow): void => {
+    const cause =
+      event === 'recovered' ? [event, row.provider] : [event, row.provider, row.status, row.cure ?? ''];
+    const key = JSON.stringify(cause);
+    const group = gathered.get(key);
+    if (group === undefined) gathered.set(key, { event, rows: [row] });
+    else group.rows.push(row);
+    gathering ??= setTimeout(flush, options.gatherMs ?? 1000).unref();
+  };
+
+  return {
+    consider: (row) => {
+      const last = said.get(row.id);
+      if (needsPerson(row.status)) {
+        const trouble = `${row.status} ${row.cure ?? ''}`;
+        if (last === trouble) return;
+        said.set(row.id, trouble);
+        const alert = composeAlert('attention', [row], new Date());
+        deps.log.error(
+          {
+            event: 'attention',
+            account: row.id,
+            provider: row.provider,
+            status: row.status,
+            reason: alert.reason,
+            cure: alert.cure,
+          },
+          alert.text,
+        );
+        deps.count(row.status, row.provider);
+        gather('attention', row);
+      } else if (last !== undefined && row.status === 'ready') {
+        said.delete(row.id);
+        deps.log.info(
+          { event: 'recovered', account: row.id, provider: row.provider },
+          `${row.id} is ready again`,
+        );
+        gather('recovered', row);
+      }
+    },
+    forget: (id) => {
+      said.delete(id);
+    },
+    close: async () => {
+      flush();
+      // What has not gone out at the first try stays unsent: shutdown does not wait for a dead webhook.
+      const firstTry = pause(CLOSE_WAIT_MS, closing.signal);
+      await Promise.race([Promise.allSettled(sending), firstTry]);
+      closing.abort();
+    },
+  };
+}
+
+/** Resolves after `ms` or when `signal` aborts. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done);
+  });
+}

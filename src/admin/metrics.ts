@@ -1,0 +1,248 @@
+/**
+ * Prometheus metrics: the one file that knows prom-client. In: finished transactions, token fetches,
+ * waits. At each scrape the gauges are read from the backend. Out: the exposition text.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { TransactionRecord } from '../relay/record.ts';
+import type { AdminBackend, BreakerRow, LimitObservation, RefreshObservation } from './backend.ts';
+
+/** What the metrics read when they are scraped. */
+export type ScrapeSource = Pick<
+  AdminBackend,
+  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener'
+>;
+
+export interface Metrics {
+  readonly contentType: string;
+  recordTransaction(record: TransactionRecord): void;
+  observeRefresh(observation: RefreshObservation): void;
+  observeLimit(observation: LimitObservation): void;
+  /** An account has come to need a person. */
+  countAttention(status: string, provider: string): void;
+  /** The exposition. */
+  render(): Promise<string>;
+}
+
+const PREFIX = 'xoauth2_relay_';
+/** From a warm single flight in one data centre (5 ms) to the longest wait an MTA allows (RFC 5321 §4.5.3.2.6: 600 s). */
+const DURATION_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600];
+const FLIGHT_BUCKETS = [1, 2, 3, 4, 6, 8, 12, 20];
+const BREAKER_VALUE: Readonly<Record<BreakerRow['state'], number>> = { closed: 0, half_open: 1, open: 2 };
+
+const replyClass = (record: TransactionRecord): string =>
+  record.reply === undefined ? 'none' : `${Math.floor(record.reply.code / 100)}xx`;
+
+/** Metrics of one relay in a registry of their own. */
+export function createMetrics(
+  source: ScrapeSource,
+  build: { readonly version: string } = { version: 'unknown' },
+): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []): Counter<L> =>
+    new Counter({ name: PREFIX + name, help, labelNames: [...labelNames], registers });
+  const histogram = <L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    buckets: readonly number[],
+  ): Histogram<L> =>
+    new Histogram({
+      name: PREFIX + name,
+      help,
+      labelNames: [...labelNames],
+      buckets: [...buckets],
+      registers,
+    });
+  const gauge = <L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    set: (self: Gauge<L>) => void,
+  ): void => {
+    new Gauge({
+      name: PREFIX + name,
+      help,
+      labelNames: [...labelNames],
+      registers,
+      collect() {
+        // Reset first: an account that is gone, or a status it left, must not linger.
+        this.reset();
+        set(this);
+      },
+    });
+  };
+  /** A counter kept elsewhere, shown as it stands there. */
+  const mirrored = (name: string, help: string, read: () => number): void => {
+    new Counter({
+      name: PREFIX + name,
+      help,
+      registers,
+      collect() {
+        this.reset();
+        this.inc(read());
+      },
+    });
+  };
+
+  const transactions = counter(
+    'transactions_total',
+    'Finished transactions by account, outcome and class of the last reply to the client',
+    ['account', 'provider', 'outcome', 'reply_class'],
+  );
+  const bytes = counter('message_bytes_total', 'Body octets of relayed messages', ['account', 'provider']);
+  const replays = counter(
+    'transactions_replayed_total',
+    'Transactions replayed once on a fresh connection because the provider had closed the warm one',
+    ['provider'],
+  );
+  const duration = histogram(
+    'transaction_duration_seconds',
+    'Whole time of a transaction, MAIL to final reply',
+    ['provider', 'outcome'],
+    DURATION_BUCKETS_S,
+  );
+  const gate = histogram(
+    'account_gate_seconds',
+    'Time at MAIL for token, breaker and limits',
+    ['provider'],
+    DURATION_BUCKETS_S,
+  );
+  const wait = histogram(
+    'connection_wait_seconds',
+    'Wait for an upstream connection',
+    ['provider'],
+    DURATION_BUCKETS_S,
+  );
+  const upstream = histogram(
+    'upstream_duration_seconds',
+    'From the first octet to the provider to its final reply',
+    ['provider'],
+    DURATION_BUCKETS_S,
+  );
+  const flights = histogram(
+    'transaction_flights',
+    'Upstream round trips of a transaction',
+    ['provider'],
+    FLIGHT_BUCKETS,
+  );
+  const refreshes = counter('token_refreshes_total', 'Finished token fetches by result', [
+    'provider',
+    'result',
+  ]);
+  const refreshDuration = histogram(
+    'token_refresh_duration_seconds',
+    'Time of a token fetch',
+    ['provider'],
+    DURATION_BUCKETS_S,
+  );
+  const limitWaits = counter(
+    'limiter_events_total',
+    'Transactions or logins held up by a limit of the relay',
+    ['account', 'limit', 'result'],
+  );
+  const limitSeconds = counter('limiter_wait_seconds_total', 'Time spent waiting for a limit of the relay', [
+    'account',
+    'limit',
+  ]);
+  const attention = counter('attention_total', 'Times an account came to need a person', [
+    'status',
+    'provider',
+  ]);
+
+  gauge('build_info', 'Always 1; the labels say what runs', ['version', 'node'], (g) =>
+    g.set({ version: build.version, node: process.versions.node }, 1),
+  );
+  gauge('ready', '1 when /readyz answers 200', [], (g) => {
+    const r = source.readiness();
+    g.set(r.warmed_up && r.usable > 0 ? 1 : 0);
+  });
+  gauge('account_status', '1 for the status the account is in', ['account', 'provider', 'status'], (g) => {
+    for (const a of source.accounts()) g.set({ account: a.id, provider: a.provider, status: a.status }, 1);
+  });
+  gauge('account_drained', '1 while an operator has drained the account', ['account'], (g) => {
+    for (const a of source.accounts()) g.set({ account: a.id }, a.drained ? 1 : 0);
+  });
+  gauge(
+    'token_expiry_seconds',
+    'Life left in the cached access token; absent without one',
+    ['account', 'provider'],
+    (g) => {
+      for (const a of source.accounts()) {
+        if (a.token.cached && a.token.expires_in_s !== null) {
+          g.set({ account: a.id, provider: a.provider }, a.token.expires_in_s);
+        }
+      }
+    },
+  );
+  gauge('pool_connections', 'Upstream connections by state', ['account', 'state'], (g) => {
+    for (const { id, pool } of source.accounts()) {
+      g.set({ account: id, state: 'idle' }, pool.idle);
+      g.set({ account: id, state: 'busy' }, pool.busy);
+      g.set({ account: id, state: 'connecting' }, Math.max(0, pool.size - pool.idle - pool.busy));
+    }
+  });
+  gauge('pool_max_connections', 'Most upstream connections the account may have', ['account'], (g) => {
+    for (const { id, pool } of source.accounts()) g.set({ account: id }, pool.max);
+  });
+  gauge('breaker_state', '0 closed, 1 half open, 2 open', ['name', 'kind'], (g) => {
+    for (const b of source.breakers()) g.set({ name: b.name, kind: b.kind }, BREAKER_VALUE[b.state]);
+  });
+  gauge('listener_sessions', 'Client sessions open now', [], (g) => g.set(source.listener().sessions));
+  mirrored('listener_sessions_total', 'Client sessions since start', () => source.listener().sessions_total);
+  mirrored(
+    'listener_sessions_refused_total',
+    'Client sessions refused at the door',
+    () => source.listener().refused_total,
+  );
+  mirrored(
+    'token_cache_hits_total',
+    'Tokens handed out from the cache',
+    () => source.tokenTotals().cache_hits,
+  );
+  mirrored(
+    'token_cache_misses_total',
+    'Tokens that had to be fetched while somebody waited',
+    () => source.tokenTotals().cache_misses,
+  );
+  mirrored(
+    'token_refresh_attempts_total',
+    'Token fetches started',
+    () => source.tokenTotals().refresh_attempts,
+  );
+  mirrored(
+    'token_refresh_failures_total',
+    'Token fetches that failed',
+    () => source.tokenTotals().refresh_failures,
+  );
+
+  return {
+    contentType: registry.contentType,
+    recordTransaction: (r) => {
+      const { account, provider, outcome } = r;
+      transactions.inc({ account, provider, outcome, reply_class: replyClass(r) });
+      duration.observe({ provider, outcome }, r.totalMs / 1000);
+      gate.observe({ provider }, r.gateMs / 1000);
+      if (r.replayed) replays.inc({ provider });
+      if (outcome === 'relayed') bytes.inc({ account, provider }, r.bytes);
+      // Without a flight nothing was sent: neither a wait nor an upstream time to count.
+      if (r.flights > 0) {
+        wait.observe({ provider }, r.acquireMs / 1000);
+        upstream.observe({ provider }, r.upstreamMs / 1000);
+        flights.observe({ provider }, r.flights);
+      }
+    },
+    observeRefresh: ({ provider, result, durationMs }) => {
+      refreshes.inc({ provider, result });
+      refreshDuration.observe({ provider }, durationMs / 1000);
+    },
+    observeLimit: ({ account, limit, waitedMs, refused }) => {
+      limitWaits.inc({ account, limit, result: refused ? 'refused' : 'waited' });
+      limitSeconds.inc({ account, limit }, waitedMs / 1000);
+    },
+    countAttention: (status, provider) => attention.inc({ status, provider }),
+    render: () => registry.metrics(),
+  };
+}

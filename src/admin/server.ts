@@ -1,0 +1,61 @@
+/** The admin server's socket: the one file that knows @hono/node-server. Owns the listening port. */
+import type { Server } from 'node:http';
+import { createAdaptorServer } from '@hono/node-server';
+import { isLoopback } from './guard.ts';
+import { createRoutes, type RouteDeps, type RouteOptions } from './routes.ts';
+
+export interface AdminServerOptions extends RouteOptions {
+  /** 0 picks a free one. */
+  readonly port: number;
+}
+
+export interface AdminServer {
+  /** Rejects where the port cannot be had. */
+  listen(): Promise<{ readonly host: string; readonly port: number }>;
+  /** Ends streams and connections; resolves when the port is free. Idempotent. */
+  close(): Promise<void>;
+}
+
+const HEADERS_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 30_000;
+const MAX_CONNECTIONS = 200;
+
+/** Throws where the options are unsafe: an address beyond loopback without a token. */
+export function createAdminServer(deps: RouteDeps, options: AdminServerOptions): AdminServer {
+  const routes = createRoutes(deps, options);
+  const server = createAdaptorServer({
+    fetch: (request) => routes.fetch(request),
+    hostname: options.host,
+    serverOptions: { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
+  }) as Server;
+  server.maxConnections = MAX_CONNECTIONS;
+  // After `close`, so that a failed socket is not an unhandled error.
+  server.on('error', (error) =>
+    deps.log.error({ event: 'admin_socket', error: error.message }, 'admin server'),
+  );
+
+  return {
+    listen: () =>
+      new Promise((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(options.port, options.host, () => {
+          server.off('error', reject);
+          const address = server.address();
+          const port = typeof address === 'object' && address !== null ? address.port : options.port;
+          if (!isLoopback(options.host)) {
+            deps.log.warn(
+              { event: 'admin_exposed', host: options.host, port },
+              'the admin address is not loopback: every request needs the admin token; put TLS in front of it',
+            );
+          }
+          resolve({ host: options.host, port });
+        });
+      }),
+    close: () =>
+      new Promise((resolve) => {
+        routes.close();
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}

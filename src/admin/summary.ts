@@ -1,0 +1,77 @@
+/**
+ * One log line every quarter of an hour with the figures of the time since the last one.
+ * In: finished transactions. Out: a line at level info, `event: "summary"`. Owns its timer.
+ */
+import type { Log } from '../log.ts';
+import type { Outcome, TransactionRecord } from '../relay/record.ts';
+import { needsPerson } from './attention.ts';
+import type { AdminBackend, TokenTotals } from './backend.ts';
+import { createSample } from './sample.ts';
+
+export interface Summary {
+  record(record: TransactionRecord): void;
+  /** Ends the timer. */
+  close(): void;
+}
+
+/** Latencies kept between two lines. */
+const SAMPLES = 4096;
+/** Accounts named in the line; the rest are counted. */
+const MAX_NAMED = 20;
+
+/** A share to four digits, null of nothing. */
+export const rate = (part: number, whole: number): number | null =>
+  whole === 0 ? null : Math.round((part / whole) * 10_000) / 10_000;
+
+/** `everyMs` 0 switches the line off. */
+export function createSummary(
+  deps: { readonly backend: Pick<AdminBackend, 'accounts' | 'tokenTotals'>; readonly log: Log },
+  options: { readonly everyMs: number },
+): Summary {
+  const sample = createSample(SAMPLES);
+  const counts: Record<Outcome, number> = { relayed: 0, deferred: 0, rejected: 0, aborted: 0, unknown: 0 };
+  let bytes = 0;
+  let before: TokenTotals = deps.backend.tokenTotals();
+
+  const write = (): void => {
+    const totals = deps.backend.tokenTotals();
+    const hits = totals.cache_hits - before.cache_hits;
+    const misses = totals.cache_misses - before.cache_misses;
+    const attempts = totals.refresh_attempts - before.refresh_attempts;
+    const success = totals.refresh_success - before.refresh_success;
+    before = totals;
+    const accounts = deps.backend.accounts();
+    const attention = accounts.filter((a) => needsPerson(a.status));
+    const [p50 = null, p95 = null, p99 = null] = sample.quantiles([0.5, 0.95, 0.99]);
+    deps.log.info(
+      {
+        event: 'summary',
+        period_s: options.everyMs / 1000,
+        ...counts,
+        bytes,
+        p50_ms: p50,
+        p95_ms: p95,
+        p99_ms: p99,
+        cache_hit_rate: rate(hits, hits + misses),
+        refresh_success_rate: rate(success, attempts),
+        accounts: accounts.length,
+        needing_attention: attention.length,
+        attention: attention.slice(0, MAX_NAMED).map((a) => a.id),
+      },
+      `summary: ${counts.relayed} relayed, ${counts.deferred} deferred, ${counts.rejected} rejected, ${attention.length} of ${accounts.length} accounts need attention`,
+    );
+    sample.clear();
+    bytes = 0;
+    for (const outcome of Object.keys(counts) as Outcome[]) counts[outcome] = 0;
+  };
+
+  const timer = options.everyMs > 0 ? setInterval(write, options.everyMs).unref() : undefined;
+  return {
+    record: (r) => {
+      counts[r.outcome]++;
+      bytes += r.bytes;
+      sample.add(r.totalMs);
+    },
+    close: () => clearInterval(timer),
+  };
+}

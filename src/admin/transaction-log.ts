@@ -1,0 +1,137 @@
+/**
+ * The latest transactions, in memory. In: `TransactionRecord`s. Out: rows as the API shows them,
+ * newest first. Addresses keep their domain only, unless the operator asked for whole ones.
+ */
+import type { Reply } from '../protocol/reply.ts';
+import type { Outcome, TransactionRecord } from '../relay/record.ts';
+
+export interface ReplyRow {
+  readonly code: number;
+  readonly enhanced: string | null;
+  readonly text: string;
+}
+
+/** A finished transaction as `GET /admin/transactions` and the event stream show it. */
+export interface TransactionRow {
+  readonly id: string;
+  /** Start. */
+  readonly at: string;
+  readonly session_id: string;
+  readonly client: string;
+  readonly account: string;
+  readonly provider: string;
+  /** `*@domain` unless addresses are shown; empty for the null sender. */
+  readonly sender: string;
+  /** The first 20, shown like `sender`. */
+  readonly recipients: readonly string[];
+  readonly recipient_count: number;
+  readonly bytes: number;
+  readonly outcome: Outcome;
+  readonly reply: ReplyRow | null;
+  readonly decided_by: 'upstream' | 'relay';
+  readonly upstream_reply: ReplyRow | null;
+  readonly flights: number;
+  readonly reused: boolean;
+  readonly replayed: boolean;
+  readonly connection: string | null;
+  readonly timings: {
+    readonly total_ms: number;
+    readonly gate_ms: number;
+    readonly acquire_ms: number;
+    readonly upstream_ms: number;
+  };
+}
+
+export interface TransactionFilter {
+  /** 1 to the size of the log. */
+  readonly limit: number;
+  readonly account?: string | undefined;
+  readonly outcome?: Outcome | undefined;
+}
+
+export interface TransactionLog {
+  add(record: TransactionRecord): void;
+  toRow(record: TransactionRecord): TransactionRow;
+  /** Newest first. */
+  latest(filter: TransactionFilter): readonly TransactionRow[];
+}
+
+/** A row stays small whatever the envelope. */
+const MAX_RECIPIENTS_SHOWN = 20;
+/** `ann@example.com` → `*@example.com`; the null sender stays empty. */
+const maskAddress = (address: string): string => address.replace(/^.+(?=@)/su, '*');
+
+const BETWEEN_WORDS = /([\s<>"'(),;:]+)/;
+
+/** Every address in a text, masked. Takes time linear in the text: it may be a hostile server's. */
+export const maskAddresses = (text: string): string =>
+  text
+    .split(BETWEEN_WORDS)
+    .map((word) => (word.lastIndexOf('@') > 0 ? `*${word.slice(word.lastIndexOf('@'))}` : word))
+    .join('');
+
+/** Rounds to µs: a row carries no noise digits. */
+const ms = (value: number): number => Math.round(value * 1000) / 1000;
+
+/** The row of one record. */
+export function toTransactionRow(record: TransactionRecord, showAddresses: boolean): TransactionRow {
+  const shown = (text: string): string => (showAddresses ? text : maskAddresses(text));
+  const address = (text: string): string => (showAddresses ? text : maskAddress(text));
+  const replyRow = (r: Reply | undefined): ReplyRow | null =>
+    r === undefined ? null : { code: r.code, enhanced: r.enhanced ?? null, text: shown(r.text) };
+  return {
+    id: record.id,
+    at: new Date(record.at).toISOString(),
+    session_id: record.sessionId,
+    client: record.client,
+    account: record.account,
+    provider: record.provider,
+    sender: address(record.sender),
+    recipients: record.recipients.slice(0, MAX_RECIPIENTS_SHOWN).map(address),
+    recipient_count: record.recipients.length,
+    bytes: record.bytes,
+    outcome: record.outcome,
+    reply: replyRow(record.reply),
+    decided_by: record.decidedBy,
+    upstream_reply: replyRow(record.upstreamReply),
+    flights: record.flights,
+    reused: record.reused,
+    replayed: record.replayed,
+    connection: record.connection ?? null,
+    timings: {
+      total_ms: ms(record.totalMs),
+      gate_ms: ms(record.gateMs),
+      acquire_ms: ms(record.acquireMs),
+      upstream_ms: ms(record.upstreamMs),
+    },
+  };
+}
+
+/** A ring of the last `limit` transactions; rows are made when somebody looks. */
+export function createTransactionLog(
+  limit: number,
+  options: { readonly showAddresses?: boolean } = {},
+): TransactionLog {
+  const ring: TransactionRecord[] = [];
+  let next = 0;
+  const toRow = (record: TransactionRecord): TransactionRow =>
+    toTransactionRow(record, options.showAddresses ?? false);
+  return {
+    toRow,
+    add: (record) => {
+      ring[next] = record;
+      next = (next + 1) % limit;
+    },
+    latest: (filter) => {
+      const found: TransactionRow[] = [];
+      for (let back = 1; back <= ring.length && found.length < filter.limit; back++) {
+        const record = ring[(next - back + limit) % limit];
+        if (record === undefined) break;
+        if (filter.account !== undefined && record.account !== filter.account) continue;
+        if (filter.outcome !== undefined && record.outcome !== filter.outcome) continue;
+        found.push(toRow(record));
+      }
+      return found;
+    },
+  };
+}

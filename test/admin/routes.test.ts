@@ -1,0 +1,354 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createEventHub } from '../../src/admin/event-hub.ts';
+import { createLive } from '../../src/admin/live.ts';
+import { createMetrics } from '../../src/admin/metrics.ts';
+import { type OpenApi, openApi } from '../../src/admin/openapi.ts';
+import { createRoutes, type RouteOptions, type Routes } from '../../src/admin/routes.ts';
+import { createSeries } from '../../src/admin/series.ts';
+import { createTransactionLog } from '../../src/admin/transaction-log.ts';
+import { silentLog } from '../../src/log.ts';
+import { createFakeAdminBackend, type FakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
+import { schemaFaults } from '../support/schema-check.ts';
+
+interface Ask {
+  readonly method?: string;
+  readonly headers?: Record<string, string>;
+  readonly body?: string;
+}
+
+function createHouse(
+  backend: FakeAdminBackend = createFakeAdminBackend([{ email: 'ann@example.com', tokenLifeS: 1800 }]),
+  options: Partial<RouteOptions> = {},
+) {
+  const transactions = createTransactionLog(1000);
+  const series = createSeries(60);
+  const metrics = createMetrics(backend, { version: '9.9.9' });
+  const live = createLive({ backend, transactions, series }, { version: '9.9.9' });
+  const routes: Routes = createRoutes(
+    { backend, metrics, transactions, series, live, log: silentLog },
+    { host: '127.0.0.1', version: '9.9.9', ...options },
+  );
+  const ask = async (path: string, how: Ask = {}): Promise<Response> =>
+    routes.fetch(
+      new Request(`http://127.0.0.1:9090${path}`, {
+        method: how.method ?? 'GET',
+        headers: { host: '127.0.0.1:9090', ...how.headers },
+        ...(how.body === undefined ? {} : { body: how.body }),
+      }),
+    );
+  return { backend, transactions, series, metrics, live, routes, ask };
+}
+
+/** Every operation of the description with a request that exercises it and the status it should have. */
+const CALLS: readonly (Ask & {
+  path: string;
+  template: string;
+  status: number;
+  before?: (b: FakeAdminBackend) => void;
+})[] = [
+  { template: '/healthz', path: '/healthz', status: 200 },
+  { template: '/readyz', path: '/readyz', status: 200 },
+  {
+    template: '/readyz',
+    path: '/readyz',
+    status: 503,
+    before: (b) => {
+      b.warmedUp = false;
+    },
+  },
+  { template: '/metrics', path: '/metrics', status: 200 },
+  { template: '/admin/openapi.json', path: '/admin/openapi.json', status: 200 },
+  { template: '/admin/accounts', path: '/admin/accounts', status: 200 },
+  { template: '/admin/accounts/{id}', path: '/admin/accounts/ann@example.com', status: 200 },
+  { template: '/admin/accounts/{id}', path: '/admin/accounts/ANN%40Example.com', status: 200 },
+  { template: '/admin/accounts/{id}', path: '/admin/accounts/nobody', status: 404 },
+  {
+    template: '/admin/accounts/{id}/refresh',
+    method: 'POST',
+    path: '/admin/accounts/ann@example.com/refresh',
+    status: 200,
+  },
+  {
+    template: '/admin/accounts/{id}/refresh',
+    method: 'POST',
+    path: '/admin/accounts/ann@example.com/refresh',
+    status: 502,
+    before: (b) => {
+      b.refreshResult = { ok: false, error: 'revoked' };
+    },
+  },
+  {
+    template: '/admin/accounts/{id}/refresh',
+    method: 'POST',
+    path: '/admin/accounts/nobody/refresh',
+    status: 404,
+  },
+  {
+    template: '/admin/accounts/{id}/token',
+    method: 'DELETE',
+    path: '/admin/accounts/ann@example.com/token',
+    status: 200,
+  },
+  {
+    template: '/admin/accounts/{id}/token',
+    method: 'DELETE',
+    path: '/admin/accounts/nobody/token',
+    status: 404,
+  },
+  {
+    template: '/admin/accounts/{id}/drain',
+    method: 'POST',
+    path: '/admin/accounts/ann@example.com/drain',
+    status: 200,
+  },
+  {
+    template: '/admin/accounts/{id}/resume',
+    method: 'POST',
+    path: '/admin/accounts/ann@example.com/resume',
+    status: 200,
+  },
+  { template: '/admin/tokens', path: '/admin/tokens', status: 200 },
+  { template: '/admin/breakers', path: '/admin/breakers', status: 200 },
+  { template: '/admin/series', path: '/admin/series', status: 200 },
+  {
+    template: '/admin/transactions',
+    path: '/admin/transactions?limit=5&account=ann@example.com&outcome=relayed',
+    status: 200,
+  },
+  { template: '/admin/transactions', path: '/admin/transactions?limit=0', status: 400 },
+  { template: '/admin/transactions', path: '/admin/transactions?outcome=lost', status: 400 },
+  { template: '/admin/reload', method: 'POST', path: '/admin/reload', status: 200 },
+  {
+    template: '/admin/reload',
+    method: 'POST',
+    path: '/admin/reload',
+    status: 422,
+    before: (b) => {
+      b.reloadResult = {
+        ok: false,
+        added: [],
+        changed: [],
+        removed: [],
+        untouched: [],
+        errors: [{ path: 'accounts[0]', message: 'expected an object' }],
+      };
+    },
+  },
+  {
+    template: '/admin/log-level',
+    method: 'POST',
+    path: '/admin/log-level',
+    status: 200,
+    headers: { 'content-type': 'application/json' },
+    body: '{"level":"debug"}',
+  },
+  {
+    template: '/admin/log-level',
+    method: 'POST',
+    path: '/admin/log-level',
+    status: 400,
+    body: '{"level":"loud"}',
+  },
+  { template: '/admin/log-level', method: 'POST', path: '/admin/log-level', status: 400, body: 'not json' },
+];
+
+const described: OpenApi = openApi('9.9.9');
+
+describe('answers and their description', () => {
+  for (const call of CALLS) {
+    it(`${call.method ?? 'GET'} ${call.path} answers ${call.status} as described`, async () => {
+      const house = createHouse();
+      house.backend.breakerRows = [
+        {
+          name: 'oauth2.googleapis.com',
+          kind: 'token_endpoint',
+          state: 'open',
+          failures: 4,
+          opened_at: new Date().toISOString(),
+          retry_at: null,
+        },
+      ];
+      house.transactions.add(fakeRecord());
+      house.transactions.add(fakeRecord({ outcome: 'aborted' }));
+      call.before?.(house.backend);
+      const answer = await house.ask(call.path, call);
+      assert.equal(answer.status, call.status);
+      const operation = described.paths[call.template]?.[(call.method ?? 'GET').toLowerCase()];
+      const content = operation?.responses[String(call.status)]?.content ?? {};
+      const [[type, { schema }] = ['', { schema: {} }]] = Object.entries(content);
+      assert.ok(
+        answer.headers.get('content-type')?.startsWith(type),
+        answer.headers.get('content-type') ?? 'none',
+      );
+      const body: unknown = type === 'application/json' ? await answer.json() : await answer.text();
+      assert.deepEqual(schemaFaults(body, schema, described.components.schemas), []);
+    });
+  }
+
+  it('describes every route and no other', () => {
+    const called = new Set(CALLS.map((c) => `${(c.method ?? 'GET').toLowerCase()} ${c.template}`));
+    const all = Object.entries(described.paths).flatMap(([path, ops]) =>
+      Object.keys(ops).map((m) => `${m} ${path}`),
+    );
+    const elsewhere = ['get /', 'get /admin/events'];
+    assert.deepEqual(
+      all.filter((op) => !called.has(op) && !elsewhere.includes(op)),
+      [],
+    );
+    assert.deepEqual(
+      [...called].filter((op) => !all.includes(op)),
+      [],
+    );
+  });
+
+  it('answers an unknown path with 404 as JSON', async () => {
+    const answer = await createHouse().ask('/admin/nothing');
+    assert.equal(answer.status, 404);
+    assert.deepEqual(await answer.json(), { error: 'no such path' });
+  });
+});
+
+describe('contract', () => {
+  it('lists an account with exactly the keys other programs read', async () => {
+    const { accounts } = (await (await createHouse().ask('/admin/accounts')).json()) as {
+      accounts: Record<string, object>[];
+    };
+    const [row = {}] = accounts;
+    for (const key of ['id', 'email', 'provider', 'status', 'token', 'pool', 'messages', 'last_error'])
+      assert.ok(key in row, key);
+    assert.deepEqual(Object.keys(row.token ?? {}), ['cached', 'expires_at', 'expires_in_s', 'age_s']);
+    assert.deepEqual(Object.keys(row.pool ?? {}), ['size', 'idle', 'busy', 'max']);
+    assert.deepEqual(Object.keys(row.messages ?? {}), ['relayed', 'deferred', 'rejected']);
+  });
+
+  it('has token totals at the top level, with rates', async () => {
+    const tokens = (await (await createHouse().ask('/admin/tokens')).json()) as Record<string, unknown>;
+    assert.equal(tokens.cache_hits, 90);
+    assert.equal(tokens.cache_hit_rate, 0.9);
+    assert.equal(tokens.refresh_success_rate, 0.9);
+    assert.equal((tokens.accounts as unknown[]).length, 1);
+  });
+
+  it('finds an account by id and by e-mail', async () => {
+    const house = createHouse(createFakeAdminBackend([{ id: 'sales/eu', email: 'sales@example.com' }]));
+    for (const name of ['sales%2Feu', 'sales@example.com', 'SALES%40EXAMPLE.COM']) {
+      const answer = await house.ask(`/admin/accounts/${name}/drain`, { method: 'POST' });
+      assert.equal(answer.status, 200, name);
+    }
+    assert.deepEqual(house.backend.actions, Array(3).fill('drain sales/eu'));
+  });
+
+  it('is not ready while no account is usable', async () => {
+    const house = createHouse(createFakeAdminBackend([{ email: 'a@example.com', status: 'needs_consent' }]));
+    assert.equal((await house.ask('/readyz')).status, 503);
+    assert.equal((await house.ask('/healthz')).status, 200);
+    house.backend.set({ email: 'a@example.com', status: 'ready' });
+    assert.equal((await house.ask('/readyz')).status, 200);
+  });
+});
+
+describe('event stream', () => {
+  /** Reads events until `wanted` has come; the stream is cancelled then. */
+  async function readUntil(answer: Response, wanted: string): Promise<{ name: string; body: unknown }[]> {
+    const events: { name: string; body: unknown }[] = [];
+    let rest = '';
+    assert.ok(answer.body);
+    for await (const chunk of answer.body) {
+      rest += Buffer.from(chunk).toString();
+      const blocks = rest.split('\n\n');
+      rest = blocks.pop() ?? '';
+      for (const block of blocks) {
+        const [, name, json] = /^event: (.+)\ndata: (.+)$/.exec(block) ?? [];
+        if (name === undefined || json === undefined) continue;
+        events.push({ name, body: JSON.parse(json) });
+        if (name === wanted) return events;
+      }
+    }
+    return events;
+  }
+
+  it('begins with a snapshot as described', async () => {
+    const house = createHouse();
+    house.transactions.add(fakeRecord());
+    const answer = await house.ask('/admin/events');
+    assert.match(answer.headers.get('content-type') ?? '', /^text\/event-stream/);
+    const [first] = await readUntil(answer, 'snapshot');
+    assert.deepEqual(
+      schemaFaults(first?.body, { $ref: '#/components/schemas/Snapshot' }, described.components.schemas),
+      [],
+    );
+  });
+
+  it('tells transactions, changed and removed accounts, breakers and reloads', async () => {
+    const house = createHouse();
+    const answer = await house.ask('/admin/events');
+    house.live.transaction(fakeRecord({ outcome: 'deferred' }));
+    house.backend.set({ email: 'ann@example.com', status: 'needs_consent', reason: 'revoked' });
+    house.backend.set({ email: 'new@example.com' });
+    house.backend.breakerRows = [
+      { name: 'x', kind: 'upstream', state: 'open', failures: 1, opened_at: null, retry_at: null },
+    ];
+    house.live.reloaded(house.backend.reloadResult);
+    const events = await readUntil(answer, 'breakers');
+    assert.deepEqual(
+      events.map((e) => e.name),
+      ['snapshot', 'transaction', 'reload', 'account', 'account', 'breakers'],
+    );
+    const next = await house.ask('/admin/events');
+    house.backend.remove('new@example.com');
+    house.live.lookSoon();
+    assert.deepEqual((await readUntil(next, 'account_removed')).at(-1)?.body, { id: 'new@example.com' });
+  });
+
+  it('stops looking at the relay when the last listener has gone', async () => {
+    let looks = 0;
+    const backend = createFakeAdminBackend([{ email: 'ann@example.com' }]);
+    const accounts = backend.accounts;
+    backend.accounts = () => {
+      looks++;
+      return accounts();
+    };
+    const house = createHouse(backend);
+    const answer = await house.ask('/admin/events');
+    await readUntil(answer, 'snapshot');
+    const before = looks;
+    house.live.lookSoon();
+    house.live.transaction(fakeRecord());
+    assert.equal(looks, before);
+  });
+
+  it('ends streams on close', async () => {
+    const house = createHouse();
+    const answer = await house.ask('/admin/events');
+    house.routes.close();
+    const events = await readUntil(answer, 'never');
+    assert.deepEqual(
+      events.map((e) => e.name),
+      ['snapshot'],
+    );
+  });
+
+  it('ends a stream whose reader does not read', async () => {
+    const house = createHouse();
+    const answer = await house.ask('/admin/events');
+    const reply = { code: 550, text: 'x'.repeat(100_000) };
+    for (let i = 0; i < 80; i++) house.live.transaction(fakeRecord({ reply }));
+    const events = await readUntil(answer, 'never');
+    assert.ok(events.length < 80, `${events.length} events were kept`);
+  });
+});
+
+describe('event hub', () => {
+  it('says how many listen, and once per unsubscribe', () => {
+    const counts: number[] = [];
+    const hub = createEventHub((n) => counts.push(n));
+    const listener = (): void => {};
+    const one = hub.subscribe(listener);
+    const two = hub.subscribe(listener);
+    one();
+    one();
+    two();
+    assert.deepEqual(counts, [1, 2, 1, 0]);
+  });
+});

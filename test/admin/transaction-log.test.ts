@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createTransactionLog, maskAddresses } from '../../src/admin/transaction-log.ts';
+import { fakeRecord } from '../support/fake-admin-backend.ts';
+
+describe('maskAddresses', () => {
+  for (const [text, masked] of [
+    ['ann@example.com', '*@example.com'],
+    ['', ''],
+    ['The recipient address <bob.o@example.org> is wrong', 'The recipient address <*@example.org> is wrong'],
+    ['a@b.example, c@d.example;e@f.example', '*@b.example, *@d.example;*@f.example'],
+    ['löwe@münchen.example', '*@münchen.example'],
+    ['odd@part@example.com', '*@example.com'],
+    ['at @ alone and @handle', 'at @ alone and @handle'],
+  ] as const) {
+    it(`${JSON.stringify(text)} becomes ${JSON.stringify(masked)}`, () =>
+      assert.equal(maskAddresses(text), masked));
+  }
+
+  it('takes a long hostile line in one go', { timeout: 5000 }, () => {
+    assert.equal(maskAddresses('x'.repeat(1_000_000)).length, 1_000_000);
+    assert.equal(maskAddresses('x@'.repeat(500_000)).length, 2);
+  });
+});
+
+describe('transaction log', () => {
+  it('keeps the last ones, newest first', () => {
+    const log = createTransactionLog(3);
+    for (const id of ['1', '2', '3', '4', '5']) log.add(fakeRecord({ id }));
+    assert.deepEqual(
+      log.latest({ limit: 10 }).map((r) => r.id),
+      ['5', '4', '3'],
+    );
+    assert.deepEqual(
+      log.latest({ limit: 2 }).map((r) => r.id),
+      ['5', '4'],
+    );
+  });
+
+  it('lists oldest entries right before the ring is full', () => {
+    const log = createTransactionLog(3);
+    assert.deepEqual(log.latest({ limit: 10 }), []);
+    log.add(fakeRecord({ id: '1' }));
+    log.add(fakeRecord({ id: '2' }));
+    assert.deepEqual(
+      log.latest({ limit: 10 }).map((r) => r.id),
+      ['2', '1'],
+    );
+  });
+
+  it('filters before it counts', () => {
+    const log = createTransactionLog(10);
+    log.add(fakeRecord({ id: '1', account: 'a' }));
+    log.add(fakeRecord({ id: '2', account: 'b' }));
+    log.add(fakeRecord({ id: '3', account: 'a', outcome: 'rejected' }));
+    log.add(fakeRecord({ id: '4', account: 'b' }));
+    assert.deepEqual(
+      log.latest({ limit: 1, account: 'a' }).map((r) => r.id),
+      ['3'],
+    );
+    assert.deepEqual(
+      log.latest({ limit: 5, account: 'a', outcome: 'relayed' }).map((r) => r.id),
+      ['1'],
+    );
+  });
+
+  it('shows only domains, in replies too, unless asked for whole addresses', () => {
+    const record = fakeRecord({
+      sender: 'ann@example.com',
+      recipients: ['bob@example.org'],
+      upstreamReply: { code: 550, text: 'no mailbox <bob@example.org>' },
+    });
+    const masked = JSON.stringify(createTransactionLog(1).toRow(record));
+    assert.ok(!masked.includes('bob@'), masked);
+    assert.ok(masked.includes('*@example.org'));
+    const whole = createTransactionLog(1, { showAddresses: true }).toRow(record);
+    assert.deepEqual(whole.recipients, ['bob@example.org']);
+  });
+
+  it('shows nothing of a quoted local part', () => {
+    const row = createTransactionLog(1).toRow(
+      fakeRecord({ sender: '"ann at home@x"@example.com', recipients: ['postmaster'] }),
+    );
+    assert.equal(row.sender, '*@example.com');
+    assert.deepEqual(row.recipients, ['postmaster']);
+  });
+
+  it('lists 20 recipients and counts all', () => {
+    const row = createTransactionLog(1).toRow(fakeRecord({ recipients: Array(300).fill('x@example.org') }));
+    assert.equal(row.recipients.length, 20);
+    assert.equal(row.recipient_count, 300);
+  });
+});

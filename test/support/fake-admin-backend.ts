@@ -1,0 +1,176 @@
+/** A relay for the admin room's tests: accounts, tokens and breakers a test can set, actions it can read back. */
+import type { AccountStatus } from '../../src/accounts/account.ts';
+import type {
+  AccountDetail,
+  AccountRow,
+  AdminBackend,
+  BreakerRow,
+  ReloadResult,
+  TokenTotals,
+} from '../../src/admin/backend.ts';
+import type { Outcome, TransactionRecord } from '../../src/relay/record.ts';
+
+export interface FakeAccount {
+  readonly email: string;
+  readonly id?: string;
+  readonly provider?: string;
+  readonly status?: AccountStatus;
+  readonly reason?: string;
+  readonly cure?: string;
+  readonly lastError?: string;
+  /** Life of the token, s; absent: none cached. */
+  readonly tokenLifeS?: number;
+  readonly drained?: boolean;
+  readonly busy?: number;
+}
+
+export interface FakeAdminBackend extends AdminBackend {
+  /** Adds the account or changes what is given of it. */
+  set(account: FakeAccount): void;
+  remove(id: string): void;
+  totals: TokenTotals;
+  breakerRows: BreakerRow[];
+  warmedUp: boolean;
+  /** What `reload` answers. */
+  reloadResult: ReloadResult;
+  /** What `refreshToken` answers. */
+  refreshResult: { ok: boolean; error?: string; cure?: string };
+  /** Actions asked for, as `refresh ann@example.com`. */
+  readonly actions: string[];
+}
+
+const idOf = (account: FakeAccount): string => account.id ?? account.email.toLowerCase();
+
+function rowOf(account: FakeAccount): AccountRow {
+  const life = account.tokenLifeS;
+  const busy = account.busy ?? 0;
+  return {
+    id: idOf(account),
+    email: account.email,
+    provider: account.provider ?? 'gmail',
+    status: account.status ?? 'ready',
+    reason: account.reason ?? null,
+    cure: account.cure ?? null,
+    until: account.status === 'throttled' ? new Date(Date.now() + 60_000).toISOString() : null,
+    drained: account.drained ?? false,
+    token: {
+      cached: life !== undefined,
+      expires_at: life === undefined ? null : new Date(Date.now() + life * 1000).toISOString(),
+      expires_in_s: life ?? null,
+      age_s: life === undefined ? null : Math.max(0, 3599 - life),
+    },
+    pool: { size: busy + 1, idle: 1, busy, max: 5 },
+    messages: { relayed: 12, deferred: 1, rejected: 0 },
+    last_error: account.lastError ?? null,
+    last_error_at: account.lastError === undefined ? null : new Date().toISOString(),
+  };
+}
+
+export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): FakeAdminBackend {
+  const kept = new Map(accounts.map((a) => [idOf(a), a]));
+  const find = (name: string): FakeAccount | undefined =>
+    kept.get(name.toLowerCase()) ??
+    [...kept.values()].find((a) => a.email.toLowerCase() === name.toLowerCase() || a.id === name);
+  const backend: FakeAdminBackend = {
+    totals: {
+      cache_hits: 90,
+      cache_misses: 10,
+      refresh_attempts: 10,
+      refresh_success: 9,
+      refresh_failures: 1,
+    },
+    breakerRows: [],
+    warmedUp: true,
+    reloadResult: { ok: true, added: [], changed: [], removed: [], untouched: [...kept.keys()], errors: [] },
+    refreshResult: { ok: true },
+    actions: [],
+    set: (account) => {
+      const id = idOf(account);
+      kept.set(id, { ...kept.get(id), ...account });
+    },
+    remove: (id) => {
+      kept.delete(id);
+    },
+    accounts: () => [...kept.values()].map(rowOf),
+    account: (name): AccountDetail | undefined => {
+      const found = find(name);
+      if (found === undefined) return undefined;
+      return {
+        ...rowOf(found),
+        user: found.email,
+        senders: [found.email],
+        smtp: 'starttls://smtp.example.com:587',
+        max_connections: 5,
+        messages_per_minute: null,
+        messages_per_day: 2000,
+        max_recipients: 100,
+      };
+    },
+    tokenTotals: () => backend.totals,
+    breakers: () => backend.breakerRows,
+    readiness: () => ({
+      warmed_up: backend.warmedUp,
+      usable: [...kept.values()].filter((a) => (a.status ?? 'ready') === 'ready').length,
+      total: kept.size,
+    }),
+    listener: () => ({ sessions: 3, sessions_total: 40, refused_total: 2 }),
+    refreshToken: async (id) => {
+      backend.actions.push(`refresh ${id}`);
+      return backend.refreshResult;
+    },
+    forgetToken: (id) => {
+      backend.actions.push(`forget ${id}`);
+      return true;
+    },
+    drain: (id) => {
+      backend.actions.push(`drain ${id}`);
+      const account = find(id);
+      if (account !== undefined) backend.set({ ...account, drained: true });
+    },
+    resume: (id) => {
+      backend.actions.push(`resume ${id}`);
+      const account = find(id);
+      if (account !== undefined) backend.set({ ...account, drained: false });
+    },
+    reload: async () => {
+      backend.actions.push('reload');
+      return backend.reloadResult;
+    },
+    setLogLevel: (level) => {
+      backend.actions.push(`log-level ${level}`);
+    },
+  };
+  return backend;
+}
+
+let records = 0;
+
+/** A finished transaction; `changes` over a message relayed in one flight. */
+export function fakeRecord(changes: Partial<TransactionRecord> = {}): TransactionRecord {
+  const outcome: Outcome = changes.outcome ?? 'relayed';
+  const code = { relayed: 250, deferred: 451, rejected: 550, aborted: 0, unknown: 451 }[outcome];
+  return {
+    id: `T${++records}`,
+    at: Date.now(),
+    sessionId: 'S1',
+    client: '127.0.0.1',
+    account: 'ann@example.com',
+    provider: 'gmail',
+    sender: 'ann@example.com',
+    recipients: ['bob@example.org'],
+    bytes: 4096,
+    outcome,
+    reply: code === 0 ? undefined : { code, enhanced: `${Math.floor(code / 100)}.0.0`, text: 'OK' },
+    decidedBy: 'upstream',
+    upstreamReply: code === 0 ? undefined : { code, text: 'OK' },
+    flights: 1,
+    reused: true,
+    replayed: false,
+    connection: 'C1',
+    totalMs: 42.5,
+    gateMs: 0.02,
+    acquireMs: 0.3,
+    upstreamMs: 41,
+    ...changes,
+  };
+}
