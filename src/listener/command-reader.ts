@@ -1,0 +1,214 @@
+/**
+ * The octets a client sends, cut into command lines and bodies. In: chunks, piped from the socket. Out:
+ * one line at a time to `onLine`, or content to a `BodySink`; nothing more is read from the socket until
+ * each has been dealt with. Owns what has not been dealt with: part of a line, at most one chunk.
+ */
+import { isUtf8 } from 'node:buffer';
+import { Writable } from 'node:stream';
+import { type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts';
+
+/** Why a line cannot be a command. */
+export type LineFault = 'too_long' | 'bare_line_end' | 'control_character' | 'not_utf8';
+
+export interface BodySink {
+  /** A promise means: wait for it. Never rejects. */
+  write(piece: Buffer): Promise<void> | undefined;
+  /** The body is complete. Resolves when the client has been answered. Never rejects. */
+  end(hasBareLineEnd: boolean): Promise<void>;
+}
+
+export interface CommandReaderOptions {
+  readonly maxCommandOctets: number;
+  readonly bareLineEnds: 'reject' | 'pass';
+  /** `done` must be called once the command is dealt with; the next line comes then. */
+  readonly onLine: (line: string, fault: LineFault | undefined, done: () => void) => void;
+  /** The client has sent its last octet and everything before it has been dealt with. */
+  readonly onInputEnd: () => void;
+  /** Replies are not taken off fast enough: calls back when they are. */
+  readonly whenWritable: (next: () => void) => void;
+}
+
+const LF = 0x0a;
+const CR = 0x0d;
+/**
+ * More than one read of a socket (64 KiB), so that a chunk being dealt with does not stop and restart
+ * reading; the bound of what waits here for a slow upstream.
+ */
+const HIGH_WATER_MARK = 128 * 1024;
+/** Lines dealt with in one go before others get their turn. */
+const MAX_SYNC_LINES = 100;
+const NOT_PRINTABLE_ASCII = /[^ -~]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: finding them is the purpose
+const CONTROL = /[\u0000-\u001f\u007f]/;
+
+export class CommandReader extends Writable {
+  /** Set by smtp-server when the session is over: what is left is dropped. */
+  isClosed = false;
+  readonly #options: CommandReaderOptions;
+  #partial: Buffer | undefined;
+  #isDiscarding = false;
+  #sink: BodySink | undefined;
+  #decoder: BodyDecoder | undefined;
+  #isSinkWaiting = false;
+
+  constructor(options: CommandReaderOptions) {
+    super({ highWaterMark: HIGH_WATER_MARK, decodeStrings: false });
+    this.#options = options;
+    this.on('finish', () => {
+      if (!this.isClosed) options.onInputEnd();
+    });
+  }
+
+  /** Whether a body is being read. */
+  get isInBody(): boolean {
+    return this.#sink !== undefined;
+  }
+
+  /** Whether it is us the client waits for: an upstream that takes no more, or the final reply. */
+  get isSinkWaiting(): boolean {
+    return this.#isSinkWaiting;
+  }
+
+  /** What follows the current line is a body. Call before `done`. */
+  startBody(sink: BodySink): void {
+    this.#sink = sink;
+    this.#decoder = createBodyDecoder(this.#options.bareLineEnds === 'reject');
+  }
+
+  override _write(chunk: Buffer, _encoding: string, next: () => void): void {
+    this.#take(chunk, 0, next);
+  }
+
+  #take(chunk: Buffer, from: number, next: () => void): void {
+    if (this.isClosed) next();
+    else if (this.#sink !== undefined) this.#readBody(chunk, from, next);
+    else this.#readLines(chunk, from, next);
+  }
+
+  #readLines(chunk: Buffer, from: number, next: () => void): void {
+    let at = from;
+    let isRunning = false;
+    let isDone = false;
+    let count = 0;
+    // Lines dealt with at once are taken in a loop, so that a chunk full of them does not grow the stack.
+    const resume = (): void => {
+      isDone = true;
+      if (isRunning) return;
+      isRunning = true;
+      while (isDone) {
+        isDone = false;
+        const lf = at < chunk.length ? chunk.indexOf(LF, at) : -1;
+        if (this.isClosed || this.#sink !== undefined || lf < 0) {
+          this.#leaveLines(chunk, at, next);
+          return;
+        }
+        const start = at;
+        at = lf + 1;
+        count += 1;
+        this.#emitLine(chunk, start, lf, done);
+        if (isDone && count % MAX_SYNC_LINES === 0) {
+          isDone = false;
+          setImmediate(resume);
+        }
+      }
+      isRunning = false;
+    };
+    const done = (): void => this.#options.whenWritable(resume);
+    resume();
+  }
+
+  #leaveLines(chunk: Buffer, at: number, next: () => void): void {
+    if (this.#sink !== undefined && !this.isClosed) {
+      this.#readBody(chunk, at, next);
+      return;
+    }
+    this.#keepPartial(chunk, at);
+    next();
+  }
+
+  #keepPartial(chunk: Buffer, at: number): void {
+    if (at >= chunk.length || this.#isDiscarding) return;
+    const rest = at === 0 ? chunk : chunk.subarray(at);
+    this.#partial = this.#partial === undefined ? rest : Buffer.concat([this.#partial, rest]);
+    if (this.#partial.length > this.#options.maxCommandOctets + 1) {
+      this.#partial = undefined;
+      this.#isDiscarding = true;
+    }
+  }
+
+  #emitLine(chunk: Buffer, start: number, lf: number, done: () => void): void {
+    const { onLine } = this.#options;
+    if (this.#isDiscarding) {
+      this.#isDiscarding = false;
+      onLine('', 'too_long', done);
+      return;
+    }
+    let line = chunk.subarray(start, lf);
+    if (this.#partial !== undefined) {
+      line = Buffer.concat([this.#partial, line]);
+      this.#partial = undefined;
+    }
+    const isCrLf = line[line.length - 1] === CR;
+    if (isCrLf) line = line.subarray(0, -1);
+    const text = line.toString('latin1');
+    const fault = this.#faultOf(line, text, isCrLf);
+    if (fault !== undefined) onLine('', fault, done);
+    else onLine(NOT_PRINTABLE_ASCII.test(text) ? line.toString() : text, undefined, done);
+  }
+
+  /** A LF ends a line in any case, so that one refused for it is answered and not waited on. */
+  #faultOf(line: Buffer, text: string, isCrLf: boolean): LineFault | undefined {
+    if (line.length > this.#options.maxCommandOctets) return 'too_long';
+    if (!isCrLf && this.#options.bareLineEnds === 'reject') return 'bare_line_end';
+    if (!NOT_PRINTABLE_ASCII.test(text)) return undefined;
+    if (CONTROL.test(text)) return 'control_character';
+    return isUtf8(line) ? undefined : 'not_utf8';
+  }
+
+  #readBody(chunk: Buffer, from: number, next: () => void): void {
+    const sink = this.#sink;
+    const decoder = this.#decoder;
+    if (sink === undefined || decoder === undefined) {
+      next();
+      return;
+    }
+    const pieces: Buffer[] = [];
+    const end = decoder.decode(chunk, from, pieces);
+    const finish = (): void => {
+      if (end < 0) {
+        next();
+        return;
+      }
+      this.#sink = undefined;
+      this.#decoder = undefined;
+      this.#isSinkWaiting = true;
+      void sink.end(decoder.hasBareLineEnd).then(() => {
+        this.#isSinkWaiting = false;
+        this.#take(chunk, end, next);
+      });
+    };
+    for (const [i, piece] of pieces.entries()) {
+      const wait = sink.write(piece);
+      if (wait !== undefined) {
+        this.#isSinkWaiting = true;
+        void this.#writeRest(wait, sink, pieces, i + 1).then(finish);
+        return;
+      }
+    }
+    finish();
+  }
+
+  async #writeRest(
+    wait: Promise<void>,
+    sink: BodySink,
+    pieces: readonly Buffer[],
+    from: number,
+  ): Promise<void> {
+    await wait;
+    for (let i = from; i < pieces.length; i++) {
+      const piece = pieces[i];
+      if (piece !== undefined && !this.isClosed) await sink.write(piece);
+    }
+    this.#isSinkWaiting = false;
+  }
+}

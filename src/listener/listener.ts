@@ -1,0 +1,299 @@
+/**
+ * SMTP and LMTP in. In: connections of clients. Out: `MAIL`, `RCPT` and bodies to the relay, its replies
+ * back. Owns one listening socket, its TLS certificate, the sessions and their limits. What may be said
+ * in which order is in smtp-connection.ts, what a transaction needs in mail-session.ts.
+ */
+import { chmod, readFile, unlink } from 'node:fs/promises';
+import { type AddressInfo, connect } from 'node:net';
+import { createSecureContext } from 'node:tls';
+import type { Account } from '../accounts/account.ts';
+import type { AccountDirectory } from '../accounts/directory.ts';
+import type { Log } from '../log.ts';
+import { isLoopbackAddress, parseRanges } from '../protocol/cidr.ts';
+import { type Reply, reply } from '../protocol/reply.ts';
+import type { Relay } from '../relay/relay.ts';
+import { createClientAuth } from './client-auth.ts';
+import { createTally, type ListenerCounts, type Tally } from './counts.ts';
+import { checkExposure, isLocalOnly } from './exposure.ts';
+import { createHeldBudget, type HeldBudget } from './held-budget.ts';
+import { createMailSession } from './mail-session.ts';
+import { formatPlace, type ListenerSettings, resolveOptions } from './options.ts';
+import { type ConnectionHooks, RelayServer, type ServerCertificate } from './smtp-connection.ts';
+
+/** Extensions of which the upstreams decide whether they can be offered. */
+export interface OfferedExtensions {
+  readonly dsn: boolean;
+  readonly smtpUtf8: boolean;
+  readonly eightBitMime: boolean;
+}
+
+export interface ListenerDeps {
+  readonly relay: Relay;
+  /** Asked anew for every command, so that a reload shows at once. */
+  readonly directory: () => AccountDirectory;
+  readonly log: Log;
+  /** Octets of a body that the relay holds whole at most; what one transaction reserves. */
+  readonly replayBytes: number;
+  /** Shared by all listeners of a process; default: one of its own by `maxHeldBytes`. */
+  readonly budget?: HeldBudget;
+  /** What every upstream in use can honour; default: all but DSN. */
+  readonly offered?: () => OfferedExtensions;
+}
+
+/** Why a listener cannot start or reload; `message` says what to set. */
+export class ListenerError extends Error {
+  override readonly name = 'ListenerError';
+  readonly code: 'exposed' | 'certificate' | 'option' | 'address';
+  constructor(code: ListenerError['code'], message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+  }
+}
+
+export interface Listener {
+  /** Starts. Resolves with the address: `{host, port}`, or `{path}` for a UNIX socket. Rejects with `ListenerError`. */
+  listen(): Promise<{ readonly host: string; readonly port: number } | { readonly path: string }>;
+  /** Reads certificate and key again for new sessions. Rejects with `ListenerError`; the old ones stay then. */
+  reloadTls(): Promise<void>;
+  /** Accepts no more, says 421 to idle sessions, lets transactions finish, cuts what is left at the deadline. */
+  stop(options: { readonly deadlineMs: number }): Promise<void>;
+  /** Closes everything now; nothing unfinished is delivered. */
+  cut(): void;
+  counts(): ListenerCounts;
+}
+
+/** How often transactions are looked at for their time; the limit itself is minutes. */
+const SWEEP_MS = 5_000;
+
+export function createListener(deps: ListenerDeps, settings: ListenerSettings = {}): Listener {
+  const options = resolveOptions(settings);
+  const tally = createTally();
+  const budget = deps.budget ?? createHeldBudget(options.limits.maxHeldBytes);
+  const perAddress = new Map<string, number>();
+  const log = deps.log;
+  let sessions = 0;
+  let server: RelayServer | undefined;
+  let sweep: NodeJS.Timeout | undefined;
+  let isStopping = false;
+  let whenEmpty: (() => void) | undefined;
+
+  function createHooks(): ConnectionHooks {
+    const isAllowed = ranges(options.allow);
+    const proxies = options.proxyProtocol;
+    const isProxy = typeof proxies === 'boolean' ? () => proxies : ranges(proxies);
+    const auth = createClientAuth({ directory: deps.directory });
+    return {
+      options,
+      auth,
+      openMail: (client) =>
+        createMailSession(
+          { relay: deps.relay, directory: deps.directory, log, budget, tally, replayBytes: deps.replayBytes },
+          options,
+          client,
+        ),
+      admit(remoteAddress) {
+        sessions += 1;
+        tally.sessionsTotal += 1;
+        const mine = (perAddress.get(remoteAddress) ?? 0) + 1;
+        perAddress.set(remoteAddress, mine);
+        const refusal = refusalAtDoor(remoteAddress, mine, isAllowed);
+        if (refusal === undefined) return undefined;
+        tally.refusedTotal += 1;
+        log.warn({ event: 'session_refused', client: remoteAddress, reply: refusal.text }, 'session refused');
+        return refusal;
+      },
+      left(remoteAddress) {
+        sessions -= 1;
+        const rest = (perAddress.get(remoteAddress) ?? 1) - 1;
+        if (rest === 0) perAddress.delete(remoteAddress);
+        else perAddress.set(remoteAddress, rest);
+        if (sessions === 0) whenEmpty?.();
+      },
+      isTrusted: (remoteAddress) =>
+        options.allow.length > 0 || (isLocalOnly(options) && isLocalPeer(remoteAddress)),
+      keywords: (account) => keywords(account),
+      offersAuth: () =>
+        options.authRequired || deps.directory().accounts.some((a) => a.clientPassword !== undefined),
+      hit: tally.hit,
+      authFailed(remoteAddress) {
+        tally.authFailures += 1;
+        log.warn({ event: 'auth_failed', client: remoteAddress }, 'wrong user or password');
+      },
+      expectsProxyHeader: isProxy,
+      socketError: (error) =>
+        log.debug({ event: 'socket_error', error: error.message }, 'client connection failed'),
+    };
+  }
+
+  function refusalAtDoor(
+    remoteAddress: string,
+    fromThere: number,
+    isAllowed: (address: string) => boolean,
+  ): Reply | undefined {
+    if (isStopping) return reply(421, '4.3.2', 'Shutting down, try again later');
+    if (options.allow.length > 0 && remoteAddress !== '' && !isAllowed(remoteAddress)) {
+      tally.hit('not_allowed');
+      return reply(554, '5.7.1', 'Your address may not send here');
+    }
+    if (sessions > options.limits.maxSessions) {
+      tally.hit('sessions');
+      return reply(421, '4.3.2', 'Too many sessions, try again later');
+    }
+    if (fromThere > options.limits.maxSessionsPerAddress) {
+      tally.hit('sessions_per_address');
+      return reply(421, '4.7.0', 'Too many sessions from your address');
+    }
+    return undefined;
+  }
+
+  function keywords(account: Account | undefined): readonly string[] {
+    const offered = deps.offered?.() ?? { dsn: false, smtpUtf8: true, eightBitMime: true };
+    // Before AUTH the account is not known: the largest of all, so that nobody holds back what one could take.
+    const accounts = account === undefined ? deps.directory().accounts : [account];
+    const largest = accounts.reduce((most, a) => Math.max(most, a.limits.maxBytes), 0);
+    return [
+      'PIPELINING',
+      `SIZE ${largest === 0 ? options.limits.maxMessageBytes : Math.min(largest, options.limits.maxMessageBytes)}`,
+      ...(offered.eightBitMime ? ['8BITMIME'] : []),
+      ...(offered.smtpUtf8 ? ['SMTPUTF8'] : []),
+      'ENHANCEDSTATUSCODES',
+      ...(offered.dsn ? ['DSN'] : []),
+    ];
+  }
+
+  async function readCertificate(): Promise<ServerCertificate | undefined> {
+    if (options.tls === 'none') return undefined;
+    const { certFile, keyFile } = options;
+    if (certFile === undefined || keyFile === undefined) {
+      throw new ListenerError(
+        'certificate',
+        `listener ${formatPlace(options)}: TLS needs a certificate and a key file`,
+      );
+    }
+    try {
+      const [cert, key] = await Promise.all([readFile(certFile, 'utf8'), readFile(keyFile, 'utf8')]);
+      // Tried before use: a broken pair must not replace a working one.
+      createSecureContext({ cert, key });
+      return { cert, key };
+    } catch (cause) {
+      throw new ListenerError(
+        'certificate',
+        `listener ${formatPlace(options)}: ${certFile} and ${keyFile} are no usable certificate and key: ${describe(cause)}`,
+        cause,
+      );
+    }
+  }
+
+  async function open(current: RelayServer): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      current.server.once('error', reject);
+      const opened = (): void => {
+        current.server.off('error', reject);
+        resolve();
+      };
+      if (options.path !== undefined) current.server.listen(options.path, opened);
+      else if (options.fd !== undefined) current.server.listen({ fd: options.fd }, opened);
+      else current.server.listen(options.port, options.host, opened);
+    });
+    if (options.path !== undefined) await chmod(options.path, options.pathMode);
+  }
+
+  return {
+    async listen() {
+      const exposed = checkExposure(options, deps.directory().accounts);
+      if (exposed !== undefined) throw new ListenerError('exposed', exposed);
+      const certificate = await readCertificate();
+      let hooks: ConnectionHooks;
+      try {
+        hooks = createHooks();
+      } catch (cause) {
+        throw new ListenerError('option', `listener ${formatPlace(options)}: ${describe(cause)}`, cause);
+      }
+      const current = new RelayServer(hooks, certificate);
+      try {
+        if (options.path !== undefined) await removeStaleSocket(options.path);
+        await open(current);
+      } catch (cause) {
+        throw new ListenerError(
+          'address',
+          `cannot listen on ${formatPlace(options)}: ${describe(cause)}`,
+          cause,
+        );
+      }
+      server = current;
+      sweep = setInterval(() => {
+        const now = Date.now();
+        for (const connection of current.relayConnections()) connection.checkTransactionTime(now);
+      }, SWEEP_MS).unref();
+      const address = current.server.address() as AddressInfo | string | null;
+      if (address === null || typeof address === 'string') return { path: options.path ?? String(address) };
+      return { host: address.address, port: address.port };
+    },
+
+    async reloadTls() {
+      const certificate = await readCertificate();
+      if (certificate !== undefined) server?.updateSecureContext(certificate);
+    },
+
+    async stop({ deadlineMs }) {
+      if (server === undefined) return;
+      isStopping = true;
+      clearInterval(sweep);
+      const { relayConnections } = { relayConnections: () => server?.relayConnections() ?? [] };
+      const closed = new Promise<void>((resolve) => server?.server.close(() => resolve()));
+      for (const socket of server._pendingSockets.values()) socket.destroy();
+      for (const connection of relayConnections()) connection.drain();
+      let timer: NodeJS.Timeout | undefined;
+      const deadline = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, deadlineMs);
+      });
+      const empty = new Promise<void>((resolve) => {
+        whenEmpty = resolve;
+        if (sessions === 0) resolve();
+      });
+      await Promise.race([empty, deadline]);
+      clearTimeout(timer);
+      for (const connection of relayConnections()) connection.cut();
+      await closed;
+    },
+
+    cut() {
+      isStopping = true;
+      clearInterval(sweep);
+      server?.server.close();
+      for (const connection of server?.relayConnections() ?? []) connection.cut();
+      for (const socket of server?._pendingSockets.values() ?? []) socket.destroy();
+    },
+
+    counts: () => snapshot(tally, sessions, budget),
+  };
+}
+
+const isLocalPeer = (address: string): boolean => address === '' || isLoopbackAddress(address);
+
+const ranges = (list: readonly string[]): ((address: string) => boolean) => parseRanges(list);
+
+const describe = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause));
+
+function snapshot(tally: Tally, sessions: number, budget: HeldBudget): ListenerCounts {
+  return {
+    sessions,
+    sessionsTotal: tally.sessionsTotal,
+    refusedTotal: tally.refusedTotal,
+    authFailures: tally.authFailures,
+    heldBytes: budget.held,
+    limitHits: { ...tally.limitHits },
+  };
+}
+
+/** A socket file nobody listens on is left over from a killed process. One that answers stays. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const state = await new Promise<string>((resolve) => {
+    const probe = connect(path, () => {
+      probe.destroy();
+      resolve('in use');
+    });
+    probe.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'error'));
+  });
+  if (state === 'ECONNREFUSED') await unlink(path);
+}

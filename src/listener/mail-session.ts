@@ -1,0 +1,271 @@
+/**
+ * The mail side of one client session, free of sockets. In: the arguments of MAIL, RCPT, DATA, and the
+ * end of a transaction. Out: a reply for each, and the intake for the body. Owns the transaction in
+ * progress and its share of the memory for bodies.
+ */
+import type { Account } from '../accounts/account.ts';
+import { type AccountDirectory, maySendAs } from '../accounts/directory.ts';
+import type { Log } from '../log.ts';
+import { parseMailParameters, refusalOfRcptParameters } from '../protocol/esmtp-parameters.ts';
+import { hasNonAscii, parsePathArgument } from '../protocol/path.ts';
+import { formatProtocol, formatReceived } from '../protocol/received.ts';
+import { formatReply, isPositive, type Reply, reply } from '../protocol/reply.ts';
+import type { Relay, Transaction } from '../relay/relay.ts';
+import type { Tally } from './counts.ts';
+import type { HeldBudget } from './held-budget.ts';
+import { createIntake, type Intake } from './intake.ts';
+import type { ListenerOptions } from './options.ts';
+
+export interface MailSessionDeps {
+  readonly relay: Relay;
+  readonly directory: () => AccountDirectory;
+  readonly log: Log;
+  readonly budget: HeldBudget;
+  readonly tally: Tally;
+  /** Octets of a body that the relay holds at most. */
+  readonly replayBytes: number;
+}
+
+/** What the connection knows of the client by now. */
+export interface ClientFacts {
+  readonly id: string;
+  /** Empty for a UNIX socket. */
+  readonly remoteAddress: string;
+  /** HELO/EHLO argument; empty before it. */
+  readonly helo: string;
+  readonly esmtp: boolean;
+  /** `TLSv1.3 TLS_AES_256_GCM_SHA384`. */
+  readonly tls: string | undefined;
+  readonly auth: { readonly user: string; readonly account: Account } | undefined;
+  /** A local program or one named in `allow`: may use accounts without a password. */
+  readonly isTrusted: boolean;
+}
+
+export interface MailSession {
+  /** From a positive reply to MAIL until the final reply or `reset`. */
+  readonly isInTransaction: boolean;
+  /** When the current transaction began, ms since the epoch. */
+  readonly since: number | undefined;
+  /** Recipients accepted in the current transaction. */
+  readonly recipients: number;
+  mail(argument: string): Promise<Reply>;
+  rcpt(argument: string): Promise<Reply>;
+  /** An intake: answer 354 and feed it. */
+  data(): Promise<Reply | Intake>;
+  /** RSET, EHLO, the client gone: the transaction is over and nothing is delivered. Idempotent. */
+  reset(reason: string): void;
+}
+
+export const isIntake = (answer: Reply | Intake): answer is Intake => 'write' in answer;
+
+const AUTH_FIRST = reply(530, '5.7.0', 'Authentication required');
+const MAIL_FIRST = reply(503, '5.5.1', 'Send MAIL first');
+
+export function createMailSession(
+  deps: MailSessionDeps,
+  options: ListenerOptions,
+  client: () => ClientFacts,
+): MailSession {
+  const { limits } = options;
+  let transaction: Transaction | undefined;
+  let account: Account | undefined;
+  let since: number | undefined;
+  let declaredSize: number | undefined;
+  let usesUtf8 = false;
+  let accepted = 0;
+  let attempted = 0;
+  let intake: Intake | undefined;
+  let gone: AbortController | undefined;
+  /** Counts transactions and resets: an answer that comes for an older one is no longer wanted. */
+  let era = 0;
+
+  function finish(): void {
+    era += 1;
+    transaction = undefined;
+    account = undefined;
+    since = undefined;
+    intake = undefined;
+    accepted = 0;
+    attempted = 0;
+  }
+
+  function refuse(command: string, r: Reply): Reply {
+    const { id, remoteAddress } = client();
+    deps.log.info(
+      { event: 'refused', session: id, client: remoteAddress, command, reply: formatReply(r) },
+      'command refused',
+    );
+    return r;
+  }
+
+  /** The account this MAIL may use, or why there is none. */
+  function accountFor(sender: string, facts: ClientFacts): Account | Reply {
+    if (facts.auth !== undefined) {
+      const current = deps.directory().byId(facts.auth.account.id);
+      if (current === undefined) return reply(451, '4.7.1', 'The account is no longer served here');
+      if (current.clientPassword?.hash !== facts.auth.account.clientPassword?.hash) return AUTH_FIRST;
+      if (sender !== '' && !maySendAs(current, sender)) {
+        return reply(550, '5.7.1', `<${sender}> is not a sender of account ${current.id}`);
+      }
+      return current;
+    }
+    if (options.authRequired) return AUTH_FIRST;
+    if (sender === '') return reply(550, '5.7.1', 'The null sender names no account; authenticate first');
+    const named = deps.directory().bySender(sender);
+    if (named === undefined) return reply(550, '5.7.1', `No account for sender <${sender}>`);
+    if (named.clientPassword !== undefined || !facts.isTrusted) return AUTH_FIRST;
+    return named;
+  }
+
+  function receivedLine(id: string): Buffer {
+    const { helo, remoteAddress, esmtp, tls, auth } = client();
+    const isAuth = auth !== undefined;
+    const protocol = formatProtocol({ lmtp: options.lmtp, esmtp, tls: tls !== undefined, auth: isAuth });
+    return formatReceived({ helo, remoteAddress, by: options.hostname, protocol, tls, id, at: Date.now() });
+  }
+
+  const maxBytes = (of: Account): number => Math.min(limits.maxMessageBytes, of.limits.maxBytes);
+
+  return {
+    get isInTransaction() {
+      return since !== undefined;
+    },
+    get since() {
+      return since;
+    },
+    get recipients() {
+      return accepted;
+    },
+
+    async mail(argument) {
+      if (since !== undefined) return reply(503, '5.5.1', 'A transaction is in progress');
+      const path = parsePathArgument('MAIL', argument);
+      if ('code' in path) return path;
+      const parameters = parseMailParameters(path.parameters);
+      if ('code' in parameters) return parameters;
+      if (!parameters.smtpUtf8 && hasNonAscii(argument)) {
+        return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
+      }
+      const facts = client();
+      const found = accountFor(path.address, facts);
+      if ('code' in found) return refuse('MAIL', found);
+      if (parameters.size !== undefined && parameters.size > maxBytes(found)) {
+        deps.tally.hit('message_bytes');
+        return refuse('MAIL', reply(552, '5.3.4', `Message exceeds ${maxBytes(found)} octets`));
+      }
+      const mine = ++era;
+      since = Date.now();
+      const answer = await deps.relay.mail({
+        account: found,
+        sender: path.address,
+        parameters: parameters.passed,
+        session: {
+          id: facts.id,
+          remoteAddress: facts.remoteAddress,
+          helo: facts.helo,
+          tls: facts.tls !== undefined,
+          ...(facts.auth === undefined ? {} : { authUser: facts.auth.user }),
+        },
+      });
+      if (era !== mine) {
+        answer.transaction?.abort('the client left');
+        return reply(451, '4.4.2', 'The session ended');
+      }
+      if (answer.transaction === undefined) {
+        since = undefined;
+        return answer.reply;
+      }
+      transaction = answer.transaction;
+      account = found;
+      declaredSize = parameters.size;
+      usesUtf8 = parameters.smtpUtf8;
+      return answer.reply;
+    },
+
+    async rcpt(argument) {
+      if (transaction === undefined) return MAIL_FIRST;
+      const path = parsePathArgument('RCPT', argument);
+      if ('code' in path) return path;
+      if (!usesUtf8 && hasNonAscii(argument))
+        return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
+      const refusal = refusalOfRcptParameters(path.parameters);
+      if (refusal !== undefined) return refusal;
+      if (accepted >= limits.maxRecipients) {
+        deps.tally.hit('recipients');
+        return reply(452, '4.5.3', `At most ${limits.maxRecipients} recipients in one message`);
+      }
+      attempted += 1;
+      const mine = era;
+      const answer = await transaction.rcpt(path.address, path.parameters);
+      if (era === mine && isPositive(answer)) accepted += 1;
+      return answer;
+    },
+
+    async data() {
+      if (transaction === undefined || account === undefined) return MAIL_FIRST;
+      if (accepted === 0) {
+        return attempted === 0
+          ? reply(503, '5.5.1', 'Send RCPT first')
+          : reply(554, '5.5.1', 'No valid recipients');
+      }
+      const refusal = transaction.refusalAtData();
+      if (refusal !== undefined) {
+        transaction.abort('refused at DATA');
+        finish();
+        return refusal;
+      }
+      const octets = Math.min(declaredSize ?? deps.replayBytes, deps.replayBytes);
+      if (!deps.budget.take(octets)) {
+        deps.tally.hit('held_bytes');
+        const mine = era;
+        gone = new AbortController();
+        const isGranted = await deps.budget.wait(octets, limits.heldWaitMs, gone.signal);
+        gone = undefined;
+        if (era !== mine) {
+          if (isGranted) deps.budget.release(octets);
+          return reply(451, '4.4.2', 'The session ended');
+        }
+        if (!isGranted) {
+          transaction.abort('no memory for the body');
+          finish();
+          return reply(452, '4.3.1', 'Too many messages in progress, try again later');
+        }
+      }
+      const share = octets;
+      const inner = createIntake(transaction.body(), {
+        account,
+        maxBytes: maxBytes(account),
+        checkFromHeader: options.checkFromHeader,
+        preamble: options.received ? receivedLine(transaction.id) : undefined,
+        onOversize: () => deps.tally.hit('message_bytes'),
+      });
+      const mine = era;
+      let isEnding = false;
+      intake = {
+        write: inner.write,
+        async end(hasBareLineEnd) {
+          isEnding = true;
+          const final = await inner.end(hasBareLineEnd);
+          deps.budget.release(share);
+          if (era === mine) finish();
+          return final;
+        },
+        cut(reason) {
+          // After the last octet the message is the relay's, whether or not the client is still there.
+          if (isEnding) return;
+          inner.cut(reason);
+          deps.budget.release(share);
+        },
+      };
+      return intake;
+    },
+
+    reset(reason) {
+      if (since === undefined) return;
+      gone?.abort();
+      if (intake !== undefined) intake.cut(reason);
+      else transaction?.abort(reason);
+      finish();
+    },
+  };
+}

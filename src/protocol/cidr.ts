@@ -1,0 +1,32 @@
+/** Address ranges such as `10.0.0.0/8` or `2001:db8::/32`. In: text. Out: a test for addresses. Pure. */
+import { BlockList, isIP } from 'node:net';
+
+/** Whether an address lies in one of `ranges`. Throws a `RangeError` naming the one that is no CIDR and no address. */
+export function parseRanges(ranges: readonly string[]): (address: string) => boolean {
+  const list = new BlockList();
+  for (const range of ranges) {
+    const [address = '', bits, ...more] = range.trim().split('/');
+    const family = isIP(address);
+    const width = family === 4 ? 32 : 128;
+    const prefix = bits === undefined ? width : /^\d{1,3}$/.test(bits) ? Number(bits) : Number.NaN;
+    if (family === 0 || more.length > 0 || !(prefix <= width)) {
+      throw new RangeError(`not an address or CIDR range: ${JSON.stringify(range)}`);
+    }
+    list.addSubnet(address, prefix, family === 4 ? 'ipv4' : 'ipv6');
+  }
+  return (address) => {
+    const plain = unmapped(address);
+    const family = isIP(plain);
+    return family !== 0 && list.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+  };
+}
+
+const isInLoopback = parseRanges(['127.0.0.0/8', '::1']);
+
+/** 127.0.0.0/8, ::1 and their IPv4-mapped forms. */
+export const isLoopbackAddress = (address: string): boolean => isInLoopback(address);
+
+/** `::ffff:192.0.2.1` is how a dual-stack socket names an IPv4 peer. */
+function unmapped(address: string): string {
+  return address.toLowerCase().startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address;
+}

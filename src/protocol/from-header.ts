@@ -1,0 +1,77 @@
+/**
+ * The addresses a message claims to be from. In: its header section. Out: the addresses of `From:`
+ * (RFC 5322 §3.6.2), or that they cannot be told for certain. Pure. Used to refuse, so doubt is not
+ * resolved in the sender's favour.
+ */
+
+/** The addresses in the one `From:` field, lower-cased; undefined where it is missing, repeated or unreadable. */
+export function parseFromAddresses(header: string): readonly string[] | undefined {
+  const fields = [...header.matchAll(/^from[ \t]*:((?:[^\r\n]|\r?\n[ \t])*)/gim)];
+  const value = fields[0]?.[1];
+  if (fields.length !== 1 || value === undefined) return undefined;
+  return parseMailboxList(value.replace(/\r?\n/g, ''));
+}
+
+/** A mailbox list, groups included; undefined for anything that is not one. */
+function parseMailboxList(text: string): readonly string[] | undefined {
+  const addresses: string[] = [];
+  let bare = '';
+  let angle: string | undefined;
+  let isInside = false;
+  const finish = (): boolean => {
+    const address = (angle ?? bare).trim().toLowerCase();
+    const isEmpty = angle === undefined && bare.trim() === '';
+    bare = '';
+    angle = undefined;
+    if (isEmpty) return true;
+    addresses.push(address);
+    return /^(?:"[^"]*"|[^\s"@]+)@[^\s"@]+$/.test(address);
+  };
+  for (let i = 0; i < text.length; i++) {
+    const c = text[i] ?? '';
+    if (c === '"' || c === '(') {
+      const end = c === '"' ? quoteEnd(text, i) : commentEnd(text, i);
+      if (end < 0) return undefined;
+      // A quoted string matters only in an address; in a display name it is decoration.
+      if (c === '"') {
+        if (isInside) angle += text.slice(i, end);
+        else bare += text.slice(i, end);
+      }
+      i = end - 1;
+    } else if (c === '<') {
+      if (isInside || angle !== undefined) return undefined;
+      isInside = true;
+      angle = '';
+    } else if (c === '>') {
+      if (!isInside) return undefined;
+      isInside = false;
+    } else if (isInside) angle += c;
+    else if (c === ',' || c === ';') {
+      if (!finish()) return undefined;
+    } else if (c === ':') bare = '';
+    else bare += c;
+  }
+  if (isInside || !finish() || addresses.length === 0) return undefined;
+  return addresses;
+}
+
+function quoteEnd(text: string, from: number): number {
+  for (let i = from + 1; i < text.length; i++) {
+    if (text[i] === '\\') i += 1;
+    else if (text[i] === '"') return i + 1;
+  }
+  return -1;
+}
+
+function commentEnd(text: string, from: number): number {
+  let depth = 0;
+  for (let i = from; i < text.length; i++) {
+    if (text[i] === '\\') i += 1;
+    else if (text[i] === '(') depth += 1;
+    else if (text[i] === ')') {
+      depth -= 1;
+      if (depth === 0) return i + 1;
+    }
+  }
+  return -1;
+}
