@@ -29,7 +29,7 @@ export interface MailCommand {
 
 /**
  * Takes the message body after 354: content octets with dot-stuffing already removed, byte for byte,
- * the final `CRLF.CRLF` not included.
+ * the CRLF that ends the last line included, the final `.CRLF` not.
  */
 export interface BodyWriter {
   /** Takes a chunk (it may be kept: do not reuse the memory). A promise means: wait for it before the next chunk. Never rejects. */
