@@ -7,7 +7,8 @@ import type { Socket } from 'node:net';
 import { type SecureContext, TLSSocket } from 'node:tls';
 import { type Extension, type Flavour, gmailChallenge, type Lines } from './flavour.ts';
 import type { Action, IdleStyle, Script, SmtpRules, Stage } from './smtp-script.ts';
-import { draftSubmission, type Submission, type SubmissionDraft } from './submission.ts';
+import { type Before, createTransactions, isPositive, type Transactions } from './smtp-transaction.ts';
+import type { Submission } from './submission.ts';
 import { Wire, WireClosed, type WireTiming } from './wire.ts';
 
 /** What a session needs from the provider it belongs to. */
@@ -32,33 +33,8 @@ export interface SessionHost {
   submitted(submission: Submission): void;
 }
 
-/** A recipient as it came in RCPT TO. */
-export interface Recipient {
-  readonly address: string;
-  readonly parameters: readonly string[];
-}
-
-interface Envelope {
-  readonly sender: string;
-  readonly parameters: readonly string[];
-  readonly recipients: Recipient[];
-  /** The connection's flight in which MAIL came. */
-  readonly firstFlight: number;
-  draft: SubmissionDraft | undefined;
-  failed: boolean;
-}
-
-const PATH = /^<((?:"(?:[^"\\]|\\.)*"|[^>"])*)>(?: +(.*))?$/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: \x01 separates the fields of XOAUTH2
 const BLOB = /^user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01$/;
-
-const parsePath = (text: string): { address: string; parameters: string[] } | undefined => {
-  const match = PATH.exec(text.trim());
-  if (match === null) return undefined;
-  const decoded = Buffer.from(match[1] ?? '', 'latin1').toString('utf8');
-  return { address: decoded, parameters: (match[2] ?? '').split(' ').filter((p) => p !== '') };
-};
-const isPositive = (lines: Lines): boolean => /^[23]/.test(lines[0] ?? '');
 
 export class Session {
   readonly id: number;
@@ -86,7 +62,7 @@ export class Session {
   readonly #host: SessionHost;
   readonly #wire: Wire;
   readonly #flavour: Flavour;
-  #envelope: Envelope | undefined;
+  readonly #transactions: Transactions;
   #dying: Lines | undefined;
   #waiting = false;
 
@@ -96,6 +72,16 @@ export class Session {
     this.#host = host;
     this.#flavour = host.flavour();
     this.#wire = new Wire(socket, host.timing);
+    this.#transactions = createTransactions({
+      session: this,
+      host,
+      flavour: this.#flavour,
+      wire: this.#wire,
+      answer: (stage, line, normal) => this.#answer(stage, line, normal),
+      act: (action, normal, before) => this.#act(action, normal, before),
+      say: (lines) => this.#say(lines),
+      offers: (extension) => this.#offers(extension),
+    });
   }
 
   /** Round trips so far. */
@@ -105,7 +91,7 @@ export class Session {
 
   /** Whether it waits for a command, outside any transaction. */
   get idle(): boolean {
-    return !this.closed && this.#waiting && this.#envelope === undefined;
+    return !this.closed && this.#waiting && !this.#transactions.open;
   }
 
   /** Cuts the connection at once. */
@@ -136,7 +122,7 @@ export class Session {
         this.#wire.reset();
       }
     } finally {
-      this.#dropEnvelope('cut');
+      this.#transactions.drop();
     }
   }
 
@@ -184,32 +170,20 @@ export class Session {
    * Answers with `normal` or with what a test scripted; what was said, undefined for nothing.
    * Throws `WireClosed` where the answer ends the connection.
    */
-  async #answer(
-    stage: Stage,
-    line: string,
-    normal: Lines,
-    before?: (action: Action | undefined, lines: Lines | undefined) => void,
-  ): Promise<Lines | undefined> {
+  async #answer(stage: Stage, line: string, normal: Lines): Promise<Lines | undefined> {
     const action = this.#host.script.take({
       stage,
       line,
       user: this.user,
-      sender: this.#envelope?.sender,
+      sender: this.#transactions.sender,
       connectionId: this.id,
     });
-    if (action === undefined) {
-      before?.(undefined, normal);
-      this.#say(normal);
-      return normal;
-    }
-    return this.#act(action, normal, before);
+    if (action !== undefined) return this.#act(action, normal);
+    this.#say(normal);
+    return normal;
   }
 
-  async #act(
-    action: Action,
-    normal: Lines,
-    before?: (action: Action | undefined, lines: Lines | undefined) => void,
-  ): Promise<Lines | undefined> {
+  async #act(action: Action, normal: Lines, before?: Before): Promise<Lines | undefined> {
     if (action.delayMs !== undefined || action.until !== undefined) {
       await this.#wire.flush();
       if (action.until !== undefined) await action.until;
@@ -264,7 +238,7 @@ export class Session {
       case 'EHLO':
         return this.#ehlo(line);
       case 'HELO':
-        this.#dropEnvelope('cut');
+        this.#transactions.drop();
         this.#say([`250 ${this.#flavour.hello('127.0.0.1')}`]);
         return;
       case 'STARTTLS':
@@ -272,15 +246,15 @@ export class Session {
       case 'AUTH':
         return this.#auth(line);
       case 'MAIL':
-        return this.#mail(line);
+        return this.#transactions.mail(line);
       case 'RCPT':
-        return this.#rcpt(line);
+        return this.#transactions.rcpt(line);
       case 'DATA':
-        return this.#data(line);
+        return this.#transactions.data(line);
       case 'BDAT':
-        return this.#bdat(line);
+        return this.#transactions.bdat(line);
       case 'RSET':
-        this.#dropEnvelope('cut');
+        this.#transactions.drop();
         await this.#answer('RSET', line, this.#flavour.reset);
         return;
       case 'NOOP':
@@ -306,7 +280,7 @@ export class Session {
   }
 
   async #ehlo(line: string): Promise<void> {
-    this.#dropEnvelope('cut');
+    this.#transactions.drop();
     this.hello = line.slice(5).trim();
     const items = [this.#flavour.hello('127.0.0.1')];
     for (const extension of this.#flavour.extensions) {
@@ -382,172 +356,5 @@ export class Session {
     this.user = user;
     this.authForm = form;
     this.#host.loggedIn(user);
-  }
-
-  async #mail(line: string): Promise<void> {
-    const path = parsePath(line.replace(/^MAIL FROM: */i, ''));
-    let normal: Lines = this.#flavour.mailOk;
-    if (this.tls === 'none') normal = this.#flavour.tlsRequired;
-    else if (this.user === undefined) normal = this.#flavour.authRequired;
-    else if (this.#envelope !== undefined || this.hello === undefined) normal = this.#flavour.badSequence;
-    else if (path === undefined || !/^MAIL FROM:/i.test(line)) normal = this.#flavour.badParameter;
-    else normal = this.#mailVerdict(path.address, path.parameters, this.user);
-    const firstFlight = this.#wire.flights;
-    const said = await this.#answer('MAIL', line, normal);
-    if (said === undefined) return;
-    if (said === this.#flavour.rateLimit) {
-      await this.#wire.close();
-      throw new WireClosed('rate limit');
-    }
-    if (!isPositive(said) || path === undefined || this.#envelope !== undefined) return;
-    this.#envelope = {
-      sender: path.address,
-      parameters: path.parameters,
-      recipients: [],
-      firstFlight,
-      draft: undefined,
-      failed: false,
-    };
-  }
-
-  #mailVerdict(address: string, parameters: readonly string[], user: string): Lines {
-    for (const parameter of parameters) {
-      const [key = '', value] = parameter.toUpperCase().split('=');
-      if (key === 'SIZE' && this.#offers('SIZE') && /^\d+$/.test(value ?? '')) {
-        if (Number(value) > this.#maxBytes) return this.#flavour.tooBig;
-      } else if (key === 'BODY' && (value === '7BIT' || value === '8BITMIME') && this.#offers('8BITMIME')) {
-      } else if (key === 'BODY' && value === 'BINARYMIME' && this.#offers('BINARYMIME')) {
-      } else if (key === 'SMTPUTF8' && value === undefined && this.#offers('SMTPUTF8')) {
-      } else if ((key === 'RET' || key === 'ENVID') && this.#offers('DSN')) {
-      } else if (key === 'AUTH') {
-      } else return this.#flavour.badParameter;
-    }
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: the ASCII range is meant
-    if (/[^\x00-\x7f]/.test(address) && !parameters.some((p) => p.toUpperCase() === 'SMTPUTF8')) {
-      return this.#flavour.badParameter;
-    }
-    const limit = this.#host.mailLimit(user);
-    if (limit === 'rate') return this.#flavour.rateLimit;
-    if (limit === 'daily' && this.#flavour.name === 'gmail') return this.#flavour.dailyLimit;
-    return this.#flavour.mailOk;
-  }
-
-  async #rcpt(line: string): Promise<void> {
-    const envelope = this.#envelope;
-    const path = parsePath(line.replace(/^RCPT TO: */i, ''));
-    let normal: Lines = this.#flavour.rcptOk;
-    const { maxRecipients } = this.#host.rules;
-    if (envelope === undefined || envelope.draft !== undefined) normal = this.#flavour.badSequence;
-    else if (path === undefined || path.address === '' || !/^RCPT TO:/i.test(line))
-      normal = this.#flavour.badParameter;
-    else if (path.parameters.some((p) => !/^(NOTIFY|ORCPT)=./i.test(p) || !this.#offers('DSN'))) {
-      normal = this.#flavour.badParameter;
-    } else if (maxRecipients !== undefined && envelope.recipients.length >= maxRecipients) {
-      normal = this.#flavour.tooManyRecipients;
-    }
-    const said = await this.#answer('RCPT', line, normal);
-    if (said === undefined || !isPositive(said) || envelope === undefined || path === undefined) return;
-    envelope.recipients.push(path);
-  }
-
-  async #data(line: string): Promise<void> {
-    const envelope = this.#envelope;
-    let normal: Lines = this.#flavour.dataGo;
-    if (envelope === undefined || envelope.draft !== undefined) normal = this.#flavour.badSequence;
-    else if (envelope.recipients.length === 0) normal = this.#flavour.rcptFirst;
-    else if (envelope.parameters.some((p) => /^BODY=BINARYMIME$/i.test(p)))
-      normal = this.#flavour.badSequence;
-    const said = await this.#answer('DATA', line, normal);
-    if (said === undefined || !(said[0] ?? '').startsWith('354') || envelope === undefined) return;
-    const draft = this.#begin(envelope, 'DATA');
-    await this.#wire.dotted((bytes) => draft.add(bytes));
-    await this.#finish(envelope, draft, 'end-of-data', line);
-  }
-
-  async #bdat(line: string): Promise<void> {
-    const match = /^BDAT (\d+)( LAST)?$/i.exec(line);
-    if (!this.#offers('CHUNKING') || match === null) return this.#say(this.#flavour.unrecognized);
-    const size = Number(match[1]);
-    const last = match[2] !== undefined;
-    const envelope = this.#envelope;
-    if (envelope === undefined || envelope.recipients.length === 0 || envelope.failed) {
-      // The chunk is on its way whatever the answer will be (RFC 3030 §2).
-      await this.#wire.octets(size, () => {});
-      if (envelope !== undefined) envelope.failed = true;
-      await this.#answer(
-        'BDAT',
-        line,
-        envelope === undefined ? this.#flavour.badSequence : this.#flavour.rcptFirst,
-      );
-      return;
-    }
-    const draft = envelope.draft ?? this.#begin(envelope, 'BDAT');
-    draft.chunks += 1;
-    await this.#wire.octets(size, (bytes) => draft.add(bytes));
-    if (last) return this.#finish(envelope, draft, 'BDAT', line);
-    const said = await this.#answer('BDAT', line, this.#flavour.chunkOk(size));
-    if (said === undefined || !isPositive(said)) envelope.failed = true;
-  }
-
-  #begin(envelope: Envelope, via: 'DATA' | 'BDAT'): SubmissionDraft {
-    const user = this.user ?? '';
-    const draft = draftSubmission({
-      user,
-      sender: envelope.sender,
-      mailParameters: envelope.parameters,
-      recipients: envelope.recipients,
-      connectionId: this.id,
-      via,
-      keepBody: this.#host.record,
-    });
-    envelope.draft = draft;
-    draft.overLimit = this.#host.beginSubmission(user);
-    return draft;
-  }
-
-  async #finish(
-    envelope: Envelope,
-    draft: SubmissionDraft,
-    stage: 'BDAT' | 'end-of-data',
-    line: string,
-  ): Promise<void> {
-    const flights = this.#wire.flights - envelope.firstFlight + 1;
-    const { deliveryMs } = this.#host.rules;
-    if (deliveryMs !== undefined) await new Promise((r) => setTimeout(r, deliveryMs));
-    let normal = this.#flavour.accepted(draft.id);
-    if (draft.bytes > this.#maxBytes) normal = this.#flavour.tooBig;
-    else if (draft.overLimit) normal = this.#flavour.concurrency;
-    else if (this.#host.mailLimit(draft.user) === 'daily') normal = this.#flavour.dailyLimit;
-    const occasion = { line, user: this.user, sender: envelope.sender, connectionId: this.id };
-    const action =
-      (stage === 'BDAT' ? this.#host.script.take({ stage: 'BDAT', ...occasion }) : undefined) ??
-      this.#host.script.take({ stage: 'end-of-data', ...occasion });
-    // Recorded before the reply is written, so that whoever reads a 250 finds the message.
-    const keep = (done: Action | undefined, lines: Lines | undefined): void => {
-      this.#envelope = undefined;
-      this.#host.endSubmission(draft.user);
-      const accepted = done?.accept ?? (lines !== undefined && isPositive(lines));
-      if (accepted) this.accepted += 1;
-      const told = lines !== undefined && this.#wire.socket.writable;
-      this.#host.submitted(
-        draft.finish(told ? (accepted ? 'accepted' : 'refused') : 'unanswered', accepted, lines, flights),
-      );
-    };
-    if (action !== undefined) {
-      await this.#act(action, normal, keep);
-      return;
-    }
-    keep(undefined, normal);
-    this.#say(normal);
-  }
-
-  /** RSET, EHLO or the end of the connection before the verdict. */
-  #dropEnvelope(outcome: 'cut'): void {
-    const envelope = this.#envelope;
-    this.#envelope = undefined;
-    if (envelope?.draft === undefined) return;
-    this.#host.endSubmission(envelope.draft.user);
-    const flights = this.#wire.flights - envelope.firstFlight + 1;
-    this.#host.submitted(envelope.draft.finish(outcome, false, undefined, flights));
   }
 }

@@ -1,6 +1,11 @@
 /** A message as the simulated provider took it: envelope, body, digest, how it came and what was said. */
 import { createHash, randomUUID } from 'node:crypto';
-import type { Recipient } from './smtp-session.ts';
+
+/** A recipient as it came in RCPT TO. */
+export interface Recipient {
+  readonly address: string;
+  readonly parameters: readonly string[];
+}
 
 /**
  * `accepted`: 250 was said. `refused`: 4xx or 5xx was said after the body. `unanswered`: the body was
