@@ -1,0 +1,45 @@
+/** ESMTP parameters of MAIL and RCPT: which extension each needs, and whether an upstream has it. */
+import type { Capabilities } from './capabilities.ts';
+import { type Reply, reply } from './reply.ts';
+
+/** What may be sent on, or the refusal where an extension is missing that the message needs. */
+export type Fitted = { readonly parameters: readonly string[] } | { readonly refusal: Reply };
+
+const DSN_KEYWORDS = new Set(['RET', 'ENVID', 'NOTIFY', 'ORCPT']);
+
+/**
+ * Keeps what the upstream offers and drops what is only informative without its extension (SIZE,
+ * BODY=7BIT); a parameter the message needs is never dropped: 555 5.5.4 for DSN (RFC 5321 §4.1.1.11),
+ * 554 5.6.3 for 8-bit bodies (RFC 6152 §3), 550 5.6.7 for SMTPUTF8 (RFC 6531 §3.5).
+ */
+export function fitParameters(parameters: readonly string[], offered: Capabilities): Fitted {
+  if (parameters.length === 0) return { parameters };
+  const kept: string[] = [];
+  for (const parameter of parameters) {
+    const eq = parameter.indexOf('=');
+    const keyword = (eq < 0 ? parameter : parameter.slice(0, eq)).toUpperCase();
+    const value = eq < 0 ? '' : parameter.slice(eq + 1).toUpperCase();
+    if (keyword === 'SIZE') {
+      if (offered.size !== undefined) kept.push(parameter);
+    } else if (keyword === 'BODY') {
+      if (value === '7BIT') {
+        if (offered.eightBitMime) kept.push(parameter);
+      } else if (value === '8BITMIME' ? offered.eightBitMime : offered.binaryMime && offered.chunking) {
+        kept.push(parameter);
+      } else {
+        return { refusal: reply(554, '5.6.3', `the upstream of this account does not take BODY=${value}`) };
+      }
+    } else if (keyword === 'SMTPUTF8') {
+      if (!offered.smtpUtf8)
+        return { refusal: reply(550, '5.6.7', 'the upstream of this account does not take SMTPUTF8') };
+      kept.push(parameter);
+    } else if (DSN_KEYWORDS.has(keyword) && offered.dsn) {
+      kept.push(parameter);
+    } else {
+      return {
+        refusal: reply(555, '5.5.4', `the upstream of this account does not take the parameter ${keyword}`),
+      };
+    }
+  }
+  return { parameters: kept };
+}

@@ -1,0 +1,106 @@
+/**
+ * Reads replies off a byte stream, however it is split. In: chunks. Out: whole replies in order.
+ * RFC 5321 §4.2.1 (multi-line replies). Pure; owns the bytes of an unfinished line.
+ */
+import type { Reply } from './reply.ts';
+
+/** A parsed reply with its text lines (code stripped), for EHLO. */
+export interface ParsedReply extends Reply {
+  readonly lines: readonly string[];
+}
+
+/** The peer does not speak SMTP: the connection must be closed. `message` holds no reply text. */
+export class ReplySyntaxError extends Error {
+  override readonly name = 'ReplySyntaxError';
+}
+
+/** Longest line taken: Microsoft's SendAsDenied exceeds 2 kB, RFC 4954 §4 allows 12,288 octets for a challenge. */
+const MAX_LINE_OCTETS = 16_384;
+/** A reply of more lines than this is a peer that never ends one. */
+const MAX_LINES = 200;
+
+const LINE = /^([2-5]\d\d)(?:([ -])(.*))?$/s;
+const ENHANCED = /^([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)/;
+
+const LF = 0x0a;
+
+/** Makes the reply of its lines: the enhanced code of the first line, removed from each, texts joined by a space. */
+function assemble(code: number, lines: readonly string[]): ParsedReply {
+  let enhanced: string | undefined;
+  const texts: string[] = [];
+  for (const line of lines) {
+    const m = ENHANCED.exec(line);
+    // The class of an enhanced code must match the reply's (RFC 2034 §4): `550 2.0.0` is text.
+    if (m?.[1] !== undefined && m[1].charCodeAt(0) === 0x30 + Math.floor(code / 100)) {
+      enhanced ??= m[1];
+      texts.push(line.slice(m[0].length).trim());
+    } else {
+      texts.push(line.trim());
+    }
+  }
+  const text = texts.length === 1 ? (texts[0] ?? '') : texts.filter((t) => t !== '').join(' ');
+  return enhanced === undefined ? { code, text, lines } : { code, enhanced, text, lines };
+}
+
+export interface ReplyParser {
+  /** Takes bytes, returns the replies they completed. Throws `ReplySyntaxError`. */
+  feed(chunk: Buffer): ParsedReply[];
+  /** Whether part of a reply is waiting for its rest. */
+  readonly unfinished: boolean;
+}
+
+export function createReplyParser(): ReplyParser {
+  let rest: Buffer | undefined;
+  let code = 0;
+  let lines: string[] = [];
+
+  function takeLine(line: string, replies: ParsedReply[]): void {
+    const m = LINE.exec(line);
+    if (m === null) throw new ReplySyntaxError('a line that is no SMTP reply');
+    const lineCode = Number(m[1]);
+    if (lines.length > 0 && lineCode !== code)
+      throw new ReplySyntaxError('a multi-line reply that changes its code');
+    code = lineCode;
+    lines.push(m[3] ?? '');
+    if (m[2] === '-') {
+      if (lines.length > MAX_LINES) throw new ReplySyntaxError('a reply that does not end');
+      return;
+    }
+    const complete = lines;
+    lines = [];
+    replies.push(assemble(lineCode, complete));
+  }
+
+  return {
+    feed(chunk) {
+      const bytes = rest === undefined ? chunk : Buffer.concat([rest, chunk]);
+      rest = undefined;
+      const replies: ParsedReply[] = [];
+      let start = 0;
+      for (let lf = bytes.indexOf(LF); lf >= 0; lf = bytes.indexOf(LF, start)) {
+        const end = lf > start && bytes[lf - 1] === 0x0d ? lf - 1 : lf;
+        if (end - start > MAX_LINE_OCTETS) throw new ReplySyntaxError('a reply line that is too long');
+        takeLine(bytes.toString('utf8', start, end), replies);
+        start = lf + 1;
+      }
+      if (start < bytes.length) {
+        if (bytes.length - start > MAX_LINE_OCTETS)
+          throw new ReplySyntaxError('a reply line that is too long');
+        rest = start === 0 ? bytes : bytes.subarray(start);
+      }
+      return replies;
+    },
+    get unfinished() {
+      return rest !== undefined || lines.length > 0;
+    },
+  };
+}
+
+/** A reply from text as other libraries keep it (lines separated by LF). Undefined where it is none. */
+export function parseReply(text: string): ParsedReply | undefined {
+  try {
+    return createReplyParser().feed(Buffer.from(`${text.trimEnd()}\r\n`))[0];
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,408 @@
+/**
+ * The verdict table: what an upstream event means, and what the client hears of it. In: one event.
+ * Out: class, answer, and what breaker, token, account and pool should do. Pure, one row at a time.
+ *
+ * Two rules stand above the rows: trouble with tokens and accounts is 4xx (mail waits for the
+ * operator), and a verdict on the message is the provider's own. 421 never passes on: it would
+ * close the client's session (RFC 5321 §3.8), so it becomes 451.
+ */
+import { reply as makeReply, type Reply } from './reply.ts';
+
+/** Where in the dialogue it happened. `body` is DATA's 354 or a BDAT chunk, `end` the final reply. */
+export type Stage = 'connect' | 'greeting' | 'ehlo' | 'auth' | 'mail' | 'rcpt' | 'body' | 'end';
+
+export type LossCause = 'dns' | 'tcp' | 'tls' | 'timeout' | 'eof' | 'reset' | 'garbage';
+
+export type UpstreamEvent =
+  /** The provider answered with a refusal (or, at `auth`, nothing better). `reused`: the connection had been idle in the pool. */
+  | {
+      readonly kind: 'reply';
+      readonly stage: Stage;
+      readonly reply: Reply;
+      readonly reused: boolean;
+      readonly account: string;
+      readonly sender?: string;
+    }
+  /** The connection went away or broke the protocol. `finalByteSent`: the last octet of the body had been written. */
+  | {
+      readonly kind: 'lost';
+      readonly stage: Stage;
+      readonly cause: LossCause;
+      readonly reused: boolean;
+      readonly finalByteSent: boolean;
+      readonly detail: string;
+    }
+  | {
+      readonly kind: 'token';
+      readonly code: TokenTrouble;
+      readonly account: string;
+      readonly detail: string;
+      readonly retryAt?: number | undefined;
+    }
+  | { readonly kind: 'local'; readonly cause: LocalCause; readonly waitSeconds?: number };
+
+/** Why no token could be had; the codes of the token room. */
+export type TokenTrouble =
+  | 'provider_fault'
+  | 'throttled'
+  | 'needs_consent'
+  | 'app_misconfigured'
+  | 'clock_skew'
+  | 'bad_request'
+  | 'unknown_account';
+
+export type LocalCause =
+  | 'breaker_open'
+  | 'acquire_timeout'
+  | 'rate_limited'
+  | 'daily_limit'
+  | 'draining'
+  | 'logins_paused'
+  | 'client_gone'
+  | 'internal';
+
+export type VerdictClass =
+  | 'provider'
+  | 'throttled'
+  | 'account'
+  | 'app'
+  | 'message_permanent'
+  | 'message_temporary'
+  /** A stale connection: replaced and replayed, the client sees nothing. */
+  | 'stale'
+  /** After the final byte: nobody knows whether the message was taken. */
+  | 'unknown'
+  | 'local';
+
+/** How much an event counts against the endpoint's breaker; `if_many` only when several accounts show it. */
+export type BreakerWeight = 'full' | 'half' | 'if_many' | 'none';
+
+/** What stops for the account, and when it is tried again. Steps are minutes of the first, second, … failure in a row. */
+export interface Pause {
+  /** `logins`: no new connections, live ones go on. `sending`: MAIL is answered with the verdict's reply. */
+  readonly scope: 'logins' | 'sending';
+  readonly status: 'throttled' | 'needs_consent' | 'misconfigured';
+  readonly stepsMinutes: readonly number[];
+  readonly cure?: string;
+}
+
+export interface Verdict {
+  readonly class: VerdictClass;
+  /** What the client hears. For `stale` only if the replay is not possible. */
+  readonly answer: Reply;
+  readonly breaker: BreakerWeight;
+  /** Drop the access token, fetch a new one and authenticate once more on a fresh connection. */
+  readonly renewToken: boolean;
+  /** Try again inside the relay while the client waits, if the body is still held: `fresh` at once on another connection, `wait` after a jittered pause. */
+  readonly retry: 'none' | 'fresh' | 'wait';
+  /** Halve the account's concurrency for a while. */
+  readonly slowDown: boolean;
+  readonly pause?: Pause;
+}
+
+/** Probe steps, minutes. */
+const LOGIN_THROTTLE_STEPS = [5, 15, 60];
+const REJECTED_STEPS = [1, 5, 15, 60];
+const HOURLY = [60];
+
+type Row = Partial<Omit<Verdict, 'answer' | 'class'>>;
+
+const verdict = (cls: VerdictClass, answer: Reply, row: Row = {}): Verdict => ({
+  class: cls,
+  answer,
+  breaker: 'none',
+  renewToken: false,
+  retry: 'none',
+  slowDown: false,
+  ...row,
+});
+
+/** The provider's words behind our own code: `upstream: 535 5.7.8 …`. */
+const quoting = (code: number, enhanced: string, text: string, r: Reply): Reply =>
+  makeReply(
+    code,
+    enhanced,
+    `${text}; upstream said: ${r.code}${r.enhanced === undefined ? '' : ` ${r.enhanced}`} ${r.text}`,
+  );
+
+/** The provider's reply as the client hears it: as it is, 421 turned into 451. */
+function passOn(r: Reply): Reply {
+  return r.code === 421 ? { ...r, code: 451 } : r;
+}
+
+const is = (r: Reply, code: number, enhanced?: string): boolean =>
+  r.code === code && (enhanced === undefined || r.enhanced === enhanced);
+
+/** Texts with which a provider ends a session that was idle or has grown old. */
+const SESSION_OVER =
+  /timeout - closing connection|connection expired|connection timed out|session duration|timeout waiting for client|idle|timed? ?out/i;
+
+const isSessionOver = (r: Reply): boolean =>
+  (is(r, 451, '4.4.2') ||
+    is(r, 421, '4.4.2') ||
+    is(r, 421, '4.4.1') ||
+    is(r, 421, '4.7.0') ||
+    is(r, 451, '4.7.0')) &&
+  SESSION_OVER.test(r.text);
+
+/** Microsoft and Gmail policies that no fresh token cures: SMTP AUTH switched off, security defaults, Conditional Access. */
+const isAuthPolicy = (r: Reply): boolean =>
+  r.enhanced === '5.7.139' ||
+  r.enhanced === '5.7.30' ||
+  r.enhanced === '5.7.9' ||
+  r.enhanced === '5.7.14' ||
+  /SmtpClientAuthentication is disabled|security defaults|did not meet the criteria|basic authentication is (disabled|not supported)/i.test(
+    r.text,
+  );
+
+function authPolicyCure(r: Reply): string {
+  if (/disabled for the (Tenant|Mailbox)|SmtpClientAuthentication/i.test(r.text))
+    return 'An Exchange administrator must enable Authenticated SMTP for the mailbox or the tenant: https://aka.ms/smtp_auth_disabled';
+  if (/security defaults/i.test(r.text))
+    return 'A Microsoft Entra administrator must exempt this sign-in from security defaults.';
+  if (/criteria/i.test(r.text))
+    return 'A Conditional Access policy blocks this sign-in; an Entra administrator must allow it.';
+  return 'An administrator of the mailbox must allow OAuth sign-in for SMTP.';
+}
+
+/** Daily and hourly quotas only the provider knows; some come as 5xx although the mail may go tomorrow. */
+const isQuota = (r: Reply): boolean =>
+  r.enhanced === '5.4.5' ||
+  r.enhanced === '5.7.233' ||
+  r.enhanced === '5.7.28' ||
+  r.enhanced === '4.7.28' ||
+  /SubmissionQuotaExceeded|submission quota exceeded|RefuseQuota|daily user sending (limit|quota)/i.test(
+    r.text,
+  ) ||
+  (is(r, 450, '4.2.1') && /peak|rate/i.test(r.text));
+
+/** The account or its tenant is restricted: a person must act. */
+const isRestricted = (r: Reply): boolean =>
+  (r.code === 554 && r.enhanced === '5.2.2') ||
+  is(r, 550, '5.1.8') ||
+  /^5\.7\.(50[123]|511|705|708|750)$/.test(r.enhanced ?? '') ||
+  /verdict is \{?(Suspend|HipSend|HipNotify)|WASCL.*(Suspend|HipSend|HipNotify)|Mail Sending denied/i.test(
+    r.text,
+  );
+
+const isSendAsDenied = (r: Reply): boolean =>
+  r.code >= 500 &&
+  (r.enhanced === '5.2.252' ||
+    r.enhanced === '5.7.60' ||
+    /SendAsDenied|not allowed to send as|does not have permissions to send as/i.test(r.text));
+
+const isTemporarySystemProblem = (r: Reply): boolean =>
+  r.code === 421 &&
+  (/^4\.(3\.0|3\.2|4\.5|7\.0)$/.test(r.enhanced ?? '') ||
+    /temporary system problem|server busy|try again later/i.test(r.text));
+
+function judgeAuth(r: Reply, account: string): Verdict {
+  if (r.code === 454 && /too many login/i.test(r.text))
+    return verdict('throttled', quoting(451, '4.7.0', `logins of ${account} are throttled`, r), {
+      breaker: 'if_many',
+      pause: { scope: 'logins', status: 'throttled', stepsMinutes: LOGIN_THROTTLE_STEPS },
+    });
+  if (isAuthPolicy(r))
+    return verdict('account', quoting(451, '4.7.0', `upstream does not let ${account} authenticate`, r), {
+      pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: HOURLY, cure: authPolicyCure(r) },
+    });
+  if (r.code === 535)
+    return verdict('account', quoting(451, '4.7.0', `upstream credentials rejected for ${account}`, r), {
+      breaker: 'if_many',
+      renewToken: true,
+      pause: {
+        scope: 'logins',
+        status: 'needs_consent',
+        stepsMinutes: REJECTED_STEPS,
+        cure: 'Check that the sign-in belongs to this mailbox, that the scope allows SMTP and, for app-only access, that the service principal has permission on the mailbox.',
+      },
+    });
+  if (
+    (r.code === 501 && /^5\.5\.(2|124)$/.test(r.enhanced ?? '')) ||
+    r.code === 555 ||
+    r.code === 504 ||
+    r.code === 503 ||
+    r.code === 530 ||
+    r.code === 500
+  )
+    return verdict('local', quoting(451, '4.3.5', 'upstream did not understand our authentication', r), {
+      retry: 'fresh',
+    });
+  if (r.code < 500)
+    return verdict('provider', quoting(451, '4.3.0', 'upstream cannot authenticate now', r), {
+      breaker: 'full',
+    });
+  return verdict('account', quoting(451, '4.7.0', `upstream refused authentication of ${account}`, r), {
+    pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: REJECTED_STEPS },
+  });
+}
+
+function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
+  const { reply: r, stage, account } = e;
+  if (stage === 'connect' || stage === 'greeting' || stage === 'ehlo')
+    return verdict('provider', quoting(451, '4.3.2', 'upstream does not take connections now', r), {
+      breaker: 'full',
+    });
+  if (stage === 'auth') return judgeAuth(r, account);
+
+  // From here on the connection was authenticated and the reply is about this message or this mailbox.
+  if (isSessionOver(r) && stage !== 'end')
+    return verdict('stale', quoting(451, '4.4.2', 'upstream connection expired', r), { retry: 'fresh' });
+  if (is(r, 530) || (r.code === 550 && r.enhanced === '5.7.57'))
+    return verdict('local', quoting(451, '4.3.5', 'upstream forgot our authentication', r), {
+      retry: 'fresh',
+    });
+  if (/submission rate for this client/i.test(r.text))
+    return verdict('throttled', makeReply(451, '4.4.2', r.text), {
+      pause: { scope: 'sending', status: 'throttled', stepsMinutes: [1] },
+    });
+  if (r.code === 432 || /sender thread limit|concurrent connections limit/i.test(r.text))
+    return verdict('throttled', quoting(451, '4.3.2', `too many messages of ${account} at once`, r), {
+      retry: 'wait',
+      slowDown: true,
+    });
+  if (isQuota(r))
+    return verdict(
+      'throttled',
+      quoting(452, '4.7.1', `sending limit of upstream account ${account} reached`, r),
+      {
+        pause: {
+          scope: 'sending',
+          status: 'throttled',
+          stepsMinutes: HOURLY,
+          cure: 'The provider counts messages or recipients per day; sending resumes by itself.',
+        },
+      },
+    );
+  if (isRestricted(r))
+    return verdict('account', quoting(451, '4.7.1', `upstream account ${account} is restricted`, r), {
+      pause: {
+        scope: 'sending',
+        status: 'misconfigured',
+        stepsMinutes: HOURLY,
+        cure: /mailbox full|quota/i.test(r.text)
+          ? 'The mailbox is full: its owner must free space.'
+          : 'The provider restricts this account or its tenant; sign in there and lift the restriction.',
+      },
+    });
+  if (isSendAsDenied(r))
+    return verdict(
+      'message_permanent',
+      makeReply(
+        550,
+        '5.7.60',
+        `sender ${e.sender ?? ''} not permitted for account ${account}: ${r.text.split('[BeginDiagnosticData]')[0]}`,
+      ),
+    );
+  if (stage === 'rcpt' && (r.enhanced === '5.5.3' || /too many recipients/i.test(r.text)))
+    // The client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
+    return verdict('message_temporary', makeReply(452, '4.5.3', r.text));
+  if (isTemporarySystemProblem(r))
+    return verdict('throttled', quoting(451, '4.3.2', 'upstream has a temporary problem', r), {
+      breaker: 'half',
+      slowDown: true,
+    });
+  if (r.code === 552 && stage === 'end')
+    return verdict(
+      'message_permanent',
+      r.enhanced === '5.7.0' ? r : { ...r, enhanced: r.enhanced ?? '5.3.4' },
+    );
+  if (r.code < 500) return verdict('message_temporary', passOn(r), { breaker: 'if_many' });
+  return verdict('message_permanent', passOn(r));
+}
+
+function judgeLoss(e: Extract<UpstreamEvent, { kind: 'lost' }>): Verdict {
+  if (e.finalByteSent)
+    return verdict(
+      'unknown',
+      makeReply(451, '4.4.2', 'delivery status unknown: upstream went away before it answered'),
+      {
+        breaker: e.cause === 'timeout' ? 'full' : 'none',
+      },
+    );
+  if (e.stage === 'connect' || e.stage === 'greeting' || e.stage === 'ehlo' || e.stage === 'auth')
+    return verdict('provider', makeReply(451, '4.4.1', `upstream unreachable (${e.detail})`), {
+      breaker: 'full',
+    });
+  if (e.reused)
+    return verdict('stale', makeReply(451, '4.4.2', 'upstream connection lost'), { retry: 'fresh' });
+  return verdict('provider', makeReply(451, '4.4.2', `upstream connection lost (${e.detail})`), {
+    breaker: 'full',
+  });
+}
+
+function judgeToken(e: Extract<UpstreamEvent, { kind: 'token' }>): Verdict {
+  switch (e.code) {
+    case 'provider_fault':
+      return verdict(
+        'provider',
+        makeReply(451, '4.4.3', `token service unavailable for ${e.account}: ${e.detail}`),
+      );
+    case 'throttled':
+      return verdict(
+        'throttled',
+        makeReply(451, '4.4.3', `token service throttles ${e.account}: ${e.detail}`),
+      );
+    case 'needs_consent':
+      return verdict(
+        'account',
+        makeReply(451, '4.7.0', `account ${e.account} needs re-authorisation: ${e.detail}`),
+      );
+    case 'app_misconfigured':
+      return verdict(
+        'app',
+        makeReply(451, '4.7.0', `OAuth client of ${e.account} is not accepted: ${e.detail}`),
+      );
+    case 'clock_skew':
+      return verdict('local', makeReply(451, '4.3.0', `the relay's clock is wrong: ${e.detail}`));
+    case 'bad_request':
+      return verdict(
+        'app',
+        makeReply(451, '4.3.5', `token request of ${e.account} is misconfigured: ${e.detail}`),
+      );
+    case 'unknown_account':
+      return verdict('local', makeReply(451, '4.3.2', `account ${e.account} is being removed`));
+    default:
+      return e.code satisfies never;
+  }
+}
+
+function judgeLocal(e: Extract<UpstreamEvent, { kind: 'local' }>): Verdict {
+  const wait = e.waitSeconds === undefined ? '' : `, try again in ${e.waitSeconds} s`;
+  switch (e.cause) {
+    case 'breaker_open':
+      return verdict('local', makeReply(451, '4.3.2', `upstream is failing, paused for a moment${wait}`));
+    case 'acquire_timeout':
+      return verdict('local', makeReply(451, '4.3.2', 'all upstream connections of this account are busy'));
+    case 'rate_limited':
+      return verdict('throttled', makeReply(451, '4.7.1', `rate limit of this account reached${wait}`));
+    case 'daily_limit':
+      return verdict('throttled', makeReply(451, '4.7.1', `daily limit of this account reached${wait}`));
+    case 'draining':
+      return verdict('local', makeReply(451, '4.3.2', 'this account is paused by the operator'));
+    case 'logins_paused':
+      return verdict('throttled', makeReply(451, '4.7.0', `logins of this account are paused${wait}`));
+    case 'client_gone':
+      return verdict('local', makeReply(451, '4.4.2', 'the client left before the message was sent'));
+    case 'internal':
+      return verdict('local', makeReply(451, '4.3.0', 'internal error of the relay'));
+    default:
+      return e.cause satisfies never;
+  }
+}
+
+/** What `event` means and what follows from it. */
+export function judge(event: UpstreamEvent): Verdict {
+  switch (event.kind) {
+    case 'reply':
+      return judgeReply(event);
+    case 'lost':
+      return judgeLoss(event);
+    case 'token':
+      return judgeToken(event);
+    case 'local':
+      return judgeLocal(event);
+    default:
+      return event satisfies never;
+  }
+}

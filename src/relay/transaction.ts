@@ -1,0 +1,462 @@
+/**
+ * The transaction rule: defer until it matters. In: one client transaction, command by command.
+ * Out: a reply each, and the message upstream at most once. With one recipient nothing is sent before
+ * the body is there, then everything leaves in one flight; from the second recipient on each RCPT gets
+ * the provider's live reply. 250 only after the provider's 250. Owns the lease it holds and the octets
+ * it has not sent yet.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { fitParameters } from '../protocol/esmtp.ts';
+import { isPositive, type Reply, reply } from '../protocol/reply.ts';
+import type { ParsedReply } from '../protocol/reply-parser.ts';
+import { judge, type Verdict } from '../protocol/verdict.ts';
+import { asUpstreamError, UpstreamError } from '../upstream/failure.ts';
+import type { Lease } from '../upstream/pool.ts';
+import {
+  type BodyStream,
+  type Decision,
+  isUnknownCommand,
+  type Recipient,
+  Submission,
+} from '../upstream/submission.ts';
+import type { AccountUpstream } from '../upstream/upstream.ts';
+import type { HeldBytes } from './held-bytes.ts';
+import type { Outcome } from './record.ts';
+import type { BodyWriter, MailCommand, Transaction } from './relay.ts';
+
+/** A message the provider takes too many of at once waits this long in all before it is deferred. */
+const BUSY_BUDGET_MS = 60_000;
+const BUSY_PAUSE_MS = { least: 1_000, most: 5_000 };
+
+const MAIL_OK = reply(250, '2.1.0', 'sender ok');
+const RCPT_OK = reply(250, '2.1.5', 'recipient ok');
+/** The first recipient was refused after we had said 250 for it: the others go in a transaction of their own. */
+const SEND_SEPARATELY = reply(452, '4.5.3', 'send this recipient in another transaction');
+
+export const mailAccepted: Reply = MAIL_OK;
+
+export interface TransactionOptions {
+  /** Bodies up to this many octets are held whole and can be replayed. */
+  readonly replayBytes: number;
+}
+
+/** What the record of a transaction needs and only the rule knows. */
+export interface Ending {
+  readonly recipients: readonly string[];
+  readonly bytes: number;
+  readonly outcome: Outcome;
+  readonly reply: Reply | undefined;
+  readonly decidedBy: 'upstream' | 'relay';
+  readonly upstreamReply: Reply | undefined;
+  readonly flights: number;
+  readonly reused: boolean;
+  readonly replayed: boolean;
+  readonly connection: string | undefined;
+  readonly acquireMs: number;
+  readonly upstreamMs: number;
+  /** Nothing of it was sent upstream: its place in the rate limit is free again. */
+  readonly unsent: boolean;
+}
+
+export interface TransactionDeps {
+  readonly id: string;
+  readonly command: MailCommand;
+  readonly upstream: AccountUpstream;
+  readonly held: HeldBytes;
+  /** An error of ours, not of the upstream. */
+  readonly onInternalError: (error: unknown) => void;
+  /** Called once, at the end. */
+  readonly onEnd: (ending: Ending) => void;
+}
+
+/** A connection with an accepted envelope on it. */
+interface Open {
+  readonly lease: Lease;
+  readonly submission: Submission;
+}
+
+type Attempt<T> = { readonly ok: T; readonly open: Open } | { readonly verdict: Verdict };
+
+export function createTransaction(deps: TransactionDeps, options: TransactionOptions): Transaction {
+  const { command, upstream, held } = deps;
+  const { account } = command;
+  const count = { flights: 0 };
+  const recipients: Recipient[] = [];
+  /** The upstream has (some of) the envelope. */
+  let open: Open | undefined;
+  /** The provider refused MAIL or the first recipient: nothing more can come of this transaction. */
+  let refused: { readonly verdict: Verdict; readonly whole: boolean } | undefined;
+  let ended = false;
+  /** The client left while its message was waiting to be sent: nobody would hear the 250, so it is not sent. */
+  let clientGone = false;
+  let bytes = 0;
+  let reused = false;
+  let replayed = false;
+  let connection: string | undefined;
+  let upstreamReply: Reply | undefined;
+  let acquireMs = 0;
+  let upstreamStartedAt = 0;
+
+  function finish(outcome: Outcome, answer: Reply | undefined): void {
+    if (ended) return;
+    ended = true;
+    closeOpen();
+    deps.onEnd({
+      recipients: recipients.map((r) => r.address),
+      bytes,
+      outcome,
+      reply: answer,
+      decidedBy: upstreamReply === undefined ? 'relay' : 'upstream',
+      upstreamReply,
+      flights: count.flights,
+      reused,
+      replayed,
+      connection,
+      acquireMs,
+      upstreamMs: upstreamStartedAt === 0 ? 0 : Date.now() - upstreamStartedAt,
+      unsent: count.flights === 0,
+    });
+  }
+
+  /** Gives the connection back; what was begun on it is reset before its next use. */
+  function closeOpen(): void {
+    open?.lease.release();
+    open = undefined;
+  }
+
+  function finishRefused(verdict: Verdict): Reply {
+    const { answer } = verdict;
+    if (verdict.class === 'unknown') finish('unknown', answer);
+    else if (clientGone) finish('aborted', undefined);
+    else finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
+    return answer;
+  }
+
+  function finishDecided(decision: Decision): Reply {
+    upstreamReply = decision.reply;
+    upstream.delivered();
+    finish('relayed', decision.reply);
+    return decision.reply;
+  }
+
+  function verdictOf(error: unknown): Verdict {
+    if (!(error instanceof UpstreamError)) deps.onInternalError(error);
+    return asUpstreamError(error).verdict;
+  }
+
+  function judgeDecision({ stage, reply: r }: Decision, submission: Submission): Verdict {
+    upstreamReply = r;
+    return judge({
+      kind: 'reply',
+      stage,
+      reply: r,
+      reused: submission.reused,
+      account: account.id,
+      sender: command.sender,
+    });
+  }
+
+  async function acquire(fresh: boolean): Promise<Open> {
+    const startedAt = performance.now();
+    try {
+      let lease = await upstream.acquire();
+      // After a stale connection its neighbours of the same age are as likely gone: take a new one.
+      for (let i = account.limits.maxConnections; fresh && i > 0; i--) {
+        if (!new Submission(lease.connection, { chunking: false }, count).reused) break;
+        lease.connection.destroy();
+        lease.release();
+        lease = await upstream.acquire();
+      }
+      connection = lease.connection.id;
+      const submission = new Submission(lease.connection, { chunking: upstream.chunking }, count);
+      reused = submission.reused;
+      return { lease, submission };
+    } finally {
+      acquireMs += performance.now() - startedAt;
+    }
+  }
+
+  /**
+   * Runs `talk` on a connection until it is decided. `talk` answers what refused it, if anything. A
+   * stale connection is replaced and `talk` replayed once; a provider busy with this account is waited for.
+   */
+  async function attempt<T extends { readonly refusal: Decision | undefined }>(
+    talk: (submission: Submission) => Promise<T>,
+    begun?: Open,
+  ): Promise<Attempt<T>> {
+    const busyUntil = Date.now() + BUSY_BUDGET_MS;
+    let next = begun;
+    for (;;) {
+      let current = next;
+      next = undefined;
+      let verdict: Verdict;
+      try {
+        current ??= await acquire(replayed);
+        if (clientGone) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
+        if (upstreamStartedAt === 0) upstreamStartedAt = Date.now();
+        const ok = await talk(current.submission);
+        if (ok.refusal === undefined) return { ok, open: current };
+        verdict = judgeDecision(ok.refusal, current.submission);
+        if (current.submission.usesBdat && ok.refusal.stage === 'end' && isUnknownCommand(ok.refusal.reply)) {
+          // It offered CHUNKING and took the body for commands: never again, and not on this connection.
+          upstream.refuseBdat();
+          current.lease.connection.destroy();
+          current.lease.release();
+          if (replayed) return { verdict };
+          replayed = true;
+          continue;
+        }
+      } catch (error) {
+        verdict = verdictOf(error);
+      }
+      current?.lease.release();
+      const again = verdict.retry === 'fresh' && !replayed && current !== undefined;
+      if (!again && current !== undefined) upstream.report(verdict);
+      if (again) {
+        replayed = true;
+        upstreamReply = undefined;
+        continue;
+      }
+      if (verdict.retry !== 'wait' || Date.now() >= busyUntil) return { verdict };
+      await delay(BUSY_PAUSE_MS.least + Math.random() * (BUSY_PAUSE_MS.most - BUSY_PAUSE_MS.least));
+    }
+  }
+
+  /** MAIL and all recipients we said 250 for; each must be accepted again. */
+  async function repeatEnvelope(submission: Submission): Promise<Decision | undefined> {
+    const envelope = await submission.sendEnvelope(command, recipients);
+    if (envelope.refusal !== undefined) return envelope.refusal;
+    const changed = envelope.recipients.find((r) => !isPositive(r));
+    // We said 250 for it, so it cannot be refused alone any more: the whole message waits (never a hidden loss).
+    return changed === undefined
+      ? undefined
+      : { stage: 'rcpt', reply: { ...changed, code: 451, enhanced: '4.5.0' } };
+  }
+
+  async function secondRecipient(recipient: Recipient): Promise<Reply> {
+    const both = [...recipients, recipient];
+    let first: ParsedReply | undefined;
+    let last: ParsedReply | undefined;
+    const result = await attempt(async (s) => {
+      const envelope = await s.sendEnvelope(command, both);
+      first = envelope.recipients[0];
+      last = envelope.recipients.at(-1);
+      return envelope;
+    });
+    if ('verdict' in result) {
+      // A verdict on MAIL is final for all; trouble of ours concerns this recipient, the others may still go.
+      if (upstreamReply !== undefined) refused = { verdict: result.verdict, whole: true };
+      return result.verdict.answer;
+    }
+    open = result.open;
+    if (first !== undefined && !isPositive(first)) {
+      refused = { verdict: judgeDecision({ stage: 'rcpt', reply: first }, open.submission), whole: false };
+      upstream.report(refused.verdict);
+      closeOpen();
+      return SEND_SEPARATELY;
+    }
+    return acceptOrJudge(recipient, last, open);
+  }
+
+  function acceptOrJudge(recipient: Recipient, r: ParsedReply | undefined, on: Open): Reply {
+    if (r === undefined || !isPositive(r)) {
+      if (r === undefined) return reply(451, '4.4.2', 'upstream gave no reply for this recipient');
+      const verdict = judge({
+        kind: 'reply',
+        stage: 'rcpt',
+        reply: r,
+        reused: on.submission.reused,
+        account: account.id,
+      });
+      upstream.report(verdict);
+      return verdict.answer;
+    }
+    recipients.push(recipient);
+    return r;
+  }
+
+  async function furtherRecipient(recipient: Recipient, on: Open): Promise<Reply> {
+    try {
+      return acceptOrJudge(recipient, await on.submission.addRecipient(recipient), on);
+    } catch (error) {
+      verdictOf(error);
+      // The accepted ones are known and the body is still to come: the envelope is repeated then.
+      closeOpen();
+      return reply(451, '4.4.2', 'upstream connection lost, send this recipient again');
+    }
+  }
+
+  return {
+    id: deps.id,
+
+    async rcpt(address, parameters) {
+      if (recipients.length >= account.limits.maxRecipients)
+        return reply(452, '4.5.3', `at most ${account.limits.maxRecipients} recipients a message`);
+      if (refused !== undefined) return refused.whole ? refused.verdict.answer : SEND_SEPARATELY;
+      let fitted: readonly string[] = parameters;
+      if (upstream.capabilities !== undefined && parameters.length > 0) {
+        const result = fitParameters(parameters, upstream.capabilities);
+        if ('refusal' in result) return result.refusal;
+        fitted = result.parameters;
+      }
+      const recipient = { address, parameters: fitted };
+      if (open !== undefined) return furtherRecipient(recipient, open);
+      if (recipients.length > 0) return secondRecipient(recipient);
+      recipients.push(recipient);
+      return RCPT_OK;
+    },
+
+    refusalAtData() {
+      if (refused === undefined) return undefined;
+      finishRefused(refused.verdict);
+      return refused.verdict.answer;
+    },
+
+    abort(_reason) {
+      if (ended) return;
+      finish('aborted', undefined);
+    },
+
+    body: () => createBody(),
+  };
+
+  function createBody(): BodyWriter {
+    let chunks: Buffer[] = [];
+    let heldOctets = 0;
+    let stream: BodyStream | undefined;
+    /** Decided before the end of the body: the rest is read and dropped. */
+    let failed: Verdict | undefined;
+    let starting = false;
+    let ending = false;
+    let cutOff = false;
+
+    function release(): void {
+      held.give(heldOctets);
+      heldOctets = 0;
+      chunks = [];
+    }
+
+    /** Too large to hold: the envelope goes out, and what is held starts the stream. */
+    async function startStream(): Promise<void> {
+      if (open === undefined) {
+        const result = await attempt(async (s) => ({ refusal: await repeatEnvelope(s) }));
+        if ('verdict' in result) {
+          failed = result.verdict;
+          release();
+          return;
+        }
+        open = result.open;
+      }
+      if (cutOff) return;
+      try {
+        stream = await open.submission.startStream();
+        for (const chunk of chunks) await stream.push(chunk);
+      } catch (error) {
+        failed = verdictOf(error);
+        upstream.report(failed);
+      }
+      release();
+    }
+
+    async function start(): Promise<void> {
+      starting = true;
+      await startStream();
+      starting = false;
+      if (cutOff) drop();
+    }
+
+    /** The client is gone: cut the connection before the last octet, so that no fragment is delivered. */
+    function drop(): void {
+      if (stream !== undefined) open?.lease.connection.destroy();
+      stream = undefined;
+      release();
+      closeOpen();
+      finish('aborted', undefined);
+    }
+
+    async function endStream(of: BodyStream, on: Open): Promise<Reply> {
+      try {
+        const decision = await of.finish();
+        if (isPositive(decision.reply)) return finishDecided(decision);
+        const verdict = judgeDecision(decision, on.submission);
+        if (on.submission.usesBdat && isUnknownCommand(decision.reply)) {
+          upstream.refuseBdat();
+          on.lease.connection.destroy();
+          return finishRefused({
+            ...verdict,
+            answer: reply(451, '4.3.0', 'upstream refused BDAT, send again'),
+          });
+        }
+        upstream.report(verdict);
+        return finishRefused(verdict);
+      } catch (error) {
+        const verdict = verdictOf(error);
+        upstream.report(verdict);
+        return finishRefused(verdict);
+      }
+    }
+
+    async function endHeld(): Promise<Reply> {
+      const body = chunks;
+      const [only] = recipients;
+      const begun = open;
+      open = undefined;
+      let result: Attempt<{ readonly refusal: Decision | undefined; readonly decision: Decision }>;
+      const split = (decision: Decision) => ({
+        decision,
+        refusal: isPositive(decision.reply) ? undefined : decision,
+      });
+      if (begun === undefined && recipients.length === 1 && only !== undefined) {
+        result = await attempt(async (s) => split(await s.sendWhole(command, only, body, bytes)));
+      } else {
+        let repeat = begun === undefined;
+        result = await attempt(async (s) => {
+          if (repeat) {
+            const refusal = await repeatEnvelope(s);
+            if (refusal !== undefined) return split(refusal);
+          }
+          repeat = true;
+          return split(await s.sendBody(body, bytes));
+        }, begun);
+      }
+      release();
+      if ('verdict' in result) return finishRefused(result.verdict);
+      open = result.open;
+      return finishDecided(result.ok.decision);
+    }
+
+    return {
+      write(chunk) {
+        if (cutOff || ended) return undefined;
+        bytes += chunk.length;
+        if (failed !== undefined) return undefined;
+        if (stream !== undefined) return stream.push(chunk);
+        chunks.push(chunk);
+        if (bytes <= options.replayBytes && held.take(chunk.length)) {
+          heldOctets += chunk.length;
+          return undefined;
+        }
+        return start();
+      },
+
+      async end() {
+        if (ending || cutOff || ended) return reply(451, '4.3.0', 'transaction is over');
+        ending = true;
+        if (failed !== undefined) return finishRefused(failed);
+        if (stream !== undefined && open !== undefined) return endStream(stream, open);
+        return endHeld();
+      },
+
+      cut(_reason) {
+        if (cutOff || ended) return;
+        if (ending) {
+          clientGone = true;
+          return;
+        }
+        cutOff = true;
+        // While the stream is being started, start() sees the cut and drops it.
+        if (!starting) drop();
+      },
+    };
+  }
+}

@@ -1,0 +1,218 @@
+/**
+ * One authenticated upstream connection. In: flights (commands that travel together). Out: their
+ * replies, matched in order. Owns the socket; knows itself whether it can be used again. Anything
+ * out of step closes it, so that no reply can reach another message.
+ */
+import type { Socket } from 'node:net';
+import type { AccountLimits } from '../accounts/account.ts';
+import type { Capabilities } from '../protocol/capabilities.ts';
+import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
+import type { LossCause } from '../protocol/verdict.ts';
+import { lossCause } from './failure.ts';
+
+/** The connection went away (or was closed by us for breaking the protocol) while replies were awaited. */
+export class ConnectionLost extends Error {
+  override readonly name = 'ConnectionLost';
+  readonly how: LossCause;
+  /** What had been answered of the flight. */
+  readonly replies: readonly ParsedReply[];
+  constructor(how: LossCause, detail: string, replies: readonly ParsedReply[]) {
+    super(detail);
+    this.how = how;
+    this.replies = replies;
+  }
+}
+
+interface Flight {
+  readonly expected: number;
+  readonly replies: ParsedReply[];
+  readonly resolve: (replies: ParsedReply[]) => void;
+  readonly reject: (error: ConnectionLost) => void;
+  timer: NodeJS.Timeout | undefined;
+}
+
+/** QUIT is a courtesy; nobody waits longer for its reply. */
+const QUIT_TIMEOUT_MS = 2_000;
+
+const NOTHING_OFFERED: Capabilities = {
+  chunking: false,
+  pipelining: false,
+  eightBitMime: false,
+  binaryMime: false,
+  smtpUtf8: false,
+  dsn: false,
+  size: undefined,
+  authMechanisms: [],
+};
+
+let opened = 0;
+
+export class UpstreamConnection {
+  readonly id: string;
+  readonly openedAt: number = Date.now();
+  capabilities: Capabilities = NOTHING_OFFERED;
+  /** Messages the upstream took or refused on this connection. */
+  messages = 0;
+  lastUsedAt: number = Date.now();
+  /** The last transaction was given up half-way: the next flight starts with RSET. */
+  needsReset = false;
+  /** Called once when the connection can no longer be used. */
+  onDead: (() => void) | undefined;
+  /** Connections opened together do not all run out together. */
+  readonly #ageShare = 0.9 + Math.random() / 10;
+  readonly #socket: Socket;
+  readonly #parser = createReplyParser();
+  readonly #flights: Flight[] = [];
+  #dead: { readonly how: LossCause; readonly detail: string } | undefined;
+  /** The server announced that it closes (421). */
+  #leaving = false;
+
+  constructor(socket: Socket, accountId: string) {
+    this.id = `${accountId}#${++opened}`;
+    this.#socket = socket;
+    socket.on('data', (chunk) => this.#onData(chunk));
+    socket.on('error', (error: NodeJS.ErrnoException) =>
+      this.#die(lossCause(error.code), error.code ?? 'socket error'),
+    );
+    socket.on('end', () => this.#die('eof', 'closed by the upstream'));
+    socket.on('close', () => this.#die('eof', 'closed'));
+    socket.resume();
+  }
+
+  get dead(): boolean {
+    return this.#dead !== undefined;
+  }
+
+  /** Whether a new message may start on it at `now`, ms since the epoch. */
+  isUsable(now: number, limits: AccountLimits): boolean {
+    return (
+      this.#dead === undefined &&
+      !this.#leaving &&
+      this.#flights.length === 0 &&
+      this.messages < limits.messagesPerConnection &&
+      now - this.openedAt < limits.maxAgeMs * this.#ageShare &&
+      now - this.lastUsedAt < limits.idleMs
+    );
+  }
+
+  /** Writes `parts` in one go and waits for `expected` replies. Rejects with `ConnectionLost`. */
+  flight(parts: readonly (string | Buffer)[], expected: number, timeoutMs: number): Promise<ParsedReply[]> {
+    const replies = this.expect(expected, timeoutMs);
+    this.write(parts);
+    return replies;
+  }
+
+  /** Waits for `expected` replies to what is being written; without `timeoutMs` as long as it takes. Rejects with `ConnectionLost`. */
+  expect(expected: number, timeoutMs: number | undefined): Promise<ParsedReply[]> {
+    return new Promise((resolve, reject) => {
+      if (this.#dead !== undefined) {
+        reject(new ConnectionLost(this.#dead.how, this.#dead.detail, []));
+        return;
+      }
+      const timer = timeoutMs === undefined ? undefined : this.#startTimer(timeoutMs);
+      this.#flights.push({ expected, replies: [], resolve, reject, timer });
+    });
+  }
+
+  /** Limits the wait for the reply expected last, from now on. */
+  limitWait(timeoutMs: number): void {
+    const flight = this.#flights.at(-1);
+    if (flight === undefined) return;
+    clearTimeout(flight.timer);
+    flight.timer = this.#startTimer(timeoutMs);
+  }
+
+  #startTimer(timeoutMs: number): NodeJS.Timeout {
+    return setTimeout(() => this.#die('timeout', `no reply within ${timeoutMs / 1000} s`), timeoutMs);
+  }
+
+  /** Writes without waiting; false: wait for `drained()` before writing more. */
+  write(parts: readonly (string | Buffer)[]): boolean {
+    if (this.#dead !== undefined) return true;
+    this.lastUsedAt = Date.now();
+    const [only] = parts;
+    if (parts.length === 1 && only !== undefined) return this.#socket.write(only);
+    this.#socket.cork();
+    for (const part of parts) this.#socket.write(part);
+    this.#socket.uncork();
+    return !this.#socket.writableNeedDrain;
+  }
+
+  /** Resolves when the socket takes more, or is gone; an upstream that takes nothing for `timeoutMs` is given up. */
+  drained(timeoutMs: number): Promise<void> {
+    if (this.#dead !== undefined || !this.#socket.writableNeedDrain) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(
+        () => this.#die('timeout', `took no data for ${timeoutMs / 1000} s`),
+        timeoutMs,
+      );
+      const done = (): void => {
+        clearTimeout(timer);
+        this.#socket.off('drain', done);
+        this.#socket.off('close', done);
+        resolve();
+      };
+      this.#socket.on('drain', done);
+      this.#socket.on('close', done);
+    });
+  }
+
+  /** EHLO; resolves with whatever the server answered. Rejects with `ConnectionLost`. */
+  async ehlo(name: string, timeoutMs: number): Promise<ParsedReply> {
+    const [reply] = await this.flight([`EHLO ${name}\r\n`], 1, timeoutMs);
+    if (reply === undefined) throw new ConnectionLost('garbage', 'no reply to EHLO', []);
+    return reply;
+  }
+
+  /** Says QUIT and closes. Resolves when the socket is gone; never rejects. */
+  async quit(): Promise<void> {
+    if (this.#dead !== undefined) return;
+    this.onDead = undefined;
+    await this.flight(['QUIT\r\n'], 1, QUIT_TIMEOUT_MS).catch(() => {});
+    this.destroy();
+  }
+
+  /** Cuts the connection: nothing more is sent, an unfinished body stays unfinished. */
+  destroy(): void {
+    this.#die('eof', 'closed by the relay');
+  }
+
+  #onData(chunk: Buffer): void {
+    let replies: ParsedReply[];
+    try {
+      replies = this.#parser.feed(chunk);
+    } catch (error) {
+      this.#die('garbage', error instanceof Error ? `upstream sent ${error.message}` : 'no SMTP');
+      return;
+    }
+    for (const reply of replies) {
+      if (reply.code === 421) this.#leaving = true;
+      const flight = this.#flights[0];
+      if (flight === undefined) {
+        // Said to nobody: the server ends an idle session, or is out of step. Either way it is over.
+        this.#die(reply.code >= 400 ? 'eof' : 'garbage', 'upstream spoke unasked');
+        return;
+      }
+      flight.replies.push(reply);
+      if (flight.replies.length === flight.expected) {
+        this.#flights.shift();
+        clearTimeout(flight.timer);
+        flight.resolve(flight.replies);
+      }
+    }
+    // After 421 the server closes: commands pipelined behind it get no reply of their own.
+    if (this.#leaving && replies.at(-1)?.code === 421) this.#die('eof', 'closed by the upstream with 421');
+  }
+
+  #die(how: LossCause, detail: string): void {
+    if (this.#dead !== undefined) return;
+    this.#dead = { how, detail };
+    this.#socket.destroy();
+    for (const flight of this.#flights.splice(0)) {
+      clearTimeout(flight.timer);
+      flight.reject(new ConnectionLost(how, detail, flight.replies));
+    }
+    this.onDead?.();
+    this.onDead = undefined;
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * One upstream endpoint (host and port) for all its accounts: the circuit breaker, how many
+ * connections may be opened at once, and what was learnt of the server. The breaker is fed only by
+ * provider faults, and only when several accounts show them: one mailbox in trouble stops nobody else.
+ */
+import type { Capabilities } from '../protocol/capabilities.ts';
+import type { BreakerWeight } from '../protocol/verdict.ts';
+import { type BreakerState, createBreaker } from '../tokens/breaker.ts';
+import { UpstreamError } from './failure.ts';
+
+/** Failures of different accounts within this time belong together. */
+const EVIDENCE_WINDOW_MS = 60_000;
+/** Accounts that must show a fault before it counts; with one account it is that one. */
+const DISTINCT_ACCOUNTS = 2;
+/** `if_many`: counts once three accounts show it. */
+const WEIGHT: Readonly<Record<BreakerWeight, number>> = { full: 1, half: 0.5, if_many: 2 / 3, none: 0 };
+/** Faults in the window before the breaker may open. */
+const VOLUME_THRESHOLD = 3;
+/** An open breaker lets one probe through after this. */
+const RESET_MS = 15_000;
+
+export type { BreakerState };
+
+export interface UpstreamEndpoint {
+  readonly name: string;
+  /** Undefined until a first connection was opened. */
+  capabilities: Capabilities | undefined;
+  /** The server offered CHUNKING but does not know BDAT. */
+  bdatRefused: boolean;
+  /** Accounts that use this endpoint now. */
+  accounts: number;
+  readonly breaker: BreakerState;
+  /** Whether the breaker refuses at once. */
+  readonly open: boolean;
+  /** Opens a connection behind breaker and bound. Rejects with `UpstreamError`, `breaker_open` among them. */
+  guard<T>(accountId: string, open: () => Promise<T>): Promise<T>;
+  /** A fault that showed after the connection was open. */
+  report(accountId: string, weight: BreakerWeight): void;
+  close(): void;
+}
+
+/** How opening a connection ended, with what it says about the provider. */
+type Outcome = { readonly connection: unknown } | { readonly error: unknown; readonly fault: boolean };
+
+/** `maxOpening`: connections being opened at once, 1 to 1000. `onBreaker` hears each change of state. */
+export function createEndpoint(
+  name: string,
+  options: {
+    readonly maxOpening: number;
+    readonly resetMs?: number;
+    readonly onBreaker?: (state: BreakerState) => void;
+  },
+): UpstreamEndpoint {
+  const evidence = new Map<string, { readonly at: number; readonly weight: number }>();
+  let accounts = 0;
+  const breaker = createBreaker<Outcome>(
+    name,
+    (outcome) => 'fault' in outcome && outcome.fault,
+    () => options.onBreaker?.(breaker.state()),
+    { volume: VOLUME_THRESHOLD, windowMs: EVIDENCE_WINDOW_MS, restMs: options.resetMs ?? RESET_MS },
+  );
+
+  /** Whether this fault, with what other accounts showed lately, says something about the provider. */
+  function isEvidence(accountId: string, weight: BreakerWeight): boolean {
+    if (weight === 'none') return false;
+    // The probe of a half-open breaker speaks for itself.
+    if (breaker.state().state === 'half_open') return true;
+    const now = Date.now();
+    for (const [id, e] of evidence) if (now - e.at > EVIDENCE_WINDOW_MS) evidence.delete(id);
+    const before = evidence.get(accountId)?.weight ?? 0;
+    evidence.set(accountId, { at: now, weight: Math.max(before, WEIGHT[weight]) });
+    let total = 0;
+    for (const e of evidence.values()) total += e.weight;
+    return total >= Math.min(DISTINCT_ACCOUNTS, Math.max(1, accounts));
+  }
+
+  let opening = 0;
+  const waiting: (() => void)[] = [];
+  async function bounded<T>(open: () => Promise<T>): Promise<T> {
+    if (opening >= options.maxOpening) await new Promise<void>((resolve) => waiting.push(resolve));
+    else opening++;
+    try {
+      return await open();
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) opening--;
+      else next();
+    }
+  }
+
+  return {
+    name,
+    capabilities: undefined,
+    bdatRefused: false,
+    get accounts() {
+      return accounts;
+    },
+    set accounts(n) {
+      accounts = n;
+    },
+    get breaker() {
+      return breaker.state();
+    },
+    get open() {
+      return breaker.state().state === 'open';
+    },
+    async guard<T>(accountId: string, open: () => Promise<T>): Promise<T> {
+      const outcome = await breaker.run(() =>
+        bounded(open).then(
+          (connection) => ({ connection }),
+          (error: unknown) => ({
+            error,
+            fault: error instanceof UpstreamError && isEvidence(accountId, error.verdict.breaker),
+          }),
+        ),
+      );
+      if (outcome === undefined) throw new UpstreamError({ kind: 'local', cause: 'breaker_open' });
+      if ('error' in outcome) throw outcome.error;
+      return outcome.connection as T;
+    },
+    report(accountId, weight) {
+      if (isEvidence(accountId, weight)) void breaker.run(async () => ({ error: undefined, fault: true }));
+    },
+    close() {
+      breaker.close();
+    },
+  };
+}

@@ -1,0 +1,290 @@
+/**
+ * The upstream side of every account. In: accounts, tokens. Out: per account a pool of authenticated
+ * connections behind pacing, health and the endpoint's breaker. Owns connections, endpoints and the
+ * one maintenance timer. 535 is answered with one new token on a fresh connection, never more.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Account, AccountState } from '../accounts/account.ts';
+import type { Log } from '../log.ts';
+import type { Capabilities } from '../protocol/capabilities.ts';
+import type { Verdict } from '../protocol/verdict.ts';
+import { type AccessToken, TokenError, type TokenSource } from '../tokens/access-token.ts';
+import { type AccountHealth, createAccountHealth } from './account-health.ts';
+import type { UpstreamConnection } from './connection.ts';
+import { type BreakerState, createEndpoint, type UpstreamEndpoint } from './endpoint.ts';
+import { UpstreamError } from './failure.ts';
+import type { OpenConnection } from './open.ts';
+import { type ConnectionPool, createConnectionPool, type Lease, type PoolCounts } from './pool.ts';
+
+/** How often pools are looked after; well below every idle and age limit. */
+const MAINTENANCE_MS = 5_000;
+/** Connections being opened at once at one endpoint: enough to warm 1,000 accounts quickly, no flood. */
+const DEFAULT_MAX_OPENING = 50;
+
+/** What src/relay sees of one account's upstream. */
+export interface AccountUpstream {
+  readonly account: Account;
+  readonly health: AccountHealth;
+  /** Connections open now. */
+  readonly live: number;
+  /** What the server offered last; undefined before a first connection. */
+  readonly capabilities: Capabilities | undefined;
+  /** BDAT may be used. */
+  readonly chunking: boolean;
+  /** The server does not know BDAT after all: use DATA from now on. */
+  refuseBdat(): void;
+  /** Rejects with `UpstreamError`. */
+  acquire(): Promise<Lease>;
+  /** Makes sure that there is a connection, opening one if there is none. Rejects with `UpstreamError`. */
+  ensureConnected(): Promise<void>;
+  /** A verdict of a transaction: feeds breaker and health. */
+  report(verdict: Verdict): void;
+  /** A message was taken. */
+  delivered(): void;
+}
+
+export interface UpstreamStatus {
+  readonly counts: PoolCounts;
+  readonly state: AccountState;
+}
+
+export interface Upstreams {
+  of(accountId: string): AccountUpstream | undefined;
+  /** Serves exactly these accounts from now on: equal ones (same object) are untouched, others get a new pool; pools of the gone ones close once idle. */
+  applyAccounts(accounts: readonly Account[]): void;
+  /** Opens the warm connections of these accounts (default all) in parallel; never rejects. Resolves with how many accounts have one. */
+  warmUp(accountIds?: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
+  status(accountId: string): UpstreamStatus | undefined;
+  breakers(): readonly BreakerState[];
+  /** Waits for busy connections, says QUIT on all. */
+  close(): Promise<void>;
+}
+
+export interface UpstreamsDeps {
+  readonly tokens: TokenSource;
+  readonly open: OpenConnection;
+  readonly log: Log;
+  /** An account's state may have changed. */
+  readonly onStateChange?: (accountId: string) => void;
+  readonly onBreaker?: (state: BreakerState) => void;
+}
+
+export interface UpstreamsOptions {
+  /** Longest wait for a connection, ms; default 30,000 in settings. */
+  readonly acquireTimeoutMs: number;
+  /** Connections being opened at once per endpoint; default 50. */
+  readonly maxOpening?: number;
+  /** An open breaker is probed after this, ms. */
+  readonly breakerResetMs?: number;
+}
+
+interface Served {
+  readonly upstream: AccountUpstream;
+  readonly pool: ConnectionPool;
+  readonly endpoint: UpstreamEndpoint;
+}
+
+/** A token room's error as an upstream event. */
+function tokenTrouble(error: unknown, account: string): UpstreamError {
+  if (!(error instanceof TokenError)) throw error;
+  return new UpstreamError(
+    { kind: 'token', code: error.code, account, detail: error.message, retryAt: error.retryAt },
+    error,
+  );
+}
+
+export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions): Upstreams {
+  const { tokens, log } = deps;
+  const endpoints = new Map<string, UpstreamEndpoint>();
+  const served = new Map<string, Served>();
+  const closing = new Set<Promise<void>>();
+
+  function endpointOf(account: Account): UpstreamEndpoint {
+    const name = `${account.upstream.host}:${account.upstream.port}`;
+    let endpoint = endpoints.get(name);
+    if (endpoint === undefined) {
+      endpoint = createEndpoint(name, {
+        maxOpening: options.maxOpening ?? DEFAULT_MAX_OPENING,
+        ...(options.breakerResetMs === undefined ? {} : { resetMs: options.breakerResetMs }),
+        onBreaker: (state) => {
+          log.warn(
+            { event: 'breaker', endpoint: state.name, state: state.state },
+            'upstream breaker changed',
+          );
+          deps.onBreaker?.(state);
+        },
+      });
+      endpoints.set(name, endpoint);
+    }
+    return endpoint;
+  }
+
+  async function token(account: Account): Promise<AccessToken> {
+    try {
+      return tokens.peek(account.id) ?? (await tokens.get(account.id));
+    } catch (error) {
+      throw tokenTrouble(error, account.id);
+    }
+  }
+
+  /** Authenticates; after a 535 once more with a new token. */
+  async function openAuthenticated(
+    account: Account,
+    endpoint: UpstreamEndpoint,
+  ): Promise<UpstreamConnection> {
+    const first = await token(account);
+    try {
+      return await endpoint.guard(account.id, () => deps.open(account, first));
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error;
+      if (error.verdict.renewToken) {
+        const renewed = await tokens.renew(account.id, first).catch((e: unknown) => {
+          throw tokenTrouble(e, account.id);
+        });
+        return endpoint.guard(account.id, () => deps.open(account, renewed));
+      }
+      // A server that misunderstood our AUTH gets one more try on a fresh connection.
+      if (error.verdict.retry === 'fresh') return endpoint.guard(account.id, () => deps.open(account, first));
+      throw error;
+    }
+  }
+
+  function serve(account: Account): Served {
+    const endpoint = endpointOf(account);
+    endpoint.accounts++;
+    const health = createAccountHealth();
+    let nextLoginAt = 0;
+
+    async function open(): Promise<UpstreamConnection> {
+      const now = Date.now();
+      const paused = health.gate('logins', now);
+      if (paused !== undefined)
+        throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
+      const waitMs = Math.max(0, nextLoginAt - now);
+      nextLoginAt = Math.max(now, nextLoginAt) + account.limits.loginIntervalMs;
+      if (waitMs > 0) await delay(waitMs, undefined, { ref: false });
+      const startedAt = Date.now();
+      try {
+        const connection = await openAuthenticated(account, endpoint);
+        endpoint.capabilities = connection.capabilities;
+        log.debug(
+          { event: 'connected', account: account.id, connection: connection.id, ms: Date.now() - startedAt },
+          'upstream connection opened',
+        );
+        if (health.succeeded('logins', Date.now())) deps.onStateChange?.(account.id);
+        return connection;
+      } catch (error) {
+        if (error instanceof UpstreamError) {
+          const changed = health.suffered(error.verdict, Date.now());
+          log[changed ? 'warn' : 'debug'](
+            {
+              event: 'connect_failed',
+              account: account.id,
+              endpoint: endpoint.name,
+              class: error.verdict.class,
+            },
+            error.message,
+          );
+          if (changed) deps.onStateChange?.(account.id);
+        }
+        throw error;
+      }
+    }
+
+    const pool = createConnectionPool(account, open, {
+      acquireTimeoutMs: options.acquireTimeoutMs,
+      concurrency: () => health.concurrency(account.limits.maxConnections, Date.now()),
+      mayOpen: () => health.mayLogIn(Date.now()) && !endpoint.open,
+    });
+    let connecting: Promise<void> | undefined;
+
+    const upstream: AccountUpstream = {
+      account,
+      health,
+      get live() {
+        return pool.live;
+      },
+      get capabilities() {
+        return endpoint.capabilities;
+      },
+      get chunking() {
+        return account.chunking && !endpoint.bdatRefused;
+      },
+      refuseBdat() {
+        endpoint.bdatRefused = true;
+        log.warn(
+          { event: 'bdat_refused', endpoint: endpoint.name },
+          'upstream offers CHUNKING but refuses BDAT; using DATA',
+        );
+      },
+      acquire: () => pool.acquire(),
+      ensureConnected() {
+        if (pool.live > 0) return Promise.resolve();
+        connecting ??= pool
+          .acquire()
+          .then((lease) => lease.release())
+          .finally(() => {
+            connecting = undefined;
+          });
+        return connecting;
+      },
+      report(verdict) {
+        endpoint.report(account.id, verdict.breaker);
+        if (health.suffered(verdict, Date.now())) deps.onStateChange?.(account.id);
+      },
+      delivered() {
+        if (health.succeeded('sending', Date.now())) deps.onStateChange?.(account.id);
+      },
+    };
+    return { upstream, pool, endpoint };
+  }
+
+  function retire(gone: Served): void {
+    gone.endpoint.accounts--;
+    const closed: Promise<void> = gone.pool.close().finally(() => closing.delete(closed));
+    closing.add(closed);
+  }
+
+  const maintenance = setInterval(() => {
+    for (const { pool } of served.values()) pool.maintain();
+  }, MAINTENANCE_MS);
+  maintenance.unref();
+
+  return {
+    of: (accountId) => served.get(accountId)?.upstream,
+    applyAccounts(accounts) {
+      const wanted = new Map(accounts.map((a) => [a.id, a]));
+      for (const [id, current] of served) {
+        if (wanted.get(id) === current.upstream.account) continue;
+        served.delete(id);
+        retire(current);
+      }
+      for (const account of accounts) if (!served.has(account.id)) served.set(account.id, serve(account));
+    },
+    async warmUp(accountIds) {
+      const ids = accountIds ?? [...served.keys()];
+      await Promise.all(
+        ids.map((id) => {
+          const s = served.get(id);
+          return s?.pool.warm(s.upstream.account.limits.minConnections);
+        }),
+      );
+      const warm = ids.filter((id) => (served.get(id)?.pool.live ?? 0) > 0).length;
+      return { warm, cold: ids.length - warm };
+    },
+    status(accountId) {
+      const s = served.get(accountId);
+      return s === undefined
+        ? undefined
+        : { counts: s.pool.counts, state: s.upstream.health.state(Date.now()) };
+    },
+    breakers: () => [...endpoints.values()].map((e) => e.breaker),
+    async close() {
+      clearInterval(maintenance);
+      for (const s of served.values()) retire(s);
+      served.clear();
+      await Promise.all(closing);
+      for (const endpoint of endpoints.values()) endpoint.close();
+    },
+  };
+}
