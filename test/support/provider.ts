@@ -36,6 +36,8 @@ export interface ProviderOptions {
   readonly record?: boolean;
   /** Replies are held this long, ms; default 0. Makes round trips visible to a clock. */
   readonly latencyMs?: number;
+  /** Sees each SMTP line as it happens: `C` from the client, `S` from the server. */
+  readonly observe?: (connectionId: number, who: 'C' | 'S', line: string) => void;
   /** Server certificate; default a good one for `localhost`. */
   readonly certificate?: Certificate;
 }
@@ -141,6 +143,7 @@ export async function startProvider(options: ProviderOptions = {}): Promise<Prov
       minVersion: 'TLSv1.2',
     }),
     flavour: newFlavour,
+    observe: options.observe ?? (() => {}),
     verify: (user, value) => token.verify(user, value),
     mayLogIn(user) {
       const { loginsPerMinute, maxConnectionsPerUser } = rules;

@@ -31,6 +31,8 @@ export interface SessionHost {
   beginSubmission(user: string): boolean;
   endSubmission(user: string): void;
   submitted(submission: Submission): void;
+  /** Each line of the dialogue as it happens; `C` the client, `S` the server. */
+  observe(connectionId: number, who: 'C' | 'S', line: string): void;
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: \x01 separates the fields of XOAUTH2
@@ -161,8 +163,13 @@ export class Session {
     this.resumed = secure.isSessionReused();
   }
 
+  #note(who: 'C' | 'S', line: string): void {
+    if (this.#host.record) this.transcript.push(`${who}: ${line}`);
+    this.#host.observe(this.id, who, line);
+  }
+
   #say(lines: Lines): void {
-    if (this.#host.record) for (const line of lines) this.transcript.push(`S: ${line}`);
+    for (const line of lines) this.#note('S', line);
     this.#wire.say(lines.join('\r\n'));
   }
 
@@ -220,10 +227,10 @@ export class Session {
   }
 
   async #command(line: string): Promise<void> {
-    if (this.#host.record) {
-      this.commands.push(line);
-      this.transcript.push(`C: ${line}`);
-    }
+    // An initial response is a credential: not kept.
+    const shown = line.replace(/^(AUTH \S+) .+$/i, '$1 <blob>');
+    if (this.#host.record) this.commands.push(shown);
+    this.#note('C', shown);
     if (this.#dying !== undefined) await this.#closeWith(this.#dying);
     const { maxAgeMs } = this.#host.rules;
     if (maxAgeMs !== undefined && Date.now() - this.openedAt > maxAgeMs) {
@@ -318,18 +325,13 @@ export class Session {
       const said = await this.#answer('AUTH-command', line, ['334 ']);
       if (said === undefined || !isPositive(said)) return;
       blob = await this.#wire.line();
+      this.#note('C', '<blob>');
       if (blob === '*') return this.#say(['501 5.5.2 Cancelled']);
-    } else this.#replaceLast(`AUTH ${mechanism} <blob>`);
+    }
     const match = BLOB.exec(Buffer.from(blob, 'base64').toString('utf8'));
     if (match === null) return this.#say(this.#flavour.undecodable);
     const [, user = '', token = ''] = match;
     await this.#judge(line, user, token, form);
-  }
-
-  #replaceLast(line: string): void {
-    if (!this.#host.record) return;
-    this.commands.splice(-1, 1, line);
-    this.transcript.splice(-1, 1, `C: ${line}`);
   }
 
   async #judge(line: string, user: string, token: string, form: 'two-step' | 'inline'): Promise<void> {

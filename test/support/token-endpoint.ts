@@ -58,6 +58,8 @@ export interface TokenEndpoint {
   count(user?: string): number;
   /** Most requests that were in work at the same time. */
   readonly maxConcurrent: number;
+  /** Called with each request once its answer is decided. */
+  observe: ((request: TokenRequest) => void) | undefined;
   /** Lifetime of new tokens in seconds; default what the flavour does. */
   expiresInS: number | undefined;
   /** Every answer takes at least this long, ms. */
@@ -273,6 +275,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
       if (script?.until !== undefined) await script.until;
       seen.status = send(response, script, honest);
+      endpoint.observe?.(seen);
     } catch {
       response.destroy();
     } finally {
@@ -314,6 +317,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     get maxConcurrent() {
       return maxConcurrent;
     },
+    observe: undefined,
     expiresInS: undefined,
     delayMs: 0,
     tokenOctets: undefined,
