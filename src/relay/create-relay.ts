@@ -1,6 +1,6 @@
 /**
  * The relay: account gate and transactions. In: MAIL commands of listeners. Out: transactions, and one
- * record of each. Owns the limits of the accounts, who is drained, and the octets held.
+ * record of each. Owns the limits of the accounts and who is drained.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Account } from '../accounts/account.ts';
@@ -11,11 +11,10 @@ import { judge } from '../protocol/verdict.ts';
 import { TokenError, type TokenSource } from '../tokens/access-token.ts';
 import { asUpstreamError } from '../upstream/failure.ts';
 import type { AccountUpstream, Upstreams } from '../upstream/upstream.ts';
-import { createHeldBytes, type HeldBytes } from './held-bytes.ts';
 import { createSendLimiter, type SendLimiter } from './limits.ts';
 import type { TransactionRecord } from './record.ts';
 import type { MailCommand, Relay } from './relay.ts';
-import { createTransaction, type Ending, mailAccepted } from './transaction.ts';
+import { createTransaction, type Ending, mailAccepted, type TransactionOptions } from './transaction.ts';
 
 export interface RelayDeps {
   readonly tokens: TokenSource;
@@ -32,11 +31,7 @@ export interface RelayDeps {
   }) => void;
 }
 
-export interface RelayOptions {
-  /** Bodies up to this many octets are held whole and can be replayed; larger ones stream. */
-  readonly replayBytes: number;
-  /** Octets of bodies held at once, all together; beyond it bodies stream at once. */
-  readonly maxHeldBytes: number;
+export interface RelayOptions extends TransactionOptions {
   /** Longest wait at MAIL for a place in the rate limit, ms; clients wait 5 min there (RFC 5321 §4.5.3.2.2). */
   readonly maxHoldMs: number;
 }
@@ -46,7 +41,6 @@ export interface RunningRelay extends Relay {
   drain(accountId: string): void;
   resume(accountId: string): void;
   isDrained(accountId: string): boolean;
-  readonly held: HeldBytes;
 }
 
 /** Answer for an account whose entry in the accounts file cannot be used. */
@@ -64,7 +58,6 @@ interface Limited {
 
 export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRelay {
   const { tokens, upstreams, log } = deps;
-  const held = createHeldBytes(options.maxHeldBytes);
   const drained = new Set<string>();
   const limiters = new Map<string, Limited>();
 
@@ -197,7 +190,6 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
               ? { ...command, parameters: fitted.parameters }
               : command,
           upstream,
-          held,
           onInternalError: (error) =>
             log.error({ err: error, transaction: id }, 'transaction failed unexpectedly'),
           onEnd: (ending) => {
@@ -212,7 +204,6 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     drain: (accountId) => void drained.add(accountId),
     resume: (accountId) => void drained.delete(accountId),
     isDrained: (accountId) => drained.has(accountId),
-    held,
   };
 }
 

@@ -20,12 +20,10 @@ import {
   Submission,
 } from '../upstream/submission.ts';
 import type { AccountUpstream } from '../upstream/upstream.ts';
-import type { HeldBytes } from './held-bytes.ts';
 import type { Outcome } from './record.ts';
 import type { BodyWriter, MailCommand, Transaction } from './relay.ts';
 
-/** A message the provider takes too many of at once waits this long in all before it is deferred. */
-const BUSY_BUDGET_MS = 60_000;
+/** Pause before a message is offered again to a provider that is busy with this account. */
 const BUSY_PAUSE_MS = { least: 1_000, most: 5_000 };
 
 const MAIL_OK = reply(250, '2.1.0', 'sender ok');
@@ -38,6 +36,8 @@ export const mailAccepted: Reply = MAIL_OK;
 export interface TransactionOptions {
   /** Bodies up to this many octets are held whole and can be replayed. */
   readonly replayBytes: number;
+  /** How long a message waits in all for a provider that takes too many of this account at once, ms. */
+  readonly busyWaitMs: number;
 }
 
 /** What the record of a transaction needs and only the rule knows. */
@@ -62,7 +62,6 @@ export interface TransactionDeps {
   readonly id: string;
   readonly command: MailCommand;
   readonly upstream: AccountUpstream;
-  readonly held: HeldBytes;
   /** An error of ours, not of the upstream. */
   readonly onInternalError: (error: unknown) => void;
   /** Called once, at the end. */
@@ -78,7 +77,7 @@ interface Open {
 type Attempt<T> = { readonly ok: T; readonly open: Open } | { readonly verdict: Verdict };
 
 export function createTransaction(deps: TransactionDeps, options: TransactionOptions): Transaction {
-  const { command, upstream, held } = deps;
+  const { command, upstream } = deps;
   const { account } = command;
   const count = { flights: 0 };
   const recipients: Recipient[] = [];
@@ -184,7 +183,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     talk: (submission: Submission) => Promise<T>,
     begun?: Open,
   ): Promise<Attempt<T>> {
-    const busyUntil = Date.now() + BUSY_BUDGET_MS;
+    const busyUntil = Date.now() + options.busyWaitMs;
     let next = begun;
     for (;;) {
       let current = next;
@@ -322,7 +321,6 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
   function createBody(): BodyWriter {
     let chunks: Buffer[] = [];
-    let heldOctets = 0;
     let stream: BodyStream | undefined;
     /** Decided before the end of the body: the rest is read and dropped. */
     let failed: Verdict | undefined;
@@ -330,19 +328,13 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     let ending = false;
     let cutOff = false;
 
-    function release(): void {
-      held.give(heldOctets);
-      heldOctets = 0;
-      chunks = [];
-    }
-
     /** Too large to hold: the envelope goes out, and what is held starts the stream. */
     async function startStream(): Promise<void> {
       if (open === undefined) {
         const result = await attempt(async (s) => ({ refusal: await repeatEnvelope(s) }));
         if ('verdict' in result) {
           failed = result.verdict;
-          release();
+          chunks = [];
           return;
         }
         open = result.open;
@@ -355,7 +347,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
         failed = verdictOf(error);
         upstream.report(failed);
       }
-      release();
+      chunks = [];
     }
 
     async function start(): Promise<void> {
@@ -369,7 +361,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     function drop(): void {
       if (stream !== undefined) open?.lease.connection.destroy();
       stream = undefined;
-      release();
+      chunks = [];
       closeOpen();
       finish('aborted', undefined);
     }
@@ -419,7 +411,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
           return split(await s.sendBody(body, bytes));
         }, begun);
       }
-      release();
+      chunks = [];
       if ('verdict' in result) return finishRefused(result.verdict);
       open = result.open;
       return finishDecided(result.ok.decision);
@@ -432,11 +424,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
         if (failed !== undefined) return undefined;
         if (stream !== undefined) return stream.push(chunk);
         chunks.push(chunk);
-        if (bytes <= options.replayBytes && held.take(chunk.length)) {
-          heldOctets += chunk.length;
-          return undefined;
-        }
-        return start();
+        return bytes <= options.replayBytes ? undefined : start();
       },
 
       async end() {

@@ -17,16 +17,14 @@ import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamConnection } from './connection.ts';
 import { lossCause, lost, UpstreamError } from './failure.ts';
 
-/** DNS, TCP and TLS together; a client waits for this at MAIL (RFC 5321 §4.5.3.2.2 gives it 5 min). */
-const CONNECT_TIMEOUT_MS = 20_000;
-/** Wait for the 220 greeting; RFC 5321 §4.5.3.2.1 allows 5 min, but mail can be deferred sooner. */
-const GREETING_TIMEOUT_MS = 20_000;
 /** Silence during EHLO and AUTH. */
 const LOGIN_TIMEOUT_MS = 30_000;
 
 export interface OpenOptions {
   /** EHLO argument; default the host name. */
   readonly heloName?: string | undefined;
+  /** Limit of DNS, TCP and TLS together, and of the greeting, ms; a client waits for this at MAIL (RFC 5321 §4.5.3.2.2 gives it 5 min). */
+  readonly connectTimeoutMs: number;
   /** CA certificates (PEM) in place of the system's, for tests; NODE_EXTRA_CA_CERTS adds to the system's. */
   readonly ca?: string | undefined;
 }
@@ -95,7 +93,7 @@ function takeSocket(connection: SMTPConnection): NonNullable<Exclude<SMTPConnect
 }
 
 /** Makes `openConnection`; TLS sessions are kept per endpoint for resumption. */
-export function createOpenConnection(options: OpenOptions = {}): OpenConnection {
+export function createOpenConnection(options: OpenOptions): OpenConnection {
   const sessions = new Map<string, Buffer>();
   const heloName = options.heloName ?? hostname();
 
@@ -113,8 +111,8 @@ export function createOpenConnection(options: OpenOptions = {}): OpenConnection 
       secure: upstream.tls === 'implicit',
       requireTLS: upstream.tls === 'starttls',
       name: heloName,
-      connectionTimeout: CONNECT_TIMEOUT_MS,
-      greetingTimeout: GREETING_TIMEOUT_MS,
+      connectionTimeout: options.connectTimeoutMs,
+      greetingTimeout: options.connectTimeoutMs,
       socketTimeout: LOGIN_TIMEOUT_MS,
       logger: false,
       ...(account.localAddress === undefined ? {} : { localAddress: account.localAddress }),

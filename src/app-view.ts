@@ -1,0 +1,207 @@
+/**
+ * The running relay as the admin room sees it. In: the rooms. Out: `AdminBackend`. Owns what only
+ * operators ask for: messages by account and the last error in words.
+ */
+import type { Account } from './accounts/account.ts';
+import { worstState } from './accounts/account.ts';
+import type { AccountDirectory } from './accounts/directory.ts';
+import type { AccountRow, AdminBackend, AdminLogLevel, BreakerRow, ReloadResult } from './admin/backend.ts';
+import type { Listener } from './listener/listener.ts';
+import { formatReply } from './protocol/reply.ts';
+import type { RunningRelay } from './relay/create-relay.ts';
+import type { TransactionRecord } from './relay/record.ts';
+import { TokenError } from './tokens/access-token.ts';
+import type { BreakerState } from './tokens/breaker.ts';
+import type { TokenService } from './tokens/token-service.ts';
+import type { Upstreams } from './upstream/upstream.ts';
+
+export interface ViewDeps {
+  readonly accounts: () => AccountDirectory;
+  readonly tokens: TokenService;
+  readonly upstreams: Upstreams;
+  readonly relay: RunningRelay;
+  readonly listeners: readonly Listener[];
+  readonly warmedUp: () => boolean;
+  readonly reload: () => Promise<ReloadResult>;
+  readonly setLogLevel: (level: AdminLogLevel) => void;
+  /** An action changed what is seen of an account. */
+  readonly changed: (accountId: string) => void;
+}
+
+export interface AdminView {
+  readonly backend: AdminBackend;
+  count(record: TransactionRecord): void;
+  forget(accountId: string): void;
+}
+
+interface Counted {
+  relayed: number;
+  deferred: number;
+  rejected: number;
+  lastError: { readonly text: string; readonly at: number } | undefined;
+}
+
+const iso = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
+
+export function createAdminBackend(deps: ViewDeps): AdminView {
+  const { tokens, upstreams, relay, listeners } = deps;
+  const counted = new Map<string, Counted>();
+
+  function countedOf(id: string): Counted {
+    let c = counted.get(id);
+    if (c === undefined) {
+      c = { relayed: 0, deferred: 0, rejected: 0, lastError: undefined };
+      counted.set(id, c);
+    }
+    return c;
+  }
+
+  function row(account: Account): AccountRow {
+    const now = Date.now();
+    const { id } = account;
+    const token = tokens.statusOf(id);
+    const upstream = upstreams.status(id);
+    const c = countedOf(id);
+    const state =
+      token === undefined || upstream === undefined
+        ? {
+            status: 'misconfigured' as const,
+            reason: 'its entry in the accounts file cannot be used',
+            cure: 'Correct the entry (`xoauth2-relay check` names what is wrong) and reload.',
+          }
+        : worstState(token.state, upstream.state);
+    const tokenError = token?.lastError;
+    const last =
+      tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)
+        ? { text: tokenError.message, at: tokenError.at }
+        : c.lastError;
+    return {
+      id,
+      email: account.email,
+      provider: account.provider,
+      status: state.status,
+      reason: state.reason ?? null,
+      cure: state.cure ?? null,
+      until: iso(state.until),
+      drained: relay.isDrained(id),
+      token: {
+        cached: token?.cached ?? false,
+        expires_at: iso(token?.expiresAt),
+        expires_in_s: token?.expiresAt === undefined ? null : Math.round((token.expiresAt - now) / 1000),
+        age_s: token?.obtainedAt === undefined ? null : Math.round((now - token.obtainedAt) / 1000),
+      },
+      pool: {
+        size: upstream?.counts.size ?? 0,
+        idle: upstream?.counts.idle ?? 0,
+        busy: upstream?.counts.busy ?? 0,
+        max: upstream?.counts.max ?? account.limits.maxConnections,
+      },
+      messages: { relayed: c.relayed, deferred: c.deferred, rejected: c.rejected },
+      last_error: last?.text ?? null,
+      last_error_at: iso(last?.at),
+    };
+  }
+
+  const breakerRow = (kind: BreakerRow['kind'], b: BreakerState): BreakerRow => ({
+    name: b.name,
+    kind,
+    state: b.state,
+    failures: b.faults,
+    opened_at: null,
+    retry_at: iso(b.probeAt),
+  });
+
+  const backend: AdminBackend = {
+    accounts: () => deps.accounts().accounts.map(row),
+    account(idOrEmail) {
+      const account = deps.accounts().byId(idOrEmail);
+      if (account === undefined) return undefined;
+      const { upstream, limits } = account;
+      return {
+        ...row(account),
+        user: account.user,
+        senders: account.senders,
+        smtp: `${upstream.tls === 'implicit' ? 'smtps' : 'starttls'}://${upstream.host}:${upstream.port}`,
+        max_connections: limits.maxConnections,
+        messages_per_minute: limits.messagesPerMinute ?? null,
+        messages_per_day: limits.messagesPerDay ?? null,
+        max_recipients: limits.maxRecipients,
+      };
+    },
+    tokenTotals: () => tokens.totals(),
+    breakers: () => [
+      ...tokens.breakers().map((b) => breakerRow('token_endpoint', b)),
+      ...upstreams.breakers().map((b) => breakerRow('upstream', b)),
+    ],
+    readiness() {
+      const all = deps.accounts().accounts;
+      let usable = 0;
+      for (const account of all) {
+        const { status } = row(account);
+        if (status === 'ready' || status === 'refreshing' || (upstreams.of(account.id)?.live ?? 0) > 0)
+          usable++;
+      }
+      return { warmed_up: deps.warmedUp(), usable, total: all.length };
+    },
+    listener() {
+      let sessions = 0;
+      let total = 0;
+      let refused = 0;
+      for (const listener of listeners) {
+        const counts = listener.counts();
+        sessions += counts.sessions;
+        total += counts.sessionsTotal;
+        refused += counts.refusedTotal;
+      }
+      return { sessions, sessions_total: total, refused_total: refused };
+    },
+    async refreshToken(id) {
+      try {
+        await tokens.refresh(id);
+        // A new token is worth a new try.
+        upstreams.of(id)?.health.reset();
+        void upstreams.warmUp([id]);
+        deps.changed(id);
+        return { ok: true };
+      } catch (error) {
+        deps.changed(id);
+        if (error instanceof TokenError)
+          return {
+            ok: false,
+            error: error.message,
+            ...(error.cure === undefined ? {} : { cure: error.cure }),
+          };
+        throw error;
+      }
+    },
+    forgetToken(id) {
+      const had = tokens.statusOf(id)?.cached ?? false;
+      tokens.forget(id);
+      deps.changed(id);
+      return had;
+    },
+    drain(id) {
+      relay.drain(id);
+      deps.changed(id);
+    },
+    resume(id) {
+      relay.resume(id);
+      deps.changed(id);
+    },
+    reload: deps.reload,
+    setLogLevel: deps.setLogLevel,
+  };
+
+  return {
+    backend,
+    count(record) {
+      const c = countedOf(record.account);
+      if (record.outcome === 'relayed') c.relayed++;
+      else if (record.outcome === 'rejected') c.rejected++;
+      else if (record.outcome !== 'aborted') c.deferred++;
+      if (record.outcome !== 'relayed' && record.reply !== undefined)
+        c.lastError = { text: formatReply(record.reply), at: Date.now() };
+    },
+    forget: (accountId) => void counted.delete(accountId),
+  };
+}

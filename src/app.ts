@@ -1,0 +1,345 @@
+/**
+ * The composition root. In: settings. Out: a running relay with `start`, `reload`, `stop`, `cut`.
+ * Owns every room and the order in which they open and close; closers are pushed as rooms open and
+ * run in reverse, also when opening fails half-way. The only place where credentials (accounts file)
+ * and tokens meet.
+ */
+import { readFileSync } from 'node:fs';
+import type { Logger } from 'pino';
+import type { Account } from './accounts/account.ts';
+import {
+  type AccountsFile,
+  AccountsFileError,
+  diffAccounts,
+  type LoadedAccount,
+  readAccountsFile,
+} from './accounts/accounts-file.ts';
+import { type AccountDirectory, createAccountDirectory } from './accounts/directory.ts';
+import { type Admin, createAdmin } from './admin/admin.ts';
+import type { ReloadResult } from './admin/backend.ts';
+import { toTransactionRow } from './admin/transaction-log.ts';
+import { createAdminBackend } from './app-view.ts';
+import type { Settings } from './config.ts';
+import { checkExposure } from './listener/exposure.ts';
+import { createListener, type Listener, ListenerError } from './listener/listener.ts';
+import { createRelay, type RunningRelay } from './relay/create-relay.ts';
+import type { TransactionRecord } from './relay/record.ts';
+import { createTokenService, type TokenService } from './tokens/token-service.ts';
+import { createOpenConnection } from './upstream/open.ts';
+import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
+
+export interface App {
+  /** Opens everything; resolves when mail can be handed in. Tokens and connections come in the background (`ready` in the log). Rejects with `AccountsFileError`, `ListenerError` or a system error; nothing stays open then. */
+  start(): Promise<void>;
+  /** Reads the accounts file again and applies what changed while mail flows. Never rejects: `ok: false` and nothing changed. */
+  reload(): Promise<ReloadResult>;
+  /** Drains: no new sessions, transactions finish within `deadlineMs`, QUIT upstream. */
+  stop(options: { readonly deadlineMs: number }): Promise<void>;
+  /** Closes everything now; nothing unfinished is delivered. */
+  cut(): void;
+}
+
+export interface AppDeps {
+  readonly settings: Settings;
+  readonly log: Logger;
+}
+
+const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
+
+export function createApp({ settings, log }: AppDeps): App {
+  const closers: (() => Promise<void> | void)[] = [];
+  let loaded: readonly LoadedAccount[] = [];
+  let directory: AccountDirectory = createAccountDirectory([]);
+  let warmedUp = false;
+  let reloading: Promise<ReloadResult> | undefined;
+  let stopping = false;
+
+  const tokens: TokenService = createTokenService(
+    { log },
+    { concurrency: settings.precacheConcurrency, endpoint: { answerTimeoutMs: settings.tokenTimeoutMs } },
+  );
+  const upstreams: Upstreams = createUpstreams(
+    {
+      tokens,
+      log,
+      open: createOpenConnection({
+        heloName: settings.hostname,
+        connectTimeoutMs: settings.connectTimeoutMs,
+      }),
+      onStateChange: (id) => admin.accountChanged(id),
+    },
+    { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
+  );
+  const relay: RunningRelay = createRelay(
+    { tokens, upstreams, log, onRecord, onLimit: (event) => admin.observeLimit(event) },
+    {
+      replayBytes: settings.replayBytes,
+      maxHoldMs: settings.maxHoldMs,
+      busyWaitMs: settings.submissionRetryMs,
+    },
+  );
+  const listeners: Listener[] = settings.listeners.map((listener) =>
+    createListener(
+      { relay, directory: () => directory, log, replayBytes: settings.replayBytes, offered },
+      listener,
+    ),
+  );
+  const view = createAdminBackend({
+    accounts: () => directory,
+    tokens,
+    upstreams,
+    relay,
+    listeners,
+    warmedUp: () => warmedUp,
+    reload,
+    setLogLevel: (level) => {
+      log.level = level;
+    },
+    changed: (id) => admin.accountChanged(id),
+  });
+  const admin: Admin = createAdmin(
+    { backend: view.backend, log },
+    {
+      host: settings.adminHost,
+      port: settings.adminPort,
+      version,
+      tokenRead: settings.adminReadToken,
+      tokenWrite: settings.adminToken,
+      allowedHosts: settings.adminAllowedHosts,
+      logAddresses: settings.logAddresses,
+      summaryEveryMs: settings.summaryIntervalMs,
+      attention: { webhook: settings.alertWebhook?.reveal(), command: settings.alertCommand },
+    },
+  );
+  tokens.onStateChange((id) => admin.accountChanged(id));
+  tokens.onRefresh((o) =>
+    admin.observeRefresh({
+      account: o.accountId,
+      provider: o.provider,
+      result: o.ok ? 'success' : 'failure',
+      durationMs: o.ms,
+    }),
+  );
+
+  function onRecord(record: TransactionRecord): void {
+    view.count(record);
+    admin.recordTransaction(record);
+    const level = record.outcome === 'unknown' ? 'warn' : 'info';
+    if (log.isLevelEnabled(level))
+      log[level](
+        { event: 'transaction', ...toTransactionRow(record, settings.logAddresses) },
+        record.outcome,
+      );
+  }
+
+  /** What every upstream in use can honour; an account whose upstream is not known yet counts as without DSN. */
+  function offered(): { dsn: boolean; smtpUtf8: boolean; eightBitMime: boolean } {
+    let dsn = loaded.length > 0;
+    let smtpUtf8 = true;
+    let eightBitMime = true;
+    for (const { account } of loaded) {
+      const known = upstreams.of(account.id)?.capabilities;
+      dsn &&= known?.dsn === true;
+      smtpUtf8 &&= known?.smtpUtf8 !== false;
+      eightBitMime &&= known?.eightBitMime !== false;
+    }
+    return { dsn, smtpUtf8, eightBitMime };
+  }
+
+  function report(file: AccountsFile): void {
+    for (const { path, message } of file.problems)
+      log.error({ event: 'account_problem', path }, `${settings.accounts}: ${path}: ${message}`);
+    for (const { path, message } of file.warnings)
+      log.warn({ event: 'account_warning', path }, `${settings.accounts}: ${path}: ${message}`);
+  }
+
+  /** Why these accounts must not be served by the listeners there are; undefined where they may. */
+  function exposed(accounts: readonly Account[]): string | undefined {
+    for (const listener of settings.listeners) {
+      const reason = checkExposure(listener, accounts);
+      if (reason !== undefined) return reason;
+    }
+    return undefined;
+  }
+
+  function apply(file: AccountsFile, accounts: readonly LoadedAccount[]): void {
+    loaded = accounts;
+    tokens.applyAccounts(accounts);
+    upstreams.applyAccounts(accounts.map((a) => a.account));
+    // An account whose entry is wrong stays known, so that its mail waits instead of bouncing.
+    directory = createAccountDirectory([
+      ...accounts.map((a) => a.account),
+      ...file.unusable.map((u) => u.account),
+    ]);
+  }
+
+  /** Tokens, then connections, of `ids`; each in parallel, bounded. Never rejects. */
+  async function warm(
+    ids: readonly string[],
+  ): Promise<{ fetched: number; failed: number; warm: number; cold: number }> {
+    const fetched = await tokens.precache(ids);
+    const connected = await upstreams.warmUp(ids);
+    return { fetched: fetched.fetched + fetched.cached, failed: fetched.failed, ...connected };
+  }
+
+  async function firstRound(): Promise<void> {
+    const startedAt = performance.now();
+    const ids = loaded.map((a) => a.account.id);
+    const counts = settings.precache ? await warm(ids) : { fetched: 0, failed: 0, warm: 0, cold: ids.length };
+    warmedUp = true;
+    if (stopping) return;
+    log.info(
+      {
+        event: 'ready',
+        accounts: ids.length,
+        tokens: counts.fetched,
+        tokens_failed: counts.failed,
+        warm: counts.warm,
+        cold: counts.cold,
+        ms: Math.round(performance.now() - startedAt),
+      },
+      counts.failed === 0 ? 'ready' : 'ready; some accounts have no token yet',
+    );
+    for (const id of ids) admin.accountChanged(id);
+  }
+
+  async function closeAll(): Promise<void> {
+    for (const close of closers.splice(0).reverse()) {
+      try {
+        await close();
+      } catch (error) {
+        log.error({ err: error }, 'closing failed');
+      }
+    }
+  }
+
+  async function start(): Promise<void> {
+    const file = await readAccountsFile(settings.accounts);
+    report(file);
+    if (file.accounts.length === 0 && file.problems.length > 0)
+      throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
+    const reason = exposed([...file.accounts, ...file.unusable].map((a) => a.account));
+    if (reason !== undefined) throw new ListenerError('exposed', reason);
+    closers.push(() => tokens.close());
+    closers.push(() => upstreams.close());
+    try {
+      apply(file, file.accounts);
+      const addresses: object[] = [];
+      for (const listener of listeners) {
+        addresses.push(await listener.listen());
+        closers.push(() => listener.cut());
+      }
+      closers.push(() => admin.close());
+      const adminAddress = await admin.listen();
+      log.info(
+        {
+          event: 'listening',
+          smtp: addresses[0],
+          listeners: addresses,
+          admin: adminAddress,
+          accounts: loaded.length,
+          version,
+          pid: process.pid,
+        },
+        'listening',
+      );
+    } catch (error) {
+      await closeAll();
+      throw error;
+    }
+    void firstRound();
+  }
+
+  async function reloadNow(): Promise<ReloadResult> {
+    const nothing = { added: [], changed: [], removed: [], untouched: loaded.map((a) => a.account.id) };
+    let file: AccountsFile;
+    try {
+      file = await readAccountsFile(settings.accounts);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : 'cannot be read';
+      log.error({ event: 'reload_failed' }, `reload failed, nothing changed: ${message}`);
+      return { ok: false, ...nothing, errors: [{ path: settings.accounts, message }] };
+    }
+    const reason = exposed([...file.accounts, ...file.unusable].map((a) => a.account));
+    const isEmpty = file.accounts.length === 0 && file.problems.length > 0;
+    if (reason !== undefined || isEmpty) {
+      report(file);
+      const message = reason ?? 'no account in it can be served';
+      log.error({ event: 'reload_failed' }, `reload failed, nothing changed: ${message}`);
+      return { ok: false, ...nothing, errors: [{ path: settings.accounts, message }, ...file.problems] };
+    }
+    report(file);
+    const errors: { path: string; message: string }[] = [...file.problems];
+    for (const listener of listeners) {
+      await listener.reloadTls().catch((error: Error) => {
+        errors.push({ path: 'listeners', message: error.message });
+        log.error({ event: 'reload_tls_failed' }, error.message);
+      });
+    }
+    const diff = diffAccounts(loaded, file.accounts);
+    const order = new Map(file.accounts.map((a, i) => [a.account.id, i]));
+    const next = [...diff.untouched, ...diff.added, ...diff.changed.map((c) => c.after)].sort(
+      (a, b) => (order.get(a.account.id) ?? 0) - (order.get(b.account.id) ?? 0),
+    );
+    apply(file, next);
+    const ids = (list: readonly LoadedAccount[]): string[] => list.map((a) => a.account.id);
+    const result: ReloadResult = {
+      ok: true,
+      added: ids(diff.added),
+      changed: diff.changed.map((c) => c.after.account.id),
+      removed: ids(diff.removed),
+      untouched: ids(diff.untouched),
+      errors,
+    };
+    for (const id of result.removed) {
+      view.forget(id);
+      admin.accountRemoved(id);
+    }
+    log.info(
+      {
+        event: 'reloaded',
+        added: result.added,
+        changed: result.changed,
+        removed: result.removed,
+        untouched: result.untouched.length,
+        problems: file.problems.length,
+      },
+      'accounts reloaded',
+    );
+    const fresh = [...result.added, ...result.changed];
+    if (settings.precache && fresh.length > 0)
+      void warm(fresh).then((counts) =>
+        log.info({ event: 'reload_ready', ...counts }, 'changed accounts are warm'),
+      );
+    for (const id of fresh) admin.accountChanged(id);
+    return result;
+  }
+
+  /** One reload at a time; a request during one asks for another after it, since the file may have changed again. */
+  function reload(): Promise<ReloadResult> {
+    const previous = reloading ?? Promise.resolve();
+    const current: Promise<ReloadResult> = previous.then(reloadNow, reloadNow).then((result) => {
+      if (reloading === current) reloading = undefined;
+      admin.reloaded(result);
+      return result;
+    });
+    reloading = current;
+    return current;
+  }
+
+  return {
+    start,
+    reload,
+    async stop({ deadlineMs }) {
+      if (stopping) return;
+      stopping = true;
+      log.info({ event: 'draining' }, 'draining: no new sessions, transactions finish');
+      await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs })));
+      await closeAll();
+      log.info({ event: 'stopped' }, 'stopped');
+    },
+    cut() {
+      for (const listener of listeners) listener.cut();
+    },
+  };
+}
