@@ -1,0 +1,306 @@
+/**
+ * The dialogue of one session, free of sockets. In: command lines. Out: replies, and what the connection
+ * is asked to do (TLS, SASL, a body, close). Owns what the client has said of itself so far.
+ */
+import type { Account } from '../accounts/account.ts';
+import { isLoopbackAddress } from '../protocol/cidr.ts';
+import { type Reply, reply } from '../protocol/reply.ts';
+import type { BodySink, LineFault } from './command-reader.ts';
+import type { LimitName } from './counts.ts';
+import { type ClientFacts, isIntake, type MailSession } from './mail-session.ts';
+import type { ListenerOptions } from './options.ts';
+
+/** What a dialogue asks of its connection. */
+export interface Wire {
+  readonly id: string;
+  /** Empty for a UNIX socket. */
+  readonly remoteAddress: string;
+  /** `TLSv1.3 TLS_AES_256_GCM_SHA384`; undefined without TLS. */
+  readonly tls: string | undefined;
+  /** A 421 closes. */
+  say(r: Reply): void;
+  /** A reply of several lines without enhanced codes, as EHLO has it. */
+  list(code: number, lines: readonly string[]): void;
+  close(): void;
+  startTls(done: () => void): void;
+  /** Takes over from `AUTH mechanism [initial]`; ends in `authenticated` where it succeeds. */
+  startSasl(line: string, done: () => void): void;
+  /** False where the connection is already gone. */
+  startBody(sink: BodySink): boolean;
+}
+
+export interface DialogueHooks {
+  readonly options: ListenerOptions;
+  openMail(client: () => ClientFacts): MailSession;
+  /** May use accounts without a password. */
+  isTrusted(remoteAddress: string): boolean;
+  /** EHLO keywords that do not depend on the state of the connection. */
+  keywords(account: Account | undefined): readonly string[];
+  /** AUTH is worth offering. */
+  offersAuth(): boolean;
+  hit(limit: LimitName): void;
+}
+
+export interface Dialogue {
+  /** Calls `done` when the next command may come. */
+  command(line: string, done: () => void): void;
+  /** A line that cannot be a command. */
+  fault(kind: LineFault): void;
+  /** A refusal for something only a mistaken or hostile client sends; too many of them end the session. */
+  bad(r: Reply): void;
+  authenticated(user: string, account: Account): void;
+  readonly isInTransaction: boolean;
+  /** When the transaction in progress began, ms since the epoch. */
+  readonly since: number | undefined;
+  /** No further transaction: MAIL is answered 421. */
+  drain(): void;
+  /** Ends the transaction in progress; nothing of it is delivered. */
+  reset(reason: string): void;
+  /** Nothing learned before TLS counts after it (RFC 3207 §4.2). */
+  forget(): void;
+}
+
+export const SHUTTING_DOWN = reply(421, '4.3.2', 'Shutting down, try again later');
+const OK = reply(250, '2.0.0', 'OK');
+const NOT_HERE = reply(502, '5.5.1', 'Command not implemented');
+export const NOT_BASE64 = reply(501, '5.5.2', 'Not base64');
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+/** A browser made to talk to a mail server; the first line gives it away. */
+const HTTP_REQUEST = / HTTP\/\d(?:\.\d)?$/i;
+/** RFC 5321 §4.5.3.1.2. */
+const MAX_DOMAIN_OCTETS = 255;
+
+const FAULTS: Readonly<Record<LineFault, Reply>> = {
+  too_long: reply(500, '5.5.6', 'Line too long'),
+  bare_line_end: reply(500, '5.5.2', 'Lines end with CRLF (RFC 5321 section 2.3.8)'),
+  control_character: reply(500, '5.5.2', 'Control character in command'),
+  not_utf8: reply(500, '5.5.2', 'Command is not UTF-8'),
+};
+
+export const isBase64 = (text: string): boolean => BASE64.test(text);
+
+export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
+  const { hostname, lmtp, tls, authRequired, limits } = hooks.options;
+  let auth: ClientFacts['auth'];
+  let helo = '';
+  let isEsmtp = false;
+  let mail: MailSession | undefined;
+  let isDraining = false;
+  let badCommands = 0;
+  let unauthenticated = 0;
+
+  const facts = (): ClientFacts => ({
+    id: wire.id,
+    remoteAddress: wire.remoteAddress,
+    helo,
+    esmtp: isEsmtp,
+    tls: wire.tls,
+    auth,
+    isTrusted: hooks.isTrusted(wire.remoteAddress),
+  });
+
+  function session(): MailSession {
+    mail ??= hooks.openMail(facts);
+    return mail;
+  }
+
+  function bad(r: Reply): void {
+    badCommands += 1;
+    if (badCommands < limits.maxBadCommands) {
+      wire.say(r);
+      return;
+    }
+    hooks.hit('bad_commands');
+    wire.say(reply(421, '4.7.0', 'Too many bad commands'));
+  }
+
+  /** Commands answered at once. */
+  function simple(verb: string, argument: string): void {
+    switch (verb) {
+      case 'EHLO':
+      case 'HELO':
+      case 'LHLO':
+        greet(verb, argument);
+        return;
+      case 'RSET':
+        mail?.reset('RSET');
+        wire.say(OK);
+        return;
+      case 'NOOP':
+        wire.say(OK);
+        return;
+      case 'QUIT':
+        wire.say(reply(221, '2.0.0', 'Bye'));
+        wire.close();
+        return;
+      case 'VRFY':
+        // RFC 5321 §7.3: a server that does not verify says 252.
+        if (argument === '') bad(reply(501, '5.5.4', 'Syntax: VRFY address'));
+        else wire.say(reply(252, '2.1.5', 'Cannot verify, but will take mail'));
+        return;
+      case 'HELP':
+        wire.say(reply(214, '2.0.0', 'RFC 5321; EHLO lists the extensions'));
+        return;
+      case 'EXPN':
+      case 'ETRN':
+      case 'TURN':
+      case 'ATRN':
+      case 'SEND':
+      case 'SOML':
+      case 'SAML':
+      case 'BDAT':
+        bad(NOT_HERE);
+        return;
+      default:
+        bad(reply(500, '5.5.1', 'Command not recognized'));
+    }
+  }
+
+  function greet(verb: string, argument: string): void {
+    if (lmtp !== (verb === 'LHLO')) {
+      bad(reply(500, '5.5.1', lmtp ? 'This is LMTP: send LHLO' : 'This is SMTP: send EHLO'));
+      return;
+    }
+    if (argument === '' || argument.includes(' ') || Buffer.byteLength(argument) > MAX_DOMAIN_OCTETS) {
+      bad(reply(501, '5.5.4', `Syntax: ${verb} hostname`));
+      return;
+    }
+    mail?.reset(verb);
+    helo = argument;
+    isEsmtp = verb !== 'HELO';
+    if (verb === 'HELO') {
+      wire.list(250, [hostname]);
+      return;
+    }
+    const lines = [hostname, ...hooks.keywords(auth?.account)];
+    if (tls === 'starttls' && wire.tls === undefined) lines.push('STARTTLS');
+    if (auth === undefined && mayAuth() && hooks.offersAuth()) lines.push('AUTH PLAIN LOGIN');
+    wire.list(250, lines);
+  }
+
+  async function path(verb: 'MAIL' | 'RCPT', argument: string): Promise<void> {
+    const keyword = verb === 'MAIL' ? 'FROM:' : 'TO:';
+    if (helo === '') bad(reply(503, '5.5.1', lmtp ? 'Send LHLO first' : 'Send EHLO first'));
+    else if (!argument.toUpperCase().startsWith(keyword)) {
+      bad(reply(501, '5.5.4', `Syntax: ${verb} ${keyword}<address>`));
+    } else if (verb === 'RCPT') wire.say(await session().rcpt(argument.slice(keyword.length)));
+    else if (isDraining) wire.say(SHUTTING_DOWN);
+    else wire.say(await session().mail(argument.slice(keyword.length)));
+  }
+
+  async function data(argument: string): Promise<void> {
+    if (argument !== '') {
+      bad(reply(501, '5.5.4', 'Syntax: DATA'));
+      return;
+    }
+    const current = session();
+    const answer = await current.data();
+    if (!isIntake(answer)) {
+      wire.say(answer);
+      return;
+    }
+    // RFC 2033 §4.2: LMTP answers for every recipient that was accepted.
+    const replies = lmtp ? current.recipients : 1;
+    const isStarted = wire.startBody({
+      write: answer.write,
+      end: async (hasBareLineEnd) => {
+        const final = await answer.end(hasBareLineEnd);
+        for (let i = 0; i < replies; i++) wire.say(final);
+        if (final.code < 300) badCommands = 0;
+      },
+    });
+    if (isStarted) wire.say(reply(354, '', 'End data with <CR><LF>.<CR><LF>'));
+    else answer.cut('the client left');
+  }
+
+  /** Whether TLS starts; `done` is called when it does. */
+  function startTls(argument: string, done: () => void): void {
+    if (tls !== 'starttls') bad(NOT_HERE);
+    else if (wire.tls !== undefined) bad(reply(503, '5.5.1', 'TLS is already active'));
+    else if (argument !== '') bad(reply(501, '5.5.4', 'Syntax: STARTTLS'));
+    else {
+      wire.say(reply(220, '2.0.0', 'Ready to start TLS'));
+      wire.startTls(done);
+      return;
+    }
+    done();
+  }
+
+  /** AUTH in clear text never leaves this host. */
+  const mayAuth = (): boolean =>
+    wire.tls !== undefined || wire.remoteAddress === '' || isLoopbackAddress(wire.remoteAddress);
+
+  function refusalOfAuth(argument: string): Reply | undefined {
+    const [mechanism = '', initial] = argument.split(' ');
+    if (helo === '') return reply(503, '5.5.1', 'Send EHLO or HELO first');
+    if (auth !== undefined) return reply(503, '5.5.1', 'Already authenticated');
+    if (mail?.isInTransaction === true) return reply(503, '5.5.1', 'A transaction is in progress');
+    if (!mayAuth()) return reply(538, '5.7.11', 'Encryption required: send STARTTLS first');
+    if (!/^(?:PLAIN|LOGIN)$/i.test(mechanism)) {
+      return reply(504, '5.5.4', 'Mechanism not supported: use PLAIN or LOGIN');
+    }
+    return initial !== undefined && initial !== '=' && !isBase64(initial) ? NOT_BASE64 : undefined;
+  }
+
+  /** Whether the command may go on; else it has been answered 421. */
+  function countUnauthenticated(verb: string): boolean {
+    if (!authRequired || auth !== undefined || verb === 'AUTH' || verb === 'QUIT') return true;
+    unauthenticated += 1;
+    if (unauthenticated <= limits.maxUnauthenticatedCommands) return true;
+    hooks.hit('unauthenticated_commands');
+    wire.say(reply(421, '4.7.0', 'Too many commands without AUTH'));
+    return false;
+  }
+
+  return {
+    command(line, done) {
+      const space = line.indexOf(' ');
+      const verb = (space < 0 ? line : line.slice(0, space)).toUpperCase();
+      const argument = space < 0 ? '' : line.slice(space + 1).trim();
+      if (HTTP_REQUEST.test(line)) {
+        wire.say(reply(421, '4.7.0', 'This is not a web server'));
+        done();
+      } else if (!countUnauthenticated(verb)) done();
+      else if (verb === 'MAIL' || verb === 'RCPT') void path(verb, argument).then(done);
+      else if (verb === 'DATA') void data(argument).then(done);
+      else if (verb === 'STARTTLS') startTls(argument, done);
+      else if (verb === 'AUTH') {
+        const refusal = refusalOfAuth(argument);
+        if (refusal === undefined) wire.startSasl(line, done);
+        else {
+          bad(refusal);
+          done();
+        }
+      } else {
+        simple(verb, argument);
+        done();
+      }
+    },
+    fault(kind) {
+      if (kind === 'too_long') hooks.hit('command_octets');
+      bad(FAULTS[kind]);
+    },
+    bad,
+    authenticated(user, account) {
+      auth = { user, account };
+    },
+    get isInTransaction() {
+      return mail?.isInTransaction === true;
+    },
+    get since() {
+      return mail?.since;
+    },
+    drain() {
+      isDraining = true;
+    },
+    reset(reason) {
+      mail?.reset(reason);
+    },
+    forget() {
+      mail?.reset('STARTTLS');
+      helo = '';
+      isEsmtp = false;
+      auth = undefined;
+    },
+  };
+}
