@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parsePathArgument } from '../../src/protocol/path.ts';
+
+const accepted: readonly [argument: string, address: string, ...parameters: string[]][] = [
+  ['<a@x.test>', 'a@x.test'],
+  [' <a@x.test>', 'a@x.test'],
+  ['<>', ''],
+  ['<a@x.test> SIZE=1  BODY=8BITMIME', 'a@x.test', 'SIZE=1', 'BODY=8BITMIME'],
+  ['a@x.test', 'a@x.test'],
+  ['a@x.test SIZE=1', 'a@x.test', 'SIZE=1'],
+  ['<@one.test,@two.test:a@x.test>', 'a@x.test'],
+  ['<"a b"@x.test>', '"a b"@x.test'],
+  ['<"a>b"@x.test>', '"a>b"@x.test'],
+  ['<"a\\"b@c"@x.test>', '"a\\"b@c"@x.test'],
+  ['<a+tag=1@x.test>', 'a+tag=1@x.test'],
+  ['<a..b.@docomo.test>', 'a..b.@docomo.test'],
+  ['<a@[192.0.2.1]>', 'a@[192.0.2.1]'],
+  ['<a@[IPv6:2001:db8::1]>', 'a@[IPv6:2001:db8::1]'],
+  ['<ü@ä.test> SMTPUTF8', 'ü@ä.test', 'SMTPUTF8'],
+  ['<a@under_score.test>', 'a@under_score.test'],
+  [`<${'a'.repeat(64)}@${'b'.repeat(60)}.test>`, `${'a'.repeat(64)}@${'b'.repeat(60)}.test`],
+];
+
+for (const [argument, address, ...parameters] of accepted) {
+  test(`reads ${argument.slice(0, 40)}`, () => {
+    assert.deepEqual(parsePathArgument('MAIL', argument), { address, parameters });
+  });
+}
+
+const refused: readonly string[] = [
+  '',
+  '<',
+  '<a@x.test',
+  '<a@x.test>junk',
+  '<a>',
+  '<@x.test>',
+  '<a@>',
+  '<a b@x.test>',
+  '<a@x .test>',
+  '<a@@x.test>',
+  '<a@x..test>',
+  '<a@.x.test>',
+  '<a@-x.test>',
+  '<a@x.test\r\nRCPT TO:<b@y.test>',
+  '<a\0@x.test>',
+  '<"a\0"@x.test>',
+  '<a\u0085@x.test>',
+  '<"a@x.test>',
+  '<a@[192.0.2.1>',
+  '<a@x.test> =1',
+  '<a@x.test> SIZE==1',
+  '<a@x.test> SIZE=',
+  `<${'a'.repeat(250)}@x.test>`,
+];
+
+for (const argument of refused) {
+  test(`refuses ${JSON.stringify(argument.slice(0, 40))}`, () => {
+    for (const command of ['MAIL', 'RCPT'] as const) {
+      const result = parsePathArgument(command, argument);
+      assert.ok('code' in result && result.code === 501, JSON.stringify(result));
+    }
+  });
+}
+
+test('the null path is a sender only, the bare postmaster a recipient only', () => {
+  assert.ok('code' in parsePathArgument('RCPT', '<>'));
+  assert.deepEqual(parsePathArgument('RCPT', '<Postmaster>'), { address: 'Postmaster', parameters: [] });
+  assert.ok('code' in parsePathArgument('MAIL', '<postmaster>'));
+});
+
+test('a hostile address takes no more time than an honest one', () => {
+  const started = performance.now();
+  for (const hostile of [
+    `<a@${'a-'.repeat(6000)}!>`,
+    `<"${'\\'.repeat(12_000)}@x>`,
+    `<${'@'.repeat(12_000)}>`,
+  ]) {
+    parsePathArgument('RCPT', hostile);
+  }
+  // Quadratic backtracking over 12,000 characters would take seconds.
+  assert.ok(performance.now() - started < 1000);
+});
