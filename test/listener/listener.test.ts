@@ -1,0 +1,551 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import tls, { connect as tlsConnect } from 'node:tls';
+import type { Account } from '../../src/accounts/account.ts';
+import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { hashPassword } from '../../src/accounts/scrypt.ts';
+import { createHeldBudget } from '../../src/listener/held-budget.ts';
+import { createListener } from '../../src/listener/listener.ts';
+import { silentLog } from '../../src/log.ts';
+import { type Reply, reply } from '../../src/protocol/reply.ts';
+import { issueCertificate, testAuthority } from '../support/certificate.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { account, bodyOf, fakeRelay, stage } from './stage.ts';
+
+const AUTH_A = `AUTH PLAIN ${Buffer.from('\0a@x.test\0right').toString('base64')}`;
+let withPassword: Account;
+
+before(async () => {
+  const hash = await hashPassword('right', { n: 1024, r: 8, p: 1 });
+  withPassword = account('a@x.test', { clientPassword: { hash } });
+});
+
+async function certificateFiles(defer: Defer) {
+  const directory = await mkdtemp(join(tmpdir(), 'listener-test-'));
+  defer(() => rm(directory, { recursive: true }));
+  const certFile = join(directory, 'cert.pem');
+  const keyFile = join(directory, 'key.pem');
+  const renew = async (): Promise<void> => {
+    const { certPem, keyPem } = issueCertificate();
+    await writeFile(certFile, certPem);
+    await writeFile(keyFile, keyPem);
+  };
+  await renew();
+  return { certFile, keyFile, directory, renew };
+}
+
+/** What the server shows of its certificate to a new session of implicit TLS. */
+async function serialAt(port: number): Promise<string> {
+  const socket = tlsConnect({
+    host: '127.0.0.1',
+    port,
+    servername: 'localhost',
+    ca: testAuthority().certPem,
+  });
+  await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
+  const { serialNumber } = socket.getPeerCertificate();
+  socket.destroy();
+  return serialNumber;
+}
+
+test(
+  'greets at once instead of waiting 100 ms for early talkers',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    const times: number[] = [];
+    for (let i = 0; i < 20; i++) {
+      const started = performance.now();
+      const client = await s.connect();
+      await client.expect(undefined, 220);
+      times.push(performance.now() - started);
+      client.socket.destroy();
+    }
+    // The best of 20, so that a busy machine does not matter; the wait would show in every one.
+    assert.ok(Math.min(...times) < 90, `${Math.min(...times)} ms`);
+  }),
+);
+
+test(
+  'STARTTLS: nothing learned or sent in clear text counts after it',
+  leakless(async (_t, defer) => {
+    const files = await certificateFiles(defer);
+    const s = await stage(defer, { accounts: [withPassword], settings: { tls: 'starttls', ...files } });
+    const client = await s.greeted();
+    assert.match((await client.send('EHLO client.test')).text, /STARTTLS/);
+    await client.expect(AUTH_A, 235);
+    await client.expect('MAIL FROM:<a@x.test>', 250);
+    await client.startTls(testAuthority().certPem);
+    assert.equal(s.relay.seen[0]?.aborted, 'STARTTLS');
+    await client.expect('MAIL FROM:<a@x.test>', 503);
+    assert.doesNotMatch((await client.send('EHLO client.test')).text, /STARTTLS/);
+    await client.expect('STARTTLS', 503);
+    await client.expect('MAIL FROM:<a@x.test>', 530);
+    await client.expect(AUTH_A, 235);
+    await client.expect('MAIL FROM:<a@x.test>', 250);
+    assert.equal(s.relay.seen[1]?.command.session.tls, true);
+    assert.equal(s.relay.seen[0]?.command.session.tls, false);
+  }),
+);
+
+test(
+  'commands behind STARTTLS in the same packet never run',
+  leakless(async (_t, defer) => {
+    const files = await certificateFiles(defer);
+    const s = await stage(defer, { settings: { tls: 'starttls', ...files } });
+    const client = await s.greeted();
+    const answered = new Promise<string>((resolve) => {
+      client.socket.once('data', (chunk: Buffer) => resolve(chunk.toString()));
+    });
+    await client.raw('STARTTLS\r\nEHLO evil.test\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\n');
+    assert.equal(await answered, '220 2.0.0 Ready to start TLS\r\n');
+    client.socket.removeAllListeners('data');
+    const secure = tlsConnect({
+      socket: client.socket,
+      servername: 'localhost',
+      ca: testAuthority().certPem,
+    });
+    await new Promise((resolve, reject) => secure.once('secureConnect', resolve).once('error', reject));
+    const next = new Promise<string>((resolve) => secure.once('data', (c: Buffer) => resolve(c.toString())));
+    secure.write('RCPT TO:<c@y.test>\r\n');
+    assert.equal(await next, '503 5.5.1 Send EHLO first\r\n');
+    assert.equal(s.relay.seen.length, 0);
+    secure.destroy();
+  }),
+);
+
+test(
+  'implicit TLS with a certificate that can be replaced',
+  leakless(async (_t, defer) => {
+    const files = await certificateFiles(defer);
+    const s = await stage(defer, { accounts: [withPassword], settings: { tls: 'implicit', ...files } });
+    const client = await s.greeted({ tls: true, ca: testAuthority().certPem });
+    const first = await serialAt(s.port);
+    await files.renew();
+    assert.equal(await serialAt(s.port), first);
+    await s.listener.reloadTls();
+    assert.notEqual(await serialAt(s.port), first);
+    await writeFile(files.keyFile, 'garbage');
+    await assert.rejects(s.listener.reloadTls(), /key\.pem are no usable certificate and key/);
+    assert.notEqual(await serialAt(s.port), first);
+    // The session from before goes on.
+    await client.expect(AUTH_A, 235);
+  }),
+);
+
+test(
+  'TLS 1.1 is refused by us, not only by the defaults of OpenSSL',
+  leakless(async (_t, defer) => {
+    const files = await certificateFiles(defer);
+    const before = tls.DEFAULT_CIPHERS;
+    tls.DEFAULT_CIPHERS = 'ALL@SECLEVEL=0';
+    defer(() => {
+      tls.DEFAULT_CIPHERS = before;
+    });
+    const s = await stage(defer, { accounts: [withPassword], settings: { tls: 'implicit', ...files } });
+    const outcomes: unknown[] = [];
+    for (const maxVersion of ['TLSv1.1', 'TLSv1.2'] as const) {
+      const socket = tlsConnect({
+        host: '127.0.0.1',
+        port: s.port,
+        servername: 'localhost',
+        ca: testAuthority().certPem,
+        minVersion: 'TLSv1',
+        maxVersion,
+      });
+      outcomes.push(
+        await new Promise((resolve) =>
+          socket
+            .once('error', () => resolve('refused'))
+            .once('secureConnect', () => resolve(socket.getProtocol())),
+        ),
+      );
+      socket.destroy();
+    }
+    assert.deepEqual(outcomes, ['refused', 'TLSv1.2']);
+  }),
+);
+
+test(
+  'does not start exposed, without a certificate, with a bad range or on a taken port',
+  leakless(async (_t, defer) => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => taken.once('listening', resolve));
+    defer(() => taken.close());
+    const address = taken.address();
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
+    const directory = createAccountDirectory([account('a@x.test')]);
+    const deps = { relay: fakeRelay(), directory: () => directory, log: silentLog, replayBytes: 4096 };
+    for (const [settings, code] of [
+      [{ host: '0.0.0.0', port: 0 }, 'exposed'],
+      [{ port: 0, tls: 'starttls' }, 'certificate'],
+      [{ port: 0, tls: 'implicit', certFile: '/nowhere', keyFile: '/nowhere' }, 'certificate'],
+      [{ port: 0, allow: ['10.0.0.0/99'] }, 'option'],
+      [{ port }, 'address'],
+    ] as const) {
+      await assert.rejects(createListener(deps, settings).listen(), { name: 'ListenerError', code });
+    }
+  }),
+);
+
+test(
+  'AUTH over clear text only on loopback; the address behind a proxy is what counts',
+  leakless(async (_t, defer) => {
+    const files = await certificateFiles(defer);
+    const s = await stage(defer, {
+      accounts: [withPassword],
+      settings: { tls: 'starttls', proxyProtocol: true, received: true, ...files },
+    });
+    const client = await s.connect();
+    await client.raw('PROXY TCP4 192.0.2.7 192.0.2.1 40000 25\r\n');
+    await client.expect(undefined, 220);
+    const { text } = await client.send('EHLO client.test');
+    assert.match(text, /STARTTLS/);
+    assert.doesNotMatch(text, /AUTH/);
+    await client.expect(AUTH_A, '538 5.7.11');
+    await client.startTls(testAuthority().certPem);
+    assert.match((await client.send('EHLO client.test')).text, /AUTH PLAIN LOGIN/);
+    await client.expect(AUTH_A, 235);
+    await client.expect('MAIL FROM:<a@x.test>', 250);
+    assert.equal(s.relay.seen[0]?.command.session.remoteAddress, '192.0.2.7');
+    await client.expect('RCPT TO:<b@y.test>', 250);
+    await client.expect('DATA', 354);
+    await client.body('x');
+    assert.match(
+      bodyOf(s.relay.seen[0]),
+      /^Received: from client\.test \(\[192\.0\.2\.7\]\)\r\n\tby relay\.test with ESMTPSA \(TLSv1\.3 /,
+    );
+    const junk = await s.connect();
+    await junk.raw('EHLO client.test\r\n');
+    await junk.closed();
+  }),
+);
+
+test(
+  'only named proxies are believed',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer, { settings: { proxyProtocol: ['192.0.2.0/24'], allow: ['127.0.0.1'] } });
+    const client = await s.connect();
+    await client.expect(undefined, 220);
+    await client.expect('PROXY TCP4 10.0.0.1 10.0.0.2 1 2', 500);
+  }),
+);
+
+test(
+  '`allow` refuses everybody else and trusts those it names',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer, { settings: { allow: ['10.0.0.0/8', '::1'], proxyProtocol: true } });
+    const client = await s.connect();
+    await client.raw('PROXY TCP4 11.0.0.1 10.0.0.2 1 2\r\n');
+    await client.expect(undefined, '554 5.7.1');
+    await client.closed();
+    const named = await s.connect();
+    await named.raw('PROXY TCP4 10.9.9.9 10.0.0.2 1 2\r\n');
+    await named.expect(undefined, 220);
+    await named.expect('EHLO client.test', 250);
+    await named.expect('MAIL FROM:<a@x.test>', 250);
+    const counts = s.listener.counts();
+    assert.equal(counts.limitHits.not_allowed, 1);
+    assert.equal(counts.refusedTotal, 1);
+    assert.equal(counts.sessionsTotal, 2);
+  }),
+);
+
+test(
+  'listens on a UNIX socket, takes over a dead one and leaves a live one alone',
+  leakless(async (_t, defer) => {
+    const { directory } = await certificateFiles(defer);
+    const path = join(directory, 'relay.sock');
+    const accounts = createAccountDirectory([account('a@x.test')]);
+    const relay = fakeRelay();
+    const deps = { relay, directory: () => accounts, log: silentLog, replayBytes: 4096 };
+    const code = `require('net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`;
+    const killed = spawn(process.execPath, ['-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await new Promise((resolve) => killed.stdout.once('data', resolve));
+    killed.kill('SIGKILL');
+    await new Promise((resolve) => killed.once('close', resolve));
+    assert.ok((await stat(path)).isSocket());
+    const listener = createListener(deps, { path, hostname: 'relay.test', lmtp: true, received: true });
+    assert.deepEqual(await listener.listen(), { path });
+    defer(() => listener.stop({ deadlineMs: 0 }));
+    assert.equal((await stat(path)).mode & 0o777, 0o660);
+    await assert.rejects(createListener(deps, { path }).listen(), { code: 'address' });
+    const socket = connect(path);
+    defer(() => socket.destroy());
+    let heard = '';
+    socket.on('data', (chunk) => {
+      heard += chunk;
+    });
+    socket.write('LHLO c\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n');
+    await waitFor(() => heard.includes('221 '));
+    assert.match(bodyOf(relay.taken()[0]), /^Received: from c\r\n\tby relay\.test with LMTP id T1;/);
+  }),
+);
+
+test(
+  'sessions are limited in all and per address, and places become free again',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer, {
+      settings: {
+        proxyProtocol: true,
+        allow: ['10.0.0.0/8'],
+        limits: { maxSessions: 3, maxSessionsPerAddress: 2 },
+      },
+    });
+    const from = async (address: string) => {
+      const client = await s.connect();
+      await client.raw(`PROXY TCP4 ${address} 10.0.0.99 1 2\r\n`);
+      return client;
+    };
+    const first = await from('10.0.0.1');
+    await first.expect(undefined, 220);
+    await (await from('10.0.0.1')).expect(undefined, 220);
+    await (await from('10.0.0.1')).expect(undefined, '421 4.7.0');
+    await waitFor(() => s.listener.counts().sessions === 2);
+    await (await from('10.0.0.2')).expect(undefined, 220);
+    await (await from('10.0.0.3')).expect(undefined, '421 4.3.2');
+    await waitFor(() => s.listener.counts().sessions === 3);
+    await first.expect('QUIT', 221);
+    await waitFor(() => s.listener.counts().sessions === 2);
+    await (await from('10.0.0.1')).expect(undefined, 220);
+    const { limitHits } = s.listener.counts();
+    assert.equal(limitHits.sessions, 1);
+    assert.equal(limitHits.sessions_per_address, 1);
+  }),
+);
+
+test(
+  'recipients, message size and command length are limited with the right codes',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer, {
+      settings: { limits: { maxRecipients: 2, maxMessageBytes: 1000, maxCommandOctets: 100 } },
+    });
+    const client = await s.greeted();
+    assert.match((await client.send('EHLO client.test')).text, /SIZE 1000\n/);
+    await client.expect('MAIL FROM:<a@x.test> SIZE=1001', '552 5.3.4');
+    await client.expect('MAIL FROM:<a@x.test> SIZE=1000', 250);
+    await client.expect('RCPT TO:<b@y.test>', 250);
+    await client.expect('RCPT TO:<c@y.test>', 250);
+    await client.expect('RCPT TO:<d@y.test>', '452 4.5.3');
+    await client.expect(`NOOP ${'x'.repeat(95)}`, 250);
+    await client.expect(`NOOP ${'x'.repeat(96)}`, '500 5.5.6');
+    await client.expect(`NOOP ${'x'.repeat(300_000)}`, '500 5.5.6');
+    await client.expect('DATA', 354);
+    assert.equal((await client.body('x'.repeat(5000))).text, '552 5.3.4 Message exceeds 1000 octets');
+    assert.match(s.relay.seen[0]?.cut ?? '', /exceeds/);
+    await client.expect('MAIL FROM:<a@x.test>', 250);
+    await client.expect('RCPT TO:<b@y.test>', 250);
+    await client.expect('DATA', 354);
+    await client.raw(`${'x'.repeat(998)}\r\n.\r\n`);
+    await client.expect(undefined, 250);
+    const { limitHits } = s.listener.counts();
+    assert.deepEqual([limitHits.recipients, limitHits.message_bytes, limitHits.command_octets], [1, 2, 2]);
+  }),
+);
+
+test(
+  "an account's own size limit counts before and after AUTH",
+  leakless(async (_t, defer) => {
+    const small = account('small@x.test', { limits: { ...withPassword.limits, maxBytes: 500 } });
+    const s = await stage(defer, { accounts: [small, withPassword] });
+    const client = await s.greeted();
+    assert.match((await client.send('EHLO c')).text, /SIZE 35000000\n/);
+    await client.expect('MAIL FROM:<small@x.test> SIZE=501', '552 5.3.4');
+    await client.expect('MAIL FROM:<small@x.test>', 250);
+    await client.expect('RCPT TO:<b@y.test>', 250);
+    await client.expect('DATA', 354);
+    assert.match((await client.body('x'.repeat(501))).text, /^552 5\.3\.4/);
+  }),
+);
+
+test(
+  'an idle client is told and dropped, one that waits for us is not',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer, { settings: { limits: { idleMs: 100 } } });
+    const idle = await s.greeted();
+    await idle.expect(undefined, '421 4.4.2');
+    await idle.closed();
+    const inBody = await s.inBody();
+    await inBody.raw('half');
+    await inBody.expect(undefined, '421 4.4.2');
+    await inBody.closed();
+    assert.equal(s.relay.seen[0]?.cut, 'the session ended');
+    let release = (_: Reply): void => {};
+    s.relay.on.end = () =>
+      new Promise((resolve) => {
+        release = resolve;
+      });
+    const waiting = await s.inBody();
+    await waiting.raw('text\r\n.\r\n');
+    await waitFor(() => bodyOf(s.relay.seen[1]) === 'text\r\n');
+    const bystander = await s.greeted();
+    // Two idle periods later, by the bystander's clock.
+    await bystander.expect(undefined, 421);
+    await (await s.greeted()).expect(undefined, 421);
+    release(reply(250, '2.0.0', 'at last'));
+    await waiting.expect(undefined, '250 2.0.0 at last');
+    assert.equal(s.listener.counts().limitHits.idle, 4);
+  }),
+);
+
+test(
+  'a transaction that trickles is ended by the clock',
+  leakless(async (t, defer) => {
+    t.mock.timers.enable({ apis: ['setInterval', 'Date'], now: 1_000_000 });
+    const s = await stage(defer, { settings: { limits: { transactionMs: 60_000 } } });
+    const client = await s.inBody();
+    const other = await s.greeted();
+    await client.raw('half');
+    await waitFor(() => bodyOf(s.relay.seen[0]) === 'half');
+    t.mock.timers.tick(30_000);
+    await other.expect('NOOP', 250);
+    assert.equal(s.relay.seen[0]?.cut, undefined);
+    t.mock.timers.tick(40_000);
+    await client.expect(undefined, '421 4.4.2');
+    await client.closed();
+    assert.equal(s.relay.seen[0]?.cut, 'the session ended');
+    await other.expect('NOOP', 250);
+    assert.equal(s.listener.counts().limitHits.transaction_time, 1);
+  }),
+);
+
+test(
+  'bodies wait for memory before 354, not in the middle',
+  leakless(async (_t, defer) => {
+    const budget = createHeldBudget(8192);
+    const s = await stage(defer, { deps: { budget } });
+    const first = await s.inBody();
+    await s.inBody();
+    assert.equal(s.listener.counts().heldBytes, 8192);
+    const third = await s.greeted();
+    await third.expect('MAIL FROM:<a@x.test>', 250);
+    await third.expect('RCPT TO:<b@y.test>', 250);
+    await third.raw('DATA\r\n');
+    await waitFor(() => s.listener.counts().limitHits.held_bytes === 1);
+    await first.body('x');
+    await third.expect(undefined, 354);
+    // A declared size reserves no more than that.
+    await first.expect('MAIL FROM:<a@x.test> SIZE=10', 250);
+    await first.expect('RCPT TO:<b@y.test>', 250);
+    await third.raw('x\r\n.\r\n');
+    await third.expect(undefined, 250);
+    await first.expect('DATA', 354);
+    assert.equal(s.listener.counts().heldBytes, 4096 + 10);
+  }),
+);
+
+test(
+  'memory that does not come in time defers the message; a waiting client may leave',
+  leakless(async (_t, defer) => {
+    const budget = createHeldBudget(4096);
+    const s = await stage(defer, { deps: { budget }, settings: { limits: { heldWaitMs: 50 } } });
+    await s.inBody();
+    const second = await s.greeted();
+    await second.expect('MAIL FROM:<a@x.test>', 250);
+    await second.expect('RCPT TO:<b@y.test>', 250);
+    await second.expect('DATA', '452 4.3.1');
+    assert.match(s.relay.seen[1]?.aborted ?? '', /memory/);
+    await second.expect('MAIL FROM:<a@x.test>', 250);
+    await second.expect('RCPT TO:<b@y.test>', 250);
+    await second.raw('DATA\r\n');
+    second.reset();
+    await waitFor(() => s.relay.seen[2]?.aborted);
+    assert.equal(budget.held, 4096);
+  }),
+);
+
+test(
+  'an upstream that takes no more stops the client, and memory stays flat',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    let release = (): void => {};
+    let blocked = 0;
+    s.relay.on.write = () => {
+      blocked += 1;
+      return new Promise((resolve) => {
+        release = resolve;
+      });
+    };
+    const client = await s.inBody();
+    const all = Buffer.alloc(20_000_000, 'x'.repeat(76).concat('\r\n'));
+    let isSent = false;
+    client.socket.write(all, () => {
+      isSent = true;
+    });
+    await waitFor(() => blocked === 1);
+    await (await s.greeted()).expect('NOOP', 250);
+    assert.equal(isSent, false);
+    assert.equal(blocked, 1);
+    s.relay.on.write = () => undefined;
+    release();
+    await waitFor(() => isSent);
+    await client.raw('\r\n.\r\n');
+    await client.expect(undefined, 250);
+    assert.equal(
+      Buffer.concat([all, Buffer.from('\r\n')]).equals(Buffer.concat(s.relay.seen[0]?.pieces ?? [])),
+      true,
+    );
+  }),
+);
+
+test(
+  'stopping tells idle clients at once and lets transactions finish',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    let release = (_: Reply): void => {};
+    s.relay.on.end = () =>
+      new Promise((resolve) => {
+        release = resolve;
+      });
+    const idle = await s.greeted();
+    const early = await s.greeted();
+    await early.expect('MAIL FROM:<a@x.test>', 250);
+    const late = await s.inBody();
+    await late.raw('text\r\n.\r\n');
+    await waitFor(() => bodyOf(s.relay.seen[1]) === 'text\r\n');
+    const stopped = s.listener.stop({ deadlineMs: 60_000 });
+    await idle.expect(undefined, '421 4.3.2');
+    await idle.closed();
+    await assert.rejects(s.connect());
+    await early.expect('RCPT TO:<b@y.test>', 250);
+    await early.expect('RSET', 250);
+    await early.expect(undefined, '421 4.3.2');
+    release(reply(250, '2.0.0', 'Taken'));
+    await late.expect(undefined, '250 2.0.0 Taken');
+    await late.expect(undefined, '421 4.3.2');
+    await stopped;
+    assert.equal(s.relay.taken().length, 1);
+    assert.equal(s.listener.counts().sessions, 0);
+  }),
+);
+
+test(
+  'at the deadline what is left is cut and nothing of it delivered',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    const client = await s.inBody();
+    await client.raw('half');
+    await waitFor(() => bodyOf(s.relay.seen[0]) === 'half');
+    await s.listener.stop({ deadlineMs: 20 });
+    await client.closed();
+    assert.equal(s.relay.seen[0]?.cut, 'the relay is stopping');
+    assert.equal(s.relay.taken().length, 0);
+  }),
+);
+
+test(
+  'offers DSN only where every upstream honours it',
+  leakless(async (_t, defer) => {
+    const offered = { dsn: true, smtpUtf8: false, eightBitMime: true };
+    const s = await stage(defer, { deps: { offered: () => offered } });
+    const client = await s.greeted();
+    const { lines } = await client.send('EHLO client.test');
+    assert.ok(lines.includes('250 DSN') || lines.includes('250-DSN'));
+    assert.ok(!lines.some((l) => l.includes('SMTPUTF8')));
+  }),
+);
