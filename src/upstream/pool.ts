@@ -50,6 +50,9 @@ export interface PoolOptions {
 /** A connection with this little time left is replaced before it is closed. */
 const REPLACE_AHEAD_MS = 15_000;
 
+/** A connection that lived this long did not end because of how it was opened. */
+const SETTLED_MS = 10_000;
+
 /** generic-pool would retry a failed `create` for ever, so a failure is an entry too and is handed to whoever waits. */
 type Entry =
   | { readonly connection: UpstreamConnection; readonly failure?: undefined }
@@ -63,6 +66,7 @@ export function createConnectionPool(
   const { limits } = account;
   let closing = false;
   let leased = 0;
+  let sweeping = false;
   /** Those held back because the account is slowed down below its number of connections. */
   const heldBack: { go: () => void; timer: NodeJS.Timeout }[] = [];
 
@@ -70,20 +74,24 @@ export function createConnectionPool(
     entry.connection?.isUsable(Date.now() + ahead, limits) ?? false;
 
   const idle = new Set<Entry>();
+  const opening = new Set<Promise<unknown>>();
   const pool: Pool<Entry> = createPool<Entry>(
     {
       async create() {
         try {
-          const connection = await open();
+          const promise = open();
+          opening.add(promise);
+          const connection = await promise.finally(() => opening.delete(promise));
           const entry: Entry = { connection };
           connection.onDead = () => {
-            // A connection that dies in the pool is replaced without waiting for the next message.
-            if (idle.has(entry)) sweepSoon();
+            if (!idle.has(entry)) return;
+            // Replaced at once, unless the upstream closes what was just opened: then at the next round.
+            sweepSoon(Date.now() - connection.openedAt > SETTLED_MS);
           };
           idle.add(entry);
           return entry;
         } catch (failure) {
-          sweepSoon();
+          sweepSoon(false);
           return { failure };
         }
       },
@@ -93,8 +101,8 @@ export function createConnectionPool(
         entry.connection.onDead = undefined;
         await entry.connection.quit();
       },
-      // A failure passes: it is the answer for the one who waits. A stale one is weeded out by sweep().
-      validate: async (entry) => entry.failure !== undefined || isUsable(entry),
+      // A failure passes: it is the answer for the one who waits. sweep() takes whatever there is.
+      validate: async (entry) => sweeping || entry.failure !== undefined || isUsable(entry),
     },
     {
       min: 0,
@@ -109,32 +117,45 @@ export function createConnectionPool(
   );
 
   let sweepScheduled = false;
-  function sweepSoon(): void {
+  function sweepSoon(replace: boolean): void {
     if (sweepScheduled || closing) return;
     sweepScheduled = true;
     // After whoever waits has been served.
     setImmediate(() => {
       sweepScheduled = false;
-      if (!closing) sweep();
+      if (closing) return;
+      sweep();
+      if (replace) topUp();
     });
   }
 
   /** Takes every idle entry out, gives back the usable ones and drops the rest. Nobody waits while entries are idle. */
   function sweep(): void {
     for (let i = pool.available; i > 0; i--) {
-      pool.acquire().then(
+      sweeping = true;
+      const taken = pool.acquire();
+      sweeping = false;
+      taken.then(
         (entry) => void (isUsable(entry) ? pool.release(entry) : pool.destroy(entry)),
         () => {},
       );
     }
   }
 
+  /** Opens what is missing of the connections to be kept warm. */
+  function topUp(): void {
+    const missing = limits.minConnections - promising();
+    if (missing <= 0 || !options.mayOpen()) return;
+    // Where the limit leaves no room for a replacement beside it, the old one goes first.
+    if (pool.size >= limits.maxConnections) sweep();
+    void openMore(missing);
+  }
+
   /** Connections that will still be usable in a while, with those being opened. */
   function promising(): number {
-    const opening = pool.size - idle.size - leased;
     let good = 0;
     for (const entry of idle) if (isUsable(entry, REPLACE_AHEAD_MS)) good++;
-    return Math.max(0, opening) + good + leased;
+    return opening.size + good + leased;
   }
 
   /** Opens `missing` connections beside those there are: a request for each idle one and each missing one. */
@@ -151,6 +172,8 @@ export function createConnectionPool(
       ),
     );
     await Promise.all(requests);
+    // The first one opened may have answered all requests; the others are still on their way.
+    await Promise.allSettled(opening);
   }
 
   async function turn(): Promise<void> {
@@ -222,17 +245,11 @@ export function createConnectionPool(
     maintain() {
       if (closing) return;
       nextTurn();
-      const missing = limits.minConnections - promising();
-      if (missing > 0 && options.mayOpen()) {
-        // Where the limit leaves no room for a replacement beside it, the old one goes first.
-        if (pool.size >= limits.maxConnections) sweep();
-        void openMore(missing);
-      }
+      topUp();
       for (const entry of idle) {
-        if (!isUsable(entry)) {
-          sweep();
-          break;
-        }
+        if (isUsable(entry)) continue;
+        sweep();
+        break;
       }
     },
 

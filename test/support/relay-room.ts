@@ -1,0 +1,144 @@
+/**
+ * The rooms from accounts to relay in one process, against a simulated provider: what a listener would
+ * see, without a listener. In: provider and account options. Out: `send` and what became of it.
+ */
+
+import { parseAccounts } from '../../src/accounts/accounts-file.ts';
+import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { silentLog } from '../../src/log.ts';
+import type { Reply } from '../../src/protocol/reply.ts';
+import { createRelay, type RelayOptions, type RunningRelay } from '../../src/relay/create-relay.ts';
+import type { TransactionRecord } from '../../src/relay/record.ts';
+import type { Transaction } from '../../src/relay/relay.ts';
+import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
+import { createOpenConnection } from '../../src/upstream/open.ts';
+import { createUpstreams, type Upstreams, type UpstreamsOptions } from '../../src/upstream/upstream.ts';
+import type { Defer } from './leak-check.ts';
+import { type Provider, type ProviderOptions, startProvider } from './provider.ts';
+
+export const ANN = 'ann@example.com';
+
+export interface RoomOptions {
+  readonly provider?: ProviderOptions;
+  /** Users with an account; default `ANN`. */
+  readonly users?: readonly string[];
+  /** Merged into each accounts-file entry. */
+  readonly account?: Record<string, unknown>;
+  readonly relay?: Partial<RelayOptions>;
+  readonly upstreams?: Partial<UpstreamsOptions>;
+  /** Connections are opened before the test goes on; default true. */
+  readonly warm?: boolean;
+}
+
+export interface Message {
+  readonly from?: string;
+  readonly mailParameters?: readonly string[];
+  readonly to?: readonly string[];
+  /** Octets in the pieces in which they are written. */
+  readonly body?: string | Buffer | readonly Buffer[];
+}
+
+/** Every reply a client would have heard. */
+export interface Heard {
+  readonly mail: Reply;
+  readonly rcpts: readonly Reply[];
+  /** Refusal at DATA, before 354. */
+  readonly data?: Reply;
+  readonly final?: Reply;
+}
+
+export interface Room {
+  readonly provider: Provider;
+  readonly tokens: TokenService;
+  readonly upstreams: Upstreams;
+  readonly relay: RunningRelay;
+  /** One for each transaction that ended. */
+  readonly records: readonly TransactionRecord[];
+  /** The state changes that were announced. */
+  readonly changes: readonly string[];
+  /** Opens a transaction. */
+  mail(from?: string, parameters?: readonly string[]): Promise<{ reply: Reply; transaction?: Transaction }>;
+  /** One whole transaction, as a client without pipelining speaks it. */
+  send(message?: Message): Promise<Heard>;
+}
+
+/** `n` octets of mail: lines of 70 characters, CRLF at the end. */
+export function mailOf(n: number): Buffer {
+  const line = `${'x'.repeat(70)}\r\n`;
+  const head = 'Subject: test\r\n\r\n';
+  const text = head + line.repeat(Math.max(0, Math.ceil((n - head.length) / line.length)));
+  return Buffer.from(`${text.slice(0, Math.max(0, n - 2))}\r\n`);
+}
+
+export async function startRoom(defer: Defer, options: RoomOptions = {}): Promise<Room> {
+  const users = options.users ?? [ANN];
+  const provider = await startProvider({ ...options.provider, users });
+  defer(() => provider.close());
+  const file = await parseAccounts(
+    JSON.stringify(users.map((user) => provider.entry(user, { login_interval_ms: 0, ...options.account }))),
+    { env: {}, directory: '/' },
+  );
+  const problem = file.problems[0];
+  if (problem !== undefined) throw new Error(`${problem.path}: ${problem.message}`);
+  const accounts = file.accounts.map((a) => a.account);
+  const directory = createAccountDirectory(accounts);
+  const tokens = createTokenService({ log: silentLog });
+  defer(() => tokens.close());
+  tokens.applyAccounts(file.accounts);
+  const changes: string[] = [];
+  const upstreams = createUpstreams(
+    {
+      tokens,
+      log: silentLog,
+      open: createOpenConnection({ ca: provider.caPem, heloName: 'relay.test', connectTimeoutMs: 5_000 }),
+      onStateChange: (id) => changes.push(`${id}:${upstreams.status(id)?.state.status}`),
+    },
+    { acquireTimeoutMs: 5_000, ...options.upstreams },
+  );
+  defer(() => upstreams.close());
+  upstreams.applyAccounts(accounts);
+  const records: TransactionRecord[] = [];
+  const relay = createRelay(
+    { tokens, upstreams, log: silentLog, onRecord: (r) => records.push(r) },
+    { replayBytes: 64 * 1024, maxHoldMs: 1_000, busyWaitMs: 10_000, ...options.relay },
+  );
+  if (options.warm !== false) {
+    await tokens.precache();
+    await upstreams.warmUp();
+  }
+
+  function mail(from = ANN, parameters: readonly string[] = []): ReturnType<RunningRelay['mail']> {
+    const account = directory.bySender(from);
+    if (account === undefined) throw new Error(`no account for ${from}`);
+    return relay.mail({
+      account,
+      sender: from,
+      parameters,
+      session: { id: 's1', remoteAddress: '127.0.0.1', helo: 'client.test', tls: false },
+    });
+  }
+
+  return {
+    provider,
+    tokens,
+    upstreams,
+    relay,
+    records,
+    changes,
+    mail,
+    async send(message = {}) {
+      const opened = await mail(message.from, message.mailParameters);
+      if (opened.transaction === undefined) return { mail: opened.reply, rcpts: [] };
+      const { transaction } = opened;
+      const rcpts: Reply[] = [];
+      for (const to of message.to ?? ['bob@example.net']) rcpts.push(await transaction.rcpt(to, []));
+      const data = transaction.refusalAtData();
+      if (data !== undefined) return { mail: opened.reply, rcpts, data };
+      const writer = transaction.body();
+      const body = message.body ?? 'Subject: hi\r\n\r\nhello\r\n';
+      const pieces = typeof body === 'string' ? [Buffer.from(body)] : Buffer.isBuffer(body) ? [body] : body;
+      for (const piece of pieces) await writer.write(piece);
+      return { mail: opened.reply, rcpts, final: await writer.end() };
+    },
+  };
+}
