@@ -90,7 +90,8 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   let clientGone = false;
   let bytes = 0;
   let reused = false;
-  let replayed = false;
+  /** When it was replayed, ms since the epoch; 0: not. */
+  let replayedAt = 0;
   let connection: string | undefined;
   let upstreamReply: Reply | undefined;
   let acquireMs = 0;
@@ -109,7 +110,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
       upstreamReply,
       flights: count.flights,
       reused,
-      replayed,
+      replayed: replayedAt > 0,
       connection,
       acquireMs,
       upstreamMs: upstreamStartedAt === 0 ? 0 : Date.now() - upstreamStartedAt,
@@ -155,13 +156,13 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     });
   }
 
-  async function acquire(fresh: boolean): Promise<Open> {
+  /** A connection; with `openedAfter` one that is younger (ms since the epoch). */
+  async function acquire(openedAfter: number): Promise<Open> {
     const startedAt = performance.now();
     try {
       let lease = await upstream.acquire();
-      // After a stale connection its neighbours of the same age are as likely gone: take a new one.
-      for (let i = account.limits.maxConnections; fresh && i > 0; i--) {
-        if (!new Submission(lease.connection, { chunking: false }, count).reused) break;
+      // After a stale connection those opened before are as likely gone: take a new one.
+      for (let i = account.limits.maxConnections; lease.connection.openedAt < openedAfter && i > 0; i--) {
         lease.connection.destroy();
         lease.release();
         lease = await upstream.acquire();
@@ -190,7 +191,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
       next = undefined;
       let verdict: Verdict;
       try {
-        current ??= await acquire(replayed);
+        current ??= await acquire(replayedAt);
         if (clientGone) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
         if (upstreamStartedAt === 0) upstreamStartedAt = Date.now();
         const ok = await talk(current.submission);
@@ -201,18 +202,18 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
           upstream.refuseBdat();
           current.lease.connection.destroy();
           current.lease.release();
-          if (replayed) return { verdict };
-          replayed = true;
+          if (replayedAt > 0) return { verdict };
+          replayedAt = Date.now();
           continue;
         }
       } catch (error) {
         verdict = verdictOf(error);
       }
       current?.lease.release();
-      const again = verdict.retry === 'fresh' && !replayed && current !== undefined;
+      const again = verdict.retry === 'fresh' && replayedAt === 0 && current !== undefined;
       if (!again && current !== undefined) upstream.report(verdict);
       if (again) {
-        replayed = true;
+        replayedAt = Date.now();
         upstreamReply = undefined;
         continue;
       }
