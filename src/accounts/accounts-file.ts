@@ -209,6 +209,11 @@ async function buildEntry(
   return failed([{ path: ['provider'], message }]);
 }
 
+/** Providers that accounts of this text may name; a wrong one maps to undefined. Throws `AccountsFileError`. */
+export function parseProviders(text: string): ReadonlyMap<string, ProviderProfile | undefined> {
+  return readProviders(parseRoot(text).members?.get('providers'), () => {});
+}
+
 /** Built-in profiles and the operator's; a wrong one maps to undefined. */
 function readProviders(
   node: JsonNode | undefined,
@@ -247,6 +252,7 @@ function readProviders(
     const deviceUrl = entry.device_url ?? base?.deviceUrl;
     const tenant = entry.tenant ?? base?.tenant;
     profiles.set(name, {
+      ...base,
       name,
       title: entry.title ?? base?.title ?? name,
       smtp: entry.smtp === undefined && base !== undefined ? base.smtp : parseSmtpUrl(entry.smtp ?? ''),

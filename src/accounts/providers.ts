@@ -16,6 +16,12 @@ export interface ProviderProfile {
   /** For the interactive sign-in; absent where it cannot be done. */
   readonly authorizeUrl?: string;
   readonly deviceUrl?: string;
+  /** Further parameters of the authorization request. */
+  readonly authorizeParameters?: Readonly<Record<string, string>>;
+  /** Issuer of its ID tokens, where `signInScope` asks for one. */
+  readonly issuer?: string;
+  /** Host of the loopback redirect as registered with the client; default 127.0.0.1 (RFC 8252 §7.3). */
+  readonly redirectHost?: string;
   /** Default tenant; absent where the provider has none. */
   readonly tenant?: string;
   /** Scope sent in the token request by grant; a grant without an entry is not offered. `''` sends none. */
@@ -73,9 +79,13 @@ const BUILT_IN: readonly ProviderProfile[] = [
     smtp: { host: 'smtp.gmail.com', port: 587, tls: 'starttls' },
     tokenUrl: 'https://oauth2.googleapis.com/token',
     authorizeUrl: 'https://accounts.google.com/o/oauth2/v2/auth',
+    // Without these two Google gives no refresh token the second time.
+    authorizeParameters: { access_type: 'offline', prompt: 'consent' },
+    issuer: 'https://accounts.google.com',
     // A refresh takes the scope of the consent; Google wants none in the request.
     scopes: { refresh_token: '', jwt_bearer: GOOGLE_SCOPE },
-    signInScope: GOOGLE_SCOPE,
+    // openid and email tell who signed in.
+    signInScope: `${GOOGLE_SCOPE} openid email`,
     safetyBufferMs: 5 * MINUTE,
     chunking: true,
     limits: {
@@ -96,6 +106,9 @@ const BUILT_IN: readonly ProviderProfile[] = [
     tokenUrl: `${MICROSOFT_LOGIN}/token`,
     authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
     deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
+    authorizeParameters: { prompt: 'select_account' },
+    // Registered as http://localhost; Microsoft ignores the port only there.
+    redirectHost: 'localhost',
     tenant: 'common',
     scopes: {
       refresh_token: MICROSOFT_SCOPE,
@@ -113,6 +126,9 @@ const BUILT_IN: readonly ProviderProfile[] = [
     tokenUrl: `${MICROSOFT_LOGIN}/token`,
     authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
     deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
+    authorizeParameters: { prompt: 'select_account' },
+    // Registered as http://localhost; Microsoft ignores the port only there.
+    redirectHost: 'localhost',
     tenant: 'consumers',
     scopes: { refresh_token: MICROSOFT_SCOPE },
     signInScope: MICROSOFT_SCOPE,

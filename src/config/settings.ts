@@ -364,8 +364,8 @@ export const SETTINGS = {
   alertCommand: define(
     'Log and alerts',
     'list',
-    list,
-    [],
+    optional(list),
+    undefined,
     'program and arguments run, without a shell, when an account needs a person',
   ),
 } as const;

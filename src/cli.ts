@@ -1,0 +1,49 @@
+/**
+ * The command line. In: arguments, environment, terminal. Out: an exit code. The only file that ends the
+ * process; everything a command rejects with becomes words on stderr here.
+ */
+import { readFileSync } from 'node:fs';
+import { AccountsFileError } from './accounts/accounts-file.ts';
+import { CommandError, EXIT_CONFIGURATION } from './commands/definition.ts';
+import { hashPassword } from './commands/hash-password.ts';
+import { runProgram } from './commands/program.ts';
+import { schema } from './commands/schema.ts';
+import { serve } from './commands/serve.ts';
+import { createTerminal, NoTerminalError } from './commands/terminal.ts';
+import { SettingsError } from './config.ts';
+
+const COMMANDS = [serve, hashPassword, schema];
+
+const terminal = createTerminal(process);
+
+function fail(error: unknown): number {
+  if (error instanceof SettingsError || error instanceof AccountsFileError) {
+    terminal.note(error.message);
+    return EXIT_CONFIGURATION;
+  }
+  if (error instanceof CommandError) {
+    terminal.note(error.message);
+    return error.exitCode;
+  }
+  if (error instanceof NoTerminalError) {
+    terminal.note(`${error.message} (nobody is there to ask: give it as an option, see --help)`);
+    return EXIT_CONFIGURATION;
+  }
+  // A defect of ours: the stack helps, and our errors hold no secret.
+  terminal.note(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  return 1;
+}
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+// A reader such as `head` that has seen enough is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
+const exitCode = await runProgram(COMMANDS, process.argv.slice(2), {
+  version,
+  env: process.env,
+  terminal,
+}).catch(fail);
+process.exit(exitCode);

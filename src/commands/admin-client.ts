@@ -1,0 +1,80 @@
+/** Talks to the admin API of a running relay. In: settings. Out: its answers; a relay that is not there is told as such. */
+import type { Settings } from '../config.ts';
+import { CommandError } from './definition.ts';
+
+/** What these commands read of an account's row. */
+export interface AccountRow {
+  readonly id: string;
+  readonly provider: string;
+  readonly status: string;
+  readonly reason: string | null;
+  readonly cure: string | null;
+  readonly token: { readonly expires_in_s: number | null };
+  readonly pool: { readonly busy: number; readonly idle: number; readonly max: number };
+  readonly messages: { readonly relayed: number; readonly deferred: number; readonly rejected: number };
+  readonly last_error: string | null;
+}
+
+/** What a reload did; `ok: false` changed nothing. */
+export interface ReloadResult {
+  readonly ok: boolean;
+  readonly added: readonly string[];
+  readonly changed: readonly string[];
+  readonly removed: readonly string[];
+  readonly untouched: readonly string[];
+  readonly errors: readonly { readonly path: string; readonly message: string }[];
+}
+
+export interface AdminClient {
+  readonly url: string;
+  accounts(): Promise<readonly AccountRow[]>;
+  reload(): Promise<ReloadResult>;
+  /** Whether the first warm-up round is over and some account is usable. */
+  isReady(): Promise<boolean>;
+}
+
+/** Nobody answers at the admin address. */
+export class NotRunningError extends CommandError {}
+
+/** A local API answers in milliseconds; a reload reads files and may hash passwords. */
+const TIMEOUT_MS = 30_000;
+
+export function createAdminClient(settings: Settings): AdminClient {
+  const { adminHost, adminPort, adminToken, adminReadToken } = settings;
+  // The address a server binds to is not always one a client can connect to.
+  const host = adminHost === '0.0.0.0' ? '127.0.0.1' : adminHost === '::' ? '::1' : adminHost;
+  const url = `http://${host.includes(':') ? `[${host}]` : host}:${adminPort}`;
+  const token = adminToken ?? adminReadToken;
+
+  const request = async (path: string, method = 'GET'): Promise<Response> => {
+    try {
+      return await fetch(url + path, {
+        method,
+        headers: token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` },
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+        redirect: 'error',
+      });
+    } catch (error) {
+      throw new NotRunningError(
+        `no relay answers at ${url}: is it running? (--admin-host and --admin-port name another)`,
+        1,
+        { cause: error },
+      );
+    }
+  };
+  const json = async (response: Response): Promise<unknown> => {
+    if (response.status === 401 || response.status === 403)
+      throw new CommandError(`${url} refuses: give its admin token with --admin-token-file`);
+    const type = response.headers.get('content-type') ?? '';
+    if (!type.includes('json'))
+      throw new CommandError(`${url} answers HTTP ${response.status} without JSON: is it a relay?`);
+    return response.json();
+  };
+  return {
+    url,
+    accounts: async () =>
+      ((await json(await request('/admin/accounts'))) as { accounts: AccountRow[] }).accounts,
+    reload: async () => (await json(await request('/admin/reload', 'POST'))) as ReloadResult,
+    isReady: async () => (await request('/readyz')).ok,
+  };
+}

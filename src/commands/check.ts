@@ -1,0 +1,204 @@
+/**
+ * `check`: settings and accounts file, then every account's way to its provider, in parallel. In: settings.
+ * Out: a live table, and for each failure what it means and what to do. Nothing is sent.
+ */
+import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
+import { silentLog } from '../log.ts';
+import { createTokenService } from '../tokens/token-service.ts';
+import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet, textOption } from './definition.ts';
+import type { Stage } from './explain.ts';
+import { type ProbeStep, probeAccount } from './probe.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+import { formatTable, type Terminal } from './terminal.ts';
+
+/** Accounts probed at once: enough for a screen, gentle to a provider that counts logins. */
+const PARALLEL = 10;
+/** For each step, ms: a check is watched by a person. */
+const DEFAULT_TIMEOUT_MS = 15_000;
+
+interface Row {
+  readonly loaded: LoadedAccount;
+  readonly steps: ProbeStep[];
+  isDone: boolean;
+}
+
+export const check: CommandDefinition = {
+  name: 'check',
+  summary: 'check settings, accounts file and the way of every account to its provider',
+  details: [
+    'For each account: token, DNS, TCP, TLS, EHLO, AUTH, MAIL FROM as each of its senders, then RSET. Nothing is sent. Of an access token that is a JWT only aud, scp, roles and exp are shown.',
+  ],
+  arguments: [{ name: '[accounts...]', help: 'ids or addresses; default all' }],
+  options: [
+    { flags: '--offline', help: 'validate settings and accounts file only' },
+    { flags: '--json', help: 'print the result as JSON' },
+    {
+      flags: '--timeout-ms <number>',
+      help: `longest wait for each step, ms (default ${DEFAULT_TIMEOUT_MS})`,
+    },
+    ...settingOptions(['accounts']),
+  ],
+  examples: [
+    'xoauth2-relay check',
+    'xoauth2-relay check alice@example.com --accounts /etc/xoauth2-relay/accounts.json',
+    'xoauth2-relay check --offline',
+  ],
+  exitCodes: {
+    0: 'all is well',
+    1: 'some account cannot send',
+    2: 'settings or accounts file wrong',
+  },
+  async run(context) {
+    const { terminal } = context;
+    const settings = await commandSettings(context);
+    const file = await readAccountsFile(settings.accounts, context.env);
+    const asJson = isSet(context, 'json');
+    if (!asJson) showProblems(terminal, settings.accounts, file.problems, file.warnings);
+    const isWrong = file.problems.length > 0;
+    const counted = (n: number): string => `${n} account${n === 1 ? '' : 's'}`;
+
+    if (isSet(context, 'offline')) {
+      if (asJson)
+        terminal.print(
+          JSON.stringify({ problems: file.problems, warnings: file.warnings, accounts: [] }, null, 2),
+        );
+      else
+        terminal.print(
+          `${counted(file.accounts.length)} of ${file.accounts.length + file.unusable.length} can be served`,
+        );
+      return isWrong ? EXIT_CONFIGURATION : 0;
+    }
+
+    const rows = select(file.accounts, context.arguments).map(
+      (loaded): Row => ({ loaded, steps: [], isDone: false }),
+    );
+    await probeAll(
+      rows,
+      Number(textOption(context, 'timeoutMs') ?? DEFAULT_TIMEOUT_MS),
+      asJson ? undefined : terminal,
+    );
+
+    const failing = rows.filter((row) => row.steps.some((step) => !step.ok));
+    if (asJson) {
+      const accounts = rows.map(({ loaded, steps }) => ({
+        id: loaded.account.id,
+        ok: steps.every((step) => step.ok),
+        steps,
+      }));
+      terminal.print(JSON.stringify({ problems: file.problems, warnings: file.warnings, accounts }, null, 2));
+    } else {
+      for (const row of rows) showDetails(terminal, row);
+      terminal.print();
+      terminal.print(`${counted(rows.length - failing.length)} of ${rows.length} can send`);
+    }
+    if (isWrong) return EXIT_CONFIGURATION;
+    return failing.length > 0 ? 1 : 0;
+  },
+};
+
+function select(accounts: readonly LoadedAccount[], names: readonly string[]): readonly LoadedAccount[] {
+  if (names.length === 0) return accounts;
+  return names.map((name) => {
+    const wanted = name.toLowerCase();
+    const found = accounts.find(
+      ({ account }) => account.id.toLowerCase() === wanted || account.email.toLowerCase() === wanted,
+    );
+    if (found === undefined)
+      throw new CommandError(`no usable account ${name} in the accounts file`, EXIT_CONFIGURATION);
+    return found;
+  });
+}
+
+/** Problems and warnings of the accounts file, one line each. */
+export function showProblems(
+  terminal: Terminal,
+  path: string,
+  problems: readonly Problem[],
+  warnings: readonly Problem[],
+): void {
+  const show = (label: string, { path: key, line, message }: Problem): void => {
+    const place = line === undefined ? '' : `${path}:${line}: `;
+    terminal.note(`${label} ${place}${key === '' ? '' : `${key} `}${message}`);
+  };
+  for (const problem of problems) show(terminal.paint.red('error'), problem);
+  for (const warning of warnings) show(terminal.paint.yellow('warning'), warning);
+}
+
+async function probeAll(
+  rows: readonly Row[],
+  timeoutMs: number,
+  terminal: Terminal | undefined,
+): Promise<void> {
+  const tokens = createTokenService({ log: silentLog }, { refreshAhead: false });
+  // Without a client's waits for a retry: what fails now is shown now.
+  tokens.applyAccounts(rows.map(({ loaded }) => loaded));
+  const table = terminal === undefined ? undefined : createLiveTable(terminal, rows);
+  const waiting = [...rows];
+  const work = async (): Promise<void> => {
+    for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
+      const { loaded, steps } = row;
+      await probeAccount(loaded.account, {
+        token: () => tokens.get(loaded.account.id),
+        onStep: (step) => {
+          steps.push(step);
+          table?.update();
+        },
+        timeoutMs,
+        grant: loaded.credential.grant,
+      });
+      row.isDone = true;
+      table?.update();
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: PARALLEL }, work));
+  } finally {
+    table?.end();
+    await tokens.close();
+  }
+}
+
+const STAGES: readonly Stage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender'];
+
+function formatRow({ loaded, steps, isDone }: Row, { paint }: Terminal): string[] {
+  const cells = STAGES.map((stage) => {
+    const own = steps.filter(
+      (step) => step.stage === stage || (stage === 'ehlo' && step.stage === 'greeting'),
+    );
+    if (own.length === 0) return paint.dim(isDone ? '-' : '…');
+    if (own.some((step) => !step.ok)) return paint.red('failed');
+    return paint.green(`${own.reduce((sum, step) => sum + step.ms, 0)} ms`);
+  });
+  return [loaded.account.id, ...cells];
+}
+
+/** On a terminal a table redrawn in place; elsewhere one line per account when it is done. */
+function createLiveTable(terminal: Terminal, rows: readonly Row[]) {
+  const header = ['account', ...STAGES.map((stage) => (stage === 'sender' ? 'senders' : stage))];
+  const render = (): string[] => formatTable([header, ...rows.map((row) => formatRow(row, terminal))]);
+  if (!terminal.isLive)
+    return { update: () => {}, end: () => render().forEach((line) => terminal.print(line)) };
+  let drawn = 0;
+  const draw = (): void => {
+    const lines = render();
+    const up = drawn === 0 ? '' : `\x1b[${drawn}A`;
+    terminal.write(`${up}${lines.map((line) => `\x1b[2K${line}\n`).join('')}`);
+    drawn = lines.length;
+  };
+  draw();
+  return { update: draw, end: draw };
+}
+
+function showDetails(terminal: Terminal, { loaded, steps }: Row): void {
+  const { paint } = terminal;
+  for (const step of steps) {
+    if (step.doubt !== undefined)
+      terminal.print(`\n${paint.yellow('warning')} ${loaded.account.id}: ${step.doubt}`);
+    if (step.ok || step.explanation === undefined) continue;
+    terminal.print(
+      `\n${paint.red('failed')} ${loaded.account.id} at ${step.stage}: ${step.explanation.what}`,
+    );
+    terminal.print(`  said: ${step.detail}`);
+    terminal.print(`  cure: ${step.explanation.cure}`);
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * What a command is: names, options, examples and exit codes as values, and a function that runs it.
+ * The command line, --help, shell completion and the manual page are all derived from these.
+ */
+import type { Terminal } from './terminal.ts';
+
+export interface OptionDefinition {
+  /** `--port <number>`, `-f, --follow`, `--no-precache`. */
+  readonly flags: string;
+  readonly help: string;
+  /** Closed set of values, for checking and completion. */
+  readonly choices?: readonly string[];
+  /** The value is a file or directory, for completion. */
+  readonly isPath?: boolean;
+  /** Heading in --help. */
+  readonly group?: string;
+}
+
+export interface CommandDefinition {
+  /** Words after the program's name: `serve`, `account add`. */
+  readonly name: string;
+  readonly summary: string;
+  /** Further paragraphs for --help and the manual. */
+  readonly details?: readonly string[];
+  /** `<file>`, `[address]`, `[names...]`. */
+  readonly arguments?: readonly { readonly name: string; readonly help: string }[];
+  readonly options: readonly OptionDefinition[];
+  readonly examples: readonly string[];
+  /** Beyond 0 (done) and 2 (usage or configuration wrong). */
+  readonly exitCodes: Readonly<Record<number, string>>;
+  /** Left out of --help and completion. */
+  readonly hidden?: boolean;
+  /** Resolves to the exit code. Rejects with `CommandError` for what the operator can cure. */
+  run(context: CommandContext): Promise<number>;
+}
+
+export interface CommandContext {
+  readonly arguments: readonly string[];
+  /** By camel-case name, as commander gives them. */
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly terminal: Terminal;
+}
+
+/** Ends a command with a message for a person; never holds a secret. */
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
+  readonly exitCode: number;
+  constructor(message: string, exitCode = 1, options: { cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.exitCode = exitCode;
+  }
+}
+
+/** Exit code for a wrong command line, wrong settings or a wrong accounts file. */
+export const EXIT_CONFIGURATION = 2;
+
+/** The option as text, or undefined. */
+export function textOption(context: CommandContext, name: string): string | undefined {
+  const value = context.options[name];
+  return typeof value === 'string' ? value : undefined;
+}
+
+/** Whether a flag without value was given. */
+export const isSet = (context: CommandContext, name: string): boolean => context.options[name] === true;

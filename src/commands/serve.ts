@@ -1,0 +1,137 @@
+/** `serve`: settings → app; signals → reload, drain, cut. Resolves with the exit code when the app has stopped. */
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { AccountsFileError } from '../accounts/accounts-file.ts';
+import { createApp } from '../app.ts';
+import type { Settings } from '../config.ts';
+import type { Log } from '../log.ts';
+import { createLog } from '../log.ts';
+import type { CommandContext, CommandDefinition } from './definition.ts';
+import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { createServiceNotifier } from './service-notifier.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+
+export const serve: CommandDefinition = {
+  name: 'serve',
+  summary: 'relay mail until told to stop',
+  details: [
+    'Logs JSON lines on standard output. The line with "event":"listening" names the SMTP and admin addresses, the one with "event":"ready" comes when the first round of token fetches and connections has ended.',
+    'Signals: SIGHUP reads the accounts file again; SIGTERM and SIGINT finish the transactions under way and stop; a second one of them stops at once.',
+    'Every setting can also be given as XOAUTH2_RELAY_<NAME> in the environment and in the config file.',
+  ],
+  options: settingOptions(),
+  examples: [
+    'xoauth2-relay serve --accounts /etc/xoauth2-relay/accounts.json',
+    'xoauth2-relay serve --port 0 --admin-port 0 --log-level debug',
+    'XOAUTH2_RELAY_STATE_DIR=/var/lib/xoauth2-relay xoauth2-relay serve',
+  ],
+  exitCodes: {
+    0: 'stopped as told, nothing under way was cut',
+    1: 'could not start, was told twice to stop, or failed',
+    2: 'settings or accounts file wrong, nothing was started',
+  },
+  async run(context) {
+    const settings = await commandSettings(context);
+    const log = createLog(settings.logLevel);
+    return runApp(settings, log, context);
+  },
+};
+
+async function runApp(
+  settings: Settings,
+  log: ReturnType<typeof createLog>,
+  { env }: CommandContext,
+): Promise<number> {
+  const notifier = createServiceNotifier(env, log);
+  const app = createApp({ settings, log });
+  const stopped = stopOnSignals(app, settings, log, notifier.stopping);
+  const onReload = (): void => {
+    notifier.reloading();
+    app
+      .reload()
+      .catch((error: unknown) =>
+        log.error({ event: 'reload_failed', reason: String(error) }, 'reload failed'),
+      )
+      .finally(() => notifier.ready('serving'));
+  };
+  process.on('SIGHUP', onReload);
+  const pidFile = env.XOAUTH2_RELAY_PID_FILE;
+  try {
+    await Promise.race([app.start(), stopped.promise]).catch((error: unknown) => {
+      throw explainStart(error);
+    });
+    if (pidFile !== undefined) await writePidFile(pidFile);
+    notifier.ready('serving');
+    return await stopped.promise;
+  } finally {
+    process.off('SIGHUP', onReload);
+    stopped.release();
+    notifier.close();
+    if (pidFile !== undefined) await rm(pidFile, { force: true });
+  }
+}
+
+type App = ReturnType<typeof createApp>;
+
+/** First SIGTERM or SIGINT drains, the second cuts; resolves with the exit code. */
+function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => void) {
+  let isStopping = false;
+  let settle: (exitCode: number) => void = () => {};
+  const promise = new Promise<number>((resolve) => {
+    settle = resolve;
+  });
+  const stop = (signal: string): void => {
+    if (isStopping) {
+      log.warn({ event: 'cut', signal }, 'told twice to stop: cutting what is under way');
+      app.cut();
+      settle(1);
+      return;
+    }
+    isStopping = true;
+    onStop();
+    log.info({ event: 'stopping', signal }, 'finishing transactions, then stopping');
+    app.stop({ deadlineMs: settings.stopDeadlineMs }).then(
+      () => {
+        settle(0);
+      },
+      (error: unknown) => {
+        log.error({ event: 'stop_failed', reason: String(error) }, 'could not stop cleanly');
+        settle(1);
+      },
+    );
+  };
+  process.on('SIGTERM', stop).on('SIGINT', stop);
+  return { promise, release: () => void process.off('SIGTERM', stop).off('SIGINT', stop) };
+}
+
+function explainStart(error: unknown): unknown {
+  if (error instanceof AccountsFileError)
+    return new CommandError(error.message, EXIT_CONFIGURATION, { cause: error });
+  // The listener room's own errors say what to set; they are the only ones of this name.
+  if (error instanceof Error && error.name === 'ListenerError') {
+    const isAddress = (error as NodeJS.ErrnoException).code === 'address';
+    return new CommandError(error.message, isAddress ? 1 : EXIT_CONFIGURATION, { cause: error });
+  }
+  const { code, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
+  const place = address === undefined ? '' : ` ${address}${port === undefined ? '' : `:${port}`}`;
+  if (code === 'EADDRINUSE')
+    return new CommandError(
+      `cannot listen on${place}: another program does; choose another port or stop it`,
+      1,
+      { cause: error },
+    );
+  if (code === 'EACCES')
+    return new CommandError(
+      `cannot listen on${place}: ports below 1024 need the right to it (AmbientCapabilities=CAP_NET_BIND_SERVICE)`,
+      1,
+      { cause: error },
+    );
+  if (code === 'EADDRNOTAVAIL')
+    return new CommandError(`cannot listen on${place}: not an address of this machine`, 1, { cause: error });
+  return error;
+}
+
+async function writePidFile(path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, `${process.pid}\n`, { mode: 0o644 });
+}

@@ -1,0 +1,202 @@
+/**
+ * A person signs in: device code (RFC 8628), or authorization code with PKCE and a loopback redirect
+ * (RFC 8252, RFC 7636). In: provider profile and OAuth client. Out: a refresh token. State, nonce and PKCE
+ * are checked by openid-client, which only this file knows. Owns the loopback server while it waits.
+ */
+import * as oauth from 'openid-client';
+import { Secret } from '../accounts/credential.ts';
+import { isLoopbackHost } from '../accounts/endpoint.ts';
+import type { ProviderProfile } from '../accounts/providers.ts';
+import { CommandError } from './definition.ts';
+import { listenForRedirect } from './loopback.ts';
+
+export interface SignInTarget {
+  readonly profile: ProviderProfile;
+  readonly tenant: string | undefined;
+  readonly clientId: string;
+  /** Absent for a public client. */
+  readonly clientSecret: Secret | undefined;
+  /** The mailbox, as a hint for the sign-in page and to be compared with who signed in. */
+  readonly email: string;
+  /** Overrides, for a provider elsewhere. */
+  readonly tokenUrl?: string | undefined;
+}
+
+export interface SignedIn {
+  readonly refreshToken: Secret;
+  readonly accessToken: Secret;
+  /** ms since the epoch. */
+  readonly expiresAt: number;
+}
+
+export interface DevicePrompt {
+  readonly url: string;
+  readonly code: string;
+  readonly minutes: number;
+}
+
+/** Sign-in on any other device. `show` is called once with what the person needs. */
+export async function signInWithDevice(
+  target: SignInTarget,
+  show: (prompt: DevicePrompt) => void,
+): Promise<SignedIn> {
+  const config = configure(target);
+  try {
+    const device = await oauth.initiateDeviceAuthorization(config, { scope: target.profile.signInScope });
+    show({
+      url: device.verification_uri,
+      code: device.user_code,
+      minutes: Math.round(device.expires_in / 60),
+    });
+    return takeTokens(target, await oauth.pollDeviceAuthorizationGrant(config, device));
+  } catch (error) {
+    throw explainSignIn(error);
+  }
+}
+
+export interface BrowserPrompt {
+  /** Called once with the address to open and the loopback port its end comes back to. */
+  show(url: string, port: number): void;
+  /** The address of the page a browser elsewhere ended on; rejects where nobody can answer. */
+  askRedirect(signal: AbortSignal): Promise<string>;
+  /** 0 picks a free one. */
+  readonly port: number;
+  /** How long the person may take, ms. */
+  readonly timeoutMs: number;
+}
+
+/** Sign-in in a browser, here or elsewhere. */
+export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPrompt): Promise<SignedIn> {
+  const config = configure(target);
+  const state = oauth.randomState();
+  const verifier = oauth.randomPKCECodeVerifier();
+  // Only an ID token carries a nonce back.
+  const nonce = target.profile.signInScope.split(' ').includes('openid') ? oauth.randomNonce() : undefined;
+  const host = target.profile.redirectHost ?? '127.0.0.1';
+  const redirect = await listenForRedirect(host, prompt.port, prompt.timeoutMs);
+  const typing = new AbortController();
+  try {
+    const url = oauth.buildAuthorizationUrl(config, {
+      ...target.profile.authorizeParameters,
+      redirect_uri: redirect.uri,
+      scope: target.profile.signInScope,
+      state,
+      code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
+      code_challenge_method: 'S256',
+      login_hint: target.email,
+      ...(nonce === undefined ? {} : { nonce }),
+    });
+    prompt.show(url.href, redirect.port);
+    const pasted = prompt.askRedirect(typing.signal).then(
+      (text) => parseRedirect(text, redirect.uri),
+      // Nobody to paste: the loopback redirect has to do.
+      () => new Promise<never>(() => {}),
+    );
+    const current = await Promise.race([redirect.arrived, pasted]);
+    // Some providers name themselves there without announcing it (RFC 9207); the nonce already binds it.
+    if (target.profile.issuer === undefined) current.searchParams.delete('iss');
+    const checks = {
+      pkceCodeVerifier: verifier,
+      expectedState: state,
+      ...(nonce === undefined ? {} : { expectedNonce: nonce, idTokenExpected: true }),
+    };
+    const tokens = await oauth.authorizationCodeGrant(config, current, checks);
+    const signedInAs = tokens.claims()?.email;
+    if (typeof signedInAs === 'string' && signedInAs.toLowerCase() !== target.email.toLowerCase())
+      throw new CommandError(
+        `signed in as ${signedInAs}, not as ${target.email}: choose the right account on the sign-in page`,
+      );
+    return takeTokens(target, tokens);
+  } catch (error) {
+    throw explainSignIn(error);
+  } finally {
+    typing.abort();
+    redirect.close();
+  }
+}
+
+/** The redirect as pasted: the whole address, or what stands behind its question mark. */
+export function parseRedirect(text: string, redirectUri: string): URL {
+  const trimmed = text.trim();
+  const query = trimmed.includes('?') ? trimmed.slice(trimmed.indexOf('?')) : `?${trimmed}`;
+  const url = new URL(redirectUri);
+  url.search = query.replace(/#.*$/, '');
+  if (!url.searchParams.has('code') && !url.searchParams.has('error'))
+    throw new CommandError('that address holds no code: copy the whole address of the page you ended on');
+  return url;
+}
+
+function configure({ profile, tenant, clientId, clientSecret, tokenUrl }: SignInTarget): oauth.Configuration {
+  const atTenant = (url: string | undefined): string | undefined =>
+    url?.replaceAll('{tenant}', encodeURIComponent(tenant ?? profile.tenant ?? ''));
+  const urls = {
+    token_endpoint: atTenant(tokenUrl ?? profile.tokenUrl),
+    authorization_endpoint: atTenant(profile.authorizeUrl),
+    device_authorization_endpoint: atTenant(profile.deviceUrl),
+  };
+  const given = Object.entries(urls).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  const clear = given.filter(([, url]) => new URL(url).protocol !== 'https:');
+  for (const [name, url] of clear)
+    if (!isLoopbackHost(new URL(url).hostname)) throw new CommandError(`${name} must be https: ${url}`, 2);
+  const issuer = profile.issuer ?? new URL(urls.token_endpoint ?? '').origin;
+  const config = new oauth.Configuration(
+    { issuer, ...Object.fromEntries(given) },
+    clientId,
+    {},
+    clientSecret === undefined ? oauth.None() : oauth.ClientSecretPost(clientSecret.reveal()),
+  );
+  if (clear.length > 0) oauth.allowInsecureRequests(config);
+  return config;
+}
+
+/** Without expires_in the token is used once, for the check that follows. */
+const UNSTATED_LIFETIME_S = 300;
+
+function takeTokens(
+  { profile }: SignInTarget,
+  tokens: { access_token: string; refresh_token?: string; expires_in?: number | undefined },
+): SignedIn {
+  if (tokens.refresh_token === undefined)
+    throw new CommandError(
+      `${profile.title} gave no refresh token: the scope has to ask for offline access (offline_access, or access_type=offline at Google)`,
+    );
+  return {
+    refreshToken: new Secret(tokens.refresh_token),
+    accessToken: new Secret(tokens.access_token),
+    expiresAt: Date.now() + (tokens.expires_in ?? UNSTATED_LIFETIME_S) * 1000,
+  };
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  access_denied: 'the sign-in was declined',
+  authorization_declined: 'the sign-in was declined',
+  expired_token: 'the code has expired: start again',
+  bad_verification_code: 'the code is not known: start again',
+  invalid_client: 'client id and client secret do not belong together, or the client type is wrong',
+  unauthorized_client:
+    'this client may not sign in this way: at Microsoft switch "Allow public client flows" on',
+  invalid_scope: 'the provider does not accept the scope',
+  redirect_uri_mismatch:
+    'the redirect address is not registered: at Google the client type has to be "Desktop app"',
+};
+
+/** openid-client's errors in our words; the provider's description is kept, tokens never stand in it. */
+function explainSignIn(error: unknown): unknown {
+  if (error instanceof CommandError) return error;
+  if (!(error instanceof Error)) return error;
+  const {
+    error: code,
+    error_description: description,
+    cause,
+  } = error as Error & {
+    error?: unknown;
+    error_description?: unknown;
+  };
+  if (typeof code === 'string') {
+    const words = WORDS[code] ?? 'the provider refused';
+    const said = typeof description === 'string' ? ` (${description.slice(0, 300)})` : '';
+    return new CommandError(`${words}: ${code}${said}`, 1, { cause: error });
+  }
+  const reason = cause instanceof Error ? `: ${(cause as NodeJS.ErrnoException).code ?? cause.message}` : '';
+  return new CommandError(`sign-in failed: ${error.message}${reason}`, 1, { cause: error });
+}

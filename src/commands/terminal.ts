@@ -1,0 +1,155 @@
+/**
+ * The person at the terminal. In: lines to show, questions to ask. Out: what was answered. Colours and
+ * in-place updates appear only where the stream is a terminal; secrets are read without echo.
+ */
+import { createInterface } from 'node:readline';
+import { Writable } from 'node:stream';
+import type { ReadStream, WriteStream } from 'node:tty';
+
+export interface Terminal {
+  /** One line on stdout. */
+  print(line?: string): void;
+  /** One line on stderr: what is not the command's result. */
+  note(line: string): void;
+  /** Raw text on stdout. */
+  write(text: string): void;
+  readonly isInteractive: boolean;
+  /** stdout is a terminal and may be redrawn. */
+  readonly isLive: boolean;
+  readonly columns: number;
+  readonly paint: Paint;
+  /** Asks for a line. Rejects with `NoTerminalError` where nobody can answer. */
+  ask(question: string, fallback?: string, signal?: AbortSignal): Promise<string>;
+  /** Asks without echo; on a pipe reads one line of it. */
+  askSecret(question: string): Promise<string>;
+  confirm(question: string, fallback: boolean): Promise<boolean>;
+}
+
+/** Colours, or nothing where they do not belong. */
+export type Paint = Readonly<Record<'bold' | 'dim' | 'red' | 'green' | 'yellow', (text: string) => string>>;
+
+export class NoTerminalError extends Error {
+  override readonly name = 'NoTerminalError';
+}
+
+interface Streams {
+  readonly stdin: NodeJS.ReadableStream & Partial<Pick<ReadStream, 'isTTY'>>;
+  readonly stdout: NodeJS.WritableStream & Partial<Pick<WriteStream, 'isTTY' | 'columns'>>;
+  readonly stderr: NodeJS.WritableStream;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39] } as const;
+
+export function createTerminal({ stdin, stdout, stderr, env }: Streams): Terminal {
+  const isLive = stdout.isTTY === true && env.TERM !== 'dumb';
+  const coloured = isLive && (env.NO_COLOR ?? '') === '';
+  const paint = Object.fromEntries(
+    Object.entries(CODES).map(([name, [on, off]]) => [
+      name,
+      (text: string) => (coloured ? `\x1b[${on}m${text}\x1b[${off}m` : text),
+    ]),
+  ) as Paint;
+
+  let piped: LineQueue | undefined;
+
+  const read = async (question: string, muted: boolean, signal?: AbortSignal): Promise<string> => {
+    if (stdin.isTTY !== true) {
+      piped ??= createLineQueue(stdin);
+      const line = await piped.next(signal);
+      if (line === undefined) throw new NoTerminalError(`no answer to: ${question.trim()}`);
+      return line;
+    }
+    // The question goes to stderr, so that a redirected stdout holds the result alone.
+    stderr.write(question);
+    const silent = new Writable({ write: (_chunk, _encoding, done) => done() });
+    const lines = createInterface({ input: stdin, output: muted ? silent : stderr, terminal: true });
+    const close = (): void => lines.close();
+    signal?.addEventListener('abort', close);
+    try {
+      const line = await new Promise<string | undefined>((resolve) => {
+        lines.once('line', resolve);
+        lines.once('SIGINT', () => resolve(undefined));
+        lines.once('close', () => resolve(undefined));
+      });
+      if (muted || line === undefined) stderr.write('\n');
+      if (line === undefined) throw new NoTerminalError(`no answer to: ${question.trim()}`);
+      return line;
+    } finally {
+      signal?.removeEventListener('abort', close);
+      lines.close();
+    }
+  };
+
+  const ask = async (question: string, fallback?: string, signal?: AbortSignal): Promise<string> => {
+    const prompt =
+      fallback === undefined || fallback === '' ? `${question}: ` : `${question} [${fallback}]: `;
+    const answer = (await read(prompt, false, signal)).trim();
+    return answer === '' && fallback !== undefined ? fallback : answer;
+  };
+
+  return {
+    print: (line = '') => void stdout.write(`${line}\n`),
+    note: (line) => void stderr.write(`${line}\n`),
+    write: (text) => void stdout.write(text),
+    isInteractive: stdin.isTTY === true,
+    isLive,
+    columns: stdout.columns ?? 100,
+    paint,
+    ask,
+    askSecret: (question) => read(`${question}: `, true),
+    confirm: async (question, fallback) => {
+      const answer = await ask(`${question} (${fallback ? 'Y/n' : 'y/N'})`, fallback ? 'y' : 'n');
+      return /^y/i.test(answer);
+    },
+  };
+}
+
+interface LineQueue {
+  /** The next line; undefined when there is none any more or `signal` aborts. */
+  next(signal?: AbortSignal): Promise<string | undefined>;
+}
+
+/** One reader for all questions: a reader per question would swallow the lines meant for the next one. */
+function createLineQueue(input: NodeJS.ReadableStream): LineQueue {
+  const lines: string[] = [];
+  let isOver = false;
+  let wake = (): void => {};
+  createInterface({ input, terminal: false })
+    .on('line', (line) => {
+      lines.push(line);
+      wake();
+    })
+    .on('close', () => {
+      isOver = true;
+      wake();
+    });
+  return {
+    next: async (signal) => {
+      while (lines.length === 0 && !isOver && signal?.aborted !== true)
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          signal?.addEventListener('abort', () => resolve(), { once: true });
+        });
+      return signal?.aborted === true ? undefined : lines.shift();
+    },
+  };
+}
+
+/** Columns aligned, two spaces between them; colours do not count. */
+export function formatTable(rows: readonly (readonly string[])[]): string[] {
+  const widths: number[] = [];
+  for (const row of rows)
+    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, visibleLength(cell));
+  return rows.map((row) =>
+    row
+      .map((cell, i) =>
+        i === row.length - 1 ? cell : cell + ' '.repeat((widths[i] ?? 0) - visibleLength(cell)),
+      )
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences are what it looks for
+const visibleLength = (text: string): number => text.replace(/\x1b\[[0-9;]*m/g, '').length;
