@@ -1,0 +1,30 @@
+/** A listener before the real relay and a simulated provider, all in this process. */
+import { parseAccounts } from '../../src/accounts/accounts-file.ts';
+import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { createListener, type Listener } from '../../src/listener/listener.ts';
+import type { ListenerSettings } from '../../src/listener/options.ts';
+import { silentLog } from '../../src/log.ts';
+import type { Defer } from '../support/leak-check.ts';
+import { ANN, type Room, type RoomOptions, startRoom } from '../support/relay-room.ts';
+
+export interface Front extends Room {
+  readonly listener: Listener;
+  readonly port: number;
+}
+
+export async function startFront(
+  defer: Defer,
+  options: RoomOptions & { readonly settings?: ListenerSettings } = {},
+): Promise<Front> {
+  const room = await startRoom(defer, options);
+  const entries = (options.users ?? [ANN]).map((user) => room.provider.entry(user, options.account));
+  const file = await parseAccounts(JSON.stringify(entries), { env: {}, directory: '/' });
+  const directory = createAccountDirectory(file.accounts.map((a) => a.account));
+  const listener = createListener(
+    { relay: room.relay, directory: () => directory, log: silentLog, replayBytes: 64 * 1024 },
+    { port: 0, hostname: 'relay.test', ...options.settings },
+  );
+  const address = await listener.listen();
+  defer(() => listener.stop({ deadlineMs: 0 }));
+  return { ...room, listener, port: 'port' in address ? address.port : 0 };
+}
