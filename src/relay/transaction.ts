@@ -5,26 +5,16 @@
  * the provider's live reply. 250 only after the provider's 250. Owns the lease it holds and the octets
  * it has not sent yet.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { isPositive, type Reply, reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
-import { asUpstreamError, UpstreamError } from '../upstream/failure.ts';
-import type { Lease } from '../upstream/pool.ts';
-import {
-  type BodyStream,
-  type Decision,
-  isUnknownCommand,
-  type Recipient,
-  Submission,
-} from '../upstream/submission.ts';
+import type { BodyStream, Decision, Recipient, Submission } from '../upstream/submission.ts';
+import { isUnknownCommand } from '../upstream/submission.ts';
 import type { AccountUpstream } from '../upstream/upstream.ts';
+import { type Attempt, type AttemptFigures, createAttempts, type Open } from './attempts.ts';
 import type { Outcome } from './record.ts';
 import type { BodyWriter, MailCommand, Transaction } from './relay.ts';
-
-/** Pause before a message is offered again to a provider that is busy with this account. */
-const BUSY_PAUSE_MS = { least: 1_000, most: 5_000 };
 
 const MAIL_OK = reply(250, '2.1.0', 'sender ok');
 const RCPT_OK = reply(250, '2.1.5', 'recipient ok');
@@ -41,19 +31,12 @@ export interface TransactionOptions {
 }
 
 /** What the record of a transaction needs and only the rule knows. */
-export interface Ending {
+export interface Ending extends AttemptFigures {
   readonly recipients: readonly string[];
   readonly bytes: number;
   readonly outcome: Outcome;
   readonly reply: Reply | undefined;
   readonly decidedBy: 'upstream' | 'relay';
-  readonly upstreamReply: Reply | undefined;
-  readonly flights: number;
-  readonly reused: boolean;
-  readonly replayed: boolean;
-  readonly connection: string | undefined;
-  readonly acquireMs: number;
-  readonly upstreamMs: number;
   /** Nothing of it was sent upstream: its place in the rate limit is free again. */
   readonly unsent: boolean;
 }
@@ -68,18 +51,9 @@ export interface TransactionDeps {
   readonly onEnd: (ending: Ending) => void;
 }
 
-/** A connection with an accepted envelope on it. */
-interface Open {
-  readonly lease: Lease;
-  readonly submission: Submission;
-}
-
-type Attempt<T> = { readonly ok: T; readonly open: Open } | { readonly verdict: Verdict };
-
 export function createTransaction(deps: TransactionDeps, options: TransactionOptions): Transaction {
   const { command, upstream } = deps;
   const { account } = command;
-  const count = { flights: 0 };
   const recipients: Recipient[] = [];
   /** The upstream has (some of) the envelope. */
   let open: Open | undefined;
@@ -89,32 +63,32 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   /** The client left while its message was waiting to be sent: nobody would hear the 250, so it is not sent. */
   let clientGone = false;
   let bytes = 0;
-  let reused = false;
-  /** When it was replayed, ms since the epoch; 0: not. */
-  let replayedAt = 0;
-  let connection: string | undefined;
-  let upstreamReply: Reply | undefined;
-  let acquireMs = 0;
-  let upstreamStartedAt = 0;
+  let cutBody: ((reason: string) => void) | undefined;
+  const letGo = upstream.hold();
+  const attempts = createAttempts(
+    {
+      upstream,
+      sender: command.sender,
+      isClientGone: () => clientGone,
+      onInternalError: deps.onInternalError,
+    },
+    options,
+  );
 
   function finish(outcome: Outcome, answer: Reply | undefined): void {
     if (ended) return;
     ended = true;
     closeOpen();
+    letGo();
+    const figures = attempts.figures();
     deps.onEnd({
+      ...figures,
       recipients: recipients.map((r) => r.address),
       bytes,
       outcome,
       reply: answer,
-      decidedBy: upstreamReply === undefined ? 'relay' : 'upstream',
-      upstreamReply,
-      flights: count.flights,
-      reused,
-      replayed: replayedAt > 0,
-      connection,
-      acquireMs,
-      upstreamMs: upstreamStartedAt === 0 ? 0 : Date.now() - upstreamStartedAt,
-      unsent: count.flights === 0,
+      decidedBy: figures.upstreamReply === undefined ? 'relay' : 'upstream',
+      unsent: figures.flights === 0,
     });
   }
 
@@ -133,93 +107,10 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   }
 
   function finishDecided(decision: Decision): Reply {
-    upstreamReply = decision.reply;
+    attempts.taken(decision.reply);
     upstream.delivered();
     finish('relayed', decision.reply);
     return decision.reply;
-  }
-
-  function verdictOf(error: unknown): Verdict {
-    if (!(error instanceof UpstreamError)) deps.onInternalError(error);
-    return asUpstreamError(error).verdict;
-  }
-
-  function judgeDecision({ stage, reply: r }: Decision, submission: Submission): Verdict {
-    upstreamReply = r;
-    return judge({
-      kind: 'reply',
-      stage,
-      reply: r,
-      reused: submission.reused,
-      account: account.id,
-      sender: command.sender,
-    });
-  }
-
-  /** A connection; with `openedAfter` one that is younger (ms since the epoch). */
-  async function acquire(openedAfter: number): Promise<Open> {
-    const startedAt = performance.now();
-    try {
-      let lease = await upstream.acquire();
-      // After a stale connection those opened before are as likely gone: take a new one.
-      for (let i = account.limits.maxConnections; lease.connection.openedAt < openedAfter && i > 0; i--) {
-        lease.connection.destroy();
-        lease.release();
-        lease = await upstream.acquire();
-      }
-      connection = lease.connection.id;
-      const submission = new Submission(lease.connection, { chunking: upstream.chunking }, count);
-      reused = submission.reused;
-      return { lease, submission };
-    } finally {
-      acquireMs += performance.now() - startedAt;
-    }
-  }
-
-  /**
-   * Runs `talk` on a connection until it is decided. `talk` answers what refused it, if anything. A
-   * stale connection is replaced and `talk` replayed once; a provider busy with this account is waited for.
-   */
-  async function attempt<T extends { readonly refusal: Decision | undefined }>(
-    talk: (submission: Submission) => Promise<T>,
-    begun?: Open,
-  ): Promise<Attempt<T>> {
-    const busyUntil = Date.now() + options.busyWaitMs;
-    let next = begun;
-    for (;;) {
-      let current = next;
-      next = undefined;
-      let verdict: Verdict;
-      try {
-        current ??= await acquire(replayedAt);
-        if (clientGone) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
-        if (upstreamStartedAt === 0) upstreamStartedAt = Date.now();
-        const ok = await talk(current.submission);
-        if (ok.refusal === undefined) return { ok, open: current };
-        verdict = judgeDecision(ok.refusal, current.submission);
-        if (current.submission.usesBdat && ok.refusal.stage === 'end' && isUnknownCommand(ok.refusal.reply)) {
-          // It offered CHUNKING and took the body for commands: never again, and not on this connection.
-          upstream.refuseBdat();
-          current.lease.connection.destroy();
-          current.lease.release();
-          if (replayedAt > 0) return { verdict };
-          replayedAt = Date.now();
-          continue;
-        }
-      } catch (error) {
-        verdict = verdictOf(error);
-      }
-      current?.lease.release();
-      const again = verdict.retry === 'fresh' && replayedAt === 0 && current !== undefined;
-      if (!again && current !== undefined) upstream.report(verdict);
-      if (again) {
-        replayedAt = Date.now();
-        upstreamReply = undefined;
-        continue;
-      }
-      if (verdict.retry !== 'wait' || Date.now() >= busyUntil) return { verdict };
-      await delay(BUSY_PAUSE_MS.least + Math.random() * (BUSY_PAUSE_MS.most - BUSY_PAUSE_MS.least));
-    }
   }
 
   /** MAIL and all recipients we said 250 for; each must be accepted again. */
@@ -237,7 +128,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     const both = [...recipients, recipient];
     let first: ParsedReply | undefined;
     let last: ParsedReply | undefined;
-    const result = await attempt(async (s) => {
+    const result = await attempts.run(async (s) => {
       const envelope = await s.sendEnvelope(command, both);
       first = envelope.recipients[0];
       last = envelope.recipients.at(-1);
@@ -245,12 +136,17 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     });
     if ('verdict' in result) {
       // A verdict on MAIL is final for all; trouble of ours concerns this recipient, the others may still go.
-      if (upstreamReply !== undefined) refused = { verdict: result.verdict, whole: true };
+      if (attempts.figures().upstreamReply !== undefined) refused = { verdict: result.verdict, whole: true };
       return result.verdict.answer;
+    }
+    if (ended) {
+      // The client left meanwhile.
+      result.open.lease.release();
+      return SEND_SEPARATELY;
     }
     open = result.open;
     if (first !== undefined && !isPositive(first)) {
-      refused = { verdict: judgeDecision({ stage: 'rcpt', reply: first }, open.submission), whole: false };
+      refused = { verdict: attempts.judge({ stage: 'rcpt', reply: first }, open.submission), whole: false };
       upstream.report(refused.verdict);
       closeOpen();
       return SEND_SEPARATELY;
@@ -279,7 +175,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     try {
       return acceptOrJudge(recipient, await on.submission.addRecipient(recipient), on);
     } catch (error) {
-      verdictOf(error);
+      attempts.verdictOf(error);
       // The accepted ones are known and the body is still to come: the envelope is repeated then.
       closeOpen();
       return reply(451, '4.4.2', 'upstream connection lost, send this recipient again');
@@ -312,12 +208,16 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
       return refused.verdict.answer;
     },
 
-    abort(_reason) {
-      if (ended) return;
-      finish('aborted', undefined);
+    abort(reason) {
+      if (cutBody !== undefined) cutBody(reason);
+      else finish('aborted', undefined);
     },
 
-    body: () => createBody(),
+    body() {
+      const writer = createBody();
+      cutBody = writer.cut;
+      return writer;
+    },
   };
 
   function createBody(): BodyWriter {
@@ -332,7 +232,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     /** Too large to hold: the envelope goes out, and what is held starts the stream. */
     async function startStream(): Promise<void> {
       if (open === undefined) {
-        const result = await attempt(async (s) => ({ refusal: await repeatEnvelope(s) }));
+        const result = await attempts.run(async (s) => ({ refusal: await repeatEnvelope(s) }));
         if ('verdict' in result) {
           failed = result.verdict;
           chunks = [];
@@ -345,7 +245,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
         stream = await open.submission.startStream();
         for (const chunk of chunks) await stream.push(chunk);
       } catch (error) {
-        failed = verdictOf(error);
+        failed = attempts.verdictOf(error);
         upstream.report(failed);
       }
       chunks = [];
@@ -371,7 +271,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
       try {
         const decision = await of.finish();
         if (isPositive(decision.reply)) return finishDecided(decision);
-        const verdict = judgeDecision(decision, on.submission);
+        const verdict = attempts.judge(decision, on.submission);
         if (on.submission.usesBdat && isUnknownCommand(decision.reply)) {
           upstream.refuseBdat();
           on.lease.connection.destroy();
@@ -383,7 +283,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
         upstream.report(verdict);
         return finishRefused(verdict);
       } catch (error) {
-        const verdict = verdictOf(error);
+        const verdict = attempts.verdictOf(error);
         upstream.report(verdict);
         return finishRefused(verdict);
       }
@@ -400,10 +300,10 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
         refusal: isPositive(decision.reply) ? undefined : decision,
       });
       if (begun === undefined && recipients.length === 1 && only !== undefined) {
-        result = await attempt(async (s) => split(await s.sendWhole(command, only, body, bytes)));
+        result = await attempts.run(async (s) => split(await s.sendWhole(command, only, body, bytes)));
       } else {
         let repeat = begun === undefined;
-        result = await attempt(async (s) => {
+        result = await attempts.run(async (s) => {
           if (repeat) {
             const refusal = await repeatEnvelope(s);
             if (refusal !== undefined) return split(refusal);

@@ -37,6 +37,8 @@ export interface AccountUpstream {
   acquire(): Promise<Lease>;
   /** Makes sure that there is a connection, opening one if there is none. Rejects with `UpstreamError`. */
   ensureConnected(): Promise<void>;
+  /** A transaction begins: connections stay to be had until the returned function is called, also when the account is removed meanwhile. */
+  hold(): () => void;
   /** A verdict of a transaction: feeds breaker and health. */
   report(verdict: Verdict): void;
   /** A message was taken. */
@@ -82,6 +84,8 @@ interface Served {
   readonly upstream: AccountUpstream;
   readonly pool: ConnectionPool;
   readonly endpoint: UpstreamEndpoint;
+  /** Resolves when no transaction holds it. */
+  whenFree(): Promise<void>;
 }
 
 /** A token room's error as an upstream event. */
@@ -98,6 +102,10 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   const endpoints = new Map<string, UpstreamEndpoint>();
   const served = new Map<string, Served>();
   const closing = new Set<Promise<void>>();
+  let stop = (): void => {};
+  const stopped = new Promise<void>((resolve) => {
+    stop = resolve;
+  });
 
   function endpointOf(account: Account): UpstreamEndpoint {
     const name = `${account.upstream.host}:${account.upstream.port}`;
@@ -197,6 +205,8 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       mayOpen: () => health.mayLogIn(Date.now()) && !endpoint.open,
     });
     let connecting: Promise<void> | undefined;
+    let holds = 0;
+    const waitingForFree: (() => void)[] = [];
 
     const upstream: AccountUpstream = {
       account,
@@ -228,6 +238,15 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
           });
         return connecting;
       },
+      hold() {
+        holds++;
+        let held = true;
+        return () => {
+          if (!held) return;
+          held = false;
+          if (--holds === 0) for (const free of waitingForFree.splice(0)) free();
+        };
+      },
       report(verdict) {
         endpoint.report(account.id, verdict.breaker);
         if (health.suffered(verdict, Date.now())) deps.onStateChange?.(account.id);
@@ -236,12 +255,17 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         if (health.succeeded('sending', Date.now())) deps.onStateChange?.(account.id);
       },
     };
-    return { upstream, pool, endpoint };
+    const whenFree = (): Promise<void> =>
+      holds === 0 ? Promise.resolve() : new Promise((resolve) => waitingForFree.push(resolve));
+    return { upstream, pool, endpoint, whenFree };
   }
 
+  /** Closes the pool once its transactions are over, or at once when the relay stops. */
   function retire(gone: Served): void {
     gone.endpoint.accounts--;
-    const closed: Promise<void> = gone.pool.close().finally(() => closing.delete(closed));
+    const closed: Promise<void> = Promise.race([gone.whenFree(), stopped])
+      .then(() => gone.pool.close())
+      .finally(() => closing.delete(closed));
     closing.add(closed);
   }
 
@@ -281,6 +305,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
     async close() {
       clearInterval(maintenance);
+      stop();
       for (const s of served.values()) retire(s);
       served.clear();
       await Promise.all(closing);

@@ -395,3 +395,41 @@ test(
     assert.equal((await old.send({ mailParameters: ['BODY=7BIT'] })).final?.code, 250);
   }),
 );
+
+test(
+  'an account that is removed or changed in the middle of a transaction does not fail it',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer);
+    const one = await room.mail();
+    const several = await room.mail();
+    assert.ok(one.transaction && several.transaction);
+    await one.transaction.rcpt('a@x.net', []);
+    await several.transaction.rcpt('b@x.net', []);
+    await several.transaction.rcpt('c@x.net', []);
+    room.upstreams.applyAccounts([]);
+    for (const transaction of [one.transaction, several.transaction]) {
+      const writer = transaction.body();
+      await writer.write(Buffer.from('x\r\n'));
+      assert.equal((await writer.end()).code, 250);
+    }
+    // The next message finds the account gone, and its connections are closed.
+    assert.equal((await room.send()).mail.code, 451);
+    await room.provider.assertDisconnected();
+  }),
+);
+
+test(
+  'a client that leaves while its second RCPT is on the way gives the connection back',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer);
+    const { transaction } = await room.mail();
+    assert.ok(transaction);
+    await transaction.rcpt('a@x.net', []);
+    const second = transaction.rcpt('b@x.net', []);
+    transaction.abort('client left');
+    await second;
+    assert.equal(room.upstreams.status(ANN)?.counts.busy, 0);
+    assert.equal(room.records.length, 1);
+    assert.equal((await room.send()).final?.code, 250);
+  }),
+);
