@@ -4,15 +4,22 @@
  */
 import { readFileSync } from 'node:fs';
 import { AccountsFileError } from './accounts/accounts-file.ts';
-import { CommandError, EXIT_CONFIGURATION } from './commands/definition.ts';
+import { accountAdd } from './commands/account-add.ts';
+import { accountImport, accountList, accountRemove } from './commands/account-file.ts';
+import { check } from './commands/check.ts';
+import { createCompletion } from './commands/completion.ts';
+import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './commands/definition.ts';
 import { hashPassword } from './commands/hash-password.ts';
+import { logs } from './commands/logs.ts';
+import { createManual } from './commands/manual.ts';
 import { runProgram } from './commands/program.ts';
+import { reload, status, stop } from './commands/running.ts';
 import { schema } from './commands/schema.ts';
+import { send } from './commands/send.ts';
 import { serve } from './commands/serve.ts';
+import { start } from './commands/start.ts';
 import { createTerminal, NoTerminalError } from './commands/terminal.ts';
 import { SettingsError } from './config.ts';
-
-const COMMANDS = [serve, hashPassword, schema];
 
 const terminal = createTerminal(process);
 
@@ -37,6 +44,25 @@ function fail(error: unknown): number {
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
   version: string;
 };
+
+const COMMANDS: readonly CommandDefinition[] = [
+  serve,
+  accountAdd,
+  accountList,
+  accountRemove,
+  accountImport,
+  check,
+  send,
+  status,
+  reload,
+  start,
+  stop,
+  logs,
+  hashPassword,
+  createCompletion(() => COMMANDS),
+  createManual(() => COMMANDS, version),
+  schema,
+];
 
 // A reader such as `head` that has seen enough is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));

@@ -1,5 +1,5 @@
 /** Logging: the one file that knows pino. JSON lines on stdout; rooms see only `Log`. */
-import { type Logger, pino } from 'pino';
+import { type DestinationStream, type Logger, pino } from 'pino';
 
 /** Structured log; `fields` never contain a secret (secrets are `Secret` or `AccessToken`, which print as such). */
 export interface Log {
@@ -11,9 +11,9 @@ export interface Log {
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
-/** The process log. `level` can be changed while running. Written synchronously: a line before a crash is a line on disk. */
-export function createLog(level: LogLevel): Logger {
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime });
+/** The process log. `level` can be changed while running. Standard output by default, written synchronously: a line before a crash is a line on disk. */
+export function createLog(level: LogLevel, destination: DestinationStream = pino.destination(1)): Logger {
+  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination);
 }
 
 /** A log that goes nowhere, for parts used outside a running relay. */

@@ -29,6 +29,8 @@ const TOKEN_SEAM = 'tokens/access-token.ts';
 const SHARED: Record<string, readonly string[]> = {
   // Settings and the accounts file are both validated where they are described.
   zod: ['accounts/schema.ts', 'config/settings.ts'],
+  // Connections are one thing, composing a test message another.
+  nodemailer: ['upstream/open.ts', 'commands/send.ts'],
 };
 
 interface Import {

@@ -240,3 +240,6 @@ const valueAt = (root: unknown, path: readonly PropertyKey[]): unknown =>
       typeof value === 'object' && value !== null ? (value as Record<PropertyKey, unknown>)[step] : undefined,
     root,
   );
+
+/** Every key an account may have. */
+export const accountSchemaKeys: ReadonlySet<string> = new Set(Object.keys(accountSchema.shape));

@@ -55,7 +55,6 @@ export const check: CommandDefinition = {
     const asJson = isSet(context, 'json');
     if (!asJson) showProblems(terminal, settings.accounts, file.problems, file.warnings);
     const isWrong = file.problems.length > 0;
-    const counted = (n: number): string => `${n} account${n === 1 ? '' : 's'}`;
 
     if (isSet(context, 'offline')) {
       if (asJson)
@@ -64,7 +63,7 @@ export const check: CommandDefinition = {
         );
       else
         terminal.print(
-          `${counted(file.accounts.length)} of ${file.accounts.length + file.unusable.length} can be served`,
+          `${file.accounts.length} of ${file.accounts.length + file.unusable.length} accounts can be served`,
         );
       return isWrong ? EXIT_CONFIGURATION : 0;
     }
@@ -89,7 +88,7 @@ export const check: CommandDefinition = {
     } else {
       for (const row of rows) showDetails(terminal, row);
       terminal.print();
-      terminal.print(`${counted(rows.length - failing.length)} of ${rows.length} can send`);
+      terminal.print(`${rows.length - failing.length} of ${rows.length} accounts can send`);
     }
     if (isWrong) return EXIT_CONFIGURATION;
     return failing.length > 0 ? 1 : 0;

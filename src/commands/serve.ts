@@ -8,6 +8,7 @@ import type { Log } from '../log.ts';
 import { createLog } from '../log.ts';
 import type { CommandContext, CommandDefinition } from './definition.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { openLogFile } from './log-file.ts';
 import { createServiceNotifier } from './service-notifier.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
@@ -32,7 +33,10 @@ export const serve: CommandDefinition = {
   },
   async run(context) {
     const settings = await commandSettings(context);
-    const log = createLog(settings.logLevel);
+    const log =
+      settings.logFile === undefined
+        ? createLog(settings.logLevel)
+        : createLog(settings.logLevel, await openLogFile(settings.logFile));
     return runApp(settings, log, context);
   },
 };

@@ -339,6 +339,13 @@ export const SETTINGS = {
     'info',
     'debug, info, warn, error or silent',
   ),
+  logFile: define(
+    'Log and alerts',
+    'path',
+    optional(text),
+    undefined,
+    'log file in place of standard output, rotated at 10 MiB, nine older ones kept',
+  ),
   logAddresses: define(
     'Log and alerts',
     'boolean',

@@ -1,0 +1,141 @@
+/** `account list`, `account remove`, `account import`: the accounts file without an editor. */
+import { accountEntries, appendAccount, removeAccount } from '../accounts/accounts-edit.ts';
+import { readAccountsFile, readAccountsText } from '../accounts/accounts-file.ts';
+import { JsonSyntaxError } from '../accounts/json-text.ts';
+import { findAccount, parseAt, readOrEmpty, reloadRunning, saveAccounts } from './accounts-store.ts';
+import { showProblems } from './check.ts';
+import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet } from './definition.ts';
+import { convertEarlierAccount } from './earlier-tools.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+import { formatTable } from './terminal.ts';
+
+const running = settingOptions(['accounts', 'adminHost', 'adminPort', 'adminToken']);
+
+export const accountList: CommandDefinition = {
+  name: 'account list',
+  summary: 'list the accounts of the accounts file',
+  options: [{ flags: '--json', help: 'print the list as JSON' }, ...settingOptions(['accounts'])],
+  examples: ['xoauth2-relay account list', 'xoauth2-relay account list --json | jq -r .accounts[].email'],
+  exitCodes: { 1: 'some account of the file cannot be used' },
+  async run(context) {
+    const { terminal } = context;
+    const settings = await commandSettings(context);
+    const file = await readAccountsFile(settings.accounts, context.env);
+    const rows = [
+      ...file.accounts.map(({ account, credential }) => ({ account, grant: credential.grant, usable: true })),
+      ...file.unusable.map(({ account }) => ({ account, grant: '', usable: false })),
+    ].map(({ account, grant, usable }) => ({
+      id: account.id,
+      email: account.email,
+      provider: account.provider,
+      grant,
+      senders: account.senders,
+      password: account.clientPassword !== undefined,
+      usable,
+    }));
+    if (isSet(context, 'json')) terminal.print(JSON.stringify({ accounts: rows }, null, 2));
+    else {
+      const cells = rows.map((row) => [
+        row.id,
+        row.email,
+        row.provider,
+        row.usable ? row.grant : terminal.paint.red('unusable'),
+        row.password ? 'password' : '',
+        row.senders.slice(1).join(' '),
+      ]);
+      for (const line of formatTable([
+        ['id', 'email', 'provider', 'grant', 'client', 'further senders'],
+        ...cells,
+      ]))
+        terminal.print(line);
+      showProblems(terminal, settings.accounts, file.problems, file.warnings);
+    }
+    return file.problems.length > 0 ? 1 : 0;
+  },
+};
+
+export const accountRemove: CommandDefinition = {
+  name: 'account remove',
+  summary: 'remove an account from the accounts file',
+  details: ['The consent at the provider stays; revoke it there.'],
+  arguments: [{ name: '<account>', help: 'id or address' }],
+  options: [{ flags: '-y, --yes', help: 'do not ask' }, ...running],
+  examples: ['xoauth2-relay account remove alice@example.com'],
+  exitCodes: { 1: 'not removed' },
+  async run(context) {
+    const { terminal } = context;
+    const settings = await commandSettings(context);
+    const { text } = await readAccountsText(settings.accounts);
+    const name = context.arguments[0] ?? '';
+    const index = findAccount(text, name);
+    if (index < 0) throw new CommandError(`no account ${name} in ${settings.accounts}`, EXIT_CONFIGURATION);
+    if (!isSet(context, 'yes') && !(await terminal.confirm(`Remove ${name}?`, false))) return 1;
+    await saveAccounts(settings.accounts, removeAccount(text, index));
+    terminal.print(`${name} removed from ${settings.accounts}`);
+    await reloadRunning(settings, terminal);
+    return 0;
+  },
+};
+
+export const accountImport: CommandDefinition = {
+  name: 'account import',
+  summary: 'take over the accounts of another tool’s JSON file',
+  details: [
+    'Understands account_id, oauth_endpoint, oauth_token_url and ip_address besides the keys of this tool; what has no counterpart is named and left out. Accounts that are there already stay as they are.',
+  ],
+  arguments: [{ name: '<file>', help: 'JSON: an array of accounts, or an object with "accounts"' }],
+  options: [{ flags: '--dry-run', help: 'show what would be imported, write nothing' }, ...running],
+  examples: ['xoauth2-relay account import old-accounts.json --dry-run'],
+  exitCodes: { 1: 'some account could not be imported; the others were' },
+  async run(context) {
+    const { terminal } = context;
+    const settings = await commandSettings(context);
+    const source = context.arguments[0] ?? '';
+    const entries = await readEntries(source);
+    let text = await readOrEmpty(settings.accounts);
+    let imported = 0;
+    let failed = 0;
+    for (const [index, value] of entries.entries()) {
+      const { entry, notes } = convertEarlierAccount(value);
+      const name = typeof entry.email === 'string' ? entry.email : `accounts[${index}]`;
+      if (findAccount(text, name) >= 0) {
+        terminal.note(`${name}: is there already, left as it is`);
+        continue;
+      }
+      const next = appendAccount(text, entry);
+      const parsed = await parseAt(next, settings.accounts, context.env);
+      const position = accountEntries(next).length - 1;
+      const problems = parsed.problems.filter(({ path }) => path.startsWith(`accounts[${position}]`));
+      if (problems.length > 0) {
+        failed += 1;
+        for (const { path, message } of problems)
+          terminal.note(`${name}: ${path.replace(/^accounts\[\d+\]\.?/, '')} ${message}`);
+        continue;
+      }
+      for (const note of notes) terminal.note(`${name}: ${note}`);
+      text = next;
+      imported += 1;
+    }
+    if (isSet(context, 'dryRun')) {
+      terminal.print(`${imported} of ${entries.length} accounts would be imported`);
+      return failed > 0 ? 1 : 0;
+    }
+    if (imported > 0) {
+      await saveAccounts(settings.accounts, text);
+      await reloadRunning(settings, terminal);
+    }
+    terminal.print(`${imported} of ${entries.length} accounts imported into ${settings.accounts}`);
+    return failed > 0 ? 1 : 0;
+  },
+};
+
+async function readEntries(path: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
+  const { text } = await readAccountsText(path);
+  try {
+    return accountEntries(text);
+  } catch (error) {
+    if (error instanceof JsonSyntaxError || error instanceof SyntaxError)
+      throw new CommandError(`${path}: ${error.message}`, EXIT_CONFIGURATION, { cause: error });
+    throw error;
+  }
+}

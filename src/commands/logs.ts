@@ -1,0 +1,55 @@
+/** `logs`: the log for people. In: a log file or the journal of a systemd unit. Out: coloured lines. */
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import pretty from 'pino-pretty';
+import { logFileOf } from './background.ts';
+import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
+import { currentLogFile } from './log-file.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+
+export const logs: CommandDefinition = {
+  name: 'logs',
+  summary: 'show the log of a relay in the background, readable',
+  options: [
+    { flags: '-f, --follow', help: 'go on with what is written from now on' },
+    { flags: '-n, --lines <number>', help: 'lines to begin with (default 50)' },
+    {
+      flags: '--unit <name>',
+      help: 'read the journal of this systemd unit (default xoauth2-relay when there is no log file)',
+    },
+    ...settingOptions(['logFile', 'stateDir']),
+  ],
+  examples: ['xoauth2-relay logs --follow', 'xoauth2-relay logs --unit xoauth2-relay -n 200'],
+  exitCodes: { 1: 'no log was found' },
+  async run(context) {
+    const { terminal } = context;
+    const lines = textOption(context, 'lines') ?? '50';
+    if (!/^\d+$/.test(lines)) throw new CommandError('--lines: expected a whole number', 2);
+    const given = logFileOf(context, await commandSettings(context));
+    const file = existsSync(given) ? given : currentLogFile(given);
+    const unit = textOption(context, 'unit') ?? (existsSync(file) ? undefined : 'xoauth2-relay');
+    const follow = isSet(context, 'follow');
+    const [program, args] =
+      unit === undefined
+        ? ['tail', ['-n', lines, ...(follow ? ['-F'] : []), '--', file]]
+        : ['journalctl', ['-u', unit, '-o', 'cat', '-n', lines, '--no-pager', ...(follow ? ['-f'] : [])]];
+    const format = pretty.prettyFactory({
+      colorize: terminal.isLive,
+      ignore: 'pid,hostname',
+      singleLine: true,
+    });
+    const reader = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] });
+    createInterface({ input: reader.stdout }).on('line', (line) => terminal.write(format(line)));
+    const code = await new Promise<number | null>((resolve) => {
+      reader.once('error', () => resolve(null));
+      reader.once('close', resolve);
+    });
+    if (code === 0) return 0;
+    throw new CommandError(
+      unit === undefined
+        ? `cannot read ${file}`
+        : `no log file ${file}, and no journal of the unit ${unit} (start with "xoauth2-relay start")`,
+    );
+  },
+};

@@ -1,0 +1,170 @@
+/**
+ * `send`: a test message through the running relay, or directly as an account. In: recipient, options. Out:
+ * the dialogue and the provider's id. nodemailer composes the message.
+ */
+import { hostname } from 'node:os';
+import MailComposer from 'nodemailer/lib/mail-composer/index.js';
+import { readAccountsFile } from '../accounts/accounts-file.ts';
+import type { Settings } from '../config.ts';
+import { silentLog } from '../log.ts';
+import { formatReply } from '../protocol/reply.ts';
+import { TokenError } from '../tokens/access-token.ts';
+import { createTokenService } from '../tokens/token-service.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  CommandError,
+  EXIT_CONFIGURATION,
+  textOption,
+} from './definition.ts';
+import { authenticate, expect, openDialogue, resolveHost, type SmtpDialogue, StepError } from './dialogue.ts';
+import { explain } from './explain.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+
+/** An MTA waits longer; a person does not. */
+const STEP_TIMEOUT_MS = 60_000;
+
+export const send: CommandDefinition = {
+  name: 'send',
+  summary: 'send a test message and show the dialogue',
+  details: [
+    'Through the running relay (--from names the sender), or with --direct as an account straight to its provider, to tell the relay and the provider apart.',
+    'Where the relay wants a password it is asked for, or read from XOAUTH2_RELAY_CLIENT_PASSWORD.',
+  ],
+  arguments: [{ name: '<recipient>', help: 'address that gets the message' }],
+  options: [
+    { flags: '--from <address>', help: 'sender; default the address of the first account' },
+    { flags: '--subject <text>', help: 'subject (default "Test message of xoauth2-relay")' },
+    { flags: '--text <text>', help: 'body' },
+    { flags: '--direct <account>', help: 'send as this account without the relay' },
+    { flags: '--auth <user>', help: 'log in to the relay as this user' },
+    ...settingOptions(['accounts', 'host', 'port', 'tls']),
+  ],
+  examples: [
+    'xoauth2-relay send me@example.net --from alice@example.com',
+    'xoauth2-relay send me@example.net --direct alice@example.com',
+  ],
+  exitCodes: { 1: 'refused, or nobody answers' },
+  async run(context) {
+    const { terminal } = context;
+    const settings = await commandSettings(context);
+    const recipient = context.arguments[0] ?? '';
+    const direct = textOption(context, 'direct');
+    const { accounts } = await readAccountsFile(settings.accounts, context.env);
+    const from =
+      textOption(context, 'from') ?? (direct === undefined ? accounts[0]?.account.email : undefined);
+    const trace = (line: string): void => terminal.print(terminal.paint.dim(line));
+    let smtp: SmtpDialogue | undefined;
+    let provider = '';
+    try {
+      let sender = from ?? '';
+      if (direct === undefined) {
+        if (from === undefined) throw new CommandError('name the sender with --from', EXIT_CONFIGURATION);
+        smtp = await connectToRelay(settings, context, trace);
+      } else {
+        const wanted = direct.toLowerCase();
+        const loaded = accounts.find(({ account }) =>
+          [account.id.toLowerCase(), account.email.toLowerCase()].includes(wanted),
+        );
+        if (loaded === undefined) throw new CommandError(`no usable account ${direct}`, EXIT_CONFIGURATION);
+        provider = loaded.account.provider;
+        sender = from ?? loaded.account.email;
+        smtp = await connectAs(loaded, trace);
+      }
+      const message = await compose(sender, recipient, context);
+      const command = async (line: string): Promise<void> => {
+        if (smtp !== undefined) expect(await smtp.command(line, 'sender'), 'sender');
+      };
+      await command(`MAIL FROM:<${sender}>`);
+      await command(`RCPT TO:<${recipient}>`);
+      await command('DATA');
+      const verdict = expect(
+        await smtp.command(`${stuffDots(message)}\r\n.`, 'sender', `(${message.length} octets)`),
+        'sender',
+      );
+      await smtp.command('QUIT', 'sender').catch(() => undefined);
+      terminal.print(`${terminal.paint.green('accepted')}: ${formatReply(verdict)}`);
+      return 0;
+    } catch (error) {
+      if (!(error instanceof StepError) && !(error instanceof TokenError)) throw error;
+      const stage = error instanceof StepError ? error.stage : 'token';
+      const said = error.message;
+      terminal.note(`${terminal.paint.red('failed')} at ${stage}: ${said}`);
+      if (direct !== undefined) {
+        const facts = {
+          stage,
+          said,
+          provider,
+          host: '',
+          port: 0,
+          user: direct,
+          sender: from ?? direct,
+          grant: '',
+        };
+        const { what, cure } = explain(facts);
+        terminal.note(`  ${what}\n  cure: ${cure}`);
+      } else if (stage === 'tcp')
+        terminal.note('  no relay listens there: start it, or name it with --host and --port');
+      return 1;
+    } finally {
+      smtp?.close();
+    }
+  },
+};
+
+async function connectToRelay(
+  settings: Settings,
+  context: CommandContext,
+  trace: (line: string) => void,
+): Promise<SmtpDialogue> {
+  const [listener] = settings.listeners;
+  const { host = '127.0.0.1', port = 0, tls = 'none' } = listener ?? {};
+  const address = await resolveHost(host === '0.0.0.0' ? '127.0.0.1' : host);
+  const smtp = await openDialogue({ host, port, tls, address, timeoutMs: STEP_TIMEOUT_MS, trace });
+  const user = textOption(context, 'auth');
+  if (user === undefined) return smtp;
+  const password =
+    context.env.XOAUTH2_RELAY_CLIENT_PASSWORD ?? (await context.terminal.askSecret(`Password of ${user}`));
+  const plain = Buffer.from(`\0${user}\0${password}`).toString('base64');
+  expect(await smtp.command(`AUTH PLAIN ${plain}`, 'auth', 'AUTH PLAIN (password)'), 'auth');
+  return smtp;
+}
+
+async function connectAs(
+  loaded: Awaited<ReturnType<typeof readAccountsFile>>['accounts'][number],
+  trace: (line: string) => void,
+): Promise<SmtpDialogue> {
+  const { account } = loaded;
+  const tokens = createTokenService({ log: silentLog }, { refreshAhead: false });
+  tokens.applyAccounts([loaded]);
+  try {
+    const token = await tokens.get(account.id);
+    const { localAddress, upstream } = account;
+    const address = await resolveHost(upstream.host);
+    const smtp = await openDialogue({
+      ...upstream,
+      address,
+      localAddress,
+      timeoutMs: STEP_TIMEOUT_MS,
+      trace,
+    });
+    await authenticate(smtp, account.user, token);
+    return smtp;
+  } finally {
+    await tokens.close();
+  }
+}
+
+async function compose(from: string, to: string, context: CommandContext): Promise<string> {
+  const composer = new MailComposer({
+    from,
+    to,
+    subject: textOption(context, 'subject') ?? 'Test message of xoauth2-relay',
+    text: textOption(context, 'text') ?? `Sent by "xoauth2-relay send" on ${hostname()}.\n`,
+    newline: '\r\n',
+  });
+  return (await composer.compile().build()).toString();
+}
+
+/** RFC 5321 §4.5.2; a message that ends its last line itself must not get an empty one. */
+const stuffDots = (message: string): string => message.replace(/^\./gm, '..').replace(/\r\n$/, '');

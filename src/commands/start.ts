@@ -1,0 +1,89 @@
+/** `start`: a relay in the background for machines without a service manager. In: settings. Out: a process that is ready. */
+import { spawn } from 'node:child_process';
+import { mkdir, open, readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { logFileOf, pidFileOf, pidFileOption } from './background.ts';
+import { type CommandDefinition, CommandError, textOption } from './definition.ts';
+import { currentLogFile } from './log-file.ts';
+import { isAlive, readPid } from './running.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+import { waitUntil } from './wait-until.ts';
+
+/** A thousand accounts are ready in about 10 s; a slow token endpoint takes longer. */
+const READY_TIMEOUT_MS = 60_000;
+
+export const start: CommandDefinition = {
+  name: 'start',
+  summary: 'run serve in the background and wait until it is ready',
+  details: [
+    'Takes the options of serve. For machines without systemd or another service manager; the log file is rotated at 10 MiB.',
+  ],
+  options: [
+    pidFileOption,
+    {
+      flags: '--timeout-ms <number>',
+      help: `longest wait until it is ready, ms (default ${READY_TIMEOUT_MS})`,
+    },
+    ...settingOptions(),
+  ],
+  examples: ['xoauth2-relay start --accounts accounts.json', 'xoauth2-relay stop'],
+  exitCodes: {
+    1: 'one is running already, or it did not become ready',
+    2: 'settings or accounts file wrong',
+  },
+  async run(context) {
+    const settings = await commandSettings(context);
+    const pidFile = pidFileOf(context, settings);
+    const logFile = logFileOf(context, settings);
+    const running = await readPid(pidFile);
+    if (running !== undefined && isAlive(running))
+      throw new CommandError(`a relay is running already: process ${running} (${pidFile})`);
+    await mkdir(dirname(pidFile), { recursive: true });
+    await mkdir(dirname(logFile), { recursive: true });
+
+    const errors = `${logFile}.stderr`;
+    const stderr = await open(errors, 'w', 0o600);
+    const child = spawn(process.execPath, [serverScript, 'serve', ...serveArguments()], {
+      detached: true,
+      stdio: ['ignore', 'ignore', stderr.fd],
+      env: { ...context.env, XOAUTH2_RELAY_LOG_FILE: logFile, XOAUTH2_RELAY_PID_FILE: pidFile },
+    });
+    let exitCode: number | null | undefined;
+    child.once('exit', (code) => {
+      exitCode = code;
+    });
+    await stderr.close();
+
+    const timeoutMs = Number(textOption(context, 'timeoutMs') ?? READY_TIMEOUT_MS);
+    const isReady = async (): Promise<boolean> => {
+      if (exitCode !== undefined) return true;
+      const log = await readFile(currentLogFile(logFile), 'utf8').catch(() => '');
+      const own = log.lastIndexOf(`"pid":${child.pid}`);
+      return own >= 0 && log.includes('"event":"ready"', own);
+    };
+    const became = await waitUntil(isReady, timeoutMs);
+    if (exitCode !== undefined) {
+      context.terminal.note((await readFile(errors, 'utf8')).trim());
+      throw new CommandError('the relay did not start', exitCode === null || exitCode === 0 ? 1 : exitCode);
+    }
+    child.unref();
+    if (!became)
+      throw new CommandError(
+        `process ${child.pid} runs but is not ready after ${timeoutMs} ms; see xoauth2-relay logs`,
+      );
+    context.terminal.print(`ready: process ${child.pid}, log ${currentLogFile(logFile)}`);
+    return 0;
+  },
+};
+
+const serverScript = fileURLToPath(new URL('../cli.js', import.meta.url));
+
+/** The command line as given, without what only `start` knows. */
+function serveArguments(): string[] {
+  const given = process.argv.slice(process.argv.indexOf('start') + 1);
+  const own = ['--pid-file', '--timeout-ms'];
+  return given.filter(
+    (argument, i) => !own.includes(argument.split('=')[0] ?? '') && !own.includes(given[i - 1] ?? ''),
+  );
+}
