@@ -6,12 +6,12 @@ import type { Account } from './accounts/account.ts';
 import { worstState } from './accounts/account.ts';
 import type { AccountDirectory } from './accounts/directory.ts';
 import type { AccountRow, AdminBackend, AdminLogLevel, BreakerRow, ReloadResult } from './admin/backend.ts';
+import type { BreakerState } from './breaker.ts';
 import type { Listener } from './listener/listener.ts';
 import { formatReply } from './protocol/reply.ts';
 import type { RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { TokenError } from './tokens/access-token.ts';
-import type { BreakerState } from './tokens/breaker.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 

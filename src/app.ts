@@ -5,7 +5,6 @@
  * and tokens meet.
  */
 import { readFileSync } from 'node:fs';
-import type { Logger } from 'pino';
 import type { Account } from './accounts/account.ts';
 import {
   type AccountsFile,
@@ -22,6 +21,7 @@ import { createAdminBackend } from './app-view.ts';
 import type { Settings } from './config.ts';
 import { checkExposure } from './listener/exposure.ts';
 import { createListener, type Listener, ListenerError } from './listener/listener.ts';
+import type { ProcessLog } from './log.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenService, type TokenService } from './tokens/token-service.ts';
@@ -41,7 +41,7 @@ export interface App {
 
 export interface AppDeps {
   readonly settings: Settings;
-  readonly log: Logger;
+  readonly log: ProcessLog;
 }
 
 const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;

@@ -11,8 +11,14 @@ export interface Log {
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
+/** The process log as the composition root holds it. */
+export type ProcessLog = Logger;
+
 /** The process log. `level` can be changed while running. Standard output by default, written synchronously: a line before a crash is a line on disk. */
-export function createLog(level: LogLevel, destination: DestinationStream = pino.destination(1)): Logger {
+export function createLog(
+  level: LogLevel,
+  destination: DestinationStream = pino.destination(1),
+): ProcessLog {
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination);
 }
 

@@ -176,7 +176,7 @@ function createLiveTable(terminal: Terminal, rows: readonly Row[]) {
   const header = ['account', ...STAGES.map((stage) => (stage === 'sender' ? 'senders' : stage))];
   const render = (): string[] => formatTable([header, ...rows.map((row) => formatRow(row, terminal))]);
   if (!terminal.isLive)
-    return { update: () => {}, end: () => render().forEach((line) => terminal.print(line)) };
+    return { update: () => {}, end: () => void render().map((line) => terminal.print(line)) };
   let drawn = 0;
   const draw = (): void => {
     const lines = render();

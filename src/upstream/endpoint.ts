@@ -3,9 +3,10 @@
  * connections may be opened at once, and what was learnt of the server. The breaker is fed only by
  * provider faults, and only when several accounts show them: one mailbox in trouble stops nobody else.
  */
+
+import { type BreakerState, createBreaker } from '../breaker.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import type { BreakerWeight } from '../protocol/verdict.ts';
-import { type BreakerState, createBreaker } from '../tokens/breaker.ts';
 import { UpstreamError } from './failure.ts';
 
 /** Failures of different accounts within this time belong together. */
