@@ -15,10 +15,7 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 export type ProcessLog = Logger;
 
 /** The process log. `level` can be changed while running. Standard output by default, written synchronously: a line before a crash is a line on disk. */
-export function createLog(
-  level: LogLevel,
-  destination: DestinationStream = pino.destination(1),
-): ProcessLog {
+export function createLog(level: LogLevel, destination: DestinationStream = pino.destination(1)): ProcessLog {
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination);
 }
 
