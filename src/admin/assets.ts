@@ -1,7 +1,6 @@
 /** The dashboard's files, read once. Out: path → body, type and validator. uPlot comes from its package. */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 
 export interface Asset {
   readonly body: Buffer;
@@ -16,32 +15,42 @@ const TYPES = {
   svg: 'image/svg+xml',
 } as const;
 
+const TYPE_NAMES = Object.keys(TYPES) as (keyof typeof TYPES)[];
+
+interface File {
+  readonly url: URL;
+  readonly type: keyof typeof TYPES;
+}
+
 const HERE = new URL('./dashboard/', import.meta.url);
 
-/** URL path → where the file is. Nothing else is ever served, so no path is ever built from a request. */
-const FILES: ReadonlyMap<string, { readonly url: () => URL; readonly type: keyof typeof TYPES }> = new Map([
-  ['/', { url: () => new URL('index.html', HERE), type: 'html' }],
-  ['/assets/dashboard.css', { url: () => new URL('dashboard.css', HERE), type: 'css' }],
-  ['/assets/icon.svg', { url: () => new URL('icon.svg', HERE), type: 'svg' }],
-  ...['main', 'accounts', 'charts', 'format', 'stream', 'transactions', 'actions'].map(
-    (name) =>
-      [`/assets/${name}.js`, { url: () => new URL(`${name}.js`, HERE), type: 'js' as const }] as const,
-  ),
-  ['/assets/uplot.js', { url: () => uplotFile('uPlot.esm.js'), type: 'js' }],
-  ['/assets/uplot.css', { url: () => uplotFile('uPlot.min.css'), type: 'css' }],
-]);
+/** The page's own files: all in the build's folder, so a new module needs no list. No path is ever built from a request. */
+function ownFiles(): (readonly [string, File])[] {
+  const names = existsSync(HERE) ? readdirSync(HERE) : [];
+  return names.flatMap((name) => {
+    const type = TYPE_NAMES.find((t) => name.endsWith(`.${t}`));
+    if (type === undefined) return [];
+    const path = name === 'index.html' ? '/' : `/assets/${name}`;
+    return [[path, { url: new URL(name, HERE), type }] as const];
+  });
+}
 
 const uplotFile = (name: string): URL => new URL(`./${name}`, import.meta.resolve('uplot'));
 
-/** Looks an asset up; undefined for an unknown path. Throws where the build has left the file out. */
+/** Looks an asset up; undefined for an unknown path. Read once, at the first request. */
 export function createAssets(): (path: string) => Asset | undefined {
   const loaded = new Map<string, Asset>();
+  const files = new Map<string, File>([
+    ...ownFiles(),
+    ['/assets/uplot.js', { url: uplotFile('uPlot.esm.js'), type: 'js' }],
+    ['/assets/uplot.css', { url: uplotFile('uPlot.min.css'), type: 'css' }],
+  ]);
   return (path) => {
     const known = loaded.get(path);
     if (known !== undefined) return known;
-    const file = FILES.get(path);
+    const file = files.get(path);
     if (file === undefined) return undefined;
-    const body = readFileSync(fileURLToPath(file.url()));
+    const body = readFileSync(file.url);
     const asset = {
       body,
       contentType: TYPES[file.type],

@@ -1,0 +1,117 @@
+/** One account in full, in a dialog: its state in words, its settings, its latest transactions, what can be done. */
+import { act, loadDetail } from './actions.ts';
+import { byId, h } from './dom.ts';
+import { formatBytes, formatClock, formatCount, formatMs, OUTCOME_WORDS, STATUS_WORDS } from './format.ts';
+import type { State } from './stream.ts';
+
+const TRANSACTIONS_SHOWN = 8;
+
+const time = (iso: string | null): string => (iso === null ? '–' : new Date(iso).toLocaleString('en-GB'));
+
+/** Opens the dialog for an account and fills it. */
+export async function openDetail(id: string, state: State): Promise<void> {
+  const dialog = byId<HTMLDialogElement>('detail');
+  const account = await loadDetail(id);
+  if (account === undefined) return;
+  const close = h('button', { type: 'button', class: 'quiet', 'aria-label': 'Close' }, '✕');
+  close.addEventListener('click', () => dialog.close());
+
+  const button = (label: string, action: Parameters<typeof act>[0], style = ''): HTMLButtonElement => {
+    const b = h('button', { type: 'button', class: style }, label);
+    b.addEventListener('click', async () => {
+      b.disabled = true;
+      await act(action, account);
+      if (dialog.open) await openDetail(id, state);
+    });
+    return b;
+  };
+  const fact = (name: string, value: string): HTMLElement[] => [h('dt', {}, name), h('dd', {}, value)];
+  const trouble =
+    account.status === 'ready'
+      ? null
+      : h(
+          'div',
+          { class: 'notice', 'data-status': account.status },
+          h('p', {}, account.reason ?? account.last_error ?? STATUS_WORDS[account.status]),
+          account.cure === null ? null : h('p', { class: 'cure' }, account.cure),
+        );
+  const recent = state.transactions.filter((t) => t.account === account.id).slice(0, TRANSACTIONS_SHOWN);
+
+  dialog.replaceChildren(
+    h(
+      'header',
+      {},
+      h('h2', { id: 'detail-title' }, account.email),
+      h(
+        'span',
+        { class: 'status', 'data-status': account.status },
+        h('span', { class: 'dot', 'aria-hidden': 'true' }),
+        account.drained ? `${STATUS_WORDS[account.status]}, drained` : STATUS_WORDS[account.status],
+      ),
+      close,
+    ),
+    ...(trouble === null ? [] : [trouble]),
+    h(
+      'dl',
+      {},
+      ...fact('Account', account.id),
+      ...fact('Provider', account.provider),
+      ...fact('Signs in as', account.user),
+      ...fact('May send as', account.senders.join(', ')),
+      ...fact('Submission server', account.smtp),
+      ...fact('Token', account.token.cached ? `until ${time(account.token.expires_at)}` : 'none cached'),
+      ...fact(
+        'Connections',
+        `${account.pool.busy} busy, ${account.pool.idle} idle of ${account.max_connections}`,
+      ),
+      ...fact(
+        'Limits',
+        [
+          account.messages_per_minute === null ? '' : `${formatCount(account.messages_per_minute)} a minute`,
+          account.messages_per_day === null ? '' : `${formatCount(account.messages_per_day)} a day`,
+          `${account.max_recipients} recipients a message`,
+        ]
+          .filter(Boolean)
+          .join(', '),
+      ),
+      ...fact(
+        'Since start',
+        `${formatCount(account.messages.relayed)} relayed, ${formatCount(account.messages.deferred)} deferred, ${formatCount(account.messages.rejected)} rejected`,
+      ),
+      ...fact(
+        'Last error',
+        account.last_error === null ? 'none' : `${account.last_error} (${time(account.last_error_at)})`,
+      ),
+    ),
+    h('h3', {}, 'Latest transactions'),
+    recent.length === 0
+      ? h('p', { class: 'empty' }, 'None in memory.')
+      : h(
+          'ul',
+          { class: 'recent' },
+          ...recent.map((t) =>
+            h(
+              'li',
+              { 'data-outcome': t.outcome },
+              h('time', { datetime: t.at }, formatClock(t.at)),
+              h(
+                'span',
+                { class: 'status' },
+                h('span', { class: 'dot', 'aria-hidden': 'true' }),
+                OUTCOME_WORDS[t.outcome],
+              ),
+              h('span', {}, `${formatBytes(t.bytes)} in ${formatMs(t.timings.total_ms)}`),
+              h('span', { class: 'sub' }, t.upstream_reply?.text ?? t.reply?.text ?? ''),
+            ),
+          ),
+        ),
+    h(
+      'footer',
+      {},
+      button('Refresh token', 'refresh', 'primary'),
+      button('Forget token', 'forget'),
+      account.drained ? button('Resume', 'resume') : button('Drain', 'drain'),
+    ),
+  );
+  if (!dialog.open) dialog.showModal();
+}

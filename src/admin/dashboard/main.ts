@@ -1,0 +1,259 @@
+/** The page: connects, and hands what has changed to the parts that show it. */
+import type { AccountStatus } from '../../accounts/account.ts';
+import type { Outcome } from '../../relay/record.ts';
+import { createAccountsView } from './accounts.ts';
+import { describeReload, reload, toast } from './actions.ts';
+import { createCharts } from './charts.ts';
+import { openDetail } from './detail.ts';
+import { byId, h, setAttribute, setChildren, setText } from './dom.ts';
+import {
+  formatAgo,
+  formatCount,
+  formatLife,
+  formatMs,
+  formatRate,
+  formatShare,
+  OUTCOME_WORDS,
+  STATUS_ORDER,
+  STATUS_WORDS,
+} from './format.ts';
+import { type Changes, connect, type ShownAccount, type State } from './stream.ts';
+import { createTransactionsView } from './transactions.ts';
+
+/** Accounts named in the banner; the filter shows the rest. */
+const ATTENTION_SHOWN = 4;
+const RATE_WINDOW_S = 5;
+const LATENCY_WINDOW_S = 60;
+const THEMES = ['auto', 'light', 'dark'] as const;
+
+const needsPerson = (status: AccountStatus): boolean =>
+  status === 'needs_consent' || status === 'misconfigured';
+
+const accountsView = createAccountsView((id) => void openDetail(id, stream.state));
+const transactionsView = createTransactionsView();
+const charts = createCharts();
+let range = 900;
+
+const stream = connect({
+  changed: (changes) => show(stream.state, changes),
+  statusChanged: (row) =>
+    setText(byId('announce'), `${row.email} is now ${STATUS_WORDS[row.status].toLowerCase()}`),
+  reloaded: (result) => toast(describeReload(result), result.ok ? 'ok' : 'bad'),
+});
+
+function show(state: State, changes: Changes): void {
+  if (changes.connection) showConnection(state);
+  if (changes.accounts) {
+    accountsView.update(state.accounts);
+    showAttention(state);
+    showAccountFigures(state);
+  }
+  if (changes.accounts || changes.connection) showHealth(state);
+  if (changes.transactions) transactionsView.update(state.transactions);
+  if (changes.series) {
+    showTraffic(state);
+    drawCharts(state);
+  }
+  if (changes.breakers) showBreakers(state);
+}
+
+const serverNowS = (state: State): number => Math.floor((Date.now() + state.skewMs) / 1000);
+
+function drawCharts(state: State): void {
+  charts.draw(state.series, range, serverNowS(state));
+}
+
+function showConnection(state: State): void {
+  setText(byId('version'), state.version === '' ? '' : `v${state.version}`);
+  setAttribute(byId('live'), 'data-state', state.connected ? 'live' : 'lost');
+  setText(byId('live-text'), state.connected ? 'live' : 'reconnecting');
+}
+
+function showHealth(state: State): void {
+  const rows = [...state.accounts.values()];
+  const ill = rows.filter((a) => needsPerson(a.status)).length;
+  const slow = rows.filter((a) => a.status === 'unreachable' || a.status === 'throttled').length;
+  const [kind, words] = !state.connected
+    ? ['lost', 'No connection to the relay']
+    : rows.length === 0
+      ? ['warn', 'No accounts']
+      : !state.ready
+        ? ['bad', 'Not ready: no account can relay']
+        : ill > 0
+          ? ['bad', `${formatCount(ill)} ${ill === 1 ? 'account needs' : 'accounts need'} attention`]
+          : slow > 0
+            ? ['warn', `${formatCount(slow)} ${slow === 1 ? 'account' : 'accounts'} held up`]
+            : ['good', 'All accounts ready'];
+  setAttribute(byId('health'), 'data-state', kind);
+  setText(byId('health-text'), words ?? '');
+  document.title = ill > 0 ? `(${ill}) xoauth2-relay` : 'xoauth2-relay';
+}
+
+function showAttention(state: State): void {
+  const ill = [...state.accounts.values()].filter((a) => needsPerson(a.status));
+  const item = (account: ShownAccount): HTMLElement => {
+    const open = h('button', { type: 'button', class: 'link' }, account.email);
+    open.addEventListener('click', () => void openDetail(account.id, state));
+    return h(
+      'li',
+      {},
+      h('p', {}, open, ` ${STATUS_WORDS[account.status].toLowerCase()}`),
+      h('p', {}, account.reason ?? account.last_error ?? ''),
+      h('p', { class: 'cure' }, account.cure ?? ''),
+    );
+  };
+  const items = ill.slice(0, ATTENTION_SHOWN).map(item);
+  if (ill.length > ATTENTION_SHOWN) {
+    const more = h(
+      'button',
+      { type: 'button', class: 'link' },
+      `and ${formatCount(ill.length - ATTENTION_SHOWN)} more`,
+    );
+    more.addEventListener('click', () => {
+      accountsView.filter(ill[0]?.status);
+      byId('accounts-heading').scrollIntoView();
+      byId('accounts-heading').focus();
+    });
+    items.push(h('li', {}, more));
+  }
+  const list = byId('attention-list');
+  // Rebuilt only when it reads differently: a button in it may have the focus.
+  const print = JSON.stringify(ill.map((a) => [a.email, a.status, a.reason, a.cure]));
+  if (list.dataset.print !== print) {
+    list.dataset.print = print;
+    setChildren(list, items);
+  }
+  byId('attention').hidden = ill.length === 0;
+}
+
+function showAccountFigures(state: State): void {
+  const counts = new Map<AccountStatus, number>();
+  for (const { status } of state.accounts.values()) counts.set(status, (counts.get(status) ?? 0) + 1);
+  setText(byId('tile-ready'), formatCount(counts.get('ready') ?? 0));
+  setText(byId('tile-total'), `of ${formatCount(state.accounts.size)} ready`);
+  const others = STATUS_ORDER.filter((s) => s !== 'ready' && counts.has(s));
+  setText(
+    byId('tile-status'),
+    others.length === 0
+      ? 'nothing to do'
+      : others.map((s) => `${formatCount(counts.get(s) ?? 0)} ${STATUS_WORDS[s].toLowerCase()}`).join(', '),
+  );
+}
+
+function showTraffic(state: State): void {
+  const now = serverNowS(state);
+  const outcomes: Outcome[] = ['relayed', 'deferred', 'rejected', 'unknown'];
+  const sum = (points: State['series'], of: readonly Outcome[]): number =>
+    points.reduce((total, p) => total + of.reduce((n, o) => n + p[o], 0), 0);
+  const recent = state.series.filter((p) => p.at_s >= now - RATE_WINDOW_S);
+  setText(byId('tile-rate'), formatRate(sum(recent, outcomes) / RATE_WINDOW_S));
+  const parts = outcomes
+    .map((o) => [o, sum(state.series, [o])] as const)
+    .filter(([o, n]) => n > 0 || o === 'relayed')
+    .map(([o, n]) => `${formatCount(n)} ${OUTCOME_WORDS[o].toLowerCase()}`);
+  setText(
+    byId('tile-outcomes'),
+    sum(state.series, outcomes) === 0 ? 'none in the last 15 min' : `${parts.join(', ')} in 15 min`,
+  );
+
+  const minute = state.series.filter((p) => p.at_s >= now - LATENCY_WINDOW_S && p.p50_ms !== null);
+  const weight = sum(minute, ['relayed', 'deferred', 'rejected', 'aborted', 'unknown']);
+  if (weight === 0) {
+    setText(byId('tile-p50'), '–');
+    setText(byId('tile-latency'), 'no messages');
+  } else {
+    const median =
+      minute.reduce(
+        (m, p) => m + (p.p50_ms ?? 0) * sum([p], ['relayed', 'deferred', 'rejected', 'aborted', 'unknown']),
+        0,
+      ) / weight;
+    setText(byId('tile-p50'), formatMs(median));
+    const worst = (key: 'p95_ms' | 'p99_ms'): string => formatMs(Math.max(...minute.map((p) => p[key] ?? 0)));
+    setText(byId('tile-latency'), `p95 ${worst('p95_ms')}, p99 ${worst('p99_ms')}`);
+  }
+
+  const { tokens } = state;
+  if (tokens === undefined) return;
+  setText(byId('tile-hits'), formatShare(tokens.cache_hits, tokens.cache_hits + tokens.cache_misses));
+  setText(
+    byId('tile-refresh'),
+    `${formatCount(tokens.refresh_success)} refreshed, ${formatCount(tokens.refresh_failures)} failed`,
+  );
+}
+
+const BREAKER_WORDS = { closed: 'closed', open: 'open', half_open: 'half open' } as const;
+
+function showBreakers(state: State): void {
+  byId('breakers-empty').hidden = state.breakers.length > 0;
+  const now = Date.now() + state.skewMs;
+  const sorted = state.breakers.toSorted(
+    (a, b) => Number(a.state === 'closed') - Number(b.state === 'closed'),
+  );
+  byId('breakers').replaceChildren(
+    ...sorted.map((b) => {
+      const notes = [b.kind === 'token_endpoint' ? 'token endpoint' : 'submission server'];
+      if (b.state !== 'closed' && b.opened_at !== null)
+        notes.push(`opened ${formatAgo((now - Date.parse(b.opened_at)) / 1000)}`);
+      if (b.retry_at !== null && Date.parse(b.retry_at) > now)
+        notes.push(`tries again in ${formatLife((Date.parse(b.retry_at) - now) / 1000)}`);
+      if (b.failures > 0)
+        notes.push(`${formatCount(b.failures)} ${b.failures === 1 ? 'failure' : 'failures'}`);
+      return h(
+        'li',
+        { 'data-state': b.state },
+        h('span', { class: 'breaker-name' }, b.name),
+        h(
+          'span',
+          { class: 'status' },
+          h('span', { class: 'dot', 'aria-hidden': 'true' }),
+          BREAKER_WORDS[b.state],
+        ),
+        h('span', { class: 'sub' }, notes.join(', ')),
+      );
+    }),
+  );
+}
+
+function applyTheme(theme: (typeof THEMES)[number]): void {
+  if (theme === 'auto') delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  const button = byId('theme');
+  setText(button, theme === 'auto' ? 'Auto' : theme === 'light' ? 'Light' : 'Dark');
+  setAttribute(button, 'aria-label', `Theme: ${theme === 'auto' ? 'as the system' : theme}`);
+  charts.repaint();
+  drawCharts(stream.state);
+}
+
+const savedTheme = (): (typeof THEMES)[number] =>
+  THEMES.find((t) => t === localStorage.getItem('theme')) ?? 'auto';
+
+byId('theme').addEventListener('click', () => {
+  const next = THEMES[(THEMES.indexOf(savedTheme()) + 1) % THEMES.length] ?? 'auto';
+  localStorage.setItem('theme', next);
+  applyTheme(next);
+});
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => applyTheme(savedTheme()));
+byId('range').addEventListener('change', (event) => {
+  range = Number((event.target as HTMLInputElement).value);
+  drawCharts(stream.state);
+});
+byId<HTMLButtonElement>('reload').addEventListener(
+  'click',
+  (event) => void reload(event.currentTarget as HTMLButtonElement),
+);
+document.addEventListener('keydown', (event) => {
+  const typing = event.target instanceof HTMLInputElement;
+  if (event.key === '/' && !typing && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    accountsView.focusSearch();
+  }
+});
+const detail = byId<HTMLDialogElement>('detail');
+detail.addEventListener('click', (event) => {
+  if (event.target === detail) detail.close();
+});
+setInterval(() => {
+  accountsView.tick();
+  if (stream.state.breakers.some((b) => b.state !== 'closed')) showBreakers(stream.state);
+}, 1000);
+applyTheme(savedTheme());
