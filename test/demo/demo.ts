@@ -37,12 +37,15 @@ async function provider(
   flavour: 'gmail' | 'microsoft',
   users: readonly string[],
 ): Promise<Provider> {
+  let chunks = 0;
   const started = await startProvider({
     flavour,
     users,
     observe(_connection, who, line) {
-      // Of a multi-line reply the last line is enough.
+      // Of a multi-line reply the last line is enough, and of many chunks the first and the last.
       if (who === 'S' && /^\d{3}-/.test(line)) return;
+      if (who === 'C') chunks = /^BDAT \d+$/.test(line) ? chunks + 1 : 0;
+      if (chunks > 1) return;
       hop('relay', who === 'C' ? '→' : '←', name, line);
     },
   });
@@ -103,8 +106,9 @@ async function deliver(relay: RelayProcess, to: Provider, message: DemoMessage):
   const intact = arrived.sha256 === sha256(message.body);
   check(intact, `${message.title}: changed on the way`);
   const same = intact ? paint('green', 'the same octets') : paint('red', 'OTHER OCTETS');
+  const how = arrived.chunks > 1 ? `${arrived.chunks} chunks` : `${arrived.flights} round trip(s)`;
   say(
-    `  arrived: ${same}, ${arrived.recipients.length} recipient(s), by ${arrived.via} in ${arrived.flights} round trip(s), ${ms.toFixed(0)} ms in all`,
+    `  arrived: ${same}, ${arrived.recipients.length} recipient(s), by ${arrived.via} in ${how}, ${ms.toFixed(0)} ms in all`,
   );
 }
 

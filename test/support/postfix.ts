@@ -121,6 +121,7 @@ export async function startPostfix(options: PostfixOptions): Promise<Postfix> {
     smtp_tls_security_level: 'none',
     smtputf8_enable: 'yes',
     notify_classes: '',
+    message_size_limit: '50000000',
     // Retries in seconds instead of minutes.
     queue_run_delay: '2s',
     minimal_backoff_time: '2s',

@@ -160,7 +160,7 @@ export async function startRelay(options: RelayOptions): Promise<RelayProcess> {
         const from = lines.length;
         writeAccounts(accounts);
         child.kill('SIGHUP');
-        return line((l) => typeof l.event === 'string' && l.event.startsWith('reload'), { from });
+        return line((l) => l.event === 'reloaded' || l.event === 'reload_failed', { from });
       },
       async admin<T>(path: string): Promise<T> {
         const response = await fetch(adminUrl + path, { headers: { connection: 'close' } });

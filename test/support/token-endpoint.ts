@@ -83,6 +83,8 @@ export interface TokenEndpoint {
   forgetAccessTokens(user: string): void;
   /** A token as the endpoint would issue it, for tests without HTTP. */
   issue(user: string): { accessToken: string; expiresAt: number };
+  /** Every access token ever issued, accepted still or not. */
+  issuedTokens(): readonly string[];
   /** Whether `token` was issued for `user` and lives. */
   verify(user: string, token: string): boolean;
   /** Connections refused until `up`. */
@@ -106,6 +108,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
   const accounts = new Map<string, SimulatedAccount>();
   const refreshTokens = new Map<string, SimulatedAccount>();
   const issued = new Map<string, Issued>();
+  const everIssued: string[] = [];
   const requests: TokenRequest[] = [];
   const queued: { answer: TokenAnswer; user: string | undefined; left: number }[] = [];
   const standing = new Map<string | undefined, TokenAnswer>();
@@ -143,6 +146,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       endpoint.expiresInS ?? (flavour === 'gmail' ? 3599 : 3600 + Math.floor(Math.random() * 1800));
     const accessToken = freshToken();
     const expiresAt = Date.now() + expiresInS * 1000;
+    everIssued.push(accessToken);
     issued.set(accessToken, { users: new Set(users.map((u) => u.toLowerCase())), expiresAt });
     return { accessToken, expiresInS, expiresAt };
   };
@@ -359,6 +363,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       const account = accounts.get(user.toLowerCase());
       return issue([user, ...(account?.alsoFor ?? [])]);
     },
+    issuedTokens: () => everIssued,
     verify(user, token) {
       const entry = issued.get(token);
       return entry?.users.has(user.toLowerCase()) === true && entry.expiresAt > Date.now();

@@ -1,0 +1,195 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { greeted, sendMail, transact } from '../support/dialogue.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { type Provider, startProvider } from '../support/provider.ts';
+import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { smtpClient } from '../support/smtp-client.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const ANN = 'ann@gmail.example';
+const BOB = 'bob@gmail.example';
+const CARL = 'carl@gmail.example';
+const DORA = 'dora@gmail.example';
+
+async function start(defer: Defer): Promise<{ provider: Provider; relay: RelayProcess }> {
+  const provider = await startProvider({ users: [ANN, BOB, CARL] });
+  defer(() => provider.close());
+  const relay = await startRelay({
+    accounts: [ANN, BOB, CARL].map((user) => provider.entry(user)),
+    caFile: provider.caFile,
+  });
+  defer(() => relay.stop());
+  return { provider, relay };
+}
+
+/** Sends for `user` without a pause until told to stop; every reply's code. */
+function stream(relay: RelayProcess, user: string): { stop: () => Promise<number[]>; sent: () => number } {
+  const codes: number[] = [];
+  let going = true;
+  const run = (async () => {
+    const client = await greeted(relay.smtpPort);
+    while (going) codes.push((await transact(client, { from: user })).code);
+    client.end();
+    return codes;
+  })();
+  return {
+    sent: () => codes.length,
+    stop: () => {
+      going = false;
+      return run;
+    },
+  };
+}
+
+test(
+  'SIGHUP applies what changed while mail flows; what did not keeps its token and connections',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await start(defer);
+    const streams = [stream(relay, ANN), stream(relay, ANN)];
+    await waitFor(() => streams.every((s) => s.sent() >= 20), { what: 'mail flowing' });
+    const connections = provider.smtp.sessions.filter((s) => s.user === ANN).length;
+
+    const changed = provider.entry(BOB, { senders: ['*@bob.example'] });
+    const line = await relay.reload([provider.entry(ANN), changed, provider.entry(DORA)]);
+    assert.equal(line.event, 'reloaded');
+    assert.deepEqual([line.added, line.changed, line.removed, line.untouched], [[DORA], [BOB], [CARL], 1]);
+    const before = streams.map((s) => s.sent());
+    await waitFor(() => streams.every((s, i) => s.sent() >= (before[i] ?? 0) + 20), {
+      what: 'mail flowing on',
+    });
+    for (const s of streams) assert.deepEqual([...new Set(await s.stop())], [250]);
+
+    assert.equal(provider.token.count(ANN), 1);
+    assert.equal(provider.smtp.sessions.filter((s) => s.user === ANN && s.closed).length, 0);
+    assert.ok(provider.smtp.sessions.filter((s) => s.user === ANN).length >= connections);
+    assert.equal((await sendMail(relay.smtpPort, { from: DORA })).code, 250);
+    assert.equal((await sendMail(relay.smtpPort, { from: 'x@bob.example' })).code, 250);
+    assert.match((await sendMail(relay.smtpPort, { from: CARL })).text, /^550 5\.7\.1 .*carl@gmail\.example/);
+    await waitFor(() => provider.smtp.sessions.filter((s) => s.user === CARL).every((s) => s.closed), {
+      what: "the removed account's connections to close",
+    });
+  }),
+);
+
+test(
+  'a broken accounts file changes nothing and is reported; a bad account does not stop the others',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await start(defer);
+    const connections = provider.smtp.connections;
+    for (const broken of ['{ "accounts": [', '', '{ "accounts": 7 }', '[{"email": 1}]']) {
+      assert.equal((await relay.reload(broken)).event, 'reload_failed', broken);
+    }
+    assert.equal((await sendMail(relay.smtpPort, { from: ANN })).code, 250);
+    assert.equal(provider.token.count(), 3);
+    assert.equal(provider.smtp.connections, connections);
+
+    const bad = { ...provider.entry(BOB), client_id: 7 };
+    const line = await relay.reload([provider.entry(ANN), bad, provider.entry(DORA)]);
+    assert.equal(line.event, 'reloaded');
+    const problem = await relay.event('account_problem', { from: relay.lines.length - 20 });
+    assert.equal(problem.path, 'accounts[1].client_id');
+    assert.equal((await sendMail(relay.smtpPort, { from: DORA })).code, 250);
+    // Its mail waits for the operator: never a bounce because of our own file.
+    assert.match((await sendMail(relay.smtpPort, { from: BOB })).text, /^451 4\./);
+  }),
+);
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  test(
+    `${signal} drains: idle sessions hear 421, the transaction under way is finished, exit 0`,
+    leakless(async (_t, defer) => {
+      const { provider, relay } = await start(defer);
+      let release = (): void => {};
+      provider.smtp.script(
+        'end-of-data',
+        {},
+        { until: new Promise<void>((r) => (release = r)), normal: true },
+      );
+      const idle = await greeted(relay.smtpPort);
+      defer(() => idle.reset());
+      const busy = await greeted(relay.smtpPort);
+      defer(() => busy.reset());
+      const verdict = transact(busy, { from: ANN });
+      await waitFor(() => provider.smtp.sessions.some((s) => s.commands.some((c) => /^BDAT/.test(c))), {
+        what: 'the body at the provider',
+      });
+      relay.signal(signal);
+      assert.equal((await idle.reply()).code, 421);
+      await idle.closed();
+      await assert.rejects(smtpClient(relay.smtpPort), /ECONNREFUSED/);
+      release();
+      assert.equal((await verdict).code, 250);
+      assert.deepEqual(await relay.exited, { code: 0, signal: null });
+      assert.equal(provider.messages.length, 1);
+      await provider.assertDisconnected();
+      assert.ok(
+        provider.smtp.sessions.every((s) => s.quit),
+        'QUIT to the provider',
+      );
+    }),
+  );
+}
+
+test(
+  'a second signal cuts: the process ends at once and nothing is acknowledged that was not accepted',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await start(defer);
+    provider.smtp.script('end-of-data', {}, { after: 'hang' });
+    const client = await greeted(relay.smtpPort);
+    defer(() => client.reset());
+    const verdict = transact(client, { from: ANN });
+    verdict.catch(() => {});
+    await waitFor(() => provider.smtp.sessions.some((s) => s.commands.some((c) => /^BDAT/.test(c))), {
+      what: 'the body at the provider',
+    });
+    relay.signal('SIGTERM');
+    await relay.line((l) => l.event === 'stopping' || l.event === 'draining');
+    relay.signal('SIGTERM');
+    assert.equal((await relay.exited).code, 1);
+    const heard = await verdict.then(
+      (r) => r.code,
+      () => 'nothing',
+    );
+    assert.notEqual(heard, 250);
+    assert.equal(provider.messages.length, 0);
+  }),
+);
+
+test(
+  'the accounts of the admin API and the totals of its tokens have the keys other programs read',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await start(defer);
+    provider.token.revoke(BOB);
+    assert.equal((await sendMail(relay.smtpPort, { from: ANN })).code, 250);
+    const { accounts } = await relay.admin<{ accounts: Record<string, unknown>[] }>('/admin/accounts');
+    const ann = accounts.find((a) => a.id === ANN);
+    assert.deepEqual(
+      Object.keys({ ...ann }).filter((key) =>
+        ['id', 'email', 'provider', 'status', 'token', 'pool', 'messages', 'last_error'].includes(key),
+      ).length,
+      8,
+    );
+    const { token, pool, messages } = ann as Record<'token' | 'pool' | 'messages', Record<string, unknown>>;
+    assert.equal(token.cached, true);
+    for (const key of ['expires_at', 'expires_in_s', 'age_s']) assert.ok(key in token, key);
+    for (const key of ['size', 'idle', 'busy', 'max']) assert.equal(typeof pool[key], 'number', key);
+    assert.deepEqual([messages.relayed, messages.deferred, messages.rejected], [1, 0, 0]);
+    const totals = await relay.admin('/admin/tokens');
+    for (const key of [
+      'cache_hits',
+      'cache_misses',
+      'refresh_attempts',
+      'refresh_success',
+      'refresh_failures',
+    ]) {
+      assert.equal(typeof totals[key], 'number', key);
+    }
+    assert.equal(totals.refresh_success, 3);
+    for (const path of ['/healthz', '/readyz', '/metrics', '/']) {
+      const response = await fetch(relay.adminUrl + path, { headers: { connection: 'close' } });
+      await response.arrayBuffer();
+      assert.equal(response.status, 200, path);
+    }
+  }),
+);
