@@ -34,8 +34,6 @@ export interface TokenEntry {
   refreshTokenObtainedAt: number | undefined;
   /** Flight that brought `refreshToken`. */
   refreshTokenFlight: number;
-  /** What the store last failed to take. */
-  unsaved: boolean;
   loaded: boolean;
   flight: Promise<AccessToken> | undefined;
   /** Number of the newest flight; the answer of an older one never replaces a token. */
@@ -69,7 +67,6 @@ export function createEntry(account: Account, credential: Credential): TokenEntr
     refreshToken: undefined,
     refreshTokenObtainedAt: undefined,
     refreshTokenFlight: 0,
-    unsaved: false,
     loaded: false,
     flight: undefined,
     flights: 0,

@@ -53,6 +53,7 @@ export interface Refresher {
   obtain(entry: TokenEntry, request: RefreshRequest): Promise<RefreshResult>;
   /** Brings the entry's refresh token and `token` into the store; logs where that fails. */
   keep(entry: TokenEntry, token: AccessToken | undefined): Promise<void>;
+  close(): void;
 }
 
 export interface RefresherDeps {
@@ -63,13 +64,17 @@ export interface RefresherDeps {
   readonly onRefresh: (observation: RefreshObservation) => void;
 }
 
+/** How long a store that failed is left alone before what it missed is offered again. */
+const STORE_RETRY_MS = 10_000;
 /** A clock further off than this is worth a warning: assertions live for minutes. */
 const CLOCK_WARNING_MS = 2 * 60_000;
 
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, clock, log } = deps;
   const counts: RefreshCounts = { attempts: 0, success: 0, failures: 0 };
+  const unsaved = new Set<TokenEntry>();
   let storeFailing = false;
+  let cancelRetry: (() => void) | undefined;
   let clockWarned = false;
 
   /** Looks into the store; true where a token fresh enough came out of it. */
@@ -102,11 +107,23 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   async function keep(entry: TokenEntry, token: AccessToken | undefined): Promise<void> {
     try {
       await store.save(entry.account.id, storedFrom(entry, token));
-      entry.unsaved = false;
+      unsaved.delete(entry);
       storeAnswered();
     } catch (error) {
-      entry.unsaved = true;
+      unsaved.add(entry);
       storeFailed(error, 'write');
+      cancelRetry ??= clock.after(STORE_RETRY_MS, () => void keepUnsaved());
+    }
+  }
+
+  /** What the store could not take is brought there once it is back; what others wrote meanwhile counts. */
+  async function keepUnsaved(): Promise<void> {
+    cancelRetry = undefined;
+    for (const entry of [...unsaved]) {
+      unsaved.delete(entry);
+      if (entry.retired) continue;
+      await look(entry, { origin: 'store', flight: entry.flights, rejected: undefined, force: true });
+      await keep(entry, entry.token);
     }
   }
 
@@ -183,7 +200,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     }
     const kept = keep(entry, token);
     // A rotated refresh token is durable before its access token is used; other instances read the store.
-    if (rotated || entry.unsaved || store.lock !== undefined) await kept;
+    if (rotated || unsaved.has(entry) || store.lock !== undefined) await kept;
     if (current()) takeToken(entry, token, request.origin);
     return token;
   }
@@ -191,6 +208,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   return {
     counts,
     keep,
+    close: () => cancelRetry?.(),
     async obtain(entry, request) {
       const took = (): RefreshResult | undefined =>
         entry.token === undefined ? undefined : { ok: true, token: entry.token };

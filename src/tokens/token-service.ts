@@ -419,6 +419,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     async close() {
       closed = true;
       for (const entry of entries.values()) retire(entry);
+      refresher.close();
       await endpoints.close();
       await store.close();
     },

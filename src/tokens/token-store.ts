@@ -3,6 +3,12 @@
  * records; how they are kept (memory, sealed files, Redis) is the store's own affair.
  */
 
+import type { Secret } from '../accounts/credential.ts';
+import type { Log } from '../log.ts';
+import { createSealer } from './sealing.ts';
+import { createFileStore } from './store-file.ts';
+import { createMemoryStore } from './store-memory.ts';
+
 /** What is kept of one account. */
 export interface StoredGrant {
   /** Hash of what the operator gave (client_id and refresh_token): another one there makes this record void. */
@@ -40,4 +46,35 @@ export interface TokenStore {
   /** Hears the others doing so. */
   onForgotten?(listener: (accountId: string) => void): void;
   close(): Promise<void>;
+}
+
+export interface TokenStoreOptions {
+  /** Directory of the file store. */
+  readonly stateDir?: string | undefined;
+  /** Keys that seal what is stored, white space between, the first one seals. */
+  readonly stateKey?: Secret | undefined;
+  /** `memory`, `file`, `redis://…` or `rediss://…`. Default: file with a state directory, else memory. */
+  readonly storeUrl?: Secret | undefined;
+  readonly log: Log;
+}
+
+/** The store the operator asked for. Rejects where it cannot be used as configured; Redis being away is no such case. */
+export async function createTokenStore(options: TokenStoreOptions): Promise<TokenStore> {
+  const { stateDir, stateKey, log } = options;
+  const wanted = options.storeUrl?.reveal() ?? (stateDir === undefined ? 'memory' : 'file');
+  if (wanted === 'memory') return createMemoryStore();
+  const sealer = stateKey === undefined ? undefined : createSealer(stateKey);
+  if (wanted === 'file') {
+    if (stateDir === undefined) throw new Error('the file store needs a state directory');
+    return createFileStore(stateDir, { log, sealer });
+  }
+  if (options.storeUrl === undefined || !/^rediss?:\/\//.test(wanted)) {
+    throw new Error('unknown token store: memory, file, redis://… or rediss://…');
+  }
+  if (sealer === undefined) {
+    log.warn({ event: 'store_in_the_clear' }, 'tokens in Redis are not encrypted: give a state key');
+  }
+  // Loaded only where it is wanted: the Redis client is the largest package of all.
+  const { createRedisStore } = await import('./store-redis.ts');
+  return createRedisStore(options.storeUrl, { log, sealer });
 }

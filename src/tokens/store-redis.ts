@@ -1,0 +1,229 @@
+/**
+ * Grants shared by several instances through Redis; the one file that knows the redis package.
+ * An access token lives there as long as it is valid, a rotated refresh token much longer. A lock per
+ * account lets one instance refresh at a time. While Redis is gone every operation rejects at once
+ * and the connection comes back by itself.
+ */
+import { randomUUID } from 'node:crypto';
+import { createClient } from 'redis';
+import type { Secret } from '../accounts/credential.ts';
+import type { Log } from '../log.ts';
+import { SealError, type Sealer } from './sealing.ts';
+import { formatStored, parseStored } from './stored-text.ts';
+import type { Lease, StoredGrant, TokenStore } from './token-store.ts';
+
+export interface RedisStoreDeps {
+  readonly log: Log;
+  /** Without one the values are in the clear. */
+  readonly sealer: Sealer | undefined;
+}
+
+export interface RedisStoreOptions {
+  /** First part of every key. Default `xoauth2-relay`. */
+  readonly prefix?: string;
+  /** A lock whose holder died is free after this, ms. Default 10,000; a living holder extends it. */
+  readonly lockMs?: number;
+  /** Longest wait for a lock, ms. Default 30,000: more than one refresh takes. */
+  readonly lockWaitMs?: number;
+  /** Longest wait for Redis to answer, ms. Default 1,500. */
+  readonly answerMs?: number;
+}
+
+/** Twice what Microsoft lets a refresh token lie unused. */
+const REFRESH_TOKEN_LIFE_MS = 180 * 24 * 60 * 60_000;
+/** After an unanswered command nothing is asked for this long: nobody waits twice for the same outage. */
+const REST_MS = 3000;
+const POLL_MS = 50;
+
+/** Only the owner may free or extend a lock. */
+const RELEASE = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end`;
+const EXTEND = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end`;
+
+class RedisUnavailable extends Error {
+  override readonly name = 'RedisUnavailable';
+  readonly code = 'REDIS_UNAVAILABLE';
+}
+
+/** Waits for the first connection as long as one answer may take, then goes on without; it is tried for ever. */
+export async function createRedisStore(
+  url: Secret,
+  deps: RedisStoreDeps,
+  options: RedisStoreOptions = {},
+): Promise<TokenStore> {
+  const { log, sealer } = deps;
+  const prefix = options.prefix ?? 'xoauth2-relay';
+  const lockMs = options.lockMs ?? 10_000;
+  const lockWaitMs = options.lockWaitMs ?? 30_000;
+  const answerMs = options.answerMs ?? 1500;
+  const instance = randomUUID();
+  const channel = `${prefix}:forgotten`;
+  const listeners: ((accountId: string) => void)[] = [];
+  let restingUntil = 0;
+  let lost = false;
+  let closed = false;
+
+  const client = createClient({
+    url: url.reveal(),
+    name: 'xoauth2-relay',
+    disableOfflineQueue: true,
+    // A connection that is dead without saying so is noticed by the ping that gets no answer.
+    pingInterval: 3000,
+    socket: {
+      connectTimeout: 2000,
+      socketTimeout: 10_000,
+      reconnectStrategy: (retries) => Math.min(50 * 2 ** Math.min(retries, 6), 2000),
+    },
+  });
+  const subscriber = client.duplicate();
+  client.on('error', (error: unknown) => {
+    if (lost || closed) return;
+    lost = true;
+    log.error({ event: 'redis_lost', reason: codeOf(error) }, 'Redis cannot be reached: trying again');
+  });
+  client.on('ready', () => {
+    restingUntil = 0;
+    if (lost) log.info({ event: 'redis_back' }, 'Redis answers again');
+    lost = false;
+  });
+  subscriber.on('error', () => undefined);
+
+  const connected = client.connect().then(
+    () => undefined,
+    () => undefined,
+  );
+  subscriber
+    .connect()
+    .then(() =>
+      subscriber.subscribe(channel, (message) => {
+        const [from, ...id] = message.split(' ');
+        if (from !== instance) for (const listener of listeners) listener(id.join(' '));
+      }),
+    )
+    .catch(() => undefined);
+  await Promise.race([connected, pause(answerMs)]);
+
+  /** Rejects at once while Redis is away, and after `answerMs` where it does not answer. */
+  async function ask<T>(command: () => Promise<T>): Promise<T> {
+    if (!client.isReady || Date.now() < restingUntil) throw new RedisUnavailable('Redis is away');
+    let timer: NodeJS.Timeout | undefined;
+    const silence = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => {
+        restingUntil = Date.now() + REST_MS;
+        reject(new RedisUnavailable('Redis does not answer'));
+      }, answerMs);
+    });
+    try {
+      return await Promise.race([command(), silence]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  const tokenKey = (accountId: string): string => `${prefix}:token:${accountId}`;
+  const grantKey = (accountId: string): string => `${prefix}:grant:${accountId}`;
+  const lockKey = (accountId: string): string => `${prefix}:lock:${accountId}`;
+
+  function parse(text: string | null, key: string): StoredGrant | undefined {
+    if (text === null) return undefined;
+    try {
+      return parseStored(text, key, sealer).grant;
+    } catch (error) {
+      const reason = error instanceof SealError ? error.message : 'unreadable';
+      log.error(
+        { event: 'redis_value_unreadable', key, reason },
+        'stored tokens of an account cannot be read',
+      );
+      return undefined;
+    }
+  }
+
+  async function tryLock(accountId: string): Promise<Lease | undefined> {
+    const key = lockKey(accountId);
+    const owner = randomUUID();
+    const taken = await ask(() =>
+      client.set(key, owner, { condition: 'NX', expiration: { type: 'PX', value: lockMs } }),
+    );
+    if (taken === null) return undefined;
+    const extend = setInterval(() => {
+      ask(() => client.eval(EXTEND, { keys: [key], arguments: [owner, String(lockMs)] })).then(
+        (held) => {
+          if (held === 0) clearInterval(extend);
+        },
+        () => undefined,
+      );
+    }, lockMs / 3);
+    extend.unref();
+    return {
+      async release() {
+        clearInterval(extend);
+        await ask(() => client.eval(RELEASE, { keys: [key], arguments: [owner] }));
+      },
+    };
+  }
+
+  return {
+    kind: 'redis',
+    async load(accountId) {
+      const keys = [tokenKey(accountId), grantKey(accountId)] as const;
+      const [token = null, grant = null] = await ask(() => client.mGet([...keys]));
+      const kept = parse(grant, keys[1]);
+      const cached = parse(token, keys[0]);
+      if (cached === undefined) return kept;
+      return kept?.grantFingerprint === cached.grantFingerprint ? { ...kept, ...cached } : cached;
+    },
+    async save(accountId, grant) {
+      const { refreshToken, refreshTokenObtainedAt, ...rest } = grant;
+      const lifeMs = (grant.expiresAt ?? 0) - Date.now();
+      const transaction = client.multi();
+      if (refreshToken !== undefined) {
+        const key = grantKey(accountId);
+        const kept = {
+          grantFingerprint: grant.grantFingerprint,
+          refreshToken,
+          refreshTokenObtainedAt: refreshTokenObtainedAt ?? 0,
+        };
+        transaction.set(key, formatStored(kept, key, sealer), {
+          expiration: { type: 'PX', value: REFRESH_TOKEN_LIFE_MS },
+        });
+      }
+      const key = tokenKey(accountId);
+      if (grant.accessToken === undefined || lifeMs < 1) transaction.del(key);
+      else {
+        transaction.set(key, formatStored(rest, key, sealer), {
+          expiration: { type: 'PX', value: Math.floor(lifeMs) },
+        });
+      }
+      await ask(() => transaction.exec());
+    },
+    async remove(accountId) {
+      await ask(() => client.del([tokenKey(accountId), grantKey(accountId)]));
+    },
+    // Another instance may still serve them; what is left ends by itself.
+    prune: async () => 0,
+    async lock(accountId) {
+      const deadline = Date.now() + lockWaitMs;
+      for (;;) {
+        const lease = await tryLock(accountId);
+        if (lease !== undefined || Date.now() > deadline || closed) return lease;
+        await pause(POLL_MS * (0.5 + Math.random()));
+      }
+    },
+    async announceForgotten(accountId) {
+      await ask(() => client.publish(channel, `${instance} ${accountId}`));
+    },
+    onForgotten: (listener) => void listeners.push(listener),
+    async close() {
+      closed = true;
+      client.destroy();
+      subscriber.destroy();
+    },
+  };
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resume) => setTimeout(resume, ms));
+
+function codeOf(error: unknown): string {
+  if (!(error instanceof Error)) return 'unknown';
+  const { code } = error as { code?: unknown };
+  return typeof code === 'string' ? code : error.name;
+}
