@@ -25,6 +25,7 @@ import type { ProcessLog } from './log.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenService, type TokenService } from './tokens/token-service.ts';
+import { createTokenStore } from './tokens/token-store.ts';
 import { createOpenConnection } from './upstream/open.ts';
 import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
 
@@ -55,7 +56,15 @@ export function createApp({ settings, log }: AppDeps): App {
   let stopping = false;
 
   const tokens: TokenService = createTokenService(
-    { log },
+    {
+      log,
+      store: createTokenStore({
+        stateDir: settings.stateDir,
+        stateKey: settings.stateKey,
+        storeUrl: settings.store,
+        log,
+      }),
+    },
     { concurrency: settings.precacheConcurrency, endpoint: { answerTimeoutMs: settings.tokenTimeoutMs } },
   );
   const upstreams: Upstreams = createUpstreams(
@@ -223,6 +232,7 @@ export function createApp({ settings, log }: AppDeps): App {
     closers.push(() => tokens.close());
     closers.push(() => upstreams.close());
     try {
+      await tokens.open();
       apply(file, file.accounts);
       const addresses: object[] = [];
       for (const listener of listeners) {

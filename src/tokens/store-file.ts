@@ -4,7 +4,7 @@
  * touches anything but its own files.
  */
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { access, chmod, constants, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Log } from '../log.ts';
 import { SealError, type Sealer } from './sealing.ts';
@@ -24,22 +24,9 @@ const MAX_FILE_OCTETS = 256 * 1024;
 const OURS = /-[0-9a-f]{16}\.grant$/;
 const OUR_LEFTOVER = /-[0-9a-f]{16}\.grant\.\d+\.tmp$/;
 
-/** Rejects where the directory cannot be made or written. */
-export async function createFileStore(directory: string, deps: FileStoreDeps): Promise<TokenStore> {
+/** `open` rejects where the directory cannot be made or written. */
+export function createFileStore(directory: string, deps: FileStoreDeps): TokenStore {
   const { log, sealer, now = Date.now } = deps;
-  await mkdir(directory, { recursive: true, mode: 0o700 });
-  const { mode } = await stat(directory);
-  if ((mode & 0o077) !== 0) {
-    log.warn(
-      { event: 'state_dir_open', directory, mode: (mode & 0o777).toString(8) },
-      'state directory is accessible to others: chmod 700',
-    );
-  }
-  for (const name of await readdir(directory)) {
-    // What a killed process left half-written; the file it was to replace is whole.
-    if (OUR_LEFTOVER.test(name)) await unlink(join(directory, name));
-  }
-
   /** Last operation per account: reads and writes of one account never overlap. */
   const queues = new Map<string, Promise<unknown>>();
   let temporary = 0;
@@ -53,6 +40,22 @@ export async function createFileStore(directory: string, deps: FileStoreDeps): P
     };
     mine.then(done, done);
     return mine;
+  }
+
+  async function openDirectory(): Promise<void> {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const { mode } = await stat(directory);
+    if ((mode & 0o077) !== 0) {
+      log.warn(
+        { event: 'state_dir_open', directory, mode: (mode & 0o777).toString(8) },
+        'state directory is accessible to others: chmod 700',
+      );
+    }
+    for (const name of await readdir(directory)) {
+      // What a killed process left half-written; the file it was to replace is whole.
+      if (OUR_LEFTOVER.test(name)) await unlink(join(directory, name));
+    }
+    await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
   }
 
   async function write(accountId: string, grant: StoredGrant): Promise<void> {
@@ -131,6 +134,7 @@ export async function createFileStore(directory: string, deps: FileStoreDeps): P
 
   return {
     kind: 'file',
+    open: openDirectory,
     load: (accountId) => inTurn(accountId, () => read(accountId)),
     save: (accountId, grant) => inTurn(accountId, () => write(accountId, grant)),
     remove: (accountId) =>

@@ -5,6 +5,7 @@ export function createMemoryStore(): TokenStore {
   const grants = new Map<string, StoredGrant>();
   return {
     kind: 'memory',
+    open: async () => undefined,
     load: async (accountId) => grants.get(accountId),
     save: async (accountId, grant) => {
       grants.set(accountId, grant);

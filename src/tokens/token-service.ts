@@ -29,7 +29,7 @@ import type { TokenStore } from './token-store.ts';
 
 export interface TokenServiceDeps {
   readonly log: Log;
-  /** Default: memory. The service closes it. */
+  /** Default: memory. The service opens and closes it. */
   readonly store?: TokenStore;
   readonly clock?: Clock;
   /** 0 to 1, for jitter. */
@@ -96,6 +96,8 @@ export interface TokenTotals {
 }
 
 export interface TokenService extends TokenSource {
+  /** Opens the store; before anything else. Rejects where it cannot be used as configured. */
+  open(): Promise<void>;
   /** Makes exactly these accounts known: untouched ones keep their token, changed ones drop it, removed ones are cleaned up. */
   applyAccounts(entries: readonly AccountCredential[]): ApplyResult;
   /** Fetches for the given accounts (default: all) what is not cached. Never rejects. */
@@ -363,6 +365,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   const rate = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
 
   return {
+    open: () => store.open(),
     peek,
     get,
     renew,

@@ -8,6 +8,7 @@ import type { Log } from '../log.ts';
 import { createSealer } from './sealing.ts';
 import { createFileStore } from './store-file.ts';
 import { createMemoryStore } from './store-memory.ts';
+import { createRedisStore } from './store-redis.ts';
 
 /** What is kept of one account. */
 export interface StoredGrant {
@@ -32,6 +33,8 @@ export interface Lease {
 
 export interface TokenStore {
   readonly kind: 'memory' | 'file' | 'redis';
+  /** First of all, once. Rejects where the store cannot be used as configured; a server that is away is no such case. */
+  open(): Promise<void>;
   /** Undefined where nothing (readable) is kept. Rejects when the store cannot be reached. */
   load(accountId: string): Promise<StoredGrant | undefined>;
   /** Durable when it resolves. Rejects when it could not be kept. */
@@ -58,8 +61,8 @@ export interface TokenStoreOptions {
   readonly log: Log;
 }
 
-/** The store the operator asked for. Rejects where it cannot be used as configured; Redis being away is no such case. */
-export async function createTokenStore(options: TokenStoreOptions): Promise<TokenStore> {
+/** The store the operator asked for, not opened yet. Throws on a state key or an address that cannot be right. */
+export function createTokenStore(options: TokenStoreOptions): TokenStore {
   const { stateDir, stateKey, log } = options;
   const wanted = options.storeUrl?.reveal() ?? (stateDir === undefined ? 'memory' : 'file');
   if (wanted === 'memory') return createMemoryStore();
@@ -74,7 +77,5 @@ export async function createTokenStore(options: TokenStoreOptions): Promise<Toke
   if (sealer === undefined) {
     log.warn({ event: 'store_in_the_clear' }, 'tokens in Redis are not encrypted: give a state key');
   }
-  // Loaded only where it is wanted: the Redis client is the largest package of all.
-  const { createRedisStore } = await import('./store-redis.ts');
   return createRedisStore(options.storeUrl, { log, sealer });
 }
