@@ -89,6 +89,9 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   let badCommands = 0;
   let unauthenticated = 0;
 
+  // Looked up once: it is a matter of the address, and that stays.
+  const isTrusted = hooks.isTrusted(wire.remoteAddress);
+
   const facts = (): ClientFacts => ({
     id: wire.id,
     remoteAddress: wire.remoteAddress,
@@ -96,7 +99,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     esmtp: isEsmtp,
     tls: wire.tls,
     auth,
-    isTrusted: hooks.isTrusted(wire.remoteAddress),
+    isTrusted,
   });
 
   function session(): MailSession {

@@ -62,6 +62,8 @@ export interface Listener {
   counts(): ListenerCounts;
 }
 
+/** How long a list of extensions for all accounts is good; upstreams become known in the background. */
+const KEYWORDS_MS = 1_000;
 /** How often transactions are looked at for their time; the limit itself is minutes. */
 const SWEEP_MS = 5_000;
 
@@ -75,6 +77,7 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
   let server: RelayServer | undefined;
   let sweep: NodeJS.Timeout | undefined;
   let isStopping = false;
+  let forAll: { directory: AccountDirectory; at: number; keywords: readonly string[] } | undefined;
   let whenEmpty: (() => void) | undefined;
 
   function createHooks(): ConnectionHooks {
@@ -147,13 +150,24 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
   }
 
   function keywords(account: Account | undefined): readonly string[] {
+    if (account !== undefined) return formatKeywords([account]);
+    // Before AUTH all accounts count, and there may be thousands: not for every EHLO.
+    const directory = deps.directory();
+    const now = Date.now();
+    if (forAll?.directory !== directory || now - forAll.at >= KEYWORDS_MS) {
+      forAll = { directory, at: now, keywords: formatKeywords(directory.accounts) };
+    }
+    return forAll.keywords;
+  }
+
+  function formatKeywords(accounts: readonly Account[]): readonly string[] {
     const offered = deps.offered?.() ?? { dsn: false, smtpUtf8: true, eightBitMime: true };
-    // Before AUTH the account is not known: the largest of all, so that nobody holds back what one could take.
-    const accounts = account === undefined ? deps.directory().accounts : [account];
+    const { maxMessageBytes } = options.limits;
+    // The largest of all, so that nobody holds back what one account could take.
     const largest = accounts.reduce((most, a) => Math.max(most, a.limits.maxBytes), 0);
     return [
       'PIPELINING',
-      `SIZE ${largest === 0 ? options.limits.maxMessageBytes : Math.min(largest, options.limits.maxMessageBytes)}`,
+      `SIZE ${largest === 0 ? maxMessageBytes : Math.min(largest, maxMessageBytes)}`,
       ...(offered.eightBitMime ? ['8BITMIME'] : []),
       ...(offered.smtpUtf8 ? ['SMTPUTF8'] : []),
       'ENHANCEDSTATUSCODES',
