@@ -147,13 +147,26 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       let sessions = 0;
       let total = 0;
       let refused = 0;
+      let authFailures = 0;
+      const limitHits: Record<string, number> = {};
       for (const listener of listeners) {
         const counts = listener.counts();
+        authFailures += counts.authFailures;
+        for (const [limit, hits] of Object.entries(counts.limitHits))
+          limitHits[limit] = (limitHits[limit] ?? 0) + hits;
         sessions += counts.sessions;
         total += counts.sessionsTotal;
         refused += counts.refusedTotal;
       }
-      return { sessions, sessions_total: total, refused_total: refused };
+      return {
+        sessions,
+        sessions_total: total,
+        refused_total: refused,
+        auth_failures_total: authFailures,
+        // One budget serves all listeners.
+        held_bytes: listeners[0]?.counts().heldBytes ?? 0,
+        limit_hits: limitHits,
+      };
     },
     async refreshToken(id) {
       try {

@@ -20,6 +20,7 @@ import { toTransactionRow } from './admin/transaction-log.ts';
 import { createAdminBackend } from './app-view.ts';
 import type { Settings } from './config.ts';
 import { checkExposure } from './listener/exposure.ts';
+import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener, ListenerError } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
@@ -87,9 +88,10 @@ export function createApp({ settings, log }: AppDeps): App {
       busyWaitMs: settings.submissionRetryMs,
     },
   );
+  const budget = createHeldBudget(settings.maxHeldBytes);
   const listeners: Listener[] = settings.listeners.map((listener) =>
     createListener(
-      { relay, directory: () => directory, log, replayBytes: settings.replayBytes, offered },
+      { relay, directory: () => directory, log, replayBytes: settings.replayBytes, budget, offered },
       listener,
     ),
   );

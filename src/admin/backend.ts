@@ -95,6 +95,12 @@ export interface ListenerFigures {
   readonly sessions_total: number;
   /** Sessions refused at the door (limits, drain) since start. */
   readonly refused_total: number;
+  /** AUTH answered 535 since start. */
+  readonly auth_failures_total: number;
+  /** Body octets reserved in memory now. */
+  readonly held_bytes: number;
+  /** Times each limit of the listener was hit since start, by its name. */
+  readonly limit_hits: Readonly<Record<string, number>>;
 }
 
 export interface Readiness {

@@ -198,6 +198,24 @@ export function createMetrics(
     () => source.listener().refused_total,
   );
   mirrored(
+    'listener_auth_failures_total',
+    'AUTH with an unknown user or wrong password',
+    () => source.listener().auth_failures_total,
+  );
+  gauge('listener_held_bytes', 'Body octets reserved in memory now', [], (g) =>
+    g.set(source.listener().held_bytes),
+  );
+  new Counter({
+    name: `${PREFIX}listener_limit_hits_total`,
+    help: 'Times a limit of the listener was hit',
+    labelNames: ['limit'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [limit, hits] of Object.entries(source.listener().limit_hits)) this.inc({ limit }, hits);
+    },
+  });
+  mirrored(
     'token_cache_hits_total',
     'Tokens handed out from the cache',
     () => source.tokenTotals().cache_hits,

@@ -113,7 +113,14 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
       usable: [...kept.values()].filter((a) => (a.status ?? 'ready') === 'ready').length,
       total: kept.size,
     }),
-    listener: () => ({ sessions: 3, sessions_total: 40, refused_total: 2 }),
+    listener: () => ({
+      sessions: 3,
+      sessions_total: 40,
+      refused_total: 2,
+      auth_failures_total: 5,
+      held_bytes: 4096,
+      limit_hits: { idle: 7 },
+    }),
     refreshToken: async (id) => {
       backend.actions.push(`refresh ${id}`);
       return backend.refreshResult;
