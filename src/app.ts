@@ -16,7 +16,7 @@ import {
 import { type AccountDirectory, createAccountDirectory } from './accounts/directory.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
-import { toTransactionRow } from './admin/transaction-log.ts';
+import { maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
 import { createAdminBackend } from './app-view.ts';
 import type { Settings } from './config.ts';
 import { checkExposure } from './listener/exposure.ts';
@@ -88,10 +88,11 @@ export function createApp({ settings, log }: AppDeps): App {
       busyWaitMs: settings.submissionRetryMs,
     },
   );
+  const shown = (text: string): string => (settings.logAddresses ? text : maskAddresses(text));
   const budget = createHeldBudget(settings.maxHeldBytes);
   const listeners: Listener[] = settings.listeners.map((listener) =>
     createListener(
-      { relay, directory: () => directory, log, replayBytes: settings.replayBytes, budget, offered },
+      { relay, directory: () => directory, log, replayBytes: settings.replayBytes, budget, offered, shown },
       listener,
     ),
   );

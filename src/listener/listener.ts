@@ -32,6 +32,8 @@ export interface ListenerDeps {
   /** Asked anew for every command, so that a reload shows at once. */
   readonly directory: () => AccountDirectory;
   readonly log: Log;
+  /** Text for the log: masks addresses where they are not to be logged. Default: as it is. */
+  readonly shown?: (text: string) => string;
   /** Octets of a body that the relay holds whole at most; what one transaction reserves. */
   readonly replayBytes: number;
   /** Shared by all listeners of a process; default: one of its own by `maxHeldBytes`. */
@@ -90,7 +92,15 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
       auth,
       openMail: (client) =>
         createMailSession(
-          { relay: deps.relay, directory: deps.directory, log, budget, tally, replayBytes: deps.replayBytes },
+          {
+            relay: deps.relay,
+            directory: deps.directory,
+            log,
+            shown: deps.shown ?? ((text) => text),
+            budget,
+            tally,
+            replayBytes: deps.replayBytes,
+          },
           options,
           client,
         ),

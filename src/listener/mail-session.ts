@@ -20,6 +20,8 @@ export interface MailSessionDeps {
   readonly relay: Relay;
   readonly directory: () => AccountDirectory;
   readonly log: Log;
+  /** Text for the log: masks addresses where they are not to be logged. */
+  readonly shown: (text: string) => string;
   readonly budget: HeldBudget;
   readonly tally: Tally;
   /** Octets of a body that the relay holds at most. */
@@ -92,7 +94,7 @@ export function createMailSession(
   function refuse(command: string, r: Reply): Reply {
     const { id, remoteAddress } = client();
     deps.log.info(
-      { event: 'refused', session: id, client: remoteAddress, command, reply: formatReply(r) },
+      { event: 'refused', session: id, client: remoteAddress, command, reply: deps.shown(formatReply(r)) },
       'command refused',
     );
     return r;
