@@ -9,7 +9,7 @@ export function createCompletion(commands: () => readonly CommandDefinition[]): 
     options: [],
     examples: [
       'source <(xoauth2-relay completion bash)',
-      'xoauth2-relay completion zsh > "${fpath[1]}/_xoauth2-relay"',
+      'xoauth2-relay completion zsh > /usr/local/share/zsh/site-functions/_xoauth2-relay',
     ],
     exitCodes: {},
     async run({ arguments: [shell], terminal }) {
