@@ -1,0 +1,274 @@
+/** The commands around a running relay and its accounts file, as a person runs them. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { verifyPassword } from '../../src/accounts/scrypt.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { startProvider } from '../support/provider.ts';
+import { startRelay } from '../support/relay-process.ts';
+import { runCli, startCli } from '../support/run-cli.ts';
+
+function temporary(defer: Defer): string {
+  const directory = mkdtempSync(join(tmpdir(), 'commands-'));
+  defer(() => rmSync(directory, { recursive: true }));
+  return directory;
+}
+
+test('hash-password reads a pipe and prints a hash of it', async () => {
+  const { code, stdout } = await runCli(['hash-password'], { input: 'open sesame\n' });
+  assert.equal(code, 0);
+  assert.equal(await verifyPassword(stdout.trim(), 'open sesame'), true);
+  assert.equal((await runCli(['hash-password'], { input: '' })).code, 2);
+});
+
+test('wrong usage and wrong settings exit 2 and say what was expected', async () => {
+  for (const [args, words] of [
+    [['serv'], /unknown command/],
+    [['serve', '--port', 'x'], /--port: expected a whole number/],
+    [['serve', '--accounts', '/nowhere/a.json'], /no such file: create it with/],
+    [['check', '--offline', '--log-level', 'x'], /unknown option/],
+    [['completion', 'fish'], /bash or zsh/],
+    [['account', 'remove'], /missing required argument/],
+  ] as const) {
+    const { code, stderr } = await runCli(args);
+    assert.equal(code, 2, args.join(' '));
+    assert.match(stderr, words);
+  }
+});
+
+test('every command explains itself with an example and its exit codes', async () => {
+  const { stdout } = await runCli(['--help']);
+  const names = [...stdout.matchAll(/^ {2}([a-z][a-z-]+)/gm)].map(([, name]) => name ?? '');
+  assert(names.length > 10);
+  for (const name of names.filter((n) => n !== 'account')) {
+    const help = await runCli([name, '--help']);
+    assert.match(
+      help.stdout,
+      new RegExp(`Examples:\\n.*xoauth2-relay ${name}[\\s\\S]*Exit codes:\\n {2}0`),
+      name,
+    );
+  }
+});
+
+test(
+  'check walks the way of each account, in parallel, and sends nothing',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: ['good@x.org', 'revoked@x.org'], flavour: 'microsoft' });
+    defer(() => provider.close());
+    provider.token.revoke('revoked@x.org');
+    provider.smtp.script('MAIL', { line: /alias@x\.org/ }, {
+      reply: '550 5.7.60 SMTP; Client does not have permissions to send as this sender',
+    });
+    const directory = temporary(defer);
+    const file = join(directory, 'accounts.json');
+    const good = provider.entry('good@x.org');
+    const write = (accounts: readonly object[]): void =>
+      writeFileSync(file, JSON.stringify(accounts), { mode: 0o600 });
+    const env = { NODE_EXTRA_CA_CERTS: provider.caFile };
+
+    write([good]);
+    const well = await runCli(['check', '--accounts', file], { env });
+    assert.equal(well.code, 0, well.stdout + well.stderr);
+    assert.match(well.stdout, /1 of 1 accounts can send/);
+
+    write([provider.entry('good@x.org', { senders: ['alias@x.org'] }), provider.entry('revoked@x.org')]);
+    const failing = await runCli(['check', '--accounts', file], { env });
+    assert.equal(failing.code, 1);
+    assert.match(
+      failing.stdout,
+      /failed good@x\.org at sender: good@x\.org may not send as alias@x\.org[\s\S]*Add-RecipientPermission/,
+    );
+    assert.match(failing.stdout, /failed revoked@x\.org at token[\s\S]*cure:/);
+
+    const asJson = await runCli(['check', 'good@x.org', '--json', '--accounts', file], { env });
+    const { accounts } = JSON.parse(asJson.stdout) as {
+      accounts: { id: string; steps: { stage: string; ok: boolean }[] }[];
+    };
+    assert.deepEqual(
+      accounts.map((a) => a.steps.map((s) => s.stage)),
+      [['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'sender']],
+    );
+
+    write([good, { ...good, email: 'x@x.org', nonsense: 1 }]);
+    const wrong = await runCli(['check', '--offline', '--accounts', file]);
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.stderr, /accounts\[1\]\.nonsense unknown key/);
+    assert.equal(provider.submissions.length, 0);
+    const output = [well, failing, asJson, wrong].map((r) => r.stdout + r.stderr).join();
+    for (const key of ['client_secret', 'refresh_token']) {
+      const secret = good[key];
+      if (typeof secret === 'string') assert(!output.includes(secret));
+    }
+  }),
+);
+
+test(
+  'account list, import and remove',
+  leakless(async (_t, defer) => {
+    const directory = temporary(defer);
+    const file = join(directory, 'accounts.json');
+    const old = join(directory, 'old.json');
+    writeFileSync(
+      old,
+      JSON.stringify({
+        accounts: [
+          {
+            account_id: 'acc_001',
+            email: 'a@x.org',
+            ip_address: '127.0.0.2',
+            vmta_name: 'vmta-1',
+            provider: 'Outlook',
+            client_id: 'cid',
+            client_secret: '',
+            refresh_token: 'planted-token',
+            oauth_endpoint: 'smtp.office365.com:587',
+            oauth_token_url: 'https://login.microsoftonline.com/common/oauth2/v2.0/token',
+          },
+          {
+            email: 'b@gmail.com',
+            client_id: 'c',
+            client_secret: 's',
+            refresh_token: 'planted-token',
+            oauth_endpoint: 'smtp.gmail.com:587',
+          },
+          { email: 'broken@x.org', provider: 'gmail' },
+        ],
+      }),
+    );
+    const common = ['--accounts', file, '--admin-port', '1'];
+    const dry = await runCli(['account', 'import', old, '--dry-run', ...common]);
+    assert.match(dry.stdout, /2 of 3 accounts would be imported/);
+    assert.throws(() => readFileSync(file));
+    const done = await runCli(['account', 'import', old, ...common]);
+    assert.equal(done.code, 1);
+    assert.match(done.stderr, /vmta_name has no counterpart/);
+    assert.match(done.stderr, /broken@x\.org: (?:client_id|refresh_token) is missing/);
+    const list = await runCli(['account', 'list', '--json', '--accounts', file]);
+    const { accounts } = JSON.parse(list.stdout) as { accounts: { id: string; provider: string }[] };
+    assert.deepEqual(
+      accounts.map((a) => [a.id, a.provider]),
+      [
+        ['acc_001', 'outlook'],
+        ['b@gmail.com', 'gmail'],
+      ],
+    );
+    const again = await runCli(['account', 'import', old, ...common]);
+    assert.match(again.stdout, /0 of 3/);
+    assert.equal((await runCli(['account', 'remove', 'nobody@x.org', ...common])).code, 2);
+    assert.equal((await runCli(['account', 'remove', 'acc_001', ...common], { input: 'n\n' })).code, 1);
+    assert.equal((await runCli(['account', 'remove', 'ACC_001', '--yes', ...common])).code, 0);
+    assert.doesNotMatch(readFileSync(file, 'utf8'), /acc_001/);
+    const output = [dry, done, list, again].map((r) => r.stdout + r.stderr).join();
+    assert.doesNotMatch(output, /planted-token/);
+  }),
+);
+
+test(
+  'send, status and reload speak to a running relay; send also to the provider itself',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: ['a@x.org'] });
+    defer(() => provider.close());
+    const relay = await startRelay({ accounts: [provider.entry('a@x.org')], caFile: provider.caFile });
+    defer(() => relay.stop());
+    const admin = ['--admin-port', String(relay.adminPort)];
+    const through = await runCli([
+      'send',
+      'to@y.org',
+      '--text',
+      '.dots\n..',
+      '--accounts',
+      relay.accountsFile,
+      '--port',
+      String(relay.smtpPort),
+    ]);
+    assert.equal(through.code, 0, through.stderr);
+    assert.match(through.stdout, /S: 250[\s\S]*accepted: 250/);
+    const direct = await runCli(
+      ['send', 'to@y.org', '--direct', 'a@x.org', '--accounts', relay.accountsFile],
+      {
+        env: { NODE_EXTRA_CA_CERTS: provider.caFile },
+      },
+    );
+    assert.equal(direct.code, 0, direct.stdout + direct.stderr);
+    assert.match(direct.stdout, /C: \(access token\)/);
+    const [first] = await provider.received(2);
+    assert.match(String(first?.body), /\r\n\.dots\r\n\.\.\r\n/);
+    const refused = await runCli([
+      'send',
+      'to@y.org',
+      '--from',
+      'other@x.org',
+      '--accounts',
+      relay.accountsFile,
+      '--port',
+      String(relay.smtpPort),
+    ]);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /550 5\.7\.1/);
+
+    const status = await runCli(['status', ...admin]);
+    assert.equal(status.code, 0, status.stderr);
+    assert.match(status.stdout, /a@x\.org\s+\S+\s+ready/);
+    relay.writeAccounts([provider.entry('a@x.org'), provider.entry('b@x.org')]);
+    const reloaded = await runCli(['reload', ...admin]);
+    assert.equal(reloaded.code, 0, reloaded.stderr);
+    assert.match(reloaded.stdout, /added: 1 b@x\.org/);
+    relay.writeAccounts('{ broken');
+    assert.equal((await runCli(['reload', ...admin])).code, 1);
+    const nobody = await runCli(['status', '--admin-port', '1']);
+    assert.equal(nobody.code, 1);
+    assert.match(nobody.stderr, /no relay answers at/);
+  }),
+);
+
+test(
+  'start runs in the background until stop; logs reads its file',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: ['a@x.org'] });
+    defer(() => provider.close());
+    const directory = temporary(defer);
+    const file = join(directory, 'accounts.json');
+    writeFileSync(file, JSON.stringify([provider.entry('a@x.org')]), { mode: 0o600 });
+    const env = { NODE_EXTRA_CA_CERTS: provider.caFile };
+    const state = ['--state-dir', directory];
+    const started = await runCli(
+      ['start', '--accounts', file, '--port', '0', '--admin-port', '0', ...state],
+      { env },
+    );
+    assert.equal(started.code, 0, started.stderr);
+    assert.match(started.stdout, /ready: process \d+/);
+    const twice = await runCli(['start', '--accounts', file, ...state], { env });
+    assert.equal(twice.code, 1);
+    assert.match(twice.stderr, /running already/);
+    const follow = startCli(['logs', '--follow', ...state]);
+    await follow.seen(/INFO.*ready/);
+    const stopped = await runCli(['stop', ...state]);
+    assert.equal(stopped.code, 0, stopped.stderr);
+    await follow.seen(/stopped/);
+    follow.signal('SIGTERM');
+    await follow.exited;
+    assert.equal((await runCli(['stop', ...state])).code, 1);
+    const failed = await runCli(['start', '--accounts', join(directory, 'none.json'), ...state], { env });
+    assert.equal(failed.code, 2);
+    assert.match(failed.stderr, /no such file/);
+  }),
+);
+
+test('completion and manual name every command and option', async () => {
+  const [bash, zsh, manual, help] = await Promise.all([
+    runCli(['completion', 'bash']),
+    runCli(['completion', 'zsh']),
+    runCli(['manual']),
+    runCli(['serve', '--help']),
+  ]);
+  const flags = [...help.stdout.matchAll(/^ {2}(--[a-z-]+)/gm)].map(([, flag]) => flag ?? '');
+  assert(flags.length > 30);
+  for (const flag of flags) {
+    assert(bash.stdout.includes(flag), `bash: ${flag}`);
+    assert(zsh.stdout.includes(flag), `zsh: ${flag}`);
+  }
+  assert.match(manual.stdout, /\.SS account add/);
+  assert.match(manual.stdout, /XOAUTH2_RELAY_STATE_DIR/);
+});
