@@ -239,6 +239,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     if (auth !== undefined) return reply(503, '5.5.1', 'Already authenticated');
     if (mail?.isInTransaction === true) return reply(503, '5.5.1', 'A transaction is in progress');
     if (!mayAuth()) return reply(538, '5.7.11', 'Encryption required: send STARTTLS first');
+    if (mechanism === '') return reply(501, '5.5.4', 'Say which mechanism: AUTH PLAIN or AUTH LOGIN');
     if (!/^(?:PLAIN|LOGIN)$/i.test(mechanism)) {
       return reply(504, '5.5.4', 'Mechanism not supported: use PLAIN or LOGIN');
     }

@@ -73,7 +73,7 @@ test(
     const { provider, relay } = await start(defer);
     const client = await greeted(relay.smtpPort);
     defer(() => client.reset());
-    await client.expect(`NOOP ${'x'.repeat(5000)}`, 500);
+    await client.expect(`NOOP ${'x'.repeat(20_000)}`, 500);
     await client.expect('NOOP', 250);
     const endless = await greeted(relay.smtpPort);
     defer(() => endless.reset());
