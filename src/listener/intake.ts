@@ -40,6 +40,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
   let header: string | undefined = '';
   let refusal: Reply | undefined;
   let isEnded = false;
+  let isCut = false;
   let { preamble } = options;
 
   function pass(piece: Buffer): Promise<void> | undefined {
@@ -83,7 +84,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
 
   return {
     write(piece) {
-      if (refusal !== undefined) return undefined;
+      if (refusal !== undefined || isCut) return undefined;
       bytes += piece.length;
       if (bytes > options.maxBytes) {
         options.onOversize();
@@ -95,6 +96,8 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
     },
     async end(hasBareLineEnd) {
       isEnded = true;
+      // The end may have been in the chunk that was waiting when the client left.
+      if (isCut) return reply(451, '4.4.2', 'The session ended');
       if (header !== undefined) judge(header);
       if (hasBareLineEnd) {
         refuse(
@@ -106,8 +109,8 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       return writer.end();
     },
     cut(reason) {
-      if (isEnded || refusal !== undefined) return;
-      isEnded = true;
+      if (isEnded || isCut || refusal !== undefined) return;
+      isCut = true;
       writer.cut(reason);
     },
   };

@@ -243,12 +243,17 @@ export function createMailSession(
       });
       const mine = era;
       let isEnding = false;
+      let isReleased = false;
+      const release = (): void => {
+        if (!isReleased) deps.budget.release(share);
+        isReleased = true;
+      };
       intake = {
         write: inner.write,
         async end(hasBareLineEnd) {
           isEnding = true;
           const final = await inner.end(hasBareLineEnd);
-          deps.budget.release(share);
+          release();
           if (era === mine) finish();
           return final;
         },
@@ -256,7 +261,7 @@ export function createMailSession(
           // After the last octet the message is the relay's, whether or not the client is still there.
           if (isEnding) return;
           inner.cut(reason);
-          deps.budget.release(share);
+          release();
         },
       };
       return intake;

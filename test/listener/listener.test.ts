@@ -494,6 +494,26 @@ test(
 );
 
 test(
+  'a client that leaves while the end of its message waits for the upstream delivers nothing',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    const releases: (() => void)[] = [];
+    s.relay.on.write = () => new Promise((resolve) => releases.push(resolve));
+    const client = await s.inBody();
+    // A stuffed dot makes two pieces, and the end is in the same chunk.
+    await client.raw('one\r\n..two\r\n.\r\n');
+    await waitFor(() => releases.length === 1);
+    client.reset();
+    await waitFor(() => s.relay.seen[0]?.cut);
+    releases[0]?.();
+    await (await s.greeted()).expect('NOOP', 250);
+    assert.equal(bodyOf(s.relay.seen[0]), 'one\r\n');
+    assert.equal(s.relay.taken().length, 0);
+    assert.equal(s.listener.counts().heldBytes, 0);
+  }),
+);
+
+test(
   'stopping tells idle clients at once and lets transactions finish',
   leakless(async (_t, defer) => {
     const s = await stage(defer);
