@@ -29,6 +29,8 @@ export interface ConnectionPool {
   acquire(): Promise<Lease>;
   /** Opens what is missing to `count` connections, in the background of nobody; resolves when done, never rejects. */
   warm(count: number): Promise<void>;
+  /** Resolves when one of the connections being opened is there, or all have failed; at once where none is. */
+  opened(): Promise<void>;
   /** Closes what is past its time and opens replacements; called regularly. */
   maintain(): void;
   readonly counts: PoolCounts;
@@ -240,6 +242,11 @@ export function createConnectionPool(
     async warm(count) {
       if (closing || !options.mayOpen()) return;
       await openMore(Math.min(count, limits.maxConnections) - promising());
+    },
+
+    async opened() {
+      // Any: the first success ends the wait, failures only when they are all.
+      if (opening.size > 0) await Promise.any(opening).catch(() => {});
     },
 
     maintain() {

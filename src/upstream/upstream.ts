@@ -84,6 +84,7 @@ interface Served {
   readonly upstream: AccountUpstream;
   readonly pool: ConnectionPool;
   readonly endpoint: UpstreamEndpoint;
+  readonly retired: AbortController;
   /** Resolves when no transaction holds it. */
   whenFree(): Promise<void>;
 }
@@ -162,6 +163,8 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     endpoint.accounts++;
     const health = createAccountHealth();
     let nextLoginAt = 0;
+    /** Ends waits for a login that nobody needs any more. */
+    const retired = new AbortController();
 
     async function open(): Promise<UpstreamConnection> {
       const now = Date.now();
@@ -170,7 +173,8 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
       const waitMs = Math.max(0, nextLoginAt - now);
       nextLoginAt = Math.max(now, nextLoginAt) + account.limits.loginIntervalMs;
-      if (waitMs > 0) await delay(waitMs, undefined, { ref: false });
+      if (waitMs > 0) await delay(waitMs, undefined, { ref: false, signal: retired.signal }).catch(() => {});
+      if (retired.signal.aborted) throw new UpstreamError({ kind: 'local', cause: 'draining' });
       const startedAt = Date.now();
       try {
         const connection = await openAuthenticated(account, endpoint);
@@ -183,6 +187,8 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         return connection;
       } catch (error) {
         if (error instanceof UpstreamError) {
+          // What did not come as far as AUTH was no login and needs no interval after it.
+          if (error.event.kind === 'lost' && error.event.stage !== 'auth') nextLoginAt = Date.now();
           const changed = health.suffered(error.verdict, Date.now());
           log[changed ? 'warn' : 'debug'](
             {
@@ -208,6 +214,14 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     let holds = 0;
     const waitingForFree: (() => void)[] = [];
 
+    /** One that is being opened already is as good as a new one. */
+    async function connect(): Promise<void> {
+      await pool.opened();
+      if (pool.live > 0) return;
+      const lease = await pool.acquire();
+      lease.release();
+    }
+
     const upstream: AccountUpstream = {
       account,
       health,
@@ -230,12 +244,9 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       acquire: () => pool.acquire(),
       ensureConnected() {
         if (pool.live > 0) return Promise.resolve();
-        connecting ??= pool
-          .acquire()
-          .then((lease) => lease.release())
-          .finally(() => {
-            connecting = undefined;
-          });
+        connecting ??= connect().finally(() => {
+          connecting = undefined;
+        });
         return connecting;
       },
       hold() {
@@ -257,14 +268,17 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     };
     const whenFree = (): Promise<void> =>
       holds === 0 ? Promise.resolve() : new Promise((resolve) => waitingForFree.push(resolve));
-    return { upstream, pool, endpoint, whenFree };
+    return { upstream, pool, endpoint, whenFree, retired };
   }
 
   /** Closes the pool once its transactions are over, or at once when the relay stops. */
   function retire(gone: Served): void {
     gone.endpoint.accounts--;
     const closed: Promise<void> = Promise.race([gone.whenFree(), stopped])
-      .then(() => gone.pool.close())
+      .then(() => {
+        gone.retired.abort();
+        return gone.pool.close();
+      })
       .finally(() => closing.delete(closed));
     closing.add(closed);
   }

@@ -58,9 +58,13 @@ test(
     const provider = await startProvider({ users: ['good@x.org', 'revoked@x.org'], flavour: 'microsoft' });
     defer(() => provider.close());
     provider.token.revoke('revoked@x.org');
-    provider.smtp.script('MAIL', { line: /alias@x\.org/ }, {
-      reply: '550 5.7.60 SMTP; Client does not have permissions to send as this sender',
-    });
+    provider.smtp.script(
+      'MAIL',
+      { line: /alias@x\.org/ },
+      {
+        reply: '550 5.7.60 SMTP; Client does not have permissions to send as this sender',
+      },
+    );
     const directory = temporary(defer);
     const file = join(directory, 'accounts.json');
     const good = provider.entry('good@x.org');
