@@ -1,0 +1,67 @@
+/** A real Redis on a free loopback port, without persistence. Needs Debian's redis-server. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { waitFor } from './wait-for.ts';
+
+export interface Redis {
+  readonly url: string;
+  readonly port: number;
+  /** Answer of one command, as redis-cli prints it. */
+  command(...words: string[]): string;
+  /** SIGKILL: everything in it is gone. */
+  kill(): Promise<void>;
+  /** On the same port again, empty after a kill. */
+  start(): Promise<void>;
+  /** Holds it still without closing anything. */
+  freeze(): void;
+  thaw(): void;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+export async function startRedis(): Promise<Redis> {
+  const port = await freePort();
+  let child: ChildProcess | undefined;
+  const command = (...words: string[]): string =>
+    execFileSync('redis-cli', ['-p', String(port), ...words], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+      timeout: 5000,
+    }).trim();
+  const redis: Redis = {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    command,
+    async kill() {
+      const dying = child;
+      child = undefined;
+      if (dying === undefined) return;
+      const gone = new Promise((resolve) => dying.once('exit', resolve));
+      dying.kill('SIGKILL');
+      await gone;
+    },
+    async start() {
+      const options = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'];
+      child = spawn('redis-server', options, { cwd: tmpdir(), stdio: 'ignore' });
+      const answers = (): boolean => {
+        try {
+          return command('ping') === 'PONG';
+        } catch {
+          return false;
+        }
+      };
+      await waitFor(answers, { what: 'Redis answering' });
+    },
+    freeze: () => void child?.kill('SIGSTOP'),
+    thaw: () => void child?.kill('SIGCONT'),
+  };
+  await redis.start();
+  return redis;
+}

@@ -1,0 +1,275 @@
+// needs: redis-server
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Secret } from '../../src/accounts/credential.ts';
+import type { AccessToken } from '../../src/tokens/access-token.ts';
+import { createSealer } from '../../src/tokens/sealing.ts';
+import { createRedisStore, type RedisStoreOptions } from '../../src/tokens/store-redis.ts';
+import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { startProvider } from '../support/provider.ts';
+import { type Redis, startRedis } from '../support/redis.ts';
+import { startRelay } from '../support/relay-process.ts';
+import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
+import { startInstance } from '../support/token-instance.ts';
+import { waitFor, within } from '../support/wait-for.ts';
+import { testDurableStore, testStore } from '../tokens/store-suite.ts';
+import { account, createTestLog, refreshCredential } from '../tokens/support.ts';
+
+const KEY = 'ab'.repeat(32);
+
+async function redisFor(defer: Defer): Promise<Redis> {
+  const redis = await startRedis();
+  defer(() => redis.kill());
+  return redis;
+}
+
+async function endpointFor(defer: Defer): Promise<TokenEndpoint> {
+  const endpoint = await startTokenEndpoint('microsoft');
+  defer(() => endpoint.close());
+  return endpoint;
+}
+
+function openStore(redis: Redis, log = createTestLog(), options: RedisStoreOptions = {}) {
+  const sealer = createSealer(new Secret(KEY));
+  return createRedisStore(new Secret(redis.url), { log, sealer }, options);
+}
+
+/** One instance: a service of its own on the shared Redis. */
+async function instance(
+  defer: Defer,
+  redis: Redis,
+  endpoint: TokenEndpoint,
+  users: readonly string[],
+  log = createTestLog(),
+  consent?: ReadonlyMap<string, string>,
+): Promise<TokenService> {
+  const tokens = createTokenService({ log, store: openStore(redis, log) }, { refreshAhead: false });
+  defer(() => tokens.close());
+  await tokens.open();
+  tokens.applyAccounts(
+    users.map((id) => {
+      const known = endpoint.account(id) ?? endpoint.add(id);
+      const refreshToken = new Secret(consent?.get(id) ?? known.refreshToken);
+      const clientSecret = new Secret(known.clientSecret ?? '');
+      const { clientId } = known;
+      const credential = refreshCredential(endpoint.url, id, { clientId, clientSecret, refreshToken });
+      return { account: account(id), credential };
+    }),
+  );
+  return tokens;
+}
+
+/** What the operators of all instances wrote into their accounts files at the start. */
+function consents(endpoint: TokenEndpoint, users: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(users.map((id) => [id, (endpoint.account(id) ?? endpoint.add(id)).refreshToken]));
+}
+
+const open = async (t: { after(close: () => Promise<void>): void }) => {
+  const redis = await startRedis();
+  t.after(() => redis.kill());
+  const another = async () => {
+    const store = openStore(redis);
+    t.after(() => store.close());
+    await store.open();
+    return store;
+  };
+  return { store: await another(), again: another };
+};
+testStore('redis', open);
+testDurableStore('redis', open);
+
+test(
+  'two relays with 100 accounts make exactly 100 refreshes',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const users = Array.from({ length: 100 }, (_, i) => `user${i}@outlook.example`);
+    const provider = await startProvider({ flavour: 'microsoft', users });
+    defer(() => provider.close());
+    provider.token.delayMs = 50;
+    const relay = async () => {
+      const process = await startRelay({
+        accounts: users.map((user) => ({ ...provider.entry(user), min_connections: 0 })),
+        caFile: provider.caFile,
+        env: { XOAUTH2_RELAY_STORE: redis.url, XOAUTH2_RELAY_STATE_KEY: KEY },
+        until: 'listening',
+      });
+      defer(() => process.stop());
+      return process;
+    };
+    const relays = await Promise.all([relay(), relay()]);
+    for (const each of relays) {
+      const ready = await each.event('ready', { timeoutMs: 30_000 });
+      assert.deepEqual([ready.tokens, ready.tokens_failed], [100, 0]);
+    }
+    assert.equal(provider.token.count(), 100);
+    for (const user of users) assert.equal(provider.token.count(user), 1);
+    // Sealed: no issued token or refresh token can be read there.
+    const text = redis.command('mget', ...redis.command('keys', '*').split('\n'));
+    assert.match(text, /sealed:v1:/);
+    assert.doesNotMatch(text, /accessToken|refreshToken|eyJ0/);
+  }),
+);
+
+test(
+  'when the one that refreshes is killed, another does it after the lock has run out',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    const { clientId, refreshToken } = endpoint.add('a@x', { publicClient: true });
+    const setup = {
+      redisUrl: redis.url,
+      tokenUrl: endpoint.url,
+      lockMs: 700,
+      accounts: [{ id: 'a@x', clientId, refreshToken }],
+    };
+    const first = await startInstance(setup);
+    defer(() => first.kill());
+    const second = await startInstance(setup);
+    defer(() => second.kill());
+    endpoint.queue({ after: 'silence' });
+    const lost = first.get('a@x').catch(() => 'lost');
+    await waitFor(() => endpoint.count() === 1, { what: 'the first request' });
+    const waiting = second.get('a@x');
+    await first.kill();
+    assert.equal(await lost, 'lost');
+    assert.ok(endpoint.verify('a@x', await within(waiting, 5000, 'a token after the kill')));
+    assert.equal(endpoint.count(), 2);
+    assert.equal(redis.command('exists', 'xoauth2-relay:lock:a@x'), '0');
+  }),
+);
+
+test(
+  'a lock is held as long as its holder lives, however slow the endpoint',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const log = createTestLog();
+    const [one, two] = [
+      openStore(redis, log, { lockMs: 200 }),
+      openStore(redis, log, { lockMs: 200, lockWaitMs: 600 }),
+    ];
+    for (const store of [one, two]) {
+      defer(() => store.close());
+      await store.open();
+    }
+    const lease = await one.lock?.('a@x');
+    assert.ok(lease);
+    // Three times the lock's own life.
+    assert.equal(await two.lock?.('a@x'), undefined);
+    await lease.release();
+    const next = await two.lock?.('a@x');
+    assert.ok(next);
+    // Somebody who has lost the lock cannot free it for the one who has it.
+    await lease.release();
+    assert.equal(redis.command('exists', 'xoauth2-relay:lock:a@x'), '1');
+    await next.release();
+    assert.equal(redis.command('exists', 'xoauth2-relay:lock:a@x'), '0');
+  }),
+);
+
+test(
+  'a rotated refresh token is the next one of every instance',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    endpoint.rotation = 'revoke-old';
+    const consent = consents(endpoint, ['a@x']);
+    const one = await instance(defer, redis, endpoint, ['a@x'], createTestLog(), consent);
+    const two = await instance(defer, redis, endpoint, ['a@x'], createTestLog(), consent);
+    for (const tokens of [one, two, two, one, two]) await tokens.refresh('a@x');
+    assert.equal(endpoint.count('a@x'), 5);
+    assert.ok(endpoint.verify('a@x', two.peek('a@x')?.reveal() ?? ''));
+  }),
+);
+
+test(
+  'a rejected token is renewed once for all instances',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    const consent = consents(endpoint, ['a@x']);
+    const instances = await Promise.all(
+      [1, 2, 3].map(() => instance(defer, redis, endpoint, ['a@x'], createTestLog(), consent)),
+    );
+    const rejected = await Promise.all(instances.map((tokens) => tokens.get('a@x')));
+    assert.equal(new Set(rejected.map((r) => r.reveal())).size, 1);
+    const renewed = await Promise.all(
+      instances.map((tokens, i) => tokens.renew('a@x', rejected[i] as AccessToken)),
+    );
+    assert.equal(new Set(renewed.map((r) => r.reveal())).size, 1);
+    assert.equal(endpoint.count(), 2);
+  }),
+);
+
+test(
+  'a token forgotten here is forgotten there',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    const consent = consents(endpoint, ['a@x']);
+    const one = await instance(defer, redis, endpoint, ['a@x'], createTestLog(), consent);
+    const two = await instance(defer, redis, endpoint, ['a@x'], createTestLog(), consent);
+    const old = await one.get('a@x');
+    await two.get('a@x');
+    await waitFor(() => redis.command('pubsub', 'numsub', 'xoauth2-relay:forgotten').endsWith('2'));
+    one.forget('a@x');
+    await waitFor(() => two.peek('a@x') === undefined, { what: 'the other forgetting' });
+    await waitFor(() => redis.command('exists', 'xoauth2-relay:token:a@x') === '0');
+    assert.notEqual((await two.get('a@x')).reveal(), old.reveal());
+    assert.equal(endpoint.count(), 2);
+  }),
+);
+
+test(
+  'with Redis killed each instance carries on, and what it got is there when Redis is back',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    endpoint.rotation = 'revoke-old';
+    const log = createTestLog();
+    const consent = consents(endpoint, ['a@x', 'b@x']);
+    const tokens = await instance(defer, redis, endpoint, ['a@x', 'b@x'], log, consent);
+    const cached = await tokens.get('a@x');
+    await redis.kill();
+    assert.equal(tokens.peek('a@x'), cached);
+    await within(tokens.refresh('a@x'), 3000, 'a refresh without Redis');
+    await within(tokens.get('b@x'), 3000, 'a token without Redis');
+    assert.equal(log.lines.filter((l) => l.fields.event === 'redis_lost').length, 1);
+    await redis.start();
+    await waitFor(() => log.text().includes('redis_back'), { what: 'the connection coming back' });
+    const kept = () => redis.command('exists', 'xoauth2-relay:token:a@x', 'xoauth2-relay:grant:b@x') === '2';
+    await waitFor(kept, { timeoutMs: 20_000, what: 'Redis getting what it missed' });
+    const fresh = await instance(defer, redis, endpoint, ['a@x', 'b@x'], createTestLog(), consent);
+    assert.equal((await fresh.get('a@x')).reveal(), tokens.peek('a@x')?.reveal());
+    await fresh.refresh('b@x');
+    assert.equal(endpoint.count(), 4);
+  }),
+);
+
+test(
+  'a Redis that no longer answers costs seconds, once',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    const tokens = await instance(defer, redis, endpoint, ['a@x', 'b@x', 'c@x']);
+    redis.freeze();
+    defer(() => redis.thaw());
+    const start = performance.now();
+    await tokens.precache();
+    assert.ok(performance.now() - start < 5000);
+    for (const id of ['a@x', 'b@x', 'c@x']) assert.ok(tokens.peek(id));
+  }),
+);
+
+test(
+  'without Redis from the start tokens are had all the same',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    await redis.kill();
+    const log = createTestLog();
+    const tokens = await instance(defer, redis, endpoint, ['a@x'], log);
+    assert.ok(await tokens.get('a@x'));
+    assert.equal(log.lines.filter((l) => l.fields.event === 'redis_lost').length, 1);
+  }),
+);
