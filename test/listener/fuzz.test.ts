@@ -16,6 +16,8 @@ type Step =
       readonly to: readonly number[];
       readonly size: number;
       readonly dots: boolean;
+      /** With line ends that end nothing. */
+      readonly bare: boolean;
     };
 
 interface Plan {
@@ -57,6 +59,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       to: fc.uniqueArray(fc.nat(9), { minLength: 1, maxLength: 4 }),
       size: fc.oneof(fc.nat(200), fc.nat(90_000), fc.constant(200_000)),
       dots: fc.boolean(),
+      bare: fc.nat(5).map((n) => n === 0),
     }),
   },
 );
@@ -79,6 +82,7 @@ interface Sent {
   readonly id: string;
   readonly recipients: readonly string[];
   readonly content: string;
+  readonly bare: boolean;
 }
 
 /** The octets of a plan and the messages in it, each with an id of its own in the body. */
@@ -95,8 +99,9 @@ function script(steps: readonly Step[]): { readonly wire: string; readonly sent:
     const line = s.dots
       ? '..dotted line of text\r\n.\t\r\n'
       : 'a line of text that is longer than the other\r\n';
-    const content = `Subject: ${id}\r\n\r\n${line.repeat(Math.ceil(s.size / line.length))}`;
-    sent.push({ id, recipients, content });
+    const trap = s.bare ? 'a\n.\r\nb\r.\rc\n.\nd\r\n' : '';
+    const content = `Subject: ${id}\r\n\r\n${trap}${line.repeat(Math.ceil(s.size / line.length))}`;
+    sent.push({ id, recipients, content, bare: s.bare });
     const stuffed = content.replace(/(^|\r\n)\./g, '$1..');
     wire += `RSET\r\nMAIL FROM:<${ANN}>\r\n${recipients.map((r) => `RCPT TO:<${r}>\r\n`).join('')}`;
     wire += `DATA\r\n${stuffed}.\r\n`;
@@ -145,7 +150,7 @@ async function settled(front: Front): Promise<void> {
 }
 
 /** Each message upstream is one that was sent, once and with its own envelope, or one that the noise began. */
-function checkTaken(taken: readonly Submission[], all: readonly Sent[]): void {
+function checkTaken(taken: readonly Submission[], all: readonly Sent[], mayBeBare: boolean): void {
   const byContent = new Map(all.map((one) => [one.content, one]));
   const seen = new Set<string>();
   for (const message of taken) {
@@ -156,19 +161,23 @@ function checkTaken(taken: readonly Submission[], all: readonly Sent[]): void {
     if (origin === undefined) assert.deepEqual([...new Set(recipients)], ['early@example.net']);
     else {
       assert.deepEqual(recipients, origin.recipients);
+      assert.ok(mayBeBare || !origin.bare, `${origin.id} has bare line ends`);
       assert.ok(!seen.has(origin.id), `${origin.id} went out twice`);
       seen.add(origin.id);
     }
   }
 }
 
-for (const chunking of [true, false]) {
+for (const [chunking, bareLineEnds] of [
+  [true, 'reject'],
+  [false, 'pass'],
+] as const) {
   test(
     `whatever clients do: every 250 is one message upstream with its own envelope (${chunking ? 'BDAT' : 'DATA'})`,
     leakless(async (_t, defer) => {
       const front = await startFront(defer, {
         account: { chunking, messages_per_minute: 100_000, max_connections: 4 },
-        settings: { limits: { maxBadCommands: 50 } },
+        settings: { bareLineEnds, limits: { maxBadCommands: 50 } },
       });
       const everything: Sent[] = [];
       await fc.assert(
@@ -179,7 +188,7 @@ for (const chunking of [true, false]) {
           const taken = front.provider.messages.slice(before);
           const all = results.flatMap((r) => r.sent);
           everything.push(...all);
-          checkTaken(taken, all);
+          checkTaken(taken, all, bareLineEnds === 'pass');
           const acknowledged = results.flatMap((r) => r.heard.match(PROVIDER_OK) ?? []).length;
           assert.ok(acknowledged <= taken.length, `${acknowledged} acknowledged, ${taken.length} upstream`);
           const isComplete = plans.every((p, i) => {
@@ -196,13 +205,13 @@ for (const chunking of [true, false]) {
       );
       // Still alive and well; what may have been delivered behind a check's back is there by now.
       const last = await run(front.port, {
-        steps: [{ kind: 'message', to: [1], size: 10, dots: false }],
+        steps: [{ kind: 'message', to: [1], size: 10, dots: false, bare: false }],
         cuts: [70_000],
         until: 1,
         how: 'quit',
       });
       assert.match(last.heard, PROVIDER_OK);
-      checkTaken(front.provider.messages, [...everything, ...last.sent]);
+      checkTaken(front.provider.messages, [...everything, ...last.sent], bareLineEnds === 'pass');
     }),
   );
 }
