@@ -133,8 +133,11 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
         log.warn({ event: 'auth_failed', client: remoteAddress }, 'wrong user or password');
       },
       expectsProxyHeader: isProxy,
-      socketError: (error) =>
-        log.debug({ event: 'socket_error', error: error.message }, 'client connection failed'),
+      socketError(error: NodeJS.ErrnoException) {
+        // Out of descriptors: the operator must know. Everything else is a client gone or a failed handshake.
+        const level = error.code === 'EMFILE' || error.code === 'ENFILE' ? 'error' : 'debug';
+        log[level]({ event: 'socket_error', error: error.message }, 'client connection failed');
+      },
     };
   }
 

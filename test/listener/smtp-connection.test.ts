@@ -98,6 +98,24 @@ test(
 );
 
 test(
+  'a chunk full of commands is answered completely and in order, and others get their turn',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    const client = await s.greeted();
+    const other = await s.greeted();
+    await Promise.all([
+      client.raw(`${'NOOP\r\nVRFY x\r\n'.repeat(2000)}QUIT\r\n`),
+      other.expect('NOOP', 250),
+    ]);
+    for (let i = 0; i < 2000; i++) {
+      await client.expect(undefined, 250);
+      await client.expect(undefined, 252);
+    }
+    await client.expect(undefined, 221);
+  }),
+);
+
+test(
   'a slow answer holds back only what follows it',
   leakless(async (_t, defer) => {
     const s = await stage(defer);

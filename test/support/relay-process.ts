@@ -28,6 +28,8 @@ export interface RelayOptions {
   readonly logLevel?: string;
   /** What to wait for before returning; default `ready`. */
   readonly until?: 'listening' | 'ready';
+  /** Open descriptors handed over as 3, 4, …, as socket activation does. */
+  readonly descriptors?: readonly number[];
   /** Runs this file instead of `bin/xoauth2-relay.js`. */
   readonly bin?: string;
 }
@@ -91,7 +93,7 @@ export async function startRelay(options: RelayOptions): Promise<RelayProcess> {
   const child: ChildProcess = spawn(process.execPath, args, {
     cwd: directory,
     env: { ...process.env, NODE_EXTRA_CA_CERTS: options.caFile, ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', ...(options.descriptors ?? [])],
   });
   const lines: LogLine[] = [];
   let output = '';

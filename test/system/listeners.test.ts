@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -118,5 +118,36 @@ test(
     assert.match(metrics, /^xoauth2_relay_listener_limit_hits_total\{limit="idle"\} 0$/m);
     assert.match(metrics, /^xoauth2_relay_listener_held_bytes 0$/m);
     assert.doesNotMatch(relay.output(), /sesame|not-the-one|bob@example\.com> is not/);
+  }),
+);
+
+test(
+  'listens on a socket that was handed over, as socket activation does',
+  leakless(async (_t, defer) => {
+    const directory = await mkdtemp(join(tmpdir(), 'listeners-test-'));
+    defer(() => rm(directory, { recursive: true }));
+    const config = join(directory, 'config.json');
+    await writeFile(config, JSON.stringify({ listeners: [{ fd: 3, allow: ['127.0.0.1'] }] }));
+    const provider = await startProvider({ users: ['ann@example.com'] });
+    defer(() => provider.close());
+    const activator = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => activator.once('listening', resolve));
+    const address = activator.address();
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
+    const { fd } = (activator as unknown as { _handle: { fd: number } })._handle;
+    const relay = await startRelay({
+      accounts: [provider.entry('ann@example.com')],
+      caFile: provider.caFile,
+      args: ['--config', config],
+      descriptors: [fd],
+    });
+    defer(() => relay.stop());
+    await new Promise((resolve) => activator.close(resolve));
+    assert.equal(relay.smtpPort, port);
+    const client = await smtpClient(port);
+    defer(() => client.socket.destroy());
+    await client.expect(undefined, 220);
+    await client.expect('EHLO client.test', 250);
+    await client.expect('MAIL FROM:<ann@example.com>', 250);
   }),
 );
