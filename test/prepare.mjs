@@ -49,6 +49,14 @@ const programs = {
   msmtp: { package: 'msmtp', present: () => onPath('msmtp') },
   openssl: { package: 'openssl', present: () => onPath('openssl') },
   'systemd-analyze': { package: 'systemd', present: () => onPath('systemd-analyze') },
+  'sasl-plain': {
+    package: 'libsasl2-modules',
+    present: () => readdirSync('/usr/lib').some((d) => existsSync(`/usr/lib/${d}/sasl2/libplain.so`)),
+  },
+  'swaks-tls': {
+    package: 'libnet-ssleay-perl',
+    present: () => spawnSync('perl', ['-MNet::SSLeay', '-e', '1']).status === 0,
+  },
   // Excludes Postfix as a package: unpacked beside, not installed.
   exim: {
     package: undefined,
