@@ -11,6 +11,8 @@ import { type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts
 export type LineFault = 'too_long' | 'bare_line_end' | 'control_character' | 'not_utf8';
 
 export interface BodySink {
+  /** Whether `end` wants to know of bare line ends; looking for them costs a look at every line. */
+  readonly seeksBareLineEnds: boolean;
   /** A promise means: wait for it. Never rejects. */
   write(piece: Buffer): Promise<void> | undefined;
   /** The body is complete. Resolves when the client has been answered. Never rejects. */
@@ -72,7 +74,7 @@ export class CommandReader extends Writable {
   /** What follows the current line is a body. Call before `done`. */
   startBody(sink: BodySink): void {
     this.#sink = sink;
-    this.#decoder = createBodyDecoder(this.#options.bareLineEnds === 'reject');
+    this.#decoder = createBodyDecoder(sink.seeksBareLineEnds);
   }
 
   override _write(chunk: Buffer, _encoding: string, next: () => void): void {

@@ -205,6 +205,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     // RFC 2033 §4.2: LMTP answers for every recipient that was accepted.
     const replies = lmtp ? current.recipients : 1;
     const isStarted = wire.startBody({
+      seeksBareLineEnds: answer.seeksBareLineEnds,
       write: answer.write,
       end: async (hasBareLineEnd) => {
         const final = await answer.end(hasBareLineEnd);

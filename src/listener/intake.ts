@@ -20,6 +20,7 @@ export interface IntakeOptions {
   readonly account: Account;
   readonly maxBytes: number;
   readonly checkFromHeader: boolean;
+  readonly refuseBareLineEnds: boolean;
   /** Goes out before the first octet of the client's. */
   readonly preamble: Buffer | undefined;
   /** Told of a message that is too long. */
@@ -27,6 +28,7 @@ export interface IntakeOptions {
 }
 
 export interface Intake {
+  readonly seeksBareLineEnds: boolean;
   /** A promise means: wait for it. Never rejects. */
   write(piece: Buffer): Promise<void> | undefined;
   /** The final reply. Never rejects. */
@@ -83,6 +85,8 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
   }
 
   return {
+    // Where a header ends is a matter of opinion with bare line ends in it: the check of From: could be fooled.
+    seeksBareLineEnds: options.refuseBareLineEnds || options.checkFromHeader,
     write(piece) {
       if (refusal !== undefined || isCut) return undefined;
       bytes += piece.length;

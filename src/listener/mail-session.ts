@@ -237,7 +237,8 @@ export function createMailSession(
       const inner = createIntake(transaction.body(), {
         account,
         maxBytes: maxBytes(account),
-        checkFromHeader: options.checkFromHeader,
+        checkFromHeader: options.checkFromHeader || account.checkFromHeader === true,
+        refuseBareLineEnds: options.bareLineEnds === 'reject',
         preamble: options.received ? receivedLine(transaction.id) : undefined,
         onOversize: () => deps.tally.hit('message_bytes'),
       });
@@ -249,6 +250,7 @@ export function createMailSession(
         isReleased = true;
       };
       intake = {
+        seeksBareLineEnds: inner.seeksBareLineEnds,
         write: inner.write,
         async end(hasBareLineEnd) {
           isEnding = true;

@@ -115,9 +115,7 @@ export const DEFAULT_OPTIONS: ListenerOptions = {
 
 /** Settings completed with the defaults. */
 export function resolveOptions(settings: ListenerSettings): ListenerOptions {
-  const options = { ...DEFAULT_OPTIONS, ...settings, limits: { ...DEFAULT_LIMITS, ...settings.limits } };
-  // Where a header ends is a matter of opinion with bare line ends in it, so the check could be fooled.
-  return options.checkFromHeader ? { ...options, bareLineEnds: 'reject' } : options;
+  return { ...DEFAULT_OPTIONS, ...settings, limits: { ...DEFAULT_LIMITS, ...settings.limits } };
 }
 
 /** Where a listener listens, in words: `127.0.0.1:2525`, `[::1]:2525`, `/run/relay.sock`. */

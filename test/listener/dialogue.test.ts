@@ -161,6 +161,28 @@ test(
 );
 
 test(
+  'an account may ask for that check itself, wherever its mail comes from',
+  leakless(async (_t, defer) => {
+    const strict = account('a@x.test', { checkFromHeader: true });
+    const accounts = [strict, account('b@x.test')];
+    const s = await stage(defer, { accounts, settings: { bareLineEnds: 'pass' } });
+    const client = await s.greeted();
+    for (const [sender, body, code] of [
+      ['a@x.test', 'From: a@x.test\r\n\r\n', 250],
+      ['a@x.test', 'From: boss@z.test\r\n\r\n', 550],
+      ['a@x.test', 'From: a@x.test\r\nX: y\n\nz\r\n\r\n', 554],
+      ['b@x.test', 'From: boss@z.test\r\n\r\n', 250],
+      ['b@x.test', 'From: boss@z.test\r\nX: y\n\nz\r\n\r\n', 250],
+    ] as const) {
+      await client.expect(`MAIL FROM:<${sender}>`, 250);
+      await client.expect('RCPT TO:<c@y.test>', 250);
+      await client.expect('DATA', 354);
+      assert.equal((await client.body(body)).code, code, JSON.stringify([sender, body]));
+    }
+  }),
+);
+
+test(
   'the header is judged the same when it comes octet by octet',
   leakless(async (_t, defer) => {
     const s = await stage(defer, { accounts: [account('a@x.test')], settings: { checkFromHeader: true } });
