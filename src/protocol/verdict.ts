@@ -130,6 +130,9 @@ function passOn(r: Reply): Reply {
   return r.code === 421 ? { ...r, code: 451 } : r;
 }
 
+/** The provider's own words: addresses in them come from the message and must not decide anything. */
+const wordsOf = (r: Reply): string => r.text.replace(/\S*@\S*/g, '');
+
 const is = (r: Reply, code: number, enhanced?: string): boolean =>
   r.code === code && (enhanced === undefined || r.enhanced === enhanced);
 
@@ -143,7 +146,7 @@ const isSessionOver = (r: Reply): boolean =>
     is(r, 421, '4.4.1') ||
     is(r, 421, '4.7.0') ||
     is(r, 451, '4.7.0')) &&
-  SESSION_OVER.test(r.text);
+  SESSION_OVER.test(wordsOf(r));
 
 /** Microsoft and Gmail policies that no fresh token cures: SMTP AUTH switched off, security defaults, Conditional Access. */
 const isAuthPolicy = (r: Reply): boolean =>
@@ -152,15 +155,15 @@ const isAuthPolicy = (r: Reply): boolean =>
   r.enhanced === '5.7.9' ||
   r.enhanced === '5.7.14' ||
   /SmtpClientAuthentication is disabled|security defaults|did not meet the criteria|basic authentication is (disabled|not supported)/i.test(
-    r.text,
+    wordsOf(r),
   );
 
 function authPolicyCure(r: Reply): string {
-  if (/disabled for the (Tenant|Mailbox)|SmtpClientAuthentication/i.test(r.text))
+  if (/disabled for the (Tenant|Mailbox)|SmtpClientAuthentication/i.test(wordsOf(r)))
     return 'An Exchange administrator must enable Authenticated SMTP for the mailbox or the tenant: https://aka.ms/smtp_auth_disabled';
-  if (/security defaults/i.test(r.text))
+  if (/security defaults/i.test(wordsOf(r)))
     return 'A Microsoft Entra administrator must exempt this sign-in from security defaults.';
-  if (/criteria/i.test(r.text))
+  if (/criteria/i.test(wordsOf(r)))
     return 'A Conditional Access policy blocks this sign-in; an Entra administrator must allow it.';
   return 'An administrator of the mailbox must allow OAuth sign-in for SMTP.';
 }
@@ -172,9 +175,9 @@ const isQuota = (r: Reply): boolean =>
   r.enhanced === '5.7.28' ||
   r.enhanced === '4.7.28' ||
   /SubmissionQuotaExceeded|submission quota exceeded|RefuseQuota|daily user sending (limit|quota)/i.test(
-    r.text,
+    wordsOf(r),
   ) ||
-  (is(r, 450, '4.2.1') && /peak|rate/i.test(r.text));
+  (is(r, 450, '4.2.1') && /peak|rate/i.test(wordsOf(r)));
 
 /** The account or its tenant is restricted: a person must act. */
 const isRestricted = (r: Reply): boolean =>
@@ -182,22 +185,22 @@ const isRestricted = (r: Reply): boolean =>
   is(r, 550, '5.1.8') ||
   /^5\.7\.(50[123]|511|705|708|750)$/.test(r.enhanced ?? '') ||
   /verdict is \{?(Suspend|HipSend|HipNotify)|WASCL.*(Suspend|HipSend|HipNotify)|Mail Sending denied/i.test(
-    r.text,
+    wordsOf(r),
   );
 
 const isSendAsDenied = (r: Reply): boolean =>
   r.code >= 500 &&
   (r.enhanced === '5.2.252' ||
     r.enhanced === '5.7.60' ||
-    /SendAsDenied|not allowed to send as|does not have permissions to send as/i.test(r.text));
+    /SendAsDenied|not allowed to send as|does not have permissions to send as/i.test(wordsOf(r)));
 
 const isTemporarySystemProblem = (r: Reply): boolean =>
   r.code === 421 &&
   (/^4\.(3\.0|3\.2|4\.5|7\.0)$/.test(r.enhanced ?? '') ||
-    /temporary system problem|server busy|try again later/i.test(r.text));
+    /temporary system problem|server busy|try again later/i.test(wordsOf(r)));
 
 function judgeAuth(r: Reply, account: string): Verdict {
-  if (r.code === 454 && /too many login/i.test(r.text))
+  if (r.code === 454 && /too many login/i.test(wordsOf(r)))
     return verdict('throttled', quoting(451, '4.7.0', `logins of ${account} are throttled`, r), {
       breaker: 'if_many',
       pause: { scope: 'logins', status: 'throttled', stepsMinutes: LOGIN_THROTTLE_STEPS },
@@ -252,11 +255,11 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
     return verdict('local', quoting(451, '4.3.5', 'upstream forgot our authentication', r), {
       retry: 'fresh',
     });
-  if (/submission rate for this client/i.test(r.text))
+  if (/submission rate for this client/i.test(wordsOf(r)))
     return verdict('throttled', makeReply(451, '4.4.2', r.text), {
       pause: { scope: 'sending', status: 'throttled', stepsMinutes: [1] },
     });
-  if (r.code === 432 || /sender thread limit|concurrent connections limit/i.test(r.text))
+  if (r.code === 432 || /sender thread limit|concurrent connections limit/i.test(wordsOf(r)))
     return verdict('throttled', quoting(451, '4.3.2', `too many messages of ${account} at once`, r), {
       retry: 'wait',
       slowDown: true,
@@ -280,7 +283,7 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
         scope: 'sending',
         status: 'misconfigured',
         stepsMinutes: HOURLY,
-        cure: /mailbox full|quota/i.test(r.text)
+        cure: /mailbox full|quota/i.test(wordsOf(r))
           ? 'The mailbox is full: its owner must free space.'
           : 'The provider restricts this account or its tenant; sign in there and lift the restriction.',
       },
@@ -294,7 +297,7 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
         `sender ${e.sender ?? ''} not permitted for account ${account}: ${r.text.split('[BeginDiagnosticData]')[0]}`,
       ),
     );
-  if (stage === 'rcpt' && (r.enhanced === '5.5.3' || /too many recipients/i.test(r.text)))
+  if (stage === 'rcpt' && (r.enhanced === '5.5.3' || /too many recipients/i.test(wordsOf(r))))
     // The client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
     return verdict('message_temporary', makeReply(452, '4.5.3', r.text));
   if (isTemporarySystemProblem(r))
