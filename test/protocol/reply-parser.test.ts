@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { createReplyParser, parseReply, ReplySyntaxError } from '../../src/protocol/reply-parser.ts';
+
+const wire = [
+  '220 smtp.gmail.com ESMTP x - gsmtp',
+  '250-first\r\n250-SIZE 35882577\r\n250 CHUNKING',
+  '550-5.4.5 Daily user sending limit exceeded. For more information on Gmail\r\n550-5.4.5 sending limits go to\r\n550 5.4.5  https://support.google.com/a/answer/166852 x - gsmtp',
+  '354 Go ahead',
+  '250',
+  '250 2.1.0 Grüße',
+  `554 5.2.252 ${'x'.repeat(4000)}`,
+].join('\r\n');
+const expected = [
+  [220, undefined, 'smtp.gmail.com ESMTP x - gsmtp'],
+  [250, undefined, 'first SIZE 35882577 CHUNKING'],
+  [
+    550,
+    '5.4.5',
+    'Daily user sending limit exceeded. For more information on Gmail sending limits go to https://support.google.com/a/answer/166852 x - gsmtp',
+  ],
+  [354, undefined, 'Go ahead'],
+  [250, undefined, ''],
+  [250, '2.1.0', 'Grüße'],
+  [554, '5.2.252', 'x'.repeat(4000)],
+];
+
+test('replies come out whole, in order, however the octets are split', () => {
+  const octets = Buffer.from(`${wire}\r\n`);
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 0, max: octets.length }), { maxLength: 12 }), (cuts) => {
+      const parser = createReplyParser();
+      const at = [0, ...cuts.sort((a, b) => a - b), octets.length];
+      const replies = at.slice(1).flatMap((end, i) => parser.feed(octets.subarray(at[i], end)));
+      assert.deepEqual(
+        replies.map((r) => [r.code, r.enhanced, r.text]),
+        expected,
+      );
+      assert.equal(parser.unfinished, false);
+    }),
+    { seed: 20261121, numRuns: 300 },
+  );
+});
+
+test('single octets and a bare LF as line end are fine', () => {
+  const parser = createReplyParser();
+  const replies = Array.from(Buffer.from('250-a\n250 b\n')).flatMap((octet) =>
+    parser.feed(Buffer.from([octet])),
+  );
+  assert.deepEqual(replies[0]?.lines, ['a', 'b']);
+});
+
+for (const [what, text] of [
+  ['HTTP', 'HTTP/1.1 400 Bad Request\r\n'],
+  ['a code out of range', '999 what\r\n'],
+  ['1xx', '150 hmm\r\n'],
+  ['a code without separator', '250x\r\n'],
+  ['a changing code', '250-a\r\n251 b\r\n'],
+  ['an empty line', '\r\n'],
+  ['an endless line', '2'.repeat(40_000)],
+  ['an endless reply', '250-x\r\n'.repeat(1_000)],
+] as const) {
+  test(`${what} is no SMTP`, () => {
+    assert.throws(() => createReplyParser().feed(Buffer.from(text)), ReplySyntaxError);
+    assert.equal(parseReply(text), undefined);
+  });
+}
+
+test('an enhanced code of another class than the reply is text', () => {
+  assert.deepEqual(
+    { ...parseReply('550 2.0.0 odd'), lines: undefined },
+    { code: 550, text: '2.0.0 odd', lines: undefined },
+  );
+});
