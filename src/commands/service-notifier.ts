@@ -28,19 +28,14 @@ export function createServiceNotifier(
     last = last.then(
       () =>
         new Promise((resolve) => {
-          execFile(
-            'systemd-notify',
-            [`--pid=${process.pid}`, ...assignments],
-            { timeout: 5_000 },
-            (error) => {
-              if (error !== null)
-                log.warn(
-                  { event: 'notify_failed', reason: error.code ?? error.signal },
-                  'systemd-notify failed',
-                );
-              resolve();
-            },
-          );
+          execFile('systemd-notify', assignments, { timeout: 5_000 }, (error) => {
+            if (error !== null)
+              log.warn(
+                { event: 'notify_failed', reason: error.code ?? error.signal },
+                'systemd-notify failed',
+              );
+            resolve();
+          });
         }),
     );
   };

@@ -32,6 +32,8 @@ export interface RelayOptions {
   readonly descriptors?: readonly number[];
   /** Runs this file instead of `bin/xoauth2-relay.js`. */
   readonly bin?: string;
+  /** Another Node than the one that runs the tests. */
+  readonly node?: string;
 }
 
 export interface RelayProcess {
@@ -90,7 +92,7 @@ export async function startRelay(options: RelayOptions): Promise<RelayProcess> {
     ...['--admin-port', '0', '--log-level', options.logLevel ?? 'debug'],
     ...(options.args ?? []),
   ];
-  const child: ChildProcess = spawn(process.execPath, args, {
+  const child: ChildProcess = spawn(options.node ?? process.execPath, args, {
     cwd: directory,
     env: { ...process.env, NODE_EXTRA_CA_CERTS: options.caFile, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe', ...(options.descriptors ?? [])],
