@@ -176,7 +176,10 @@ export function createApp({ settings, log }: AppDeps): App {
 
   function apply(file: AccountsFile, accounts: readonly LoadedAccount[]): void {
     loaded = accounts;
-    tokens.applyAccounts(accounts);
+    tokens.applyAccounts(
+      accounts,
+      file.unusable.map((u) => u.account.id),
+    );
     upstreams.applyAccounts(accounts.map((a) => a.account));
     // An account whose entry is wrong stays known, so that its mail waits instead of bouncing.
     directory = createAccountDirectory([

@@ -88,6 +88,15 @@ export function createFailureBook(deps: {
     else log.warn(fields, 'token could not be refreshed: the cached one is still good');
   }
 
+  /** The breaker has reported the endpoint; an account is named once, when its token is about to end. */
+  function reportResting(entry: TokenEntry, error: TokenError, failure: TokenFailure, now: number): void {
+    const { token, credential } = entry;
+    const ending = token !== undefined && token.expiresAt - now < credential.safetyBufferMs;
+    if (ending && !entry.warned) report(entry, error, failure, now);
+    else log.debug({ event: 'token_endpoint_resting', account: entry.account.id }, failure.message);
+    entry.warned ||= ending;
+  }
+
   return {
     record(entry, failure, { sent, probeAt, current }) {
       const now = clock.now();
@@ -108,7 +117,7 @@ export function createFailureBook(deps: {
       entry.blockedUntil = Math.max(entry.blockedUntil, blockedUntil);
       if (!resting) entry.failures += 1;
       if (entry.token !== undefined) entry.freshUntil = Math.max(entry.freshUntil, usableUntil(entry.token));
-      if (resting) log.debug({ event: 'token_endpoint_resting', account: entry.account.id }, failure.message);
+      if (resting) reportResting(entry, error, failure, now);
       else report(entry, error, failure, now);
       return error;
     },
@@ -118,6 +127,7 @@ export function createFailureBook(deps: {
       }
       entry.failure = undefined;
       entry.failures = 0;
+      entry.warned = false;
       entry.blockedUntil = 0;
       alerted.delete(clientOf(entry));
     },

@@ -41,6 +41,8 @@ export interface TokenEntry {
   failure: TokenError | undefined;
   failedAt: number;
   failures: number;
+  /** The operator has been told that the token ends soon and none comes. */
+  warned: boolean;
   /** No request before this, ms since the epoch. */
   blockedUntil: number;
   /** Removed or replaced: answers that come late are for nobody. */
@@ -73,6 +75,7 @@ export function createEntry(account: Account, credential: Credential): TokenEntr
     failure: undefined,
     failedAt: 0,
     failures: 0,
+    warned: false,
     blockedUntil: 0,
     retired: false,
     successor: undefined,

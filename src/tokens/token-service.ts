@@ -98,8 +98,12 @@ export interface TokenTotals {
 export interface TokenService extends TokenSource {
   /** Opens the store; before anything else. Rejects where it cannot be used as configured. */
   open(): Promise<void>;
-  /** Makes exactly these accounts known: untouched ones keep their token, changed ones drop it, removed ones are cleaned up. */
-  applyAccounts(entries: readonly AccountCredential[]): ApplyResult;
+  /**
+   * Makes exactly these accounts known: untouched ones keep their token, changed ones drop it, removed ones
+   * are cleaned up. Of `alsoKeep` (accounts that cannot be served just now, say for a typing error) the
+   * store keeps its records: they may hold the only good refresh token.
+   */
+  applyAccounts(entries: readonly AccountCredential[], alsoKeep?: readonly string[]): ApplyResult;
   /** Fetches for the given accounts (default: all) what is not cached. Never rejects. */
   precache(accountIds?: readonly string[]): Promise<PrecacheResult>;
   /** Asks the endpoint now, cached or not. Rejects with `TokenError`; while throttled without asking. */
@@ -295,7 +299,10 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     dropToken(entry);
   }
 
-  function applyAccounts(wanted: readonly AccountCredential[]): ApplyResult {
+  function applyAccounts(
+    wanted: readonly AccountCredential[],
+    alsoKeep: readonly string[] = [],
+  ): ApplyResult {
     const ids = new Set(wanted.map((w) => w.account.id));
     const removed = [...entries.keys()].filter((id) => !ids.has(id));
     const result = { added: [] as string[], changed: [] as string[], untouched: [] as string[], removed };
@@ -322,7 +329,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       (old === undefined ? result.added : result.changed).push(account.id);
     }
     book.keepOnly(entries.values());
-    store.prune(ids).then(
+    store.prune(new Set([...ids, ...alsoKeep])).then(
       (gone) => {
         if (gone > 0)
           log.info({ event: 'token_store_pruned', gone }, 'removed tokens of accounts that are gone');

@@ -140,6 +140,22 @@ test('accounts that are gone leave nothing on the disk, and nothing secret ever 
   assert.equal((await readdir(path)).length, 1);
 });
 
+test('an account that cannot be served just now loses nothing', async (t) => {
+  const endpoint = await rotating(t);
+  const path = await stateDir(t);
+  const log = createTestLog();
+  const tokens = await run(t, path, log);
+  const both = [entryFor(endpoint.url, 'a@x'), entryFor(endpoint.url, 'b@x'), entryFor(endpoint.url, 'c@x')];
+  tokens.applyAccounts(both);
+  await tokens.precache();
+  tokens.applyAccounts(both.slice(0, 1), ['b@x']);
+  await until(() => log.text().includes('token_store_pruned'), 'the pruning');
+  assert.deepEqual((await readdir(path)).map((name) => name.slice(0, 3)).sort(), ['a@x', 'b@x']);
+  tokens.applyAccounts(both.slice(0, 2));
+  await tokens.get('b@x');
+  assert.equal(endpoint.requests.length, 3);
+});
+
 test('a forgotten token is gone from the store too', async (t) => {
   const endpoint = await rotating(t);
   const path = await stateDir(t);

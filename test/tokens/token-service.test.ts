@@ -213,6 +213,29 @@ test('while the endpoint is down a token inside its life is used, then nothing',
   assert.equal(tokens.statusOf('a@x')?.state.status, 'ready');
 });
 
+test('accounts are named once when their tokens end while the endpoint is not asked', async (t) => {
+  const endpoint = await startEndpoint(t);
+  const clock = createTestClock();
+  const log = createTestLog();
+  const ids = Array.from({ length: 20 }, (_, i) => `user${i}@x`);
+  const tokens = serve(t, { clock, log });
+  tokens.applyAccounts(ids.map((id) => entryFor(endpoint.url, id)));
+  await tokens.precache();
+  await endpoint.stop();
+  const idle = () => ids.every((id) => tokens.statusOf(id)?.refreshing === false);
+  for (let minute = 0; minute < 59; minute += 1) {
+    clock.advance(60_000);
+    await until(idle, 'the background');
+  }
+  for (const id of ids) {
+    assert.ok(tokens.peek(id), 'the token is used to its end');
+    const named = log.lines.filter((l) => l.message.includes('about to expire') && l.fields.account === id);
+    assert.ok(named.length >= 1, id);
+  }
+  const warnings = log.lines.filter((l) => l.level === 'warn');
+  assert.ok(warnings.length <= 4 * ids.length, `${warnings.length} warnings`);
+});
+
 test('a dead credential is probed once an hour and no more', async (t) => {
   const endpoint = await startEndpoint(t);
   endpoint.answer = (_request, response) => answerJson(response, 400, { error: 'invalid_grant' });
