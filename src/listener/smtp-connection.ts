@@ -44,6 +44,8 @@ export class RelayConnection extends SMTPConnection {
   #isBusy = false;
   #isDraining = false;
   #isCounted = false;
+  /** The TLS socket from the start of its handshake, else the accepted one. */
+  #topmost: Socket | undefined;
   #out = '';
   #isFlushPlanned = false;
 
@@ -71,14 +73,14 @@ export class RelayConnection extends SMTPConnection {
   drain(): void {
     this.#isDraining = true;
     this.#dialogue.drain();
-    if (this._upgrading) this._socket.destroy();
+    if (this._upgrading) this.#destroy();
     else this.#leaveIfDrained();
   }
 
   /** Closes without a word; what is not finished is not delivered. */
   cut(): void {
     this.#dialogue.reset('the relay is stopping');
-    this._socket.destroy();
+    this.#destroy();
   }
 
   /** Closes the session where a transaction takes longer than allowed and it is the client we wait for. */
@@ -112,7 +114,7 @@ export class RelayConnection extends SMTPConnection {
       onInputEnd: () => this.close(),
       whenWritable: (next) => this._whenWritable(next),
     });
-    reader.on('error', () => this._socket.destroy());
+    reader.on('error', () => this.#destroy());
     // Stands in for SMTPStream: smtp-server pipes into it and sets `isClosed`, and that is all.
     return reader as unknown as SMTPStream;
   }
@@ -133,7 +135,12 @@ export class RelayConnection extends SMTPConnection {
   override upgrade(callback: () => void, secureCallback?: () => void): void {
     this.#flush();
     this.#dialogue.forget();
-    super.upgrade(callback, secureCallback);
+    super.upgrade(callback, () => {
+      // The handshake's time is over, the session's begins.
+      this._socket.removeAllListeners('timeout');
+      this._armTimeout();
+      secureCallback?.();
+    });
   }
 
   override _sendGreeting(): void {
@@ -142,12 +149,14 @@ export class RelayConnection extends SMTPConnection {
   }
 
   override _armTimeout(socket: Socket = this._socket): void {
-    socket.setTimeout(this._server.hooks.options.limits.idleMs, () => this._onTimeout());
+    this.#topmost = socket;
+    const { idleMs, handshakeMs } = this._server.hooks.options.limits;
+    socket.setTimeout(socket === this._socket ? idleMs : handshakeMs, () => this._onTimeout());
   }
 
   override _onTimeout(): void {
     if (this._closing || this._upgrading) {
-      this._socket.destroy();
+      this.#destroy();
       return;
     }
     if (this.#isOurTurn()) {
@@ -196,6 +205,11 @@ export class RelayConnection extends SMTPConnection {
         return true;
       },
     };
+  }
+
+  /** From the top: a socket destroyed underneath a TLS handshake can take the process with it. */
+  #destroy(): void {
+    (this.#topmost ?? this._socket).destroy();
   }
 
   /** The client waits for us, not we for it. */

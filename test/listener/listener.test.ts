@@ -119,6 +119,34 @@ test(
 );
 
 test(
+  'a handshake that never comes is given up, and one under way does not hold up a stop',
+  leakless(async (_t, defer) => {
+    const files = await certificateFiles(defer);
+    const settings = { tls: 'starttls', ...files } as const;
+    const impatient = await stage(defer, { settings: { ...settings, limits: { handshakeMs: 50 } } });
+    const silent = await impatient.greeted();
+    await silent.expect('STARTTLS', 220);
+    await silent.closed();
+    const secure = await impatient.greeted();
+    await secure.startTls(testAuthority().certPem);
+    await secure.expect('EHLO client.test', 250);
+    // The time of the handshake does not go on counting: this takes longer than it.
+    await (await impatient.greeted())
+      .expect('STARTTLS', 220)
+      .then(() => waitFor(() => impatient.listener.counts().sessions === 1));
+    await secure.expect('NOOP', 250);
+
+    const patient = await stage(defer, { settings });
+    const waiting = await patient.greeted();
+    await waiting.expect('STARTTLS', 220);
+    // The first octets of a TLS record, and no more.
+    await waiting.raw(Buffer.from([0x16, 3, 1, 2, 0, 1]));
+    await patient.listener.stop({ deadlineMs: 60_000 });
+    await waiting.closed();
+  }),
+);
+
+test(
   'implicit TLS with a certificate that can be replaced',
   leakless(async (_t, defer) => {
     const files = await certificateFiles(defer);
