@@ -131,6 +131,9 @@ const AADSTS_CURES: ReadonlyMap<number, string> = new Map([
   [65001, 'grant the app consent to SMTP.Send'],
 ]);
 
+export const isTokenFailureKind = (value: unknown): value is TokenFailureKind =>
+  typeof value === 'string' && Object.hasOwn(CURES, value);
+
 /** Judges an answer that is not a success; also a 200 whose JSON carries `error`. */
 export function classifyTokenFailure(answer: TokenAnswer): TokenFailure {
   const { status } = answer;

@@ -46,23 +46,6 @@ export function createFailureBook(deps: {
   /** OAuth clients whose trouble has been reported. */
   const alerted = new Set<string>();
 
-  function blockFor(failure: TokenFailure): number {
-    switch (failure.kind) {
-      case 'provider_fault':
-      case 'throttled':
-        return failure.retryAfterMs ?? 0;
-      case 'needs_consent':
-        return CONSENT_PROBE_MS;
-      case 'app_misconfigured':
-      case 'bad_request':
-        return CONFIGURATION_PROBE_MS;
-      case 'clock_skew':
-        return CLOCK_PROBE_MS;
-      default:
-        return failure.kind satisfies never;
-    }
-  }
-
   function report(entry: TokenEntry, error: TokenError, failure: TokenFailure, now: number): void {
     const { account, token, credential } = entry;
     const lifeLeftMs = token === undefined ? 0 : usableUntil(token) - now;
@@ -100,7 +83,7 @@ export function createFailureBook(deps: {
   return {
     record(entry, failure, { sent, probeAt, current }) {
       const now = clock.now();
-      const blockedUntil = now + blockFor(failure);
+      const blockedUntil = now + silenceAfter(failure);
       const retryAt = blockedUntil > now ? blockedUntil : probeAt;
       const error = new TokenError(failure.kind, failure.message, { retryAt, cure: failure.cure });
       if (failure.kind === 'throttled' && failure.scope !== 'account') {
@@ -144,6 +127,25 @@ export function createFailureBook(deps: {
       for (const client of alerted) if (!clients.has(client)) alerted.delete(client);
     },
   };
+}
+
+/** How long an account is not asked about after a failure, ms. */
+export function silenceAfter(failure: TokenFailure): number {
+  const { kind, retryAfterMs } = failure;
+  switch (kind) {
+    case 'provider_fault':
+    case 'throttled':
+      return retryAfterMs ?? 0;
+    case 'needs_consent':
+      return retryAfterMs ?? CONSENT_PROBE_MS;
+    case 'app_misconfigured':
+    case 'bad_request':
+      return retryAfterMs ?? CONFIGURATION_PROBE_MS;
+    case 'clock_skew':
+      return retryAfterMs ?? CLOCK_PROBE_MS;
+    default:
+      return kind satisfies never;
+  }
 }
 
 function clientOf(entry: TokenEntry): string {

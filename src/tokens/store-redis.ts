@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto';
 import type { Secret } from '../accounts/credential.ts';
 import type { Log } from '../log.ts';
 import { SealError, type Sealer } from './sealing.ts';
-import { formatStored, parseStored } from './stored-text.ts';
+import { formatStored, parseBlock, parseStored } from './stored-text.ts';
 import type { Lease, StoredGrant, TokenStore } from './token-store.ts';
 
 export interface RedisStoreDeps {
@@ -113,6 +113,7 @@ export function createRedisStore(
 
   const tokenKey = (accountId: string): string => `${prefix}:token:${accountId}`;
   const grantKey = (accountId: string): string => `${prefix}:grant:${accountId}`;
+  const blockKey = (accountId: string): string => `${prefix}:block:${accountId}`;
   const lockKey = (accountId: string): string => `${prefix}:lock:${accountId}`;
 
   function parse(text: string | null, key: string): StoredGrant | undefined {
@@ -183,6 +184,7 @@ export function createRedisStore(
         }
         if (grant.accessToken !== undefined && lifeMs > 0) put(tokenKey(accountId), rest, lifeMs);
         else transaction.del(tokenKey(accountId));
+        transaction.del(blockKey(accountId));
         return transaction.exec();
       });
     },
@@ -198,6 +200,16 @@ export function createRedisStore(
         if (lease !== undefined || Date.now() > deadline || closed) return lease;
         await pause(POLL_MS * (0.5 + Math.random()));
       }
+    },
+    async block(accountId, block) {
+      const value = Math.ceil(block.until - Date.now());
+      if (value < 1) return;
+      const text = JSON.stringify(block);
+      await ask((redis) => redis.set(blockKey(accountId), text, { expiration: { type: 'PX', value } }));
+    },
+    async blockOf(accountId) {
+      const text = await ask((redis) => redis.get(blockKey(accountId)));
+      return text === null ? undefined : parseBlock(text);
     },
     async announceForgotten(accountId) {
       await ask((redis) => redis.publish(channel, `${instance} ${accountId}`));

@@ -1,7 +1,7 @@
 /** Records as text, sealed where there is a key. Used by every store that leaves the process. */
-import { parseJsonObject } from '../protocol/token-failure.ts';
+import { isTokenFailureKind, parseJsonObject } from '../protocol/token-failure.ts';
 import { isSealed, SealError, type Sealer } from './sealing.ts';
-import type { StoredGrant } from './token-store.ts';
+import type { StoredBlock, StoredGrant } from './token-store.ts';
 
 /** Text kept under `name`. */
 export function formatStored(grant: StoredGrant, name: string, sealer: Sealer | undefined): string {
@@ -19,6 +19,14 @@ export function parseStored(
   if (sealer === undefined) throw new SealError('unknown_key', 'it is sealed and no state key was given');
   const opened = sealer.open(text, name);
   return { grant: parseGrant(opened.text), stale: opened.stale };
+}
+
+/** Undefined for anything that is not a block. */
+export function parseBlock(text: string): StoredBlock | undefined {
+  const { fingerprint, kind, message, cure, until } = parseJsonObject(text) ?? {};
+  const sound = typeof fingerprint === 'string' && typeof message === 'string' && typeof until === 'number';
+  if (!sound || !isTokenFailureKind(kind)) return undefined;
+  return { fingerprint, kind, message, until, ...(typeof cure === 'string' ? { cure } : {}) };
 }
 
 function parseGrant(text: string): StoredGrant {

@@ -9,6 +9,7 @@ import type { TokenFailure } from '../protocol/token-failure.ts';
 import type { TokenGrant } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
 import type { Clock } from './clock.ts';
+import { silenceAfter } from './failure-book.ts';
 import { buildGrantForm, type GrantForm } from './grant-form.ts';
 import type { Exchange, TokenEndpoints } from './token-endpoint.ts';
 import { storedFrom, type TokenEntry, type TokenOrigin, takeStored, takeToken } from './token-entry.ts';
@@ -136,6 +137,24 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     }
   }
 
+  /** What another instance has heard about this credential, so that the provider is not asked twice. */
+  async function blockedByOthers(entry: TokenEntry): Promise<TokenFailure | undefined> {
+    const block = await store.blockOf?.(entry.account.id).catch(() => undefined);
+    const silenceMs = (block?.until ?? 0) - clock.now();
+    if (block === undefined || block.fingerprint !== entry.fingerprint || silenceMs <= 0) return undefined;
+    const { kind, message, cure } = block;
+    return { kind, message, cure, retryAfterMs: silenceMs, scope: 'account' };
+  }
+
+  async function tellOthers(entry: TokenEntry, failure: TokenFailure): Promise<void> {
+    const { kind, message, cure } = failure;
+    const until = clock.now() + silenceAfter(failure);
+    if (store.block === undefined || until <= clock.now()) return;
+    const { fingerprint } = entry;
+    const block = { fingerprint, kind, message, until, ...(cure === undefined ? {} : { cure }) };
+    await store.block(entry.account.id, block).catch((error: unknown) => storeFailed(error, 'write'));
+  }
+
   async function ask(entry: TokenEntry, origin: TokenOrigin, offsetMs: number): Promise<Exchange> {
     const { credential, account } = entry;
     let built: GrantForm;
@@ -224,13 +243,18 @@ export function createRefresher(deps: RefresherDeps): Refresher {
           const result = took();
           if (result !== undefined) return result;
         }
+        const blocked = request.force ? undefined : await blockedByOthers(entry);
+        if (blocked !== undefined) return { ok: false, failure: blocked, sent: false, probeAt: undefined };
         let exchange = await ask(entry, request.origin, 0);
         const wrongClock = !exchange.outcome.ok && exchange.outcome.failure.kind === 'clock_skew';
         if (wrongClock && exchange.clockOffsetMs !== undefined) {
           exchange = await ask(entry, request.origin, exchange.clockOffsetMs);
         }
         const { outcome, sent, probeAt, startedAt } = exchange;
-        if (!outcome.ok) return { ok: false, failure: outcome.failure, sent, probeAt };
+        if (!outcome.ok) {
+          if (sent) await tellOthers(entry, outcome.failure);
+          return { ok: false, failure: outcome.failure, sent, probeAt };
+        }
         return { ok: true, token: await accept(entry, request, outcome.grant, startedAt) };
       } finally {
         await lease?.release().catch((error: unknown) => storeFailed(error, 'lock'));

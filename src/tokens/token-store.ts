@@ -5,6 +5,7 @@
 
 import type { Secret } from '../accounts/credential.ts';
 import type { Log } from '../log.ts';
+import type { TokenFailureKind } from '../protocol/token-failure.ts';
 import { createSealer } from './sealing.ts';
 import { createFileStore } from './store-file.ts';
 import { createMemoryStore } from './store-memory.ts';
@@ -26,6 +27,18 @@ export interface StoredGrant {
   readonly obtainedAt?: number;
 }
 
+/** An account that no instance asks about for a while. */
+export interface StoredBlock {
+  /** Hash of the credential that failed: another one is not blocked. */
+  readonly fingerprint: string;
+  readonly kind: TokenFailureKind;
+  /** As in the failure: in words, no secret. */
+  readonly message: string;
+  readonly cure?: string;
+  /** ms since the epoch. */
+  readonly until: number;
+}
+
 /** The right to refresh one account among all instances. */
 export interface Lease {
   release(): Promise<void>;
@@ -44,6 +57,9 @@ export interface TokenStore {
   prune(accountIds: ReadonlySet<string>): Promise<number>;
   /** Present where several instances share the store: waits for the right to refresh; undefined: go without. */
   lock?(accountId: string): Promise<Lease | undefined>;
+  /** Notes that the account is not to be asked about; a later `save` ends it. Present where there is a lock. */
+  block?(accountId: string, block: StoredBlock): Promise<void>;
+  blockOf?(accountId: string): Promise<StoredBlock | undefined>;
   /** Tells the other instances to forget their access token. */
   announceForgotten?(accountId: string): Promise<void>;
   /** Hears the others doing so. */

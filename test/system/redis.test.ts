@@ -10,6 +10,7 @@ import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
 import { startRelay } from '../support/relay-process.ts';
+import { tokenAnswers } from '../support/token-answers.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
 import { startInstance } from '../support/token-instance.ts';
 import { waitFor, within } from '../support/wait-for.ts';
@@ -198,6 +199,30 @@ test(
     );
     assert.equal(new Set(renewed.map((r) => r.reveal())).size, 1);
     assert.equal(endpoint.count(), 2);
+  }),
+);
+
+test(
+  'what one instance heard of a dead credential the others need not ask',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const endpoint = await endpointFor(defer);
+    const consent = consents(endpoint, ['a@x', 'b@x']);
+    const one = await instance(defer, redis, endpoint, ['a@x', 'b@x'], createTestLog(), consent);
+    const two = await instance(defer, redis, endpoint, ['a@x', 'b@x'], createTestLog(), consent);
+    endpoint.revoke('a@x');
+    endpoint.queue(tokenAnswers.microsoftLoop, { user: 'b@x' });
+    for (const tokens of [one, two, one, two]) {
+      await assert.rejects(tokens.get('a@x'), { code: 'needs_consent', message: /AADSTS50173/ });
+      await assert.rejects(tokens.get('b@x'), { code: 'throttled', message: /AADSTS50196/ });
+    }
+    assert.deepEqual([endpoint.count('a@x'), endpoint.count('b@x')], [1, 1]);
+    // A person asking is answered by the provider, and its yes ends the block for all.
+    endpoint.restore('a@x');
+    await one.refresh('a@x');
+    const third = await instance(defer, redis, endpoint, ['a@x'], createTestLog(), consent);
+    assert.ok(await third.get('a@x'));
+    assert.equal(endpoint.count('a@x'), 2);
   }),
 );
 
