@@ -30,19 +30,19 @@ export class AccessToken {
   }
 }
 
-/** Why no token could be had (providers.md §6 rows 22 to 27). Closed: a switch over it ends in `never`. */
+/** Why no token could be had. Closed: a switch over it ends in `never`. */
 export type TokenErrorCode =
-  /** Endpoint unreachable, 5xx, garbage, its breaker open: row 22. */
+  /** Endpoint unreachable, 5xx, garbage, its breaker open. */
   | 'provider_fault'
-  /** 429, AADSTS50196, AADSTS90055: row 23. `retryAt` says until when. */
+  /** 429, AADSTS50196, AADSTS90055. `retryAt` says until when. */
   | 'throttled'
-  /** A person must sign in again: row 24. */
+  /** A person must sign in again. */
   | 'needs_consent'
-  /** The OAuth client is broken, for all its accounts: row 25. */
+  /** The OAuth client is broken, for all its accounts. */
   | 'app_misconfigured'
-  /** Our clock is wrong: row 26. */
+  /** Our clock is wrong. */
   | 'clock_skew'
-  /** Scope or request wrong: row 27. */
+  /** Scope or request wrong. */
   | 'bad_request'
   /** No such account (removed while asked for). */
   | 'unknown_account';

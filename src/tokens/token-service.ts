@@ -7,7 +7,7 @@ import type { Account, AccountState } from '../accounts/account.ts';
 import type { Credential } from '../accounts/credential.ts';
 import type { BreakerState } from '../breaker.ts';
 import type { Log } from '../log.ts';
-import { type AccessToken, TokenError, type TokenErrorCode, type TokenSource } from './access-token.ts';
+import { type AccessToken, TokenError, type TokenSource } from './access-token.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { createFailureBook } from './failure-book.ts';
 import { createLimiter } from './limiter.ts';
@@ -25,6 +25,7 @@ import {
   usableUntil,
 } from './token-entry.ts';
 import { createRefresher, type RefreshObservation } from './token-refresher.ts';
+import { countTotals, describeEntry, type TokenStatus, type TokenTotals } from './token-status.ts';
 import type { TokenStore } from './token-store.ts';
 
 export interface TokenServiceDeps {
@@ -55,44 +56,6 @@ export interface ApplyResult {
   readonly changed: readonly string[];
   readonly removed: readonly string[];
   readonly untouched: readonly string[];
-}
-
-/** Everything an operator may know about one account's token. Times in ms since the epoch. */
-export interface TokenStatus {
-  readonly accountId: string;
-  readonly state: AccountState;
-  /** A token that can be used is in the cache. */
-  readonly cached: boolean;
-  readonly obtainedAt: number | undefined;
-  readonly expiresAt: number | undefined;
-  readonly origin: TokenOrigin | undefined;
-  readonly refreshing: boolean;
-  readonly nextRefreshAt: number | undefined;
-  readonly uses: number;
-  readonly lastUsedAt: number | undefined;
-  /** Last failure since the last success. */
-  readonly lastError:
-    | {
-        readonly code: TokenErrorCode;
-        readonly message: string;
-        readonly cure: string | undefined;
-        readonly at: number;
-      }
-    | undefined;
-  /** When the provider gave the refresh token in use; undefined: it is the operator's own. */
-  readonly refreshTokenObtainedAt: number | undefined;
-}
-
-/** Spelled as in the admin API. */
-export interface TokenTotals {
-  readonly cache_hits: number;
-  readonly cache_misses: number;
-  readonly refresh_attempts: number;
-  readonly refresh_success: number;
-  readonly refresh_failures: number;
-  /** 0 to 1; 0 before the first question. */
-  readonly cache_hit_rate: number;
-  readonly refresh_success_rate: number;
 }
 
 export interface TokenService extends TokenSource {
@@ -348,28 +311,8 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   function statusOf(accountId: string): TokenStatus | undefined {
     const entry = entries.get(accountId);
     if (entry === undefined) return undefined;
-    const { token, failure } = entry;
-    const now = clock.now();
-    return {
-      accountId,
-      state: stateOf(entry, now),
-      cached: token !== undefined && now < usableUntil(token),
-      obtainedAt: token?.obtainedAt,
-      expiresAt: token?.expiresAt,
-      origin: entry.origin,
-      refreshing: entry.flight !== undefined,
-      nextRefreshAt: entry.nextRefreshAt,
-      uses: entry.uses,
-      lastUsedAt: entry.lastUsedAt,
-      lastError:
-        failure === undefined
-          ? undefined
-          : { code: failure.code, message: failure.message, cure: failure.cure, at: entry.failedAt },
-      refreshTokenObtainedAt: entry.refreshTokenObtainedAt,
-    };
+    return describeEntry(entry, clock.now());
   }
-
-  const rate = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
 
   return {
     open: () => store.open(),
@@ -411,18 +354,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       return true;
     },
     statusOf,
-    totals: () => {
-      const { attempts, success, failures } = refresher.counts;
-      return {
-        cache_hits: hits,
-        cache_misses: misses,
-        refresh_attempts: attempts,
-        refresh_success: success,
-        refresh_failures: failures,
-        cache_hit_rate: rate(hits, hits + misses),
-        refresh_success_rate: rate(success, success + failures),
-      };
-    },
+    totals: () => countTotals({ hits, misses, ...refresher.counts }),
     breakers: endpoints.breakers,
     onStateChange: (listener) => void stateListeners.push(listener),
     onRefresh: (listener) => void refreshListeners.push(listener),
