@@ -56,7 +56,7 @@ export function createGuard(options: GuardOptions): (request: RequestFacts) => R
   const named = new Set((options.allowedHosts ?? []).map((name) => name.toLowerCase()));
   if (!open && tokenRead === undefined && tokenWrite === undefined) {
     throw new Error(
-      `the admin address ${options.host} is not loopback: set an admin token (admin_token or admin_token_read), or bind 127.0.0.1`,
+      `the admin address ${options.host} is not loopback: set an admin token (admin_token or admin_read_token), or bind 127.0.0.1`,
     );
   }
   // Digests have one length, so the comparison tells nothing about the token's.

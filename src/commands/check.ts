@@ -5,6 +5,8 @@
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
 import { silentLog } from '../log.ts';
 import { createTokenService } from '../tokens/token-service.ts';
+import type { TokenStore } from '../tokens/token-store.ts';
+import { borrowTokenStore } from './borrowed-store.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet, textOption } from './definition.ts';
 import type { Stage } from './explain.ts';
 import { type ProbeStep, probeAccount } from './probe.ts';
@@ -36,7 +38,7 @@ export const check: CommandDefinition = {
       flags: '--timeout-ms <number>',
       help: `longest wait for each step, ms (default ${DEFAULT_TIMEOUT_MS})`,
     },
-    ...settingOptions(['accounts']),
+    ...settingOptions(['accounts', 'stateDir', 'stateKey', 'store']),
   ],
   examples: [
     'xoauth2-relay check',
@@ -71,11 +73,10 @@ export const check: CommandDefinition = {
     const rows = select(file.accounts, context.arguments).map(
       (loaded): Row => ({ loaded, steps: [], isDone: false }),
     );
-    await probeAll(
-      rows,
-      Number(textOption(context, 'timeoutMs') ?? DEFAULT_TIMEOUT_MS),
-      asJson ? undefined : terminal,
-    );
+    await probeAll(rows, await borrowTokenStore(settings), {
+      timeoutMs: Number(textOption(context, 'timeoutMs') ?? DEFAULT_TIMEOUT_MS),
+      terminal: asJson ? undefined : terminal,
+    });
 
     const failing = rows.filter((row) => row.steps.some((step) => !step.ok));
     if (asJson) {
@@ -125,11 +126,10 @@ export function showProblems(
 
 async function probeAll(
   rows: readonly Row[],
-  timeoutMs: number,
-  terminal: Terminal | undefined,
+  store: TokenStore,
+  { timeoutMs, terminal }: { timeoutMs: number; terminal: Terminal | undefined },
 ): Promise<void> {
-  const tokens = createTokenService({ log: silentLog }, { refreshAhead: false });
-  // Without a client's waits for a retry: what fails now is shown now.
+  const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
   tokens.applyAccounts(rows.map(({ loaded }) => loaded));
   const table = terminal === undefined ? undefined : createLiveTable(terminal, rows);
   const waiting = [...rows];

@@ -4,12 +4,14 @@
  */
 import { hostname } from 'node:os';
 import MailComposer from 'nodemailer/lib/mail-composer/index.js';
-import { readAccountsFile } from '../accounts/accounts-file.ts';
+import { type LoadedAccount, readAccountsFile } from '../accounts/accounts-file.ts';
 import type { Settings } from '../config.ts';
 import { silentLog } from '../log.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
 import { createTokenService } from '../tokens/token-service.ts';
+import type { TokenStore } from '../tokens/token-store.ts';
+import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -38,7 +40,7 @@ export const send: CommandDefinition = {
     { flags: '--text <text>', help: 'body' },
     { flags: '--direct <account>', help: 'send as this account without the relay' },
     { flags: '--auth <user>', help: 'log in to the relay as this user' },
-    ...settingOptions(['accounts', 'host', 'port', 'tls']),
+    ...settingOptions(['accounts', 'host', 'port', 'tls', 'stateDir', 'stateKey', 'store']),
   ],
   examples: [
     'xoauth2-relay send me@example.net --from alice@example.com',
@@ -69,7 +71,7 @@ export const send: CommandDefinition = {
         if (loaded === undefined) throw new CommandError(`no usable account ${direct}`, EXIT_CONFIGURATION);
         provider = loaded.account.provider;
         sender = from ?? loaded.account.email;
-        smtp = await connectAs(loaded, trace);
+        smtp = await connectAs(loaded, await borrowTokenStore(settings), trace);
       }
       const message = await compose(sender, recipient, context);
       const command = async (line: string): Promise<void> => {
@@ -131,11 +133,12 @@ async function connectToRelay(
 }
 
 async function connectAs(
-  loaded: Awaited<ReturnType<typeof readAccountsFile>>['accounts'][number],
+  loaded: LoadedAccount,
+  store: TokenStore,
   trace: (line: string) => void,
 ): Promise<SmtpDialogue> {
   const { account } = loaded;
-  const tokens = createTokenService({ log: silentLog }, { refreshAhead: false });
+  const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
   tokens.applyAccounts([loaded]);
   try {
     const token = await tokens.get(account.id);

@@ -47,7 +47,7 @@ async function runApp(
   { env }: CommandContext,
 ): Promise<number> {
   const notifier = createServiceNotifier(env, log);
-  const app = createApp({ settings, log });
+  const app = openApp(settings, log);
   const stopped = stopOnSignals(app, settings, log, notifier.stopping);
   const onReload = (): void => {
     notifier.reloading();
@@ -72,6 +72,15 @@ async function runApp(
     stopped.release();
     notifier.close();
     if (pidFile !== undefined) await rm(pidFile, { force: true });
+  }
+}
+
+/** Composing reads keys and addresses of stores; what is wrong with them is a wrong setting. */
+function openApp(settings: Settings, log: ReturnType<typeof createLog>): App {
+  try {
+    return createApp({ settings, log });
+  } catch (error) {
+    throw new CommandError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
   }
 }
 

@@ -33,6 +33,8 @@ function settingOption(name: SettingName): OptionDefinition {
   const choices = choicesOf(definition);
   if (name === 'precache')
     return { flags: '--no-precache', help: 'fetch tokens and connect when first needed', group };
+  // An address without password is no secret; one with a password belongs into the environment.
+  if (name === 'store') return { flags: '--store <place>', help: definition.help, group };
   if (kind === 'secret')
     return {
       flags: `${settingFlag(name)}-file <path>`,

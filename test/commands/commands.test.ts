@@ -1,14 +1,16 @@
 /** The commands around a running relay and its accounts file, as a person runs them. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { verifyPassword } from '../../src/accounts/scrypt.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
-import { startRelay } from '../support/relay-process.ts';
+import { repositoryRoot, startRelay } from '../support/relay-process.ts';
 import { runCli, startCli } from '../support/run-cli.ts';
+import { waitFor, within } from '../support/wait-for.ts';
 
 function temporary(defer: Defer): string {
   const directory = mkdtempSync(join(tmpdir(), 'commands-'));
@@ -23,12 +25,45 @@ test('hash-password reads a pipe and prints a hash of it', async () => {
   assert.equal((await runCli(['hash-password'], { input: '' })).code, 2);
 });
 
+test(
+  'a password typed at a terminal is not echoed, and two that differ are refused',
+  leakless(async () => {
+    const type = async (first: string, second: string): Promise<string> => {
+      // util-linux gives the command a terminal of its own.
+      const command = `${process.execPath} ${join(repositoryRoot, 'bin/xoauth2-relay.js')} hash-password`;
+      const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
+      let screen = '';
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        screen += text;
+      });
+      const ended = new Promise((resolve) => child.once('close', resolve));
+      for (const [question, answer] of [
+        ['Password:', first],
+        ['Again:', second],
+      ] as const) {
+        await waitFor(() => screen.includes(question), { what: question });
+        child.stdin.write(`${answer}\n`);
+      }
+      await within(ended, 20_000, 'hash-password at a terminal');
+      child.stdin.destroy();
+      return screen;
+    };
+    const same = await type('hunter2-typed', 'hunter2-typed');
+    const [hash = ''] = /scrypt\$\S+/.exec(same) ?? [];
+    assert.equal(await verifyPassword(hash, 'hunter2-typed'), true);
+    assert.doesNotMatch(same, /hunter2/);
+    assert.match(await type('hunter2-typed', 'another'), /the two differ/);
+  }),
+);
+
 test('wrong usage and wrong settings exit 2 and say what was expected', async () => {
   for (const [args, words] of [
     [['serv'], /unknown command/],
     [['serve', '--port', 'x'], /--port: expected a whole number/],
     [['serve', '--accounts', '/nowhere/a.json'], /no such file: create it with/],
     [['check', '--offline', '--log-level', 'x'], /unknown option/],
+    [['serve', '--state-dir', '/tmp', '--state-key-file', '/etc/hostname'], /a state key is 32 octets/],
+    [['serve', '--accounts', 'accounts.example.json', '--admin-host', '0.0.0.0'], /set an admin token/],
     [['completion', 'fish'], /bash or zsh/],
     [['account', 'remove'], /missing required argument/],
   ] as const) {
@@ -104,6 +139,29 @@ test(
     for (const key of ['client_secret', 'refresh_token']) {
       const secret = good[key];
       if (typeof secret === 'string') assert(!output.includes(secret));
+    }
+  }),
+);
+
+test(
+  'check keeps a rotated refresh token where the relay keeps it',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: ['a@x.org'], flavour: 'microsoft' });
+    defer(() => provider.close());
+    provider.token.rotation = 'revoke-old';
+    provider.token.expiresInS = 3;
+    const directory = temporary(defer);
+    const file = join(directory, 'accounts.json');
+    writeFileSync(file, JSON.stringify([provider.entry('a@x.org')]), { mode: 0o600 });
+    const args = ['check', '--accounts', file, '--state-dir', join(directory, 'state')];
+    mkdirSync(join(directory, 'state'), { mode: 0o700 });
+    const env = { NODE_EXTRA_CA_CERTS: provider.caFile };
+    for (const refreshes of [1, 2]) {
+      const { code, stdout } = await runCli(args, { env });
+      assert.equal(code, 0, stdout);
+      assert.equal(provider.token.count('a@x.org'), refreshes);
+      const ended = Date.now() + 3_000;
+      await waitFor(() => Date.now() > ended, { what: 'end of the access token' });
     }
   }),
 );
