@@ -15,8 +15,8 @@ const EVIDENCE_WINDOW_MS = 60_000;
 const DISTINCT_ACCOUNTS = 2;
 /** `if_many`: counts once three accounts show it. */
 const WEIGHT: Readonly<Record<BreakerWeight, number>> = { full: 1, half: 0.5, if_many: 2 / 3, none: 0 };
-/** Faults in the window before the breaker may open. */
-const VOLUME_THRESHOLD = 3;
+/** Attempts in the window before the breaker may open: a glitch or two never stop a small installation. */
+const VOLUME_THRESHOLD = 5;
 /** An open breaker lets one probe through after this. */
 const RESET_MS = 15_000;
 

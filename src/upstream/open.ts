@@ -73,7 +73,7 @@ function handshakeError(error: ConnectionError, stage: Stage, account: string): 
   else if (error.code === 'ETIMEDOUT') cause = 'timeout';
   else if (typeof error.response === 'string') cause = 'garbage';
   // nodemailer puts the server's words behind its own; here they are no SMTP and may be anything.
-  const words = error.response === undefined ? error.message : (error.message.split(':')[0] ?? cause);
+  const words = error.message.split(/: | response=/)[0] ?? cause;
   return lost(stage, cause, words.slice(0, 200), { reused: false, finalByteSent: false });
 }
 

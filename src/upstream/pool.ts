@@ -49,8 +49,9 @@ export interface PoolOptions {
   readonly mayOpen: () => boolean;
 }
 
-/** A connection with this little time left is replaced before it is closed. */
+/** A connection with this little time left, or this share of its idle time, is replaced before it is closed. */
 const REPLACE_AHEAD_MS = 15_000;
+const REPLACE_AHEAD_SHARE = 1 / 4;
 
 /** A connection that lived this long did not end because of how it was opened. */
 const SETTLED_MS = 10_000;
@@ -155,8 +156,9 @@ export function createConnectionPool(
 
   /** Connections that will still be usable in a while, with those being opened. */
   function promising(): number {
+    const ahead = Math.min(REPLACE_AHEAD_MS, limits.idleMs * REPLACE_AHEAD_SHARE);
     let good = 0;
-    for (const entry of idle) if (isUsable(entry, REPLACE_AHEAD_MS)) good++;
+    for (const entry of idle) if (isUsable(entry, ahead)) good++;
     return opening.size + good + leased;
   }
 

@@ -17,7 +17,7 @@ import type { OpenConnection } from './open.ts';
 import { type ConnectionPool, createConnectionPool, type Lease, type PoolCounts } from './pool.ts';
 
 /** How often pools are looked after; well below every idle and age limit. */
-const MAINTENANCE_MS = 5_000;
+const DEFAULT_MAINTENANCE_MS = 5_000;
 /** Connections being opened at once at one endpoint: enough to warm 1,000 accounts quickly, no flood. */
 const DEFAULT_MAX_OPENING = 50;
 
@@ -76,6 +76,8 @@ export interface UpstreamsOptions {
   readonly acquireTimeoutMs: number;
   /** Connections being opened at once per endpoint; default 50. */
   readonly maxOpening?: number;
+  /** Time between two looks at the pools, ms; default 5,000. */
+  readonly maintenanceMs?: number;
   /** An open breaker is probed after this, ms. */
   readonly breakerResetMs?: number;
 }
@@ -285,7 +287,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
 
   const maintenance = setInterval(() => {
     for (const { pool } of served.values()) pool.maintain();
-  }, MAINTENANCE_MS);
+  }, options.maintenanceMs ?? DEFAULT_MAINTENANCE_MS);
   maintenance.unref();
 
   return {

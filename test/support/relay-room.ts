@@ -26,6 +26,8 @@ export interface RoomOptions {
   readonly account?: Record<string, unknown>;
   readonly relay?: Partial<RelayOptions>;
   readonly upstreams?: Partial<UpstreamsOptions>;
+  /** CA the relay trusts; default the simulator's. */
+  readonly ca?: string;
   /** Connections are opened before the test goes on; default true. */
   readonly warm?: boolean;
 }
@@ -90,7 +92,11 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     {
       tokens,
       log: silentLog,
-      open: createOpenConnection({ ca: provider.caPem, heloName: 'relay.test', connectTimeoutMs: 5_000 }),
+      open: createOpenConnection({
+        ca: options.ca ?? provider.caPem,
+        heloName: 'relay.test',
+        connectTimeoutMs: 5_000,
+      }),
       onStateChange: (id) => changes.push(`${id}:${upstreams.status(id)?.state.status}`),
     },
     { acquireTimeoutMs: 5_000, ...options.upstreams },
