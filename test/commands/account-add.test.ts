@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
+import { startRelay } from '../support/relay-process.ts';
 import { type CliRun, runCli, startCli } from '../support/run-cli.ts';
 import { type SignInServer, startSignInServer } from '../support/sign-in-server.ts';
 
@@ -227,5 +229,101 @@ test(
     assert.equal(replaced.code, 0, replaced.stderr);
     assert.equal(setup.entries().length, 1);
     assert.match(readFileSync(setup.file, 'utf8'), /"max_connections": {3}2/);
+  }),
+);
+
+test(
+  'a running relay is told, and serves the new account at once',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: [USER, 'first@example.com'] });
+    defer(() => provider.close());
+    const relay = await startRelay({
+      accounts: [provider.entry('first@example.com')],
+      caFile: provider.caFile,
+    });
+    defer(() => relay.stop());
+    const account = provider.token.account(USER);
+    const { code, stderr } = await runCli(
+      [
+        ...['account', 'add', USER, '--provider', 'gmail', '--sign-in', 'refresh-token'],
+        ...['--client-id', account?.clientId ?? '', '--accounts', relay.accountsFile],
+        ...['--smtp', `starttls://localhost:${provider.smtp.port}`, '--token-url', provider.token.url],
+        ...['--admin-port', String(relay.adminPort)],
+      ],
+      {
+        env: {
+          NODE_EXTRA_CA_CERTS: provider.caFile,
+          XOAUTH2_RELAY_CLIENT_SECRET: account?.clientSecret,
+          XOAUTH2_RELAY_REFRESH_TOKEN: account?.refreshToken,
+        },
+      },
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /reloaded: 1 added, 0 changed, 0 removed/);
+    const sent = await runCli([
+      'send',
+      'to@y.org',
+      '--from',
+      USER,
+      '--port',
+      String(relay.smtpPort),
+      '--accounts',
+      relay.accountsFile,
+    ]);
+    assert.equal(sent.code, 0, sent.stdout + sent.stderr);
+    assert.equal((await provider.received(1))[0]?.user, USER);
+  }),
+);
+
+test(
+  'with the key file of a service account, and as the application itself',
+  leakless(async (_t, defer) => {
+    const setup = await setUp(defer);
+    const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+    const key = join(dirname(setup.file), 'key.json');
+    const client_email = 'relay@project.iam.gserviceaccount.com';
+    const private_key = privateKey.export({ type: 'pkcs8', format: 'pem' });
+    writeFileSync(key, JSON.stringify({ client_email, private_key }));
+    const publicKeyPem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+    setup.provider.token.add('svc@example.com', { clientId: client_email, publicKeyPem });
+    const common = ['--provider', 'gmail', '--accounts', setup.file, '--admin-port', '1'];
+    const place = [
+      '--smtp',
+      `starttls://localhost:${setup.provider.smtp.port}`,
+      '--token-url',
+      setup.provider.token.url,
+    ];
+    const service = await runCli(
+      [
+        'account',
+        'add',
+        'svc@example.com',
+        '--sign-in',
+        'service-account',
+        '--service-account-file',
+        key,
+        ...common,
+        ...place,
+      ],
+      { env: setup.env },
+    );
+    assert.equal(service.code, 0, service.stderr);
+    assert.deepEqual(setup.entries()[0]?.grant, 'jwt_bearer');
+    assert.doesNotMatch(readFileSync(setup.file, 'utf8'), /PRIVATE KEY/);
+
+    const app = setup.provider.token.add('app@example.com', {
+      clientId: 'app-1',
+      clientSecret: 'app-secret',
+    });
+    const credentials = await runCli(
+      [
+        ...['account', 'add', 'app@example.com', '--provider', 'outlook', '--tenant', 'example.com'],
+        ...['--sign-in', 'client-credentials', '--client-id', app.clientId, '--accounts', setup.file],
+        ...['--admin-port', '1', ...place],
+      ],
+      { env: { ...setup.env, XOAUTH2_RELAY_CLIENT_SECRET: 'app-secret' } },
+    );
+    assert.equal(credentials.code, 0, credentials.stderr);
+    assert.equal(setup.entries()[1]?.grant, 'client_credentials');
   }),
 );

@@ -1,6 +1,6 @@
 /** What is published: packed, installed globally into an empty prefix, serving mail on the oldest and newest Node. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -22,7 +22,9 @@ test(
   leakless(async (_t, defer) => {
     const directory = mkdtempSync(join(tmpdir(), 'packaging-'));
     defer(() => rmSync(directory, { recursive: true, force: true }));
-    // dist is built already; building again here would change it under other tests.
+    // dist is compiled already, and doing it again would change it under other tests; the manual may be missing.
+    const manual = await runProgram(process.execPath, [join(repositoryRoot, 'dist/cli.js'), 'manual']);
+    writeFileSync(join(repositoryRoot, 'dist/xoauth2-relay.1'), manual.output);
     const packed = await npm(
       'pack',
       '--json',
@@ -59,6 +61,7 @@ test(
       join(directory, filename),
     );
     const bin = join(prefix, 'lib/node_modules/xoauth2-relay/bin/xoauth2-relay.js');
+    assert.match(readFileSync(join(prefix, 'share/man/man1/xoauth2-relay.1'), 'utf8'), /^\.TH XOAUTH2/);
     const node24 = await npx24('command -v node');
 
     for (const node of [process.execPath, node24.trim().split('\n').at(-1) ?? '']) {
