@@ -77,6 +77,12 @@ function handshakeError(error: ConnectionError, stage: Stage, account: string): 
   return lost(stage, cause, words.slice(0, 200), { reused: false, finalByteSent: false });
 }
 
+/** nodemailer closes on 421 without handing the reply on: it is the last thing the server said. */
+function withLastReply(error: ConnectionError, last: unknown): ConnectionError {
+  if (error.response !== undefined || typeof last !== 'string' || !last.startsWith('421')) return error;
+  return Object.assign(error, { response: last });
+}
+
 /** Gives the socket its own life: nodemailer no longer listens on it. */
 function takeSocket(connection: SMTPConnection): NonNullable<Exclude<SMTPConnection['_socket'], false>> {
   const socket = connection._socket;
@@ -165,7 +171,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       connection.on('error', () => {});
       connection.close();
       if (error instanceof UpstreamError) throw error;
-      const failed = error as ConnectionError;
+      const failed = withLastReply(error as ConnectionError, connection.lastServerResponse);
       const stage: Stage = connected
         ? 'auth'
         : failed.command === 'EHLO' || failed.command === 'STARTTLS'
