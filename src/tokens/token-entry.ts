@@ -29,11 +29,11 @@ export interface TokenEntry {
   origin: TokenOrigin | undefined;
   /** The token may be handed out before this, ms since the epoch; 0 without one. */
   freshUntil: number;
+  /** What the upstream refused last: not to be had from the store again. */
+  rejected: AccessToken | undefined;
   /** Newest refresh token the provider gave; undefined: the operator's own. */
   refreshToken: Secret | undefined;
   refreshTokenObtainedAt: number | undefined;
-  /** Flight that brought `refreshToken`. */
-  refreshTokenFlight: number;
   loaded: boolean;
   flight: Promise<AccessToken> | undefined;
   /** Number of the newest flight; the answer of an older one never replaces a token. */
@@ -66,9 +66,9 @@ export function createEntry(account: Account, credential: Credential): TokenEntr
     token: undefined,
     origin: undefined,
     freshUntil: 0,
+    rejected: undefined,
     refreshToken: undefined,
     refreshTokenObtainedAt: undefined,
-    refreshTokenFlight: 0,
     loaded: false,
     flight: undefined,
     flights: 0,
@@ -139,12 +139,7 @@ export function takeInitialToken(entry: TokenEntry, now: number): void {
 }
 
 /** Takes from a stored record what belongs to this credential and is newer; true where the token came from it. */
-export function takeStored(
-  entry: TokenEntry,
-  stored: StoredGrant | undefined,
-  now: number,
-  rejected?: string,
-): boolean {
+export function takeStored(entry: TokenEntry, stored: StoredGrant | undefined, now: number): boolean {
   if (stored === undefined || stored.grantFingerprint !== entry.grantFingerprint) return false;
   const { refreshToken, refreshTokenObtainedAt = 0, accessToken, expiresAt = 0, obtainedAt = now } = stored;
   if (refreshToken !== undefined && refreshTokenObtainedAt > (entry.refreshTokenObtainedAt ?? -1)) {
@@ -152,7 +147,8 @@ export function takeStored(
     entry.refreshTokenObtainedAt = refreshTokenObtainedAt;
   }
   if (stored.tokenFingerprint !== entry.tokenFingerprint || accessToken === undefined) return false;
-  if (accessToken === rejected || expiresAt <= Math.max(now, entry.token?.expiresAt ?? 0)) return false;
+  if (accessToken === entry.rejected?.reveal() || expiresAt <= Math.max(now, entry.token?.expiresAt ?? 0))
+    return false;
   takeToken(entry, new AccessToken(accessToken, expiresAt, obtainedAt), 'store');
   return true;
 }

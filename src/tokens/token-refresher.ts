@@ -5,7 +5,7 @@
  */
 import { Secret } from '../accounts/credential.ts';
 import type { Log } from '../log.ts';
-import type { TokenFailure } from '../protocol/token-failure.ts';
+import { type TokenFailure, unusableAnswer } from '../protocol/token-failure.ts';
 import type { TokenGrant } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
 import type { Clock } from './clock.ts';
@@ -19,8 +19,6 @@ export interface RefreshRequest {
   readonly origin: TokenOrigin;
   /** Number of the flight, `entry.flights` when it began. */
   readonly flight: number;
-  /** A token the upstream refused: never to be had again. */
-  readonly rejected: string | undefined;
   /** Ask the endpoint whatever the store has. */
   readonly force: boolean;
 }
@@ -70,19 +68,31 @@ const STORE_RETRY_MS = 10_000;
 /** A clock further off than this is worth a warning: assertions live for minutes. */
 const CLOCK_WARNING_MS = 2 * 60_000;
 
+/** For nobody: whoever waits asks the entry that took the place. */
+const REPLACED: RefreshResult = {
+  ok: false,
+  failure: unusableAnswer('the account was changed or removed meanwhile'),
+  sent: false,
+  probeAt: undefined,
+};
+/** Takes newer refresh tokens from the store, and is not content with an access token. */
+const LOOK_ONLY = { force: true } as const;
+
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, clock, log } = deps;
   const counts: RefreshCounts = { attempts: 0, success: 0, failures: 0 };
+  /** Ends of the requests under way, by account and consent. */
+  const turns = new Map<string, Promise<RefreshResult>>();
   const unsaved = new Set<TokenEntry>();
   let storeFailing = false;
   let cancelRetry: (() => void) | undefined;
   let clockWarned = false;
 
   /** Looks into the store; true where a token fresh enough came out of it. */
-  async function look(entry: TokenEntry, request: RefreshRequest): Promise<boolean> {
+  async function look(entry: TokenEntry, request: Pick<RefreshRequest, 'force'>): Promise<boolean> {
     try {
       const stored = await store.load(entry.account.id);
-      const came = takeStored(entry, stored, clock.now(), request.rejected);
+      const came = takeStored(entry, stored, clock.now());
       storeAnswered();
       return came && !request.force && entry.freshUntil > clock.now();
     } catch (error) {
@@ -123,7 +133,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     for (const entry of [...unsaved]) {
       unsaved.delete(entry);
       if (entry.retired) continue;
-      await look(entry, { origin: 'store', flight: entry.flights, rejected: undefined, force: true });
+      await look(entry, LOOK_ONLY);
       await keep(entry, entry.token);
     }
   }
@@ -206,15 +216,13 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     if (owner === undefined) return token;
     const held = owner.refreshToken ?? operatorsToken(owner);
     const rotated = grant.refreshToken !== undefined && grant.refreshToken !== held?.reveal();
-    const newest = owner !== entry || request.flight > owner.refreshTokenFlight;
-    if (rotated && newest) {
+    if (rotated) {
       owner.refreshToken = new Secret(grant.refreshToken);
       owner.refreshTokenObtainedAt = startedAt;
-      owner.refreshTokenFlight = request.flight;
     }
     const current = (): boolean => !entry.retired && request.flight === entry.flights;
     if (!current()) {
-      if (rotated && newest) await keep(owner, owner.token);
+      if (rotated) await keep(owner, owner.token);
       return token;
     }
     const kept = keep(entry, token);
@@ -224,42 +232,72 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     return token;
   }
 
+  /** After its turn: a refresh token is never used twice at once, or a provider that revokes the old one takes both. */
+  function obtain(entry: TokenEntry, request: RefreshRequest): Promise<RefreshResult> {
+    if (entry.credential.grant !== 'refresh_token') return obtainNow(entry, request);
+    const grant = `${entry.account.id} ${entry.grantFingerprint}`;
+    const mine = (turns.get(grant) ?? Promise.resolve()).then(() => obtainNow(entry, request));
+    turns.set(grant, mine);
+    const done = (): void => {
+      if (turns.get(grant) === mine) turns.delete(grant);
+    };
+    mine.then(done, done);
+    return mine;
+  }
+
+  /** Refused although, meanwhile, a newer refresh token has come from elsewhere. */
+  async function hasNewerGrant(
+    entry: TokenEntry,
+    used: Secret | undefined,
+    { outcome }: Exchange,
+  ): Promise<boolean> {
+    if (outcome.ok || outcome.failure.kind !== 'needs_consent') return false;
+    if (store.lock !== undefined) await look(entry, LOOK_ONLY);
+    return entry.refreshToken !== used;
+  }
+
+  async function obtainNow(entry: TokenEntry, request: RefreshRequest): Promise<RefreshResult> {
+    if (entry.retired) return REPLACED;
+    const took = (): RefreshResult | undefined =>
+      entry.token === undefined ? undefined : { ok: true, token: entry.token };
+    const shared = store.lock !== undefined;
+    if ((!entry.loaded || shared) && (await look(entry, request))) {
+      const result = took();
+      if (result !== undefined) return result;
+    }
+    const lease = shared ? await takeLease(entry) : undefined;
+    try {
+      // Whoever held the lease before us may have brought the token.
+      if (lease !== undefined && (await look(entry, request))) {
+        const result = took();
+        if (result !== undefined) return result;
+      }
+      const blocked = request.force ? undefined : await blockedByOthers(entry);
+      if (blocked !== undefined) return { ok: false, failure: blocked, sent: false, probeAt: undefined };
+      if (entry.retired) return REPLACED;
+      const used = entry.refreshToken;
+      let exchange = await ask(entry, request.origin, 0);
+      const wrongClock = !exchange.outcome.ok && exchange.outcome.failure.kind === 'clock_skew';
+      if (wrongClock && exchange.clockOffsetMs !== undefined) {
+        exchange = await ask(entry, request.origin, exchange.clockOffsetMs);
+      }
+      if (await hasNewerGrant(entry, used, exchange)) exchange = await ask(entry, request.origin, 0);
+      const { outcome, sent, probeAt, startedAt } = exchange;
+      if (!outcome.ok) {
+        if (sent) await tellOthers(entry, outcome.failure);
+        return { ok: false, failure: outcome.failure, sent, probeAt };
+      }
+      return { ok: true, token: await accept(entry, request, outcome.grant, startedAt) };
+    } finally {
+      await lease?.release().catch((error: unknown) => storeFailed(error, 'lock'));
+    }
+  }
+
   return {
     counts,
     keep,
     close: () => cancelRetry?.(),
-    async obtain(entry, request) {
-      const took = (): RefreshResult | undefined =>
-        entry.token === undefined ? undefined : { ok: true, token: entry.token };
-      const shared = store.lock !== undefined;
-      if ((!entry.loaded || shared) && (await look(entry, request))) {
-        const result = took();
-        if (result !== undefined) return result;
-      }
-      const lease = shared ? await takeLease(entry) : undefined;
-      try {
-        // Whoever held the lease before us may have brought the token.
-        if (lease !== undefined && (await look(entry, request))) {
-          const result = took();
-          if (result !== undefined) return result;
-        }
-        const blocked = request.force ? undefined : await blockedByOthers(entry);
-        if (blocked !== undefined) return { ok: false, failure: blocked, sent: false, probeAt: undefined };
-        let exchange = await ask(entry, request.origin, 0);
-        const wrongClock = !exchange.outcome.ok && exchange.outcome.failure.kind === 'clock_skew';
-        if (wrongClock && exchange.clockOffsetMs !== undefined) {
-          exchange = await ask(entry, request.origin, exchange.clockOffsetMs);
-        }
-        const { outcome, sent, probeAt, startedAt } = exchange;
-        if (!outcome.ok) {
-          if (sent) await tellOthers(entry, outcome.failure);
-          return { ok: false, failure: outcome.failure, sent, probeAt };
-        }
-        return { ok: true, token: await accept(entry, request, outcome.grant, startedAt) };
-      } finally {
-        await lease?.release().catch((error: unknown) => storeFailed(error, 'lock'));
-      }
-    },
+    obtain,
   };
 }
 

@@ -129,16 +129,11 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     new TokenError('unknown_account', `no account ${accountId}`);
 
   /** One request however many callers: all share the flight. */
-  function fetch(
-    entry: TokenEntry,
-    origin: TokenOrigin,
-    rejected?: string,
-    force = false,
-  ): Promise<AccessToken> {
+  function fetch(entry: TokenEntry, origin: TokenOrigin, force = false): Promise<AccessToken> {
     if (entry.flight !== undefined) return entry.flight;
     const number = ++entry.flights;
     const flight = (async () => {
-      const result = await refresher.obtain(entry, { origin, flight: number, rejected, force });
+      const result = await refresher.obtain(entry, { origin, flight: number, force });
       if (result.ok) {
         if (number === entry.flights) book.recover(entry);
         return result.token;
@@ -199,16 +194,25 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
 
   async function renew(accountId: string, rejected: AccessToken): Promise<AccessToken> {
     const refused = rejected.reveal();
-    const current = entries.get(accountId);
-    if (current?.token !== undefined && current.token.reveal() === refused) dropToken(current);
+    const refuse = (entry: TokenEntry | undefined): void => {
+      if (entry === undefined) return;
+      entry.rejected = rejected;
+      if (entry.token?.reveal() === refused) dropToken(entry);
+    };
+    refuse(entries.get(accountId));
     const replacement = peek(accountId);
     if (replacement !== undefined) return replacement;
     misses += 1;
     return acquire(accountId, async (entry) => {
+      refuse(entry);
       if (entry.flight === undefined && entry.failure !== undefined && clock.now() < entry.blockedUntil) {
         throw entry.failure;
       }
-      return fetch(entry, 'renewal', refused);
+      const token = await fetch(entry, 'renewal');
+      if (token.reveal() !== refused) return token;
+      // A flight that began before the refusal had it from the store.
+      refuse(entry);
+      return fetch(entry, 'renewal');
     });
   }
 
@@ -304,6 +308,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
 
   function inherit(entry: TokenEntry, old: TokenEntry): void {
     old.successor = entry;
+    entry.rejected = old.rejected;
     entry.refreshToken = old.refreshToken;
     entry.refreshTokenObtainedAt = old.refreshTokenObtainedAt;
   }
@@ -341,7 +346,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       await acquire(accountId, async (entry) => {
         const { failure } = entry;
         if (failure?.code === 'throttled' && clock.now() < entry.blockedUntil) throw failure;
-        return fetch(entry, 'operator', undefined, true);
+        return fetch(entry, 'operator', true);
       });
       return statusOf(accountId) ?? Promise.reject(unknown(accountId));
     },

@@ -90,7 +90,9 @@ test('a stored record is taken where it belongs to the same consent and is newer
   const otherScope = entry();
   assert.equal(takeStored(otherScope, { ...stored, tokenFingerprint: 'another' }, 10), false);
   assert.equal(otherScope.refreshToken?.reveal(), 'newest');
-  assert.equal(takeStored(entry(), stored, 10, 'kept'), false, 'a rejected token');
+  const refused = entry();
+  refused.rejected = new AccessToken('kept', HOUR, 1);
+  assert.equal(takeStored(refused, stored, 10), false, 'a rejected token');
   assert.equal(takeStored(entry(), stored, HOUR), false, 'an ended token');
 });
 

@@ -9,6 +9,7 @@ import {
   type TokenServiceOptions,
 } from '../../src/tokens/token-service.ts';
 import {
+  account,
   answerJson,
   createTestClock,
   createTestLog,
@@ -138,7 +139,15 @@ test('a late answer does not replace what came after a forget', async (t) => {
     grant(response, { access_token: `access-${number}` });
   };
   const tokens = serve(t);
-  tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
+  const credential = {
+    grant: 'client_credentials',
+    tokenUrl: endpoint.url,
+    scope: '',
+    safetyBufferMs: 300_000,
+    clientId: 'app',
+    clientSecret: new Secret('s'),
+  } as const;
+  tokens.applyAccounts([{ account: account('a@x'), credential }]);
   const early = tokens.get('a@x');
   await until(() => held.length === 1, 'the first request');
   assert.equal(tokens.forget('a@x'), true);
@@ -146,6 +155,33 @@ test('a late answer does not replace what came after a forget', async (t) => {
   held[0]?.();
   assert.equal((await early).reveal(), 'access-1');
   assert.equal(tokens.peek('a@x')?.reveal(), 'access-2');
+});
+
+test('a refresh token is never used twice at once', async (t) => {
+  const endpoint = await startEndpoint(t);
+  const held: (() => void)[] = [];
+  endpoint.answer = async (_request, response) => {
+    const number = endpoint.requests.length;
+    await new Promise<void>((resume) => held.push(resume));
+    grant(response, { access_token: `access-${number}`, refresh_token: `rotated-${number}` });
+  };
+  const tokens = serve(t);
+  tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
+  const early = tokens.get('a@x');
+  await until(() => held.length === 1, 'the first request');
+  tokens.forget('a@x');
+  const later = tokens.get('a@x');
+  tokens.applyAccounts([entryFor(endpoint.url, 'a@x', { clientSecret: new Secret('new') })]);
+  const last = tokens.get('a@x');
+  for (let i = 0; i < 5; i += 1) await new Promise((resume) => setImmediate(resume));
+  assert.equal(endpoint.peak(), 1);
+  endpoint.answer = (_request, response) =>
+    grant(response, { access_token: 'newest', refresh_token: `rotated-${endpoint.requests.length}` });
+  held[0]?.();
+  await Promise.all([early, later, last]);
+  assert.equal(endpoint.peak(), 1);
+  const used = endpoint.requests.map((r) => r.form.get('refresh_token'));
+  assert.equal(new Set(used).size, used.length, used.join());
 });
 
 test('renew asks once for a rejected token, however many connections were refused', async (t) => {
