@@ -46,6 +46,7 @@ const programs = {
   'redis-server': { package: 'redis-server', present: () => onPath('redis-server') },
   chromium: { package: 'chromium', present: () => onPath('chromium') },
   promtool: { package: 'prometheus', present: () => onPath('promtool') },
+  zsh: { package: 'zsh', present: () => onPath('zsh') },
   msmtp: { package: 'msmtp', present: () => onPath('msmtp') },
   openssl: { package: 'openssl', present: () => onPath('openssl') },
   'systemd-analyze': { package: 'systemd', present: () => onPath('systemd-analyze') },

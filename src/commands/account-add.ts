@@ -18,6 +18,7 @@ import {
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
+  numberOption,
   textOption,
 } from './definition.ts';
 import { probeAccount } from './probe.ts';
@@ -266,7 +267,7 @@ async function chooseSignIn({ terminal }: CommandContext, profile: ProviderProfi
 function browserPrompt(context: CommandContext, env: CommandContext['env']) {
   const { terminal } = context;
   return {
-    port: Number(textOption(context, 'redirectPort') ?? 0),
+    port: numberOption(context, 'redirectPort', '--redirect-port', 0),
     timeoutMs: SIGN_IN_TIMEOUT_MS,
     show: (url: string, port: number) => {
       terminal.note('Open this address in a browser and sign in:');

@@ -7,7 +7,13 @@ import { silentLog } from '../log.ts';
 import { createTokenService } from '../tokens/token-service.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
-import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet, textOption } from './definition.ts';
+import {
+  type CommandDefinition,
+  CommandError,
+  EXIT_CONFIGURATION,
+  isSet,
+  numberOption,
+} from './definition.ts';
 import type { Stage } from './explain.ts';
 import { type ProbeStep, probeAccount } from './probe.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
@@ -74,7 +80,7 @@ export const check: CommandDefinition = {
       (loaded): Row => ({ loaded, steps: [], isDone: false }),
     );
     await probeAll(rows, await borrowTokenStore(settings), {
-      timeoutMs: Number(textOption(context, 'timeoutMs') ?? DEFAULT_TIMEOUT_MS),
+      timeoutMs: numberOption(context, 'timeoutMs', '--timeout-ms', DEFAULT_TIMEOUT_MS),
       terminal: asJson ? undefined : terminal,
     });
 
@@ -171,7 +177,7 @@ function formatRow({ loaded, steps, isDone }: Row, { paint }: Terminal): string[
   return [loaded.account.id, ...cells];
 }
 
-/** On a terminal a table redrawn in place; elsewhere one line per account when it is done. */
+/** On a terminal a table redrawn in place (a counter, where it is too long for that); elsewhere one line per account when it is done. */
 function createLiveTable(terminal: Terminal, rows: readonly Row[]) {
   const header = ['account', ...STAGES.map((stage) => (stage === 'sender' ? 'senders' : stage))];
   const render = (): string[] => formatTable([header, ...rows.map((row) => formatRow(row, terminal))]);

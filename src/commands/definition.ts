@@ -63,3 +63,11 @@ export function textOption(context: CommandContext, name: string): string | unde
 
 /** Whether a flag without value was given. */
 export const isSet = (context: CommandContext, name: string): boolean => context.options[name] === true;
+
+/** The option as a whole number. Throws a `CommandError`. */
+export function numberOption(context: CommandContext, name: string, flag: string, fallback: number): number {
+  const text = textOption(context, name);
+  if (text === undefined) return fallback;
+  if (!/^\d{1,9}$/.test(text)) throw new CommandError(`${flag}: expected a whole number`, EXIT_CONFIGURATION);
+  return Number(text);
+}

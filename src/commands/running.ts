@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { type AccountRow, createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background.ts';
-import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
+import { type CommandDefinition, CommandError, isSet, numberOption } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable, type Terminal } from './terminal.ts';
 import { waitUntil } from './wait-until.ts';
@@ -120,7 +120,7 @@ export const stop: CommandDefinition = {
     const pid = await readPid(path);
     if (pid === undefined || !isAlive(pid)) throw new CommandError(`no relay is running (${path})`);
     process.kill(pid, 'SIGTERM');
-    const timeoutMs = Number(textOption(context, 'timeoutMs') ?? STOP_TIMEOUT_MS);
+    const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', STOP_TIMEOUT_MS);
     if (!(await waitUntil(() => !isAlive(pid), timeoutMs)))
       throw new CommandError(
         `process ${pid} has not ended within ${timeoutMs} ms; a second stop signal cuts: kill ${pid}`,

@@ -4,7 +4,7 @@ import { mkdir, open, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { logFileOf, pidFileOf, pidFileOption } from './background.ts';
-import { type CommandDefinition, CommandError, textOption } from './definition.ts';
+import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
 import { currentLogFile } from './log-file.ts';
 import { isAlive, readPid } from './running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
@@ -55,7 +55,7 @@ export const start: CommandDefinition = {
     });
     await stderr.close();
 
-    const timeoutMs = Number(textOption(context, 'timeoutMs') ?? READY_TIMEOUT_MS);
+    const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', READY_TIMEOUT_MS);
     const isReady = async (): Promise<boolean> => {
       if (exitCode !== undefined) return true;
       const log = await readFile(currentLogFile(logFile), 'utf8').catch(() => '');

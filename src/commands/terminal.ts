@@ -16,7 +16,8 @@ export interface Terminal {
   readonly isInteractive: boolean;
   /** stdout is a terminal and may be redrawn. */
   readonly isLive: boolean;
-  readonly columns: number;
+  /** Height of the terminal in lines. */
+  readonly rows: number;
   readonly paint: Paint;
   /** Asks for a line. Rejects with `NoTerminalError` where nobody can answer. */
   ask(question: string, fallback?: string, signal?: AbortSignal): Promise<string>;
@@ -34,7 +35,7 @@ export class NoTerminalError extends Error {
 
 interface Streams {
   readonly stdin: NodeJS.ReadableStream & Partial<Pick<ReadStream, 'isTTY'>>;
-  readonly stdout: NodeJS.WritableStream & Partial<Pick<WriteStream, 'isTTY' | 'columns'>>;
+  readonly stdout: NodeJS.WritableStream & Partial<Pick<WriteStream, 'isTTY' | 'rows'>>;
   readonly stderr: NodeJS.WritableStream;
   readonly env: Readonly<Record<string, string | undefined>>;
 }
@@ -94,7 +95,7 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
     write: (text) => void stdout.write(text),
     isInteractive: stdin.isTTY === true,
     isLive,
-    columns: stdout.columns ?? 100,
+    rows: stdout.rows ?? 24,
     paint,
     ask,
     askSecret: (question) => read(`${question}: `, true),
