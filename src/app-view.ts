@@ -129,6 +129,21 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       };
     },
     tokenTotals: () => tokens.totals(),
+    tokenDetail(id) {
+      const token = tokens.statusOf(id);
+      return (
+        token && {
+          source: token.origin ?? null,
+          refreshing: token.refreshing,
+          next_refresh_at: iso(token.nextRefreshAt),
+          uses: token.uses,
+          last_used_at: iso(token.lastUsedAt),
+          last_error: token.lastError?.message ?? null,
+          last_error_at: iso(token.lastError?.at),
+          refresh_token_obtained_at: iso(token.refreshTokenObtainedAt),
+        }
+      );
+    },
     breakers: () => [
       ...tokens.breakers().map((b) => breakerRow('token_endpoint', b)),
       ...upstreams.breakers().map((b) => breakerRow('upstream', b)),

@@ -63,6 +63,21 @@ export interface TokenTotals {
   readonly refresh_failures: number;
 }
 
+/** How one account's token came and is used: beside the row, in `GET /admin/tokens`. */
+export interface TokenDetail {
+  /** `pre-cache`, `refresh-ahead`, `on-demand`, `renewal`, `operator`, `store` or `accounts-file`; null without one. */
+  readonly source: string | null;
+  readonly refreshing: boolean;
+  readonly next_refresh_at: string | null;
+  readonly uses: number;
+  readonly last_used_at: string | null;
+  /** Since the last success; in words, with the provider's trace id. */
+  readonly last_error: string | null;
+  readonly last_error_at: string | null;
+  /** When the provider gave the refresh token in use; null: it is the operator's own. */
+  readonly refresh_token_obtained_at: string | null;
+}
+
 /** A circuit breaker: one per token endpoint, one per upstream. */
 export interface BreakerRow {
   /** What it guards: a host or URL without query. */
@@ -120,6 +135,8 @@ export interface AdminBackend {
   /** By id, else e-mail; case-insensitive. */
   account(idOrEmail: string): AccountDetail | undefined;
   tokenTotals(): TokenTotals;
+  /** Undefined: no such account. */
+  tokenDetail(id: string): TokenDetail | undefined;
   breakers(): readonly BreakerRow[];
   readiness(): Readiness;
   listener(): ListenerFigures;

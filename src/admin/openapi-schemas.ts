@@ -103,7 +103,22 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
     cache_hit_rate: share,
     refresh_success_rate: share,
     breakers: list(ref('Breaker')),
-    accounts: list(object({ id: text, email: text, provider: text, status, ...token })),
+    accounts: list(
+      object({
+        ...{ id: text, email: text, provider: text, status, ...token },
+        source: about(
+          nullable(text),
+          'What made the token come: pre-cache, refresh-ahead, on-demand, store, …',
+        ),
+        refreshing: flag,
+        next_refresh_at: nullable(instant),
+        uses: integer,
+        last_used_at: nullable(instant),
+        last_error: about(nullable(text), 'Since the last success'),
+        last_error_at: nullable(instant),
+        refresh_token_obtained_at: about(nullable(instant), "Null: it is the operator's own"),
+      }),
+    ),
   }),
   Reply: object({
     code: { type: 'integer', minimum: 200, maximum: 599 },

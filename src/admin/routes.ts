@@ -120,9 +120,10 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       cache_hit_rate: rate(totals.cache_hits, totals.cache_hits + totals.cache_misses),
       refresh_success_rate: rate(totals.refresh_success, totals.refresh_success + totals.refresh_failures),
       breakers: backend.breakers(),
-      accounts: backend
-        .accounts()
-        .map(({ id, email, provider, status, token }) => ({ id, email, provider, status, ...token })),
+      accounts: backend.accounts().map(({ id, email, provider, status, token }) => ({
+        ...{ id, email, provider, status, ...token },
+        ...backend.tokenDetail(id),
+      })),
     });
   });
   app.get('/admin/breakers', (c) => c.json({ breakers: backend.breakers() }));

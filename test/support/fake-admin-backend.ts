@@ -107,6 +107,16 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
       };
     },
     tokenTotals: () => backend.totals,
+    tokenDetail: () => ({
+      source: 'pre-cache',
+      refreshing: false,
+      next_refresh_at: new Date().toISOString(),
+      uses: 12,
+      last_used_at: new Date().toISOString(),
+      last_error: null,
+      last_error_at: null,
+      refresh_token_obtained_at: null,
+    }),
     breakers: () => backend.breakerRows,
     readiness: () => ({
       warmed_up: backend.warmedUp,

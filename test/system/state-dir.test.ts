@@ -43,6 +43,11 @@ test(
     assert.equal(provider.token.count(), USERS.length);
     const ready = await second.event('ready');
     assert.deepEqual([ready.tokens, ready.tokens_failed], [USERS.length, 0]);
+    const seen = await second.admin<{ accounts: Record<string, unknown>[] }>('/admin/tokens');
+    for (const row of seen.accounts) {
+      assert.deepEqual([row.source, row.cached, row.last_error], ['store', true, null]);
+      assert.ok(Date.parse(String(row.refresh_token_obtained_at)) <= Date.now());
+    }
     const texts = readdirSync(directory).map((name) => readFileSync(join(directory, name), 'utf8'));
     assert.equal(texts.length, USERS.length);
     for (const user of USERS) {
