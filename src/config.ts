@@ -91,6 +91,27 @@ interface Found {
 
 const CONFIG_VARIABLE = 'XOAUTH2_RELAY_CONFIG';
 
+/** Read by single commands or set by `start`; no settings. */
+const OTHER_VARIABLES = [
+  'CONFIG',
+  'NO_PRECACHE',
+  'PID_FILE',
+  'CLIENT_SECRET',
+  'REFRESH_TOKEN',
+  'CLIENT_PASSWORD',
+];
+
+/** Names that look like settings and are none: most likely typing mistakes. */
+export function unknownVariables(env: SettingsSources['env']): readonly string[] {
+  const names = (Object.keys(SETTINGS) as SettingName[]).map(settingVariable);
+  const known = new Set([
+    ...names,
+    ...names.map((name) => `${name}_FILE`),
+    ...OTHER_VARIABLES.map((name) => `XOAUTH2_RELAY_${name}`),
+  ]);
+  return Object.keys(env).filter((name) => name.startsWith('XOAUTH2_RELAY_') && !known.has(name));
+}
+
 /** Finds, checks and completes all settings. Throws `SettingsError` with everything that is wrong. */
 export async function loadSettings({ flags, env }: SettingsSources): Promise<Settings> {
   const problems: SettingsProblem[] = [];

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { inspect } from 'node:util';
-import { loadSettings, SettingsError } from '../src/config.ts';
+import { loadSettings, SettingsError, unknownVariables } from '../src/config.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'config-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -165,4 +165,14 @@ test('all that is wrong is told at once', async () => {
 test('a config file that is none is told with the place', async () => {
   await assert.rejects(load({ config: config('{"port": 1,}') }), /line 1, column 11.*remove the comma/);
   await assert.rejects(load({ config: join(directory, 'nope.json') }), /no such file/);
+});
+
+test('a variable that is no setting is found', () => {
+  const env = {
+    XOAUTH2_RELAY_PROT: '1',
+    XOAUTH2_RELAY_PORT: '1',
+    XOAUTH2_RELAY_STATE_KEY_FILE: 'x',
+    PATH: '/',
+  };
+  assert.deepEqual(unknownVariables(env), ['XOAUTH2_RELAY_PROT']);
 });

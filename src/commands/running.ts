@@ -118,7 +118,7 @@ export const stop: CommandDefinition = {
   async run(context) {
     const path = pidFileOf(context, await commandSettings(context));
     const pid = await readPid(path);
-    if (pid === undefined || !isAlive(pid)) throw new CommandError(`no relay is running (${path})`);
+    if (pid === undefined || !(await isRelay(pid))) throw new CommandError(`no relay is running (${path})`);
     process.kill(pid, 'SIGTERM');
     const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', STOP_TIMEOUT_MS);
     if (!(await waitUntil(() => !isAlive(pid), timeoutMs)))
@@ -135,6 +135,14 @@ export async function readPid(path: string): Promise<number | undefined> {
   const text = await readFile(path, 'utf8').catch(() => '');
   const pid = Number(text.trim());
   return Number.isInteger(pid) && pid > 1 ? pid : undefined;
+}
+
+/** Whether `pid` is a relay that `start` made: a number in an old pid file may be another program's by now. */
+export async function isRelay(pid: number): Promise<boolean> {
+  if (!isAlive(pid)) return false;
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => undefined);
+  // Without /proc there is nothing better to go by.
+  return commandLine === undefined || /\0serve\0/.test(`${commandLine}\0`);
 }
 
 export function isAlive(pid: number): boolean {

@@ -3,7 +3,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AccountsFileError } from '../accounts/accounts-file.ts';
 import { createApp } from '../app.ts';
-import type { Settings } from '../config.ts';
+import { type Settings, unknownVariables } from '../config.ts';
 import type { Log } from '../log.ts';
 import { createLog } from '../log.ts';
 import type { CommandContext, CommandDefinition } from './definition.ts';
@@ -37,6 +37,8 @@ export const serve: CommandDefinition = {
       settings.logFile === undefined
         ? createLog(settings.logLevel)
         : createLog(settings.logLevel, await openLogFile(settings.logFile));
+    for (const variable of unknownVariables(context.env))
+      log.warn({ event: 'unknown_variable', variable }, `${variable} is no setting: see serve --help`);
     return runApp(settings, log, context);
   },
 };

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { logFileOf, pidFileOf, pidFileOption } from './background.ts';
 import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
 import { currentLogFile } from './log-file.ts';
-import { isAlive, readPid } from './running.ts';
+import { isRelay, readPid } from './running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { waitUntil } from './wait-until.ts';
 
@@ -37,7 +37,7 @@ export const start: CommandDefinition = {
     const pidFile = pidFileOf(context, settings);
     const logFile = logFileOf(context, settings);
     const running = await readPid(pidFile);
-    if (running !== undefined && isAlive(running))
+    if (running !== undefined && (await isRelay(running)))
       throw new CommandError(`a relay is running already: process ${running} (${pidFile})`);
     await mkdir(dirname(pidFile), { recursive: true });
     await mkdir(dirname(logFile), { recursive: true });
