@@ -91,6 +91,8 @@ export function createEntry(account: Account, credential: Credential): TokenEntr
 const REFRESH_AT = 0.8;
 /** Jitter as a part of the time until the refresh: tokens fetched together are not refreshed together. */
 const JITTER = 0.1;
+/** Tokens that live for seconds are fetched when mail comes, not over and over in the background. */
+const MIN_AHEAD_MS = 10_000;
 /** A token that lives less than two buffers keeps this part of its life as buffer. */
 const SHORT_LIFE_BUFFER = 0.2;
 /** With less life than this left a token may end between here and the provider's check. */
@@ -105,7 +107,7 @@ export function bufferFor(lifetimeMs: number, safetyBufferMs: number): number {
 export function refreshAheadAt(token: AccessToken, safetyBufferMs: number, random: number): number {
   const life = token.expiresAt - token.obtainedAt;
   const latest = Math.min(life * REFRESH_AT, life - bufferFor(life, safetyBufferMs));
-  return token.obtainedAt + latest * (1 - JITTER * random);
+  return token.obtainedAt + Math.max(latest * (1 - JITTER * random), MIN_AHEAD_MS);
 }
 
 /** Until when a token is handed out while all is well, ms since the epoch. */

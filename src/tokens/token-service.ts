@@ -83,6 +83,9 @@ export interface TokenService extends TokenSource {
   close(): Promise<void>;
 }
 
+/** Accounts that were paused together are asked about within this time, not all at once, ms. */
+const PAUSE_SPREAD_MS = 5000;
+
 export function createTokenService(deps: TokenServiceDeps, options: TokenServiceOptions = {}): TokenService {
   const { log, clock = systemClock, random = Math.random, store = createMemoryStore() } = deps;
   const bound = options.concurrency ?? 50;
@@ -231,7 +234,9 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
           ? refreshAheadAt(token, credential.safetyBufferMs, random())
           : undefined;
     if (at === undefined) return;
-    entry.nextRefreshAt = Math.max(at, now);
+    const paused = book.pausedUntil(entry);
+    // After a pause the accounts of a client come one after another.
+    entry.nextRefreshAt = Math.max(at, now, paused > now ? paused + PAUSE_SPREAD_MS * random() : 0);
     entry.cancelTimer = clock.after(entry.nextRefreshAt - now, () => {
       entry.cancelTimer = undefined;
       background(async () => {

@@ -312,6 +312,48 @@ test('a throttled account is left alone as long as the provider asked', async (t
   assert.equal(endpoint.requests.length, 2);
 });
 
+test('while a client is throttled the background of its other accounts waits, without spinning', async (t) => {
+  const endpoint = await startEndpoint(t);
+  const clock = createTestClock();
+  const tokens = serve(t, { clock });
+  tokens.applyAccounts([entryFor(endpoint.url, 'a@x'), entryFor(endpoint.url, 'b@x')]);
+  await tokens.get('b@x');
+  clock.advance(HOUR * 0.79);
+  const honest = endpoint.answer;
+  endpoint.answer = (_request, response) => answerJson(response, 429, {}, { 'retry-after': '600' });
+  await assert.rejects(tokens.get('a@x'), failsWith('throttled'));
+  let planned = 0;
+  const { after } = clock;
+  clock.after = (ms, task) => {
+    planned += 1;
+    return after(ms, task);
+  };
+  clock.advance(HOUR * 0.02);
+  for (let i = 0; i < 50; i += 1) {
+    await new Promise((resume) => setImmediate(resume));
+    clock.advance(10);
+  }
+  assert.ok(planned < 5, `${planned} timers`);
+  assert.equal(endpoint.requests.length, 2);
+  endpoint.answer = honest;
+  clock.advance(600_000);
+  await until(() => tokens.statusOf('b@x')?.origin === 'refresh-ahead', 'the refresh after the pause');
+});
+
+test('tokens that live for a second do not keep the endpoint busy', async (t) => {
+  const endpoint = await startEndpoint(t);
+  endpoint.answer = (_request, response) => grant(response, { access_token: 'brief', expires_in: 1 });
+  const clock = createTestClock();
+  const tokens = serve(t, { clock });
+  tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
+  assert.equal((await tokens.get('a@x')).reveal(), 'brief');
+  for (let second = 0; second < 60; second += 1) {
+    clock.advance(1000);
+    await until(() => tokens.statusOf('a@x')?.refreshing === false, 'the background');
+  }
+  assert.ok(endpoint.requests.length <= 8, `${endpoint.requests.length} requests`);
+});
+
 test('one revoked mailbox does not open the breaker of its endpoint, a failing endpoint does', async (t) => {
   const endpoint = await startEndpoint(t);
   const ids = Array.from({ length: 40 }, (_, i) => `revoked-${i}`);
