@@ -11,12 +11,12 @@ import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from '
 import { Secret } from './credential.ts';
 import { parseSmtpUrl } from './endpoint.ts';
 import {
+  createLineIndex,
   formatPath,
   type JsonNode,
   JsonSyntaxError,
   nodeAt,
   parseJsonText,
-  positionAt,
 } from './json-text.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
 import { checkAccount, checkProvider, type Issue, type Problem } from './schema.ts';
@@ -107,10 +107,11 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
   const root = parseRoot(text);
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
+  const position = createLineIndex(text);
   const located = (path: readonly PropertyKey[], message: string): Problem => {
     // In a bare array the entries stand one level higher.
     const node = nearestNode(root, root.items === undefined ? path : path.slice(1));
-    return { path: formatPath(path), message, line: positionAt(text, node.start).line };
+    return { path: formatPath(path), message, line: position(node.start).line };
   };
 
   if (root.members !== undefined)

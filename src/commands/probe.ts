@@ -86,7 +86,9 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
       throw new StepError('auth', `no XOAUTH2 among AUTH ${capabilities.authMechanisms.join(' ')}`);
     passed('auth', formatReply(await authenticate(smtp, account.user, token)));
     for (const sender of account.senders.filter((s) => !s.startsWith('*@'))) {
-      const reply = await smtp.command(`MAIL FROM:<${sender}>`, 'sender');
+      const isAscii = Buffer.byteLength(sender) === sender.length;
+      const parameter = isAscii || !capabilities.smtpUtf8 ? '' : ' SMTPUTF8';
+      const reply = await smtp.command(`MAIL FROM:<${sender}>${parameter}`, 'sender');
       if (reply.code >= 400) failed('sender', formatReply(reply), sender);
       else passed('sender', sender);
       await smtp.command('RSET', 'sender');
