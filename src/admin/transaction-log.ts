@@ -65,10 +65,12 @@ const BETWEEN_WORDS = /([\s<>"'(),;:]+)/;
 
 /** Every address in a text, masked. Takes time linear in the text: it may be a hostile server's. */
 export const maskAddresses = (text: string): string =>
-  text
-    .split(BETWEEN_WORDS)
-    .map((word) => (word.lastIndexOf('@') > 0 ? `*${word.slice(word.lastIndexOf('@'))}` : word))
-    .join('');
+  text.includes('@')
+    ? text
+        .split(BETWEEN_WORDS)
+        .map((word) => (word.lastIndexOf('@') > 0 ? `*${word.slice(word.lastIndexOf('@'))}` : word))
+        .join('')
+    : text;
 
 /** Rounds to µs: a row carries no noise digits. */
 const ms = (value: number): number => Math.round(value * 1000) / 1000;

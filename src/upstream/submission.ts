@@ -25,7 +25,7 @@ export const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
 /** A streamed body leaves in BDAT chunks of at least this many octets: few replies, little memory. */
-const STREAM_CHUNK_OCTETS = 128 * 1024;
+const STREAM_CHUNK_OCTETS = 512 * 1024;
 
 export interface Recipient {
   readonly address: string;
@@ -199,13 +199,12 @@ export class Submission {
     let refusal: Decision | undefined;
     let failure: UpstreamError | undefined;
     let last: Promise<unknown> = Promise.resolve();
-    const sendChunk = (): Promise<void> | undefined => {
-      const parts = [`BDAT ${octets}\r\n`, ...held];
+    const sendChunk = async (): Promise<void> => {
+      const pieces = held;
+      const header = `BDAT ${octets}\r\n`;
       held = [];
       octets = 0;
-      const replies = this.#connection.expect(1, CHUNK_TIMEOUT_MS);
-      const writable = this.#connection.write(parts);
-      last = replies.then(
+      last = this.#connection.expect(1, CHUNK_TIMEOUT_MS).then(
         ([reply]) => {
           if (reply !== undefined && !isPositive(reply)) refusal ??= { stage: 'body', reply };
         },
@@ -213,9 +212,9 @@ export class Submission {
           failure ??= this.#lost(error);
         },
       );
+      await this.#writePieces(header, pieces);
       // Without PIPELINING each chunk waits for its reply.
-      if (!this.#pipelining) return last.then(() => undefined);
-      return writable ? undefined : this.#connection.drained(CHUNK_TIMEOUT_MS);
+      if (!this.#pipelining) await last;
     };
     return {
       push: (chunk) => {
@@ -241,6 +240,13 @@ export class Submission {
         return this.#decide(replies ?? [], ['end']);
       },
     };
+  }
+
+  /** One write each: several at once would be copied together for TLS. */
+  async #writePieces(header: string, pieces: readonly Buffer[]): Promise<void> {
+    this.#connection.write([header]);
+    for (const piece of pieces)
+      if (!this.#connection.write([piece])) await this.#connection.drained(CHUNK_TIMEOUT_MS);
   }
 
   #dataStream(): BodyStream {

@@ -1,0 +1,98 @@
+/**
+ * The upstream of the bench, as a process of its own: implicit TLS, accepts any login and any message,
+ * keeps nothing. `sink.js CERT KEY [nochunking]` prints its port. Replies to commands that came together
+ * leave together, as a large provider's do.
+ */
+import { readFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { createServer, type TLSSocket } from 'node:tls';
+
+const [cert, key, mode] = process.argv.slice(2);
+if (cert === undefined || key === undefined) throw new Error('sink.js CERT KEY [nochunking]');
+const extensions = [
+  'PIPELINING',
+  'SIZE 157286400',
+  '8BITMIME',
+  'SMTPUTF8',
+  'ENHANCEDSTATUSCODES',
+  'AUTH XOAUTH2',
+];
+if (mode !== 'nochunking') extensions.push('CHUNKING');
+const EHLO = [
+  '250-sink',
+  ...extensions.map((e, i) => `250${i === extensions.length - 1 ? ' ' : '-'}${e}`),
+].join('\r\n');
+const END = Buffer.from('\r\n.\r\n');
+
+function serve(socket: TLSSocket): void {
+  let rest = Buffer.alloc(0);
+  /** Octets of a BDAT chunk still to come; -1: none. */
+  let chunk = -1;
+  let isLast = false;
+  let inData = false;
+  let awaitsBlob = false;
+  socket.on('error', () => {});
+  socket.write('220 sink ESMTP\r\n');
+  socket.on('data', (incoming: Buffer) => {
+    let bytes = rest.length === 0 ? incoming : Buffer.concat([rest, incoming]);
+    rest = Buffer.alloc(0);
+    let out = '';
+    for (;;) {
+      if (chunk >= 0) {
+        const taken = Math.min(chunk, bytes.length);
+        chunk -= taken;
+        bytes = bytes.subarray(taken);
+        if (chunk > 0) break;
+        chunk = -1;
+        out += isLast ? '250 2.0.0 OK  1795229593 sink\r\n' : '250 2.0.0 chunk taken\r\n';
+        continue;
+      }
+      if (inData) {
+        const end = bytes.indexOf(END);
+        if (end < 0) {
+          // Copied: a view would keep the whole chunk.
+          rest = Buffer.from(bytes.subarray(Math.max(0, bytes.length - 4)));
+          break;
+        }
+        inData = false;
+        bytes = bytes.subarray(end + END.length);
+        out += '250 2.0.0 OK  1795229593 sink\r\n';
+        continue;
+      }
+      const lf = bytes.indexOf(0x0a);
+      if (lf < 0) {
+        rest = Buffer.from(bytes);
+        break;
+      }
+      const line = bytes.toString('latin1', 0, lf).trimEnd();
+      bytes = bytes.subarray(lf + 1);
+      if (awaitsBlob) {
+        awaitsBlob = false;
+        out += '235 2.7.0 Accepted\r\n';
+      } else if (line.startsWith('MAIL')) out += '250 2.1.0 OK sink\r\n';
+      else if (line.startsWith('RCPT')) out += '250 2.1.5 OK sink\r\n';
+      else if (line.startsWith('BDAT')) {
+        const [, size, last] = line.split(' ');
+        chunk = Number(size);
+        isLast = last === 'LAST';
+      } else if (line === 'DATA') {
+        inData = true;
+        // The CRLF before an immediate dot is DATA's own.
+        bytes = Buffer.concat([Buffer.from('\r\n'), bytes]);
+        out += '354 Go ahead\r\n';
+      } else if (line.startsWith('EHLO')) out += `${EHLO}\r\n`;
+      else if (line === 'AUTH XOAUTH2') {
+        awaitsBlob = true;
+        out += '334 \r\n';
+      } else if (line === 'QUIT') {
+        socket.end(`${out}221 2.0.0 bye\r\n`);
+        return;
+      } else out += '250 2.0.0 OK\r\n';
+    }
+    if (out !== '') socket.write(out);
+  });
+}
+
+const server = createServer({ cert: readFileSync(cert), key: readFileSync(key), noDelay: true }, serve);
+server.on('tlsClientError', () => {});
+server.listen(0, '127.0.0.1', () => console.log((server.address() as AddressInfo).port));
