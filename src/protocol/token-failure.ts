@@ -176,6 +176,12 @@ export function unusableAnswer(message: string): TokenFailure {
   return { kind: 'provider_fault', message, cure: undefined, retryAfterMs: undefined, scope: 'endpoint' };
 }
 
+/** The endpoint works, but what it gave this account is no token to log in with. */
+export const unusableToken = (message: string): TokenFailure => ({
+  ...unusableAnswer(message),
+  scope: 'account',
+});
+
 /** The breaker of the endpoint is open: nothing was sent. */
 export function endpointResting(host: string): TokenFailure {
   return unusableAnswer(`token endpoint ${host} has failed repeatedly and is not asked for the moment`);

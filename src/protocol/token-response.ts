@@ -8,6 +8,7 @@ import {
   type TokenAnswer,
   type TokenFailure,
   unusableAnswer,
+  unusableToken,
 } from './token-failure.ts';
 
 /** A usable success (RFC 6749 §5.1). */
@@ -55,25 +56,25 @@ export function judgeTokenAnswer(answer: TokenAnswer): TokenJudgement {
   }
   if (!SENDABLE.test(accessToken)) {
     return refuse(
-      unusableAnswer('token endpoint sent an access_token with characters that no token may have'),
+      unusableToken('token endpoint sent an access_token with characters that no token may have'),
     );
   }
   if (accessToken.length > MAX_TOKEN_OCTETS) {
     return refuse(
-      unusableAnswer(
+      unusableToken(
         `token endpoint sent an access_token of ${accessToken.length} octets, too long for SMTP AUTH`,
       ),
     );
   }
   if (typeof json.token_type === 'string' && json.token_type.toLowerCase() !== 'bearer') {
-    return refuse(unusableAnswer('token endpoint sent a token that is not of type Bearer'));
+    return refuse(unusableToken('token endpoint sent a token that is not of type Bearer'));
   }
   const notes: string[] = [];
   const seconds = parseSeconds(json.expires_in);
   if (seconds === undefined) notes.push('expires_in is missing or not a number: asking again in minutes');
   if (seconds !== undefined && seconds <= 0) {
     return refuse(
-      unusableAnswer(`token endpoint sent a token that has already ended (expires_in ${seconds})`),
+      unusableToken(`token endpoint sent a token that has already ended (expires_in ${seconds})`),
     );
   }
   const statedMs = seconds === undefined ? UNSTATED_LIFETIME_MS : seconds * 1000;

@@ -63,7 +63,8 @@ export function createTokenEndpoints(
     if (known !== undefined) return known;
     const made = createBreaker<Exchange>(
       tokenUrl,
-      (e) => !e.outcome.ok && e.outcome.failure.kind === 'provider_fault',
+      ({ outcome }) =>
+        !outcome.ok && outcome.failure.kind === 'provider_fault' && outcome.failure.scope === 'endpoint',
       (state) => {
         const fields = { event: 'token_endpoint_breaker', endpoint: tokenUrl, state };
         if (state === 'open') log.warn(fields, 'token endpoint is failing: not asked for a while');

@@ -173,6 +173,14 @@ test('a failing endpoint is named once when its breaker opens, not per message',
   assert.equal(tokens.totals().refresh_attempts, endpoint.count());
 });
 
+test('one account that is given unusable tokens does not stop the others', async (t) => {
+  const { endpoint, tokens } = await room(t, ['bad@x', 'good@x']);
+  endpoint.always(good({ access_token: 'evil\r\n' }), 'bad@x');
+  for (let i = 0; i < 30; i += 1) await assert.rejects(tokens.get('bad@x'), { code: 'provider_fault' });
+  assert.equal(tokens.breakers()[0]?.state, 'closed');
+  assert.ok(await tokens.get('good@x'));
+});
+
 test('proxy settings are for token calls: the request goes through the proxy', async (t) => {
   const endpoint = await startTokenEndpoint('gmail');
   t.after(() => endpoint.close());
