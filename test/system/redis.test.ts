@@ -146,8 +146,8 @@ test(
     const redis = await redisFor(defer);
     const log = createTestLog();
     const [one, two] = [
-      openStore(redis, log, { lockMs: 200 }),
-      openStore(redis, log, { lockMs: 200, lockWaitMs: 600 }),
+      openStore(redis, log, { lockMs: 1000 }),
+      openStore(redis, log, { lockMs: 1000, lockWaitMs: 3000 }),
     ];
     for (const store of [one, two]) {
       defer(() => store.close());
