@@ -198,7 +198,7 @@ interface SignInResult {
 }
 
 async function signIn(context: CommandContext, facts: SignInFacts): Promise<SignInResult> {
-  const { terminal, env } = context;
+  const { terminal } = context;
   const { profile, option, email } = facts;
   const way = (option('signIn') ?? (await chooseSignIn(context, profile))) as SignIn;
   if (way === 'service-account') {
@@ -240,7 +240,7 @@ async function signIn(context: CommandContext, facts: SignInFacts): Promise<Sign
                 `and type the code ${terminal.paint.bold(prompt.code)} (valid for ${prompt.minutes} min). Waiting …`,
               );
             })
-          : await signInWithBrowser(target, browserPrompt(context, env));
+          : await signInWithBrowser(target, browserPrompt(context));
       return { entry: { ...client, refresh_token: access.refreshToken.reveal() }, access };
     }
     default:
@@ -264,7 +264,7 @@ async function chooseSignIn({ terminal }: CommandContext, profile: ProviderProfi
   return answer;
 }
 
-function browserPrompt(context: CommandContext, env: CommandContext['env']) {
+function browserPrompt(context: CommandContext) {
   const { terminal } = context;
   return {
     port: numberOption(context, 'redirectPort', '--redirect-port', 0),
@@ -272,10 +272,9 @@ function browserPrompt(context: CommandContext, env: CommandContext['env']) {
     show: (url: string, port: number) => {
       terminal.note('Open this address in a browser and sign in:');
       terminal.note(`\n  ${url}\n`);
-      if (env.SSH_CONNECTION !== undefined || !terminal.isInteractive)
-        terminal.note(
-          `If the browser runs on another machine, forward the port first: ssh -L ${port}:127.0.0.1:${port} THIS_HOST`,
-        );
+      terminal.note(
+        `If the browser runs on another machine, forward the port first: ssh -L ${port}:127.0.0.1:${port} THIS_HOST`,
+      );
       terminal.note('Or paste here the address of the page you end on, even if it could not be loaded.');
     },
     askRedirect: (signal: AbortSignal) => terminal.ask('Address', undefined, signal),
