@@ -44,7 +44,7 @@ export interface BodyWriter {
 export interface Transaction {
   /** ULID-like id, also in the log line. */
   readonly id: string;
-  /** The reply to this RCPT: live from the second on (design §3.3). Never rejects. */
+  /** The reply to this RCPT: live from the second on. Never rejects. */
   rcpt(recipient: string, parameters: Parameters): Promise<Reply>;
   /** At DATA: a refusal that is already certain, else undefined: send 354 and write the body. */
   refusalAtData(): Reply | undefined;
