@@ -156,7 +156,10 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
         });
       });
       const socket = takeSocket(connection);
-      (socket as TLSSocket).on('session', (ticket) => sessions.set(key, ticket));
+      // The first tickets of TLS 1.3 came before there was anybody to hear of them.
+      const ticket = (socket as TLSSocket).getSession();
+      if (ticket !== undefined) sessions.set(key, ticket);
+      (socket as TLSSocket).on('session', (later) => sessions.set(key, later));
       const taken = new UpstreamConnection(socket, account.id);
       // EHLO again: what the server offers after authentication (nodemailer does not say).
       const reply = await taken.ehlo(heloName, LOGIN_TIMEOUT_MS);

@@ -49,6 +49,10 @@ export class Session {
   /** SNI name the client asked for. */
   servername: string | undefined;
   tlsProtocol: string | undefined;
+  /** The TLS handshake resumed an earlier session. */
+  tlsResumed = false;
+  /** Where the client connected from. */
+  readonly remoteAddress: string | undefined;
   /** Whether the TLS session was resumed. */
   resumed = false;
   hello: string | undefined;
@@ -71,6 +75,7 @@ export class Session {
   constructor(id: number, socket: Socket, host: SessionHost) {
     this.id = id;
     this.#raw = socket;
+    this.remoteAddress = socket.remoteAddress;
     this.#host = host;
     this.#flavour = host.flavour();
     this.#wire = new Wire(socket, host.timing);
@@ -160,6 +165,7 @@ export class Session {
     });
     this.tls = how;
     this.tlsProtocol = secure.getProtocol() ?? undefined;
+    this.tlsResumed = secure.isSessionReused();
     this.resumed = secure.isSessionReused();
   }
 

@@ -332,3 +332,41 @@ test(
     assert.equal(room.provider.messages[0]?.bytes, 120 * piece.length);
   }),
 );
+
+test(
+  'logins of one account keep their distance; accounts do not wait for each other',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      users: [ANN, BEN],
+      account: { login_interval_ms: 200, min_connections: 3, max_connections: 3 },
+    });
+    for (const user of [ANN, BEN]) {
+      const times = room.provider.smtp.sessions.filter((s) => s.user === user).map((s) => s.openedAt);
+      assert.equal(times.length, 3);
+      // 190: a timer may fire a few ms early by the wall clock.
+      for (const i of [1, 2]) assert.ok((times[i] ?? 0) - (times[i - 1] ?? 0) >= 190, times.join(' '));
+    }
+    const firsts = [ANN, BEN].map(
+      (user) => room.provider.smtp.sessions.find((s) => s.user === user)?.openedAt ?? 0,
+    );
+    assert.ok(Math.abs((firsts[0] ?? 0) - (firsts[1] ?? 0)) < 200);
+  }),
+);
+
+test(
+  'upstream connections leave from local_address, name the server and resume TLS sessions',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      account: { local_address: '127.0.0.2', messages_per_connection: 1 },
+    });
+    for (let i = 0; i < 3; i++) assert.equal((await room.send()).final?.code, 250);
+    const { sessions } = room.provider.smtp;
+    for (const session of sessions) {
+      assert.equal(session.remoteAddress, '127.0.0.2');
+      assert.equal(session.authForm, 'two-step');
+    }
+    // A resumed handshake names no server again.
+    assert.equal(sessions[0]?.servername, 'localhost');
+    assert.ok(sessions.slice(1).some((s) => s.tlsResumed));
+  }),
+);
