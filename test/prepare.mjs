@@ -32,6 +32,10 @@ export function build() {
   for (const stale of ['src', 'test']) rmSync(join(root, 'build', stale), { recursive: true, force: true });
   quietly(process.execPath, [tsc, '-p', 'tsconfig.json']);
   quietly(process.execPath, [tsc, '-p', 'test/tsconfig.json']);
+  for (const target of ['dist', 'build/src']) {
+    quietly(process.execPath, [tsc, '-p', 'src/admin/dashboard', '--outDir', target]);
+    quietly('npm', ['run', '-s', 'copy:dashboard', '--', target]);
+  }
 }
 
 const onPath = (program) =>

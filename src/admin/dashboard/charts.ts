@@ -52,10 +52,10 @@ function gather(
     }
     const [, p50s, p95s, p99s] = latencies;
     if (point.p50_ms === null || p50s === undefined || p95s === undefined || p99s === undefined) continue;
-    // The median of a bucket is near the weighted mean of its seconds' medians; of the tails the worst is shown.
+    // Percentiles of a bucket are near the weighted mean of its seconds'; of the last the worst is shown.
     const weight = weights[i] ?? 0;
     p50s[i] = ((p50s[i] ?? 0) * weight + point.p50_ms * count) / (weight + count);
-    p95s[i] = Math.max(p95s[i] ?? 0, point.p95_ms ?? 0);
+    p95s[i] = ((p95s[i] ?? 0) * weight + (point.p95_ms ?? 0) * count) / (weight + count);
     p99s[i] = Math.max(p99s[i] ?? 0, point.p99_ms ?? 0);
     weights[i] = weight + count;
   }

@@ -219,7 +219,7 @@ function applyTheme(theme: (typeof THEMES)[number]): void {
   else document.documentElement.dataset.theme = theme;
   const button = byId('theme');
   setText(button, theme === 'auto' ? 'Auto' : theme === 'light' ? 'Light' : 'Dark');
-  setAttribute(button, 'aria-label', `Theme: ${theme === 'auto' ? 'as the system' : theme}`);
+  setAttribute(button, 'aria-label', `${button.textContent} theme`);
   charts.repaint();
   drawCharts(stream.state);
 }
