@@ -58,6 +58,7 @@ async function helper(name: string, args: readonly string[]): Promise<{ port: nu
 interface Relay {
   readonly smtp: number;
   readonly pid: number;
+  readonly admin: number;
   readonly readyMs: number;
   readonly warm: number;
   stop(): Promise<void>;
@@ -92,9 +93,10 @@ async function startRelay(accounts: readonly object[], more: readonly string[] =
     return line === undefined ? undefined : JSON.parse(line);
   };
   const ready = await waitFor(() => event('ready'), { timeoutMs: 120_000, what: 'the relay being ready' });
-  const listening = event('listening') as unknown as { smtp: { port: number } };
+  const listening = event('listening') as unknown as Record<'smtp' | 'admin', { port: number }>;
   return {
     smtp: listening.smtp.port,
+    admin: listening.admin.port,
     pid: child.pid ?? 0,
     readyMs: Number(ready.ms),
     warm: Number(ready.warm),
@@ -104,6 +106,17 @@ async function startRelay(accounts: readonly object[], more: readonly string[] =
         child.kill('SIGTERM');
       }),
   };
+}
+
+/** Upstream round trips of a transaction, mean of all so far. */
+async function flights(relay: Relay): Promise<string> {
+  const answer = await fetch(`http://127.0.0.1:${relay.admin}/metrics`, { headers: { connection: 'close' } });
+  const text = await answer.text();
+  const total = (name: string): number =>
+    [...text.matchAll(new RegExp(`^xoauth2_relay_transaction_flights_${name}(?:{[^}]*})? (\\S+)$`, 'gm'))]
+      .map((match) => Number(match[1]))
+      .reduce((sum, value) => sum + value, 0);
+  return `${(total('sum') / total('count')).toFixed(3)} of ${total('count')} messages`;
 }
 
 function table(title: string, rows: readonly (readonly string[])[]): void {
@@ -149,6 +162,7 @@ try {
     const seconds = await run(load);
     return { us: ((cpuSeconds(pid) - before) / load.messages) * 1e6, rate: load.messages / seconds };
   };
+  let held = '';
   const rows: string[][] = [
     ['traffic', 'relay µs CPU', 'splice µs CPU', 'ratio', 'relay msg/s', 'splice msg/s'],
   ];
@@ -168,6 +182,8 @@ try {
       body: bodyOf(octets),
       ...more,
     };
+    // Up to here bodies were held whole; larger ones stream.
+    if (held === '' && octets > MIB) held = await flights(relay);
     const relays: { us: number; rate: number }[] = [];
     const splices: { us: number; rate: number }[] = [];
     // The first pair warms both up.
@@ -191,12 +207,9 @@ try {
       s.rate.toFixed(1),
     ]);
   }
-  const dataOnly = await measure(relayData.pid, {
-    port: relayData.smtp,
-    sessions: SESSIONS,
-    messages: 2_000,
-    body: bodyOf(4_096),
-  });
+  const withoutChunking = { port: relayData.smtp, sessions: SESSIONS, messages: 2_000, body: bodyOf(4_096) };
+  await measure(relayData.pid, withoutChunking);
+  const dataOnly = await measure(relayData.pid, withoutChunking);
   rows.push([
     '4 kB, upstream without CHUNKING',
     dataOnly.us.toFixed(0),
@@ -223,6 +236,7 @@ try {
     });
   }
   greeting.sort((a, b) => a - b);
+  const roundTrips = `${held} with CHUNKING, ${await flights(relayData)} without`;
   await relayData.stop();
   await relay.stop();
 
@@ -250,6 +264,7 @@ try {
   const thousand = await startRelay(many(1_000));
   const resident = rssMiB(thousand.pid, 'VmRSS');
   table('Others', [
+    ['flights per message up to 100 kB', roundTrips],
     [
       '20 × 30 MB in parallel',
       `${(600 / big).toFixed(0)} MB/s, resident ${before.toFixed(0)} → at most ${peak.toFixed(0)} MiB`,
