@@ -1,6 +1,25 @@
-/** ESMTP parameters of MAIL and RCPT: which extension each needs, and whether an upstream has it. */
+/** MAIL and RCPT as an upstream gets them: the commands, and whether it has the extensions their parameters need. */
 import type { Capabilities } from './capabilities.ts';
 import { type Reply, reply } from './reply.ts';
+
+export interface Mail {
+  /** Reverse-path without angle brackets; empty for the null sender. */
+  readonly sender: string;
+  readonly parameters: readonly string[];
+}
+
+export interface Recipient {
+  readonly address: string;
+  readonly parameters: readonly string[];
+}
+
+const parametersText = (parameters: readonly string[]): string =>
+  parameters.length === 0 ? '' : ` ${parameters.join(' ')}`;
+/** The command with CRLF (RFC 5321 §4.1.1.2). */
+export const formatMail = (m: Mail): string => `MAIL FROM:<${m.sender}>${parametersText(m.parameters)}\r\n`;
+/** The command with CRLF (RFC 5321 §4.1.1.3). */
+export const formatRcpt = (r: Recipient): string =>
+  `RCPT TO:<${r.address}>${parametersText(r.parameters)}\r\n`;
 
 /** What may be sent on, or the refusal where an extension is missing that the message needs. */
 export type Fitted = { readonly parameters: readonly string[] } | { readonly refusal: Reply };

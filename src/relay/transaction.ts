@@ -5,11 +5,11 @@
  * the provider's live reply. 250 only after the provider's 250. Owns the lease it holds and the octets
  * it has not sent yet.
  */
-import { fitParameters } from '../protocol/esmtp.ts';
+import { fitParameters, type Recipient } from '../protocol/esmtp.ts';
 import { isPositive, type Reply, reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
-import type { BodyStream, Decision, Recipient, Submission } from '../upstream/submission.ts';
+import type { BodyStream, Decision, Submission } from '../upstream/submission.ts';
 import { isUnknownCommand } from '../upstream/submission.ts';
 import type { AccountUpstream } from '../upstream/upstream.ts';
 import { type Attempt, type AttemptFigures, createAttempts, type Open } from './attempts.ts';

@@ -5,6 +5,7 @@
  * upstream's extensions allow (RFC 2920, RFC 3030).
  */
 import { createDotStuffer } from '../protocol/dot-stuffing.ts';
+import { formatMail, formatRcpt, type Mail, type Recipient } from '../protocol/esmtp.ts';
 import { isPositive } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { Stage } from '../protocol/verdict.ts';
@@ -25,17 +26,7 @@ export const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
 /** A streamed body leaves in BDAT chunks of at least this many octets: few replies, little memory. */
-const STREAM_CHUNK_OCTETS = 512 * 1024;
-
-export interface Recipient {
-  readonly address: string;
-  readonly parameters: readonly string[];
-}
-
-export interface Mail {
-  readonly sender: string;
-  readonly parameters: readonly string[];
-}
+const STREAM_CHUNK_OCTETS = 256 * 1024;
 
 /** The reply that decides, and the command it answers. */
 export interface Decision {
@@ -52,11 +43,6 @@ export interface SubmissionOptions {
 export interface FlightCount {
   flights: number;
 }
-
-const parametersText = (parameters: readonly string[]): string =>
-  parameters.length === 0 ? '' : ` ${parameters.join(' ')}`;
-const mailCommand = (m: Mail): string => `MAIL FROM:<${m.sender}>${parametersText(m.parameters)}\r\n`;
-const rcptCommand = (r: Recipient): string => `RCPT TO:<${r.address}>${parametersText(r.parameters)}\r\n`;
 
 /** Replies by which a server says it does not know BDAT although it offered CHUNKING. */
 export const isUnknownCommand = (reply: ParsedReply): boolean =>
@@ -105,7 +91,7 @@ export class Submission {
       return envelope.refusal ?? this.sendBody(body, octets);
     }
     const reset = this.#takeReset();
-    const commands = `${reset}${mailCommand(mail)}${rcptCommand(recipient)}`;
+    const commands = `${reset}${formatMail(mail)}${formatRcpt(recipient)}`;
     const expected = reset === '' ? 3 : 4;
     if (this.#chunking) {
       const replies = await this.#exchange(
@@ -139,14 +125,14 @@ export class Submission {
     const reset = this.#takeReset();
     if (!this.#pipelining) {
       if (reset !== '') this.#dropReset(await this.#exchange([reset], 1, ENVELOPE_TIMEOUT_MS), reset);
-      const [mailReply] = await this.#exchange([mailCommand(mail)], 1, ENVELOPE_TIMEOUT_MS);
+      const [mailReply] = await this.#exchange([formatMail(mail)], 1, ENVELOPE_TIMEOUT_MS);
       if (mailReply === undefined || !isPositive(mailReply))
         return { refusal: this.#refused('mail', mailReply), recipients: [] };
       const replies: ParsedReply[] = [];
       for (const recipient of recipients) replies.push(await this.addRecipient(recipient));
       return { refusal: this.#oneRefused(replies), recipients: replies };
     }
-    const commands = `${reset}${mailCommand(mail)}${recipients.map(rcptCommand).join('')}`;
+    const commands = `${reset}${formatMail(mail)}${recipients.map(formatRcpt).join('')}`;
     const expected = recipients.length + (reset === '' ? 1 : 2);
     const [mailReply, ...replies] = this.#dropReset(
       await this.#exchange([commands], expected, ENVELOPE_TIMEOUT_MS),
@@ -165,7 +151,7 @@ export class Submission {
   async addRecipient(recipient: Recipient): Promise<ParsedReply> {
     this.#stage = 'rcpt';
     this.#connection.needsReset = true;
-    const [reply] = await this.#exchange([rcptCommand(recipient)], 1, ENVELOPE_TIMEOUT_MS);
+    const [reply] = await this.#exchange([formatRcpt(recipient)], 1, ENVELOPE_TIMEOUT_MS);
     if (reply === undefined || reply.code === 354) throw this.#outOfStep();
     return reply;
   }

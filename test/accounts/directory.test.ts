@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseAccounts } from '../../src/accounts/accounts-file.ts';
+import { createAccountDirectory, maySendAs } from '../../src/accounts/directory.ts';
+
+const entry = (email: string, more: object = {}): object => ({
+  email,
+  provider: 'gmail',
+  client_id: 'c',
+  client_secret: 's',
+  refresh_token: 'r',
+  ...more,
+});
+const file = await parseAccounts(
+  JSON.stringify([
+    entry('catch@example.com', { senders: ['*@Example.com', 'News@Other.org'] }),
+    entry('Ann@Example.com', { account_id: 'Sales', user: 'primary@example.com' }),
+  ]),
+  { env: {}, directory: '/' },
+);
+assert.deepEqual(file.problems, []);
+const directory = createAccountDirectory(file.accounts.map((a) => a.account));
+const sender = (address: string): string | undefined => directory.bySender(address)?.email;
+
+for (const [address, owner] of [
+  ['ann@example.com', 'Ann@Example.com'],
+  ['ANN@EXAMPLE.COM', 'Ann@Example.com'],
+  ['anybody@example.com', 'catch@example.com'],
+  ['ANYBODY@eXample.com', 'catch@example.com'],
+  ['news@other.org', 'catch@example.com'],
+  ['other@other.org', undefined],
+  ['anybody@sub.example.com', undefined],
+  ['x@evil.org@example.com', 'catch@example.com'],
+  ['example.com', undefined],
+  ['*@example.com', 'catch@example.com'],
+  ['', undefined],
+] as const) {
+  test(`${address || 'the null sender'} belongs to ${owner ?? 'nobody'}`, () => {
+    assert.equal(sender(address)?.toLowerCase(), owner?.toLowerCase());
+  });
+}
+
+test('an account is found by id, e-mail and XOAUTH2 user, whatever the case', () => {
+  for (const name of ['sales', 'SALES', 'ann@example.com', 'Primary@Example.com'])
+    assert.equal(directory.byUser(name)?.id, 'Sales');
+  assert.equal(directory.byId('ANN@example.com')?.id, 'Sales');
+  assert.equal(directory.byId('nobody'), undefined);
+});
+
+test('after AUTH only the own senders may be used', () => {
+  const ann = directory.byUser('sales');
+  const all = directory.byUser('catch@example.com');
+  assert.ok(ann && all);
+  assert.deepEqual(
+    ['ann@example.com', 'other@example.com'].map((a) => maySendAs(ann, a)),
+    [true, false],
+  );
+  assert.deepEqual(
+    ['ann@example.com', 'x@other.org', 'NEWS@other.org'].map((a) => maySendAs(all, a)),
+    [true, false, true],
+  );
+});
