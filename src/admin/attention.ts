@@ -167,13 +167,15 @@ export function createAttention(
       const child = spawn(program, [...args, alert.text], {
         stdio: ['pipe', 'ignore', 'ignore'],
         env: { PATH: process.env.PATH, HOME: process.env.HOME, LANG: process.env.LANG },
-        timeout: COMMAND_TIMEOUT_MS,
-        killSignal: 'SIGKILL',
       });
+      // Not spawn's own `timeout`: where the program cannot be started, Node leaves that timer running.
+      const overdue = setTimeout(() => child.kill('SIGKILL'), COMMAND_TIMEOUT_MS).unref();
       child.once('error', (err: NodeJS.ErrnoException) => failed(err.code ?? 'cannot start'));
-      child.once('exit', (code, signal) =>
-        code === 0 ? done() : failed(signal === null ? `exit ${code}` : `killed by ${signal}`),
-      );
+      child.once('exit', (code, signal) => {
+        clearTimeout(overdue);
+        if (code === 0) done();
+        else failed(signal === null ? `exit ${code}` : `killed by ${signal}`);
+      });
       // A command that does not read its stdin is no error.
       child.stdin?.on('error', () => {});
       child.stdin?.end(JSON.stringify(alert));

@@ -75,6 +75,8 @@ test(
       `/admin/accounts/${ANN}`,
       '/admin/tokens',
       '/admin/transactions',
+      '/admin/breakers',
+      '/admin/series',
       '/metrics',
       '/',
       '/healthz',

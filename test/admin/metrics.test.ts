@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createMetrics } from '../../src/admin/metrics.ts';
+import { createFakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
+
+/** The value of one series of an exposition. */
+function sampleOf(text: string, series: string): number | undefined {
+  const line = text.split('\n').find((l) => l.startsWith(`${series} `));
+  return line === undefined ? undefined : Number(line.slice(series.length + 1));
+}
+
+describe('metrics', () => {
+  it('counts transactions by account, outcome and reply class', async () => {
+    const metrics = createMetrics(createFakeAdminBackend());
+    metrics.recordTransaction(fakeRecord({ account: 'a' }));
+    metrics.recordTransaction(fakeRecord({ account: 'a' }));
+    metrics.recordTransaction(fakeRecord({ account: 'a', outcome: 'aborted' }));
+    const text = await metrics.render();
+    const series = (outcome: string, reply: string): string =>
+      `xoauth2_relay_transactions_total{account="a",provider="gmail",outcome="${outcome}",reply_class="${reply}"}`;
+    assert.equal(sampleOf(text, series('relayed', '2xx')), 2);
+    assert.equal(sampleOf(text, series('aborted', 'none')), 1);
+    assert.equal(sampleOf(text, 'xoauth2_relay_message_bytes_total{account="a",provider="gmail"}'), 8192);
+  });
+
+  it('observes times in seconds, and upstream only where something was sent', async () => {
+    const metrics = createMetrics(createFakeAdminBackend());
+    metrics.recordTransaction(fakeRecord({ totalMs: 1500, upstreamMs: 1200, flights: 2 }));
+    metrics.recordTransaction(fakeRecord({ outcome: 'deferred', totalMs: 1, flights: 0 }));
+    const text = await metrics.render();
+    assert.equal(
+      sampleOf(text, 'xoauth2_relay_transaction_duration_seconds_sum{provider="gmail",outcome="relayed"}'),
+      1.5,
+    );
+    assert.equal(sampleOf(text, 'xoauth2_relay_upstream_duration_seconds_count{provider="gmail"}'), 1);
+    assert.equal(sampleOf(text, 'xoauth2_relay_transaction_flights_sum{provider="gmail"}'), 2);
+  });
+
+  it('reads gauges afresh: a status that was left and an account that is gone do not linger', async () => {
+    const backend = createFakeAdminBackend([
+      { email: 'a@example.com', tokenLifeS: 100 },
+      { email: 'b@example.com' },
+    ]);
+    const metrics = createMetrics(backend);
+    await metrics.render();
+    backend.set({ email: 'a@example.com', status: 'needs_consent' });
+    backend.remove('b@example.com');
+    const statuses = (await metrics.render())
+      .split('\n')
+      .filter((l) => l.startsWith('xoauth2_relay_account_status{'));
+    assert.deepEqual(statuses, [
+      'xoauth2_relay_account_status{account="a@example.com",provider="gmail",status="needs_consent"} 1',
+    ]);
+  });
+
+  it('shows counters kept elsewhere as they stand there, however often it is scraped', async () => {
+    const metrics = createMetrics(createFakeAdminBackend());
+    await metrics.render();
+    assert.equal(sampleOf(await metrics.render(), 'xoauth2_relay_token_cache_hits_total'), 90);
+  });
+
+  it('is ready as /readyz is', async () => {
+    const backend = createFakeAdminBackend([{ email: 'a@example.com' }]);
+    const metrics = createMetrics(backend);
+    assert.equal(sampleOf(await metrics.render(), 'xoauth2_relay_ready'), 1);
+    backend.warmedUp = false;
+    assert.equal(sampleOf(await metrics.render(), 'xoauth2_relay_ready'), 0);
+  });
+
+  it('escapes what an account is called', async () => {
+    const metrics = createMetrics(createFakeAdminBackend());
+    metrics.recordTransaction(fakeRecord({ account: 'a"\n} 1\nevil 1' }));
+    assert.ok(!/^evil/m.test(await metrics.render()));
+  });
+});
