@@ -6,7 +6,10 @@ import { after, before, describe, it } from 'node:test';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { type Admin, createAdmin } from '../../src/admin/admin.ts';
 import { silentLog } from '../../src/log.ts';
+import { sendMail } from '../support/dialogue.ts';
 import { createFakeAdminBackend, type FakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
+import { startProvider } from '../support/provider.ts';
+import { startRelay } from '../support/relay-process.ts';
 
 /** Chromium as root in a closed network: no sandbox, no GPU, no calls home. */
 const FLAGS = [
@@ -71,6 +74,28 @@ describe('dashboard in Chromium', () => {
         await page.locator('#tile-rate').filter({ hasNotText: /^0$/ }).waitFor();
       },
     );
+  });
+
+  it('shows what the running relay relays and refreshes, within a second', async () => {
+    const ann = 'ann@gmail.example';
+    const provider = await startProvider({ users: [ann] });
+    const relay = await startRelay({ accounts: [provider.entry(ann)], caFile: provider.caFile });
+    const page = await browser.newPage();
+    try {
+      await page.goto(relay.adminUrl);
+      const account = page.locator('#accounts tr', { hasText: ann });
+      await account.filter({ hasText: 'Ready' }).filter({ hasText: 'left' }).waitFor();
+      await sendMail(relay.smtpPort, { from: ann });
+      await page.locator('#transactions tr', { hasText: 'Relayed' }).waitFor({ timeout: 1000 });
+      provider.token.revoke(ann);
+      await page.getByRole('button', { name: `Refresh the token of ${ann}` }).click();
+      await account.filter({ hasText: 'Needs sign-in' }).waitFor();
+      await page.locator('#attention', { hasText: ann }).waitFor();
+    } finally {
+      await page.close();
+      await relay.stop();
+      await provider.close();
+    }
   });
 
   it('shows another status, its cure and a removed account without a reload', async () => {
