@@ -210,10 +210,12 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     },
     drain(id) {
       relay.drain(id);
+      upstreams.park(id);
       deps.changed(id);
     },
     resume(id) {
       relay.resume(id);
+      upstreams.unpark(id);
       deps.changed(id);
     },
     reload: deps.reload,

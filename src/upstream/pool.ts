@@ -45,6 +45,8 @@ export interface PoolOptions {
   readonly acquireTimeoutMs: number;
   /** Messages at once, now. */
   readonly concurrency: () => number;
+  /** Whether idle connections are kept; false closes them as they fall idle. */
+  readonly keepIdle: () => boolean;
   /** Whether a connection may be opened in the background now. */
   readonly mayOpen: () => boolean;
 }
@@ -74,7 +76,7 @@ export function createConnectionPool(
   const heldBack: { go: () => void; timer: NodeJS.Timeout }[] = [];
 
   const isUsable = (entry: Entry, ahead = 0): boolean =>
-    entry.connection?.isUsable(Date.now() + ahead, limits) ?? false;
+    options.keepIdle() && (entry.connection?.isUsable(Date.now() + ahead, limits) ?? false);
 
   const idle = new Set<Entry>();
   const opening = new Set<Promise<unknown>>();

@@ -56,6 +56,9 @@ export interface Upstreams {
   applyAccounts(accounts: readonly Account[]): void;
   /** Opens the warm connections of these accounts (default all) in parallel; never rejects. Resolves with how many accounts have one. */
   warmUp(accountIds?: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
+  /** Closes the account's connections as they fall idle and opens none ahead, until `unpark`. */
+  park(accountId: string): void;
+  unpark(accountId: string): void;
   status(accountId: string): UpstreamStatus | undefined;
   breakers(): readonly BreakerState[];
   /** Waits for busy connections, says QUIT on all. */
@@ -105,6 +108,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   const endpoints = new Map<string, UpstreamEndpoint>();
   const served = new Map<string, Served>();
   const closing = new Set<Promise<void>>();
+  const parked = new Set<string>();
   let stop = (): void => {};
   const stopped = new Promise<void>((resolve) => {
     stop = resolve;
@@ -210,7 +214,8 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     const pool = createConnectionPool(account, open, {
       acquireTimeoutMs: options.acquireTimeoutMs,
       concurrency: () => health.concurrency(account.limits.maxConnections, Date.now()),
-      mayOpen: () => health.mayLogIn(Date.now()) && !endpoint.open,
+      keepIdle: () => !parked.has(account.id),
+      mayOpen: () => !parked.has(account.id) && health.mayLogIn(Date.now()) && !endpoint.open,
     });
     let connecting: Promise<void> | undefined;
     let holds = 0;
@@ -311,6 +316,14 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       );
       const warm = ids.filter((id) => (served.get(id)?.pool.live ?? 0) > 0).length;
       return { warm, cold: ids.length - warm };
+    },
+    park(accountId) {
+      parked.add(accountId);
+      served.get(accountId)?.pool.maintain();
+    },
+    unpark(accountId) {
+      parked.delete(accountId);
+      served.get(accountId)?.pool.maintain();
     },
     status(accountId) {
       const s = served.get(accountId);

@@ -370,3 +370,23 @@ test(
     assert.ok(sessions.slice(1).some((s) => s.tlsResumed));
   }),
 );
+
+test(
+  'a parked account closes its connections as they fall idle, finishes what is under way, and warms up again',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { account: { min_connections: 2, max_connections: 2 } });
+    const { transaction } = await room.mail();
+    assert.ok(transaction);
+    await transaction.rcpt('a@x.net', []);
+    await transaction.rcpt('b@x.net', []);
+    room.upstreams.park(ANN);
+    await waitFor(() => room.provider.smtp.open === 1);
+    const writer = transaction.body();
+    await writer.write(Buffer.from('x\r\n'));
+    assert.equal((await writer.end()).code, 250);
+    await waitFor(() => room.provider.smtp.open === 0);
+    room.upstreams.unpark(ANN);
+    await waitFor(() => room.upstreams.status(ANN)?.counts.idle === 2);
+    assert.equal((await room.send()).final?.code, 250);
+  }),
+);
