@@ -159,10 +159,12 @@ export function createApp({ settings, log }: AppDeps): App {
   }
 
   function report(file: AccountsFile): void {
+    // A remark on the file as a whole names it itself.
+    const place = (path: string): string => (path === '' ? '' : `${settings.accounts}: ${path}: `);
     for (const { path, message } of file.problems)
-      log.error({ event: 'account_problem', path }, `${settings.accounts}: ${path}: ${message}`);
+      log.error({ event: 'account_problem', path }, `${place(path)}${message}`);
     for (const { path, message } of file.warnings)
-      log.warn({ event: 'account_warning', path }, `${settings.accounts}: ${path}: ${message}`);
+      log.warn({ event: 'account_warning', path }, `${place(path)}${message}`);
   }
 
   /** Why these accounts must not be served by the listeners there are; undefined where they may. */
