@@ -9,6 +9,7 @@ import { repositoryRoot } from './support/relay-process.ts';
 const TABLE: Record<string, readonly string[]> = {
   log: [],
   breaker: [],
+  clock: [],
   protocol: [],
   accounts: ['protocol'],
   tokens: ['protocol', 'accounts'],
@@ -24,7 +25,7 @@ const TABLE: Record<string, readonly string[]> = {
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
-const LEAVES = ['log', 'breaker'];
+const LEAVES = ['log', 'breaker', 'clock'];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
 const TOKEN_SEAM = 'tokens/access-token.ts';

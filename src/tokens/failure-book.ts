@@ -3,10 +3,11 @@
  * the log says, once. In: classified failures. Out: `TokenError`s and times. Owns the pauses and
  * alerts per OAuth client.
  */
+
+import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { TokenFailure } from '../protocol/token-failure.ts';
 import { TokenError } from './access-token.ts';
-import type { Clock } from './clock.ts';
 import { type TokenEntry, usableUntil } from './token-entry.ts';
 
 export interface FailureBook {

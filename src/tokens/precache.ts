@@ -2,8 +2,9 @@
  * One round of fetching many tokens: bounded, pausing where the provider asks for it. In: entries
  * without a token. Out: counts; never a rejection. What is left over is the background refresh's.
  */
+
+import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { Clock } from './clock.ts';
 import type { TokenEntry } from './token-entry.ts';
 
 export interface PrecacheResult {

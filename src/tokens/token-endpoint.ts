@@ -5,10 +5,10 @@
  */
 import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
 import { type Breaker, type BreakerOptions, type BreakerState, createBreaker } from '../breaker.ts';
+import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { classifyNetworkFailure, endpointResting, type TokenFailure } from '../protocol/token-failure.ts';
 import { judgeTokenAnswer, type TokenGrant } from '../protocol/token-response.ts';
-import type { Clock } from './clock.ts';
 
 export interface TokenEndpointOptions {
   /** TCP and TLS, ms. Default 5,000. */

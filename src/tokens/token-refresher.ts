@@ -4,11 +4,11 @@
  * a failure, never a rejection. Owns the counters of requests.
  */
 import { Secret } from '../accounts/credential.ts';
+import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type TokenFailure, unusableAnswer } from '../protocol/token-failure.ts';
 import type { TokenGrant } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
-import type { Clock } from './clock.ts';
 import { silenceAfter } from './failure-book.ts';
 import { buildGrantForm, type GrantForm } from './grant-form.ts';
 import type { Exchange, TokenEndpoints } from './token-endpoint.ts';

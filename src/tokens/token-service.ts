@@ -6,9 +6,9 @@
 import type { Account, AccountState } from '../accounts/account.ts';
 import type { Credential } from '../accounts/credential.ts';
 import type { BreakerState } from '../breaker.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type AccessToken, TokenError, type TokenSource } from './access-token.ts';
-import { type Clock, systemClock } from './clock.ts';
 import { createFailureBook } from './failure-book.ts';
 import { createLimiter } from './limiter.ts';
 import { type PrecacheResult, runPrecache } from './precache.ts';

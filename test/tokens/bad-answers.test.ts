@@ -6,17 +6,11 @@ import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
 import { TokenError, type TokenErrorCode } from '../../src/tokens/access-token.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
+import { createTestClock } from '../support/clock.ts';
 import { type TokenAnswer, tokenAnswers } from '../support/token-answers.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
 import { within } from '../support/wait-for.ts';
-import {
-  account,
-  closedPort,
-  createTestClock,
-  createTestLog,
-  entryFor,
-  refreshCredential,
-} from './support.ts';
+import { account, closedPort, createTestLog, entryFor, refreshCredential } from './support.ts';
 
 interface Room {
   readonly endpoint: TokenEndpoint;

@@ -8,7 +8,8 @@ import { Secret } from '../../src/accounts/credential.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import { createTokenStore, type TokenStore } from '../../src/tokens/token-store.ts';
-import { createTestClock, createTestLog, entryFor, grant, startEndpoint, until } from './support.ts';
+import { createTestClock } from '../support/clock.ts';
+import { createTestLog, entryFor, grant, startEndpoint, until } from './support.ts';
 
 async function stateDir(t: TestContext): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'tokens-test-'));

@@ -5,7 +5,6 @@ import type { TestContext } from 'node:test';
 import type { Account } from '../../src/accounts/account.ts';
 import { type RefreshTokenCredential, Secret } from '../../src/accounts/credential.ts';
 import type { Log } from '../../src/log.ts';
-import type { Clock } from '../../src/tokens/clock.ts';
 
 export interface TokenRequest {
   readonly form: URLSearchParams;
@@ -130,39 +129,6 @@ export const entryFor = (tokenUrl: string, id: string, more: Partial<RefreshToke
   account: account(id),
   credential: refreshCredential(tokenUrl, id, more),
 });
-
-/** A clock that starts at the real time and moves when told; timers run in order. */
-export interface TestClock extends Clock {
-  advance(ms: number): void;
-  readonly pending: () => number;
-}
-
-export function createTestClock(): TestClock {
-  let now = Date.now();
-  let timers: { at: number; task: () => void }[] = [];
-  return {
-    now: () => now,
-    after(ms, task) {
-      const timer = { at: now + ms, task };
-      timers.push(timer);
-      return () => {
-        timers = timers.filter((other) => other !== timer);
-      };
-    },
-    advance(ms) {
-      const until = now + ms;
-      for (;;) {
-        const due = timers.filter((timer) => timer.at <= until).sort((a, b) => a.at - b.at)[0];
-        if (due === undefined) break;
-        timers = timers.filter((timer) => timer !== due);
-        now = Math.max(now, due.at);
-        due.task();
-      }
-      now = until;
-    },
-    pending: () => timers.length,
-  };
-}
 
 export interface LogLine {
   readonly level: string;

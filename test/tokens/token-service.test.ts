@@ -8,16 +8,8 @@ import {
   type TokenServiceDeps,
   type TokenServiceOptions,
 } from '../../src/tokens/token-service.ts';
-import {
-  account,
-  answerJson,
-  createTestClock,
-  createTestLog,
-  entryFor,
-  grant,
-  startEndpoint,
-  until,
-} from './support.ts';
+import { createTestClock } from '../support/clock.ts';
+import { account, answerJson, createTestLog, entryFor, grant, startEndpoint, until } from './support.ts';
 
 const HOUR = 3_600_000;
 
