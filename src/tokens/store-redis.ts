@@ -1,12 +1,11 @@
 /**
- * Grants shared by several instances through Redis; the one file that knows the redis package.
- * An access token lives there as long as it is valid, a rotated refresh token much longer. A lock per
- * account lets one instance refresh at a time. While Redis is gone every operation rejects at once
- * and the connection comes back by itself.
+ * Grants shared by several instances through Redis. An access token lives there as long as it is valid,
+ * a rotated refresh token much longer. A lock per account lets one instance refresh at a time. While
+ * Redis is gone every operation rejects at once.
  */
 import { randomUUID } from 'node:crypto';
-import type { Secret } from '../accounts/credential.ts';
 import type { Log } from '../log.ts';
+import type { RedisConnection } from '../redis.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { formatStored, parseBlock, parseStored } from './stored-text.ts';
 import type { Lease, StoredGrant, TokenStore } from './token-store.ts';
@@ -24,92 +23,28 @@ export interface RedisStoreOptions {
   readonly lockMs?: number;
   /** Longest wait for a lock, ms. Default 30,000: more than one refresh takes. */
   readonly lockWaitMs?: number;
-  /** Longest wait for Redis to answer, ms. Default 1,500. */
-  readonly answerMs?: number;
 }
 
 /** Twice what Microsoft lets a refresh token lie unused. */
 const REFRESH_TOKEN_LIFE_MS = 180 * 24 * 60 * 60_000;
-/** After an unanswered command nothing is asked for this long: nobody waits twice for the same outage. */
-const REST_MS = 3000;
 const POLL_MS = 50;
-
-type Client = Awaited<ReturnType<typeof createConnection>>;
 
 /** Only the owner may free or extend a lock. */
 const RELEASE = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end`;
 const EXTEND = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end`;
 
-class RedisUnavailable extends Error {
-  override readonly name = 'RedisUnavailable';
-  readonly code = 'REDIS_UNAVAILABLE';
-}
-
-/** `open` waits for the first connection as long as one answer may take, then goes on without; it is tried for ever. */
 export function createRedisStore(
-  url: Secret,
+  connection: RedisConnection,
   deps: RedisStoreDeps,
   options: RedisStoreOptions = {},
 ): TokenStore {
   const { log, sealer } = deps;
+  const { ask } = connection;
   const prefix = options.prefix ?? 'xoauth2-relay';
   const lockMs = options.lockMs ?? 10_000;
   const lockWaitMs = options.lockWaitMs ?? 30_000;
-  const answerMs = options.answerMs ?? 1500;
-  const instance = randomUUID();
   const channel = `${prefix}:forgotten`;
-  const listeners: ((accountId: string) => void)[] = [];
-  let client: Client | undefined;
-  let subscriber: Client | undefined;
-  let restingUntil = 0;
-  let lost = false;
   let closed = false;
-
-  async function connect(): Promise<void> {
-    const redis = await createConnection(url);
-    const hearing = await createConnection(url);
-    redis.on('error', (error: unknown) => {
-      if (lost || closed) return;
-      lost = true;
-      log.error({ event: 'redis_lost', reason: codeOf(error) }, 'Redis cannot be reached: trying again');
-    });
-    redis.on('ready', () => {
-      restingUntil = 0;
-      if (lost) log.info({ event: 'redis_back' }, 'Redis answers again');
-      lost = false;
-    });
-    hearing.on('error', () => undefined);
-    client = redis;
-    subscriber = hearing;
-    const connected = redis.connect().then(ignore, ignore);
-    hearing
-      .connect()
-      .then(() =>
-        hearing.subscribe(channel, (message) => {
-          const [from, ...id] = message.split(' ');
-          if (from !== instance) for (const listener of listeners) listener(id.join(' '));
-        }),
-      )
-      .catch(ignore);
-    await Promise.race([connected, pause(answerMs)]);
-  }
-
-  /** Rejects at once while Redis is away, and after `answerMs` where it does not answer. */
-  async function ask<T>(command: (redis: Client) => Promise<T>): Promise<T> {
-    if (!client?.isReady || Date.now() < restingUntil) throw new RedisUnavailable('Redis is away');
-    let timer: NodeJS.Timeout | undefined;
-    const silence = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => {
-        restingUntil = Date.now() + REST_MS;
-        reject(new RedisUnavailable('Redis does not answer'));
-      }, answerMs);
-    });
-    try {
-      return await Promise.race([command(client), silence]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
 
   const tokenKey = (accountId: string): string => `${prefix}:token:${accountId}`;
   const grantKey = (accountId: string): string => `${prefix}:grant:${accountId}`;
@@ -156,7 +91,7 @@ export function createRedisStore(
 
   return {
     kind: 'redis',
-    open: connect,
+    open: connection.open,
     async load(accountId) {
       const keys = [tokenKey(accountId), grantKey(accountId)] as const;
       const [token = null, grant = null] = await ask((redis) => redis.mGet([...keys]));
@@ -212,38 +147,14 @@ export function createRedisStore(
       return text === null ? undefined : parseBlock(text);
     },
     async announceForgotten(accountId) {
-      await ask((redis) => redis.publish(channel, `${instance} ${accountId}`));
+      await connection.publish(channel, accountId);
     },
-    onForgotten: (listener) => void listeners.push(listener),
+    onForgotten: (listener) => connection.subscribe(channel, listener),
     async close() {
       closed = true;
-      for (const each of [client, subscriber]) if (each?.isOpen) each.destroy();
+      connection.close();
     },
   };
 }
 
-async function createConnection(url: Secret) {
-  // Loaded only where it is wanted: a quarter of a second and 20 MB that nobody else needs to pay.
-  const { createClient } = await import('redis');
-  return createClient({
-    url: url.reveal(),
-    name: 'xoauth2-relay',
-    disableOfflineQueue: true,
-    // A connection that is dead without saying so is noticed by the ping that gets no answer.
-    pingInterval: 3000,
-    socket: {
-      connectTimeout: 2000,
-      socketTimeout: 10_000,
-      reconnectStrategy: (retries) => Math.min(50 * 2 ** Math.min(retries, 6), 2000),
-    },
-  });
-}
-
-const ignore = (): void => undefined;
 const pause = (ms: number): Promise<void> => new Promise((resume) => setTimeout(resume, ms));
-
-function codeOf(error: unknown): string {
-  if (!(error instanceof Error)) return 'unknown';
-  const { code } = error as { code?: unknown };
-  return typeof code === 'string' ? code : error.name;
-}

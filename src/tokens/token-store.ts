@@ -6,6 +6,7 @@
 import type { Secret } from '../accounts/credential.ts';
 import type { Log } from '../log.ts';
 import type { TokenFailureKind } from '../protocol/token-failure.ts';
+import { createRedisConnection, type RedisConnection } from '../redis.ts';
 import { createSealer } from './sealing.ts';
 import { createFileStore } from './store-file.ts';
 import { createMemoryStore } from './store-memory.ts';
@@ -74,6 +75,8 @@ export interface TokenStoreOptions {
   readonly stateKey?: Secret | undefined;
   /** `memory`, `file`, `redis://…` or `rediss://…`. Default: file with a state directory, else memory. */
   readonly storeUrl?: Secret | undefined;
+  /** Shared with the limits; default a connection of its own to `storeUrl`. */
+  readonly redis?: RedisConnection | undefined;
   readonly log: Log;
 }
 
@@ -93,5 +96,5 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
   if (sealer === undefined) {
     log.warn({ event: 'store_in_the_clear' }, 'tokens in Redis are not encrypted: give a state key');
   }
-  return createRedisStore(options.storeUrl, { log, sealer });
+  return createRedisStore(options.redis ?? createRedisConnection(options.storeUrl, { log }), { log, sealer });
 }

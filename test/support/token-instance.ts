@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { Account } from '../../src/accounts/account.ts';
 import { Secret } from '../../src/accounts/credential.ts';
 import { silentLog } from '../../src/log.ts';
+import { createRedisConnection } from '../../src/redis.ts';
 import { createRedisStore } from '../../src/tokens/store-redis.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 
@@ -62,7 +63,11 @@ export async function startInstance(setup: InstanceSetup): Promise<Instance> {
 
 async function serve(setup: InstanceSetup): Promise<void> {
   const { redisUrl, tokenUrl, lockMs } = setup;
-  const store = createRedisStore(new Secret(redisUrl), { log: silentLog, sealer: undefined }, { lockMs });
+  const store = createRedisStore(
+    createRedisConnection(new Secret(redisUrl), { log: silentLog }),
+    { log: silentLog, sealer: undefined },
+    { lockMs },
+  );
   const tokens = createTokenService({ log: silentLog, store });
   await tokens.open();
   tokens.applyAccounts(

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
+import { createRedisConnection } from '../../src/redis.ts';
 import type { AccessToken } from '../../src/tokens/access-token.ts';
 import { createSealer } from '../../src/tokens/sealing.ts';
 import { createRedisStore, type RedisStoreOptions } from '../../src/tokens/store-redis.ts';
@@ -33,7 +34,7 @@ async function endpointFor(defer: Defer): Promise<TokenEndpoint> {
 
 function openStore(redis: Redis, log = createTestLog(), options: RedisStoreOptions = {}) {
   const sealer = createSealer(new Secret(KEY));
-  return createRedisStore(new Secret(redis.url), { log, sealer }, options);
+  return createRedisStore(createRedisConnection(new Secret(redis.url), { log }), { log, sealer }, options);
 }
 
 /** One instance: a service of its own on the shared Redis. */
