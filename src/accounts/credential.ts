@@ -5,6 +5,9 @@
 import { inspect } from 'node:util';
 import type { Grant } from './account.ts';
 
+/** What an access token is good for. `smtp` is the default everywhere. */
+export type TokenResource = 'smtp' | 'graph' | 'imap';
+
 /** Text that leaves only through `reveal()`: JSON, string conversion and inspection show `[secret]`. */
 export class Secret {
   readonly #text: string;
@@ -31,6 +34,10 @@ interface CredentialBase {
   readonly tokenUrl: string;
   /** Space-separated scopes, as sent; empty where the provider wants none in a refresh. */
   readonly scope: string;
+  /** Scopes of further resources, as sent; what is not named cannot be had. One refresh token serves all. */
+  readonly scopes?: Readonly<Partial<Record<Exclude<TokenResource, 'smtp'>, string>>>;
+  /** Resources whose tokens are fetched ahead. Default: `smtp` alone. */
+  readonly ahead?: readonly TokenResource[];
   /** A token is not handed out when it has less life than this left, ms. */
   readonly safetyBufferMs: number;
   /** An access token the operator brought along, used while it lives. */

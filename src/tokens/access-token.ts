@@ -3,6 +3,9 @@
  * that hands them out. No credential passes through here.
  */
 import { inspect } from 'node:util';
+import type { TokenResource } from '../accounts/credential.ts';
+
+export type { TokenResource };
 
 /** A bearer token. `reveal()` is called by the SASL step of src/upstream and by the token stores, nowhere else. */
 export class AccessToken {
@@ -69,9 +72,12 @@ export class TokenError extends Error {
 
 export interface TokenSource {
   /** The cached token if it is fresh enough, synchronously; counts as a hit. Undefined: `get` has to fetch. */
-  peek(accountId: string): AccessToken | undefined;
-  /** A token with enough life left, from cache or fetched; one request however many callers. Rejects with `TokenError`. */
-  get(accountId: string): Promise<AccessToken>;
-  /** After the upstream refused `rejected` (535): fetches only if `rejected` is still the cached one, once. Rejects with `TokenError`. */
-  renew(accountId: string, rejected: AccessToken): Promise<AccessToken>;
+  peek(accountId: string, resource?: TokenResource): AccessToken | undefined;
+  /**
+   * A token with enough life left, from cache or fetched; one request however many callers, and one at a time
+   * for a grant whatever the resources. Rejects with `TokenError` (`bad_request` where the account has no scope for it).
+   */
+  get(accountId: string, resource?: TokenResource): Promise<AccessToken>;
+  /** After the upstream refused `rejected` (SMTP 535, HTTP 401): fetches only if `rejected` is still the cached one, once. Rejects with `TokenError`. */
+  renew(accountId: string, rejected: AccessToken, resource?: TokenResource): Promise<AccessToken>;
 }
