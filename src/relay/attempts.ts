@@ -68,7 +68,7 @@ export function createAttempts(deps: AttemptsDeps, options: { readonly busyWaitM
   const { account } = upstream;
   const count = { flights: 0 };
   let reused = false;
-  /** When it was replayed, ms since the epoch; 0: not. */
+  /** When it was replayed, monotonic; 0: not. */
   let replayedAt = 0;
   let connection: string | undefined;
   let upstreamReply: Reply | undefined;
@@ -92,13 +92,17 @@ export function createAttempts(deps: AttemptsDeps, options: { readonly busyWaitM
     });
   }
 
-  /** A connection; with `openedAfter` one that is younger (ms since the epoch). */
+  /** A connection; with `openedAfter` one that is younger (monotonic). */
   async function acquire(openedAfter: number): Promise<Open> {
     const startedAt = performance.now();
     try {
       let lease = await upstream.acquire();
       // After a stale connection those opened before are as likely gone: take a new one.
-      for (let i = account.limits.maxConnections; lease.connection.openedAt < openedAfter && i > 0; i--) {
+      for (
+        let i = account.limits.maxConnections;
+        performance.now() - lease.connection.ageMs < openedAfter && i > 0;
+        i--
+      ) {
         lease.connection.destroy();
         lease.release();
         lease = await upstream.acquire();
@@ -135,7 +139,7 @@ export function createAttempts(deps: AttemptsDeps, options: { readonly busyWaitM
           current.lease.connection.destroy();
           current.lease.release();
           if (replayedAt > 0) return { verdict };
-          replayedAt = Date.now();
+          replayedAt = performance.now();
           continue;
         }
       } catch (error) {
@@ -145,7 +149,7 @@ export function createAttempts(deps: AttemptsDeps, options: { readonly busyWaitM
       const again = verdict.retry === 'fresh' && replayedAt === 0 && current !== undefined;
       if (!again && current !== undefined) upstream.report(verdict);
       if (again) {
-        replayedAt = Date.now();
+        replayedAt = performance.now();
         upstreamReply = undefined;
         continue;
       }

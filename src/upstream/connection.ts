@@ -5,6 +5,7 @@
  */
 import type { Socket } from 'node:net';
 import type { AccountLimits } from '../accounts/account.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
 import type { LossCause } from '../protocol/verdict.ts';
@@ -28,7 +29,8 @@ interface Flight {
   readonly replies: ParsedReply[];
   readonly resolve: (replies: ParsedReply[]) => void;
   readonly reject: (error: ConnectionLost) => void;
-  timer: NodeJS.Timeout | undefined;
+  /** Cancels the limit of the wait. */
+  stop: (() => void) | undefined;
 }
 
 /** QUIT is a courtesy; nobody waits longer for its reply. */
@@ -49,17 +51,18 @@ let opened = 0;
 
 export class UpstreamConnection {
   readonly id: string;
-  readonly openedAt: number = Date.now();
   capabilities: Capabilities = NOTHING_OFFERED;
   /** Messages the upstream took or refused on this connection. */
   messages = 0;
-  lastUsedAt: number = Date.now();
   /** The last transaction was given up half-way: the next flight starts with RSET. */
   needsReset = false;
   /** Called once when the connection can no longer be used. */
   onDead: (() => void) | undefined;
   /** Connections opened together do not all run out together. */
-  readonly #ageShare = 0.9 + Math.random() / 10;
+  readonly #ageShare: number;
+  readonly #clock: Clock;
+  readonly #openedAt: number;
+  #lastUsedAt: number;
   readonly #socket: Socket;
   readonly #parser = createReplyParser();
   readonly #flights: Flight[] = [];
@@ -67,9 +70,17 @@ export class UpstreamConnection {
   /** The server announced that it closes (421). */
   #leaving = false;
 
-  constructor(socket: Socket, accountId: string) {
+  constructor(
+    socket: Socket,
+    accountId: string,
+    { clock = systemClock, random = Math.random }: { clock?: Clock; random?: () => number } = {},
+  ) {
     this.id = `${accountId}#${++opened}`;
     this.#socket = socket;
+    this.#clock = clock;
+    this.#openedAt = clock.monotonic();
+    this.#lastUsedAt = this.#openedAt;
+    this.#ageShare = 0.9 + random() / 10;
     socket.on('data', (chunk) => this.#onData(chunk));
     socket.on('error', (error: NodeJS.ErrnoException) =>
       this.#die(lossCause(error.code), error.code ?? 'socket error'),
@@ -83,15 +94,25 @@ export class UpstreamConnection {
     return this.#dead !== undefined;
   }
 
-  /** Whether a new message may start on it at `now`, ms since the epoch. */
-  isUsable(now: number, limits: AccountLimits): boolean {
+  /** ms since it was authenticated. */
+  get ageMs(): number {
+    return this.#clock.monotonic() - this.#openedAt;
+  }
+
+  /** ms since something was written to it. */
+  get idleMs(): number {
+    return this.#clock.monotonic() - this.#lastUsedAt;
+  }
+
+  /** Whether a new message may start on it, now or `aheadMs` from now. */
+  isUsable(limits: AccountLimits, aheadMs = 0): boolean {
     return (
       this.#dead === undefined &&
       !this.#leaving &&
       this.#flights.length === 0 &&
       this.messages < limits.messagesPerConnection &&
-      now - this.openedAt < limits.maxAgeMs * this.#ageShare &&
-      now - this.lastUsedAt < limits.idleMs
+      this.ageMs + aheadMs < limits.maxAgeMs * this.#ageShare &&
+      this.idleMs + aheadMs < limits.idleMs
     );
   }
 
@@ -109,8 +130,8 @@ export class UpstreamConnection {
         reject(new ConnectionLost(this.#dead.how, this.#dead.detail, []));
         return;
       }
-      const timer = timeoutMs === undefined ? undefined : this.#startTimer(timeoutMs);
-      this.#flights.push({ expected, replies: [], resolve, reject, timer });
+      const stop = timeoutMs === undefined ? undefined : this.#limit(timeoutMs);
+      this.#flights.push({ expected, replies: [], resolve, reject, stop });
     });
   }
 
@@ -118,18 +139,18 @@ export class UpstreamConnection {
   limitWait(timeoutMs: number): void {
     const flight = this.#flights.at(-1);
     if (flight === undefined) return;
-    clearTimeout(flight.timer);
-    flight.timer = this.#startTimer(timeoutMs);
+    flight.stop?.();
+    flight.stop = this.#limit(timeoutMs);
   }
 
-  #startTimer(timeoutMs: number): NodeJS.Timeout {
-    return setTimeout(() => this.#die('timeout', `no reply within ${timeoutMs / 1000} s`), timeoutMs);
+  #limit(timeoutMs: number): () => void {
+    return this.#clock.after(timeoutMs, () => this.#die('timeout', `no reply within ${timeoutMs / 1000} s`));
   }
 
   /** Writes without waiting; false: wait for `drained()` before writing more. */
   write(parts: readonly (string | Buffer)[]): boolean {
     if (this.#dead !== undefined) return true;
-    this.lastUsedAt = Date.now();
+    this.#lastUsedAt = this.#clock.monotonic();
     const [only] = parts;
     if (parts.length === 1 && only !== undefined) return this.#socket.write(only);
     this.#socket.cork();
@@ -142,12 +163,11 @@ export class UpstreamConnection {
   drained(timeoutMs: number): Promise<void> {
     if (this.#dead !== undefined || !this.#socket.writableNeedDrain) return Promise.resolve();
     return new Promise((resolve) => {
-      const timer = setTimeout(
-        () => this.#die('timeout', `took no data for ${timeoutMs / 1000} s`),
-        timeoutMs,
+      const stop = this.#clock.after(timeoutMs, () =>
+        this.#die('timeout', `took no data for ${timeoutMs / 1000} s`),
       );
       const done = (): void => {
-        clearTimeout(timer);
+        stop();
         this.#socket.off('drain', done);
         this.#socket.off('close', done);
         resolve();
@@ -196,7 +216,7 @@ export class UpstreamConnection {
       flight.replies.push(reply);
       if (flight.replies.length === flight.expected) {
         this.#flights.shift();
-        clearTimeout(flight.timer);
+        flight.stop?.();
         flight.resolve(flight.replies);
       }
     }
@@ -209,7 +229,7 @@ export class UpstreamConnection {
     this.#dead = { how, detail };
     this.#socket.destroy();
     for (const flight of this.#flights.splice(0)) {
-      clearTimeout(flight.timer);
+      flight.stop?.();
       flight.reject(new ConnectionLost(how, detail, flight.replies));
     }
     this.onDead?.();

@@ -76,7 +76,7 @@ export function createConnectionPool(
   const heldBack: { go: () => void; timer: NodeJS.Timeout }[] = [];
 
   const isUsable = (entry: Entry, ahead = 0): boolean =>
-    options.keepIdle() && (entry.connection?.isUsable(Date.now() + ahead, limits) ?? false);
+    options.keepIdle() && (entry.connection?.isUsable(limits, ahead) ?? false);
 
   const idle = new Set<Entry>();
   const opening = new Set<Promise<unknown>>();
@@ -91,7 +91,7 @@ export function createConnectionPool(
           connection.onDead = () => {
             if (!idle.has(entry)) return;
             // Replaced at once, unless the upstream closes what was just opened: then at the next round.
-            sweepSoon(Date.now() - connection.openedAt > SETTLED_MS);
+            sweepSoon(connection.ageMs > SETTLED_MS);
           };
           idle.add(entry);
           return entry;

@@ -66,7 +66,7 @@ export class Submission {
     this.#pipelining = connection.capabilities.pipelining;
     this.#chunking = options.chunking && connection.capabilities.chunking;
     this.#count = count;
-    this.#reused = connection.messages > 0 || Date.now() - connection.openedAt > FRESH_MS;
+    this.#reused = connection.messages > 0 || connection.ageMs > FRESH_MS;
   }
 
   /** Whether bodies go by BDAT. */
@@ -85,8 +85,7 @@ export class Submission {
     body: readonly Buffer[],
     octets: number,
   ): Promise<Decision> {
-    const idle = Date.now() - this.#connection.lastUsedAt;
-    if (!this.#pipelining || idle > ENVELOPE_FIRST_AFTER_IDLE_MS) {
+    if (!this.#pipelining || this.#connection.idleMs > ENVELOPE_FIRST_AFTER_IDLE_MS) {
       const envelope = await this.sendEnvelope(mail, [recipient]);
       return envelope.refusal ?? this.sendBody(body, octets);
     }
