@@ -10,11 +10,15 @@ import {
   authPolicyCure,
   is,
   isAuthPolicy,
+  isOfService,
   isQuota,
   isRestricted,
   isSendAsDenied,
+  isSenderFull,
   isSessionOver,
+  isStateFault,
   isTemporarySystemProblem,
+  isTooManyAtOnce,
   wordsOf,
 } from './provider-replies.ts';
 import { reply as makeReply, type Reply } from './reply.ts';
@@ -190,7 +194,9 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
     });
   if (stage === 'auth') return judgeAuth(r, account);
 
-  // From here on the connection was authenticated and the reply is about this message or this mailbox.
+  // From here on the connection was authenticated and the reply is about this message or this mailbox. What
+  // is said to RCPT is about the recipient, unless it names the sender's own limit or block.
+  const ofRecipient = stage === 'rcpt';
   if (isSessionOver(r) && stage !== 'end')
     return verdict('stale', quoting(451, '4.4.2', 'upstream connection expired', r), { retry: 'fresh' });
   if (is(r, 530) || (r.code === 550 && r.enhanced === '5.7.57'))
@@ -201,7 +207,7 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
     return verdict('throttled', makeReply(451, '4.4.2', r.text), {
       pause: { scope: 'sending', status: 'throttled', stepsMinutes: [1] },
     });
-  if (r.code === 432 || /sender thread limit|concurrent connections limit/i.test(wordsOf(r)))
+  if (isTooManyAtOnce(r, ofRecipient))
     return verdict('throttled', quoting(451, '4.3.2', `too many messages of ${account} at once`, r), {
       retry: 'wait',
       slowDown: true,
@@ -219,7 +225,7 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
         },
       },
     );
-  if (isRestricted(r))
+  if (isRestricted(r) || (isSenderFull(r) && !ofRecipient))
     return verdict('account', quoting(451, '4.7.1', `upstream account ${account} is restricted`, r), {
       pause: {
         scope: 'sending',
@@ -239,10 +245,14 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
         `sender ${e.sender ?? ''} not permitted for account ${account}: ${r.text.split('[BeginDiagnosticData]')[0]}`,
       ),
     );
-  if (stage === 'rcpt' && (r.enhanced === '5.5.3' || /too many recipients/i.test(wordsOf(r))))
+  if (ofRecipient && (r.enhanced === '5.5.3' || /too many recipients/i.test(wordsOf(r))))
     // The client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
     return verdict('message_temporary', makeReply(452, '4.5.3', r.text));
-  if (isTemporarySystemProblem(r))
+  if (isStateFault(r))
+    return verdict('local', quoting(451, '4.5.0', 'upstream and relay are out of step', r), {
+      retry: 'fresh',
+    });
+  if (isTemporarySystemProblem(r, ofRecipient))
     return verdict('throttled', quoting(451, '4.3.2', 'upstream has a temporary problem', r), {
       breaker: 'half',
       slowDown: true,
@@ -252,8 +262,9 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
       'message_permanent',
       r.enhanced === '5.7.0' ? r : { ...r, enhanced: r.enhanced ?? '5.3.4' },
     );
-  if (r.code < 500) return verdict('message_temporary', passOn(r), { breaker: 'if_many' });
-  return verdict('message_permanent', passOn(r));
+  return verdict(r.code < 500 ? 'message_temporary' : 'message_permanent', passOn(r), {
+    breaker: isOfService(r) && !ofRecipient ? 'if_many' : 'none',
+  });
 }
 
 function judgeLoss(e: Extract<UpstreamEvent, { kind: 'lost' }>): Verdict {

@@ -145,6 +145,8 @@ export function createAttempts(deps: AttemptsDeps, options: { readonly busyWaitM
       } catch (error) {
         verdict = verdictOf(error);
       }
+      // Stale or out of step: whatever it would say next is worth nothing.
+      if (verdict.retry === 'fresh') current?.lease.connection.destroy();
       current?.lease.release();
       const again = verdict.retry === 'fresh' && replayedAt === 0 && current !== undefined;
       if (!again && current !== undefined) upstream.report(verdict);

@@ -512,13 +512,132 @@ export const rows: readonly Row[] = [
     wire: '451 4.3.0 Mail server temporarily rejected message. x - gsmtp',
     class: 'message_temporary',
     answer: '451 4.3.0 Mail server temporarily',
-    breaker: 'if_many',
   },
   {
     stage: 'rcpt',
     wire: '450 4.2.1 The user you are trying to contact is receiving mail too quickly',
     class: 'message_temporary',
     answer: '450 4.2.1',
+  },
+  // What is said of a recipient changes nothing for the account.
+  {
+    stage: 'rcpt',
+    wire: '450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages from being delivered.',
+    class: 'message_temporary',
+    answer: '450 4.2.1 The user',
+  },
+  {
+    stage: 'end',
+    wire: '450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages from being delivered.',
+    class: 'message_temporary',
+    answer: '450 4.2.1 The user',
+  },
+  {
+    stage: 'rcpt',
+    wire: '554 5.2.2 mailbox full',
+    class: 'message_permanent',
+    answer: '554 5.2.2 mailbox full',
+  },
+  {
+    stage: 'rcpt',
+    wire: '452 4.2.2 The recipient is over quota',
+    class: 'message_temporary',
+    answer: '452 4.2.2',
+  },
+  {
+    stage: 'rcpt',
+    wire: '451 4.7.1 Greylisting in action, try again later',
+    class: 'message_temporary',
+    answer: '451 4.7.1',
+  },
+  {
+    stage: 'rcpt',
+    wire: '421 4.7.0 Greylisted, try again later',
+    class: 'message_temporary',
+    answer: '451 4.7.0',
+  },
+  {
+    stage: 'rcpt',
+    wire: '432 4.3.2 STOREDRV.Deliver; recipient thread limit exceeded',
+    class: 'message_temporary',
+    answer: '432 4.3.2',
+  },
+  {
+    stage: 'rcpt',
+    wire: '550 5.3.0 that host does not take mail',
+    class: 'message_permanent',
+    answer: '550 5.3.0',
+  },
+  // Unless it names the sender's own limit or block.
+  {
+    stage: 'rcpt',
+    wire: '550 5.4.5 Daily SMTP relay sending limit exceeded for this user',
+    class: 'throttled',
+    answer: '452 4.7.1',
+    pause: ['sending', 'throttled', [60]],
+  },
+  {
+    stage: 'rcpt',
+    wire: '550 5.7.1 Daily SMTP relay limit exceeded for customer',
+    class: 'throttled',
+    answer: '452 4.7.1',
+    pause: ['sending', 'throttled', [60]],
+  },
+  {
+    stage: 'rcpt',
+    wire: '550 5.1.8 Access denied, bad outbound sender',
+    class: 'account',
+    answer: '451 4.7.1',
+    pause: ['sending', 'misconfigured', [60]],
+  },
+  {
+    stage: 'rcpt',
+    wire: '550 5.7.60 SMTP; Client does not have permissions to send as this sender',
+    class: 'message_permanent',
+    answer: '550 5.7.60',
+  },
+  {
+    stage: 'rcpt',
+    wire: '421 4.3.0 Temporary System Problem. Try again later (10). x - gsmtp',
+    class: 'throttled',
+    answer: '451 4.3.2',
+    breaker: 'half',
+    slowDown: true,
+  },
+  // Out of step: nothing is said of the message, so it is no bounce.
+  ...(
+    [
+      ['mail', '503 5.5.1 Bad sequence of commands'],
+      ['mail', '502 5.5.1 Unrecognized command. x - gsmtp'],
+      ['mail', '501 5.5.4 Invalid arguments'],
+      ['mail', '503 Bad sequence of commands'],
+      ['rcpt', '503 5.5.2 Need mail command'],
+      ['rcpt', '500 5.5.2 Syntax error, command unrecognized'],
+      ['body', '503 5.5.1 RCPT first'],
+      ['end', '500 5.5.1 Command unrecognized'],
+      ['end', '504 5.5.4 Command parameter not implemented'],
+    ] as const
+  ).map(([stage, wire]): Row => ({ stage, wire, class: 'local', answer: '451 4.5.0', retry: 'fresh' })),
+  { stage: 'rcpt', wire: '501 Invalid address', class: 'message_permanent', answer: '501 Invalid' },
+  {
+    stage: 'rcpt',
+    wire: '504 5.1.3 no such parameter of an address',
+    class: 'message_permanent',
+    answer: '504 5.1.3',
+  },
+  {
+    stage: 'mail',
+    wire: '501 5.1.7 Bad sender address syntax',
+    class: 'message_permanent',
+    answer: '501 5.1.7',
+  },
+  { stage: 'mail', wire: '503 5.7.1 not for you', class: 'message_permanent', answer: '503 5.7.1' },
+  // The service is refused, not the message.
+  {
+    stage: 'mail',
+    wire: '554 5.3.2 System not accepting network messages',
+    class: 'message_permanent',
+    answer: '554 5.3.2',
     breaker: 'if_many',
   },
   // 421 would close the client's session: it hears 451.
