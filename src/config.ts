@@ -37,7 +37,7 @@ export interface ListenerSetting {
   readonly lmtp: boolean;
   readonly received: boolean;
   readonly checkFromHeader: boolean;
-  readonly bareLineEnds: 'reject' | 'pass';
+  readonly bareLineEnds: 'normalize' | 'reject' | 'pass';
   readonly hostname: string;
   readonly limits: {
     readonly maxSessions: number;

@@ -57,7 +57,7 @@ export const listenerSchema = z.strictObject({
   lmtp: z.boolean().optional(),
   received: z.boolean().optional(),
   check_from_header: z.boolean().optional(),
-  bare_line_ends: z.enum(['reject', 'pass']).optional(),
+  bare_line_ends: z.enum(['normalize', 'reject', 'pass']).optional(),
 });
 export type ListenerEntry = z.infer<typeof listenerSchema>;
 
@@ -169,10 +169,10 @@ export const SETTINGS = {
   bareLineEnds: define(
     'Listener',
     'text',
-    z.enum(['reject', 'pass']),
-    'reject',
-    'CR or LF alone: reject or pass',
-    'RFC 5321 §2.3.8; passing them invites smuggling',
+    z.enum(['normalize', 'reject', 'pass']),
+    'normalize',
+    'LF alone: normalize to CRLF, reject or pass (CR alone only with pass)',
+    'scripts and devices send LF; only CRLF.CRLF ends a message, and passing on what others take for it invites smuggling',
   ),
   hostname: define('Listener', 'text', host, hostname(), 'own name in the greeting and in EHLO'),
   maxSessions: define(

@@ -5,23 +5,31 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { Writable } from 'node:stream';
-import { type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts';
+import {
+  type BareLineEnds,
+  type BodyDecoder,
+  type BodyFault,
+  createBodyDecoder,
+} from '../protocol/body-decoder.ts';
 
 /** Why a line cannot be a command. */
 export type LineFault = 'too_long' | 'bare_line_end' | 'control_character' | 'not_utf8';
 
 export interface BodySink {
-  /** Whether `end` wants to know of bare line ends; looking for them costs a look at every line. */
-  readonly seeksBareLineEnds: boolean;
+  readonly bareLineEnds: BareLineEnds;
   /** A promise means: wait for it. Never rejects. */
   write(piece: Buffer): Promise<void> | undefined;
+  /** Nothing of the message may be delivered: neither what was written nor anything else. */
+  fault(kind: BodyFault): void;
+  /** Line ends were mended: the message is longer than the client counted. Before the octets are written. */
+  grew(): void;
   /** The body is complete. Resolves when the client has been answered. Never rejects. */
-  end(hasBareLineEnd: boolean): Promise<void>;
+  end(): Promise<void>;
 }
 
 export interface CommandReaderOptions {
   readonly maxCommandOctets: number;
-  readonly bareLineEnds: 'reject' | 'pass';
+  readonly bareLineEnds: BareLineEnds;
   /** `done` must be called once the command is dealt with; the next line comes then. */
   readonly onLine: (line: string, fault: LineFault | undefined, done: () => void) => void;
   /** The client has sent its last octet and everything before it has been dealt with. */
@@ -74,7 +82,7 @@ export class CommandReader extends Writable {
   /** What follows the current line is a body. Call before `done`. */
   startBody(sink: BodySink): void {
     this.#sink = sink;
-    this.#decoder = createBodyDecoder(sink.seeksBareLineEnds);
+    this.#decoder = createBodyDecoder(sink.bareLineEnds);
   }
 
   override _write(chunk: Buffer, _encoding: string, next: () => void): void {
@@ -175,7 +183,14 @@ export class CommandReader extends Writable {
       return;
     }
     const pieces: Buffer[] = [];
+    const { fault, isLonger } = decoder;
     const end = decoder.decode(chunk, from, pieces);
+    // Judged whole before any of it is written on.
+    if (decoder.fault !== undefined) {
+      pieces.length = 0;
+      if (fault === undefined) sink.fault(decoder.fault);
+    }
+    if (decoder.isLonger && !isLonger) sink.grew();
     const finish = (): void => {
       if (end < 0) {
         next();
@@ -184,7 +199,7 @@ export class CommandReader extends Writable {
       this.#sink = undefined;
       this.#decoder = undefined;
       this.#isSinkWaiting = true;
-      void sink.end(decoder.hasBareLineEnd).then(() => {
+      void sink.end().then(() => {
         this.#isSinkWaiting = false;
         this.#take(chunk, end, next);
       });

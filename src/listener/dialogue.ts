@@ -72,7 +72,11 @@ const MAX_DOMAIN_OCTETS = 255;
 
 const FAULTS: Readonly<Record<LineFault, Reply>> = {
   too_long: reply(500, '5.5.6', 'Line too long'),
-  bare_line_end: reply(500, '5.5.2', 'Lines end with CRLF (RFC 5321 section 2.3.8)'),
+  bare_line_end: reply(
+    500,
+    '5.5.2',
+    'Lines end with CRLF (RFC 5321 section 2.3.8); --bare-line-ends normalize takes LF',
+  ),
   control_character: reply(500, '5.5.2', 'Control character in command'),
   not_utf8: reply(500, '5.5.2', 'Command is not UTF-8'),
 };
@@ -205,10 +209,12 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     // RFC 2033 §4.2: LMTP answers for every recipient that was accepted.
     const replies = lmtp ? current.recipients : 1;
     const isStarted = wire.startBody({
-      seeksBareLineEnds: answer.seeksBareLineEnds,
+      bareLineEnds: answer.bareLineEnds,
       write: answer.write,
-      end: async (hasBareLineEnd) => {
-        const final = await answer.end(hasBareLineEnd);
+      fault: answer.fault,
+      grew: answer.grew,
+      end: async () => {
+        const final = await answer.end();
         for (let i = 0; i < replies; i++) wire.say(final);
         if (final.code < 300) badCommands = 0;
       },

@@ -5,6 +5,7 @@
  */
 import type { Account } from '../accounts/account.ts';
 import { maySendAs } from '../accounts/directory.ts';
+import type { BareLineEnds, BodyFault } from '../protocol/body-decoder.ts';
 import { parseFromAddresses } from '../protocol/from-header.ts';
 import { countReceived } from '../protocol/received.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
@@ -16,11 +17,16 @@ const MAX_RECEIVED = 30;
 const MAX_HEADER_OCTETS = 256 * 1024;
 const END_OF_HEADER = '\r\n\r\n';
 
+const FAULTS: Readonly<Record<BodyFault, Reply>> = {
+  bare_cr: reply(554, '5.6.0', 'Bare CR in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),
+  bare_lf: reply(554, '5.6.0', 'Bare LF in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),
+};
+
 export interface IntakeOptions {
   readonly account: Account;
   readonly maxBytes: number;
   readonly checkFromHeader: boolean;
-  readonly refuseBareLineEnds: boolean;
+  readonly bareLineEnds: BareLineEnds;
   /** Goes out before the first octet of the client's. */
   readonly preamble: Buffer | undefined;
   /** Told of a message that is too long. */
@@ -28,11 +34,15 @@ export interface IntakeOptions {
 }
 
 export interface Intake {
-  readonly seeksBareLineEnds: boolean;
+  readonly bareLineEnds: BareLineEnds;
   /** A promise means: wait for it. Never rejects. */
   write(piece: Buffer): Promise<void> | undefined;
+  /** A line end that this listener does not take: refused, and what is upstream already is cut off. */
+  fault(kind: BodyFault): void;
+  /** Line ends were mended: the size the client declared is no longer true. */
+  grew(): void;
   /** The final reply. Never rejects. */
-  end(hasBareLineEnd: boolean): Promise<Reply>;
+  end(): Promise<Reply>;
   /** The client is gone: nothing may be delivered. A no-op after `end`. */
   cut(reason: string): void;
 }
@@ -86,7 +96,10 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
 
   return {
     // Where a header ends is a matter of opinion with bare line ends in it: the check of From: could be fooled.
-    seeksBareLineEnds: options.refuseBareLineEnds || options.checkFromHeader,
+    bareLineEnds:
+      options.bareLineEnds === 'pass' && options.checkFromHeader ? 'reject' : options.bareLineEnds,
+    fault: (kind) => refuse(FAULTS[kind]),
+    grew: () => writer.sizeChanged(),
     write(piece) {
       if (refusal !== undefined || isCut) return undefined;
       bytes += piece.length;
@@ -98,16 +111,11 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       inspect(piece);
       return refusal === undefined ? pass(piece) : undefined;
     },
-    async end(hasBareLineEnd) {
+    async end() {
       isEnded = true;
       // The end may have been in the chunk that was waiting when the client left.
       if (isCut) return reply(451, '4.4.2', 'The session ended');
       if (header !== undefined) judge(header);
-      if (hasBareLineEnd) {
-        refuse(
-          reply(554, '5.6.0', 'Bare CR or LF in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),
-        );
-      }
       if (refusal !== undefined) return refusal;
       if (preamble !== undefined) await writer.write(preamble);
       return writer.end();

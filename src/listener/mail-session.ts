@@ -60,6 +60,9 @@ export interface MailSession {
 
 export const isIntake = (answer: Reply | Intake): answer is Intake => 'write' in answer;
 
+const withoutSize = (parameters: readonly string[]): readonly string[] =>
+  parameters.filter((p) => !/^SIZE=/i.test(p));
+
 const AUTH_FIRST = reply(530, '5.7.0', 'Authentication required');
 const MAIL_FIRST = reply(503, '5.5.1', 'Send MAIL first');
 
@@ -160,7 +163,8 @@ export function createMailSession(
       const answer = await deps.relay.mail({
         account: found,
         sender: path.address,
-        parameters: parameters.passed,
+        // Our trace line makes the message longer than the client counted.
+        parameters: options.received ? withoutSize(parameters.passed) : parameters.passed,
         session: {
           id: facts.id,
           remoteAddress: facts.remoteAddress,
@@ -238,7 +242,7 @@ export function createMailSession(
         account,
         maxBytes: maxBytes(account),
         checkFromHeader: options.checkFromHeader || account.checkFromHeader === true,
-        refuseBareLineEnds: options.bareLineEnds === 'reject',
+        bareLineEnds: options.bareLineEnds,
         preamble: options.received ? receivedLine(transaction.id) : undefined,
         onOversize: () => deps.tally.hit('message_bytes'),
       });
@@ -250,11 +254,10 @@ export function createMailSession(
         isReleased = true;
       };
       intake = {
-        seeksBareLineEnds: inner.seeksBareLineEnds,
-        write: inner.write,
-        async end(hasBareLineEnd) {
+        ...inner,
+        async end() {
           isEnding = true;
-          const final = await inner.end(hasBareLineEnd);
+          const final = await inner.end();
           release();
           if (era === mine) finish();
           return final;

@@ -1,4 +1,5 @@
 /** What can be set of one listener, with the defaults and their reasons. */
+import type { BareLineEnds } from '../protocol/body-decoder.ts';
 
 export type ListenerTls = 'none' | 'starttls' | 'implicit';
 
@@ -57,7 +58,7 @@ export interface ListenerOptions {
   /** Refuse a message whose `From:` is not one of the account's senders. */
   readonly checkFromHeader: boolean;
   /** CR without LF or LF without CR, in commands and bodies (RFC 5321 §2.3.8). */
-  readonly bareLineEnds: 'reject' | 'pass';
+  readonly bareLineEnds: BareLineEnds;
   /** Our name in the greeting and in `Received`. */
   readonly hostname: string;
   readonly limits: ListenerLimits;
@@ -108,7 +109,8 @@ export const DEFAULT_OPTIONS: ListenerOptions = {
   lmtp: false,
   received: false,
   checkFromHeader: false,
-  bareLineEnds: 'reject',
+  // What scripts and old devices send is mended as Postfix 3.9 does; nothing ends a body but CRLF.CRLF.
+  bareLineEnds: 'normalize',
   hostname: 'localhost',
   limits: DEFAULT_LIMITS,
 };

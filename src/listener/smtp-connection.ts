@@ -195,10 +195,9 @@ export class RelayConnection extends SMTPConnection {
         const reader: unknown = connection._parser;
         if (!(reader instanceof CommandReader)) return false;
         reader.startBody({
-          seeksBareLineEnds: sink.seeksBareLineEnds,
-          write: sink.write,
-          async end(hasBareLineEnd) {
-            await sink.end(hasBareLineEnd);
+          ...sink,
+          async end() {
+            await sink.end();
             connection.#leaveIfDrained();
           },
         });

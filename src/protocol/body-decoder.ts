@@ -1,135 +1,206 @@
 /**
  * The body after DATA as it stands on the wire, turned into content. In: chunks, split anywhere. Out:
  * content octets with dot-stuffing removed (RFC 5321 §4.5.2) and where the body ends. Only `CRLF.CRLF`
- * (or `.CRLF` right at the start) ends it. Pure; nothing is copied, pieces are views of the chunks.
+ * as the client sent it (or `.CRLF` right at the start) ends it. Pure; pieces are views of the chunks
+ * except where octets change.
  */
+
+/**
+ * What a CR without LF or a LF without CR means (RFC 5321 §2.3.8). `normalize`: LF is taken for CRLF, CR
+ * is a fault. `reject`: both are faults. `pass`: both are content.
+ */
+export type BareLineEnds = 'normalize' | 'reject' | 'pass';
+export type BodyFault = 'bare_cr' | 'bare_lf';
+
+export interface BodyDecoder {
+  /**
+   * Appends the content of `chunk` from octet `from` on to `pieces`. Returns the index after the end of
+   * the body, -1 while it goes on. The CRLF that ends the last line is content, `.CRLF` is not. What
+   * stands behind a fault is never appended.
+   */
+  decode(chunk: Buffer, from: number, pieces: Buffer[]): number;
+  /** The first fault, where there was one; nothing of the message may be delivered then. */
+  readonly fault: BodyFault | undefined;
+  /** Whether a LF became CRLF, so that the content is longer than what the client counted. */
+  readonly isLonger: boolean;
+}
 
 const CR = 0x0d;
 const LF = 0x0a;
 const DOT = 0x2e;
 const CRLF_DOT = Buffer.from('\r\n.');
-const LONE_CR = Buffer.from('\r');
 
-/** What the last octet seen makes of the next one; `dot` and `dotCr` are withheld until it is known. */
-type Position = 'lineStart' | 'text' | 'cr' | 'dot' | 'dotCr';
+/**
+ * What the octets seen make of the next one. `cr`, `dot`, `dotCr`, `lfDot` are withheld until it is known.
+ * `lfStart` and `lfDot` come after a LF that became CRLF: those who end lines so may or may not double
+ * their dots, so there one dot is content and two are one.
+ */
+type Position = 'lineStart' | 'text' | 'cr' | 'dot' | 'dotCr' | 'lfStart' | 'lfDot';
 
-export interface BodyDecoder {
-  /**
-   * Appends the content of `chunk` from octet `from` on to `pieces`. Returns the index after the end of
-   * the body, -1 while it goes on. The CRLF that ends the last line is content, `.CRLF` is not.
-   */
-  decode(chunk: Buffer, from: number, pieces: Buffer[]): number;
-  /** Whether a CR without LF or a LF without CR was seen (RFC 5321 §2.3.8); only where asked for. */
-  readonly hasBareLineEnd: boolean;
-}
+/** Beyond so many removed dots in a chunk the rest is copied: views of a few octets cost more than they save. */
+const MAX_VIEWS = 8;
 
-/** A decoder for one body. `seekBare`: also look for bare CR and LF, at the cost of a look at every line. */
-export function createBodyDecoder(seekBare: boolean): BodyDecoder {
+/** Where octets that change are put together; copied out, so one serves all bodies. */
+let scratch = Buffer.allocUnsafe(4 * 1024);
+
+/** A decoder for one body. */
+export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
   let position: Position = 'lineStart';
-  let hasBareLineEnd = false;
-  let seeking = seekBare;
+  let fault: BodyFault | undefined;
+  let isLonger = false;
+  /** Behind a fault only the end matters. */
+  let seeks = mode !== 'pass';
 
-  const foundBare = (): void => {
-    if (!seeking) return;
-    hasBareLineEnd = true;
-    // One is enough; going on would cost a scan of the rest for every line.
-    seeking = false;
-  };
-
-  /** The first octet after the withheld ones decides. Returns the end of the body, or undefined to go on. */
-  function settleDot(chunk: Buffer, from: number, pieces: Buffer[]): number | undefined {
-    if (position === 'dot' && chunk[from] === CR) {
-      if (from + 1 >= chunk.length) {
-        position = 'dotCr';
-        return -1;
-      }
-      if (chunk[from + 1] === LF) return from + 2;
-    } else if (position === 'dotCr') {
-      if (chunk[from] === LF) return from + 1;
-      pieces.push(LONE_CR);
-      foundBare();
-    }
-    position = 'text';
-    return undefined;
+  function failed(kind: BodyFault): void {
+    fault ??= kind;
+    seeks = false;
   }
 
-  /** Where the next line starts, or -1; leaves `position` as the end of the chunk makes it. */
-  function nextLine(chunk: Buffer, from: number): number {
-    const { length } = chunk;
-    let next: number;
-    if (seeking) {
-      const lf = chunk.indexOf(LF, from);
-      const cr = chunk.indexOf(CR, from);
-      next = lf;
-      if (cr >= 0 && cr + 1 === lf) next = lf + 1;
-      else if (lf < 0 && (cr < 0 || cr === length - 1)) next = -1;
-      else {
-        foundBare();
-        return nextLine(chunk, from);
+  /**
+   * Octet by octet from `at`. Returns as `decode` does, or where the octets can be looked at in bulk
+   * again as `-2 - index`.
+   */
+  function walk(chunk: Buffer, from: number, pieces: Buffer[], untilPlain: boolean): number {
+    // At most one octet more for each, and two that were withheld.
+    const most = 2 * (chunk.length - from) + 2;
+    if (scratch.length < most) scratch = Buffer.allocUnsafe(most);
+    const out = scratch;
+    let length = 0;
+    let at = from;
+    let end = -1;
+    for (; at < chunk.length; at++) {
+      if (untilPlain && (position === 'text' || position === 'lineStart')) {
+        end = -2 - at;
+        break;
       }
-      if (next >= 0 && next < length) return next;
-    } else {
-      const hit = chunk.indexOf(CRLF_DOT, from);
-      if (hit >= 0) return hit + 2;
+      const octet = chunk[at] as number;
+      if (position === 'dotCr' && octet === LF) {
+        position = 'lineStart';
+        end = at + 1;
+        break;
+      }
+      if (position === 'dot') {
+        if (octet === CR) {
+          position = 'dotCr';
+          continue;
+        }
+        // A line of one dot that a LF ends is no end of data, so it is content.
+        if (octet === LF && seeks && mode === 'normalize') out[length++] = DOT;
+      } else if (position === 'lfDot') {
+        if (octet !== DOT) out[length++] = DOT;
+      } else if (position === 'cr' || position === 'dotCr') {
+        if (octet !== LF && seeks) {
+          length = flush(out, length, pieces);
+          failed('bare_cr');
+        }
+        out[length++] = CR;
+      } else if (octet === DOT) {
+        if (position === 'lineStart') {
+          position = 'dot';
+          continue;
+        }
+        if (position === 'lfStart') {
+          position = 'lfDot';
+          continue;
+        }
+      }
+      if (octet === CR) position = 'cr';
+      else if (octet !== LF) {
+        out[length++] = octet;
+        position = 'text';
+      } else if (position === 'cr') {
+        out[length++] = LF;
+        position = 'lineStart';
+      } else if (!seeks) {
+        out[length++] = LF;
+        position = 'text';
+      } else if (mode === 'reject') {
+        length = flush(out, length, pieces);
+        failed('bare_lf');
+        position = 'text';
+      } else {
+        isLonger = true;
+        out[length++] = CR;
+        out[length++] = LF;
+        position = 'lfStart';
+      }
     }
-    const last = chunk[length - 1];
-    if (last === CR) position = 'cr';
-    else position = last === LF && length - 2 >= from && chunk[length - 2] === CR ? 'lineStart' : 'text';
-    return -1;
+    flush(out, length, pieces);
+    return end;
+  }
+
+  /** Copied out of the scratch memory, so that what is held is no larger than what it holds. */
+  function flush(out: Buffer, length: number, pieces: Buffer[]): 0 {
+    if (length > 0 && fault === undefined) pieces.push(Buffer.from(out.subarray(0, length)));
+    return 0;
   }
 
   return {
-    get hasBareLineEnd() {
-      return hasBareLineEnd;
+    get fault() {
+      return fault;
+    },
+    get isLonger() {
+      return isLonger;
     },
     decode(chunk, from, pieces) {
       const { length } = chunk;
-      if (from >= length) return -1;
-      if (position === 'dot' || position === 'dotCr') {
-        const end = settleDot(chunk, from, pieces);
-        if (end !== undefined) return end;
-      }
-      let start = from;
       let at = from;
-      let isLineStart = position === 'lineStart';
-      if (position === 'cr') {
-        if (chunk[at] === LF) {
-          at += 1;
-          isLineStart = true;
-        } else foundBare();
+      if (position !== 'text' && position !== 'lineStart') {
+        const end = walk(chunk, at, pieces, true);
+        if (end >= -1) return end;
+        at = -2 - end;
       }
+      let start = at;
       const keep = (end: number): void => {
-        if (end > start) pieces.push(start === 0 && end === length ? chunk : chunk.subarray(start, end));
+        if (end > start && fault === undefined)
+          pieces.push(start === 0 && end === length ? chunk : chunk.subarray(start, end));
       };
+      let views = 0;
+      let cr = -1;
       for (;;) {
-        if (isLineStart && at >= length) {
+        if (at >= length) {
           keep(length);
-          position = 'lineStart';
           return -1;
         }
-        if (isLineStart && chunk[at] === DOT) {
+        if (position === 'lineStart' && chunk[at] === DOT) {
           keep(at);
-          if (at + 1 >= length) {
-            position = 'dot';
-            return -1;
-          }
-          if (chunk[at + 1] === CR) {
-            if (at + 2 >= length) {
-              position = 'dotCr';
-              return -1;
-            }
-            if (chunk[at + 2] === LF) return at + 3;
-          }
+          const next = chunk[at + 1];
+          if (next === CR && chunk[at + 2] === LF) return at + 3;
+          if (++views > MAX_VIEWS || next === undefined || next === CR || next === LF)
+            return walk(chunk, at, pieces, false);
+          position = 'text';
           at += 1;
           start = at;
         }
-        const next = nextLine(chunk, at);
-        if (next < 0) {
-          keep(length);
-          return -1;
+        if (!seeks) {
+          const hit = chunk.indexOf(CRLF_DOT, at);
+          if (hit >= 0) at = hit + 2;
+          else if (chunk[length - 1] === CR) return leave(length - 1, 'cr');
+          else {
+            const isLine = length - 2 >= at && chunk[length - 1] === LF && chunk[length - 2] === CR;
+            return leave(length, isLine ? 'lineStart' : 'text');
+          }
+        } else {
+          const lf = chunk.indexOf(LF, at);
+          // Not looked for again in every line: a body without any CR would be searched to its end each time.
+          if (cr < at) {
+            const found = chunk.indexOf(CR, at);
+            cr = found < 0 ? length : found;
+          }
+          if (lf >= 0 && cr + 1 === lf) at = lf + 1;
+          else if (lf < 0 && cr >= length - 1) return leave(cr, cr === length ? 'text' : 'cr');
+          else {
+            keep(at);
+            return walk(chunk, at, pieces, false);
+          }
         }
-        at = next;
-        isLineStart = true;
+        position = 'lineStart';
+      }
+
+      function leave(end: number, as: Position): -1 {
+        keep(end);
+        position = as;
+        return -1;
       }
     },
   };

@@ -34,6 +34,8 @@ export interface MailCommand {
 export interface BodyWriter {
   /** Takes a chunk (it may be kept: do not reuse the memory). A promise means: wait for it before the next chunk. Never rejects. */
   write(chunk: Buffer): Promise<void> | undefined;
+  /** What the client declared as SIZE is not true any more: a MAIL that has not left yet goes without it. */
+  sizeChanged(): void;
   /** The body is complete: the final reply, 250 only after the provider's 250. Never rejects. */
   end(): Promise<Reply>;
   /** The client is gone in the middle or the message is refused locally: nothing may be delivered. Idempotent. */

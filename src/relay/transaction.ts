@@ -52,7 +52,8 @@ export interface TransactionDeps {
 }
 
 export function createTransaction(deps: TransactionDeps, options: TransactionOptions): Transaction {
-  const { command, upstream } = deps;
+  const { upstream } = deps;
+  let { command } = deps;
   const { account } = command;
   const recipients: Recipient[] = [];
   /** The upstream has (some of) the envelope. */
@@ -333,6 +334,10 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
         if (stream !== undefined) return stream.push(chunk);
         chunks.push(chunk);
         return bytes <= options.replayBytes ? undefined : start();
+      },
+
+      sizeChanged() {
+        command = { ...command, parameters: command.parameters.filter((p) => !/^SIZE=/i.test(p)) };
       },
 
       async end() {

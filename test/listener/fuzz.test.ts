@@ -171,9 +171,10 @@ function checkTaken(taken: readonly Submission[], all: readonly Sent[], mayBeBar
 for (const [chunking, bareLineEnds] of [
   [true, 'reject'],
   [false, 'pass'],
+  [false, 'normalize'],
 ] as const) {
   test(
-    `whatever clients do: every 250 is one message upstream with its own envelope (${chunking ? 'BDAT' : 'DATA'})`,
+    `whatever clients do: every 250 is one message upstream with its own envelope (${chunking ? 'BDAT' : 'DATA'}, ${bareLineEnds})`,
     leakless(async (_t, defer) => {
       const front = await startFront(defer, {
         account: { chunking, messages_per_minute: 100_000, max_connections: 4 },

@@ -70,9 +70,9 @@ for (const chunking of [true, false]) {
 }
 
 test(
-  'by default a bare CR or LF refuses the message, and nothing of it is delivered',
+  'under reject a bare CR or LF refuses the message, and nothing of it is delivered',
   leakless(async (_t, defer) => {
-    const front = await startFront(defer);
+    const front = await startFront(defer, { settings: { bareLineEnds: 'reject' } });
     const client = await greeted(front, defer);
     for (const end of FALSE_ENDS.filter((e) => /\r(?!\n)|(?<!\r)\n/.test(e))) {
       await client.expect(`MAIL FROM:<${ANN}>`, 250);
@@ -87,19 +87,108 @@ test(
   }),
 );
 
+/** What an upstream that takes LF for a line end would read as the end of data. */
+const LAX_END = /(?:^|\r\n|\n|\r)\.(?:\r\n|\n|\r)/;
+
+/** Content lines as the upstream should get them, whatever ends they had; undefined where a bare CR refuses. */
+const mended = (content: string): string | undefined =>
+  /\r(?!\n)/.test(content) ? undefined : content.replace(/\r?\n/g, '\r\n');
+
+for (const [mode, chunking] of [
+  ['normalize', false],
+  ['normalize', true],
+  ['reject', false],
+  ['reject', true],
+] as const) {
+  test(
+    `false ends of data early and late in 900 kB never reach the upstream (${mode}, ${chunking ? 'BDAT' : 'DATA'})`,
+    leakless(async (_t, defer) => {
+      const front = await startFront(defer, { account: { chunking }, settings: { bareLineEnds: mode } });
+      const client = await greeted(front, defer);
+      const filler = `${'x'.repeat(70)}\r\n`.repeat(450);
+      let delivered = 0;
+      for (const end of ['\n.\r\n', '\n.\n', '\r.\r\n', '\n.\r', '\r\n.\n', '\r\n.\r']) {
+        for (const before of [0, 1, 28]) {
+          const head = `Subject: t\r\n\r\n${filler.repeat(before)}body`;
+          const content = `${head}${end}${SMUGGLED}${filler.repeat(28 - before)}`;
+          for (const split of [0, 1, 2, 3]) {
+            await client.expect(`MAIL FROM:<${ANN}>`, 250);
+            await client.expect('RCPT TO:<bob@example.net>', 250);
+            await client.expect('DATA', 354);
+            const at = head.length + split;
+            await client.raw(Buffer.from(content.slice(0, at), 'latin1'));
+            await client.raw(Buffer.from(content.slice(at), 'latin1'));
+            await client.raw('.\r\n');
+            const answer = await client.reply();
+            const expected = mode === 'reject' ? undefined : mended(content);
+            const label = `${JSON.stringify(end)} after ${before}, split at ${split}`;
+            assert.equal(answer.code, expected === undefined ? 554 : 250, label);
+            if (expected === undefined) continue;
+            delivered += 1;
+            const last = front.provider.messages.at(-1);
+            assert.equal(last?.body.toString('latin1'), expected, label);
+          }
+        }
+      }
+      assert.equal(front.provider.messages.length, delivered);
+      // Nothing that was begun upstream holds what some server takes for an end, nor a bare line end at all.
+      for (const one of front.provider.submissions) {
+        const octets = one.body.toString('latin1');
+        assert.doesNotMatch(octets, /\r(?!\n)(?!$)|(?<!\r)\n/);
+        if (!one.delivered) assert.doesNotMatch(octets, LAX_END);
+        assert.deepEqual(
+          one.recipients.map((r) => r.address),
+          ['bob@example.net'],
+        );
+      }
+    }),
+  );
+}
+
 test(
-  'a command that ends in a bare LF is refused by default and read where that is set',
+  'messages with CRLF throughout are byte for byte the same, and SIZE goes on only where it is still true',
   leakless(async (_t, defer) => {
-    const strict = await greeted(await startFront(defer), defer);
+    const front = await startFront(defer);
+    const client = await greeted(front, defer);
+    const clean = `Subject: t\r\n\r\n..dots\r\n.\t\r\n\r\n${'\x00\xff'.repeat(50)}\r\n`;
+    const transactions: [content: string, size: string | undefined][] = [
+      [clean, 'SIZE=999'],
+      [clean.replaceAll('\r\n', '\n'), undefined],
+      [`${clean}${'y'.repeat(998)}\r\n`.repeat(100), 'SIZE=999'],
+    ];
+    for (const [content, size] of transactions) {
+      await client.expect(`MAIL FROM:<${ANN}> SIZE=999`, 250);
+      await client.expect('RCPT TO:<bob@example.net>', 250);
+      await client.expect('DATA', 354);
+      await client.raw(Buffer.from(content.replace(/(^|\n)\./g, '$1..'), 'latin1'));
+      await client.raw(content.endsWith('\r\n') ? '.\r\n' : '\r\n.\r\n');
+      await client.expect(undefined, 250);
+      const last = front.provider.messages.at(-1);
+      const expected = content.endsWith('\r\n') ? content : `${content.replaceAll('\n', '\r\n')}\r\n`;
+      assert.equal(last?.body.toString('latin1'), expected);
+      assert.equal(
+        last?.mailParameters.find((p) => p.startsWith('SIZE')),
+        size,
+      );
+    }
+  }),
+);
+
+test(
+  'a command that ends in a bare LF is read, refused where that is set; one with a bare CR is refused',
+  leakless(async (_t, defer) => {
+    const strict = await greeted(await startFront(defer, { settings: { bareLineEnds: 'reject' } }), defer);
     await strict.raw(`MAIL FROM:<${ANN}>\nRSET\n`);
     await strict.expect(undefined, '500 5.5.2');
     await strict.expect(undefined, '500 5.5.2');
-    await strict.raw(`MAIL FROM:<${ANN}>\rRSET\r\n`);
-    await strict.expect(undefined, '500 5.5.2');
-    const lenient = await greeted(await startFront(defer, { settings: { bareLineEnds: 'pass' } }), defer);
+    const lenient = await greeted(await startFront(defer), defer);
     await lenient.raw(`MAIL FROM:<${ANN}>\nRSET\n`);
     await lenient.expect(undefined, 250);
     await lenient.expect(undefined, '250 2.0.0');
+    for (const client of [strict, lenient]) {
+      await client.raw(`MAIL FROM:<${ANN}>\rRSET\r\n`);
+      await client.expect(undefined, '500 5.5.2');
+    }
   }),
 );
 
@@ -121,7 +210,7 @@ test(
     }
     await client.expect(`MAIL FROM:<${ANN}>`, 250);
     await client.raw('RCPT TO:<b\n@example.net>\r\n');
-    await client.expect(undefined, '500 5.5.2');
+    await client.expect(undefined, '501 5.1.3');
     await client.expect(undefined, '500 5.5.');
     await client.raw(Buffer.from('RCPT TO:<b\xc3\xb6b@example.net>\r\n', 'latin1'));
     await client.expect(undefined, '553 5.6.7');

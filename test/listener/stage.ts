@@ -48,6 +48,7 @@ export interface Seen {
   isTaken: boolean;
   cut: string | undefined;
   aborted: string | undefined;
+  sizeChanged?: boolean;
 }
 
 export const bodyOf = (seen: Seen | undefined): string =>
@@ -105,6 +106,9 @@ export function fakeRelay(): FakeRelay {
             write(piece) {
               one.pieces.push(piece);
               return relay.on.write(piece);
+            },
+            sizeChanged() {
+              one.sizeChanged = true;
             },
             async end() {
               isOver = true;
