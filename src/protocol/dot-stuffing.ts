@@ -3,6 +3,9 @@
  * Only CRLF starts a line, so a bare LF never makes one. Pure; owns where the last chunk ended.
  */
 
+/** Beyond so many dots in a chunk the rest is copied: slices of a few octets cost more than they save. */
+const MAX_SLICES = 16;
+
 const DOT = Buffer.from('.');
 const LINE_DOT = Buffer.from('\r\n.');
 
@@ -11,7 +14,7 @@ const END_AFTER_LINE = Buffer.from('.\r\n');
 const END_IN_LINE = Buffer.from('\r\n.\r\n');
 
 export interface DotStuffer {
-  /** The chunk with dots doubled, as slices of it: nothing is copied. */
+  /** The chunk with dots doubled, as slices of it where they are few. */
   push(chunk: Buffer): Buffer[];
   /** The terminator that fits what was pushed. */
   end(): Buffer;
@@ -32,14 +35,21 @@ export function createDotStuffer(): DotStuffer {
         from = 1;
       }
       for (let at = chunk.indexOf(LINE_DOT, from); at >= 0; at = chunk.indexOf(LINE_DOT, from)) {
+        if (out.length > 2 * MAX_SLICES) break;
         out.push(chunk.subarray(from, at + 2), DOT);
         from = at + 2;
       }
-      out.push(from === 0 ? chunk : chunk.subarray(from));
+      const rest = from === 0 ? chunk : chunk.subarray(from);
+      out.push(out.length > 2 * MAX_SLICES ? doubled(rest) : rest);
       tail =
         (chunk.length >= 2 ? '' : tail.slice(-1)) + chunk.toString('latin1', Math.max(0, chunk.length - 2));
       return out;
     },
     end: () => (tail === '\r\n' ? END_AFTER_LINE : END_IN_LINE),
   };
+}
+
+/** All dots behind a CRLF doubled. A dot at the very start has been doubled by then. */
+function doubled(text: Buffer): Buffer {
+  return Buffer.from(text.latin1Slice().replaceAll('\r\n.', '\r\n..'), 'latin1');
 }

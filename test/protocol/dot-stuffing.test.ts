@@ -47,3 +47,9 @@ test('any body, however split, arrives as it was and ends once', () => {
     { seed: 20261121, numRuns: 3000 },
   );
 });
+
+test('a chunk full of dots leaves in few pieces, as it was', () => {
+  const body = '.\r\n..\r\n.x\r\nplain\r\n'.repeat(3_000);
+  assert.ok(createDotStuffer().push(Buffer.from(body)).length < 50);
+  assert.equal(receive(stuff([body])), body);
+});
