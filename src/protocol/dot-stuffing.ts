@@ -51,5 +51,5 @@ export function createDotStuffer(): DotStuffer {
 
 /** All dots behind a CRLF doubled. A dot at the very start has been doubled by then. */
 function doubled(text: Buffer): Buffer {
-  return Buffer.from(text.latin1Slice().replaceAll('\r\n.', '\r\n..'), 'latin1');
+  return Buffer.from(text.toString('latin1').replaceAll('\r\n.', '\r\n..'), 'latin1');
 }
