@@ -24,6 +24,7 @@ export interface ViewDeps {
   readonly warmedUp: () => boolean;
   readonly reload: () => Promise<ReloadResult>;
   readonly setLogLevel: (level: AdminLogLevel) => void;
+  readonly logDropped: () => number;
   /** An action changed what is seen of an account. */
   readonly changed: (accountId: string) => void;
 }
@@ -220,6 +221,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     },
     reload: deps.reload,
     setLogLevel: deps.setLogLevel,
+    logDropped: deps.logDropped,
   };
 
   return {

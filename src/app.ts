@@ -16,7 +16,7 @@ import {
 import { type AccountDirectory, createAccountDirectory } from './accounts/directory.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
-import { maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
+import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
 import { createAdminBackend } from './app-view.ts';
 import type { Settings } from './config.ts';
 import { checkExposure } from './listener/exposure.ts';
@@ -107,6 +107,7 @@ export function createApp({ settings, log }: AppDeps): App {
     setLogLevel: (level) => {
       log.level = level;
     },
+    logDropped: () => log.dropped,
     changed: (id) => admin.accountChanged(id),
   });
   const admin: Admin = createAdmin(
@@ -138,8 +139,9 @@ export function createApp({ settings, log }: AppDeps): App {
     admin.recordTransaction(record);
     const level = record.outcome === 'unknown' ? 'warn' : 'info';
     if (log.isLevelEnabled(level))
-      log[level](
-        { event: 'transaction', ...toTransactionRow(record, settings.logAddresses) },
+      log.line(
+        level,
+        `"event":"transaction",${formatTransactionRow(toTransactionRow(record, settings.logAddresses))}`,
         record.outcome,
       );
   }
@@ -225,7 +227,7 @@ export function createApp({ settings, log }: AppDeps): App {
       try {
         await close();
       } catch (error) {
-        log.error({ err: error }, 'closing failed');
+        log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');
       }
     }
   }

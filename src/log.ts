@@ -1,5 +1,6 @@
-/** Logging: the one file that knows pino. JSON lines on stdout; rooms see only `Log`. */
-import { type DestinationStream, type Logger, pino } from 'pino';
+/** Logging: the one file that knows pino. JSON lines on stdout or in a file; rooms see only `Log`. */
+import { type Logger, pino } from 'pino';
+import type { LogSink } from './log/sink.ts';
 
 /** Structured log; `fields` never contain a secret (secrets are `Secret` or `AccessToken`, which print as such). */
 export interface Log {
@@ -12,11 +13,44 @@ export interface Log {
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
 /** The process log as the composition root holds it. */
-export type ProcessLog = Logger;
+export interface ProcessLog extends Log {
+  /** Can be changed while running. */
+  level: string;
+  isLevelEnabled(level: LogLevel): boolean;
+  /** A line whose fields are JSON already: `"key":value,…`. The caller has asked `isLevelEnabled`. */
+  line(level: 'info' | 'warn', fields: string, message: string): void;
+  /** Lines thrown away because the destination took none. */
+  readonly dropped: number;
+}
 
-/** The process log. `level` can be changed while running. Standard output by default, written synchronously: a line before a crash is a line on disk. */
-export function createLog(level: LogLevel, destination: DestinationStream = pino.destination(1)): ProcessLog {
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination);
+/** The process log. A line leaves at the end of the turn of the event loop that made it. */
+export function createLog(level: LogLevel, sink: LogSink): ProcessLog {
+  const logger: Logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, sink);
+  sink.onRecovered = (dropped) =>
+    logger.warn(
+      { event: 'log_dropped', dropped },
+      'the log could not be written for a while; its oldest lines were thrown away',
+    );
+  return {
+    debug: (fields, message) => logger.debug(fields, message),
+    info: (fields, message) => logger.info(fields, message),
+    warn: (fields, message) => logger.warn(fields, message),
+    error: (fields, message) => logger.error(fields, message),
+    get level() {
+      return logger.level;
+    },
+    set level(next) {
+      logger.level = next;
+    },
+    isLevelEnabled: (asked) => logger.isLevelEnabled(asked),
+    line: (at, fields, message) =>
+      sink.write(
+        `{"level":${logger.levels.values[at]},"time":"${new Date().toISOString()}",${fields},"msg":${JSON.stringify(message)}}\n`,
+      ),
+    get dropped() {
+      return sink.dropped;
+    },
+  };
 }
 
 /** A log that goes nowhere, for parts used outside a running relay. */

@@ -66,6 +66,16 @@ export function explainFileError(error: unknown): string {
       return `not permitted for this user (${process.getuid?.() ?? 'unknown'}): check owner and mode`;
     case 'EISDIR':
       return 'it is a directory: name the file in it';
+    case 'ENOTDIR':
+    case 'EEXIST':
+      return 'a part of the path is a file and no directory';
+    case 'EROFS':
+      return 'the file system is mounted read-only';
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return 'no space left';
+    case 'ELOOP':
+      return 'it is a symbolic link, which is not followed';
     default:
       return code ?? 'unreadable';
   }

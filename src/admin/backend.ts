@@ -152,6 +152,8 @@ export interface AdminBackend {
   resume(id: string): void | Promise<void>;
   reload(): Promise<ReloadResult>;
   setLogLevel(level: AdminLogLevel): void;
+  /** Log lines thrown away since the start because the destination took none. */
+  logDropped(): number;
 }
 
 /** A finished token fetch, for metrics. */

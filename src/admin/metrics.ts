@@ -9,7 +9,7 @@ import type { AdminBackend, BreakerRow, LimitObservation, RefreshObservation } f
 /** What the metrics read when they are scraped. */
 export type ScrapeSource = Pick<
   AdminBackend,
-  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener'
+  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener' | 'logDropped'
 >;
 
 export interface Metrics {
@@ -215,6 +215,11 @@ export function createMetrics(
       for (const [limit, hits] of Object.entries(source.listener().limit_hits)) this.inc({ limit }, hits);
     },
   });
+  mirrored(
+    'log_lines_dropped_total',
+    'Log lines thrown away because the destination took none',
+    source.logDropped,
+  );
   mirrored(
     'token_cache_hits_total',
     'Tokens handed out from the cache',

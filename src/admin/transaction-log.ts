@@ -2,6 +2,7 @@
  * The latest transactions, in memory. In: `TransactionRecord`s. Out: rows as the API shows them,
  * newest first. Addresses keep their domain only, unless the operator asked for whole ones.
  */
+import { boolean, members, number, object, orNull, text, texts, type Writer } from '../log/stringify.ts';
 import type { Reply } from '../protocol/reply.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
 
@@ -108,6 +109,31 @@ export function toTransactionRow(record: TransactionRecord, showAddresses: boole
     },
   };
 }
+
+const replyWriter = orNull(object<ReplyRow>({ code: number, enhanced: orNull(text), text }));
+
+/** The row as JSON members, without braces. */
+export const formatTransactionRow: Writer<TransactionRow> = members<TransactionRow>({
+  id: text,
+  at: text,
+  session_id: text,
+  client: text,
+  account: text,
+  provider: text,
+  sender: text,
+  recipients: texts,
+  recipient_count: number,
+  bytes: number,
+  outcome: text,
+  reply: replyWriter,
+  decided_by: text,
+  upstream_reply: replyWriter,
+  flights: number,
+  reused: boolean,
+  replayed: boolean,
+  connection: orNull(text),
+  timings: object({ total_ms: number, gate_ms: number, acquire_ms: number, upstream_ms: number }),
+});
 
 /** A ring of the last `limit` transactions; rows are made when somebody looks. */
 export function createTransactionLog(

@@ -3,9 +3,9 @@ import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import pretty from 'pino-pretty';
+import { currentLogFile } from '../log/file.ts';
 import { logFileOf } from './background.ts';
 import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
-import { currentLogFile } from './log-file.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
 export const logs: CommandDefinition = {

@@ -2,13 +2,16 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AccountsFileError } from '../accounts/accounts-file.ts';
+import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
+import { openLogFile } from '../log/file.ts';
+import { createLogSink, type LogSink } from '../log/sink.ts';
+import { standardOutput } from '../log/target.ts';
 import type { Log } from '../log.ts';
 import { createLog } from '../log.ts';
 import type { CommandContext, CommandDefinition } from './definition.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
-import { openLogFile } from './log-file.ts';
 import { createServiceNotifier } from './service-notifier.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
@@ -33,15 +36,37 @@ export const serve: CommandDefinition = {
   },
   async run(context) {
     const settings = await commandSettings(context);
-    const log =
-      settings.logFile === undefined
-        ? createLog(settings.logLevel)
-        : createLog(settings.logLevel, await openLogFile(settings.logFile));
+    const sink = openSink(settings.logFile);
+    // Also after a fatal error: what its last turn said reaches the destination.
+    process.on('exit', sink.flushNow);
+    const log = createLog(settings.logLevel, sink);
     for (const variable of unknownVariables(context.env))
       log.warn({ event: 'unknown_variable', variable }, `${variable} is no setting: see serve --help`);
-    return runApp(settings, log, context);
+    try {
+      return await runApp(settings, log, context);
+    } finally {
+      const awake = setInterval(() => {}, LOG_DRAIN_MS);
+      await sink.drain(LOG_DRAIN_MS);
+      clearInterval(awake);
+    }
   },
 };
+
+/** How long the end waits for a destination that is slow; one that is full or not read loses the last lines. */
+const LOG_DRAIN_MS = 500;
+
+function openSink(file: string | undefined): LogSink {
+  if (file === undefined) return createLogSink(standardOutput());
+  try {
+    return createLogSink(openLogFile(file));
+  } catch (error) {
+    throw new CommandError(
+      `cannot write the log file ${file}: ${explainFileError(error)}: choose another with --log-file, or correct its directory`,
+      EXIT_CONFIGURATION,
+      { cause: error },
+    );
+  }
+}
 
 async function runApp(
   settings: Settings,

@@ -156,6 +156,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     setLogLevel: (level) => {
       backend.actions.push(`log-level ${level}`);
     },
+    logDropped: () => 0,
   };
   return backend;
 }
