@@ -19,8 +19,21 @@ const TABLE: Record<string, readonly string[]> = {
   listener: ['protocol', 'accounts', 'relay'],
   // Types only, see below: the narrow interfaces it needs are its own.
   admin: [],
+  // What several relays agree on: knows only Redis, the clock and the log.
+  fleet: [],
   config: ['protocol', 'accounts'],
-  app: ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'config', 'app-view'],
+  app: [
+    'protocol',
+    'accounts',
+    'tokens',
+    'upstream',
+    'relay',
+    'listener',
+    'admin',
+    'config',
+    'app-view',
+    'fleet',
+  ],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin'],
   commands: ['protocol', 'accounts', 'tokens', 'upstream', 'config', 'app'],
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],

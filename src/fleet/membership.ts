@@ -1,0 +1,148 @@
+/**
+ * Which relays there are. In: Redis. Out: how many, this one's rank, the rows of all. A sign of life every
+ * second; who is silent for 4 s is missing (its share is kept free), after 15 s gone.
+ */
+import { type Clock, systemClock } from '../clock.ts';
+import type { RedisConnection } from '../redis.ts';
+import { BEAT, LEAVE } from './scripts.ts';
+
+const BEAT_MS = 1_000;
+/** After Redis is back every relay has found it again within this, ms: two seconds between attempts, two for one. */
+export const SETTLE_MS = 5_000;
+
+/** What a relay says of itself. Instants in ms since the epoch by its own wall clock. */
+export interface RelayRow {
+  readonly version: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly startedAt: number;
+  readonly relayed: number;
+  readonly deferred: number;
+  readonly rejected: number;
+  /** 99th percentile of the event loop's delay, ms. */
+  readonly lagMs: number;
+}
+
+export interface RelaySeen {
+  readonly id: string;
+  readonly isSelf: boolean;
+  /** Since its last sign of life, ms. */
+  readonly silentMs: number;
+  readonly row: Partial<RelayRow>;
+}
+
+export interface Membership {
+  /** Relays seen last, this one included, at least 1. */
+  readonly relays: number;
+  /** This relay's place among them by id, 0 first. */
+  readonly rank: number;
+  /** Others may not have heard of this relay yet. */
+  readonly justJoined: boolean;
+  readonly seen: readonly RelaySeen[];
+  /** Redis answers; the epoch changes when it has lost what it knew. Heard at every sign of life. */
+  onEpoch(listener: (epoch: string) => void): void;
+  /** A sign of life now, and what follows from the answer. */
+  beat(): void;
+  start(): Promise<void>;
+  /** Says goodbye: no share is kept for this relay. */
+  leave(): Promise<void>;
+}
+
+export function createMembership(
+  deps: { readonly redis: RedisConnection; readonly row: () => RelayRow; readonly clock?: Clock },
+  options: {
+    readonly prefix?: string;
+    /** Relays to reckon with before Redis was ever heard, at least 1. */
+    readonly expected?: number;
+  } = {},
+): Membership {
+  const { redis, clock = systemClock } = deps;
+  const prefix = options.prefix ?? 'xoauth2-relay';
+  const keys = [`${prefix}:relays`, `${prefix}:relay-rows`, `${prefix}:epoch`];
+  const listeners: ((epoch: string) => void)[] = [];
+  let relays = Math.max(1, options.expected ?? 1);
+  let rank = 0;
+  let seen: readonly RelaySeen[] = [];
+  let beats = 0;
+  let epochHeard: string | undefined;
+  /** After an outage those that have not spoken yet are reckoned with for a while. */
+  let before = { relays, rank, until: 0, isOpen: false };
+  let cancel: (() => void) | undefined;
+  let isBeating = false;
+  let isOver = false;
+
+  async function once(): Promise<void> {
+    if (isBeating || isOver) return;
+    isBeating = true;
+    try {
+      const answer = (await redis.run(BEAT, keys, [redis.instance, JSON.stringify(deps.row())])) as unknown[];
+      const [epoch, , count, place, ...rows] = answer;
+      const now = clock.monotonic();
+      if (before.isOpen || (epochHeard !== undefined && epochHeard !== epoch))
+        before = { relays, rank, until: now + SETTLE_MS, isOpen: false };
+      epochHeard = String(epoch);
+      const isSettled = now >= before.until;
+      relays = Math.max(1, Number(count), isSettled ? 1 : before.relays);
+      rank = isSettled ? Number(place) : before.rank;
+      beats++;
+      const all: RelaySeen[] = [];
+      for (let i = 0; i + 2 < rows.length; i += 3)
+        all.push({
+          id: String(rows[i]),
+          isSelf: rows[i] === redis.instance,
+          silentMs: Number(rows[i + 1]),
+          row: parseRow(String(rows[i + 2])),
+        });
+      seen = all;
+      for (const listener of listeners) listener(String(epoch));
+    } catch {
+      // The connection tells that Redis is away.
+    } finally {
+      isBeating = false;
+    }
+  }
+
+  function schedule(): void {
+    if (isOver) return;
+    cancel = clock.after(BEAT_MS, () => void once().finally(schedule));
+  }
+
+  redis.onAway((away) => {
+    if (away) before = { ...before, isOpen: true };
+  });
+
+  return {
+    get relays() {
+      return relays;
+    },
+    get rank() {
+      return rank;
+    },
+    get justJoined() {
+      return beats <= 1;
+    },
+    get seen() {
+      return seen;
+    },
+    onEpoch: (listener) => void listeners.push(listener),
+    beat: () => void once(),
+    async start() {
+      await once();
+      schedule();
+    },
+    async leave() {
+      isOver = true;
+      cancel?.();
+      await redis.run(LEAVE, keys.slice(0, 2), [redis.instance]).catch(() => undefined);
+    },
+  };
+}
+
+function parseRow(text: string): Partial<RelayRow> {
+  try {
+    const row: unknown = JSON.parse(text);
+    return typeof row === 'object' && row !== null ? row : {};
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * What several relays agree on in Redis, as scripts that run as a whole. Times are those of Redis' own
+ * clock in ms; every key ends by itself. Scores that its clock could not have made (it stepped back) are
+ * dropped, so that no limit stands longer than its window.
+ */
+import { redisScript } from '../redis.ts';
+
+/** Day counts slide in steps of a quarter of an hour. */
+export const BUCKET_MS = 15 * 60_000;
+export const BUCKETS = 96;
+/** A relay that has not said anything for this long is missing: its share is kept free. */
+export const MISSING_AFTER_MS = 4_000;
+/** … and after this it counts as gone. */
+export const GONE_AFTER_MS = 15_000;
+
+const NOW = `
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local bucket = math.floor(now / ${BUCKET_MS})
+`;
+
+/** `relays`: how many there are; `missing`: of how many nobody knows whether they still send by themselves. */
+const FLEET = `
+local relays = redis.call('ZCOUNT', KEYS[1], now - ${GONE_AFTER_MS}, '+inf')
+local missing = redis.call('ZCOUNT', KEYS[1], now - ${GONE_AFTER_MS}, now - ${MISSING_AFTER_MS})
+local function open_to_all(limit)
+  if missing == 0 then return limit end
+  return math.max(limit - missing * math.max(math.floor(limit / relays), 1), 0)
+end
+`;
+
+/**
+ * A place for one message. KEYS: relays, leases, pace, day, queue, seen, epoch. ARGV: lease id, at once (0:
+ * no limit), lease ms, a minute, a day, recipients a day, longest wait ms, ticket in the queue, epoch.
+ * Answers {what, ms, held, minute, day}: `granted` with the wait, `busy`, `minute` or `day` with the time to
+ * ask again, `epoch` where Redis has lost what the relays told it before.
+ */
+export const RESERVE = redisScript(`${NOW}
+if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0} end
+${FLEET}
+local at_once, lease_ms, per_minute, per_day, per_day_rcpt, max_wait =
+  tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local ticket = ARGV[8]
+
+local day, recipients, oldest = 0, 0, bucket
+if per_day > 0 or per_day_rcpt > 0 then
+  local all = redis.call('HGETALL', KEYS[4])
+  for i = 1, #all, 2 do
+    local of = tonumber(string.sub(all[i], 2))
+    if of <= bucket - ${BUCKETS} or of > bucket + 1 then redis.call('HDEL', KEYS[4], all[i])
+    else
+      if of < oldest then oldest = of end
+      if string.sub(all[i], 1, 1) == 'm' then day = day + tonumber(all[i + 1])
+      else recipients = recipients + tonumber(all[i + 1]) end
+    end
+  end
+end
+
+local held = 0
+if at_once > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], now + 10 * lease_ms, '+inf')
+  held = redis.call('ZCARD', KEYS[2])
+end
+local minute = 0
+if per_minute > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - 60000)
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], now + 600000, '+inf')
+  minute = redis.call('ZCARD', KEYS[3])
+end
+local function answer(what, ms) return {what, ms, held, minute, day} end
+
+if (per_day > 0 and day >= open_to_all(per_day)) or (per_day_rcpt > 0 and recipients >= open_to_all(per_day_rcpt)) then
+  return answer('day', math.max((oldest + ${BUCKETS}) * ${BUCKET_MS} - now, 1000))
+end
+
+if at_once > 0 then
+  local stale = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - 1500)
+  for _, gone in ipairs(stale) do
+    redis.call('ZREM', KEYS[5], gone)
+    redis.call('ZREM', KEYS[6], gone)
+  end
+  local free = open_to_all(at_once) - held
+  local rank = redis.call('ZRANK', KEYS[5], ticket)
+  local ahead = rank or redis.call('ZCARD', KEYS[5])
+  if ahead >= free then
+    if not rank then redis.call('ZADD', KEYS[5], now, ticket) end
+    redis.call('ZADD', KEYS[6], now, ticket)
+    redis.call('PEXPIRE', KEYS[5], 10000)
+    redis.call('PEXPIRE', KEYS[6], 10000)
+    return answer('busy', 0)
+  end
+  redis.call('ZREM', KEYS[5], ticket)
+  redis.call('ZREM', KEYS[6], ticket)
+end
+
+local at = now
+if per_minute > 0 then
+  local most = open_to_all(per_minute)
+  if most == 0 then return answer('minute', 60000) end
+  if minute >= most then
+    local before = redis.call('ZRANGE', KEYS[3], minute - most, minute - most, 'WITHSCORES')
+    at = math.max(now, tonumber(before[2]) + 60000)
+  end
+  if at - now > max_wait then return answer('minute', at - now) end
+  redis.call('ZADD', KEYS[3], at, ARGV[1])
+  redis.call('PEXPIRE', KEYS[3], 700000)
+end
+if at_once > 0 then
+  redis.call('ZADD', KEYS[2], at + lease_ms, ARGV[1])
+  redis.call('PEXPIRE', KEYS[2], 10 * lease_ms)
+  held = held + 1
+end
+if per_day > 0 then
+  redis.call('HINCRBY', KEYS[4], 'm' .. bucket, 1)
+  redis.call('PEXPIRE', KEYS[4], 90000000)
+end
+return answer('granted', at - now)
+`);
+
+/**
+ * Gives a place back. KEYS: leases, pace, day, queue. ARGV: lease id, `1` where nothing was sent, recipients
+ * that were taken, channel, account. Who waits is woken.
+ */
+export const GIVE_BACK = redisScript(`${NOW}
+redis.call('ZREM', KEYS[1], ARGV[1])
+if ARGV[2] == '1' then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  local field = 'm' .. bucket
+  if tonumber(redis.call('HGET', KEYS[3], field) or '0') > 0 then redis.call('HINCRBY', KEYS[3], field, -1) end
+elseif tonumber(ARGV[3]) > 0 then
+  redis.call('HINCRBY', KEYS[3], 'r' .. bucket, ARGV[3])
+  redis.call('PEXPIRE', KEYS[3], 90000000)
+end
+if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('PUBLISH', ARGV[4], '- ' .. ARGV[5]) end
+return 1
+`);
+
+/** Leases that are still held. KEYS: leases of an account each; ARGV: lease ms, then a lease id for each key. Answers how many had ended. */
+export const EXTEND = redisScript(`${NOW}
+local ended = 0
+for i, key in ipairs(KEYS) do
+  if redis.call('ZADD', key, 'XX', 'CH', now + ARGV[1], ARGV[i + 1]) == 0 then ended = ended + 1 end
+  redis.call('PEXPIRE', key, 10 * ARGV[1])
+end
+return ended
+`);
+
+/**
+ * What was sent and is held without asking (Redis was away), or what Redis has lost. KEYS: leases, pace,
+ * day. ARGV: lease ms, how many leases, their ids, how many sent, id and age in ms of each, then
+ * field of the day as age in buckets with its kind (`m3`) and count, each.
+ */
+export const REGISTER = redisScript(`${NOW}
+local at, lease_ms = 2, tonumber(ARGV[1])
+for _ = 1, tonumber(ARGV[at]) do
+  at = at + 1
+  redis.call('ZADD', KEYS[1], now + lease_ms, ARGV[at])
+end
+at = at + 1
+for _ = 1, tonumber(ARGV[at]) do
+  redis.call('ZADD', KEYS[2], 'NX', now - ARGV[at + 2], ARGV[at + 1])
+  at = at + 2
+end
+while ARGV[at + 1] do
+  local kind, age = string.sub(ARGV[at + 1], 1, 1), tonumber(string.sub(ARGV[at + 1], 2))
+  redis.call('HINCRBY', KEYS[3], kind .. (bucket - age), ARGV[at + 2])
+  at = at + 2
+end
+redis.call('PEXPIRE', KEYS[1], 10 * lease_ms)
+redis.call('PEXPIRE', KEYS[2], 700000)
+redis.call('PEXPIRE', KEYS[3], 90000000)
+return 1
+`);
+
+/** When the next login may begin. KEYS: login. ARGV: interval ms, longest wait ms. Answers the wait, or -1 where it is too long. */
+export const LOGIN = redisScript(`${NOW}
+local interval, max_wait = tonumber(ARGV[1]), tonumber(ARGV[2])
+local at = tonumber(redis.call('GET', KEYS[1]) or '0')
+if at < now or at > now + 600000 then at = now end
+if at - now > max_wait then return -1 end
+redis.call('SET', KEYS[1], at + interval, 'PX', at + interval - now + 1000)
+return at - now
+`);
+
+/**
+ * A sign of life. KEYS: relays, rows, epoch. ARGV: relay id, its row (JSON). Answers {epoch, whether Redis
+ * came back empty, relays, rank by id, rows …}.
+ */
+export const BEAT = redisScript(`${NOW}
+local fresh = redis.call('SET', KEYS[3], now, 'NX') and 1 or 0
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ${GONE_AFTER_MS})
+for _, id in ipairs(gone) do
+  redis.call('ZREM', KEYS[1], id)
+  redis.call('HDEL', KEYS[2], id)
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
+table.sort(ids)
+local rank = 0
+for i, id in ipairs(ids) do if id == ARGV[1] then rank = i - 1 end end
+local answer = {redis.call('GET', KEYS[3]), fresh, #ids, rank}
+for _, id in ipairs(ids) do
+  answer[#answer + 1] = id
+  answer[#answer + 1] = now - redis.call('ZSCORE', KEYS[1], id)
+  answer[#answer + 1] = redis.call('HGET', KEYS[2], id) or '{}'
+end
+return answer
+`);
+
+/** A relay that leaves in order keeps no share. KEYS: relays, rows. ARGV: relay id. */
+export const LEAVE = redisScript(`
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 1
+`);

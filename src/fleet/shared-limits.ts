@@ -1,0 +1,415 @@
+/**
+ * The limits of a mailbox, held over all relays that share a Redis. In: a request for a place. Out: the
+ * place, or when to ask again. One script a message; giving back waits for nobody. While Redis is away each
+ * relay keeps to its share, measured against what it knows the others may have sent; when Redis is back it
+ * registers what it did before anything new is admitted. Owns the ledgers and who waits.
+ */
+import { type Clock, systemClock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { type RedisConnection, RedisUnavailable } from '../redis.ts';
+import { Ledger, type SendLimits } from './ledger.ts';
+import { type Membership, SETTLE_MS } from './membership.ts';
+import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE } from './scripts.ts';
+
+/** What a relay that was killed held is free after this, ms. */
+const LEASE_MS = 12_000;
+const EXTEND_EVERY_MS = 4_000;
+/** Who waits for a place asks again after this, where nobody woke him, ms. */
+const ASK_AGAIN_MS = 100;
+/** A sum of all relays older than this says nothing about now, ms. */
+const FRESH_MS = 2_000;
+const MINUTE_MS = 60_000;
+/** Leases extended by one script. */
+const EXTEND_AT_ONCE = 500;
+
+/** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
+export type WithoutRedis = 'share' | 'defer';
+
+/** A message's place; ends once. */
+export interface SharedPlace {
+  /** Wait this long before sending, ms. */
+  readonly waitMs: number;
+  /** `recipients`: accepted by the provider. `unsent`: nothing went upstream, so it counts nothing. */
+  end(result: { readonly unsent: boolean; readonly recipients: number }): void;
+}
+
+export type SharedReservation =
+  | { readonly granted: true; readonly place: SharedPlace }
+  | {
+      readonly granted: false;
+      /** `away`: Redis is gone and this relay's share is used up or nothing. */
+      readonly limit: 'busy' | 'minute' | 'day' | 'away';
+      readonly retryAfterMs: number;
+    };
+
+export interface SharedLimits {
+  /** A place now or at most `maxWaitMs` later, first come first served within a relay and nearly so among them. Never rejects. */
+  reserve(accountId: string, limits: SendLimits, maxWaitMs: number): Promise<SharedReservation>;
+  /** How long a login must wait to keep its distance, ms; undefined where longer than `maxWaitMs`. Never rejects. */
+  login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
+  /** This relay's part of a limit now. */
+  share(limit: number): number;
+  close(): Promise<void>;
+}
+
+export interface SharedLimitsDeps {
+  readonly redis: RedisConnection;
+  readonly membership: Membership;
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly random?: () => number;
+}
+
+export interface SharedLimitsOptions {
+  /** First part of every key. Default `xoauth2-relay`. */
+  readonly prefix?: string;
+  readonly withoutRedis?: WithoutRedis;
+}
+
+type Answer = readonly [
+  what: 'granted' | 'busy' | 'minute' | 'day' | 'epoch',
+  ms: number,
+  held: number,
+  minute: number,
+  day: number,
+];
+
+interface AccountBook {
+  readonly id: string;
+  readonly ledger: Ledger;
+  /** Somebody is asking; the others wait their turn. */
+  asking: boolean;
+  readonly turns: (() => void)[];
+  /** Wakes the one who waits for a place. */
+  wake: (() => void) | undefined;
+  nextLogin: number;
+}
+
+export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimitsOptions = {}): SharedLimits {
+  const { redis, membership, log, clock = systemClock, random = Math.random } = deps;
+  const prefix = options.prefix ?? 'xoauth2-relay';
+  const withoutRedis = options.withoutRedis ?? 'share';
+  const freed = `${prefix}:freed`;
+  const books = new Map<string, AccountBook>();
+  /** `shared`: Redis decides. `away`: the share decides. `settling`: the share still decides, and Redis hears of it. */
+  let mode: 'shared' | 'away' | 'settling' = 'away';
+  let lostAt = clock.monotonic();
+  let epoch: string | undefined;
+  let nextId = 0;
+  let cancelSettling: (() => void) | undefined;
+  let isClosed = false;
+
+  const key = (kind: string, accountId: string): string => `${prefix}:${kind}:${accountId}`;
+
+  function bookOf(id: string): AccountBook {
+    let book = books.get(id);
+    if (book === undefined) {
+      book = { id, ledger: new Ledger(), asking: false, turns: [], wake: undefined, nextLogin: 0 };
+      book.ledger.lost(clock.monotonic());
+      books.set(id, book);
+    }
+    return book;
+  }
+
+  function lose(): void {
+    cancelSettling?.();
+    cancelSettling = undefined;
+    if (mode === 'shared') {
+      lostAt = clock.monotonic();
+      for (const book of books.values()) book.ledger.lost(lostAt);
+      log.warn(
+        { event: 'shared_limits_away', relays: membership.relays, policy: withoutRedis },
+        withoutRedis === 'share'
+          ? 'Redis is away: this relay keeps to its share of every limit'
+          : 'Redis is away: mail is deferred until it is back',
+      );
+    }
+    mode = 'away';
+  }
+
+  /** Redis answers: it hears what was done without it, and decides again once everybody had time to say so. */
+  async function find(of: string): Promise<void> {
+    if (isClosed || (mode !== 'away' && of === epoch)) return;
+    lose();
+    epoch = of;
+    mode = 'settling';
+    await registerAll();
+    if (mode !== 'settling') return;
+    cancelSettling?.();
+    // Alone, nobody else's places need to be waited for.
+    cancelSettling = clock.after(membership.relays > 1 || membership.justJoined ? SETTLE_MS : 0, () => {
+      if (mode !== 'settling') return;
+      mode = 'shared';
+      log.info({ event: 'shared_limits', relays: membership.relays }, 'limits are shared through Redis');
+      for (const book of books.values()) book.wake?.();
+    });
+  }
+
+  async function registerAll(): Promise<void> {
+    for (const book of books.values()) await register(book);
+  }
+
+  async function register(book: AccountBook): Promise<void> {
+    if (epoch === undefined) return;
+    const args = book.ledger.takeUnknown(clock.monotonic(), clock.now(), epoch);
+    if (args === undefined) return;
+    await redis
+      .run(REGISTER, [key('lease', book.id), key('pace', book.id), key('day', book.id)], [LEASE_MS, ...args])
+      .catch(() => lose());
+  }
+
+  membership.onEpoch((now) => void find(now));
+  redis.onAway((away) => {
+    if (away) lose();
+  });
+  redis.subscribe(freed, (accountId) => books.get(accountId)?.wake?.());
+
+  const share = (limit: number): number => {
+    if (withoutRedis === 'defer') return 0;
+    const part = Math.floor(limit / membership.relays);
+    return part > 0 ? part : membership.rank < limit ? 1 : 0;
+  };
+
+  /** Without Redis: a place within the share, as far as it cannot add up to more than the limit. */
+  function askLocally(book: AccountBook, limits: SendLimits, maxWaitMs: number): SharedReservation {
+    const { ledger } = book;
+    const now = clock.monotonic();
+    const wall = clock.now();
+    const relays = membership.relays;
+    const alone = relays === 1;
+    const part = share(limits.atOnce);
+    if (part === 0) return { granted: false, limit: 'away', retryAfterMs: 30_000 };
+    const seen = ledger.lastSeen;
+    if (limits.perDay !== undefined) {
+      const left =
+        seen === undefined || alone
+          ? share(limits.perDay) - ledger.ofDay('m', wall)
+          : Math.floor((limits.perDay - seen.day) / relays) - ledger.daySinceLoss;
+      if (left <= 0) return { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
+    }
+    if (
+      limits.recipientsPerDay !== undefined &&
+      ledger.ofDay('r', wall) >= (alone ? limits.recipientsPerDay : share(limits.recipientsPerDay))
+    )
+      return { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
+    // The others may still hold what they held when Redis went away.
+    const most = alone || now - lostAt >= LEASE_MS ? part : Math.min(part, ledger.heldAtLoss);
+    if (ledger.held.size >= most) return { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
+    let waitMs = 0;
+    if (limits.perMinute !== undefined) {
+      const most = share(limits.perMinute);
+      if (most === 0) return { granted: false, limit: 'away', retryAfterMs: 30_000 };
+      const own = ledger.minute(now);
+      if (own >= most) waitMs = Math.max(0, ledger.freeAt(own - most) - now);
+      if (!alone && now - lostAt < MINUTE_MS) {
+        const isKnown = seen !== undefined && lostAt - seen.at < FRESH_MS;
+        const free = isKnown ? Math.floor((limits.perMinute - seen.minute) / relays) : 0;
+        if (ledger.sentSinceLoss - ledger.expiredSinceLoss(now) >= free)
+          waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, ledger.freeAt(0)) - now);
+      }
+      if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
+    }
+    const id = `${redis.instance}:${nextId++}`;
+    ledger.begin(id, limits, now + waitMs, wall, undefined);
+    if (mode === 'settling') void register(book);
+    return { granted: true, place: placeOf(book, limits, id, waitMs) };
+  }
+
+  async function askRedis(
+    book: AccountBook,
+    limits: SendLimits,
+    maxWaitMs: number,
+    ticket: string,
+  ): Promise<SharedReservation | 'again'> {
+    const of = epoch ?? '';
+    const id = `${redis.instance}:${nextId++}`;
+    const sentAt = clock.monotonic();
+    const [what, ms, , minute, day] = (await redis.run(
+      RESERVE,
+      [
+        `${prefix}:relays`,
+        ...['lease', 'pace', 'day', 'queue', 'seen'].map((k) => key(k, book.id)),
+        `${prefix}:epoch`,
+      ],
+      [
+        id,
+        limits.atOnce,
+        LEASE_MS,
+        limits.perMinute ?? 0,
+        limits.perDay ?? 0,
+        limits.recipientsPerDay ?? 0,
+        maxWaitMs,
+        ticket,
+        of,
+      ],
+    )) as unknown as Answer;
+    if (what === 'epoch') {
+      lose();
+      membership.beat();
+      return 'again';
+    }
+    const isGranted = what === 'granted';
+    book.ledger.lastSeen = {
+      at: sentAt,
+      minute: minute + (isGranted ? 1 : 0),
+      day: day + (isGranted ? 1 : 0),
+    };
+    if (!isGranted) return { granted: false, limit: what, retryAfterMs: what === 'busy' ? ASK_AGAIN_MS : ms };
+    book.ledger.begin(id, limits, clock.monotonic() + ms, clock.now(), of);
+    return { granted: true, place: placeOf(book, limits, id, ms) };
+  }
+
+  function placeOf(book: AccountBook, limits: SendLimits, id: string, waitMs: number): SharedPlace {
+    let isOver = false;
+    return {
+      waitMs,
+      end({ unsent, recipients }) {
+        if (isOver) return;
+        isOver = true;
+        const isShared = mode !== 'away';
+        book.ledger.end(id, limits, clock.now(), unsent, recipients, isShared ? epoch : undefined);
+        book.wake?.();
+        if (!isShared) return;
+        const kinds = ['lease', 'pace', 'day', 'queue'];
+        redis
+          .run(
+            GIVE_BACK,
+            kinds.map((k) => key(k, book.id)),
+            [id, unsent ? 1 : 0, limits.recipientsPerDay === undefined ? 0 : recipients, freed, book.id],
+          )
+          .catch(() => undefined);
+      },
+    };
+  }
+
+  /** Until woken, or `ms` have passed. */
+  function doze(book: AccountBook, ms: number): Promise<void> {
+    return new Promise((resume) => {
+      const up = (): void => {
+        cancel();
+        book.wake = undefined;
+        resume();
+      };
+      const cancel = clock.after(ms, up);
+      book.wake = up;
+    });
+  }
+
+  async function ask(book: AccountBook, limits: SendLimits, deadline: number): Promise<SharedReservation> {
+    const ticket = `${redis.instance}:t${nextId++}`;
+    for (;;) {
+      const left = Math.max(0, deadline - clock.monotonic());
+      let result: SharedReservation | 'again';
+      if (mode === 'shared') {
+        result = await askRedis(book, limits, left, ticket).catch((error: unknown) => {
+          if (!(error instanceof RedisUnavailable))
+            log.error({ err: error, account: book.id }, 'a shared limit could not be asked for');
+          lose();
+          return 'again' as const;
+        });
+      } else result = askLocally(book, limits, left);
+      if (result === 'again') continue;
+      if (result.granted || (result.limit !== 'busy' && !(result.limit === 'minute' && mode !== 'shared')))
+        return result;
+      if (left === 0 || isClosed) return result;
+      // In the share a place in the minute may come free earlier than it seems: Redis may be back.
+      const pause = result.limit === 'busy' ? ASK_AGAIN_MS * (0.5 + random() / 2) : Math.min(left, 1_000);
+      if (result.limit === 'minute' && result.retryAfterMs > left) return result;
+      await doze(book, Math.min(left, pause));
+    }
+  }
+
+  /** True when it is this one's turn to ask, false at the deadline. */
+  function turn(book: AccountBook, deadline: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      const go = (): void => {
+        cancel();
+        resolve(true);
+      };
+      const cancel = clock.after(Math.max(0, deadline - clock.monotonic()), () => {
+        book.turns.splice(book.turns.indexOf(go), 1);
+        resolve(false);
+      });
+      book.turns.push(go);
+    });
+  }
+
+  const extending = setIntervalOn(clock, EXTEND_EVERY_MS, async () => {
+    if (mode === 'away') return;
+    const held: [string, string][] = [];
+    for (const book of books.values()) {
+      for (const id of book.ledger.held) held.push([key('lease', book.id), id]);
+      if (book.ledger.isEmpty(clock.monotonic(), clock.now()) && !book.asking) books.delete(book.id);
+    }
+    for (let i = 0; i < held.length; i += EXTEND_AT_ONCE) {
+      const some = held.slice(i, i + EXTEND_AT_ONCE);
+      await redis
+        .run(
+          EXTEND,
+          some.map(([k]) => k),
+          [LEASE_MS, ...some.map(([, id]) => id)],
+        )
+        .catch(() => undefined);
+    }
+  });
+
+  return {
+    async reserve(accountId, limits, maxWaitMs) {
+      const book = bookOf(accountId);
+      const deadline = clock.monotonic() + maxWaitMs;
+      if (book.asking && !(await turn(book, deadline)))
+        return { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
+      book.asking = true;
+      try {
+        return await ask(book, limits, deadline);
+      } finally {
+        const next = book.turns.shift();
+        if (next === undefined) book.asking = false;
+        else next();
+      }
+    },
+    async login(accountId, intervalMs, maxWaitMs) {
+      const book = bookOf(accountId);
+      const now = clock.monotonic();
+      // Without Redis the relays' logins interleave: each keeps a distance that is longer by their number.
+      const locally = (interval: number): number | undefined => {
+        const at = Math.max(now, book.nextLogin);
+        if (at - now > maxWaitMs) return undefined;
+        book.nextLogin = at + interval;
+        return at - now;
+      };
+      if (mode !== 'shared') return locally(intervalMs * membership.relays);
+      try {
+        const wait = Number(await redis.run(LOGIN, [key('login', accountId)], [intervalMs, maxWaitMs]));
+        if (wait < 0) return undefined;
+        book.nextLogin = clock.monotonic() + wait + intervalMs;
+        return wait;
+      } catch {
+        lose();
+        return locally(intervalMs * membership.relays);
+      }
+    },
+    share: (limit) => (mode === 'shared' ? limit : share(limit)),
+    async close() {
+      isClosed = true;
+      extending();
+      cancelSettling?.();
+      for (const book of books.values()) book.wake?.();
+    },
+  };
+}
+
+/** Runs `task` every `ms`, never two at once; the result ends it. */
+function setIntervalOn(clock: Clock, ms: number, task: () => Promise<void>): () => void {
+  let cancel = clock.after(ms, tick);
+  let isOver = false;
+  function tick(): void {
+    void task().finally(() => {
+      if (!isOver) cancel = clock.after(ms, tick);
+    });
+  }
+  return () => {
+    isOver = true;
+    cancel();
+  };
+}

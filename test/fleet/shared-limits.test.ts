@@ -1,0 +1,244 @@
+// needs: redis-server
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { SendLimits } from '../../src/fleet/ledger.ts';
+import { createMembership, type RelayRow } from '../../src/fleet/membership.ts';
+import { createSharedLimits, type SharedLimits, type WithoutRedis } from '../../src/fleet/shared-limits.ts';
+import { silentLog } from '../../src/log.ts';
+import { createRedisConnection } from '../../src/redis.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { type Redis, startRedis } from '../support/redis.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const ROW: RelayRow = {
+  version: '0',
+  host: 'h',
+  pid: 1,
+  startedAt: 0,
+  relayed: 0,
+  deferred: 0,
+  rejected: 0,
+  lagMs: 0,
+};
+const limits = (more: Partial<SendLimits> = {}): SendLimits => ({
+  atOnce: 3,
+  perMinute: undefined,
+  perDay: undefined,
+  recipientsPerDay: undefined,
+  ...more,
+});
+
+async function redisFor(defer: Defer): Promise<Redis> {
+  const redis = await startRedis();
+  defer(() => redis.kill());
+  return redis;
+}
+
+interface Relay {
+  readonly limits: SharedLimits;
+  /** Without a word, as by SIGKILL. */
+  die(): void;
+}
+
+async function relay(defer: Defer, redis: Redis, withoutRedis: WithoutRedis = 'share'): Promise<Relay> {
+  const connection = createRedisConnection(
+    { reveal: () => redis.url },
+    { log: silentLog },
+    { answerMs: 500 },
+  );
+  await connection.open();
+  const membership = createMembership({ redis: connection, row: () => ROW });
+  const shared = createSharedLimits({ redis: connection, membership, log: silentLog }, { withoutRedis });
+  await membership.start();
+  const die = (): void => {
+    void shared.close();
+    connection.close();
+  };
+  defer(async () => {
+    await shared.close();
+    await membership.leave();
+    connection.close();
+  });
+  return { limits: shared, die };
+}
+
+/** All relays have settled: the whole limit is there for any of them. */
+const settled = (relays: readonly Relay[]): Promise<unknown> =>
+  waitFor(() => relays.every((r) => r.limits.share(97) === 97), { what: 'shared limits', timeoutMs: 15_000 });
+
+test(
+  'messages at once hold over three relays, and a place given back goes to whoever waits',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const relays = await Promise.all([1, 2, 3].map(() => relay(defer, redis)));
+    await settled(relays);
+    let at = 0;
+    let most = 0;
+    const startedAt = performance.now();
+    await Promise.all(
+      Array.from({ length: 120 }, async (_, i) => {
+        const result = await relays[i % 3]?.limits.reserve('a', limits(), 20_000);
+        assert.ok(result?.granted);
+        most = Math.max(most, ++at);
+        await delay(20);
+        at--;
+        result.place.end({ unsent: false, recipients: 1 });
+      }),
+    );
+    assert.equal(most, 3);
+    const alone = (120 / 3) * 20;
+    console.log(
+      `120 messages of 20 ms, 3 at once, three relays: ${Math.round(performance.now() - startedAt)} ms (ideal ${alone})`,
+    );
+  }),
+);
+
+test(
+  'a sliding minute holds over relays; what is not sent gives its place back',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    const five = limits({ perMinute: 5 });
+    for (let i = 0; i < 5; i++) {
+      const r = await (i % 2 === 0 ? a : b).limits.reserve('a', five, 0);
+      assert.ok(r.granted && r.place.waitMs === 0);
+      r.place.end({ unsent: i === 4, recipients: 1 });
+    }
+    await delay(50);
+    const fifth = await a.limits.reserve('a', five, 0);
+    assert.ok(fifth.granted, 'the unsent one left its place');
+    fifth.place.end({ unsent: false, recipients: 1 });
+    const sixth = await b.limits.reserve('a', five, 1000);
+    assert.ok(!sixth.granted && sixth.limit === 'minute' && sixth.retryAfterMs > 50_000);
+    const later = await b.limits.reserve('a', five, 70_000);
+    assert.ok(
+      later.granted && later.place.waitMs > 50_000,
+      'a place ahead is reserved where the wait is allowed',
+    );
+    later.place.end({ unsent: true, recipients: 0 });
+  }),
+);
+
+test(
+  'messages and recipients of a day hold over relays and outlive them',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const a = await relay(defer, redis);
+    await settled([a]);
+    const day = limits({ perDay: 2, recipientsPerDay: 10 });
+    for (const recipients of [1, 9]) {
+      const r = await a.limits.reserve('a', day, 0);
+      assert.ok(r.granted);
+      r.place.end({ unsent: false, recipients });
+    }
+    const other = limits({ recipientsPerDay: 10 });
+    await waitFor(() => redis.command('hvals', 'xoauth2-relay:day:a').split('\n').sort().join() === '10,2', {
+      what: 'both counted',
+    });
+    a.die();
+    const b = await relay(defer, redis);
+    await settled([b]);
+    const refused = await b.limits.reserve('a', day, 0);
+    assert.ok(!refused.granted && refused.limit === 'day');
+    const full = await b.limits.reserve('a', other, 0);
+    assert.ok(!full.granted && full.limit === 'day', 'ten recipients were taken');
+  }),
+);
+
+test(
+  'what a killed relay held is free within 15 s',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    for (let i = 0; i < 3; i++) assert.ok((await a.limits.reserve('a', limits(), 0)).granted);
+    const refused = await b.limits.reserve('a', limits(), 0);
+    assert.ok(!refused.granted && refused.limit === 'busy');
+    a.die();
+    const startedAt = performance.now();
+    const got = await b.limits.reserve('a', limits(), 20_000);
+    assert.ok(got.granted);
+    got.place.end({ unsent: false, recipients: 1 });
+    assert.ok(performance.now() - startedAt < 15_000);
+  }),
+);
+
+test(
+  'never more than the limit, at once and a minute, while Redis is frozen, killed or flushed and comes back',
+  leakless(async (_t, defer) => {
+    await Promise.all((['frozen', 'killed', 'flushed'] as const).map((trouble) => outage(trouble, defer)));
+  }),
+);
+
+async function outage(trouble: 'frozen' | 'killed' | 'flushed', defer: Defer): Promise<void> {
+  const redis = await redisFor(defer);
+  const relays = await Promise.all([1, 2, 3].map(() => relay(defer, redis)));
+  await settled(relays);
+  const three = limits({ perMinute: 20 });
+  const times: number[] = [];
+  let at = 0;
+  let most = 0;
+  let longest = 0;
+  let isOver = false;
+  const senders = Array.from({ length: 9 }, async (_, i) => {
+    while (!isOver) {
+      const askedAt = performance.now();
+      const result = await relays[i % 3]?.limits.reserve('a', three, 2_000);
+      longest = Math.max(longest, performance.now() - askedAt);
+      if (result === undefined || !result.granted) {
+        await delay(100);
+        continue;
+      }
+      if (result.place.waitMs > 0) await delay(result.place.waitMs);
+      times.push(performance.now());
+      most = Math.max(most, ++at);
+      await delay(30);
+      at--;
+      result.place.end({ unsent: false, recipients: 1 });
+    }
+  });
+  await delay(500);
+  if (trouble === 'frozen') redis.freeze();
+  if (trouble === 'killed') await redis.kill();
+  if (trouble === 'flushed') redis.command('flushall');
+  await delay(20_000);
+  if (trouble === 'frozen') redis.thaw();
+  if (trouble === 'killed') await redis.start();
+  await delay(50_000);
+  isOver = true;
+  await Promise.all(senders);
+  for (const from of times) {
+    const inMinute = times.filter((t) => t >= from && t < from + 59_900).length;
+    assert.ok(inMinute <= 20, `${inMinute} messages in a minute`);
+  }
+  assert.ok(most <= 3, `${most} at once`);
+  assert.ok(longest < 2_000 + 1_000, `a message waited ${longest} ms`);
+  assert.ok(times.length > 20, `${times.length} sent in all`);
+  console.log(`${trouble}: ${times.length} messages, longest wait ${Math.round(longest)} ms`);
+}
+
+test(
+  'three relays started at once without Redis keep the limit by what they were told to expect',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    await redis.kill();
+    const a = await relay(defer, redis, 'defer');
+    const r = await a.limits.reserve('a', limits(), 100);
+    assert.ok(!r.granted && r.limit === 'away');
+  }),
+);
+
+test(
+  'logins keep their distance over relays',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    const waits = [await a.limits.login('a', 2000, 10_000), await b.limits.login('a', 2000, 10_000)];
+    assert.equal(waits[0], 0);
+    assert.ok((waits[1] ?? 0) > 1800 && (waits[1] ?? 0) <= 2000);
+    assert.equal(await a.limits.login('a', 2000, 1000), undefined);
+  }),
+);
