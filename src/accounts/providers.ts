@@ -116,7 +116,8 @@ const BUILT_IN: readonly ProviderProfile[] = [
     },
     signInScope: MICROSOFT_SCOPE,
     safetyBufferMs: 10 * MINUTE,
-    chunking: true,
+    // Exchange answered BDAT with 552 "Header size exceeds" and with silence.
+    chunking: false,
     limits: MICROSOFT_LIMITS,
   },
   {
@@ -133,7 +134,8 @@ const BUILT_IN: readonly ProviderProfile[] = [
     scopes: { refresh_token: MICROSOFT_SCOPE },
     signInScope: MICROSOFT_SCOPE,
     safetyBufferMs: 10 * MINUTE,
-    chunking: true,
+    // Exchange answered BDAT with 552 "Header size exceeds" and with silence.
+    chunking: false,
     // Documented attachment limit 25 MB; the advertised SIZE is the front end's.
     limits: MICROSOFT_LIMITS,
   },

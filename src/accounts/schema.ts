@@ -67,7 +67,12 @@ const pacing = {
     .optional()
     .describe('Shortest time between two logins of one account, in milliseconds.'),
   max_message_bytes: count(1_073_741_824).optional().describe('Largest message, in octets.'),
-  chunking: z.boolean().optional().describe('Use BDAT (RFC 3030) where the server offers it.'),
+  chunking: z
+    .boolean()
+    .optional()
+    .describe(
+      'Use BDAT (RFC 3030) where the server offers it and proved that it discards what it refuses; off for Microsoft.',
+    ),
   token_safety_buffer_ms: milliseconds(0, HOUR)
     .optional()
     .describe('A token with less life than this left is replaced first, in milliseconds.'),

@@ -5,6 +5,8 @@ export interface Capabilities {
   readonly chunking: boolean;
   /** RFC 2920. */
   readonly pipelining: boolean;
+  /** RFC 2034. */
+  readonly enhancedStatusCodes: boolean;
   /** RFC 6152. */
   readonly eightBitMime: boolean;
   /** BODY=BINARYMIME, RFC 3030. */
@@ -33,6 +35,7 @@ export function parseCapabilities(lines: readonly string[]): Capabilities {
   return {
     chunking: offered.has('CHUNKING'),
     pipelining: offered.has('PIPELINING'),
+    enhancedStatusCodes: offered.has('ENHANCEDSTATUSCODES'),
     eightBitMime: offered.has('8BITMIME'),
     binaryMime: offered.has('BINARYMIME'),
     smtpUtf8: offered.has('SMTPUTF8'),

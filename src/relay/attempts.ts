@@ -8,7 +8,7 @@ import type { Reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import { asUpstreamError, UpstreamError } from '../upstream/failure.ts';
 import type { Lease } from '../upstream/pool.ts';
-import { type Decision, isUnknownCommand, Submission } from '../upstream/submission.ts';
+import { type Decision, isHeaderMiscount, isUnknownCommand, Submission } from '../upstream/submission.ts';
 import type { AccountUpstream } from '../upstream/upstream.ts';
 
 /** Pause before a message is offered again to a provider that is busy with this account. */
@@ -108,7 +108,7 @@ export function createAttempts(deps: AttemptsDeps, options: { readonly busyWaitM
         lease = await upstream.acquire();
       }
       connection = lease.connection.id;
-      const submission = new Submission(lease.connection, { chunking: upstream.chunking }, count);
+      const submission = new Submission(lease.connection, upstream.mayUseBdat(lease.connection), count);
       reused = submission.reused;
       return { lease, submission };
     } finally {
@@ -133,9 +133,13 @@ export function createAttempts(deps: AttemptsDeps, options: { readonly busyWaitM
         const ok = await talk(current.submission);
         if (ok.refusal === undefined) return { ok, open: current };
         verdict = judgeDecision(ok.refusal, current.submission);
-        if (current.submission.usesBdat && ok.refusal.stage === 'end' && isUnknownCommand(ok.refusal.reply)) {
+        if (
+          current.submission.usesBdat &&
+          ok.refusal.stage === 'end' &&
+          (isUnknownCommand(ok.refusal.reply) || isHeaderMiscount(ok.refusal.reply))
+        ) {
           // It offered CHUNKING and took the body for commands: never again, and not on this connection.
-          upstream.refuseBdat();
+          upstream.refuseBdat(current.lease.connection);
           current.lease.connection.destroy();
           current.lease.release();
           if (replayedAt > 0) return { verdict };

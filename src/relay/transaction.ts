@@ -10,7 +10,7 @@ import { isPositive, type Reply, reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import type { BodyStream, Decision, Submission } from '../upstream/submission.ts';
-import { isUnknownCommand } from '../upstream/submission.ts';
+import { isHeaderMiscount, isUnknownCommand } from '../upstream/submission.ts';
 import type { AccountUpstream } from '../upstream/upstream.ts';
 import { type Attempt, type AttemptFigures, createAttempts, type Open } from './attempts.ts';
 import type { Outcome } from './record.ts';
@@ -181,7 +181,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
   async function furtherRecipient(recipient: Recipient, on: Open): Promise<Reply> {
     try {
-      return acceptOrJudge(recipient, await on.submission.addRecipient(recipient), on);
+      return acceptOrJudge(recipient, (await on.submission.addRecipients([recipient]))[0], on);
     } catch (error) {
       attempts.verdictOf(error);
       // The accepted ones are known and the body is still to come: the envelope is repeated then.
@@ -280,8 +280,11 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
         const decision = await of.finish();
         if (isPositive(decision.reply)) return finishDecided(decision);
         const verdict = attempts.judge(decision, on.submission);
-        if (on.submission.usesBdat && isUnknownCommand(decision.reply)) {
-          upstream.refuseBdat();
+        if (
+          on.submission.usesBdat &&
+          (isUnknownCommand(decision.reply) || isHeaderMiscount(decision.reply))
+        ) {
+          upstream.refuseBdat(on.lease.connection);
           on.lease.connection.destroy();
           return finishRefused({
             ...verdict,

@@ -6,7 +6,7 @@
 import type { Socket } from 'node:net';
 import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { Capabilities } from '../protocol/capabilities.ts';
+import { type Capabilities, parseCapabilities } from '../protocol/capabilities.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
 import type { LossCause } from '../protocol/verdict.ts';
 import { lossCause } from './failure.ts';
@@ -25,7 +25,7 @@ export class ConnectionLost extends Error {
 }
 
 interface Flight {
-  readonly expected: number;
+  readonly isComplete: (replies: readonly ParsedReply[]) => boolean;
   readonly replies: ParsedReply[];
   readonly resolve: (replies: ParsedReply[]) => void;
   readonly reject: (error: ConnectionLost) => void;
@@ -39,6 +39,7 @@ const QUIT_TIMEOUT_MS = 2_000;
 const NOTHING_OFFERED: Capabilities = {
   chunking: false,
   pipelining: false,
+  enhancedStatusCodes: false,
   eightBitMime: false,
   binaryMime: false,
   smtpUtf8: false,
@@ -52,6 +53,12 @@ let opened = 0;
 export class UpstreamConnection {
   readonly id: string;
   capabilities: Capabilities = NOTHING_OFFERED;
+  /** The EHLO reply as it came, lines joined with LF; empty before it. */
+  greeting = '';
+  /** What we said in EHLO. */
+  heloName = '';
+  /** Enhanced codes of its first 2xx to MAIL, RCPT and a body: how late replies are told from those awaited. */
+  readonly said: { mail?: string; rcpt?: string; end?: string } = {};
   /** Messages the upstream took or refused on this connection. */
   messages = 0;
   /** The last transaction was given up half-way: the next flight starts with RSET. */
@@ -118,20 +125,33 @@ export class UpstreamConnection {
 
   /** Writes `parts` in one go and waits for `expected` replies. Rejects with `ConnectionLost`. */
   flight(parts: readonly (string | Buffer)[], expected: number, timeoutMs: number): Promise<ParsedReply[]> {
-    const replies = this.expect(expected, timeoutMs);
+    return this.flightUntil(parts, (replies) => replies.length === expected, timeoutMs);
+  }
+
+  /** The same, where the replies themselves show that they are all there. */
+  flightUntil(
+    parts: readonly (string | Buffer)[],
+    isComplete: Flight['isComplete'],
+    timeoutMs: number,
+  ): Promise<ParsedReply[]> {
+    const replies = this.#await(isComplete, timeoutMs);
     this.write(parts);
     return replies;
   }
 
   /** Waits for `expected` replies to what is being written; without `timeoutMs` as long as it takes. Rejects with `ConnectionLost`. */
   expect(expected: number, timeoutMs: number | undefined): Promise<ParsedReply[]> {
+    return this.#await((replies) => replies.length === expected, timeoutMs);
+  }
+
+  #await(isComplete: Flight['isComplete'], timeoutMs: number | undefined): Promise<ParsedReply[]> {
     return new Promise((resolve, reject) => {
       if (this.#dead !== undefined) {
         reject(new ConnectionLost(this.#dead.how, this.#dead.detail, []));
         return;
       }
       const stop = timeoutMs === undefined ? undefined : this.#limit(timeoutMs);
-      this.#flights.push({ expected, replies: [], resolve, reject, stop });
+      this.#flights.push({ isComplete, replies: [], resolve, reject, stop });
     });
   }
 
@@ -177,10 +197,15 @@ export class UpstreamConnection {
     });
   }
 
-  /** EHLO; resolves with whatever the server answered. Rejects with `ConnectionLost`. */
+  /** EHLO: reads what the server offers; resolves with whatever it answered. Rejects with `ConnectionLost`. */
   async ehlo(name: string, timeoutMs: number): Promise<ParsedReply> {
     const [reply] = await this.flight([`EHLO ${name}\r\n`], 1, timeoutMs);
     if (reply === undefined) throw new ConnectionLost('garbage', 'no reply to EHLO', []);
+    if (reply.code === 250) {
+      this.heloName = name;
+      this.greeting = reply.lines.join('\n');
+      this.capabilities = parseCapabilities(reply.lines);
+    }
     return reply;
   }
 
@@ -214,12 +239,14 @@ export class UpstreamConnection {
         return;
       }
       flight.replies.push(reply);
-      if (flight.replies.length === flight.expected) {
+      if (flight.isComplete(flight.replies)) {
         this.#flights.shift();
         flight.stop?.();
         flight.resolve(flight.replies);
       }
     }
+    // Part of a reply that nobody waits for.
+    if (this.#flights.length === 0 && this.#parser.unfinished) this.#die('garbage', 'upstream spoke unasked');
     // After 421 the server closes: commands pipelined behind it get no reply of their own.
     if (this.#leaving && replies.at(-1)?.code === 421) this.#die('eof', 'closed by the upstream with 421');
   }

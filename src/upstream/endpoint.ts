@@ -5,9 +5,11 @@
  */
 
 import { type BreakerState, createBreaker } from '../breaker.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import type { BreakerWeight } from '../protocol/verdict.ts';
 import { UpstreamError } from './failure.ts';
+import { createProofs, type Proofs } from './proof.ts';
 
 /** Failures of different accounts within this time belong together. */
 const EVIDENCE_WINDOW_MS = 60_000;
@@ -26,8 +28,8 @@ export interface UpstreamEndpoint {
   readonly name: string;
   /** Undefined until a first connection was opened. */
   capabilities: Capabilities | undefined;
-  /** The server offered CHUNKING but does not know BDAT. */
-  bdatRefused: boolean;
+  /** Which of its servers discard what they refuse. */
+  readonly proofs: Proofs;
   /** Accounts that use this endpoint now. */
   accounts: number;
   readonly breaker: BreakerState;
@@ -49,6 +51,7 @@ export function createEndpoint(
   options: {
     readonly maxOpening: number;
     readonly resetMs?: number;
+    readonly clock?: Clock;
     readonly onBreaker?: (state: BreakerState) => void;
   },
 ): UpstreamEndpoint {
@@ -92,7 +95,7 @@ export function createEndpoint(
   return {
     name,
     capabilities: undefined,
-    bdatRefused: false,
+    proofs: createProofs(options.clock ?? systemClock),
     get accounts() {
       return accounts;
     },

@@ -9,7 +9,6 @@ import type { TLSSocket } from 'node:tls';
 import { dnsCache } from 'nodemailer/lib/shared';
 import SMTPConnection from 'nodemailer/lib/smtp-connection';
 import type { Account, Endpoint } from '../accounts/account.ts';
-import { parseCapabilities } from '../protocol/capabilities.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
 import type { LossCause, Stage } from '../protocol/verdict.ts';
 import { formatXoauth2 } from '../protocol/xoauth2.ts';
@@ -167,7 +166,6 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
         taken.destroy();
         throw new UpstreamError({ kind: 'reply', stage: 'ehlo', reply, reused: false, account: account.id });
       }
-      taken.capabilities = parseCapabilities(reply.lines);
       return taken;
     } catch (error) {
       // A late error of a connection given up must not become an unhandled 'error' event.

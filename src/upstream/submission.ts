@@ -2,13 +2,14 @@
  * Speaks one transaction on an upstream connection. In: envelope and body. Out: the provider's
  * decisive reply (the first refusal, else the final one), or an `UpstreamError` when the connection
  * went away. Owns nothing but the dialogue; commands and body travel in as few flights as the
- * upstream's extensions allow (RFC 2920, RFC 3030).
+ * upstream's extensions allow (RFC 2920, RFC 3030) and as it has proved to be safe (proof.ts).
  */
 import { createDotStuffer } from '../protocol/dot-stuffing.ts';
 import { formatMail, formatRcpt, type Mail, type Recipient } from '../protocol/esmtp.ts';
 import { isPositive } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { Stage } from '../protocol/verdict.ts';
+import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { lost, type UpstreamError } from './failure.ts';
 
@@ -17,26 +18,21 @@ const ENVELOPE_TIMEOUT_MS = 240_000;
 /** Below the 10 min a client waits after its final dot (RFC 5321 §4.5.3.2.6). */
 const FINAL_TIMEOUT_MS = 570_000;
 /** A chunk must be taken within this (RFC 5321 §4.5.3.2.5). */
-const CHUNK_TIMEOUT_MS = 180_000;
+export const CHUNK_TIMEOUT_MS = 180_000;
 /**
  * After this long in the pool a connection may be gone without a sign (a NAT that forgot it), so the
  * envelope goes first: its loss can be replayed, the loss of a body that was written whole cannot.
  */
-export const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
+const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
-/** A streamed body leaves in BDAT chunks of at least this many octets: few replies, little memory. */
-const STREAM_CHUNK_OCTETS = 256 * 1024;
+/** RSET ahead of a replay shows whether the connection still lives; nobody waits longer for it. */
+const ALIVE_TIMEOUT_MS = 5_000;
 
 /** The reply that decides, and the command it answers. */
 export interface Decision {
   readonly stage: Stage;
   readonly reply: ParsedReply;
-}
-
-export interface SubmissionOptions {
-  /** BDAT may be used (provider setting and nothing learnt to the contrary). */
-  readonly chunking: boolean;
 }
 
 /** Counts the round trips of a transaction. */
@@ -45,37 +41,45 @@ export interface FlightCount {
 }
 
 /** Replies by which a server says it does not know BDAT although it offered CHUNKING. */
-export const isUnknownCommand = (reply: ParsedReply): boolean =>
-  reply.code === 500 || reply.code === 501 || reply.code === 502 || reply.code === 504;
+export const isUnknownCommand = (reply: ParsedReply): boolean => reply.code === 500 || reply.code === 502;
+
+/** Exchange counts a whole chunk as header and refuses it; the same message goes by DATA. */
+export const isHeaderMiscount = (reply: ParsedReply): boolean =>
+  reply.code === 552 && /header size/i.test(reply.text);
 
 /** Thrown inside: the reply at hand is no answer to the command at hand. */
 const OUT_OF_STEP = 'upstream answered out of step';
 
 export class Submission {
+  /** Whether bodies go by BDAT: only to a server that proved to discard what it refuses. */
+  readonly usesBdat: boolean;
+  /** The connection had served before and waited in the pool. */
+  readonly reused: boolean;
   readonly #connection: UpstreamConnection;
-  readonly #chunking: boolean;
   readonly #pipelining: boolean;
   readonly #count: FlightCount;
-  /** The connection had served before and waited in the pool. */
-  readonly #reused: boolean;
   #finalByteSent = false;
+  /** Octets of the body are on their way. */
+  #bodySent = false;
   #stage: Stage = 'mail';
 
-  constructor(connection: UpstreamConnection, options: SubmissionOptions, count: FlightCount) {
+  /** `bdat`: BDAT may be used on this connection. */
+  constructor(connection: UpstreamConnection, bdat: boolean, count: FlightCount) {
     this.#connection = connection;
     this.#pipelining = connection.capabilities.pipelining;
-    this.#chunking = options.chunking && connection.capabilities.chunking;
+    this.usesBdat = bdat && this.#pipelining && connection.capabilities.chunking;
     this.#count = count;
-    this.#reused = connection.messages > 0 || connection.ageMs > FRESH_MS;
+    this.reused = connection.messages > 0 || connection.ageMs > FRESH_MS;
   }
 
-  /** Whether bodies go by BDAT. */
-  get usesBdat(): boolean {
-    return this.#chunking;
-  }
-
-  get reused(): boolean {
-    return this.#reused;
+  /** Whether the connection still answers: RSET and its reply. Never rejects. */
+  async isAlive(): Promise<boolean> {
+    if (this.#connection.dead) return false;
+    this.#count.flights++;
+    const [reply] = await this.#connection.flight(['RSET\r\n'], 1, ALIVE_TIMEOUT_MS).catch(() => []);
+    if (reply?.code !== 250) this.#connection.destroy();
+    this.#connection.needsReset = false;
+    return !this.#connection.dead;
   }
 
   /** One recipient, whole body. Rejects with `UpstreamError`. */
@@ -92,10 +96,12 @@ export class Submission {
     const reset = this.#takeReset();
     const commands = `${reset}${formatMail(mail)}${formatRcpt(recipient)}`;
     const expected = reset === '' ? 3 : 4;
-    if (this.#chunking) {
+    if (this.usesBdat && octets > 0) {
+      // Where replies look all alike, a reply too many shows only if one after the last can be told from it.
+      const marker = this.#isTagged ? [] : ['NOOP\r\n'];
       const replies = await this.#exchange(
-        [`${commands}BDAT ${octets} LAST\r\n`, ...body],
-        expected,
+        [`${commands}BDAT ${octets} LAST\r\n`, ...body, ...marker],
+        expected + marker.length,
         FINAL_TIMEOUT_MS,
         true,
       );
@@ -111,7 +117,10 @@ export class Submission {
       // 354 although there is nobody to deliver to: an empty body ends it (RFC 2920 §3.1).
       if (refused)
         await this.#exchange(['.\r\n'], 1, ENVELOPE_TIMEOUT_MS).then(([r]) => this.#expectRefusal(r));
-      else return this.#finishData(body);
+      else {
+        this.#remember(replies[0], replies[1]);
+        return this.#finishData(body);
+      }
     }
     return this.#decide(replies, ['mail', 'rcpt', 'body']);
   }
@@ -125,10 +134,9 @@ export class Submission {
     if (!this.#pipelining) {
       if (reset !== '') this.#dropReset(await this.#exchange([reset], 1, ENVELOPE_TIMEOUT_MS), reset);
       const [mailReply] = await this.#exchange([formatMail(mail)], 1, ENVELOPE_TIMEOUT_MS);
-      if (mailReply === undefined || !isPositive(mailReply))
+      if (!this.#isAccepted(mailReply, 'mail'))
         return { refusal: this.#refused('mail', mailReply), recipients: [] };
-      const replies: ParsedReply[] = [];
-      for (const recipient of recipients) replies.push(await this.addRecipient(recipient));
+      const replies = await this.addRecipients(recipients);
       return { refusal: this.#oneRefused(replies), recipients: replies };
     }
     const commands = `${reset}${formatMail(mail)}${recipients.map(formatRcpt).join('')}`;
@@ -137,27 +145,30 @@ export class Submission {
       await this.#exchange([commands], expected, ENVELOPE_TIMEOUT_MS),
       reset,
     );
-    if (mailReply === undefined || !isPositive(mailReply))
+    if (!this.#isAccepted(mailReply, 'mail'))
       return { refusal: this.#refused('mail', mailReply), recipients: [] };
-    // A loss after some verdicts leaves recipients without one.
-    if (replies.length < recipients.length)
-      throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
-    if (replies.some((r) => isPositive(r) && r.code >= 300)) throw this.#outOfStep();
+    this.#checkRecipients(replies, recipients.length);
     return { refusal: this.#oneRefused(replies), recipients: replies };
   }
 
-  /** A further RCPT with its live reply. Rejects with `UpstreamError`. */
-  async addRecipient(recipient: Recipient): Promise<ParsedReply> {
+  /** Further RCPTs with their live replies. Rejects with `UpstreamError`. */
+  async addRecipients(recipients: readonly Recipient[]): Promise<readonly ParsedReply[]> {
     this.#stage = 'rcpt';
     this.#connection.needsReset = true;
-    const [reply] = await this.#exchange([formatRcpt(recipient)], 1, ENVELOPE_TIMEOUT_MS);
-    if (reply === undefined || reply.code === 354) throw this.#outOfStep();
-    return reply;
+    const replies: ParsedReply[] = [];
+    const commands = recipients.map(formatRcpt);
+    for (const flight of this.#pipelining ? [commands.join('')] : commands) {
+      const expected = this.#pipelining ? recipients.length : 1;
+      replies.push(...(await this.#exchange([flight], expected, ENVELOPE_TIMEOUT_MS)));
+    }
+    this.#checkRecipients(replies, recipients.length);
+    return replies;
   }
 
   /** The whole body after an accepted envelope. Rejects with `UpstreamError`. */
   async sendBody(body: readonly Buffer[], octets: number): Promise<Decision> {
-    if (this.#chunking) {
+    // DATA's 354 cannot be mistaken for a late reply to RCPT.
+    if (this.usesBdat && octets > 0 && this.#isTagged) {
       const replies = await this.#exchange([`BDAT ${octets} LAST\r\n`, ...body], 1, FINAL_TIMEOUT_MS, true);
       return this.#decide(replies, ['end']);
     }
@@ -169,7 +180,15 @@ export class Submission {
   /** A body that streams through after an accepted envelope; a refusal of DATA shows in `finish`. Rejects with `UpstreamError`. */
   async startStream(): Promise<BodyStream> {
     this.#stage = 'body';
-    if (this.#chunking) return this.#chunkStream();
+    if (this.usesBdat && this.#isTagged) {
+      this.#bodySent = true;
+      return createChunkStream(this.#connection, {
+        lost: (error) => this.#lost(error),
+        refused: (reply) => this.#keep({ stage: 'body', reply }),
+        sendLast: async (parts) =>
+          this.#decide(await this.#exchange(parts, 1, FINAL_TIMEOUT_MS, true), ['end']),
+      });
+    }
     const [go] = await this.#exchange(['DATA\r\n'], 1, ENVELOPE_TIMEOUT_MS);
     if (go?.code !== 354) {
       const refused = this.#refused('body', go);
@@ -178,64 +197,9 @@ export class Submission {
     return this.#dataStream();
   }
 
-  #chunkStream(): BodyStream {
-    let held: Buffer[] = [];
-    let octets = 0;
-    let refusal: Decision | undefined;
-    let failure: UpstreamError | undefined;
-    let last: Promise<unknown> = Promise.resolve();
-    const sendChunk = async (): Promise<void> => {
-      const pieces = held;
-      const header = `BDAT ${octets}\r\n`;
-      held = [];
-      octets = 0;
-      last = this.#connection.expect(1, CHUNK_TIMEOUT_MS).then(
-        ([reply]) => {
-          if (reply !== undefined && !isPositive(reply)) refusal ??= { stage: 'body', reply };
-        },
-        (error: unknown) => {
-          failure ??= this.#lost(error);
-        },
-      );
-      await this.#writePieces(header, pieces);
-      // Without PIPELINING each chunk waits for its reply.
-      if (!this.#pipelining) await last;
-    };
-    return {
-      push: (chunk) => {
-        if (refusal !== undefined || failure !== undefined) return undefined;
-        held.push(chunk);
-        octets += chunk.length;
-        return octets < STREAM_CHUNK_OCTETS ? undefined : sendChunk();
-      },
-      finish: async () => {
-        if (!this.#pipelining) await last;
-        if (failure !== undefined) throw failure;
-        if (refusal !== undefined) return this.#keep(refusal);
-        const replies = await this.#exchange(
-          [`BDAT ${octets} LAST\r\n`, ...held],
-          1,
-          FINAL_TIMEOUT_MS,
-          true,
-        ).catch((error: unknown) => {
-          // A chunk refused while LAST was on its way: the refusal is the answer, not the loss after it.
-          if (refusal === undefined) throw error;
-        });
-        if (refusal !== undefined) return this.#keep(refusal);
-        return this.#decide(replies ?? [], ['end']);
-      },
-    };
-  }
-
-  /** One write each: several at once would be copied together for TLS. */
-  async #writePieces(header: string, pieces: readonly Buffer[]): Promise<void> {
-    this.#connection.write([header]);
-    for (const piece of pieces)
-      if (!this.#connection.write([piece])) await this.#connection.drained(CHUNK_TIMEOUT_MS);
-  }
-
   #dataStream(): BodyStream {
     const stuffer = createDotStuffer();
+    this.#bodySent = true;
     // From now on a reply is the final one; if it comes before the final dot it is a refusal.
     let early: ParsedReply | undefined;
     let failure: UpstreamError | undefined;
@@ -298,6 +262,7 @@ export class Submission {
       throw lost(this.#stage, 'eof', 'closed by the upstream', { reused: true, finalByteSent: false });
     this.#count.flights++;
     if (final) {
+      this.#bodySent = true;
       this.#finalByteSent = true;
       this.#stage = 'end';
     }
@@ -320,11 +285,14 @@ export class Submission {
       if (isPositive(reply) && reply.code >= 300) throw this.#outOfStep();
       if (!isPositive(reply)) {
         // Refused, and yet the body was taken: nobody can tell for whom. Close; the refusal stands.
-        if (stage !== 'end' && replies.length === stages.length && replies.at(-1)?.code === 250)
-          this.#connection.destroy();
+        if (stage !== 'end' && replies[stages.length - 1]?.code === 250) this.#connection.destroy();
         return this.#keep({ stage, reply });
       }
       if (stage === 'end') {
+        const marker = replies[stages.length];
+        if (!this.#isAccepted(reply, 'end') || (marker !== undefined && !isPositive(marker)))
+          throw this.#outOfStep();
+        if (stages.length === 3) this.#remember(replies[0], replies[1]);
         this.#connection.needsReset = false;
         this.#connection.messages++;
         return { stage, reply };
@@ -333,9 +301,47 @@ export class Submission {
     throw this.#outOfStep();
   }
 
+  /** Whether the final reply can be told from one to MAIL or RCPT that comes late. */
+  get #isTagged(): boolean {
+    const { mail, rcpt, end } = this.#connection.said;
+    if (!this.#connection.capabilities.enhancedStatusCodes) return false;
+    return end === undefined || (end !== mail && end !== rcpt);
+  }
+
+  #remember(mail: ParsedReply | undefined, rcpt: ParsedReply | undefined): void {
+    const { said } = this.#connection;
+    said.mail ??= mail?.enhanced ?? '';
+    said.rcpt ??= rcpt?.enhanced ?? '';
+  }
+
+  /**
+   * A positive reply, and not a late one to another command: those would shift every answer after
+   * them, and the 250 of one message would speak for the next. Throws `UpstreamError`.
+   */
+  #isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
+    if (reply === undefined || !isPositive(reply)) return false;
+    if (reply.code >= 300) throw this.#outOfStep();
+    const { said } = this.#connection;
+    const code = reply.enhanced ?? '';
+    const usual = said[to];
+    said[to] ??= code;
+    if (usual === undefined || usual === code) return true;
+    const isForeign = to === 'mail' || code === said.mail || (to === 'end' && code === said.rcpt);
+    if (isForeign) throw this.#outOfStep();
+    return true;
+  }
+
+  #checkRecipients(replies: readonly ParsedReply[], expected: number): void {
+    // A loss after some verdicts leaves recipients without one.
+    if (replies.length < expected) throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
+    for (const reply of replies) this.#isAccepted(reply, 'rcpt');
+  }
+
   #keep(decision: Decision): Decision {
     this.#connection.needsReset = true;
     if (decision.stage === 'end' || decision.stage === 'body') this.#connection.messages++;
+    // What became of the body's octets is the server's secret: nothing more is said to it.
+    if (this.#bodySent) this.#connection.destroy();
     return decision;
   }
 
@@ -375,13 +381,7 @@ export class Submission {
   #lost(error: unknown): UpstreamError {
     const how = error instanceof ConnectionLost ? error.how : 'tcp';
     const detail = error instanceof Error ? error.message : 'connection lost';
-    return lost(
-      this.#stage,
-      how,
-      detail,
-      { reused: this.#reused, finalByteSent: this.#finalByteSent },
-      error,
-    );
+    return lost(this.#stage, how, detail, { reused: this.reused, finalByteSent: this.#finalByteSent }, error);
   }
 
   #outOfStep(): UpstreamError {

@@ -29,10 +29,10 @@ export interface AccountUpstream {
   readonly live: number;
   /** What the server offered last; undefined before a first connection. */
   readonly capabilities: Capabilities | undefined;
-  /** BDAT may be used. */
-  readonly chunking: boolean;
+  /** BDAT may be used on this connection: wanted for the account, and proved to be safe. */
+  mayUseBdat(connection: UpstreamConnection): boolean;
   /** The server does not know BDAT after all: use DATA from now on. */
-  refuseBdat(): void;
+  refuseBdat(connection: UpstreamConnection): void;
   /** Rejects with `UpstreamError`. */
   acquire(): Promise<Lease>;
   /** Makes sure that there is a connection, opening one if there is none. Rejects with `UpstreamError`. */
@@ -149,7 +149,12 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   ): Promise<UpstreamConnection> {
     const first = await token(account);
     try {
-      return await endpoint.guard(account.id, () => deps.open(account, first));
+      const connection = await endpoint.guard(account.id, () => deps.open(account, first));
+      const { chunking, pipelining } = connection.capabilities;
+      if (!account.chunking || !chunking || !pipelining) return connection;
+      await endpoint.proofs.prove(connection);
+      // What broke the connection is remembered: the next one is not asked.
+      return connection.dead ? await endpoint.guard(account.id, () => deps.open(account, first)) : connection;
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error;
       if (error.verdict.renewToken) {
@@ -238,11 +243,9 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       get capabilities() {
         return endpoint.capabilities;
       },
-      get chunking() {
-        return account.chunking && !endpoint.bdatRefused;
-      },
-      refuseBdat() {
-        endpoint.bdatRefused = true;
+      mayUseBdat: (connection) => account.chunking && endpoint.proofs.isProved(connection),
+      refuseBdat(connection) {
+        endpoint.proofs.refute(connection);
         log.warn(
           { event: 'bdat_refused', endpoint: endpoint.name },
           'upstream offers CHUNKING but refuses BDAT; using DATA',

@@ -30,6 +30,8 @@ function serve(socket: TLSSocket): void {
   let chunk = -1;
   let isLast = false;
   let inData = false;
+  /** Somebody to deliver to. */
+  let hasRecipient = false;
   let awaitsBlob = false;
   socket.on('error', () => {});
   socket.write('220 sink ESMTP\r\n');
@@ -44,7 +46,9 @@ function serve(socket: TLSSocket): void {
         bytes = bytes.subarray(taken);
         if (chunk > 0) break;
         chunk = -1;
-        out += isLast ? '250 2.0.0 OK  1795229593 sink\r\n' : '250 2.0.0 chunk taken\r\n';
+        if (!hasRecipient) out += '503 5.5.1 RCPT first\r\n';
+        else out += isLast ? '250 2.0.0 OK  1795229593 sink\r\n' : '250 2.0.0 chunk taken\r\n';
+        if (isLast) hasRecipient = false;
         continue;
       }
       if (inData) {
@@ -70,8 +74,10 @@ function serve(socket: TLSSocket): void {
         awaitsBlob = false;
         out += '235 2.7.0 Accepted\r\n';
       } else if (line.startsWith('MAIL')) out += '250 2.1.0 OK sink\r\n';
-      else if (line.startsWith('RCPT')) out += '250 2.1.5 OK sink\r\n';
-      else if (line.startsWith('BDAT')) {
+      else if (line.startsWith('RCPT')) {
+        hasRecipient = true;
+        out += '250 2.1.5 OK sink\r\n';
+      } else if (line.startsWith('BDAT')) {
         const [, size, last] = line.split(' ');
         chunk = Number(size);
         isLast = last === 'LAST';

@@ -56,6 +56,7 @@ export interface Flavour {
   readonly idle: Lines;
   readonly expired: Lines;
   readonly tooBig: Lines;
+  readonly headerTooBig: Lines;
   readonly tooManyRecipients: Lines;
   readonly badParameter: Lines;
   readonly dailyLimit: Lines;
@@ -122,6 +123,7 @@ export function gmail(): Flavour {
       "552-5.3.4 Your message exceeded Google's message size limits. To view our",
       `552 5.3.4  message size guidelines, go to https://support.google.com/mail/?p=MaxSizeError ${tail}`,
     ],
+    headerTooBig: [`552 5.3.4 Message header size exceeds limit. ${tail}`],
     tooManyRecipients: [`452 4.5.3 Your message has too many recipients. ${tail}`],
     badParameter: [`555 5.5.2 Syntax error, goodbye. ${tail}`],
     dailyLimit: [
@@ -187,6 +189,7 @@ export function microsoft(): Flavour {
     idle: ['421 4.4.1 Connection timed out. Total session duration: 00:05:00.5512000'],
     expired: ['421 4.4.1 Connection timed out. Total session duration: 00:20:55.1730000'],
     tooBig: [`552 5.3.4 Message size exceeds fixed maximum message size ${host}`],
+    headerTooBig: [`552 5.3.4 Header size exceeds fixed maximum size ${frontEnd()}`],
     tooManyRecipients: [`452 4.5.3 Too many recipients ${frontEnd()}`],
     badParameter: [`501 5.5.4 Unsupported option ${frontEnd()}`],
     dailyLimit: [

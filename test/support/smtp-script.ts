@@ -134,6 +134,13 @@ export interface SmtpRules {
   maxAgeMs?: number | undefined;
   /** Extensions not offered and not understood. */
   withhold?: readonly Extension[] | undefined;
+  /**
+   * What becomes of the octets of a BDAT that is refused: thrown away (RFC 3030 §2), run as commands, or
+   * run with replies that come late.
+   */
+  refusedChunk?: 'discarded' | 'run' | 'run_late' | undefined;
+  /** A first chunk that declares more is refused as a header too large, as Exchange does, octets. */
+  maxHeaderOctets?: number | undefined;
   /** Time between the end of the body and the verdict, ms. */
   deliveryMs?: number | undefined;
 }

@@ -8,6 +8,9 @@ import type { Session, SessionHost } from './smtp-session.ts';
 import { draftSubmission, type Recipient, type SubmissionDraft } from './submission.ts';
 import { type Wire, WireClosed } from './wire.ts';
 
+/** Replies to what ran as commands come this much later. */
+const LATE_MS = 50;
+
 /** Runs before anything is said: with the scripted action and the lines that will be said. */
 export type Before = (action: Action | undefined, lines: Lines | undefined) => void;
 
@@ -146,10 +149,14 @@ export function createTransactions(voice: Voice): Transactions {
     const last = match[2] !== undefined;
     const envelope = current;
     if (envelope === undefined || envelope.recipients.length === 0 || envelope.failed) {
-      // The chunk is on its way whatever the answer will be (RFC 3030 §2).
-      await wire.octets(size, () => {});
       if (envelope !== undefined) envelope.failed = true;
-      await answer('BDAT', line, envelope === undefined ? flavour.badSequence : flavour.rcptFirst);
+      await refuse(line, size, envelope === undefined ? flavour.badSequence : flavour.rcptFirst);
+      return;
+    }
+    const { maxHeaderOctets } = host.rules;
+    if (envelope.draft === undefined && maxHeaderOctets !== undefined && size > maxHeaderOctets) {
+      envelope.failed = true;
+      await refuse(line, size, flavour.headerTooBig);
       return;
     }
     const draft = envelope.draft ?? begin(envelope, 'BDAT');
@@ -158,6 +165,14 @@ export function createTransactions(voice: Voice): Transactions {
     if (last) return finish(envelope, draft, 'BDAT', line);
     const said = await answer('BDAT', line, flavour.chunkOk(size));
     if (said === undefined || !isPositive(said)) envelope.failed = true;
+  }
+
+  /** The chunk is on its way whatever the answer will be (RFC 3030 §2). */
+  async function refuse(line: string, size: number, normal: Lines): Promise<void> {
+    const habit = host.rules.refusedChunk ?? 'discarded';
+    if (habit === 'discarded') await wire.octets(size, () => {});
+    await answer('BDAT', line, normal);
+    if (habit === 'run_late') await wire.holdReplies(LATE_MS);
   }
 
   function begin(envelope: Envelope, via: 'DATA' | 'BDAT'): SubmissionDraft {

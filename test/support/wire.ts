@@ -41,6 +41,7 @@ export class Wire {
   #ended = false;
   #wake: (() => void) | undefined;
   #writing: Promise<void> = Promise.resolve();
+  #isHolding = false;
 
   constructor(socket: Socket, timing: WireTiming) {
     this.socket = socket;
@@ -200,6 +201,16 @@ export class Wire {
     }
   }
 
+  /** Writes what is waiting; replies from now on come so much later, ms. */
+  async holdReplies(ms: number): Promise<void> {
+    await this.flush();
+    this.#isHolding = true;
+    setTimeout(() => {
+      this.#isHolding = false;
+      void this.flush();
+    }, ms);
+  }
+
   /** Adds to the replies of this burst. */
   say(bytes: string | Buffer): void {
     this.#output.push(typeof bytes === 'string' ? Buffer.from(`${bytes}\r\n`, 'utf8') : bytes);
@@ -207,7 +218,7 @@ export class Wire {
 
   /** Writes the waiting replies as one burst; resolves when the socket has taken them. */
   flush(): Promise<void> {
-    if (this.#output.length === 0) return this.#writing;
+    if (this.#output.length === 0 || this.#isHolding) return this.#writing;
     const bytes = Buffer.concat(this.#output);
     this.#output = [];
     const socket = this.socket;
