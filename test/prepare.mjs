@@ -50,6 +50,7 @@ const programs = {
   'redis-server': { package: 'redis-server', present: () => onPath('redis-server') },
   chromium: { package: 'chromium', present: () => onPath('chromium') },
   promtool: { package: 'prometheus', present: () => onPath('promtool') },
+  kubectl: { package: 'kubernetes-client', present: () => onPath('kubectl') },
   zsh: { package: 'zsh', present: () => onPath('zsh') },
   msmtp: { package: 'msmtp', present: () => onPath('msmtp') },
   openssl: { package: 'openssl', present: () => onPath('openssl') },
