@@ -46,10 +46,21 @@ export interface AppDeps {
   readonly log: ProcessLog;
 }
 
+/** Of the stop deadline, what is kept for the goodbyes: 421 to clients, QUIT upstream. */
+const CLOSING_MS = 750;
+/** What a QUIT and its answer take at the least. */
+const LAST_WORD_MS = 250;
+
+async function orAfter(closed: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([closed, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
+  clearTimeout(timer);
+}
+
 const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 
 export function createApp({ settings, log }: AppDeps): App {
-  const closers: (() => Promise<void> | void)[] = [];
+  const closers: { readonly close: () => Promise<void> | void; readonly isBounded?: boolean }[] = [];
   let loaded: readonly LoadedAccount[] = [];
   let directory: AccountDirectory = createAccountDirectory([]);
   let warmedUp = false;
@@ -222,10 +233,12 @@ export function createApp({ settings, log }: AppDeps): App {
     for (const id of ids) admin.accountChanged(id);
   }
 
-  async function closeAll(): Promise<void> {
-    for (const close of closers.splice(0).reverse()) {
+  /** In reverse order; after `endsAt` (monotonic) nobody is waited for who does not say himself how long he takes. */
+  async function closeAll(endsAt = performance.now() + CLOSING_MS): Promise<void> {
+    for (const { close, isBounded } of closers.splice(0).reverse()) {
       try {
-        await close();
+        const closed = Promise.resolve(close());
+        await (isBounded ? closed : orAfter(closed, Math.max(endsAt - performance.now(), LAST_WORD_MS)));
       } catch (error) {
         log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');
       }
@@ -239,17 +252,17 @@ export function createApp({ settings, log }: AppDeps): App {
       throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
     const reason = exposed([...file.accounts, ...file.unusable].map((a) => a.account));
     if (reason !== undefined) throw new ListenerError('exposed', reason);
-    closers.push(() => tokens.close());
-    closers.push(() => upstreams.close());
+    closers.push({ close: () => tokens.close(), isBounded: true });
+    closers.push({ close: () => upstreams.close() });
     try {
       await tokens.open();
       apply(file, file.accounts);
       const addresses: object[] = [];
       for (const listener of listeners) {
         addresses.push(await listener.listen());
-        closers.push(() => listener.cut());
+        closers.push({ close: () => listener.cut() });
       }
-      closers.push(() => admin.close());
+      closers.push({ close: () => admin.close() });
       const adminAddress = await admin.listen();
       log.info(
         {
@@ -354,8 +367,10 @@ export function createApp({ settings, log }: AppDeps): App {
       if (stopping) return;
       stopping = true;
       log.info({ event: 'draining' }, 'draining: no new sessions, transactions finish');
-      await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs })));
-      await closeAll();
+      const endsAt = performance.now() + deadlineMs;
+      const forTransactions = Math.max(0, deadlineMs - CLOSING_MS);
+      await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs: forTransactions })));
+      await closeAll(endsAt);
       log.info({ event: 'stopped' }, 'stopped');
     },
     cut() {

@@ -77,6 +77,13 @@ export class RelayConnection extends SMTPConnection {
     else this.#leaveIfDrained();
   }
 
+  /** Ends whatever is under way with 421 and closes; what is not finished is not delivered. */
+  dismiss(): void {
+    this.#dialogue.reset('the relay is stopping');
+    if (this._upgrading) this.#destroy();
+    else this.#say(SHUTTING_DOWN);
+  }
+
   /** Closes without a word; what is not finished is not delivered. */
   cut(): void {
     this.#dialogue.reset('the relay is stopping');

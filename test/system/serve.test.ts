@@ -131,6 +131,33 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   );
 }
 
+for (const stage of ['greeting', 'MAIL', 'end-of-data'] as const) {
+  test(
+    `the stop deadline is one: a provider silent at ${stage}, the client hears 421, exit 0`,
+    leakless(async (_t, defer) => {
+      const provider = await startProvider({ users: [ANN] });
+      defer(() => provider.close());
+      // The warm connections first, so that it is this message that meets the silence.
+      const relay = await startRelay({
+        accounts: [provider.entry(ANN)],
+        caFile: provider.caFile,
+        args: ['--stop-deadline-ms', '2000', ...(stage === 'greeting' ? ['--no-precache'] : [])],
+      });
+      defer(() => relay.stop());
+      const silence = provider.smtp.script(stage, {}, { after: 'hang' });
+      const client = await greeted(relay.smtpPort);
+      defer(() => client.reset());
+      const verdict = transact(client, { from: ANN });
+      await waitFor(() => silence.hits > 0, { what: 'the silence' });
+      const startedAt = performance.now();
+      relay.signal('SIGTERM');
+      assert.equal((await verdict).code, 421);
+      assert.deepEqual(await relay.exited, { code: 0, signal: null });
+      assert.ok(performance.now() - startedAt < 4_000, `${performance.now() - startedAt} ms`);
+    }),
+  );
+}
+
 test(
   'a second signal cuts: the process ends at once and nothing is acknowledged that was not accepted',
   leakless(async (_t, defer) => {
