@@ -1,7 +1,6 @@
 /** `serve`: settings → app; signals → reload, drain, cut. Resolves with the exit code when the app has stopped. */
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { AccountsFileError } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
@@ -14,6 +13,7 @@ import type { CommandContext, CommandDefinition } from './definition.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
 import { createServiceNotifier } from './service-notifier.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
+import { explainStart } from './start-error.ts';
 
 export const serve: CommandDefinition = {
   name: 'serve',
@@ -31,8 +31,8 @@ export const serve: CommandDefinition = {
   ],
   exitCodes: {
     0: 'stopped as told, nothing under way was cut',
-    1: 'could not start, was told twice to stop, or failed',
-    2: 'settings or accounts file wrong, nothing was started',
+    1: 'was told twice to stop, or failed',
+    2: 'could not start: settings, accounts file, port, state directory or log file; one line says which and the cure',
   },
   async run(context) {
     const settings = await commandSettings(context);
@@ -89,7 +89,7 @@ async function runApp(
   const pidFile = env.XOAUTH2_RELAY_PID_FILE;
   try {
     await Promise.race([app.start(), stopped.promise]).catch((error: unknown) => {
-      throw explainStart(error);
+      throw explainStart(error, settings);
     });
     if (pidFile !== undefined) await writePidFile(pidFile);
     notifier.ready('serving');
@@ -142,33 +142,6 @@ function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => voi
   };
   process.on('SIGTERM', stop).on('SIGINT', stop);
   return { promise, release: () => void process.off('SIGTERM', stop).off('SIGINT', stop) };
-}
-
-function explainStart(error: unknown): unknown {
-  if (error instanceof AccountsFileError)
-    return new CommandError(error.message, EXIT_CONFIGURATION, { cause: error });
-  // The listener room's own errors say what to set; they are the only ones of this name.
-  if (error instanceof Error && error.name === 'ListenerError') {
-    const isAddress = (error as NodeJS.ErrnoException).code === 'address';
-    return new CommandError(error.message, isAddress ? 1 : EXIT_CONFIGURATION, { cause: error });
-  }
-  const { code, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
-  const place = address === undefined ? '' : ` ${address}${port === undefined ? '' : `:${port}`}`;
-  if (code === 'EADDRINUSE')
-    return new CommandError(
-      `cannot listen on${place}: another program does; choose another port or stop it`,
-      1,
-      { cause: error },
-    );
-  if (code === 'EACCES')
-    return new CommandError(
-      `cannot listen on${place}: ports below 1024 need the right to it (AmbientCapabilities=CAP_NET_BIND_SERVICE)`,
-      1,
-      { cause: error },
-    );
-  if (code === 'EADDRNOTAVAIL')
-    return new CommandError(`cannot listen on${place}: not an address of this machine`, 1, { cause: error });
-  return error;
 }
 
 async function writePidFile(path: string): Promise<void> {

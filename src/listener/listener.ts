@@ -3,8 +3,8 @@
  * back. Owns one listening socket, its TLS certificate, the sessions and their limits. What may be said
  * in which order is in smtp-connection.ts, what a transaction needs in mail-session.ts.
  */
-import { chmod, readFile, unlink } from 'node:fs/promises';
-import { type AddressInfo, connect } from 'node:net';
+import { lstat, readFile, unlink } from 'node:fs/promises';
+import { type AddressInfo, connect, type Server } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
@@ -220,11 +220,10 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
         current.server.off('error', reject);
         resolve();
       };
-      if (options.path !== undefined) current.server.listen(options.path, opened);
+      if (options.path !== undefined) listenOnPath(current.server, options.path, options.pathMode, opened);
       else if (options.fd !== undefined) current.server.listen({ fd: options.fd }, opened);
       else current.server.listen(options.port, options.host, opened);
     });
-    if (options.path !== undefined) await chmod(options.path, options.pathMode);
   }
 
   return {
@@ -317,8 +316,22 @@ function snapshot(tally: Tally, sessions: number, budget: HeldBudget): ListenerC
   };
 }
 
-/** A socket file nobody listens on is left over from a killed process. One that answers stays. */
+/** The socket has its mode from the start: a `chmod` afterwards would leave a moment in which anybody connects. */
+function listenOnPath(server: Server, path: string, mode: number, opened: () => void): void {
+  const before = process.umask(0o777 & ~mode);
+  try {
+    // Bound before `listen` returns.
+    server.listen(path, opened);
+  } finally {
+    process.umask(before);
+  }
+}
+
+/** A socket nobody listens on is left over from a killed process and removed. Throws where something else has the name. */
 async function removeStaleSocket(path: string): Promise<void> {
+  const facts = await lstat(path).catch(() => undefined);
+  if (facts === undefined) return;
+  if (!facts.isSocket()) throw new Error('something that is no socket has this name; choose another path');
   const state = await new Promise<string>((resolve) => {
     const probe = connect(path, () => {
       probe.destroy();

@@ -1,0 +1,55 @@
+/** Why a relay could not start, in one line: what, why, cure. In: what `start` rejected with. Out: words, exit code 2. */
+import { AccountsFileError } from '../accounts/accounts-file.ts';
+import { explainFileError } from '../accounts/secret-source.ts';
+import type { Settings } from '../config.ts';
+import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+
+type SystemError = NodeJS.ErrnoException & { readonly address?: string; readonly port?: number };
+
+/** The error to tell; what is a defect of ours is given back as it is, for its stack. */
+export function explainStart(error: unknown, settings: Settings): unknown {
+  if (!(error instanceof Error)) return error;
+  const told = (message: string): CommandError =>
+    new CommandError(message.replaceAll(/\s*\n\s*/g, ' '), EXIT_CONFIGURATION, { cause: error });
+  if (error instanceof AccountsFileError) return told(error.message);
+  // Errors of other rooms that say what to set.
+  if (error.name === 'ListenerError') {
+    const cause = error.cause as SystemError | undefined;
+    if (cause?.syscall === undefined) return told(error.message);
+    return told(explainAddress(cause, error.message.replace(/^cannot listen on (.*?): .*$/s, '$1'), 'port'));
+  }
+  if (error.name === 'StateDirectoryError') return told(error.message);
+  const { syscall, path, address, port } = error as SystemError;
+  if (syscall === undefined) return error;
+  if (syscall === 'listen' || syscall === 'getaddrinfo' || syscall === 'bind')
+    return told(
+      explainAddress(error, `${address ?? settings.adminHost}:${port ?? settings.adminPort}`, 'admin-port'),
+    );
+  const { stateDir } = settings;
+  if (stateDir !== undefined && path?.startsWith(stateDir))
+    return told(
+      `cannot use the state directory ${stateDir}: ${explainFileError(error)} (give it to the relay's user: install -d -m 700 -o USER ${stateDir}; or name another with --state-dir)`,
+    );
+  return told(`cannot start: ${path === undefined ? error.message : `${path}: ${explainFileError(error)}`}`);
+}
+
+function explainAddress({ code, message }: SystemError, place: string, flag: 'port' | 'admin-port'): string {
+  const isFile = place.startsWith('/');
+  switch (code) {
+    case 'EADDRINUSE':
+      return isFile
+        ? `cannot listen on ${place}: another program listens there; stop it, or choose another path with --socket`
+        : `cannot listen on ${place}: another program listens there (ss -ltnp names it); stop it, or choose another port with --${flag}`;
+    case 'EACCES':
+      return isFile
+        ? `cannot listen on ${place}: its directory is missing or may not be written by this user; make it, or choose another path with --socket`
+        : `cannot listen on ${place}: ports below 1024 need the right to it: AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or choose another port with --${flag}`;
+    case 'EADDRNOTAVAIL':
+      return `cannot listen on ${place}: not an address of this machine (ip address shows them); correct --${flag === 'port' ? 'host' : 'admin-host'}`;
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `cannot listen on ${place}: this name has no address; give an address with --${flag === 'port' ? 'host' : 'admin-host'}`;
+    default:
+      return `cannot listen on ${place}: ${message}`;
+  }
+}
