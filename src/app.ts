@@ -84,7 +84,7 @@ export function createApp({ settings, log }: AppDeps): App {
       tokens,
       log,
       open: createOpenConnection({
-        heloName: settings.hostname,
+        heloName: settings.heloName,
         connectTimeoutMs: settings.connectTimeoutMs,
       }),
       onStateChange: (id) => admin.accountChanged(id),

@@ -58,6 +58,8 @@ export interface Account {
   readonly checkFromHeader?: boolean;
   /** Source address of upstream connections, for hosts with several. */
   readonly localAddress: string | undefined;
+  /** EHLO argument towards the upstream; undefined: that of the relay. */
+  readonly heloName?: string | undefined;
   readonly limits: AccountLimits;
 }
 

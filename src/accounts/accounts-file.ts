@@ -265,6 +265,7 @@ function readProviders(
       signInScope: entry.scope ?? base?.signInScope ?? '',
       safetyBufferMs: entry.token_safety_buffer_ms ?? base?.safetyBufferMs ?? 300_000,
       chunking: entry.chunking ?? base?.chunking ?? true,
+      heloName: entry.helo_name ?? base?.heloName,
       limits: limitsOf(entry, base?.limits ?? DEFAULT_LIMITS),
     });
   }

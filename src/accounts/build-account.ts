@@ -58,6 +58,7 @@ export async function buildAccount(
     chunking: entry.chunking ?? profile.chunking,
     checkFromHeader: entry.check_from_header ?? false,
     localAddress: entry.local_address,
+    heloName: entry.helo_name ?? profile.heloName,
     limits,
   };
   return { loaded: { account, credential }, issues, warnings };

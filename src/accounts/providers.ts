@@ -30,6 +30,8 @@ export interface ProviderProfile {
   readonly signInScope: string;
   readonly safetyBufferMs: number;
   readonly chunking: boolean;
+  /** EHLO argument where the account names none. */
+  readonly heloName?: string | undefined;
   readonly limits: AccountLimits;
 }
 

@@ -4,6 +4,7 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { isHeloName } from '../protocol/helo-name.ts';
 import { parseHostPort, parseSmtpUrl } from './endpoint.ts';
 
 /** What is wrong, where: `path` such as `accounts[3].client_id`, `message` what was expected. Never a value. */
@@ -67,6 +68,11 @@ const pacing = {
     .optional()
     .describe('Shortest time between two logins of one account, in milliseconds.'),
   max_message_bytes: count(1_073_741_824).optional().describe('Largest message, in octets.'),
+  helo_name: z
+    .string()
+    .refine(isHeloName, 'a host name with a dot, or an address literal such as [192.0.2.1]')
+    .optional()
+    .describe('Name given to the provider with EHLO; default that of the relay.'),
   chunking: z
     .boolean()
     .optional()

@@ -4,6 +4,7 @@
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import { isHeloName } from '../protocol/helo-name.ts';
 
 /** How a value is written as text (flag, environment) and read. `path` is resolved where it was written. */
 export type SettingKind = 'text' | 'path' | 'number' | 'boolean' | 'list' | 'json' | 'secret';
@@ -174,7 +175,7 @@ export const SETTINGS = {
     'LF alone: normalize to CRLF, reject or pass (CR alone only with pass)',
     'scripts and devices send LF; only CRLF.CRLF ends a message, and passing on what others take for it invites smuggling',
   ),
-  hostname: define('Listener', 'text', host, hostname(), 'own name in the greeting and in EHLO'),
+  hostname: define('Listener', 'text', host, hostname(), 'own name in the greeting'),
   maxSessions: define(
     'Listener',
     'number',
@@ -312,6 +313,18 @@ export const SETTINGS = {
     milliseconds(100, 5 * MINUTE),
     15 * SECOND,
     'connect, TLS and greeting of an upstream connection, ms each',
+  ),
+  heloName: define(
+    'Upstream',
+    'text',
+    optional(
+      z
+        .string()
+        .refine(isHeloName, 'expected a host name with a dot, or an address literal such as [192.0.2.1]'),
+    ),
+    undefined,
+    'name given to the provider with EHLO',
+    'without it this host’s name if it has a dot, else the address of the connection (RFC 5321 §4.1.4)',
   ),
   warmConcurrency: define(
     'Upstream',

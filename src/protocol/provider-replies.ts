@@ -11,6 +11,13 @@ export const wordsOf = (r: Reply): string => ownWords(r.text);
 export const is = (r: Reply, code: number, enhanced?: string): boolean =>
   r.code === code && (enhanced === undefined || r.enhanced === enhanced);
 
+/** A reply to EHLO that refuses the name in it: Gmail says 501, its relay service 421 with the command in brackets. */
+export const isHeloRefused = (r: Reply): boolean =>
+  r.code === 501 ||
+  r.code === 504 ||
+  r.code === 550 ||
+  /\((EHLO|HELO)\)|EHLO argument|helo (command )?rejected/i.test(wordsOf(r));
+
 /** Texts with which a provider ends a session that was idle or has grown old. */
 const SESSION_OVER =
   /timeout - closing connection|connection expired|connection timed out|session duration|timeout waiting for client|idle|timed? ?out/i;

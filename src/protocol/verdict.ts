@@ -10,6 +10,7 @@ import {
   authPolicyCure,
   is,
   isAuthPolicy,
+  isHeloRefused,
   isOfService,
   isQuota,
   isRestricted,
@@ -188,6 +189,15 @@ function judgeAuth(r: Reply, account: string): Verdict {
 
 function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
   const { reply: r, stage, account } = e;
+  if (stage === 'ehlo' && isHeloRefused(r))
+    return verdict('account', quoting(451, '4.3.5', 'upstream refuses the name given with EHLO', r), {
+      pause: {
+        scope: 'logins',
+        status: 'misconfigured',
+        stepsMinutes: REJECTED_STEPS,
+        cure: 'Set helo_name (of the account or provider) or the setting helo-name to the full name of this host, such as mail.example.org.',
+      },
+    });
   if (stage === 'connect' || stage === 'greeting' || stage === 'ehlo')
     return verdict('provider', quoting(451, '4.3.2', 'upstream does not take connections now', r), {
       breaker: 'full',

@@ -11,7 +11,7 @@ import { createRelay, type RelayOptions, type RunningRelay } from '../../src/rel
 import type { TransactionRecord } from '../../src/relay/record.ts';
 import type { Transaction } from '../../src/relay/relay.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
-import { createOpenConnection } from '../../src/upstream/open.ts';
+import { createOpenConnection, type OpenOptions } from '../../src/upstream/open.ts';
 import { createUpstreams, type Upstreams, type UpstreamsOptions } from '../../src/upstream/upstream.ts';
 import type { Defer } from './leak-check.ts';
 import { type Provider, type ProviderOptions, startProvider } from './provider.ts';
@@ -26,6 +26,7 @@ export interface RoomOptions {
   readonly account?: Record<string, unknown>;
   readonly relay?: Partial<RelayOptions>;
   readonly upstreams?: Partial<UpstreamsOptions>;
+  readonly open?: Partial<OpenOptions>;
   /** CA the relay trusts; default the simulator's. */
   readonly ca?: string;
   /** Connections are opened before the test goes on; default true. */
@@ -96,6 +97,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
         ca: options.ca ?? provider.caPem,
         heloName: 'relay.test',
         connectTimeoutMs: 5_000,
+        ...options.open,
       }),
       onStateChange: (id) => changes.push(`${id}:${upstreams.status(id)?.state.status}`),
     },

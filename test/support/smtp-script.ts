@@ -33,6 +33,8 @@ export interface Action {
   readonly reply?: string | readonly string[];
   /** Octets written as they are. */
   readonly raw?: string | Buffer;
+  /** Then one octet after the other, this far apart, ms, without end: a reply that never is one. */
+  readonly dripMs?: number;
   /** Says what would have been said anyway (with `delayMs`, `until` or `after`). */
   readonly normal?: boolean;
   /** The message counts as accepted although nobody is told (`end-of-data`). */

@@ -202,12 +202,19 @@ export class Session {
       if (action.until !== undefined) await action.until;
       if (action.delayMs !== undefined) await new Promise((r) => setTimeout(r, action.delayMs));
     }
-    const silent = action.raw !== undefined || (action.after !== undefined && action.after !== 'continue');
+    const silent =
+      action.raw !== undefined ||
+      action.dripMs !== undefined ||
+      (action.after !== undefined && action.after !== 'continue');
     const scripted = typeof action.reply === 'string' ? [action.reply] : action.reply;
     const lines = scripted ?? (action.normal === true || !silent ? normal : undefined);
     before?.(action, lines);
     if (lines !== undefined) this.#say(lines);
     if (action.raw !== undefined) this.#wire.say(Buffer.from(action.raw));
+    if (action.dripMs !== undefined) {
+      await this.#wire.drip(action.dripMs);
+      throw new WireClosed('scripted drip');
+    }
     switch (action.after ?? 'continue') {
       case 'continue':
         break;

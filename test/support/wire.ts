@@ -94,6 +94,15 @@ export class Wire {
     });
   }
 
+  /** One octet each `everyMs` until the peer has gone. */
+  async drip(everyMs: number): Promise<void> {
+    while (!this.#ended) {
+      this.say(Buffer.from('2'));
+      await this.flush();
+      await new Promise((resolve) => setTimeout(resolve, everyMs));
+    }
+  }
+
   /** Resolves when the peer has gone. */
   async gone(): Promise<void> {
     while (!this.#ended) {

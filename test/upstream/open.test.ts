@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict';
+import { connect, Socket } from 'node:net';
+import { hostname } from 'node:os';
+import { test } from 'node:test';
+import { isDottedHostName } from '../../src/protocol/helo-name.ts';
+import { createDialer } from '../../src/upstream/dial.ts';
+import { leakless } from '../support/leak-check.ts';
+import { ANN, startRoom } from '../support/relay-room.ts';
+import type { Stage } from '../support/smtp-script.ts';
+import { waitFor, within } from '../support/wait-for.ts';
+
+for (const [stage, skip] of [
+  ['greeting', 0],
+  ['EHLO', 0],
+  ['STARTTLS', 0],
+  ['EHLO', 1],
+  ['AUTH-command', 0],
+  ['AUTH', 0],
+  ['EHLO', 2],
+] as const satisfies readonly (readonly [Stage, number])[]) {
+  test(
+    `a provider that drips at ${stage}${skip > 0 ? ` (${skip + 1}.)` : ''} costs one limit, and the next attempt starts afresh`,
+    leakless(async (_t, defer) => {
+      const room = await startRoom(defer, {
+        warm: false,
+        open: { connectTimeoutMs: 400, loginTimeoutMs: 200 },
+      });
+      room.provider.smtp.script(stage, { skip }, { dripMs: 20 });
+      const heard = await within(room.send(), 3_000, 'an answer to MAIL');
+      assert.deepEqual([heard.mail.code, heard.mail.enhanced], [451, '4.4.1']);
+      await room.provider.assertDisconnected();
+      assert.equal((await room.send()).final?.code, 250);
+    }),
+  );
+}
+
+test(
+  'a warm-up at a provider that drips ends',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      warm: false,
+      open: { connectTimeoutMs: 300, loginTimeoutMs: 100 },
+    });
+    room.provider.smtp.script('greeting', { times: Number.POSITIVE_INFINITY }, { dripMs: 20 });
+    await room.tokens.precache();
+    assert.deepEqual(await within(room.upstreams.warmUp(), 3_000, 'the warm-up'), { warm: 0, cold: 1 });
+  }),
+);
+
+/** Names of the test provider that stand for addresses with a fate of their own. */
+const twoAddresses = (first: 'hole' | 'real') =>
+  createDialer({
+    random: () => 0,
+    lookup: async () => (first === 'hole' ? ['127.0.0.9', '127.0.0.1'] : ['127.0.0.1', '127.0.0.9']),
+    connect: ({ host, port }) => (host === '127.0.0.9' ? new Socket() : connect({ host, port })),
+  });
+
+test(
+  'with one black hole of two addresses the first message takes a quarter of a second, the others nothing',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { warm: false, open: { dial: twoAddresses('hole') } });
+    const startedAt = performance.now();
+    assert.equal((await within(room.send(), 2_000, 'the first message')).final?.code, 250);
+    assert.ok(performance.now() - startedAt >= 250);
+    room.provider.smtp.disturb('reset');
+    await waitFor(() => room.upstreams.status(ANN)?.counts.size === 0);
+    assert.equal((await room.send()).final?.code, 250);
+  }),
+);
+
+test(
+  'an address that accepts and never greets is left for the good one within the attempt',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      warm: false,
+      // The second of two connections to the provider stands for the second address.
+      open: {
+        dial: createDialer({
+          random: () => 0,
+          lookup: async () => ['127.0.0.1', '127.0.0.2'],
+          connect: ({ port }) => connect({ host: '127.0.0.1', port }),
+        }),
+        silentAddressMs: 200,
+      },
+    });
+    room.provider.smtp.script('greeting', {}, { after: 'hang' });
+    assert.equal((await within(room.send(), 3_000, 'the message')).final?.code, 250);
+    assert.equal(room.provider.smtp.connections, 2);
+    // And it comes last from now on.
+    room.provider.smtp.disturb('reset');
+    await waitFor(() => room.upstreams.status(ANN)?.counts.size === 0);
+    assert.equal((await room.send()).final?.code, 250);
+  }),
+);
+
+test(
+  'EHLO carries helo_name of the account, else the setting, else a full host name or the address',
+  leakless(async (_t, defer) => {
+    const own = await startRoom(defer, { account: { helo_name: 'ann.example.org' } });
+    assert.deepEqual(new Set(own.provider.smtp.sessions.map((s) => s.hello)), new Set(['ann.example.org']));
+    const setting = await startRoom(defer, { open: { heloName: 'mx.example.org' } });
+    assert.equal(setting.provider.smtp.sessions[0]?.hello, 'mx.example.org');
+    const none = await startRoom(defer, { open: { heloName: undefined } });
+    const expected = isDottedHostName(hostname()) ? hostname() : '[127.0.0.1]';
+    assert.equal(none.provider.smtp.sessions[0]?.hello, expected);
+  }),
+);
+
+for (const refusal of [
+  '501-5.5.4 HELO/EHLO argument "vm" invalid, closing connection. a1sm1 - gsmtp\r\n501 5.5.4  https://support.google.com/mail/?p=helo a1sm1 - gsmtp',
+  '421 4.7.0 Try again later, closing connection. (EHLO) a1sm1 - gsmtp',
+]) {
+  test(
+    `a refused EHLO (${refusal.slice(0, 3)}) is the setting's fault, named with its cure, and does not count against the upstream`,
+    leakless(async (_t, defer) => {
+      const room = await startRoom(defer, { warm: false });
+      room.provider.smtp.script(
+        'EHLO',
+        { times: Number.POSITIVE_INFINITY },
+        { reply: refusal.split('\r\n') },
+      );
+      for (let i = 0; i < 8; i++) {
+        const heard = await room.send();
+        assert.deepEqual([heard.mail.code, heard.mail.enhanced], [451, '4.3.5']);
+      }
+      const state = room.upstreams.status(ANN)?.state;
+      assert.equal(state?.status, 'misconfigured');
+      assert.match(state?.cure ?? '', /helo_name/);
+      assert.equal(room.upstreams.breakers()[0]?.state, 'closed');
+      assert.equal(room.provider.smtp.connections, 1, 'it waits for the operator');
+    }),
+  );
+}
