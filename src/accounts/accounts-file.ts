@@ -6,6 +6,7 @@
 import { open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { foldAddress } from '../protocol/text.ts';
 import type { Account, Grant } from './account.ts';
 import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
 import { Secret } from './credential.ts';
@@ -290,8 +291,8 @@ function createClaims() {
   return {
     takeIdentity(account: Account, index: number): { key: string; message: string } | undefined {
       const names = [
-        { key: 'account_id', name: account.id.toLowerCase() },
-        { key: 'email', name: account.email.toLowerCase() },
+        { key: 'account_id', name: foldAddress(account.id) },
+        { key: 'email', name: foldAddress(account.email) },
       ];
       for (const { key, name } of names) {
         const first = identities.get(name);

@@ -2,7 +2,9 @@
  * One checked entry of the accounts file becomes public facts on one side and a credential on the other.
  * In: entry, provider profile, where secrets stand. Out: both, or what is missing. Reads secret files; owns nothing.
  */
+
 import { createHmac, randomBytes } from 'node:crypto';
+import { foldAddress, foldAscii } from '../protocol/text.ts';
 import type { Account, AccountLimits, ClientPassword, Endpoint } from './account.ts';
 import { buildCredential, type Wrong } from './build-credential.ts';
 import type { Credential } from './credential.ts';
@@ -48,11 +50,11 @@ export async function buildAccount(
     return { loaded: undefined, issues, warnings };
   const email = entry.email;
   const account: Account = {
-    id: entry.account_id ?? email.toLowerCase(),
+    id: entry.account_id ?? foldAscii(email),
     email,
     provider: profile.name,
     user: entry.user ?? email,
-    senders: [...new Set([email, ...(entry.senders ?? [])].map((sender) => sender.toLowerCase()))],
+    senders: [...new Set([email, ...(entry.senders ?? [])].map(foldAddress))],
     clientPassword,
     upstream,
     chunking: entry.chunking ?? profile.chunking,
@@ -119,11 +121,11 @@ export async function placeholderAccount(value: unknown, email: string): Promise
     Array.isArray(list) ? list.filter((item): item is string => typeof item === 'string') : [];
   const text = (key: string): string | undefined => texts([entry[key]])[0];
   return {
-    id: text('account_id') ?? email.toLowerCase(),
+    id: text('account_id') ?? foldAscii(email),
     email,
     provider: text('provider') ?? 'unknown',
     user: text('user') ?? email,
-    senders: [...new Set([email, ...texts(entry.senders)].map((sender) => sender.toLowerCase()))],
+    senders: [...new Set([email, ...texts(entry.senders)].map(foldAddress))],
     // Whoever had to present a password still has to; none is right until the entry is.
     clientPassword:
       entry.password === undefined

@@ -1,7 +1,8 @@
 /**
  * Who a sender or an AUTH user belongs to. In: the accounts being served. Out: the account for an
- * address: exact first, then `*@domain`; case-insensitive. Replaced as a whole on reload.
+ * address: exact first, then `*@domain`; compared as `foldAddress` has it. Replaced as a whole on reload.
  */
+import { foldAddress } from '../protocol/text.ts';
 import type { Account } from './account.ts';
 
 export interface AccountDirectory {
@@ -15,7 +16,7 @@ export interface AccountDirectory {
 
 /** Whether `account` may use `address` in MAIL FROM. */
 export function maySendAs(account: Account, address: string): boolean {
-  const wanted = address.toLowerCase();
+  const wanted = foldAddress(address);
   const at = wanted.lastIndexOf('@');
   return account.senders.includes(wanted) || (at >= 0 && account.senders.includes(`*${wanted.slice(at)}`));
 }
@@ -26,7 +27,7 @@ export function createAccountDirectory(accounts: readonly Account[]): AccountDir
   const users = new Map<string, Account>();
   const ids = new Map<string, Account>();
   const claim = (map: Map<string, Account>, key: string, account: Account): void => {
-    const lower = key.toLowerCase();
+    const lower = foldAddress(key);
     if (!map.has(lower)) map.set(lower, account);
   };
   // Identities before patterns and users, so that a pattern of an earlier account never hides a mailbox.
@@ -39,12 +40,12 @@ export function createAccountDirectory(accounts: readonly Account[]): AccountDir
   for (const a of accounts) for (const s of a.senders) claim(senders, s, a);
   return {
     accounts,
-    byUser: (name) => users.get(name.toLowerCase()),
+    byUser: (name) => users.get(foldAddress(name)),
     bySender: (address) => {
-      const lower = address.toLowerCase();
+      const lower = foldAddress(address);
       const at = lower.lastIndexOf('@');
       return senders.get(lower) ?? (at >= 0 ? senders.get(`*${lower.slice(at)}`) : undefined);
     },
-    byId: (idOrEmail) => ids.get(idOrEmail.toLowerCase()),
+    byId: (idOrEmail) => ids.get(foldAddress(idOrEmail)),
   };
 }

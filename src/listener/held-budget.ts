@@ -1,17 +1,26 @@
 /**
  * Memory for bodies. In: how much a transaction may hold. Out: leave to go on, first come first served.
- * Reserved whole before the first octet: transactions that each hold a part and wait for more would
- * wait for ever.
+ * What the client declared is reserved before the first octet; one that sends more has the most a body
+ * may hold reserved in one step, ahead of those who hold nothing yet. Every wait ends.
  */
+import { type Clock, systemClock } from '../clock.ts';
 
 export interface HeldBudget {
   /** Octets reserved now. */
   readonly held: number;
-  /** Reserves at once, if nobody waits and there is room. */
-  take(octets: number): boolean;
-  /** Reserves when others have released; false after `waitMs` or when `signal` says so. */
-  wait(octets: number, waitMs: number, signal: AbortSignal): Promise<boolean>;
+  /** Reserves at once, if there is room and nobody waits that comes first. */
+  take(octets: number, isHolder?: boolean): boolean;
+  /** Reserves when others have released; false after `waitMs` or when `signal` says so. A holder comes first. */
+  wait(octets: number, waitMs: number, signal: AbortSignal, isHolder?: boolean): Promise<boolean>;
   release(octets: number): void;
+}
+
+/** What one transaction has of the budget. */
+export interface Share {
+  /** Whether `octets` in all may be held: at once, or after waiting for it. */
+  cover(octets: number): boolean | Promise<boolean>;
+  /** Gives everything back and ends a wait. Idempotent. */
+  release(): void;
 }
 
 interface Waiter {
@@ -20,7 +29,7 @@ interface Waiter {
 }
 
 /** A budget of `max` octets. A single reservation larger than that counts as `max`, so it can be granted. */
-export function createHeldBudget(max: number): HeldBudget {
+export function createHeldBudget(max: number, clock: Clock = systemClock): HeldBudget {
   let held = 0;
   const queue: Waiter[] = [];
   const capped = (octets: number): number => Math.min(octets, max);
@@ -37,13 +46,13 @@ export function createHeldBudget(max: number): HeldBudget {
     get held() {
       return held;
     },
-    take(octets) {
+    take(octets, isHolder = false) {
       const wanted = capped(octets);
-      if (queue.length > 0 || held + wanted > max) return false;
+      if ((queue.length > 0 && !isHolder) || held + wanted > max) return false;
       held += wanted;
       return true;
     },
-    wait(octets, waitMs, signal) {
+    wait(octets, waitMs, signal, isHolder = false) {
       return new Promise((resolve) => {
         const leave = (): void => {
           const at = queue.indexOf(waiter);
@@ -53,17 +62,18 @@ export function createHeldBudget(max: number): HeldBudget {
           // Somebody smaller may fit now.
           admit();
         };
-        const timer = setTimeout(leave, waitMs);
+        const stop = clock.after(waitMs, leave);
         const waiter: Waiter = {
           octets: capped(octets),
           settle(granted) {
-            clearTimeout(timer);
+            stop();
             signal.removeEventListener('abort', leave);
             resolve(granted);
           },
         };
         signal.addEventListener('abort', leave, { once: true });
-        queue.push(waiter);
+        if (isHolder) queue.unshift(waiter);
+        else queue.push(waiter);
         admit();
         if (signal.aborted) leave();
       });
@@ -71,6 +81,44 @@ export function createHeldBudget(max: number): HeldBudget {
     release(octets) {
       held -= capped(octets);
       admit();
+    },
+  };
+}
+
+/**
+ * A share of `budget`, nothing yet. `most`: what one transaction holds at most, octets. `waitMs`: the
+ * longest wait for memory. `onWait` is told of each.
+ */
+export function createShare(
+  budget: HeldBudget,
+  options: { readonly most: number; readonly waitMs: number; readonly onWait: () => void },
+): Share {
+  const gone = new AbortController();
+  let size = 0;
+  let isOver = false;
+  return {
+    cover(octets) {
+      if (isOver) return false;
+      if (octets <= size || size >= options.most) return true;
+      const isHolder = size > 0;
+      // The second time all of it: a client that was wrong once will be again.
+      const wanted = (isHolder ? options.most : Math.min(octets, options.most)) - size;
+      const granted = (): boolean => {
+        if (isOver) budget.release(wanted);
+        else size += wanted;
+        return !isOver;
+      };
+      if (budget.take(wanted, isHolder)) return granted();
+      options.onWait();
+      return budget
+        .wait(wanted, options.waitMs, gone.signal, isHolder)
+        .then((isGranted) => isGranted && granted());
+    },
+    release() {
+      if (isOver) return;
+      isOver = true;
+      gone.abort();
+      budget.release(size);
     },
   };
 }

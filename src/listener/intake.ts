@@ -1,12 +1,13 @@
 /**
  * A body on its way from the client to the relay. In: content pieces. Out: the same pieces to the relay's
  * `BodyWriter`, or a refusal of our own (size, loop, From:, bare line ends), after which the rest is
- * thrown away and nothing is delivered. Owns the part of the header it has not judged yet.
+ * thrown away and nothing is delivered. Owns the header while it is not judged, and octets of small pieces.
  */
 import type { Account } from '../accounts/account.ts';
 import { maySendAs } from '../accounts/directory.ts';
 import type { BareLineEnds, BodyFault } from '../protocol/body-decoder.ts';
 import { parseFromAddresses } from '../protocol/from-header.ts';
+import { createHeaderCollector, type HeaderCollector } from '../protocol/header-section.ts';
 import { countReceived } from '../protocol/received.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { BodyWriter } from '../relay/relay.ts';
@@ -15,7 +16,10 @@ import type { BodyWriter } from '../relay/relay.ts';
 const MAX_RECEIVED = 30;
 /** A header section is judged by its first octets; no honest one is longer. */
 const MAX_HEADER_OCTETS = 256 * 1024;
-const END_OF_HEADER = '\r\n\r\n';
+/** After so many pieces below this they are put together: each that is held costs some 200 octets of its own. */
+const MAX_SMALL = 64;
+const SMALL_OCTETS = 512;
+const SLAB_OCTETS = 4 * 1024;
 
 const FAULTS: Readonly<Record<BodyFault, Reply>> = {
   bare_cr: reply(554, '5.6.0', 'Bare CR in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),
@@ -31,6 +35,8 @@ export interface IntakeOptions {
   readonly preamble: Buffer | undefined;
   /** Told of a message that is too long. */
   readonly onOversize: () => void;
+  /** Told of a refusal: nothing of the message is held any more. */
+  readonly onRefuse: () => void;
 }
 
 export interface Intake {
@@ -41,6 +47,8 @@ export interface Intake {
   fault(kind: BodyFault): void;
   /** Line ends were mended: the size the client declared is no longer true. */
   grew(): void;
+  /** This will be the answer; what is upstream already is cut off. Only the first counts. */
+  refuse(r: Reply): void;
   /** The final reply. Never rejects. */
   end(): Promise<Reply>;
   /** The client is gone: nothing may be delivered. A no-op after `end`. */
@@ -49,11 +57,14 @@ export interface Intake {
 
 export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake {
   let bytes = 0;
-  let header: string | undefined = '';
+  let header: HeaderCollector | undefined = createHeaderCollector(MAX_HEADER_OCTETS);
   let refusal: Reply | undefined;
   let isEnded = false;
   let isCut = false;
   let { preamble } = options;
+  let smallOnes = 0;
+  let slab: Buffer | undefined;
+  let inSlab = 0;
 
   function pass(piece: Buffer): Promise<void> | undefined {
     if (preamble === undefined) return writer.write(piece);
@@ -63,35 +74,47 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
   }
 
   function refuse(r: Reply): void {
-    if (refusal !== undefined) return;
+    if (refusal !== undefined || isCut) return;
     refusal = r;
     header = undefined;
     writer.cut(`refused: ${r.text}`);
+    options.onRefuse();
   }
 
-  /** Collects the header and judges it once it is complete. */
-  function inspect(piece: Buffer): void {
-    if (header === undefined) return;
-    const before = header.length;
-    header += piece.toString('latin1', 0, Math.min(piece.length, MAX_HEADER_OCTETS - before));
-    const end = header.startsWith('\r\n') ? 0 : header.indexOf(END_OF_HEADER, Math.max(0, before - 3));
-    if (end >= 0) judge(header.slice(0, end));
-    else if (header.length >= MAX_HEADER_OCTETS) judge(header);
-  }
-
-  function judge(section: string): void {
+  function judge(section: Buffer): void {
     header = undefined;
-    if (countReceived(section) > MAX_RECEIVED) {
+    if (countReceived(section.toString('latin1')) > MAX_RECEIVED) {
       refuse(reply(554, '5.4.6', `Routing loop: more than ${MAX_RECEIVED} Received lines`));
       return;
     }
     if (!options.checkFromHeader) return;
-    const from = parseFromAddresses(Buffer.from(section, 'latin1').toString());
+    const from = parseFromAddresses(section.toString());
     const foreign = from?.find((address) => !maySendAs(options.account, address));
     if (from === undefined) refuse(reply(550, '5.7.1', 'From: is missing, repeated or unreadable'));
     else if (foreign !== undefined) {
       refuse(reply(550, '5.7.1', `From: ${foreign} is not a sender of account ${options.account.id}`));
     }
+  }
+
+  function take(piece: Buffer): Promise<void> | undefined {
+    const section = header?.push(piece);
+    if (section !== undefined) judge(section);
+    return refusal === undefined ? pass(piece) : undefined;
+  }
+
+  /** The small pieces so far as one. */
+  function emptySlab(): Promise<void> | undefined {
+    if (slab === undefined || inSlab === 0 || refusal !== undefined) return undefined;
+    const piece = Buffer.from(slab.subarray(0, inSlab));
+    inSlab = 0;
+    return take(piece);
+  }
+
+  function collect(piece: Buffer): Promise<void> | undefined {
+    slab ??= Buffer.allocUnsafeSlow(SLAB_OCTETS);
+    const wait = inSlab + piece.length > slab.length ? emptySlab() : undefined;
+    inSlab += piece.copy(slab, inSlab);
+    return wait;
   }
 
   return {
@@ -100,6 +123,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       options.bareLineEnds === 'pass' && options.checkFromHeader ? 'reject' : options.bareLineEnds,
     fault: (kind) => refuse(FAULTS[kind]),
     grew: () => writer.sizeChanged(),
+    refuse,
     write(piece) {
       if (refusal !== undefined || isCut) return undefined;
       bytes += piece.length;
@@ -108,14 +132,16 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
         refuse(reply(552, '5.3.4', `Message exceeds ${options.maxBytes} octets`));
         return undefined;
       }
-      inspect(piece);
-      return refusal === undefined ? pass(piece) : undefined;
+      if (piece.length < SMALL_OCTETS && ++smallOnes > MAX_SMALL) return collect(piece);
+      const wait = emptySlab();
+      return wait === undefined ? take(piece) : wait.then(() => (isCut ? undefined : take(piece)));
     },
     async end() {
       isEnded = true;
       // The end may have been in the chunk that was waiting when the client left.
       if (isCut) return reply(451, '4.4.2', 'The session ended');
-      if (header !== undefined) judge(header);
+      await emptySlab();
+      if (header !== undefined) judge(header.end());
       if (refusal !== undefined) return refusal;
       if (preamble !== undefined) await writer.write(preamble);
       return writer.end();

@@ -12,7 +12,7 @@ import { formatProtocol, formatReceived } from '../protocol/received.ts';
 import { formatReply, isPositive, type Reply, reply } from '../protocol/reply.ts';
 import type { Relay, Transaction } from '../relay/relay.ts';
 import type { Tally } from './counts.ts';
-import type { HeldBudget } from './held-budget.ts';
+import { createShare, type HeldBudget } from './held-budget.ts';
 import { createIntake, type Intake } from './intake.ts';
 import type { ListenerOptions } from './options.ts';
 
@@ -58,12 +58,16 @@ export interface MailSession {
   reset(reason: string): void;
 }
 
+/** Reserved for a body whatever size was declared. */
+const LEAST_SHARE_OCTETS = 1_024;
+
 export const isIntake = (answer: Reply | Intake): answer is Intake => 'write' in answer;
 
 const withoutSize = (parameters: readonly string[]): readonly string[] =>
   parameters.filter((p) => !/^SIZE=/i.test(p));
 
 const AUTH_FIRST = reply(530, '5.7.0', 'Authentication required');
+const NO_MEMORY = reply(452, '4.3.1', 'Too many messages in progress, try again later');
 const MAIL_FIRST = reply(503, '5.5.1', 'Send MAIL first');
 
 export function createMailSession(
@@ -80,7 +84,8 @@ export function createMailSession(
   let accepted = 0;
   let attempted = 0;
   let intake: Intake | undefined;
-  let gone: AbortController | undefined;
+  /** Ends the wait for memory. */
+  let release: (() => void) | undefined;
   /** Counts transactions and resets: an answer that comes for an older one is no longer wanted. */
   let era = 0;
 
@@ -90,6 +95,7 @@ export function createMailSession(
     account = undefined;
     since = undefined;
     intake = undefined;
+    release = undefined;
     accepted = 0;
     attempted = 0;
   }
@@ -220,24 +226,24 @@ export function createMailSession(
         finish();
         return refusal;
       }
-      const octets = Math.min(declaredSize ?? deps.replayBytes, deps.replayBytes);
-      if (!deps.budget.take(octets)) {
-        deps.tally.hit('held_bytes');
-        const mine = era;
-        gone = new AbortController();
-        const isGranted = await deps.budget.wait(octets, limits.heldWaitMs, gone.signal);
-        gone = undefined;
-        if (era !== mine) {
-          if (isGranted) deps.budget.release(octets);
-          return reply(451, '4.4.2', 'The session ended');
-        }
-        if (!isGranted) {
-          transaction.abort('no memory for the body');
-          finish();
-          return reply(452, '4.3.1', 'Too many messages in progress, try again later');
-        }
+      const mine = era;
+      const share = createShare(deps.budget, {
+        most: deps.replayBytes,
+        waitMs: limits.heldWaitMs,
+        onWait: () => deps.tally.hit('held_bytes'),
+      });
+      release = share.release;
+      if (!(await share.cover(Math.max(declaredSize ?? deps.replayBytes, LEAST_SHARE_OCTETS)))) {
+        if (era !== mine) return reply(451, '4.4.2', 'The session ended');
+        share.release();
+        transaction.abort('no memory for the body');
+        finish();
+        return NO_MEMORY;
       }
-      const share = octets;
+      if (era !== mine) return reply(451, '4.4.2', 'The session ended');
+      let isEnding = false;
+      let isRefused = false;
+      let octets = 0;
       const inner = createIntake(transaction.body(), {
         account,
         maxBytes: maxBytes(account),
@@ -245,20 +251,27 @@ export function createMailSession(
         bareLineEnds: options.bareLineEnds,
         preamble: options.received ? receivedLine(transaction.id) : undefined,
         onOversize: () => deps.tally.hit('message_bytes'),
+        onRefuse: () => {
+          isRefused = true;
+          share.release();
+        },
       });
-      const mine = era;
-      let isEnding = false;
-      let isReleased = false;
-      const release = (): void => {
-        if (!isReleased) deps.budget.release(share);
-        isReleased = true;
-      };
       intake = {
         ...inner,
+        write(piece) {
+          octets += piece.length;
+          const room = isRefused || share.cover(octets);
+          if (room === true) return inner.write(piece);
+          return Promise.resolve(room).then((isGranted) => {
+            if (isGranted) return inner.write(piece);
+            inner.refuse(NO_MEMORY);
+            return undefined;
+          });
+        },
         async end() {
           isEnding = true;
           const final = await inner.end();
-          release();
+          share.release();
           if (era === mine) finish();
           return final;
         },
@@ -266,7 +279,7 @@ export function createMailSession(
           // After the last octet the message is the relay's, whether or not the client is still there.
           if (isEnding) return;
           inner.cut(reason);
-          release();
+          share.release();
         },
       };
       return intake;
@@ -274,9 +287,11 @@ export function createMailSession(
 
     reset(reason) {
       if (since === undefined) return;
-      gone?.abort();
       if (intake !== undefined) intake.cut(reason);
-      else transaction?.abort(reason);
+      else {
+        release?.();
+        transaction?.abort(reason);
+      }
       finish();
     },
   };

@@ -4,12 +4,16 @@
  * resolved in the sender's favour.
  */
 
-/** The addresses in the one `From:` field, lower-cased; undefined where it is missing, repeated or unreadable. */
+import { parseFields } from './header-section.ts';
+import { foldAddress } from './text.ts';
+
+/** Nobody writes in the name of more; each has to be looked up. */
+const MAX_ADDRESSES = 100;
+
+/** The addresses in the one `From:` field, folded; undefined where it is missing, repeated or unreadable. Linear. */
 export function parseFromAddresses(header: string): readonly string[] | undefined {
-  const fields = [...header.matchAll(/^from[ \t]*:((?:[^\r\n]|\r?\n[ \t])*)/gim)];
-  const value = fields[0]?.[1];
-  if (fields.length !== 1 || value === undefined) return undefined;
-  return parseMailboxList(value.replace(/\r?\n/g, ''));
+  const [field, ...more] = parseFields(header).filter(({ name }) => name === 'from');
+  return field === undefined || more.length > 0 ? undefined : parseMailboxList(field.value);
 }
 
 /** A mailbox list, groups included; undefined for anything that is not one. */
@@ -19,11 +23,12 @@ function parseMailboxList(text: string): readonly string[] | undefined {
   let angle: string | undefined;
   let isInside = false;
   const finish = (): boolean => {
-    const address = (angle ?? bare).trim().toLowerCase();
+    const address = foldAddress((angle ?? bare).trim());
     const isEmpty = angle === undefined && bare.trim() === '';
     bare = '';
     angle = undefined;
     if (isEmpty) return true;
+    if (addresses.length === MAX_ADDRESSES) return false;
     addresses.push(address);
     return /^(?:"[^"]*"|[^\s"@]+)@[^\s"@]+$/.test(address);
   };

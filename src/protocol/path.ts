@@ -2,7 +2,9 @@
  * The argument of MAIL and RCPT: a path and ESMTP parameters. In: the text after `FROM:` or `TO:`. Out:
  * the address as the client wrote it, source route stripped, and the parameters unaltered. Pure.
  */
+import { isIP } from 'node:net';
 import { type Reply, reply } from './reply.ts';
+import { foldAscii } from './text.ts';
 
 export interface PathArgument {
   /** Without angle brackets and source route; empty for `<>`. */
@@ -21,12 +23,13 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
 const NON_ASCII = /[\u0080-\u{10ffff}]/u;
 /** RFC 5321 §4.1.1 esmtp-param; with SMTPUTF8 a value may hold UTF-8 (RFC 6531 §3.3). */
 const PARAMETER = /^[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~\u00a0-\u{10ffff}]+)?$/u;
-/** Dot-string, read leniently: phones in Japan send `a..b@`, and it is for the provider to judge. */
-const LOCAL_PART = /^[^\s"(),:;<>@[\\\]]+$/;
+/** RFC 5321 §4.1.2 Dot-string, with UTF-8 (RFC 6531 §3.3): no dot at an end, no two together. */
+const LOCAL_PART = /^[^\s"(),.:;<>@[\\\]]+(?:\.[^\s"(),.:;<>@[\\\]]+)*$/;
 const QUOTED_LOCAL_PART = /^"(?:[^"\\]|\\.)*"$/;
 const DOMAIN =
   /^(?:[A-Za-z0-9_\u0080-\u{10ffff}](?:[A-Za-z0-9_\u0080-\u{10ffff}-]*[A-Za-z0-9_\u0080-\u{10ffff}])?)(?:\.[A-Za-z0-9_\u0080-\u{10ffff}](?:[A-Za-z0-9_\u0080-\u{10ffff}-]*[A-Za-z0-9_\u0080-\u{10ffff}])?)*$/u;
-const ADDRESS_LITERAL = /^\[[!-Z^-~]+\]$/;
+/** RFC 5321 §4.1.3; no tag but IPv6 was ever registered. */
+const ADDRESS_LITERAL = /^\[(IPv6:)?([0-9a-f:.]+)\]$/i;
 
 /** Splits and checks the argument; a `Reply` is the refusal for the client. */
 export function parsePathArgument(command: PathCommand, text: string): PathArgument | Reply {
@@ -53,8 +56,10 @@ export function parsePathArgument(command: PathCommand, text: string): PathArgum
   if (malformed !== undefined) return reply(501, '5.5.4', 'Malformed parameter');
 
   const address = withoutSourceRoute(path);
-  const isSpecial = command === 'MAIL' ? address === '' : address.toLowerCase() === 'postmaster';
-  if (!isSpecial && !isMailbox(address)) return refusal('Malformed address');
+  // Quoted they are legal, and yet a server may take what follows for parameters.
+  if (/[<>]/.test(address)) return reply(553, '5.1.3', 'Addresses with < or > are not taken');
+  const isSpecial = command === 'MAIL' ? address === '' : foldAscii(address) === 'postmaster';
+  if (!isSpecial && !isMailbox(address)) return refusal('Malformed address (RFC 5321 section 4.1.2)');
   return { address, parameters };
 }
 
@@ -88,6 +93,11 @@ function isMailbox(address: string): boolean {
   const domain = address.slice(at + 1);
   return (
     (LOCAL_PART.test(local) || QUOTED_LOCAL_PART.test(local)) &&
-    (DOMAIN.test(domain) || ADDRESS_LITERAL.test(domain))
+    (DOMAIN.test(domain) || isAddressLiteral(domain))
   );
+}
+
+function isAddressLiteral(text: string): boolean {
+  const [, tag, address = ''] = ADDRESS_LITERAL.exec(text) ?? [];
+  return isIP(address) === (tag === undefined ? 4 : 6);
 }

@@ -11,10 +11,10 @@ const accepted: readonly [argument: string, address: string, ...parameters: stri
   ['a@x.test SIZE=1', 'a@x.test', 'SIZE=1'],
   ['<@one.test,@two.test:a@x.test>', 'a@x.test'],
   ['<"a b"@x.test>', '"a b"@x.test'],
-  ['<"a>b"@x.test>', '"a>b"@x.test'],
   ['<"a\\"b@c"@x.test>', '"a\\"b@c"@x.test'],
   ['<a+tag=1@x.test>', 'a+tag=1@x.test'],
-  ['<a..b.@docomo.test>', 'a..b.@docomo.test'],
+  ['<"a..b."@docomo.test>', '"a..b."@docomo.test'],
+  ['<a.b.c@x.test>', 'a.b.c@x.test'],
   ['<a@[192.0.2.1]>', 'a@[192.0.2.1]'],
   ['<a@[IPv6:2001:db8::1]>', 'a@[IPv6:2001:db8::1]'],
   ['<ü@ä.test> SMTPUTF8', 'ü@ä.test', 'SMTPUTF8'],
@@ -48,6 +48,15 @@ const refused: readonly string[] = [
   '<a\u0085@x.test>',
   '<"a@x.test>',
   '<a@[192.0.2.1>',
+  '<a@[192.0.2]>',
+  '<a@[2001:db8::1]>',
+  '<a@[IPv6:192.0.2.1]>',
+  '<a@[IPv6:x]>',
+  '<a@[x:y]>',
+  '<a..b@x.test>',
+  '<a.@x.test>',
+  '<.a@x.test>',
+  '<a@x.test.>',
   '<a@x.test> =1',
   '<a@x.test> SIZE==1',
   '<a@x.test> SIZE=',
@@ -62,6 +71,18 @@ for (const argument of refused) {
     }
   });
 }
+
+test('an address with < or > in quotes is refused: what follows could be read as parameters', () => {
+  for (const address of ['"a>b"@x.test', '"a<b"@x.test', '"a> SIZE=1"@x.test', '"\\>"@x.test']) {
+    for (const command of ['MAIL', 'RCPT'] as const) {
+      assert.deepEqual(parsePathArgument(command, `<${address}>`), {
+        code: 553,
+        enhanced: '5.1.3',
+        text: 'Addresses with < or > are not taken',
+      });
+    }
+  }
+});
 
 test('the null path is a sender only, the bare postmaster a recipient only', () => {
   assert.ok('code' in parsePathArgument('RCPT', '<>'));
