@@ -1,136 +1,43 @@
 /**
  * `npm run bench [-- quick]`: what a message costs in the relay, beside a process that only splices the
- * same sockets, in the same run and in turn. Prints a table; asserts nothing.
+ * same sockets, in the same run and in turn. Prints a table; asserts nothing. `npm run bench -- scale`
+ * measures thousands of accounts instead (scale.ts).
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { cpus, tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { cpus } from 'node:os';
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { silentLog } from '../../src/log.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
-import { issueCertificate, testAuthority } from '../support/certificate.ts';
-import { repositoryRoot } from '../support/relay-process.ts';
+import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
-import { waitFor } from '../support/wait-for.ts';
 import { type Load, run } from './load.ts';
+import {
+  bodyOf,
+  certificateFiles,
+  clear,
+  cpuSeconds,
+  directory,
+  flights,
+  helper,
+  MIB,
+  median,
+  rssMiB,
+  startRelay,
+  table,
+} from './stage.ts';
+
+if (process.argv.includes('scale')) {
+  await import('./scale.ts');
+  process.exit();
+}
 
 const QUICK = process.argv.includes('quick');
 const ROUNDS = QUICK ? 1 : 3;
-const TICKS_PER_SECOND = 100;
-const MIB = 1_048_576;
 const SESSIONS = 8;
-
-const directory = mkdtempSync(join(tmpdir(), 'relay-bench-'));
-const children: ChildProcess[] = [];
-const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
-const cpuSeconds = (pid: number): number => {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-};
-const rssMiB = (pid: number, which: 'VmRSS' | 'VmHWM'): number =>
-  Number(new RegExp(`${which}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) /
-  1024;
-
-/** Lines of 76 characters, as base64 makes them. */
-const bodyOf = (octets: number): Buffer => {
-  const head = 'From: ann@example.com\r\nTo: bob@example.net\r\nSubject: bench\r\n\r\n';
-  return Buffer.from(
-    head + `${'QUJD'.repeat(19)}\r\n`.repeat(Math.max(1, Math.round((octets - head.length) / 78))),
-  );
-};
-
-async function helper(name: string, args: readonly string[]): Promise<{ port: number; pid: number }> {
-  const child = spawn(process.execPath, [fileURLToPath(new URL(`./${name}.js`, import.meta.url)), ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  children.push(child);
-  const port = await new Promise<number>((resolve, reject) => {
-    child.stdout?.once('data', (line: Buffer) => resolve(Number(line.toString())));
-    child.once('exit', () => reject(new Error(`${name} ended`)));
-  });
-  return { port, pid: child.pid ?? 0 };
-}
-
-interface Relay {
-  readonly smtp: number;
-  readonly pid: number;
-  readonly admin: number;
-  readonly readyMs: number;
-  readonly warm: number;
-  stop(): Promise<void>;
-}
-
-async function startRelay(accounts: readonly object[], more: readonly string[] = []): Promise<Relay> {
-  const file = join(directory, `accounts-${children.length}.json`);
-  const log = join(directory, `log-${children.length}`);
-  writeFileSync(file, JSON.stringify(accounts), { mode: 0o600 });
-  const out = openSync(log, 'w');
-  const child = spawn(
-    process.execPath,
-    [
-      join(repositoryRoot, 'bin/xoauth2-relay.js'),
-      'serve',
-      '--accounts',
-      file,
-      '--port',
-      '0',
-      '--admin-port',
-      '0',
-      ...more,
-    ],
-    { stdio: ['ignore', out, 'inherit'], env: { ...process.env, NODE_EXTRA_CA_CERTS: testAuthority().file } },
-  );
-  closeSync(out);
-  children.push(child);
-  const event = (name: string): Record<string, never> | undefined => {
-    const line = readFileSync(log, 'utf8')
-      .split('\n')
-      .find((l) => l.includes(`"event":"${name}"`));
-    return line === undefined ? undefined : JSON.parse(line);
-  };
-  const ready = await waitFor(() => event('ready'), { timeoutMs: 120_000, what: 'the relay being ready' });
-  const listening = event('listening') as unknown as Record<'smtp' | 'admin', { port: number }>;
-  return {
-    smtp: listening.smtp.port,
-    admin: listening.admin.port,
-    pid: child.pid ?? 0,
-    readyMs: Number(ready.ms),
-    warm: Number(ready.warm),
-    stop: () =>
-      new Promise((resolve) => {
-        child.once('exit', () => resolve());
-        child.kill('SIGTERM');
-      }),
-  };
-}
-
-/** Upstream round trips of a transaction, mean of all so far. */
-async function flights(relay: Relay): Promise<string> {
-  const answer = await fetch(`http://127.0.0.1:${relay.admin}/metrics`, { headers: { connection: 'close' } });
-  const text = await answer.text();
-  const total = (name: string): number =>
-    [...text.matchAll(new RegExp(`^xoauth2_relay_transaction_flights_${name}(?:{[^}]*})? (\\S+)$`, 'gm'))]
-      .map((match) => Number(match[1]))
-      .reduce((sum, value) => sum + value, 0);
-  return `${(total('sum') / total('count')).toFixed(3)} of ${total('count')} messages`;
-}
-
-function table(title: string, rows: readonly (readonly string[])[]): void {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((r) => r[i]?.length ?? 0))) ?? [];
-  console.log(`\n${title}`);
-  for (const row of rows) console.log(`  ${row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('   ')}`);
-}
 
 const tokens = await startTokenEndpoint('gmail');
 try {
-  const certificate = issueCertificate();
-  writeFileSync(join(directory, 'cert.pem'), certificate.certPem);
-  writeFileSync(join(directory, 'key.pem'), certificate.keyPem);
-  const files = [join(directory, 'cert.pem'), join(directory, 'key.pem')];
+  const files = certificateFiles();
   const sink = await helper('sink', files);
   const sinkWithout = await helper('sink', [...files, 'nochunking']);
   const splice = await helper('splice', [String(sink.port), testAuthority().file]);
@@ -278,7 +185,6 @@ try {
   ]);
   await thousand.stop();
 } finally {
-  for (const child of children) if (child.exitCode === null) child.kill('SIGKILL');
   await tokens.close();
-  rmSync(directory, { recursive: true, force: true });
+  clear();
 }
