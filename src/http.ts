@@ -1,0 +1,156 @@
+/**
+ * Requests to a web API over kept-alive connections. In: a request. Out: the whole answer, or how the
+ * request was lost and whether it can have reached the other side; never a rejection. Honours
+ * HTTP_PROXY, HTTPS_PROXY and NO_PROXY. Redirects are not followed: a request carries a token.
+ */
+import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
+import { type Clock, systemClock } from './clock.ts';
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | Buffer;
+  /** From now to the last octet of the answer, ms. */
+  readonly timeoutMs: number;
+}
+
+export type HttpAnswer =
+  | {
+      readonly kind: 'answer';
+      readonly status: number;
+      /** Names in lower case; of a repeated one the first. */
+      readonly headers: Readonly<Record<string, string>>;
+      /** At most 256 KiB; what is longer is cut. */
+      readonly body: string;
+    }
+  | {
+      readonly kind: 'lost';
+      /** False only where it is certain that nothing of the request went out. */
+      readonly maybeSent: boolean;
+      /** Error code such as `ECONNREFUSED`; `TIMEOUT` where our time was up. */
+      readonly code: string;
+    };
+
+export interface Http {
+  /** Never rejects. */
+  request(request: HttpRequest): Promise<HttpAnswer>;
+  /** Cuts what is under way. */
+  close(): Promise<void>;
+}
+
+export interface HttpOptions {
+  /** TCP and TLS, ms. Default 5,000. */
+  readonly connectTimeoutMs?: number;
+  /** Connections per origin. Default 128. */
+  readonly maxConnections?: number;
+  /** An idle connection is closed after this, ms. Default 20,000: below what load balancers keep. */
+  readonly keepAliveMs?: number;
+  /** Certificate authority to trust, PEM; default the system's. */
+  readonly ca?: string;
+  /** Where the proxy variables are looked up. Default: the process environment. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+}
+
+const MAX_ANSWER_OCTETS = 256 * 1024;
+
+/** With these no connection came about, so nothing can have been sent. */
+const NEVER_CONNECTED =
+  /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|EADDRNOTAVAIL|UND_ERR_CONNECT_TIMEOUT|CERT_.*|.*_CERT_.*|.*SELF_SIGNED.*|UNABLE_TO_.*|HOSTNAME_MISMATCH|PROXY_REFUSED)$/;
+
+export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock): Http {
+  const dispatcher = createDispatcher(options);
+  const closing = new AbortController();
+  const underWay = new Set<AbortController>();
+
+  return {
+    async request({ method, url, headers, body, timeoutMs }) {
+      const cut = new AbortController();
+      let isLate = false;
+      const cancel = clock.after(timeoutMs, () => {
+        isLate = true;
+        cut.abort();
+      });
+      underWay.add(cut);
+      try {
+        if (closing.signal.aborted) return { kind: 'lost', maybeSent: false, code: 'CLOSED' };
+        const answer = await request(url, {
+          dispatcher,
+          method,
+          headers,
+          body: body ?? null,
+          signal: cut.signal,
+        });
+        const text = await readBounded(answer.body);
+        const flat: Record<string, string> = {};
+        for (const [name, value] of Object.entries(answer.headers)) {
+          const first = Array.isArray(value) ? value[0] : value;
+          if (first !== undefined) flat[name] = first;
+        }
+        return { kind: 'answer', status: answer.statusCode, headers: flat, body: text };
+      } catch (error) {
+        const code = isLate ? 'TIMEOUT' : codeOf(error);
+        return { kind: 'lost', maybeSent: !NEVER_CONNECTED.test(code), code };
+      } finally {
+        cancel();
+        underWay.delete(cut);
+      }
+    },
+    async close() {
+      closing.abort();
+      for (const cut of underWay) cut.abort();
+      await dispatcher.destroy();
+    },
+  };
+}
+
+/**
+ * HTTP/1.1 on purpose: one connection that breaks leaves one request unclear, with HTTP/2 it would
+ * leave every request of every mailbox on it unclear.
+ */
+function createDispatcher(options: HttpOptions): Dispatcher {
+  const env = options.env ?? process.env;
+  const connect = {
+    timeout: options.connectTimeoutMs ?? 5000,
+    ...(options.ca === undefined ? {} : { ca: options.ca }),
+  };
+  const settings = {
+    connections: options.maxConnections ?? 128,
+    connect,
+    keepAliveTimeout: options.keepAliveMs ?? 20_000,
+    // The end of a wait is the caller's, by its clock.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+  };
+  const httpProxy = env.http_proxy ?? env.HTTP_PROXY;
+  const httpsProxy = env.https_proxy ?? env.HTTPS_PROXY;
+  if (!httpProxy && !httpsProxy) return new Agent(settings);
+  return new EnvHttpProxyAgent({
+    ...settings,
+    requestTls: connect,
+    httpProxy: httpProxy ?? '',
+    httpsProxy: httpsProxy ?? '',
+    noProxy: env.no_proxy ?? env.NO_PROXY ?? '',
+  });
+}
+
+/** Reads everything so that the connection can be used again, keeps the beginning. */
+async function readBounded(body: Dispatcher.ResponseData['body']): Promise<string> {
+  const chunks: Buffer[] = [];
+  let octets = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    octets += chunk.length;
+    if (octets > 16 * MAX_ANSWER_OCTETS) break;
+    if (octets <= MAX_ANSWER_OCTETS) chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+}
+
+function codeOf(error: unknown): string {
+  if (typeof error !== 'object' || error === null) return 'UNKNOWN';
+  const { code, message, cause } = error as { code?: unknown; message?: unknown; cause?: unknown };
+  // undici: the proxy answered CONNECT with something other than 200.
+  if (typeof message === 'string' && message.startsWith('Proxy response')) return 'PROXY_REFUSED';
+  if (typeof code === 'string' && code !== 'UND_ERR_ABORTED') return code;
+  return cause === undefined ? (typeof code === 'string' ? code : 'UNKNOWN') : codeOf(cause);
+}

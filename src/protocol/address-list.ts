@@ -1,0 +1,48 @@
+/**
+ * Address lists of a header field (RFC 5322 §3.4): groups, comments, folding, encoded words. In: the
+ * unfolded value. Out: the addresses in it, or that they cannot be told for certain. nodemailer's
+ * parser reads; what it had to guess is no certainty. Pure.
+ */
+import { domainToASCII } from 'node:url';
+import addressparser from 'nodemailer/lib/addressparser';
+
+export interface AddressList {
+  /** In the form of `normalAddress`, in order. */
+  readonly addresses: readonly string[];
+  /** Every reader would find the same addresses. */
+  readonly certain: boolean;
+}
+
+const QUOTED = /"(?:[^"\\]|\\.)*"/g;
+const ADDRESS_LIKE = /[^\s<>(),;:"]+@[^\s<>(),;:"]+/g;
+const NORMAL = /^(?:"(?:[^"\\]|\\.)+"|[^\s<>(),;:"@\\]+)@[^\s<>(),;:"@\\]+$/;
+
+/**
+ * An address as it is compared: local part exactly (RFC 5321 §2.4) but without quotes it does not
+ * need, domain in lower-case ASCII.
+ */
+export function normalAddress(address: string): string {
+  const at = address.lastIndexOf('@');
+  if (at < 0) return address;
+  let local = address.slice(0, at);
+  const domain = address.slice(at + 1);
+  if (/^".*"$/.test(local)) {
+    const bare = local.slice(1, -1).replace(/\\(.)/g, '$1');
+    if (/^[^\s<>(),;:"@\\]+$/.test(bare)) local = bare;
+  }
+  return `${local}@${domain.startsWith('[') ? domain.toLowerCase() : domainToASCII(domain) || domain.toLowerCase()}`;
+}
+
+export function parseAddressList(value: string): AddressList {
+  const addresses: string[] = [];
+  // What stands in quotes is a name; an address elsewhere that the parser took for a name is a guess.
+  const outside = value.replace(QUOTED, '""');
+  let certain = (value.match(/(?<!\\)"/g) ?? []).length % 2 === 0;
+  for (const { name, address } of addressparser(value, { flatten: true })) {
+    if (!NORMAL.test(address)) certain = false;
+    else addresses.push(normalAddress(address));
+    for (const [other] of name.matchAll(ADDRESS_LIKE))
+      if (outside.includes(other) && normalAddress(other) !== normalAddress(address)) certain = false;
+  }
+  return { addresses, certain };
+}

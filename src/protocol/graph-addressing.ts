@@ -1,0 +1,94 @@
+/**
+ * Envelope and header of a message for a way that has no envelope: whoever To, Cc and Bcc name gets it.
+ * In: message, recipients of the transaction. Out: a message that names exactly them, or why it must
+ * not go. Pure.
+ */
+import { normalAddress, parseAddressList } from './address-list.ts';
+import { type HeaderField, type MessageHeader, parseHeader, unfold, withHeader } from './message-header.ts';
+
+/** What to do where a header names somebody who is not in the transaction. */
+export type ForeignRecipients = 'refuse' | 'rewrite';
+
+export type Addressed =
+  | { readonly kind: 'ready'; readonly message: Buffer; readonly changed: boolean }
+  /** The header names these, the transaction does not. */
+  | { readonly kind: 'foreign'; readonly addresses: readonly string[] }
+  /** Whom the header names cannot be told for certain. */
+  | { readonly kind: 'unreadable'; readonly reason: string };
+
+const RECIPIENT_FIELDS = new Set(['to', 'cc', 'bcc']);
+/** Whether these are mailed too is not documented, so they may not name anybody else either. */
+const RESENT_FIELDS = new Set(['resent-to', 'resent-cc', 'resent-bcc']);
+
+interface Read {
+  readonly field: HeaderField;
+  readonly addresses: readonly string[];
+  readonly certain: boolean;
+}
+
+/** Makes the message name exactly `recipients` (addresses as in RCPT). */
+export function addressMessage(
+  message: Buffer,
+  recipients: readonly string[],
+  foreign: ForeignRecipients,
+): Addressed {
+  const header = parseHeader(message);
+  if (header.ambiguous)
+    return { kind: 'unreadable', reason: 'the header section holds a line that is no header field' };
+  const wanted = new Map(recipients.map((r) => [normalAddress(r), r]));
+  const read = header.fields
+    .filter(({ name }) => RECIPIENT_FIELDS.has(name) || RESENT_FIELDS.has(name))
+    .map((field): Read => ({ field, ...readField(field) }));
+  const wrong = read.filter((r) => !r.certain || r.addresses.some((a) => !wanted.has(a)));
+  if (wrong.length > 0 && foreign === 'refuse') {
+    const doubtful = wrong.find((r) => !r.certain);
+    if (doubtful !== undefined)
+      return { kind: 'unreadable', reason: `the addresses of ${doubtful.field.name}: cannot be told for certain` };
+    return {
+      kind: 'foreign',
+      addresses: [...new Set(wrong.flatMap((r) => r.addresses.filter((a) => !wanted.has(a))))],
+    };
+  }
+  const named = new Set(
+    read.filter((r) => RECIPIENT_FIELDS.has(r.field.name)).flatMap((r) => r.addresses),
+  );
+  const unnamed = [...wanted].filter(([normal]) => !named.has(normal)).map(([, address]) => address);
+  if (unnamed.length === 0 && wrong.length === 0) return { kind: 'ready', message, changed: false };
+  return {
+    kind: 'ready',
+    message: withHeader(message, header, fieldsFor(header, new Set(wrong), wanted, unnamed)),
+    changed: true,
+  };
+}
+
+function readField(field: HeaderField): { addresses: readonly string[]; certain: boolean } {
+  const value = unfold(field);
+  return value === '' ? { addresses: [], certain: true } : parseAddressList(value);
+}
+
+function fieldsFor(
+  header: MessageHeader,
+  wrong: ReadonlySet<Read>,
+  wanted: ReadonlyMap<string, string>,
+  unnamed: readonly string[],
+): string[] {
+  const replaced = new Map([...wrong].map((r) => [r.field, r]));
+  // In front: whatever stands at the end of the section cannot swallow it.
+  const fields = unnamed.length === 0 ? [] : [formatField('Bcc', unnamed)];
+  for (const field of header.fields) {
+    const instead = replaced.get(field);
+    if (instead === undefined) fields.push(field.raw);
+    else {
+      const kept = instead.addresses.flatMap((a) => wanted.get(a) ?? []);
+      const name = field.raw.slice(0, field.name.length);
+      if (kept.length > 0) fields.push(formatField(name, [...new Set(kept)]));
+      // A blind copy stays blind.
+      if (!field.name.endsWith('bcc')) fields.push(`X-Original-${field.raw}`);
+    }
+  }
+  return fields;
+}
+
+/** One address a line: a line has at most 998 octets (RFC 5322 §2.1.1), an address at most 256. */
+const formatField = (name: string, addresses: readonly string[]): string =>
+  `${name}: ${addresses.map((a) => Buffer.from(`<${a}>`).toString('latin1')).join(',\r\n ')}\r\n`;
