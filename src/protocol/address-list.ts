@@ -3,8 +3,8 @@
  * unfolded value. Out: the addresses in it, or that they cannot be told for certain. nodemailer's
  * parser reads; what it had to guess is no certainty. Pure.
  */
-import { domainToASCII } from 'node:url';
 import addressparser from 'nodemailer/lib/addressparser';
+import { foldDomain } from './text.ts';
 
 export interface AddressList {
   /** In the form of `normalAddress`, in order. */
@@ -30,7 +30,7 @@ export function normalAddress(address: string): string {
     const bare = local.slice(1, -1).replace(/\\(.)/g, '$1');
     if (/^[^\s<>(),;:"@\\]+$/.test(bare)) local = bare;
   }
-  return `${local}@${domain.startsWith('[') ? domain.toLowerCase() : domainToASCII(domain) || domain.toLowerCase()}`;
+  return `${local}@${foldDomain(domain)}`;
 }
 
 export function parseAddressList(value: string): AddressList {

@@ -43,15 +43,16 @@ export function addressMessage(
   if (wrong.length > 0 && foreign === 'refuse') {
     const doubtful = wrong.find((r) => !r.certain);
     if (doubtful !== undefined)
-      return { kind: 'unreadable', reason: `the addresses of ${doubtful.field.name}: cannot be told for certain` };
+      return {
+        kind: 'unreadable',
+        reason: `the addresses of ${doubtful.field.name}: cannot be told for certain`,
+      };
     return {
       kind: 'foreign',
       addresses: [...new Set(wrong.flatMap((r) => r.addresses.filter((a) => !wanted.has(a))))],
     };
   }
-  const named = new Set(
-    read.filter((r) => RECIPIENT_FIELDS.has(r.field.name)).flatMap((r) => r.addresses),
-  );
+  const named = new Set(read.filter((r) => RECIPIENT_FIELDS.has(r.field.name)).flatMap((r) => r.addresses));
   const unnamed = [...wanted].filter(([normal]) => !named.has(normal)).map(([, address]) => address);
   if (unnamed.length === 0 && wrong.length === 0) return { kind: 'ready', message, changed: false };
   return {

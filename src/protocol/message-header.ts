@@ -29,10 +29,17 @@ export function parseHeader(message: Buffer): MessageHeader {
   const text = message.toString('latin1', 0, end);
   const fields: HeaderField[] = [];
   let ambiguous = /\r(?!\n)|(?<!\r)\n|\0/.test(text);
-  for (const raw of text.match(/(?:[^\r\n]|\r(?!\n)|(?<!\r)\n)*\r\n(?:[ \t](?:[^\r\n]|\r(?!\n)|(?<!\r)\n)*\r\n)*/g) ?? []) {
+  const lines = text.split('\r\n');
+  // What follows the last CRLF is no line.
+  lines.pop();
+  for (let at = 0; at < lines.length; ) {
+    const first = at++;
+    while (/^[ \t]/.test(lines[at] ?? '')) at++;
+    const folded = lines.slice(first, at);
+    const raw = `${folded.join('\r\n')}\r\n`;
     const name = FIELD.exec(raw)?.[1];
     // A line of white space alone ends the header for some readers and continues a field for others.
-    if (name === undefined || /\r\n[ \t]+\r\n/.test(raw)) ambiguous = true;
+    if (name === undefined || folded.some((line) => line.trim() === '')) ambiguous = true;
     fields.push({
       name: name?.toLowerCase() ?? '',
       value: name === undefined ? raw.slice(0, -2) : raw.slice(raw.indexOf(':') + 1, -2),
@@ -50,7 +57,10 @@ function headerEnd(message: Buffer): number {
 
 /** Value of a field as text: unfolded (RFC 5322 §2.2.3), octets read as UTF-8 (RFC 6532). */
 export const unfold = (field: HeaderField): string =>
-  Buffer.from(field.value, 'latin1').toString().replace(/\r\n(?=[ \t])/g, '').trim();
+  Buffer.from(field.value, 'latin1')
+    .toString()
+    .replace(/\r\n(?=[ \t])/g, '')
+    .trim();
 
 /** The message with another header section. */
 export const withHeader = (message: Buffer, header: MessageHeader, fields: readonly string[]): Buffer =>

@@ -1,0 +1,332 @@
+/**
+ * The calls of Microsoft Graph that deliver mail. In: a message or the id of a draft. Out: what came of
+ * the call, never a rejection. Owns the renewal of a token that was refused, once a call; pacing and
+ * breaker stand in front of every request. Source: learn.microsoft.com/graph/api user-post-messages,
+ * message-send, user-sendmail.
+ */
+import { randomUUID } from 'node:crypto';
+import { type Clock, systemClock } from '../../clock.ts';
+import type { Http, HttpAnswer, HttpRequest } from '../../http.ts';
+import type { Log } from '../../log.ts';
+import {
+  type GraphCall,
+  type GraphRefusal,
+  parseGraphRefusal,
+  parseRetryAfter,
+} from '../../protocol/graph-answer.ts';
+import { cleanText } from '../../protocol/text.ts';
+import { parseJsonObject } from '../../protocol/token-failure.ts';
+import type { BreakerWeight } from '../../protocol/verdict.ts';
+import { type AccessToken, TokenError, type TokenSource } from '../../tokens/access-token.ts';
+import type { UpstreamEndpoint } from '../endpoint.ts';
+import { UpstreamError } from '../failure.ts';
+import type { GraphKey, GraphPacing } from './pacing.ts';
+
+/** A mailbox as Graph addresses it. */
+export interface GraphMailbox {
+  /** Account id, for tokens, logs and metrics. */
+  readonly account: string;
+  /** `https://graph.microsoft.com/v1.0/users/ann%40example.com`, without a slash at the end. */
+  readonly url: string;
+  readonly key: GraphKey;
+}
+
+export type GraphOutcome<T> =
+  | { readonly kind: 'ok'; readonly value: T }
+  /** An answer that is not the wanted one. */
+  | { readonly kind: 'refused'; readonly refusal: GraphRefusal }
+  /** No answer. */
+  | { readonly kind: 'lost'; readonly maybeSent: boolean; readonly code: string }
+  /** Nothing was asked: no token, no place, the breaker is open. */
+  | { readonly kind: 'unasked'; readonly error: UpstreamError; readonly waitMs?: number };
+
+/** A message in the mailbox, as far as we asked. */
+export interface GraphMessage {
+  readonly id: string;
+  readonly isDraft: boolean;
+  /** With angle brackets. */
+  readonly internetMessageId: string | undefined;
+  /** To, Cc and Bcc, as given; undefined where not asked for. */
+  readonly recipients: readonly string[] | undefined;
+  /** ms since the epoch. */
+  readonly createdAt: number | undefined;
+}
+
+export interface GraphClient {
+  /** Saves the message as a draft. */
+  create(message: Buffer): Promise<GraphOutcome<GraphMessage>>;
+  send(draft: string): Promise<GraphOutcome<undefined>>;
+  /** `undefined`: there is none (404). Takes at most `withinMs`. */
+  look(draft: string, withinMs: number): Promise<GraphOutcome<GraphMessage | undefined>>;
+  search(internetMessageId: string): Promise<GraphOutcome<readonly GraphMessage[]>>;
+  remove(draft: string): Promise<GraphOutcome<undefined>>;
+  /** Creates and sends in one call. */
+  sendMail(message: Buffer): Promise<GraphOutcome<undefined>>;
+}
+
+/** A call that ended, for metrics. */
+export interface GraphCallObservation {
+  readonly account: string;
+  readonly call: GraphCall;
+  /** Status, or why there was none. */
+  readonly outcome: string;
+  readonly ms: number;
+}
+
+export interface GraphClientDeps {
+  readonly http: Http;
+  readonly tokens: TokenSource;
+  readonly pacing: GraphPacing;
+  /** Breaker of the Graph host. */
+  readonly endpoint: UpstreamEndpoint;
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly onCall?: (observation: GraphCallObservation) => void;
+}
+
+export interface GraphClientOptions {
+  /** Longest wait for a place to ask, ms. Default 15,000. */
+  readonly maxWaitMs?: number;
+  /** Longest wait for the answer to a small request, ms. Default 20,000. */
+  readonly answerMs?: number;
+  /** The same where the message is uploaded, ms. Default 60,000: 4 MB over a slow line. */
+  readonly uploadMs?: number;
+}
+
+/** Holds for one request only, so every one carries it: the id then survives the move to Sent Items. */
+const IMMUTABLE = { prefer: 'IdType="ImmutableId"' };
+const FIELDS = 'id,isDraft,internetMessageId';
+
+export function createGraphClient(
+  mailbox: GraphMailbox,
+  deps: GraphClientDeps,
+  options: GraphClientOptions = {},
+): GraphClient {
+  const { http, tokens, pacing, endpoint, log, clock = systemClock } = deps;
+  const maxWaitMs = options.maxWaitMs ?? 15_000;
+  const answerMs = options.answerMs ?? 20_000;
+  const uploadMs = options.uploadMs ?? 60_000;
+
+  async function token(): Promise<AccessToken> {
+    return tokens.peek(mailbox.account, 'graph') ?? tokens.get(mailbox.account, 'graph');
+  }
+
+  const unasked = (error: unknown): Extract<GraphOutcome<never>, { kind: 'unasked' }> => {
+    if (error instanceof UpstreamError) return { kind: 'unasked', error };
+    if (!(error instanceof TokenError)) throw error;
+    const { code, message, retryAt } = error;
+    return {
+      kind: 'unasked',
+      error: new UpstreamError(
+        { kind: 'token', code, account: mailbox.account, detail: message, retryAt },
+        error,
+      ),
+    };
+  };
+
+  /** One request behind the breaker. Rejects with `UpstreamError` where it is open. */
+  async function ask(call: GraphCall, request: HttpRequest): Promise<HttpAnswer> {
+    const startedAt = clock.monotonic();
+    let answer: HttpAnswer | undefined;
+    try {
+      await endpoint.guard(mailbox.account, async () => {
+        answer = await http.request(request);
+        const weight = weightOf(answer);
+        // The breaker counts what is thrown; the answer is handed on all the same.
+        if (weight !== 'none') throw fault(answer, weight);
+      });
+    } catch (error) {
+      if (answer === undefined) throw error;
+    }
+    if (answer === undefined) throw new UpstreamError({ kind: 'local', cause: 'internal' });
+    const ms = clock.monotonic() - startedAt;
+    const outcome = answer.kind === 'answer' ? String(answer.status) : answer.code;
+    deps.onCall?.({ account: mailbox.account, call, outcome, ms });
+    log.debug(
+      {
+        event: 'graph_call',
+        account: mailbox.account,
+        call,
+        outcome,
+        ms: Math.round(ms),
+        client_request_id: request.headers['client-request-id'],
+        request_id: answer.kind === 'answer' ? cleanText(answer.headers['request-id'] ?? '', 64) : undefined,
+      },
+      'asked Graph',
+    );
+    return answer;
+  }
+
+  /** One call; after a 401 once more with a new token: nothing was done with the old one. */
+  async function call<T>(
+    name: GraphCall,
+    build: () => Omit<HttpRequest, 'headers' | 'timeoutMs'> & { headers?: Record<string, string> },
+    wanted: number,
+    read: (body: string) => T | undefined,
+    withinMs = Number.POSITIVE_INFINITY,
+  ): Promise<GraphOutcome<T>> {
+    const until = clock.monotonic() + withinMs;
+    const left = (ms: number): number => Math.min(ms, Math.max(0, until - clock.monotonic()));
+    const { headers, ...rest } = build();
+    const octets = rest.body?.length ?? 0;
+    try {
+      let bearer = await token();
+      for (let isRenewed = false; ; isRenewed = true) {
+        const place = await pacing.enter(mailbox.key, octets, left(maxWaitMs));
+        if ('waitMs' in place)
+          return {
+            ...unasked(
+              new UpstreamError({
+                kind: 'local',
+                cause: 'rate_limited',
+                waitSeconds: Math.ceil(place.waitMs / 1000),
+              }),
+            ),
+            waitMs: place.waitMs,
+          };
+        let answer: HttpAnswer;
+        try {
+          answer = await ask(name, {
+            ...rest,
+            headers: {
+              authorization: `Bearer ${bearer.reveal()}`,
+              accept: 'application/json',
+              'user-agent': 'xoauth2-relay',
+              'client-request-id': randomUUID(),
+              ...IMMUTABLE,
+              ...headers,
+            },
+            timeoutMs: left(octets > 0 ? uploadMs : answerMs),
+          });
+        } finally {
+          place.leave();
+        }
+        if (answer.kind === 'lost') return answer;
+        const retryAfterMs = parseRetryAfter(answer.headers['retry-after'], clock.now());
+        const isThrottled = answer.status === 429 || /"code"\s*:\s*"ApplicationThrottled"/.test(answer.body);
+        // A 202 with Retry-After has been accepted; only what comes next waits.
+        if (isThrottled || retryAfterMs !== undefined) pacing.throttled(mailbox.key, retryAfterMs);
+        if (answer.status === wanted) {
+          const value = read(answer.body);
+          if (value !== undefined) return { kind: 'ok', value };
+        }
+        if (answer.status === 401 && !isRenewed) {
+          bearer = await tokens.renew(mailbox.account, bearer, 'graph');
+          continue;
+        }
+        return { kind: 'refused', refusal: parseGraphRefusal(name, answer, clock.now()) };
+      }
+    } catch (error) {
+      return unasked(error);
+    }
+  }
+
+  const upload = (message: Buffer) => ({
+    method: 'POST' as const,
+    body: message.toString('base64'),
+    headers: { 'content-type': 'text/plain' },
+  });
+  const messageUrl = (draft: string): string => `${mailbox.url}/messages/${encodeURIComponent(draft)}`;
+  const nothing = (): { readonly done: true } => ({ done: true });
+  const emptied = async (
+    outcome: Promise<GraphOutcome<{ done: true }>>,
+  ): Promise<GraphOutcome<undefined>> => {
+    const result = await outcome;
+    return result.kind === 'ok' ? { kind: 'ok', value: undefined } : result;
+  };
+
+  return {
+    create: (message) =>
+      call(
+        'create',
+        () => ({ ...upload(message), url: `${mailbox.url}/messages` }),
+        201,
+        (body) => parseMessage(parseJsonObject(body)),
+      ),
+    send: (draft) =>
+      emptied(
+        call(
+          'send',
+          // Graph demands the header, also without a body (learn.microsoft.com/graph/api/message-send).
+          () => ({ method: 'POST', url: `${messageUrl(draft)}/send`, headers: { 'content-length': '0' } }),
+          202,
+          nothing,
+        ),
+      ),
+    async look(draft, withinMs) {
+      const outcome = await call(
+        'look',
+        () => ({ method: 'GET', url: `${messageUrl(draft)}?$select=${FIELDS}` }),
+        200,
+        (body) => parseMessage(parseJsonObject(body)),
+        withinMs,
+      );
+      const isGone = outcome.kind === 'refused' && outcome.refusal.status === 404;
+      return isGone ? { kind: 'ok', value: undefined } : outcome;
+    },
+    search: (internetMessageId) =>
+      call(
+        'search',
+        () => ({
+          method: 'GET',
+          url: `${mailbox.url}/messages?$filter=${encodeURIComponent(
+            `internetMessageId eq '${internetMessageId.replaceAll("'", "''")}'`,
+          )}&$select=${FIELDS},createdDateTime,toRecipients,ccRecipients,bccRecipients&$top=20`,
+        }),
+        200,
+        (body) => {
+          const { value } = parseJsonObject(body) ?? {};
+          if (!Array.isArray(value)) return undefined;
+          return value.flatMap((item) => parseMessage(item as Record<string, unknown>) ?? []);
+        },
+      ),
+    remove: (draft) =>
+      emptied(call('delete', () => ({ method: 'DELETE', url: messageUrl(draft) }), 204, nothing)),
+    sendMail: (message) =>
+      emptied(
+        call('send_mail', () => ({ ...upload(message), url: `${mailbox.url}/sendMail` }), 202, nothing),
+      ),
+  };
+}
+
+/** How much an answer says against the host. Throttling and refusals say nothing. */
+function weightOf(answer: HttpAnswer): BreakerWeight {
+  if (answer.kind === 'lost') return answer.code === 'CLOSED' ? 'none' : 'full';
+  return answer.status >= 500 ? 'half' : 'none';
+}
+
+function fault(answer: HttpAnswer, weight: BreakerWeight): UpstreamError {
+  const detail = answer.kind === 'lost' ? answer.code : String(answer.status);
+  const error = new UpstreamError({
+    kind: 'lost',
+    stage: 'connect',
+    cause: 'tcp',
+    reused: false,
+    finalByteSent: false,
+    detail,
+  });
+  return new UpstreamError(error.event, undefined, { ...error.verdict, breaker: weight });
+}
+
+function parseMessage(json: Record<string, unknown> | undefined): GraphMessage | undefined {
+  if (json === undefined || json === null) return undefined;
+  const { id, isDraft, internetMessageId, createdDateTime } = json;
+  if (typeof id !== 'string' || id === '' || id.length > 1000 || typeof isDraft !== 'boolean')
+    return undefined;
+  const lists = [json.toRecipients, json.ccRecipients, json.bccRecipients];
+  const createdAt = typeof createdDateTime === 'string' ? Date.parse(createdDateTime) : Number.NaN;
+  return {
+    id,
+    isDraft,
+    internetMessageId: typeof internetMessageId === 'string' ? cleanText(internetMessageId, 998) : undefined,
+    recipients: lists.every(Array.isArray)
+      ? lists.flatMap((list) => (list as unknown[]).flatMap(addressOf))
+      : undefined,
+    createdAt: Number.isNaN(createdAt) ? undefined : createdAt,
+  };
+}
+
+function addressOf(recipient: unknown): string[] {
+  const address = (recipient as { emailAddress?: { address?: unknown } } | null)?.emailAddress?.address;
+  return typeof address === 'string' ? [address] : [];
+}

@@ -1,0 +1,437 @@
+/**
+ * Delivers a message by Graph at most once. In: an addressed message. Out: taken, or the verdict. With
+ * `read_write` a draft is created, sent, and looked at whenever the answer to the send was unclear; with
+ * `send` one call does both and an unclear answer stays unclear. What is known is noted in the ledger
+ * before it could be needed, so that neither the client's retry nor our restart sends again.
+ */
+import { type Clock, systemClock } from '../../clock.ts';
+import type { Log } from '../../log.ts';
+import {
+  describeRefusal,
+  type GraphContext,
+  type GraphRefusal,
+  judgeGraph,
+} from '../../protocol/graph-answer.ts';
+import { type Reply, reply } from '../../protocol/reply.ts';
+import { foldAddress } from '../../protocol/text.ts';
+import type { Verdict } from '../../protocol/verdict.ts';
+import { UpstreamError } from '../failure.ts';
+import type { GraphClient, GraphMessage, GraphOutcome } from './client.ts';
+import type { Claim, Ledger } from './ledger.ts';
+
+/** In all, until an unclear send is clear; then the message waits for the client's retry. */
+const LOOK_MS = 20_000;
+/** A draft that Graph does not find: "may not succeed immediately" after a send. */
+const MISSING_MS = 10_000;
+/** A draft is unsent when it still is one this long after an unclear send. */
+const SETTLE_MS = 3_000;
+/** After this long a noted draft is what it looks like. */
+const SETTLED_MS = 60_000;
+const FIRST_LOOK_MS = 250;
+const LONGEST_LOOK_MS = 4_000;
+/** Sends of one draft while the client waits. */
+const MAX_SENDS = 3;
+/** In all, for creating a draft that is throttled. */
+const CREATE_MS = 30_000;
+/** A draft found by its Message-ID was created no earlier than this before our attempt: clocks differ. */
+const CLOCK_SLACK_MS = 5 * 60_000;
+
+export interface Outgoing {
+  /** As it goes out, To, Cc and Bcc included. */
+  readonly message: Buffer;
+  readonly recipients: readonly string[];
+  readonly sender: string;
+  /** Of the ledger (`ledgerKey`). */
+  readonly key: string;
+  /** With angle brackets; undefined where it has none. */
+  readonly messageId: string | undefined;
+  /** The client has left: nobody would hear the 250. */
+  readonly isClientGone: () => boolean;
+}
+
+export type Delivery =
+  | { readonly kind: 'taken'; readonly reply: Reply }
+  /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
+  | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };
+
+export interface GraphDelivery {
+  /** Never rejects. */
+  deliver(outgoing: Outgoing): Promise<Delivery>;
+  /** Waits for the tidying under way. */
+  close(): Promise<void>;
+}
+
+export interface GraphDeliveryDeps {
+  readonly client: GraphClient;
+  readonly ledger: Ledger;
+  readonly log: Log;
+  readonly account: string;
+  readonly permissions: GraphContext['permissions'];
+  readonly clock?: Clock;
+}
+
+type Seen =
+  | { readonly is: 'sent'; readonly messageId: string | undefined }
+  | { readonly is: 'draft' }
+  | { readonly is: 'unclear'; readonly why: string };
+
+export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
+  const { client, ledger, log, account, permissions, clock = systemClock } = deps;
+  const tidying = new Set<Promise<unknown>>();
+  const pause = (ms: number): Promise<void> => new Promise((resume) => void clock.after(ms, resume));
+
+  const taken = (outgoing: Outgoing, messageId: string | undefined): Delivery => ({
+    kind: 'taken',
+    reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
+  });
+  const judged = (error: UpstreamError): Delivery => ({ kind: 'refused', verdict: error.verdict });
+  const refused = (refusal: GraphRefusal, { sender }: Outgoing): Delivery => ({
+    kind: 'refused',
+    verdict: judgeGraph(refusal, { account, sender, permissions }),
+    refusal,
+  });
+  const later = (code: string, text: string): Delivery => ({
+    kind: 'refused',
+    verdict: {
+      class: 'message_temporary',
+      answer: reply(451, code, text),
+      breaker: 'none',
+      renewToken: false,
+      retry: 'none',
+      slowDown: false,
+    },
+  });
+  const clientGone = (): Delivery => judged(new UpstreamError({ kind: 'local', cause: 'client_gone' }));
+  const unreachable = (code: string): Delivery =>
+    judged(
+      new UpstreamError({
+        kind: 'lost',
+        stage: 'connect',
+        cause: 'tcp',
+        detail: code,
+        reused: false,
+        finalByteSent: false,
+      }),
+    );
+
+  function unknown(outgoing: Outgoing, why: string): Delivery {
+    log.warn(
+      { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId, reason: why },
+      permissions === 'send'
+        ? 'nobody knows whether Graph sent this message: look in Sent Items, then drop it from the queue of the mail server or send it under a new Message-ID'
+        : 'not known yet whether Graph sent this message: its next retry looks again',
+    );
+    return {
+      kind: 'refused',
+      verdict: {
+        class: 'unknown',
+        answer: reply(451, '4.4.2', `delivery status unknown: ${why}`),
+        breaker: 'none',
+        renewToken: false,
+        retry: 'none',
+        slowDown: false,
+      },
+    };
+  }
+
+  async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<Delivery> {
+    const other = messageId === outgoing.messageId ? {} : { messageId };
+    // The draft itself says the same, so a failure to note it costs nothing but a look.
+    await claim
+      .note({
+        state: 'sent',
+        at: clock.now(),
+        ...(other.messageId === undefined ? {} : { messageId: other.messageId }),
+      })
+      .catch(() => undefined);
+    return taken(outgoing, messageId);
+  }
+
+  /** Messages in the mailbox with this Message-ID and exactly these recipients. */
+  async function find(outgoing: Outgoing, since: number): Promise<readonly GraphMessage[] | undefined> {
+    if (outgoing.messageId === undefined) return [];
+    const found = await client.search(outgoing.messageId);
+    if (found.kind !== 'ok') return undefined;
+    const wanted = setOf(outgoing.recipients);
+    return found.value.filter(
+      (m) =>
+        m.recipients !== undefined &&
+        setOf(m.recipients) === wanted &&
+        (m.createdAt ?? Number.POSITIVE_INFINITY) >= since - CLOCK_SLACK_MS,
+    );
+  }
+
+  /** Deletes drafts that an unclear or throttled create left behind. The sent one may still look like a draft. */
+  function tidy(outgoing: Outgoing, sentDraft: string, since: number): void {
+    const work = find(outgoing, since).then(async (found) => {
+      for (const { id, isDraft } of found ?? []) if (isDraft && id !== sentDraft) await client.remove(id);
+    });
+    tidying.add(work);
+    void work.finally(() => tidying.delete(work));
+  }
+
+  /** Looks until it is clear or the time is up. */
+  async function look(draft: string, until: number, settleMs: number): Promise<Seen> {
+    let draftSince: number | undefined;
+    let missingSince: number | undefined;
+    let why = 'Graph does not find the draft';
+    for (let waitMs = FIRST_LOOK_MS; ; waitMs = Math.min(waitMs * 2, LONGEST_LOOK_MS)) {
+      const left = until - clock.monotonic();
+      if (left <= 0) return { is: 'unclear', why };
+      const seen = await client.look(draft, left);
+      const now = clock.monotonic();
+      if (seen.kind === 'ok' && seen.value !== undefined) {
+        if (!seen.value.isDraft) return { is: 'sent', messageId: seen.value.internetMessageId };
+        draftSince ??= now;
+        if (now - draftSince >= settleMs) return { is: 'draft' };
+        missingSince = undefined;
+      } else if (seen.kind === 'ok') {
+        draftSince = undefined;
+        missingSince ??= now;
+        if (now - missingSince >= MISSING_MS) return { is: 'unclear', why };
+      } else {
+        why = reasonOf(seen);
+        // Nobody may ask for longer than we wait.
+        if (seen.kind === 'unasked' && (seen.waitMs ?? 0) > until - now) return { is: 'unclear', why };
+      }
+      await pause(Math.min(waitMs, Math.max(0, until - clock.monotonic())));
+    }
+  }
+
+  /** A draft, created now or left by an unclear attempt before; or why there is none. */
+  async function obtainDraft(
+    outgoing: Outgoing,
+    claim: Claim,
+  ): Promise<
+    | {
+        readonly draft: string;
+        readonly messageId: string | undefined;
+        readonly leftoversSince: number | undefined;
+      }
+    | Delivery
+  > {
+    const startedAt = claim.known?.state === 'creating' ? claim.known.at : clock.now();
+    let leftoversSince = claim.known?.state === 'creating' ? startedAt : undefined;
+    const adopt = async () => {
+      const draft = (await find(outgoing, startedAt))?.find((m) => m.isDraft);
+      return draft && { draft: draft.id, messageId: draft.internetMessageId, leftoversSince: startedAt };
+    };
+    if (claim.known?.state === 'creating') {
+      const adopted = await adopt();
+      if (adopted !== undefined) return adopted;
+    }
+    const until = clock.monotonic() + CREATE_MS;
+    for (;;) {
+      if (outgoing.isClientGone()) return clientGone();
+      const created = await client.create(outgoing.message);
+      switch (created.kind) {
+        case 'ok':
+          return { draft: created.value.id, messageId: created.value.internetMessageId, leftoversSince };
+        case 'unasked':
+          return judged(created.error);
+        case 'lost':
+          if (!created.maybeSent) return unreachable(created.code);
+          break;
+        case 'refused': {
+          const { refusal } = created;
+          if (isThrottled(refusal)) {
+            // Drafts are not mail: another one is no second delivery.
+            leftoversSince = startedAt;
+            if (clock.monotonic() + (refusal.retryAfterMs ?? 1_000) < until) continue;
+            return refused(refusal, outgoing);
+          }
+          if (!isUnclear(refusal)) return refused(refusal, outgoing);
+          break;
+        }
+        default:
+          return created satisfies never;
+      }
+      const adopted = await adopt();
+      if (adopted !== undefined) return adopted;
+      await claim.note({ state: 'creating', at: startedAt }).catch(() => undefined);
+      if (created.kind === 'refused') return refused(created.refusal, outgoing);
+      return later('4.4.2', `Graph did not answer (${created.code}), nothing was sent`);
+    }
+  }
+
+  async function twoCalls(outgoing: Outgoing, claim: Claim): Promise<Delivery> {
+    const { known } = claim;
+    let draft: string;
+    let messageId: string | undefined;
+    let since: number | undefined;
+    let until: number | undefined;
+    if (known?.state === 'draft') {
+      draft = known.draft;
+      until = clock.monotonic() + LOOK_MS;
+      const seen = await resume(outgoing, draft, known.at, until);
+      if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId);
+      if (seen.is === 'unclear') return unknown(outgoing, seen.why);
+    } else {
+      const obtained = await obtainDraft(outgoing, claim);
+      if ('kind' in obtained) return obtained;
+      ({ draft, messageId } = obtained);
+      since = obtained.leftoversSince;
+    }
+    try {
+      await claim.note({ state: 'draft', at: clock.now(), draft });
+    } catch {
+      await client.remove(draft);
+      return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
+    }
+    const result = await sendDraft(outgoing, claim, draft, messageId, until);
+    if (since !== undefined && result.kind === 'taken') tidy(outgoing, draft, since);
+    return result;
+  }
+
+  async function sendDraft(
+    outgoing: Outgoing,
+    claim: Claim,
+    draft: string,
+    messageId: string | undefined,
+    resumedUntil: number | undefined,
+  ): Promise<Delivery> {
+    let until = resumedUntil;
+    for (let sends = 1; ; sends++) {
+      if (outgoing.isClientGone()) return clientGone();
+      const answer = await client.send(draft);
+      if (answer.kind === 'ok') return sent(outgoing, claim, messageId);
+      // Nothing went out now, and before this the draft was seen unsent: it waits for the retry.
+      if (answer.kind === 'unasked') return judged(answer.error);
+      if (answer.kind === 'lost' && !answer.maybeSent) return unreachable(answer.code);
+      until ??= clock.monotonic() + LOOK_MS;
+      const isCertain =
+        answer.kind === 'refused' && !isUnclear(answer.refusal) && answer.refusal.status !== 404;
+      const seen = await look(draft, until, isCertain ? 0 : SETTLE_MS);
+      if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId ?? messageId);
+      if (seen.is === 'unclear') return unknown(outgoing, `${reasonOf(answer)}; ${seen.why}`);
+      if (isCertain) {
+        if ((await client.remove(draft)).kind === 'ok') await claim.forget();
+        return refused(answer.refusal, outgoing);
+      }
+      if (sends >= MAX_SENDS || clock.monotonic() >= until)
+        return answer.kind === 'refused'
+          ? refused(answer.refusal, outgoing)
+          : later(
+              '4.4.2',
+              `Graph did not send the message (${reasonOf(answer)}), it is sent with the next retry`,
+            );
+    }
+  }
+
+  /** What became of a draft of an earlier attempt. */
+  async function resume(outgoing: Outgoing, draft: string, notedAt: number, until: number): Promise<Seen> {
+    const seen = await look(draft, until, clock.now() - notedAt > SETTLED_MS ? 0 : SETTLE_MS);
+    if (seen.is !== 'unclear') return seen;
+    const copy = (await find(outgoing, notedAt))?.find((m) => !m.isDraft);
+    return copy === undefined ? seen : { is: 'sent', messageId: copy.internetMessageId };
+  }
+
+  async function oneCall(outgoing: Outgoing, claim: Claim): Promise<Delivery> {
+    if (claim.known !== undefined) return unknown(outgoing, 'an earlier attempt had no clear answer');
+    if (outgoing.isClientGone()) return clientGone();
+    try {
+      await claim.note({ state: 'sending', at: clock.now() });
+    } catch {
+      return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
+    }
+    const answer = await client.sendMail(outgoing.message);
+    switch (answer.kind) {
+      case 'ok':
+        return sent(outgoing, claim, outgoing.messageId);
+      case 'unasked':
+        await claim.forget();
+        return judged(answer.error);
+      case 'lost':
+        if (answer.maybeSent) return unknown(outgoing, reasonOf(answer));
+        await claim.forget();
+        return unreachable(answer.code);
+      case 'refused':
+        if (isUnclear(answer.refusal)) return unknown(outgoing, reasonOf(answer));
+        await claim.forget();
+        return refused(answer.refusal, outgoing);
+      default:
+        return answer satisfies never;
+    }
+  }
+
+  /** The account may look now: a message of which an earlier call left no clear end may be in Sent Items. */
+  async function lookForSent(outgoing: Outgoing, claim: Claim, since: number): Promise<Delivery> {
+    const copy = (await find(outgoing, since))?.find((m) => !m.isDraft);
+    if (copy !== undefined) return sent(outgoing, claim, copy.internetMessageId);
+    return unknown(outgoing, 'an earlier attempt had no clear answer');
+  }
+
+  async function work(outgoing: Outgoing, claim: Claim): Promise<Delivery> {
+    const { known } = claim;
+    if (known?.state === 'sent') {
+      log.info(
+        {
+          event: 'graph_sent_before',
+          account,
+          key: outgoing.key,
+          message_id: outgoing.messageId,
+          at: known.at,
+        },
+        'this very message was sent before: not sent again',
+      );
+      return taken(outgoing, known.messageId);
+    }
+    if (permissions === 'send') return oneCall(outgoing, claim);
+    if (known?.state === 'sending') return lookForSent(outgoing, claim, known.at);
+    return twoCalls(outgoing, claim);
+  }
+
+  return {
+    async deliver(outgoing) {
+      let claim: Claim | 'busy';
+      try {
+        claim = await ledger.claim(outgoing.key);
+      } catch (error) {
+        log.error(
+          { event: 'graph_ledger_failed', account, reason: (error as Error).message },
+          'it cannot be known whether this message was sent before: it waits',
+        );
+        return later('4.3.0', 'the relay cannot tell whether this message was sent before');
+      }
+      if (claim === 'busy') return later('4.4.2', 'this very message is being sent now');
+      try {
+        return await work(outgoing, claim);
+      } catch (error) {
+        log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
+        return judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error));
+      } finally {
+        await claim.release();
+      }
+    },
+    async close() {
+      await Promise.allSettled(tidying);
+    },
+  };
+}
+
+const isThrottled = (r: GraphRefusal): boolean => r.status === 429 || r.code === 'ApplicationThrottled';
+
+/** After these the request may have been carried out all the same. */
+const isUnclear = (r: GraphRefusal): boolean =>
+  isThrottled(r) ||
+  r.status >= 500 ||
+  (r.status >= 200 && r.status < 300) ||
+  [408, 409, 423].includes(r.status);
+
+function reasonOf(outcome: Exclude<GraphOutcome<unknown>, { kind: 'ok' }>): string {
+  switch (outcome.kind) {
+    case 'refused':
+      return `Graph said ${describeRefusal(outcome.refusal)}`;
+    case 'lost':
+      return outcome.code === 'TIMEOUT'
+        ? 'Graph did not answer in time'
+        : `connection to Graph lost (${outcome.code})`;
+    case 'unasked':
+      return outcome.error.message;
+    default:
+      return outcome satisfies never;
+  }
+}
+
+const setOf = (addresses: readonly string[]): string =>
+  [...new Set(addresses.map(foldAddress))].sort().join('\n');

@@ -1,0 +1,221 @@
+/**
+ * The ledger of one process: in memory, and in a journal where there is a state directory. The journal
+ * is appended to and synced before an entry counts as noted; entries of one moment share a sync. It is
+ * written anew when most of it is out of date.
+ */
+import { type FileHandle, open, readFile, rename, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Clock, systemClock } from '../../clock.ts';
+import type { Log } from '../../log.ts';
+import { formatEntry, KEEP_MS, type Ledger, type LedgerEntry, parseEntry } from './ledger.ts';
+
+/** Entries of sent messages beyond these are forgotten, oldest first; what is unclear never is before its time. */
+const MAX_SENT = 100_000;
+/** Lines out of date before the journal is written anew. */
+const STALE_LINES = 20_000;
+const FILE = 'graph-submissions.journal';
+
+interface Journal {
+  append(line: string, wait: 'synced' | 'written'): Promise<void>;
+  rewrite(lines: Iterable<string>): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface LocalLedgerDeps {
+  readonly log: Log;
+  readonly clock?: Clock;
+  /** Without one nothing outlives the process. */
+  readonly directory?: string | undefined;
+}
+
+export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
+  const { log, clock = systemClock, directory } = deps;
+  /** Oldest note first. */
+  const entries = new Map<string, LedgerEntry>();
+  const busy = new Set<string>();
+  let sent = 0;
+  let lines = 0;
+  let journal: Journal | undefined;
+  let rewriting: Promise<void> | undefined;
+
+  function keep(key: string, entry: LedgerEntry | undefined): void {
+    const before = entries.get(key);
+    if (before?.state === 'sent') sent--;
+    entries.delete(key);
+    if (entry === undefined) return;
+    entries.set(key, entry);
+    if (entry.state === 'sent') sent++;
+  }
+
+  function forgetOld(): void {
+    const oldest = clock.now() - KEEP_MS;
+    for (const [key, entry] of entries) {
+      if (busy.has(key)) continue;
+      if (entry.at < oldest || (sent > MAX_SENT && entry.state === 'sent')) keep(key, undefined);
+      // In the order of notes: what follows is younger.
+      else if (sent <= MAX_SENT) break;
+    }
+  }
+
+  async function write(
+    key: string,
+    entry: LedgerEntry | undefined,
+    wait: 'synced' | 'written',
+  ): Promise<void> {
+    const before = entries.get(key);
+    keep(key, entry);
+    forgetOld();
+    if (journal === undefined) return;
+    lines++;
+    try {
+      await journal.append(lineOf(key, entry), wait);
+    } catch (error) {
+      keep(key, before);
+      log.error(
+        { event: 'graph_ledger_failed', file: FILE, reason: (error as Error).message },
+        'the journal of messages sent by Graph cannot be written: messages wait',
+      );
+      throw error;
+    }
+    if (lines > entries.size * 2 + STALE_LINES)
+      rewriting ??= journal
+        .rewrite(allLines())
+        .then(
+          () => {
+            lines = entries.size;
+          },
+          (error: Error) =>
+            log.warn(
+              { event: 'graph_ledger_failed', reason: error.message },
+              'the journal could not be shortened',
+            ),
+        )
+        .finally(() => {
+          rewriting = undefined;
+        });
+  }
+
+  function* allLines(): Iterable<string> {
+    for (const [key, entry] of entries) yield lineOf(key, entry);
+  }
+
+  return {
+    async open() {
+      if (directory === undefined) return;
+      const path = join(directory, FILE);
+      for (const line of (await readOptional(path)).split('\n')) {
+        const space = line.indexOf(' ');
+        // The last line of a killed process may be half of one.
+        if (space !== 32) continue;
+        const text = line.slice(space + 1);
+        const entry = text === '-' ? undefined : parseEntry(text);
+        if (entry === undefined && text !== '-') continue;
+        keep(line.slice(0, space), entry);
+      }
+      forgetOld();
+      journal = createJournal(path);
+      await journal.rewrite(allLines());
+      lines = entries.size;
+    },
+    async claim(key) {
+      if (busy.has(key)) return 'busy';
+      busy.add(key);
+      const known = entries.get(key);
+      const isOld = known !== undefined && known.at < clock.now() - KEEP_MS;
+      let isOver = false;
+      return {
+        known: isOld ? undefined : known,
+        // That a message was sent is also to be seen at its draft, so nobody waits for the disk.
+        note: (entry) => write(key, entry, entry.state === 'sent' ? 'written' : 'synced'),
+        forget: () => write(key, undefined, 'written').catch(() => undefined),
+        async release() {
+          if (isOver) return;
+          isOver = true;
+          busy.delete(key);
+        },
+      };
+    },
+    async close() {
+      await rewriting;
+      await journal?.close();
+    },
+  };
+}
+
+const lineOf = (key: string, entry: LedgerEntry | undefined): string =>
+  `${key} ${entry === undefined ? '-' : formatEntry(entry)}\n`;
+
+async function readOptional(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as { code?: unknown }).code === 'ENOENT') return '';
+    throw error;
+  }
+}
+
+/** A file that is appended to, by one writer at a time. */
+function createJournal(path: string): Journal {
+  let file: FileHandle | undefined;
+  let pending: string[] = [];
+  let turn: Promise<void> = Promise.resolve();
+  let scheduled: Promise<void> | undefined;
+  let wantsSync = false;
+  let isTorn = false;
+
+  function inTurn(task: () => Promise<void>): Promise<void> {
+    const mine = turn.then(task);
+    turn = mine.catch(() => undefined);
+    return mine;
+  }
+
+  async function flush(): Promise<void> {
+    scheduled = undefined;
+    const text = pending.join('');
+    pending = [];
+    const isSynced = wantsSync;
+    wantsSync = false;
+    if (text === '') return;
+    file ??= await open(path, 'a', 0o600);
+    const start = isTorn ? '\n' : '';
+    // Until it is known to be whole the last line may be half of one.
+    isTorn = true;
+    await file.appendFile(start + text);
+    if (isSynced) await file.datasync();
+    isTorn = false;
+  }
+
+  return {
+    append(line, wait) {
+      pending.push(line);
+      if (wait === 'synced') wantsSync = true;
+      // Whoever comes while a write is under way shares the next one.
+      scheduled ??= inTurn(flush);
+      if (wait === 'synced') return scheduled;
+      scheduled.catch(() => undefined);
+      return Promise.resolve();
+    },
+    rewrite: (lines) =>
+      inTurn(async () => {
+        const half = `${path}.tmp`;
+        const fresh = await open(half, 'w', 0o600);
+        try {
+          await fresh.writeFile([...lines].join(''));
+          await fresh.sync();
+          await rename(half, path);
+        } catch (error) {
+          await fresh.close();
+          await unlink(half).catch(() => undefined);
+          throw error;
+        }
+        await file?.close();
+        file = fresh;
+      }),
+    async close() {
+      await scheduled?.catch(() => undefined);
+      await turn;
+      await file?.close();
+      file = undefined;
+    },
+  };
+}

@@ -1,0 +1,227 @@
+/**
+ * How many requests Graph may get at once and in a time. In: wishes to ask, throttling answers. Out: a
+ * place, or for how long there is none. Owns the counts by application and mailbox; all time is monotonic.
+ * Source of the numbers: learn.microsoft.com/graph/throttling-limits (Outlook service limits).
+ */
+import { type Clock, systemClock } from '../../clock.ts';
+
+/** Requests at once for one application and mailbox. */
+const AT_ONCE = 4;
+/** Requests in 10 minutes; one in a hundred is left for other programs. */
+const REQUESTS = { most: 9_900, spanMs: 10 * 60_000 };
+/** Octets uploaded in 5 minutes; documented 150 MB. */
+const UPLOAD = { most: 148_000_000, spanMs: 5 * 60_000 };
+/** Whether the 4 count per mailbox or per application is documented both ways; two throttled mailboxes within this decide. */
+const NARROW_EVIDENCE_MS = 10_000;
+/** So long the 4 then count per application, after the last throttling. */
+const NARROW_MS = 10 * 60_000;
+/** Where a throttling answer names no time. */
+const DEFAULT_PAUSE_MS = 1_000;
+/** Slices of a window: what it may lag behind, 1/60. */
+const SLICES = 60;
+
+export interface GraphPlace {
+  /** The request is answered. Idempotent. */
+  leave(): void;
+}
+
+export interface GraphPacing {
+  /** Waits at most `maxWaitMs` for a place; else how long it would have taken. `octets` are uploaded. */
+  enter(key: GraphKey, octets: number, maxWaitMs: number): Promise<GraphPlace | { readonly waitMs: number }>;
+  /** Graph throttled a request; `retryAfterMs` is its wish. */
+  throttled(key: GraphKey, retryAfterMs: number | undefined): void;
+  /** Nothing is asked before this long, ms; 0: ask. */
+  pausedFor(key: GraphKey): number;
+  /** The 4 count per application. */
+  isNarrowed(app: string): boolean;
+}
+
+/** Whose limit: one application at one mailbox. */
+export interface GraphKey {
+  readonly app: string;
+  readonly mailbox: string;
+}
+
+interface Waiting {
+  readonly start: (place: GraphPlace) => void;
+}
+
+interface Room {
+  busy: number;
+  readonly waiting: Waiting[];
+  pausedUntil: number;
+  throttledAt: number;
+  readonly requests: Window;
+  readonly upload: Window;
+}
+
+export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
+  const apps = new Map<string, { readonly rooms: Map<string, Room>; busy: number; narrowUntil: number }>();
+
+  function appOf(name: string) {
+    let app = apps.get(name);
+    if (app === undefined) {
+      app = { rooms: new Map(), busy: 0, narrowUntil: Number.NEGATIVE_INFINITY };
+      apps.set(name, app);
+    }
+    return app;
+  }
+
+  function roomOf({ app, mailbox }: GraphKey): Room {
+    const { rooms } = appOf(app);
+    let room = rooms.get(mailbox);
+    if (room === undefined) {
+      room = {
+        busy: 0,
+        waiting: [],
+        pausedUntil: Number.NEGATIVE_INFINITY,
+        throttledAt: Number.NEGATIVE_INFINITY,
+        requests: createWindow(REQUESTS),
+        upload: createWindow(UPLOAD),
+      };
+      rooms.set(mailbox, room);
+    }
+    return room;
+  }
+
+  const isNarrowed = (app: string): boolean => clock.monotonic() < appOf(app).narrowUntil;
+  const hasPlace = (key: GraphKey, room: Room): boolean =>
+    room.busy < AT_ONCE && (!isNarrowed(key.app) || appOf(key.app).busy < AT_ONCE);
+
+  /** Lets those in whom a freed place admits: of this mailbox first, then of the others of a narrowed application. */
+  function admit(key: GraphKey): void {
+    const app = appOf(key.app);
+    const own = app.rooms.get(key.mailbox);
+    const inTurn = own === undefined ? [...app.rooms] : [[key.mailbox, own] as const];
+    const others = isNarrowed(key.app) ? [...app.rooms].filter(([name]) => name !== key.mailbox) : [];
+    // The others first: where few places serve all mailboxes, none may keep them.
+    for (const [mailbox, room] of [...others, ...inTurn]) {
+      const of = { app: key.app, mailbox };
+      while (room.waiting.length > 0 && hasPlace(of, room)) room.waiting.shift()?.start(place(of, room));
+    }
+  }
+
+  function place(key: GraphKey, room: Room): GraphPlace {
+    const app = appOf(key.app);
+    room.busy++;
+    app.busy++;
+    let isLeft = false;
+    return {
+      leave() {
+        if (isLeft) return;
+        isLeft = true;
+        room.busy--;
+        app.busy--;
+        admit(key);
+      },
+    };
+  }
+
+  function pausedOrFull(room: Room, octets: number): number {
+    const now = clock.monotonic();
+    return Math.max(
+      room.pausedUntil - now,
+      room.requests.waitFor(1, now),
+      room.upload.waitFor(octets, now),
+      0,
+    );
+  }
+
+  /** A place when it is our turn; undefined when `ms` have passed. */
+  function queue(room: Room, ms: number): Promise<GraphPlace | undefined> {
+    if (ms <= 0) return Promise.resolve(undefined);
+    return new Promise((resolve) => {
+      const cancel = clock.after(ms, () => {
+        room.waiting.splice(room.waiting.indexOf(mine), 1);
+        resolve(undefined);
+      });
+      const mine: Waiting = {
+        start: (given) => {
+          cancel();
+          resolve(given);
+        },
+      };
+      room.waiting.push(mine);
+    });
+  }
+
+  const pause = (ms: number): Promise<void> => new Promise((resume) => void clock.after(ms, resume));
+
+  return {
+    async enter(key, octets, maxWaitMs) {
+      const room = roomOf(key);
+      const until = clock.monotonic() + maxWaitMs;
+      for (;;) {
+        const waitMs = pausedOrFull(room, octets);
+        if (clock.monotonic() + waitMs > until) return { waitMs };
+        if (waitMs > 0) {
+          await pause(waitMs);
+          continue;
+        }
+        const mine = hasPlace(key, room) ? place(key, room) : await queue(room, until - clock.monotonic());
+        if (mine === undefined) return { waitMs: DEFAULT_PAUSE_MS };
+        if (pausedOrFull(room, octets) === 0) {
+          room.requests.add(1, clock.monotonic());
+          room.upload.add(octets, clock.monotonic());
+          return mine;
+        }
+        // Graph began to throttle while we stood in line.
+        mine.leave();
+      }
+    },
+    throttled(key, retryAfterMs) {
+      const now = clock.monotonic();
+      const room = roomOf(key);
+      const app = appOf(key.app);
+      room.throttledAt = now;
+      room.pausedUntil = Math.max(room.pausedUntil, now + (retryAfterMs ?? DEFAULT_PAUSE_MS));
+      let mailboxes = 0;
+      for (const other of app.rooms.values()) if (now - other.throttledAt <= NARROW_EVIDENCE_MS) mailboxes++;
+      if (mailboxes >= 2 || now < app.narrowUntil) app.narrowUntil = now + NARROW_MS;
+    },
+    pausedFor: (key) =>
+      Math.max(0, (appOf(key.app).rooms.get(key.mailbox)?.pausedUntil ?? 0) - clock.monotonic()),
+    isNarrowed,
+  };
+}
+
+interface Window {
+  /** How long until `n` more fit, ms. */
+  waitFor(n: number, now: number): number;
+  add(n: number, now: number): void;
+}
+
+/** Counts the last `spanMs`, in slices. */
+function createWindow({ most, spanMs }: { readonly most: number; readonly spanMs: number }): Window {
+  const sliceMs = spanMs / SLICES;
+  /** By slice, oldest first. */
+  let slices: { readonly slice: number; count: number }[] = [];
+  let total = 0;
+  function forget(now: number): void {
+    const first = Math.floor(now / sliceMs) - SLICES;
+    while (slices[0] !== undefined && slices[0].slice <= first) {
+      total -= slices[0].count;
+      slices = slices.slice(1);
+    }
+  }
+  return {
+    waitFor(n, now) {
+      forget(now);
+      let over = total + n - most;
+      if (over <= 0 || slices.length === 0) return 0;
+      for (const { slice, count } of slices) {
+        over -= count;
+        if (over <= 0) return Math.max(1, (slice + 1 + SLICES) * sliceMs - now);
+      }
+      return spanMs;
+    },
+    add(n, now) {
+      forget(now);
+      const slice = Math.floor(now / sliceMs);
+      const last = slices.at(-1);
+      if (last?.slice === slice) last.count += n;
+      else slices.push({ slice, count: n });
+      total += n;
+    },
+  };
+}

@@ -1,0 +1,157 @@
+/**
+ * Delivery by Graph against the simulated server, without listener and relay. In: a message and its
+ * recipients. Out: the delivery, and what the server saw. `restart` is a new process with the same ledger.
+ */
+import type { Clock } from '../../src/clock.ts';
+import { createHttp } from '../../src/http.ts';
+import { silentLog } from '../../src/log.ts';
+import { addressMessage } from '../../src/protocol/graph-addressing.ts';
+import { parseHeader } from '../../src/protocol/message-header.ts';
+import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
+import { createEndpoint } from '../../src/upstream/endpoint.ts';
+import {
+  createGraphClient,
+  type GraphCallObservation,
+  type GraphClientOptions,
+} from '../../src/upstream/graph/client.ts';
+import { createGraphDelivery, type Delivery } from '../../src/upstream/graph/delivery.ts';
+import { type Ledger, ledgerKey, messageIdOf } from '../../src/upstream/graph/ledger.ts';
+import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
+import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
+import { createFastClock } from './fast-clock.ts';
+import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';
+import type { Defer } from './leak-check.ts';
+
+export const ANN = 'ann@example.com';
+
+export interface GraphRoomOptions {
+  readonly permissions?: 'read_write' | 'send';
+  readonly rules?: Partial<GraphRules>;
+  /** State directory of the ledger. */
+  readonly directory?: string;
+  readonly ledger?: () => Ledger;
+  /** How much faster than real time; default 50. */
+  readonly speed?: number;
+  readonly client?: GraphClientOptions;
+  readonly record?: boolean;
+}
+
+export interface GraphRoom {
+  readonly server: GraphServer;
+  readonly clock: Clock;
+  readonly calls: readonly GraphCallObservation[];
+  readonly pacing: GraphPacing;
+  /** Tokens as issued; changing them changes what the next request carries. */
+  readonly tokens: { current: string; renewed: number; broken: boolean };
+  /** What a token text is good for. */
+  readonly known: Map<string, GraphToken>;
+  send(
+    message: string,
+    recipients: readonly string[],
+    more?: { mailbox?: string; gone?: () => boolean },
+  ): Promise<Delivery>;
+  /** The process ends and another takes its place. */
+  restart(): Promise<void>;
+}
+
+export const GOOD: GraphToken = {
+  audience: 'https://graph.microsoft.com',
+  scopes: ['Mail.Send', 'Mail.ReadWrite'],
+  app: 'app-1',
+};
+
+/** A small message from ann with this Message-ID. */
+export const mailTo = (to: string, id: string, more = ''): string =>
+  `Message-ID: <${id}@client.test>\r\nFrom: ${ANN}\r\nTo: ${to}\r\nSubject: ${id}\r\n${more}\r\nhello ${id}\r\n`;
+
+export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {}): Promise<GraphRoom> {
+  const known = new Map<string, GraphToken>([['good', GOOD]]);
+  const server = await startGraphServer({
+    verify: (bearer) => known.get(bearer),
+    ...(options.rules === undefined ? {} : { rules: options.rules }),
+    ...(options.record === undefined ? {} : { record: options.record }),
+  });
+  defer(() => server.close());
+  const clock = createFastClock(options.speed ?? 50);
+  const tokens = { current: 'good', renewed: 0, broken: false };
+  const give = async (): Promise<AccessToken> => {
+    if (tokens.broken) throw new TokenError('needs_consent', 'consent was withdrawn');
+    return new AccessToken(tokens.current, Number.MAX_SAFE_INTEGER, 0);
+  };
+  const source: TokenSource = {
+    peek: () => undefined,
+    get: give,
+    renew: () => {
+      tokens.renewed++;
+      return give();
+    },
+  };
+  const http = createHttp({ env: {} }, clock);
+  defer(() => http.close());
+  const endpoint = createEndpoint('graph', { maxOpening: 1_000, resetMs: 50 });
+  defer(() => endpoint.close());
+  const pacing = createGraphPacing(clock);
+  const calls: GraphCallObservation[] = [];
+  const makeLedger =
+    options.ledger ?? (() => createLocalLedger({ log: silentLog, clock, directory: options.directory }));
+  let ledger = makeLedger();
+  await ledger.open();
+  defer(() => ledger.close());
+
+  const deliveryFor = (mailbox: string) =>
+    createGraphDelivery({
+      client: createGraphClient(
+        {
+          account: mailbox,
+          url: `${server.url}/users/${encodeURIComponent(mailbox)}`,
+          key: { app: 'app-1', mailbox },
+        },
+        { http, tokens: source, pacing, endpoint, log: silentLog, clock, onCall: (call) => calls.push(call) },
+        options.client,
+      ),
+      ledger,
+      log: silentLog,
+      account: mailbox,
+      permissions: options.permissions ?? 'read_write',
+      clock,
+    });
+  let deliveries = new Map<string, ReturnType<typeof deliveryFor>>();
+  defer(async () => {
+    for (const delivery of deliveries.values()) await delivery.close();
+  });
+
+  return {
+    server,
+    clock,
+    calls,
+    pacing,
+    tokens,
+    known,
+    async send(text, recipients, more = {}) {
+      const original = Buffer.from(text);
+      const mailbox = more.mailbox ?? ANN;
+      let delivery = deliveries.get(mailbox);
+      if (delivery === undefined) {
+        delivery = deliveryFor(mailbox);
+        deliveries.set(mailbox, delivery);
+      }
+      const addressed = addressMessage(original, recipients, 'refuse');
+      if (addressed.kind !== 'ready') throw new Error(addressed.kind);
+      return delivery.deliver({
+        message: addressed.message,
+        recipients,
+        sender: mailbox,
+        key: ledgerKey(mailbox, recipients, original),
+        messageId: messageIdOf(parseHeader(original)),
+        isClientGone: more.gone ?? (() => false),
+      });
+    },
+    async restart() {
+      for (const delivery of deliveries.values()) await delivery.close();
+      deliveries = new Map();
+      await ledger.close();
+      ledger = makeLedger();
+      await ledger.open();
+    },
+  };
+}

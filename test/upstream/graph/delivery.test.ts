@@ -1,0 +1,333 @@
+/** Delivery by Graph: at most once, whatever the answers, and a clear verdict. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { formatReply } from '../../../src/protocol/reply.ts';
+import type { Delivery } from '../../../src/upstream/graph/delivery.ts';
+import { ANN, GOOD, mailTo, startGraphRoom } from '../../support/graph-room.ts';
+import type { GraphFault } from '../../support/graph-server.ts';
+import { leakless } from '../../support/leak-check.ts';
+
+const BOB = 'bob@example.net';
+const heard = (d: Delivery): string => formatReply(d.kind === 'taken' ? d.reply : d.verdict.answer);
+
+test(
+  'a draft is created and sent: two requests as Graph wants them',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const result = await room.send(mailTo(BOB, 'plain'), [BOB]);
+    assert.equal(heard(result), '250 2.0.0 OK <plain@client.test> [graph]');
+    assert.deepEqual(
+      room.server.requests.map((r) => [r.call, r.status]),
+      [
+        ['create', 201],
+        ['send', 202],
+      ],
+    );
+    const [create, send] = room.server.requests;
+    assert.equal(create?.headers['content-type'], 'text/plain');
+    assert.equal(create?.headers.prefer, 'IdType="ImmutableId"');
+    assert.match(String(create?.headers['client-request-id']), /^[0-9a-f-]{36}$/);
+    assert.notEqual(create?.headers['client-request-id'], send?.headers['client-request-id']);
+    assert.equal(send?.headers['content-length'], '0');
+    assert.equal(room.server.delivered[0]?.text, mailTo(BOB, 'plain'));
+    assert.deepEqual(room.server.drafts, []);
+  }),
+);
+
+const ANSWERS: readonly GraphFault['answer'][] = [
+  { status: 504 },
+  { status: 503, code: 'ErrorServerBusy' },
+  { status: 500, code: 'UnknownError' },
+  { status: 429, code: 'ApplicationThrottled', retryAfter: '1' },
+  { status: 200 },
+  'reset',
+  'silence',
+];
+
+for (const answer of ANSWERS) {
+  const name = typeof answer === 'string' ? answer : String(answer.status);
+  test(
+    `${name} to the send although it was sent: 250, not sent again`,
+    leakless(async (_t, defer) => {
+      const room = await startGraphRoom(defer);
+      room.server.fault('send', { carriedOut: true, answer });
+      assert.match(heard(await room.send(mailTo(BOB, 'once'), [BOB])), /^250 2\.0\.0 OK <once@client\.test>/);
+      assert.equal(room.server.delivered.length, 1);
+    }),
+  );
+
+  test(
+    `${name} to the send and not sent: the same draft is sent again`,
+    leakless(async (_t, defer) => {
+      const room = await startGraphRoom(defer);
+      room.server.fault('send', { answer });
+      assert.match(heard(await room.send(mailTo(BOB, 'again'), [BOB])), /^250 /);
+      assert.equal(room.server.delivered.length, 1);
+      assert.equal(room.server.count('create'), 1);
+      assert.equal(room.server.count('send'), 2);
+    }),
+  );
+
+  test(
+    `${name} to the create although the draft was made: that draft is sent`,
+    leakless(async (_t, defer) => {
+      const room = await startGraphRoom(defer);
+      room.server.fault('create', { carriedOut: true, answer });
+      let last = heard(await room.send(mailTo(BOB, 'draft'), [BOB]));
+      if (!last.startsWith('250')) last = heard(await room.send(mailTo(BOB, 'draft'), [BOB]));
+      assert.match(last, /^250 /);
+      assert.equal(room.server.delivered.length, 1);
+      await room.restart();
+      assert.deepEqual(room.server.drafts, [], 'no draft is left over');
+    }),
+  );
+
+  test(
+    `${name} to the create and no draft: the message waits, its retry is sent`,
+    leakless(async (_t, defer) => {
+      const room = await startGraphRoom(defer);
+      room.server.fault('create', { answer });
+      const first = heard(await room.send(mailTo(BOB, 'none'), [BOB]));
+      if (name === '429') assert.match(first, /^250 /);
+      else {
+        assert.match(first, /^451 4\./);
+        assert.match(heard(await room.send(mailTo(BOB, 'none'), [BOB])), /^250 /);
+      }
+      assert.equal(room.server.delivered.length, 1);
+    }),
+  );
+}
+
+test(
+  'a 504 whose message is sent while we look: 250 once it is seen',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('send', { carriedOut: true, lateMs: 30, answer: { status: 504 } });
+    assert.match(heard(await room.send(mailTo(BOB, 'late'), [BOB])), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'sent and not to be found for a while: 250 once it is',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { rules: { hiddenMs: 100 } });
+    room.server.fault('send', { carriedOut: true, answer: 'reset' });
+    assert.match(heard(await room.send(mailTo(BOB, 'hidden'), [BOB])), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'sent and not to be found for long: unknown, remembered, and 250 at the retry after a restart',
+  leakless(async (t, defer) => {
+    const directory = await mkdtemp(join(tmpdir(), 'graph-ledger-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const room = await startGraphRoom(defer, { rules: { hiddenMs: 700 }, directory });
+    room.server.fault('send', { carriedOut: true, answer: { status: 504 } });
+    const first = await room.send(mailTo(BOB, 'long'), [BOB]);
+    assert.match(heard(first), /^451 4\.4\.2 delivery status unknown/);
+    assert.equal(first.kind === 'refused' && first.verdict.class, 'unknown');
+    await room.restart();
+    let last = '';
+    for (let i = 0; i < 5 && !last.startsWith('250'); i++)
+      last = heard(await room.send(mailTo(BOB, 'long'), [BOB]));
+    assert.match(last, /^250 /);
+    assert.equal(room.server.delivered.length, 1);
+    assert.equal(room.server.count('create'), 1);
+  }),
+);
+
+test(
+  'the process ends before the send is answered: the retry sends that draft, once',
+  leakless(async (t, defer) => {
+    const directory = await mkdtemp(join(tmpdir(), 'graph-ledger-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const room = await startGraphRoom(defer, { directory });
+    room.server.fault('send', { answer: 'silence' });
+    room.server.rules.chaos = (call) => (call === 'look' ? { answer: { status: 503 } } : undefined);
+    assert.match(heard(await room.send(mailTo(BOB, 'killed'), [BOB])), /^451 4\.4\.2/);
+    room.server.rules.chaos = undefined;
+    await room.restart();
+    assert.match(heard(await room.send(mailTo(BOB, 'killed'), [BOB])), /^250 /);
+    assert.equal(room.server.count('create'), 1);
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'the very same message again, after a restart too: 250 and nothing is sent',
+  leakless(async (t, defer) => {
+    const directory = await mkdtemp(join(tmpdir(), 'graph-ledger-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const room = await startGraphRoom(defer, { directory });
+    await room.send(mailTo(BOB, 'same'), [BOB]);
+    await room.restart();
+    const again = `Received: by relay; later\r\n${mailTo(BOB, 'same')}`;
+    assert.match(heard(await room.send(again, [BOB])), /^250 2\.0\.0 OK <same@client\.test>/);
+    assert.equal(room.server.delivered.length, 1);
+    await room.send(mailTo(BOB, 'same', 'Cc: eve@example.net\r\n'), [BOB, 'eve@example.net']);
+    assert.equal(room.server.delivered.length, 2, 'other recipients are another message');
+  }),
+);
+
+test(
+  'two connections hand the same message in at once: it is sent once',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { rules: { latencyMs: 20 } });
+    const both = await Promise.all([1, 2].map(() => room.send(mailTo(BOB, 'twin'), [BOB])));
+    assert.equal(room.server.delivered.length, 1);
+    assert.deepEqual(both.map((d) => heard(d).slice(0, 9)).sort(), ['250 2.0.0', '451 4.4.2']);
+  }),
+);
+
+test(
+  '202 with Retry-After is a success; the next message waits',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('send', { carriedOut: true, answer: { status: 202, retryAfter: '2' } });
+    assert.match(heard(await room.send(mailTo(BOB, 'slow'), [BOB])), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
+    assert.ok(room.pacing.pausedFor({ app: 'app-1', mailbox: ANN }) > 500);
+  }),
+);
+
+test(
+  'a token that Graph refuses is renewed once',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.known.set('smtp', { ...GOOD, audience: 'https://outlook.office.com' });
+    room.tokens.current = 'smtp';
+    const refused = await room.send(mailTo(BOB, 'audience'), [BOB]);
+    assert.match(heard(refused), /^451 4\.7\.0 .*InvalidAuthenticationToken/);
+    assert.equal(room.tokens.renewed, 1);
+    assert.equal(room.server.count('create'), 2);
+    assert.equal(refused.kind === 'refused' && refused.verdict.pause?.status, 'needs_consent');
+    room.tokens.broken = true;
+    assert.match(heard(await room.send(mailTo(BOB, 'audience'), [BOB])), /^451 4\.7\.0/);
+  }),
+);
+
+test(
+  'a missing permission is named; the draft does not stay behind',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.known.set('good', { ...GOOD, scopes: ['Mail.ReadWrite'] });
+    const refused = await room.send(mailTo(BOB, 'perm'), [BOB]);
+    assert.match(heard(refused), /^451 4\.7\.0 .*ErrorAccessDenied/);
+    assert.ok(refused.kind === 'refused' && /Mail\.Send/.test(refused.verdict.pause?.cure ?? ''));
+    assert.deepEqual(room.server.drafts, []);
+    room.known.set('good', { ...GOOD, scopes: ['Mail.Send'] });
+    const other = await room.send(mailTo(BOB, 'perm'), [BOB]);
+    assert.ok(other.kind === 'refused' && /Mail\.ReadWrite/.test(other.verdict.pause?.cure ?? ''));
+  }),
+);
+
+test(
+  'too large: 552, and a success that is none is not taken for one',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const large = `${mailTo(BOB, 'large')}${'x'.repeat(76)}\r\n`.replace(
+      /x{76}\r\n$/,
+      `${'x'.repeat(76)}\r\n`.repeat(42_000),
+    );
+    assert.match(heard(await room.send(large, [BOB])), /^552 5\.3\.4/);
+    room.server.rules.okForTooLarge = true;
+    assert.match(heard(await room.send(large, [BOB])), /^451 4\.3\.5/);
+    assert.equal(room.server.delivered.length, 0);
+  }),
+);
+
+test(
+  'the draft cannot be noted: nothing is sent and the message waits',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, {
+      ledger: () => ({
+        open: async () => undefined,
+        close: async () => undefined,
+        claim: async () => ({
+          known: undefined,
+          note: () => Promise.reject(new Error('disk full')),
+          forget: async () => undefined,
+          release: async () => undefined,
+        }),
+      }),
+    });
+    assert.match(heard(await room.send(mailTo(BOB, 'disk'), [BOB])), /^451 4\.3\.0/);
+    assert.equal(room.server.delivered.length, 0);
+    assert.deepEqual(room.server.drafts, []);
+  }),
+);
+
+test(
+  'the client left before the send: nothing is sent, the retry sends that draft',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    let asked = 0;
+    const gone = (): boolean => ++asked > 1;
+    await room.send(mailTo(BOB, 'gone'), [BOB], { gone });
+    assert.equal(room.server.delivered.length, 0);
+    assert.match(heard(await room.send(mailTo(BOB, 'gone'), [BOB])), /^250 /);
+    assert.equal(room.server.count('create'), 1);
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'Graph cannot be reached: 451, and the breaker opens',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    await room.server.close();
+    for (let i = 0; i < 8; i++)
+      assert.match(heard(await room.send(mailTo(BOB, `down${i}`), [BOB])), /^451 4\.(4\.1|3\.2)/);
+    assert.ok(room.calls.length < 8, 'an open breaker asks no more');
+  }),
+);
+
+for (const answer of ANSWERS) {
+  const name = typeof answer === 'string' ? answer : String(answer.status);
+  test(
+    `one call: after ${name} nobody knows; never sent again`,
+    leakless(async (t, defer) => {
+      const directory = await mkdtemp(join(tmpdir(), 'graph-ledger-'));
+      t.after(() => rm(directory, { recursive: true }));
+      const room = await startGraphRoom(defer, { permissions: 'send', directory });
+      room.server.fault('send_mail', { carriedOut: true, answer });
+      assert.match(heard(await room.send(mailTo(BOB, 'one'), [BOB])), /^451 4\.4\.2 delivery status unknown/);
+      await room.restart();
+      assert.match(heard(await room.send(mailTo(BOB, 'one'), [BOB])), /^451 4\.4\.2 delivery status unknown/);
+      assert.equal(room.server.count('send_mail'), 1);
+    }),
+  );
+}
+
+test(
+  'one call: sent, and again only once; a refusal leaves nothing behind',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { permissions: 'send' });
+    assert.match(
+      heard(await room.send(mailTo(BOB, 'only'), [BOB])),
+      /^250 2\.0\.0 OK <only@client\.test> \[graph\]/,
+    );
+    assert.match(heard(await room.send(mailTo(BOB, 'only'), [BOB])), /^250 /);
+    assert.equal(room.server.count('send_mail'), 1);
+    room.server.fault('send_mail', { answer: { status: 400, code: 'ErrorInvalidRecipients' } });
+    assert.match(heard(await room.send(mailTo(BOB, 'bad'), [BOB])), /^550 5\.1\.3/);
+    assert.match(heard(await room.send(mailTo(BOB, 'bad'), [BOB])), /^250 /);
+  }),
+);
+
+test(
+  'no more than 4 requests at once, whoever sends',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { rules: { latencyMs: 5 }, speed: 1 });
+    const ids = Array.from({ length: 30 }, (_, i) => `many${i}`);
+    const all = await Promise.all(ids.map((id) => room.send(mailTo(BOB, id), [BOB])));
+    assert.ok(all.every((d) => d.kind === 'taken'));
+    assert.equal(room.server.maxAtOnce, 4);
+    assert.ok(room.server.requests.every((r) => r.status !== 429));
+  }),
+);

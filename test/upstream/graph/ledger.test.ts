@@ -1,0 +1,130 @@
+/** What is known of a message outlives retries and restarts, and is nobody else's. */
+import assert from 'node:assert/strict';
+import { appendFile, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { silentLog } from '../../../src/log.ts';
+import {
+  type Claim,
+  KEEP_MS,
+  type Ledger,
+  type LedgerEntry,
+  ledgerKey,
+} from '../../../src/upstream/graph/ledger.ts';
+import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
+import { createTestClock } from '../../support/clock.ts';
+
+const KEY = 'k'.repeat(32);
+
+async function tempDirectory(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'graph-ledger-'));
+  t.after(() => rm(directory, { recursive: true }));
+  return directory;
+}
+
+async function claimOf(ledger: Ledger, key = KEY): Promise<Claim> {
+  const claim = await ledger.claim(key);
+  assert.ok(claim !== 'busy');
+  return claim;
+}
+
+test('a key is the same for a retry and another for anything else', () => {
+  const text = 'Message-ID: <1@c>\r\nSubject: s\r\n\r\nbody\r\n';
+  const key = (t: string, to: readonly string[] = ['b@c', 'a@c'], account = 'ann'): string =>
+    ledgerKey(account, to, Buffer.from(t));
+  assert.equal(key(text).length, 32);
+  assert.equal(key(text), key(`Received: from x\r\n\tby y\r\n${text}`));
+  assert.equal(key(text), key(text, ['a@c', 'b@c']));
+  const others = [
+    key(text, ['a@c']),
+    key(text, undefined, 'eve'),
+    key(text.replace('<1@c>', '<2@c>')),
+    key(text.replace('body', 'bodies')),
+  ];
+  assert.equal(new Set([key(text), ...others]).size, 5);
+  const without = 'Subject: s\r\nDate: d\r\n\r\nbody\r\n';
+  assert.equal(key(without), key(`Received: later\r\n${without}`));
+  assert.notEqual(
+    key(without),
+    key(without.replace('Date: d', 'Date: e')),
+    'without Message-ID the header tells',
+  );
+});
+
+test('one works on a message at a time; what was noted is known to the next', async () => {
+  const ledger = createLocalLedger({ log: silentLog });
+  await ledger.open();
+  const claim = await claimOf(ledger);
+  assert.equal(claim.known, undefined);
+  assert.equal(await ledger.claim(KEY), 'busy');
+  await claim.note({ state: 'draft', at: Date.now(), draft: 'id' });
+  await claim.release();
+  const next = await claimOf(ledger);
+  assert.equal(next.known?.state, 'draft');
+  await next.forget();
+  await next.release();
+  await next.release();
+  assert.equal((await claimOf(ledger)).known, undefined);
+  await ledger.close();
+});
+
+test('the journal outlives the process, half a line at its end too; nobody else may read it', async (t) => {
+  const directory = await tempDirectory(t);
+  const entries: LedgerEntry[] = [
+    { state: 'creating', at: Date.now() },
+    { state: 'draft', at: Date.now(), draft: 'id' },
+    { state: 'sending', at: Date.now() },
+    { state: 'sent', at: Date.now(), messageId: '<a@b>' },
+  ];
+  const first = createLocalLedger({ log: silentLog, directory });
+  await first.open();
+  for (const [i, entry] of entries.entries()) {
+    const claim = await claimOf(first, String(i).repeat(32));
+    await claim.note(entry);
+  }
+  const file = join(directory, 'graph-submissions.journal');
+  // As a kill leaves it: not closed, the last line cut.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await appendFile(file, `${'9'.repeat(32)} {"state":"dra`);
+  assert.equal((await stat(file)).mode & 0o777, 0o600);
+  const second = createLocalLedger({ log: silentLog, directory });
+  await second.open();
+  for (const [i, entry] of entries.entries())
+    assert.deepEqual((await claimOf(second, String(i).repeat(32))).known, entry);
+  const after = await claimOf(second, '9'.repeat(32));
+  assert.equal(after.known, undefined);
+  await after.note({ state: 'draft', at: Date.now(), draft: 'later' });
+  await second.close();
+  await first.close();
+  const third = createLocalLedger({ log: silentLog, directory });
+  await third.open();
+  assert.equal((await claimOf(third, '9'.repeat(32))).known?.state, 'draft');
+  await third.close();
+});
+
+test('after 5 days it is forgotten', async () => {
+  const clock = createTestClock();
+  const ledger = createLocalLedger({ log: silentLog, clock });
+  await ledger.open();
+  const claim = await claimOf(ledger);
+  await claim.note({ state: 'sent', at: clock.now() });
+  await claim.release();
+  clock.advance(KEEP_MS - 1);
+  const still = await claimOf(ledger);
+  assert.equal(still.known?.state, 'sent');
+  await still.release();
+  clock.advance(2);
+  assert.equal((await claimOf(ledger)).known, undefined);
+});
+
+test('a journal mostly out of date is written anew', async (t) => {
+  const directory = await tempDirectory(t);
+  const ledger = createLocalLedger({ log: silentLog, directory });
+  await ledger.open();
+  const claim = await claimOf(ledger);
+  for (let i = 0; i < 25_000; i++) await claim.note({ state: 'sent', at: Date.now() });
+  await ledger.close();
+  const text = await readFile(join(directory, 'graph-submissions.journal'), 'utf8');
+  assert.ok(text.split('\n').length < 10_000, `${text.split('\n').length} lines`);
+});
