@@ -10,6 +10,7 @@ const TABLE: Record<string, readonly string[]> = {
   log: [],
   breaker: [],
   clock: [],
+  http: [],
   redis: [],
   protocol: [],
   accounts: ['protocol'],
@@ -39,7 +40,7 @@ const TABLE: Record<string, readonly string[]> = {
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
-const LEAVES = ['log', 'breaker', 'clock', 'redis'];
+const LEAVES = ['log', 'breaker', 'clock', 'http', 'redis'];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
 const TOKEN_SEAM = 'tokens/access-token.ts';
@@ -48,8 +49,10 @@ const TOKEN_SEAM = 'tokens/access-token.ts';
 const SHARED: Record<string, readonly string[]> = {
   // Settings and the accounts file are both validated where they are described.
   zod: ['accounts/schema.ts', 'config/settings.ts'],
-  // Connections are one thing, composing a test message another.
-  nodemailer: ['upstream/open.ts', 'commands/send.ts'],
+  // Connections are one thing, composing a test message another, reading address lists a third.
+  nodemailer: ['upstream/open.ts', 'commands/send.ts', 'protocol/address-list.ts'],
+  // Token forms have redirects, limits and judgements of their own.
+  undici: ['http.ts', 'tokens/token-endpoint.ts'],
 };
 
 interface Import {
