@@ -28,6 +28,7 @@ import type { TransactionRecord } from './relay/record.ts';
 import { createTokenService, type TokenService } from './tokens/token-service.ts';
 import { createTokenStore } from './tokens/token-store.ts';
 import { createOpenConnection } from './upstream/open.ts';
+import { createSmtpWays } from './upstream/smtp-way.ts';
 import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
 
 export interface App {
@@ -92,12 +93,13 @@ export function createApp({ settings, log }: AppDeps): App {
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
   );
   const relay: RunningRelay = createRelay(
-    { tokens, upstreams, log, onRecord, onLimit: (event) => admin.observeLimit(event) },
     {
-      replayBytes: settings.replayBytes,
-      maxHoldMs: settings.maxHoldMs,
-      busyWaitMs: settings.submissionRetryMs,
+      ways: createSmtpWays({ upstreams, tokens, log }, { busyWaitMs: settings.submissionRetryMs }),
+      log,
+      onRecord,
+      onLimit: (event) => admin.observeLimit(event),
     },
+    { replayBytes: settings.replayBytes, maxHoldMs: settings.maxHoldMs },
   );
   const shown = (text: string): string => (settings.logAddresses ? text : maskAddresses(text));
   const budget = createHeldBudget(settings.maxHeldBytes);

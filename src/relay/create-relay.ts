@@ -8,17 +8,14 @@ import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { judge } from '../protocol/verdict.ts';
-import { TokenError, type TokenSource } from '../tokens/access-token.ts';
-import { asUpstreamError } from '../upstream/failure.ts';
-import type { AccountUpstream, Upstreams } from '../upstream/upstream.ts';
+import type { Way, Ways } from '../upstream/way.ts';
 import { createSendLimiter, type SendLimiter } from './limits.ts';
-import type { TransactionRecord } from './record.ts';
+import { startRecord, type TransactionRecord } from './record.ts';
 import type { MailCommand, Relay } from './relay.ts';
-import { createTransaction, type Ending, mailAccepted, type TransactionOptions } from './transaction.ts';
+import { createTransaction, MAIL_OK, type TransactionOptions } from './transaction.ts';
 
 export interface RelayDeps {
-  readonly tokens: TokenSource;
-  readonly upstreams: Upstreams;
+  readonly ways: Ways;
   readonly log: Log;
   /** Hears of every transaction once, refused MAILs included. */
   readonly onRecord: (record: TransactionRecord) => void;
@@ -57,7 +54,7 @@ interface Limited {
 }
 
 export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRelay {
-  const { tokens, upstreams, log } = deps;
+  const { ways, log } = deps;
   const drained = new Set<string>();
   const limiters = new Map<string, Limited>();
 
@@ -73,48 +70,19 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     return limited.limiter;
   }
 
-  /** Refusal before any body is sent, or undefined. A cached token, a live connection and room in the limit need no wait. */
-  async function gate(command: MailCommand, upstream: AccountUpstream): Promise<Reply | undefined> {
-    const { account } = command;
-    const paused = upstream.health.gate('sending', Date.now());
-    if (paused !== undefined) return paused.answer;
-    if (tokens.peek(account.id) === undefined) {
-      try {
-        await tokens.get(account.id);
-      } catch (error) {
-        // A connection that is authenticated already needs no token.
-        if (upstream.live === 0) return tokenRefusal(error, account.id);
-      }
-    }
-    if (upstream.live === 0) {
-      try {
-        await upstream.ensureConnected();
-      } catch (error) {
-        return asUpstreamError(error).verdict.answer;
-      }
-    }
-    if (command.parameters.length > 0 && upstream.capabilities !== undefined) {
-      const fitted = fitParameters(command.parameters, upstream.capabilities);
+  /** Refusal before any body is sent, or undefined. */
+  async function gate(command: MailCommand, way: Way): Promise<Reply | undefined> {
+    const refusal = await way.ready();
+    if (refusal !== undefined) return refusal;
+    const { capabilities, maxBytes } = way.facts;
+    if (command.parameters.length > 0 && capabilities !== undefined) {
+      const fitted = fitParameters(command.parameters, capabilities);
       if ('refusal' in fitted) return fitted.refusal;
       const declared = command.parameters.find((p) => /^SIZE=/i.test(p));
-      const most = upstream.capabilities.size || account.limits.maxBytes;
-      if (declared !== undefined && Number(declared.slice('SIZE='.length)) > most)
-        return reply(552, '5.3.4', `message is larger than the ${most} octets the upstream takes`);
+      if (declared !== undefined && Number(declared.slice('SIZE='.length)) > maxBytes)
+        return reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`);
     }
-    return waitForPlace(account);
-  }
-
-  function tokenRefusal(error: unknown, account: string): Reply {
-    if (error instanceof TokenError)
-      return judge({
-        kind: 'token',
-        code: error.code,
-        account,
-        detail: error.message,
-        retryAt: error.retryAt,
-      }).answer;
-    log.error({ err: error, account }, 'fetching a token failed unexpectedly');
-    return judge({ kind: 'local', cause: 'internal' }).answer;
+    return waitForPlace(command.account);
   }
 
   async function waitForPlace(account: Account): Promise<Reply | undefined> {
@@ -137,90 +105,53 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       const at = Date.now();
       const startedAt = performance.now();
       const id = nextId(at);
-      const upstream = upstreams.of(account.id);
+      const way = ways.of(account.id);
       let refusal: Reply | undefined;
-      if (upstream === undefined) refusal = NOT_SERVED;
+      if (way === undefined) refusal = NOT_SERVED;
       else if (drained.has(account.id)) refusal = judge({ kind: 'local', cause: 'draining' }).answer;
       else
-        refusal = await gate(command, upstream).catch((error: unknown) => {
+        refusal = await gate(command, way).catch((error: unknown) => {
           log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
           return judge({ kind: 'local', cause: 'internal' }).answer;
         });
-      const gateMs = performance.now() - startedAt;
+      const record = startRecord(id, at, command);
+      record.gateMs = performance.now() - startedAt;
 
-      const record = (ending: Ending): void =>
-        deps.onRecord({
-          id,
-          at,
-          sessionId: command.session.id,
-          client: command.session.remoteAddress,
-          account: account.id,
-          provider: account.provider,
-          sender: command.sender,
-          recipients: ending.recipients,
-          bytes: ending.bytes,
-          outcome: ending.outcome,
-          reply: ending.reply,
-          decidedBy: ending.decidedBy,
-          upstreamReply: ending.upstreamReply,
-          flights: ending.flights,
-          reused: ending.reused,
-          replayed: ending.replayed,
-          connection: ending.connection,
-          totalMs: performance.now() - startedAt,
-          gateMs,
-          acquireMs: ending.acquireMs,
-          upstreamMs: ending.upstreamMs,
-        });
+      function finish(): void {
+        record.decidedBy = record.upstreamReply === undefined ? 'relay' : 'upstream';
+        record.totalMs = performance.now() - startedAt;
+        deps.onRecord(record);
+      }
 
-      if (refusal !== undefined || upstream === undefined) {
+      if (refusal !== undefined || way === undefined) {
         const answer = refusal ?? NOT_SERVED;
-        record(refusedAtMail(answer));
+        record.outcome = answer.code >= 500 ? 'rejected' : 'deferred';
+        record.reply = answer;
+        finish();
         return { reply: answer };
       }
-      const fitted =
-        upstream.capabilities === undefined
-          ? undefined
-          : fitParameters(command.parameters, upstream.capabilities);
+      const { capabilities } = way.facts;
+      const fitted = capabilities && fitParameters(command.parameters, capabilities);
       const transaction = createTransaction(
         {
-          id,
           command:
             fitted !== undefined && 'parameters' in fitted
               ? { ...command, parameters: fitted.parameters }
               : command,
-          upstream,
-          onInternalError: (error) =>
-            log.error({ err: error, transaction: id }, 'transaction failed unexpectedly'),
-          onEnd: (ending) => {
-            if (ending.unsent) limiterOf(account)?.giveBack();
-            record(ending);
+          way,
+          record,
+          onEnd() {
+            // Nothing was sent: its place in the rate limit is free again.
+            if (record.flights === 0) limiterOf(account)?.giveBack();
+            finish();
           },
         },
         options,
       );
-      return { reply: mailAccepted, transaction };
+      return { reply: MAIL_OK, transaction };
     },
     drain: (accountId) => void drained.add(accountId),
     resume: (accountId) => void drained.delete(accountId),
     isDrained: (accountId) => drained.has(accountId),
-  };
-}
-
-function refusedAtMail(answer: Reply): Ending {
-  return {
-    recipients: [],
-    bytes: 0,
-    outcome: answer.code >= 500 ? 'rejected' : 'deferred',
-    reply: answer,
-    decidedBy: 'relay',
-    upstreamReply: undefined,
-    flights: 0,
-    reused: false,
-    replayed: false,
-    connection: undefined,
-    acquireMs: 0,
-    upstreamMs: 0,
-    unsent: true,
   };
 }

@@ -1,5 +1,7 @@
 /** What is kept of a finished transaction: the one log line, the metrics and the admin list come from it. */
 import type { Reply } from '../protocol/reply.ts';
+import type { Trace } from '../upstream/way.ts';
+import type { MailCommand } from './relay.ts';
 
 /**
  * `relayed`: the provider said 250. `deferred`: the client heard 4xx. `rejected`: the client heard 5xx.
@@ -7,8 +9,8 @@ import type { Reply } from '../protocol/reply.ts';
  */
 export type Outcome = 'relayed' | 'deferred' | 'rejected' | 'aborted' | 'unknown';
 
-/** All times in ms. */
-export interface TransactionRecord {
+/** Filled as the transaction goes; all times in ms. */
+export interface RecordDraft extends Trace {
   readonly id: string;
   /** Start, ms since the epoch. */
   readonly at: number;
@@ -18,29 +20,45 @@ export interface TransactionRecord {
   readonly account: string;
   readonly provider: string;
   readonly sender: string;
-  readonly recipients: readonly string[];
+  /** Those the client heard 250 for. */
+  readonly recipients: string[];
   /** Body octets received from the client. */
-  readonly bytes: number;
-  readonly outcome: Outcome;
+  bytes: number;
+  outcome: Outcome;
   /** What the client heard last; absent when it left before. */
-  readonly reply: Reply | undefined;
+  reply: Reply | undefined;
   /** Who decided: the provider's own verdict, or ours. */
-  readonly decidedBy: 'upstream' | 'relay';
-  /** The upstream's own words where `reply` was derived from them. */
-  readonly upstreamReply: Reply | undefined;
-  /** Round trips made upstream for this transaction, replays included. */
-  readonly flights: number;
-  /** Whether a warm connection served it. */
-  readonly reused: boolean;
-  /** Whether it was replayed on a fresh connection. */
-  readonly replayed: boolean;
-  /** Upstream connection id, for matching log lines. */
-  readonly connection: string | undefined;
-  readonly totalMs: number;
+  decidedBy: 'upstream' | 'relay';
+  totalMs: number;
   /** Account gate at MAIL: token, breaker, limits. */
-  readonly gateMs: number;
-  /** Wait for a connection. */
-  readonly acquireMs: number;
-  /** From the first byte upstream to the final reply. */
-  readonly upstreamMs: number;
+  gateMs: number;
 }
+
+export interface TransactionRecord extends Readonly<Omit<RecordDraft, 'recipients'>> {
+  readonly recipients: readonly string[];
+}
+
+/** A record to be filled: nothing has happened yet, and if nothing does, the client left. */
+export const startRecord = (id: string, at: number, command: MailCommand): RecordDraft => ({
+  id,
+  at,
+  sessionId: command.session.id,
+  client: command.session.remoteAddress,
+  account: command.account.id,
+  provider: command.account.provider,
+  sender: command.sender,
+  recipients: [],
+  bytes: 0,
+  outcome: 'aborted',
+  reply: undefined,
+  decidedBy: 'relay',
+  upstreamReply: undefined,
+  flights: 0,
+  reused: false,
+  replayed: false,
+  connection: undefined,
+  totalMs: 0,
+  gateMs: 0,
+  acquireMs: 0,
+  upstreamMs: 0,
+});

@@ -6,7 +6,7 @@ import { isPositive } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { UpstreamConnection } from './connection.ts';
 import type { UpstreamError } from './failure.ts';
-import { type BodyStream, CHUNK_TIMEOUT_MS, type Decision } from './submission.ts';
+import { CHUNK_TIMEOUT_MS, type Decision, type SubmissionStream } from './submission.ts';
 
 /** Chunks have at least this many octets: few replies, little memory. */
 const CHUNK_OCTETS = 256 * 1024;
@@ -22,7 +22,7 @@ export interface ChunkDialogue {
   sendLast(parts: readonly (string | Buffer)[]): Promise<Decision>;
 }
 
-export function createChunkStream(connection: UpstreamConnection, dialogue: ChunkDialogue): BodyStream {
+export function createChunkStream(connection: UpstreamConnection, dialogue: ChunkDialogue): SubmissionStream {
   let held: Buffer[] = [];
   let octets = 0;
   let isHeaderSent = false;

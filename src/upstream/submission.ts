@@ -90,8 +90,12 @@ export class Submission {
     octets: number,
   ): Promise<Decision> {
     if (!this.#pipelining || this.#connection.idleMs > ENVELOPE_FIRST_AFTER_IDLE_MS) {
-      const envelope = await this.sendEnvelope(mail, [recipient]);
-      return envelope.refusal ?? this.sendBody(body, octets);
+      const { refusal, recipients } = await this.sendEnvelope(mail, [recipient]);
+      const [reply] = recipients;
+      if (refusal !== undefined) return refusal;
+      return reply !== undefined && isPositive(reply)
+        ? this.sendBody(body, octets)
+        : this.#refused('rcpt', reply);
     }
     const reset = this.#takeReset();
     const commands = `${reset}${formatMail(mail)}${formatRcpt(recipient)}`;
@@ -136,8 +140,7 @@ export class Submission {
       const [mailReply] = await this.#exchange([formatMail(mail)], 1, ENVELOPE_TIMEOUT_MS);
       if (!this.#isAccepted(mailReply, 'mail'))
         return { refusal: this.#refused('mail', mailReply), recipients: [] };
-      const replies = await this.addRecipients(recipients);
-      return { refusal: this.#oneRefused(replies), recipients: replies };
+      return { refusal: undefined, recipients: await this.addRecipients(recipients) };
     }
     const commands = `${reset}${formatMail(mail)}${recipients.map(formatRcpt).join('')}`;
     const expected = recipients.length + (reset === '' ? 1 : 2);
@@ -147,8 +150,9 @@ export class Submission {
     );
     if (!this.#isAccepted(mailReply, 'mail'))
       return { refusal: this.#refused('mail', mailReply), recipients: [] };
+    this.#connection.needsReset = true;
     this.#checkRecipients(replies, recipients.length);
-    return { refusal: this.#oneRefused(replies), recipients: replies };
+    return { refusal: undefined, recipients: replies };
   }
 
   /** Further RCPTs with their live replies. Rejects with `UpstreamError`. */
@@ -177,27 +181,28 @@ export class Submission {
     return go?.code === 354 ? this.#finishData(body) : this.#refused('body', go);
   }
 
-  /** A body that streams through after an accepted envelope; a refusal of DATA shows in `finish`. Rejects with `UpstreamError`. */
-  async startStream(): Promise<BodyStream> {
+  /** A body that streams through after an accepted envelope, or the refusal of DATA. Rejects with `UpstreamError`. */
+  async startStream(): Promise<
+    | { readonly refusal: undefined; readonly stream: SubmissionStream }
+    | { readonly refusal: Decision; readonly stream: undefined }
+  > {
     this.#stage = 'body';
     if (this.usesBdat && this.#isTagged) {
       this.#bodySent = true;
-      return createChunkStream(this.#connection, {
+      const stream = createChunkStream(this.#connection, {
         lost: (error) => this.#lost(error),
         refused: (reply) => this.#keep({ stage: 'body', reply }),
         sendLast: async (parts) =>
           this.#decide(await this.#exchange(parts, 1, FINAL_TIMEOUT_MS, true), ['end']),
       });
+      return { refusal: undefined, stream };
     }
     const [go] = await this.#exchange(['DATA\r\n'], 1, ENVELOPE_TIMEOUT_MS);
-    if (go?.code !== 354) {
-      const refused = this.#refused('body', go);
-      return { push: () => undefined, finish: () => Promise.resolve(refused) };
-    }
-    return this.#dataStream();
+    if (go?.code !== 354) return { refusal: this.#refused('body', go), stream: undefined };
+    return { refusal: undefined, stream: this.#dataStream() };
   }
 
-  #dataStream(): BodyStream {
+  #dataStream(): SubmissionStream {
     const stuffer = createDotStuffer();
     this.#bodySent = true;
     // From now on a reply is the final one; if it comes before the final dot it is a refusal.
@@ -350,15 +355,6 @@ export class Submission {
     return this.#keep({ stage, reply });
   }
 
-  /** With one recipient its refusal is the transaction's. */
-  #oneRefused(replies: readonly ParsedReply[]): Decision | undefined {
-    const [only] = replies;
-    this.#connection.needsReset = true;
-    return replies.length === 1 && only !== undefined && !isPositive(only)
-      ? { stage: 'rcpt', reply: only }
-      : undefined;
-  }
-
   #expectRefusal(reply: ParsedReply | undefined): void {
     if (reply === undefined || isPositive(reply)) this.#connection.destroy();
   }
@@ -391,7 +387,7 @@ export class Submission {
 }
 
 /** A body on its way. */
-export interface BodyStream {
+export interface SubmissionStream {
   /** Takes a chunk; a promise means: wait before the next. Never rejects: a refusal or loss shows in `finish`. */
   push(chunk: Buffer): Promise<void> | undefined;
   /** The body is complete. Rejects with `UpstreamError`. */

@@ -12,6 +12,7 @@ import type { TransactionRecord } from '../../src/relay/record.ts';
 import type { Transaction } from '../../src/relay/relay.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import { createOpenConnection, type OpenOptions } from '../../src/upstream/open.ts';
+import { createSmtpWays } from '../../src/upstream/smtp-way.ts';
 import { createUpstreams, type Upstreams, type UpstreamsOptions } from '../../src/upstream/upstream.ts';
 import type { Defer } from './leak-check.ts';
 import { type Provider, type ProviderOptions, startProvider } from './provider.ts';
@@ -24,7 +25,7 @@ export interface RoomOptions {
   readonly users?: readonly string[];
   /** Merged into each accounts-file entry. */
   readonly account?: Record<string, unknown>;
-  readonly relay?: Partial<RelayOptions>;
+  readonly relay?: Partial<RelayOptions> & { readonly busyWaitMs?: number };
   readonly upstreams?: Partial<UpstreamsOptions>;
   readonly open?: Partial<OpenOptions>;
   /** CA the relay trusts; default the simulator's. */
@@ -107,8 +108,15 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
   upstreams.applyAccounts(accounts);
   const records: TransactionRecord[] = [];
   const relay = createRelay(
-    { tokens, upstreams, log: silentLog, onRecord: (r) => records.push(r) },
-    { replayBytes: 64 * 1024, maxHoldMs: 1_000, busyWaitMs: 10_000, ...options.relay },
+    {
+      ways: createSmtpWays(
+        { upstreams, tokens, log: silentLog },
+        { busyWaitMs: options.relay?.busyWaitMs ?? 10_000 },
+      ),
+      log: silentLog,
+      onRecord: (r) => records.push(r),
+    },
+    { replayBytes: 64 * 1024, maxHoldMs: 1_000, ...options.relay },
   );
   if (options.warm !== false) {
     await tokens.precache();

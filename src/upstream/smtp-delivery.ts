@@ -1,0 +1,359 @@
+/**
+ * One message by SMTP. In: what the relay asks for. Out: what the provider said. With one recipient
+ * nothing is sent before the body is there, then everything leaves together; recipients that are asked
+ * for are asked live. Owns the connection it holds, the one replay of a connection that was lost before
+ * the final octet, and the waiting for a busy provider.
+ */
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import type { Mail, Recipient } from '../protocol/esmtp.ts';
+import { isPositive, isTemporary, type Reply } from '../protocol/reply.ts';
+import type { ParsedReply } from '../protocol/reply-parser.ts';
+import { judge, type Verdict } from '../protocol/verdict.ts';
+import { asUpstreamError, UpstreamError } from './failure.ts';
+import type { Lease } from './pool.ts';
+import {
+  type Decision,
+  isHeaderMiscount,
+  isUnknownCommand,
+  Submission,
+  type SubmissionStream,
+} from './submission.ts';
+import type { AccountUpstream } from './upstream.ts';
+import type { BodyStream, Delivery, Ending, Trace } from './way.ts';
+
+/** Pause before a message is offered again to a provider that is busy with this account. */
+const BUSY_PAUSE_MS = { least: 1_000, most: 5_000 };
+
+export interface SmtpDeliveryDeps {
+  readonly upstream: AccountUpstream;
+  readonly trace: Trace;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly random: () => number;
+}
+
+/** A connection on lease, with the dialogue on it. */
+interface Open {
+  readonly lease: Lease;
+  readonly submission: Submission;
+}
+
+/** What a talk came to: a refusal that decides, or nothing in the way. */
+interface Talk {
+  readonly refusal: Decision | undefined;
+}
+
+const REFUSED_IN_REPETITION = '4.5.0';
+
+export function createSmtpDelivery(
+  deps: SmtpDeliveryDeps,
+  options: { readonly busyWaitMs: number },
+): Delivery {
+  const { upstream, trace, log, clock } = deps;
+  const { account } = upstream;
+  const letGo = upstream.hold();
+  /** The connection that has the envelope of all `confirmed`. */
+  let open: Open | undefined;
+  /** Recipients the provider itself accepted: wherever the envelope is repeated it must accept them again. */
+  let confirmed: readonly Recipient[] = [];
+  let isStreaming = false;
+  let isRunning = false;
+  let isClosed = false;
+  let startedAt: number | undefined;
+  /** When the transaction was replayed, monotonic: older connections may be as dead as the one that was lost. */
+  let replayedAt = Number.NEGATIVE_INFINITY;
+  let endPause: (() => void) | undefined;
+
+  const elapsed = (): void => {
+    if (startedAt !== undefined) trace.upstreamMs = clock.monotonic() - startedAt;
+  };
+
+  function verdictOf(error: unknown): Verdict {
+    if (!(error instanceof UpstreamError))
+      log.error({ err: error, account: account.id }, 'talking to the upstream failed unexpectedly');
+    return asUpstreamError(error).verdict;
+  }
+
+  const judged = ({ stage, reply }: Decision, on: Open, sender?: string): Verdict =>
+    judge({
+      kind: 'reply',
+      stage,
+      reply,
+      reused: on.submission.reused,
+      account: account.id,
+      ...(sender === undefined ? {} : { sender }),
+    });
+
+  function decided(decision: Decision, on: Open, sender: string): Verdict {
+    trace.upstreamReply = decision.reply;
+    return judged(decision, on, sender);
+  }
+
+  function release(): void {
+    open?.lease.release();
+    open = undefined;
+  }
+
+  async function acquire(): Promise<Open> {
+    const since = clock.monotonic();
+    try {
+      for (let tries = account.limits.maxConnections; ; tries--) {
+        const lease = await upstream.acquire();
+        const { connection } = lease;
+        const submission = new Submission(connection, upstream.mayUseBdat(connection), trace);
+        const isYounger = clock.monotonic() - connection.ageMs >= replayedAt;
+        if (isYounger || tries <= 0 || (await submission.isAlive())) {
+          trace.connection = connection.id;
+          trace.reused = submission.reused;
+          return { lease, submission };
+        }
+        lease.release();
+      }
+    } finally {
+      trace.acquireMs += clock.monotonic() - since;
+    }
+  }
+
+  /** It offered CHUNKING and does not know BDAT, or miscounts: by DATA from now on. */
+  function unlearnsBdat({ stage, reply }: Decision, on: Open): boolean {
+    const isUnlearnt =
+      on.submission.usesBdat && stage === 'end' && (isUnknownCommand(reply) || isHeaderMiscount(reply));
+    if (isUnlearnt) upstream.refuseBdat(on.lease.connection);
+    return isUnlearnt;
+  }
+
+  /** Nothing of the message can have been taken: it may be said once more. */
+  function isLossBeforeEnd(error: unknown): boolean {
+    const event = error instanceof UpstreamError ? error.event : undefined;
+    return event?.kind === 'lost' && !event.finalByteSent && event.stage !== 'connect';
+  }
+
+  const isOver = ({ stage, reply }: Decision): boolean => reply.code === 421 && stage !== 'end';
+
+  /**
+   * Runs `talk` until it is decided: on the connection that has the envelope (`isBegun`), else on a
+   * fresh lease. What was lost or is out of step is replayed once; a busy provider is waited for.
+   */
+  async function run<T extends Talk>(
+    mail: Mail,
+    talk: (submission: Submission, isBegun: boolean) => Promise<T>,
+  ): Promise<{ readonly done: T; readonly on: Open } | { readonly verdict: Verdict }> {
+    const busyUntil = clock.monotonic() + options.busyWaitMs;
+    isRunning = true;
+    try {
+      for (;;) {
+        let on = open;
+        const isBegun = on !== undefined;
+        open = undefined;
+        let verdict: Verdict;
+        let isReplayable: boolean;
+        try {
+          if (!isClosed) on ??= await acquire();
+          if (isClosed || on === undefined) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
+          startedAt ??= clock.monotonic();
+          const done = await talk(on.submission, isBegun);
+          if (done.refusal === undefined) {
+            open = on;
+            return { done, on };
+          }
+          verdict = decided(done.refusal, on, mail.sender);
+          isReplayable = unlearnsBdat(done.refusal, on) || verdict.retry === 'fresh' || isOver(done.refusal);
+        } catch (error) {
+          verdict = verdictOf(error);
+          isReplayable = verdict.retry === 'fresh' || isLossBeforeEnd(error);
+        }
+        on?.lease.release();
+        if (isReplayable && on !== undefined && !trace.replayed && !isClosed) {
+          trace.replayed = true;
+          trace.upstreamReply = undefined;
+          replayedAt = clock.monotonic();
+          continue;
+        }
+        if (on !== undefined) upstream.report(verdict);
+        if (verdict.retry !== 'wait' || isClosed || clock.monotonic() >= busyUntil) return { verdict };
+        await pause(BUSY_PAUSE_MS.least + deps.random() * (BUSY_PAUSE_MS.most - BUSY_PAUSE_MS.least));
+      }
+    } finally {
+      isRunning = false;
+      elapsed();
+      if (isClosed) free();
+    }
+  }
+
+  /** Ends early when the delivery is closed. */
+  const pause = (ms: number): Promise<void> =>
+    new Promise((resolve) => {
+      const cancel = clock.after(ms, resolve);
+      endPause = () => {
+        cancel();
+        resolve();
+      };
+    });
+
+  function free(): void {
+    // Cut before the last octet, so that no fragment is delivered.
+    if (isStreaming) open?.lease.connection.destroy();
+    release();
+    letGo();
+  }
+
+  /** Somebody heard 250 and is refused now: nobody gets the message, and it comes again (never a hidden loss). */
+  const comeAgain = (r: ParsedReply): Decision => ({
+    stage: 'rcpt',
+    reply: { ...r, code: 451, enhanced: REFUSED_IN_REPETITION },
+  });
+
+  /** MAIL and all recipients that heard 250; each must be accepted. */
+  async function envelopeFor(
+    submission: Submission,
+    mail: Mail,
+    told: readonly Recipient[],
+  ): Promise<Decision | undefined> {
+    const envelope = await submission.sendEnvelope(mail, told);
+    if (envelope.refusal !== undefined) return repeated(envelope.refusal);
+    const at = envelope.recipients.findIndex((r) => !isPositive(r));
+    const reply = envelope.recipients[at];
+    if (reply === undefined) return undefined;
+    // One that was only promised, alone: its refusal is the provider's verdict on the message.
+    return told.length === 1 && confirmed.length === 0 ? { stage: 'rcpt', reply } : comeAgain(reply);
+  }
+
+  /** A refused MAIL is no bounce either where it was accepted before. */
+  const repeated = (refusal: Decision): Decision =>
+    confirmed.length === 0 || isTemporary(refusal.reply) ? refusal : comeAgain(refusal.reply);
+
+  function taken(reply: Reply): Ending {
+    trace.upstreamReply = reply;
+    upstream.delivered();
+    return { taken: reply };
+  }
+
+  const split = (decision: Decision): Talk & { readonly decision: Decision } => ({
+    decision,
+    refusal: isPositive(decision.reply) ? undefined : decision,
+  });
+
+  /** A reply to RCPT that is none to this recipient: the connection is over, or out of step. */
+  function strayReply(replies: readonly ParsedReply[], on: Submission): Decision | undefined {
+    for (const reply of replies) {
+      if (isPositive(reply)) continue;
+      const decision: Decision = { stage: 'rcpt', reply };
+      const { retry } = judge({ kind: 'reply', ...decision, reused: on.reused, account: account.id });
+      if (isOver(decision) || retry !== 'none') return decision;
+    }
+    return undefined;
+  }
+
+  return {
+    async ask(mail, told, asked) {
+      let isRefusedAtMail = false;
+      const result = await run(mail, async (submission, isBegun) => {
+        isRefusedAtMail = false;
+        if (isBegun) {
+          const replies = await submission.addRecipients(asked);
+          return { refusal: strayReply(replies, submission), replies, first: told.length };
+        }
+        const { refusal, recipients: replies } = await submission.sendEnvelope(mail, [...told, ...asked]);
+        isRefusedAtMail = refusal !== undefined;
+        return {
+          refusal: refusal === undefined ? strayReply(replies, submission) : repeated(refusal),
+          replies,
+          first: 0,
+        };
+      });
+      if ('verdict' in result) {
+        const { verdict } = result;
+        if (isRefusedAtMail && trace.upstreamReply !== undefined)
+          return { kind: 'refused', verdict, concerns: 'everybody' };
+        trace.upstreamReply = undefined;
+        return { kind: 'failed', verdict };
+      }
+      const { done, on } = result;
+      const replies = [...done.replies];
+      const repeatedReplies = replies.splice(0, told.length - done.first);
+      const at = repeatedReplies.findIndex((r) => !isPositive(r));
+      const broken = repeatedReplies[at];
+      if (broken !== undefined) {
+        const isPromise = confirmed.length === 0;
+        const verdict = decided(
+          isPromise ? { stage: 'rcpt', reply: broken } : comeAgain(broken),
+          on,
+          mail.sender,
+        );
+        upstream.report(verdict);
+        release();
+        return { kind: 'refused', verdict, concerns: isPromise ? 'first' : 'everybody' };
+      }
+      confirmed = [...told, ...asked.filter((_, i) => isPositive(replies[i] ?? { code: 0, text: '' }))];
+      return {
+        kind: 'heard',
+        replies: replies.map((reply) => {
+          if (isPositive(reply)) return reply;
+          const verdict = judged({ stage: 'rcpt', reply }, on);
+          upstream.report(verdict);
+          return verdict.answer;
+        }),
+      };
+    },
+
+    async send(mail, told, body, octets) {
+      const [only] = told;
+      const result = await run(mail, async (submission, isBegun) => {
+        if (isBegun) return split(await submission.sendBody(body, octets));
+        if (only !== undefined && told.length === 1 && confirmed.length === 0)
+          return split(await submission.sendWhole(mail, only, body, octets));
+        const refusal = await envelopeFor(submission, mail, told);
+        return refusal === undefined ? split(await submission.sendBody(body, octets)) : split(refusal);
+      });
+      return 'verdict' in result ? result : taken(result.done.decision.reply);
+    },
+
+    async open(mail, told) {
+      const result = await run(mail, async (submission, isBegun) => {
+        const refusal = isBegun ? undefined : await envelopeFor(submission, mail, told);
+        if (refusal !== undefined) return { refusal, stream: undefined };
+        return submission.startStream();
+      });
+      if ('verdict' in result) return result;
+      const { stream } = result.done;
+      if (stream === undefined) return { verdict: judge({ kind: 'local', cause: 'internal' }) };
+      isStreaming = true;
+      return { stream: streamOn(result.on, stream, mail) };
+    },
+
+    close() {
+      if (isClosed) return;
+      isClosed = true;
+      endPause?.();
+      if (!isRunning) free();
+    },
+  };
+
+  function streamOn(on: Open, stream: SubmissionStream, mail: Mail): BodyStream {
+    return {
+      push: stream.push,
+      async finish() {
+        isStreaming = false;
+        isRunning = true;
+        try {
+          const decision = await stream.finish();
+          if (isPositive(decision.reply)) return taken(decision.reply);
+          const verdict = decided(decision, on, mail.sender);
+          if (unlearnsBdat({ ...decision, stage: 'end' }, on))
+            return { verdict: { ...verdict, answer: { ...verdict.answer, code: 451, enhanced: '4.3.0' } } };
+          upstream.report(verdict);
+          return { verdict };
+        } catch (error) {
+          const verdict = verdictOf(error);
+          upstream.report(verdict);
+          return { verdict };
+        } finally {
+          isRunning = false;
+          elapsed();
+          if (isClosed) free();
+        }
+      },
+    };
+  }
+}
