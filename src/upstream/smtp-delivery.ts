@@ -163,6 +163,8 @@ export function createSmtpDelivery(
           verdict = verdictOf(error);
           isReplayable = verdict.retry === 'fresh' || isLossBeforeEnd(error);
         }
+        // Over, or out of step: whatever it would say next is no answer to a message.
+        if (isReplayable) on?.lease.connection.destroy();
         on?.lease.release();
         if (isReplayable && on !== undefined && !trace.replayed && !isClosed) {
           trace.replayed = true;
