@@ -45,6 +45,8 @@ export interface App {
 export interface AppDeps {
   readonly settings: Settings;
   readonly log: ProcessLog;
+  /** The admin room; a simulation has one without a server. */
+  readonly openAdmin?: typeof createAdmin;
 }
 
 /** Of the stop deadline, what is kept for the goodbyes: 421 to clients, QUIT upstream. */
@@ -60,7 +62,7 @@ async function orAfter(closed: Promise<void>, ms: number): Promise<void> {
 
 const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 
-export function createApp({ settings, log }: AppDeps): App {
+export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): App {
   const closers: { readonly close: () => Promise<void> | void; readonly isBounded?: boolean }[] = [];
   let loaded: readonly LoadedAccount[] = [];
   let directory: AccountDirectory = createAccountDirectory([]);
@@ -123,7 +125,7 @@ export function createApp({ settings, log }: AppDeps): App {
     logDropped: () => log.dropped,
     changed: (id) => admin.accountChanged(id),
   });
-  const admin: Admin = createAdmin(
+  const admin: Admin = openAdmin(
     { backend: view.backend, log },
     {
       host: settings.adminHost,

@@ -1,0 +1,160 @@
+/** The invariants: what clients heard, what the provider took, and what the relays left behind, held against each other. Pure. */
+import { type Attempt, type Heard, keyOf } from './client.ts';
+import { type Delivery, markOf, type Said, serialOf } from './provider.ts';
+import type { LogLine } from './relay-host.ts';
+
+export interface Violation {
+  /** Which invariant; equal for equal faults. */
+  readonly rule: string;
+  readonly detail: string;
+  readonly at: number;
+}
+
+export interface Evidence {
+  readonly attempts: readonly Attempt[];
+  readonly deliveries: readonly Delivery[];
+  readonly said: ReadonlyMap<number, Said>;
+  /** Transactions whose outcome a relay called unknown. */
+  readonly unknown: readonly {
+    readonly recipients: readonly string[];
+    readonly at: number;
+    readonly totalMs: number;
+  }[];
+  readonly log: readonly LogLine[];
+  /** Texts that left a relay otherwise: answers of the admin room. */
+  readonly texts: readonly string[];
+  readonly secretMark: string;
+}
+
+export interface Figures {
+  readonly attempts: number;
+  readonly acknowledged: number;
+  readonly deferred: number;
+  readonly refused: number;
+  readonly unknown: number;
+}
+
+export function check(evidence: Evidence): { readonly violations: Violation[]; readonly figures: Figures } {
+  const violations: Violation[] = [];
+  const taken = new Map<string, Delivery[]>();
+  for (const delivery of evidence.deliveries) {
+    const key = markOf(delivery.body);
+    const list = taken.get(key);
+    if (list === undefined) taken.set(key, [delivery]);
+    else list.push(delivery);
+  }
+  const figures = { attempts: 0, acknowledged: 0, deferred: 0, refused: 0, unknown: 0 };
+  for (const attempt of evidence.attempts) {
+    const deliveries = taken.get(keyOf(attempt)) ?? [];
+    taken.delete(keyOf(attempt));
+    figures.attempts += 1;
+    const { final } = attempt;
+    if (final?.code === 250) figures.acknowledged += 1;
+    else if (final !== undefined && final.code >= 500) figures.refused += 1;
+    else figures.deferred += 1;
+    if (final?.code !== 250 && deliveries.length > 0) figures.unknown += 1;
+    violations.push(...checkAttempt(attempt, deliveries, evidence));
+  }
+  for (const [key, deliveries] of taken)
+    violations.push({ rule: 'delivered from nowhere', detail: key, at: deliveries[0]?.at ?? 0 });
+  violations.push(...checkSecrets(evidence));
+  return { violations, figures };
+}
+
+function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidence: Evidence): Violation[] {
+  const found: Violation[] = [];
+  const key = keyOf(attempt);
+  const blame = (rule: string, detail: string): void => {
+    found.push({ rule, detail: `${key}: ${detail}`, at: attempt.endedAt ?? attempt.begunAt });
+  };
+  const { final } = attempt;
+  const promised = attempt.rcpts.filter((r) => r.reply?.code === 250).map((r) => r.recipient);
+  const [delivery] = deliveries;
+  if (deliveries.length > 1) blame('delivered twice', `${deliveries.length} times`);
+  if (delivery !== undefined && !delivery.body.equals(attempt.body))
+    blame('body changed', `${attempt.body.length} octets became ${delivery.body.length}`);
+  if (final?.code === 250) {
+    if (delivery === undefined) blame('acknowledged and lost', promised.join(' '));
+    else if (!isSameSet(promised, delivery.recipients))
+      blame('other recipients', `promised ${promised.join(' ')}, delivered ${delivery.recipients.join(' ')}`);
+    const serial = serialOf(final.text);
+    if (delivery !== undefined && serial !== undefined && serial !== delivery.serial)
+      blame('answer of another', `heard #${serial}, its own is #${delivery.serial}`);
+  } else if (delivery !== undefined) {
+    const excuse = unacknowledged(attempt, delivery, evidence);
+    if (excuse !== undefined)
+      blame(excuse, `heard ${final === undefined ? 'nothing' : `${final.code} ${final.text}`}`);
+  }
+  for (const { recipient, reply } of attempt.rcpts) checkReply(attempt, recipient, reply, evidence, blame);
+  checkReply(attempt, undefined, attempt.mail, evidence, blame);
+  checkReply(attempt, undefined, final, evidence, blame);
+  if (
+    attempt.data !== undefined &&
+    attempt.data.code >= 500 &&
+    !/No valid recipients/.test(attempt.data.text)
+  )
+    checkReply(attempt, undefined, attempt.data, evidence, blame);
+  return found;
+}
+
+/** Why this delivery, of which the client did not hear 250, is wrong; undefined: such is SMTP. */
+function unacknowledged(attempt: Attempt, delivery: Delivery, evidence: Evidence): string | undefined {
+  if (attempt.dotAt === undefined) return 'delivered unfinished';
+  if (attempt.final === undefined) {
+    const { farEnd } = attempt;
+    // Whoever closed one way may still read; a reset, or a close that was answered, is certain.
+    if (farEnd?.heardResetAt !== undefined && farEnd.heardResetAt < delivery.sentAt)
+      return 'sent for a client that had left';
+    return undefined;
+  }
+  const isSaid = evidence.unknown.some(
+    (u) =>
+      u.recipients.some((r) => attempt.message.recipients.includes(r)) && u.at + u.totalMs >= attempt.begunAt,
+  );
+  if (attempt.final.code >= 500) return 'refused and delivered';
+  return isSaid ? undefined : 'deferred and delivered';
+}
+
+/** A reply that carries the provider's number belongs to this message; a 5xx always carries one. */
+function checkReply(
+  attempt: Attempt,
+  recipient: string | undefined,
+  reply: Heard | undefined,
+  evidence: Evidence,
+  blame: (rule: string, detail: string) => void,
+): void {
+  if (reply === undefined) return;
+  const serial = serialOf(reply.text);
+  const said = serial === undefined ? undefined : evidence.said.get(serial);
+  const words = `${reply.code} ${reply.text}`;
+  if (said === undefined) {
+    if (reply.code >= 500) blame('refused by nobody', words);
+    return;
+  }
+  if (said.account !== attempt.message.account && said.account !== '') blame('answer of another', words);
+  else if (
+    recipient !== undefined &&
+    said.recipients.at(-1) !== recipient &&
+    said.recipients.length > 0 &&
+    reply.code < 400
+  )
+    blame('answer of another', `${recipient} heard what was said of ${said.recipients.at(-1)}`);
+  else if (said.recipients.length > 0 && !said.recipients.some((r) => attempt.message.recipients.includes(r)))
+    blame('answer of another', `${words}, said of ${said.recipients.join(' ')}`);
+  if (reply.code >= 500 && said.code < 500) blame('refused by nobody', words);
+}
+
+function checkSecrets({ log, texts, secretMark, attempts }: Evidence): Violation[] {
+  const leaks = [
+    ...log.filter((line) => line.text.includes(secretMark)).map((line) => line.text),
+    ...texts.filter((text) => text.includes(secretMark)),
+    ...attempts
+      .flatMap((a) => [a.mail, a.data, a.final])
+      .flatMap((r) => (r?.text.includes(secretMark) ? [r.text] : [])),
+  ];
+  return leaks.slice(0, 3).map((text) => ({ rule: 'secret shown', detail: text.slice(0, 300), at: 0 }));
+}
+
+function isSameSet(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((x) => b.includes(x));
+}

@@ -1,0 +1,182 @@
+/** Lets the faults of a plan happen: sets the moods of the participants and calls the operator. */
+import type { Client } from './client.ts';
+import type { Network, Paths, Weather } from './network.ts';
+import type { AccountPlan, Edit, Fault, Plan, Side } from './plan.ts';
+import type { Mood, Provider } from './provider.ts';
+import { createRandom } from './random.ts';
+import type { Leftovers, RelayHost } from './relay-host.ts';
+import type { TokenEndpoint } from './token-endpoint.ts';
+import type { Files } from './virtual-files.ts';
+import type { Actor, World } from './world.ts';
+
+export interface Cast {
+  readonly world: World;
+  readonly network: Network;
+  readonly provider: Provider;
+  readonly tokens: TokenEndpoint;
+  readonly files: Files;
+  readonly relays: readonly RelayHost[];
+  readonly clients: readonly Client[];
+  readonly operator: Actor;
+  readonly accountsFile: (edit?: Edit) => string;
+  readonly onStopped: (left: Leftovers, deadlineMs: number) => void;
+}
+
+const isIn = (now: number, { from, to }: { readonly from: number; readonly to: number }): boolean =>
+  now >= from && now < to;
+
+/** The paths of a plan: as the weather is, and the faults that lie on them. */
+export function createPaths(plan: Plan, world: World, sideOf: (a: Actor, b: Actor) => Side): Paths {
+  const normal: Weather = { delay: plan.delay, split: plan.split };
+  const slow = plan.faults.filter((f) => f.kind === 'slow path');
+  const black = plan.faults.filter((f) => f.kind === 'black');
+  return {
+    weather(a, b) {
+      const found =
+        slow.length === 0 ? undefined : slow.find((f) => isIn(world.now, f) && f.side === sideOf(a, b));
+      return found === undefined ? normal : { delay: found.delay, split: plan.split };
+    },
+    isBlack: (a, b) => black.length > 0 && black.some((f) => isIn(world.now, f) && f.side === sideOf(a, b)),
+  };
+}
+
+export function applyFaults(plan: Plan, cast: Cast): void {
+  const { world, provider, tokens, clients } = cast;
+  const dice = (fault: Fault): (() => number) => createRandom(plan.seed).branch(JSON.stringify(fault));
+  const moods = plan.faults.filter((f) => f.kind === 'mood').map((f) => ({ ...f, roll: dice(f) }));
+  provider.mood = (stage) => {
+    let mood: Mood | undefined;
+    for (const m of moods)
+      if (m.stage === stage && isIn(world.now, m) && m.roll() < m.chance) mood ??= m.mood;
+    return mood;
+  };
+  const slow = plan.faults.filter((f) => f.kind === 'token').map((f) => ({ ...f, roll: dice(f) }));
+  tokens.mood = () => {
+    for (const m of slow) if (isIn(world.now, m) && m.roll() < m.chance) return m.mood;
+    return { delayMs: 20 };
+  };
+  const leaving = plan.faults.filter((f) => f.kind === 'hang up').map((f) => ({ ...f, roll: dice(f) }));
+  for (const client of clients)
+    client.hangUp = (point) => {
+      for (const l of leaving)
+        if (l.point === point && isIn(world.now, l) && l.roll() < l.chance) return l.how;
+      return 'no';
+    };
+  const broken = plan.faults.filter((f) => f.kind === 'disk');
+  if (broken.length > 0)
+    cast.files.fault = (operation, path) =>
+      path.endsWith('accounts.json')
+        ? undefined
+        : broken.find((f) => isIn(world.now, f) && (f.code !== 'ENOSPC' || operation === 'write'))?.code;
+  for (const fault of plan.faults) befall(fault, plan, cast);
+}
+
+/** What happens at a time. */
+function befall(fault: Fault, plan: Plan, cast: Cast): void {
+  const { world, provider, tokens, relays, operator, network } = cast;
+  const at = (ms: number, task: () => void): void => void world.after(operator, ms - world.now, task);
+  switch (fault.kind) {
+    case 'provider down':
+      at(fault.from, () => provider.down(fault.how));
+      at(fault.to, () => provider.up());
+      return;
+    case 'revoke access':
+      at(fault.at, () => {
+        for (const account of plan.accounts) tokens.revokeAccess(account.email);
+        world.note('access tokens are revoked');
+      });
+      return;
+    case 'break': {
+      const dice = createRandom(plan.seed).branch(JSON.stringify(fault));
+      const isWanted = (name: string): boolean =>
+        fault.side === 'provider' ? name === provider.name : name.startsWith('client');
+      at(fault.at, () => {
+        for (let i = 0; i < fault.times; i++)
+          if (network.breakOne(dice, (end) => isWanted(end.actor.name) || isWanted(end.peer.actor.name)))
+            world.note(`a connection of ${fault.side} is reset`);
+      });
+      return;
+    }
+    case 'clock':
+      at(fault.at, () => relays[fault.relay]?.stepClock(fault.ms));
+      return;
+    case 'reload':
+      at(fault.at, () => relays[fault.relay]?.reload(cast.accountsFile(fault.edit)));
+      if (fault.edit !== 'nothing')
+        at(Math.min(plan.activeMs, fault.at + 20_000), () =>
+          relays[fault.relay]?.reload(cast.accountsFile()),
+        );
+      return;
+    case 'stop':
+      at(fault.from, () =>
+        relays[fault.relay]?.stop(fault.deadlineMs, (left) => cast.onStopped(left, fault.deadlineMs)),
+      );
+      at(fault.to + fault.deadlineMs + 30_000, () => relays[fault.relay]?.start());
+      return;
+    case 'kill':
+      at(fault.from, () => {
+        const relay = relays[fault.relay];
+        const died = relay?.actor;
+        if (relay === undefined || died === undefined) return;
+        // What was rotated a moment ago may not have been kept yet: SIGKILL cannot be healed.
+        for (const { email } of plan.accounts)
+          if (world.now - tokens.rotatedAt(email) < 5_000) tokens.lostGrants.add(email);
+        relay.kill(fault.how);
+      });
+      at(fault.to, () => relays[fault.relay]?.start());
+      return;
+    case 'mood':
+    case 'token':
+    case 'hang up':
+    case 'black':
+    case 'slow path':
+    case 'disk':
+      return;
+    default:
+      fault satisfies never;
+  }
+}
+
+/** The accounts file, as it is or as an operator's edit leaves it. */
+export function writeAccounts(
+  accounts: readonly AccountPlan[],
+  grantOf: (email: string) => string,
+  edit: Edit = 'nothing',
+): string {
+  const entries = accounts.map((account, i) => {
+    const entry: Record<string, unknown> = {
+      email: account.email,
+      provider: 'simulated',
+      client_id: 'client-1',
+      refresh_token: grantOf(account.email),
+      max_connections: account.maxConnections,
+      min_connections: account.minConnections,
+      messages_per_minute: account.messagesPerMinute,
+      login_interval_ms: account.loginIntervalMs,
+    };
+    if (i > 0) return entry;
+    switch (edit) {
+      case 'alias':
+        return { ...entry, senders: ['alias@example.com'] };
+      case 'limit':
+        return { ...entry, max_connections: 1, min_connections: 0 };
+      case 'typo':
+        return { ...entry, max_conections: 3 };
+      case 'unreadable':
+        return { ...entry, email: undefined, emial: account.email };
+      default:
+        return entry;
+    }
+  });
+  const kept = edit === 'remove and add' ? entries.slice(1) : entries;
+  return JSON.stringify({
+    providers: {
+      simulated: {
+        smtp: 'smtps://10.0.0.1:465',
+        token_url: 'https://login.example.net/token',
+        scope: 'smtp',
+      },
+    },
+    accounts: kept,
+  });
+}

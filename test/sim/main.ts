@@ -1,0 +1,108 @@
+/**
+ * `npm run sim -- [--seed N] [--runs M] [--seconds S]`: runs the relay in simulated worlds, one seed after
+ * another. Exit 1 when an invariant is broken; then the fewest faults that still break it, and the trace.
+ */
+import { parseArgs } from 'node:util';
+import { createPlan, describeFault, type Plan } from './plan.ts';
+import { hashText } from './random.ts';
+import { installTokenRequests } from './token-endpoint.ts';
+import { installVirtualFiles } from './virtual-files.ts';
+import { installVirtualSockets } from './virtual-sockets.ts';
+import { installVirtualTime, nameOrigins } from './virtual-time.ts';
+
+const realNow = performance.now.bind(performance);
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string' },
+    runs: { type: 'string' },
+    seconds: { type: 'string' },
+    keep: { type: 'boolean' },
+  },
+});
+
+installVirtualTime();
+installVirtualSockets();
+installVirtualFiles();
+installTokenRequests();
+const { run } = await import('./run.ts');
+const { prepareRelays } = await import('./relay-host.ts');
+await prepareRelays();
+
+const began = realNow();
+const runs =
+  values.runs === undefined
+    ? values.seconds === undefined
+      ? values.seed === undefined
+        ? 100
+        : 1
+      : Number.POSITIVE_INFINITY
+    : Number(values.runs);
+const seconds = values.seconds === undefined ? Number.POSITIVE_INFINITY : Number(values.seconds);
+const first = values.seed === undefined ? Math.floor(Date.now() % 1_000_000_000) : Number(values.seed);
+let done = 0;
+let virtualMs = 0;
+let steps = 0;
+let digest = 0x811c9dc5;
+const total = { attempts: 0, acknowledged: 0, deferred: 0, refused: 0, unknown: 0 };
+const broken: { seed: number; rule: string }[] = [];
+
+for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++) {
+  const plan = createPlan(seed);
+  const outcome = await run(plan, { keepTrace: false });
+  done += 1;
+  virtualMs += outcome.ms;
+  steps += outcome.steps;
+  digest = hashText(outcome.digest, digest);
+  for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += outcome.figures[key];
+  const [violation] = outcome.violations;
+  if (violation === undefined) continue;
+  broken.push({ seed, rule: violation.rule });
+  if (values.keep === true) {
+    console.log(`seed ${seed}: ${violation.rule}: ${violation.detail.split('\n')[0]}`);
+    continue;
+  }
+  await report(plan, violation.rule);
+  break;
+}
+
+/** Leaves out what is not needed to break `rule`, then shows what is left. */
+async function report(plan: Plan, rule: string): Promise<void> {
+  let fewest = plan;
+  const breaks = async (candidate: Plan): Promise<boolean> =>
+    (await run(candidate, { keepTrace: false })).violations.some((v) => v.rule === rule);
+  for (let again = true; again; ) {
+    again = false;
+    for (const key of ['faults', 'messages'] as const) {
+      for (let i = fewest[key].length - 1; i >= 0; i--) {
+        const candidate = { ...fewest, [key]: (fewest[key] as unknown[]).filter((_, n) => n !== i) };
+        if (!(await breaks(candidate))) continue;
+        fewest = candidate;
+        again = true;
+      }
+    }
+  }
+  nameOrigins(true);
+  const { trace, violations } = await run(fewest, { keepTrace: true });
+  nameOrigins(false);
+  for (const { at, actor, text } of trace)
+    console.log(
+      `${String(Math.floor(at / 1000)).padStart(6)}.${String(at % 1000).padStart(3, '0')}  ${actor.padEnd(10)} ${text}`,
+    );
+  console.log(`\nseed ${plan.seed} with the fewest faults that still break it:`);
+  for (const fault of fewest.faults) console.log(`  ${describeFault(fault)}`);
+  for (const { rule: which, detail } of violations) console.log(`  ${which}: ${detail}`);
+  console.log(`repeat: npm run sim -- --seed ${plan.seed}`);
+}
+
+const took = (realNow() - began) / 1000;
+console.log(
+  `${done} runs from seed ${first} in ${took.toFixed(1)} s: ${((done / took) * 60).toFixed(0)} a minute, ` +
+    `${(virtualMs / 3_600_000 / took).toFixed(2)} virtual hours a second, ${Math.round(steps / done)} events a run`,
+);
+console.log(JSON.stringify(total));
+console.log(`digest ${(digest >>> 0).toString(16).padStart(8, '0')}`);
+if (broken.length > 0) {
+  console.log(`${broken.length} runs broke an invariant`);
+  process.exitCode = 1;
+}
+process.exit();

@@ -1,0 +1,244 @@
+/**
+ * What a run is: who takes part, what they are like, and which faults befall them. Made from a seed alone;
+ * faults can be left out one by one, to find the fewest that still break something. Pure.
+ */
+import type { ClientHabits, HangUp, Point } from './client.ts';
+import type { Flavour, Mood, Stage } from './provider.ts';
+import { createRandom, type Random } from './random.ts';
+import type { TokenMood } from './token-endpoint.ts';
+
+export type StoreKind = 'memory' | 'file' | 'redis';
+
+interface Window {
+  /** True time, ms. */
+  readonly from: number;
+  readonly to: number;
+}
+
+export type Fault =
+  | ({ readonly kind: 'mood'; readonly stage: Stage; readonly mood: Mood; readonly chance: number } & Window)
+  | ({ readonly kind: 'provider down'; readonly how: 'fin' | 'reset' | '421' } & Window)
+  | ({ readonly kind: 'token'; readonly mood: TokenMood; readonly chance: number } & Window)
+  | { readonly kind: 'revoke access'; readonly at: number }
+  | ({
+      readonly kind: 'hang up';
+      readonly point: Point;
+      readonly how: HangUp;
+      readonly chance: number;
+    } & Window)
+  | { readonly kind: 'break'; readonly side: Side; readonly at: number; readonly times: number }
+  | ({ readonly kind: 'black'; readonly side: Side } & Window)
+  | ({ readonly kind: 'slow path'; readonly side: Side; readonly delay: readonly [number, number] } & Window)
+  | { readonly kind: 'clock'; readonly relay: number; readonly at: number; readonly ms: number }
+  | { readonly kind: 'reload'; readonly relay: number; readonly at: number; readonly edit: Edit }
+  | ({ readonly kind: 'stop'; readonly relay: number; readonly deadlineMs: number } & Window)
+  | ({ readonly kind: 'kill'; readonly relay: number; readonly how: 'kill' | 'power' } & Window)
+  | ({ readonly kind: 'disk'; readonly code: string } & Window);
+
+export type Side = 'clients' | 'provider';
+
+/** What an operator changes in the accounts file. */
+export type Edit = 'nothing' | 'alias' | 'limit' | 'remove and add' | 'typo' | 'unreadable';
+
+export interface AccountPlan {
+  readonly email: string;
+  readonly maxConnections: number;
+  readonly minConnections: number;
+  readonly messagesPerMinute: number;
+  readonly loginIntervalMs: number;
+}
+
+export interface MessagePlan {
+  readonly client: number;
+  readonly account: number;
+  readonly recipients: number;
+  readonly octets: number;
+  readonly at: number;
+}
+
+export interface Plan {
+  readonly seed: number;
+  readonly flavour: Flavour;
+  readonly store: StoreKind;
+  readonly relays: number;
+  readonly accounts: readonly AccountPlan[];
+  readonly clients: readonly ClientHabits[];
+  readonly messages: readonly MessagePlan[];
+  /** Faults and messages begin within this, ms. */
+  readonly activeMs: number;
+  readonly delay: readonly [number, number];
+  readonly split: number;
+  readonly tokenLifeMs: number;
+  readonly idleMs: number;
+  readonly ageMs: number;
+  readonly faults: readonly Fault[];
+}
+
+const MINUTE = 60_000;
+
+/** Replies of real providers, by where they come. */
+const REFUSALS: readonly (readonly [Stage, number, string])[] = [
+  ['rcpt', 550, '5.1.1 no such user'],
+  ['rcpt', 450, '4.2.1 the user is receiving mail at a rate that prevents delivery'],
+  ['rcpt', 452, '4.2.2 over quota'],
+  ['rcpt', 451, '4.7.1 greylisted, try again later'],
+  ['mail', 451, '4.3.0 try again later'],
+  ['end', 554, '5.7.1 message rejected as spam'],
+  ['end', 451, '4.3.0 temporarily rejected'],
+  ['end', 452, '4.3.1 insufficient resources'],
+  ['end', 432, '4.3.2 Concurrent connections limit exceeded'],
+  ['data', 451, '4.3.0 not now'],
+  ['greeting', 421, '4.3.0 Temporary System Problem'],
+  ['auth', 454, '4.7.0 Cannot authenticate due to temporary system problem'],
+  ['mail', 421, '4.3.2 service not available'],
+  ['rcpt', 421, '4.3.2 service not available'],
+  ['end', 421, '4.3.2 service not available'],
+];
+
+const STAGES: readonly Stage[] = ['greeting', 'ehlo', 'auth', 'mail', 'rcpt', 'data', 'end'];
+const POINTS: readonly Point[] = ['greeting', 'ehlo', 'mail', 'rcpt', 'data', 'body', 'dot'];
+
+export function createPlan(seed: number): Plan {
+  const dice = createRandom(seed).branch('plan');
+  const activeMs = dice.chance(0.2) ? dice.between(30, 90) * MINUTE : dice.between(1, 8) * MINUTE;
+  const store: StoreKind = dice.pick(['memory', 'memory', 'file']);
+  const relays = 1;
+  const accounts = Array.from({ length: dice.between(1, 3) }, (_, i) => planAccount(dice, i));
+  const clients = Array.from({ length: dice.between(1, 4) }, () => planClient(dice));
+  const count = dice.between(3, 25);
+  const messages = Array.from({ length: count }, () => ({
+    client: dice.between(0, clients.length - 1),
+    account: dice.between(0, accounts.length - 1),
+    recipients: dice.chance(0.6) ? 1 : dice.between(2, 5),
+    octets: dice.chance(0.8) ? dice.between(50, 1500) : dice.between(1500, 20_000),
+    at: dice.between(0, Math.floor(activeMs * 0.8)),
+  }));
+  const faults = Array.from({ length: dice.chance(0.1) ? 0 : dice.between(1, 6) }, () =>
+    planFault(dice, activeMs, store, relays),
+  );
+  return {
+    seed,
+    flavour: dice.pick(['chunking', 'pipelining', 'plain']),
+    store,
+    relays,
+    accounts,
+    clients,
+    messages,
+    activeMs,
+    delay: dice.pick([
+      [0, 0],
+      [0, 3],
+      [1, 60],
+    ]),
+    split: dice.pick([0, 0.1, 0.6]),
+    tokenLifeMs: dice.pick([3_600_000, 3_600_000, 900_000]),
+    idleMs: dice.pick([300_000, 60_000]),
+    ageMs: dice.pick([1_200_000, 240_000]),
+    faults,
+  };
+}
+
+function planAccount(dice: Random, index: number): AccountPlan {
+  const maxConnections = dice.between(1, 3);
+  return {
+    email: `user${index}@example.com`,
+    maxConnections,
+    minConnections: dice.between(0, maxConnections),
+    messagesPerMinute: dice.pick([30, 30, 6, 0]),
+    loginIntervalMs: dice.pick([0, 1_000]),
+  };
+}
+
+function planClient(dice: Random): ClientHabits {
+  return {
+    style: dice.pick(['lock-step', 'pipelining']),
+    perConnection: dice.pick([1, 3, 100]),
+    retryMs: dice.pick([
+      [1_000, 10_000],
+      [30_000, 120_000],
+    ]),
+    gapMs: dice.pick([
+      [0, 0],
+      [0, 2_000],
+    ]),
+  };
+}
+
+function planFault(dice: Random, activeMs: number, store: StoreKind, relays: number): Fault {
+  const from = dice.between(0, Math.floor(activeMs * 0.8));
+  const to = Math.min(activeMs, from + dice.pick([5_000, 60_000, activeMs]));
+  const window = { from, to };
+  const relay = dice.between(0, relays - 1);
+  const side: Side = dice.pick(['clients', 'provider']);
+  const chance = dice.pick([0.1, 0.3, 1]);
+  const kinds: (() => Fault)[] = [
+    () => ({ kind: 'mood', ...planMood(dice), chance: dice.pick([0.1, 0.3, 0.6]), ...window }),
+    () => ({ kind: 'mood', ...planMood(dice), chance: dice.pick([0.1, 0.3, 0.6]), ...window }),
+    () => ({ kind: 'mood', ...planMood(dice), chance: dice.pick([0.1, 0.3, 0.6]), ...window }),
+    () => ({ kind: 'provider down', how: dice.pick(['fin', 'reset', '421']), ...window }),
+    () => ({ kind: 'token', mood: planTokenMood(dice), chance, ...window }),
+    () => ({ kind: 'revoke access', at: from }),
+    () => ({
+      kind: 'hang up',
+      point: dice.pick(POINTS),
+      how: dice.pick(['close', 'abort', 'half']),
+      chance: dice.pick([0.1, 0.3]),
+      ...window,
+    }),
+    () => ({ kind: 'break', side, at: from, times: dice.between(1, 4) }),
+    () => ({ kind: 'break', side: 'provider', at: from, times: dice.between(1, 4) }),
+    () => ({ kind: 'black', side, from, to: Math.min(to, from + 2 * MINUTE) }),
+    () => ({ kind: 'slow path', side, delay: [200, 3_000], ...window }),
+    () => ({ kind: 'clock', relay, at: from, ms: dice.pick([-3_600_000, 3_600_000, 90_000, -90_000]) }),
+    () => ({
+      kind: 'reload',
+      relay,
+      at: from,
+      edit: dice.pick(['nothing', 'alias', 'limit', 'remove and add', 'typo', 'unreadable']),
+    }),
+    () => ({
+      kind: 'stop',
+      relay,
+      deadlineMs: dice.pick([2_000, 30_000]),
+      from,
+      to: from + dice.between(1_000, 60_000),
+    }),
+    () => ({
+      kind: 'kill',
+      relay,
+      how: store === 'file' ? dice.pick(['kill', 'power']) : 'kill',
+      from,
+      to: from + dice.between(500, 60_000),
+    }),
+  ];
+  if (store === 'file')
+    kinds.push(() => ({ kind: 'disk', code: dice.pick(['ENOSPC', 'EIO', 'EACCES']), ...window }));
+  return dice.pick(kinds)();
+}
+
+function planMood(dice: Random): { readonly stage: Stage; readonly mood: Mood } {
+  const stage = dice.pick(STAGES);
+  const how = dice.between(0, 9);
+  if (how < 4) {
+    const [at, code, text] = dice.pick(REFUSALS);
+    return { stage: at, mood: { kind: 'reply', code, text, closes: code === 421 } };
+  }
+  if (how < 7)
+    return { stage, mood: { kind: 'drop', how: dice.pick(['fin', 'reset']), acts: dice.chance(0.5) } };
+  if (how === 7) return { stage, mood: { kind: 'silence' } };
+  if (how === 8) return { stage, mood: { kind: 'late', ms: dice.pick([2_000, 20_000, 100_000]) } };
+  return dice.chance(0.5)
+    ? { stage, mood: { kind: 'drip', stepMs: 250 } }
+    : { stage: dice.pick(['rcpt', 'end']), mood: { kind: 'extra', ms: dice.pick([0, 5, 500]) } };
+}
+
+function planTokenMood(dice: Random): TokenMood {
+  const trouble = dice.pick(['refuse', 'unavailable', 'lose', 'hang', 'drip', undefined] as const);
+  return { delayMs: dice.pick([50, 2_000, 15_000, 40_000]), trouble };
+}
+
+/** A fault in one line. */
+export function describeFault(fault: Fault): string {
+  const { kind, ...rest } = fault;
+  return `${kind} ${JSON.stringify(rest)}`;
+}

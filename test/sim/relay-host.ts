@@ -1,0 +1,216 @@
+/**
+ * A host with a relay on it: the product's own composition, from listener to upstream and tokens, under
+ * virtual time. Can be started, reloaded, stopped, and killed with everything it had in memory. Owns the
+ * accounts file, the state directory and the log of all its lives.
+ */
+import type { Admin } from '../../src/admin/admin.ts';
+import type { AdminBackend } from '../../src/admin/backend.ts';
+import { type App, createApp } from '../../src/app.ts';
+import { loadSettings, type Settings } from '../../src/config.ts';
+import type { ProcessLog } from '../../src/log.ts';
+import type { TransactionRecord } from '../../src/relay/record.ts';
+import type { Network } from './network.ts';
+import type { Files } from './virtual-files.ts';
+import type { Actor, World } from './world.ts';
+
+export interface LogLine {
+  readonly at: number;
+  readonly level: string;
+  readonly text: string;
+  readonly event: string;
+}
+
+export interface RelayHost {
+  readonly name: string;
+  /** The process now; undefined: none. */
+  readonly actor: Actor | undefined;
+  readonly log: readonly LogLine[];
+  readonly records: readonly TransactionRecord[];
+  readonly backend: AdminBackend | undefined;
+  /** Processes that were killed. */
+  readonly killed: readonly Actor[];
+  start(): void;
+  /** Writes the accounts file anew and reloads. */
+  reload(accounts: string): void;
+  /** `done` when the process has ended. */
+  stop(deadlineMs: number, done: (left: Leftovers) => void): void;
+  kill(how: 'kill' | 'power'): void;
+  /** As set by NTP; stays over restarts. */
+  stepClock(ms: number): void;
+}
+
+/** What a stopped process had not given back. */
+export interface Leftovers {
+  readonly name: string;
+  readonly timers: readonly string[];
+  readonly sockets: readonly string[];
+  readonly heldBytes: number;
+  readonly sessions: number;
+  readonly busy: readonly string[];
+  readonly tookMs: number;
+}
+
+let defaults: Settings | undefined;
+
+/** Reads the settings' defaults once; before the first world. */
+export async function prepareRelays(): Promise<void> {
+  defaults = await loadSettings({ flags: {}, env: {} });
+}
+
+/** Events at a process that are not its own timers; a signal's timer keeps nothing alive and ends with it. */
+const OTHERS_EVENTS = /^(net|token|file|event|abort timeout)/;
+
+export interface HostDeps {
+  readonly world: World;
+  readonly network: Network;
+  readonly files: Files;
+  /** It could not start. */
+  readonly onCrash: (host: RelayHost, error: unknown) => void;
+}
+
+export function createRelayHost(
+  deps: HostDeps,
+  options: { readonly name: string; readonly accounts: string; readonly settings: Partial<Settings> },
+): RelayHost {
+  const { world, network, files } = deps;
+  const { name } = options;
+  const path = `/sim/${name}/accounts.json`;
+  const log: LogLine[] = [];
+  const records: TransactionRecord[] = [];
+  const killed: Actor[] = [];
+  let actor: Actor | undefined;
+  let app: App | undefined;
+  let backend: AdminBackend | undefined;
+  let skewMs = 0;
+  files.put(path, options.accounts);
+
+  function write(level: string, fields: object, message: string): void {
+    const event = 'event' in fields ? String(fields.event) : '';
+    const text = `${message} ${JSON.stringify(fields, (_key, value) => (value instanceof Error ? String(value.stack) : value))}`;
+    log.push({ at: world.now, level, event, text });
+    if (level !== 'debug' && event !== 'transaction') world.note(`log ${level} ${event}`);
+  }
+
+  function createLog(): ProcessLog {
+    const at = (level: string) => (fields: object, message: string) => write(level, fields, message);
+    const lines = {
+      level: 'debug',
+      isLevelEnabled: () => true,
+      debug: at('debug'),
+      info: at('info'),
+      warn: at('warn'),
+      error: at('error'),
+      flush: () => undefined,
+    };
+    return lines as unknown as ProcessLog;
+  }
+
+  function settings(): Settings {
+    if (defaults === undefined) throw new Error('prepareRelays first');
+    const [listener] = defaults.listeners;
+    if (listener === undefined) throw new Error('no listener by default');
+    return {
+      ...defaults,
+      hostname: 'relay.test',
+      accounts: path,
+      listeners: [{ ...listener, host: '127.0.0.1', port: 25 }],
+      ...options.settings,
+    };
+  }
+
+  const host: RelayHost = {
+    name,
+    get actor() {
+      return actor;
+    },
+    get backend() {
+      return backend;
+    },
+    log,
+    records,
+    killed,
+    start() {
+      if (actor !== undefined) return;
+      const born = world.spawn(name);
+      born.skewMs = skewMs;
+      actor = born;
+      world.note('starts', born);
+      world.after(born, 0, () => {
+        const openAdmin = (given: { readonly backend: AdminBackend }): Admin => {
+          backend = given.backend;
+          return {
+            recordTransaction: (record) => {
+              records.push(record);
+              world.note(`${record.outcome} ${record.reply?.code ?? ''} ${record.recipients.join(' ')}`);
+            },
+            observeRefresh: () => undefined,
+            observeLimit: () => undefined,
+            accountChanged: () => undefined,
+            accountRemoved: () => undefined,
+            reloaded: () => undefined,
+            listen: async () => ({ host: '127.0.0.1', port: 1 }),
+            close: async () => undefined,
+          };
+        };
+        app = createApp({ settings: settings(), log: createLog(), openAdmin });
+        app.start().catch((error: unknown) => deps.onCrash(host, error));
+      });
+    },
+    reload(accounts) {
+      files.put(path, accounts);
+      const running = app;
+      if (actor === undefined || running === undefined) return;
+      world.note('is reloaded', actor);
+      world.after(actor, 0, () => void running.reload());
+    },
+    stop(deadlineMs, done) {
+      const running = app;
+      const ending = actor;
+      if (ending === undefined || running === undefined) return;
+      world.note('is stopped', ending);
+      const begunAt = world.now;
+      world.after(ending, 0, () => {
+        void running.stop({ deadlineMs }).then(() => {
+          const held = backend?.listener();
+          const left: Leftovers = {
+            name,
+            timers: world.pending(ending).filter((kind) => !OTHERS_EVENTS.test(kind)),
+            sockets: network.openOf(ending).map((end) => `${end.address} to ${end.peer.address}`),
+            heldBytes: held?.held_bytes ?? 0,
+            sessions: held?.sessions ?? 0,
+            busy: (backend?.accounts() ?? []).filter((a) => a.pool.busy > 0).map((a) => a.id),
+            tookMs: world.now - begunAt,
+          };
+          world.note('has stopped', ending);
+          // What remains of a process when it ends: its sockets are closed.
+          network.closeAllOf(ending);
+          world.kill(ending);
+          if (actor === ending) {
+            actor = undefined;
+            app = undefined;
+            backend = undefined;
+          }
+          done(left);
+        });
+      });
+    },
+    kill(how) {
+      if (actor === undefined) return;
+      world.note(how === 'kill' ? 'is killed' : 'loses power', actor);
+      network.closeAllOf(actor);
+      world.kill(actor);
+      if (how === 'power') files.losePower(`/sim/${name}`);
+      killed.push(actor);
+      actor = undefined;
+      app = undefined;
+      backend = undefined;
+    },
+    stepClock(ms) {
+      skewMs += ms;
+      if (actor === undefined) return;
+      world.note(`clock steps ${ms / 1000} s`, actor);
+      actor.skewMs = skewMs;
+    },
+  };
+  return host;
+}

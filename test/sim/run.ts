@@ -1,0 +1,181 @@
+/** One run: a world made from a plan, its faults, the healing after them, and what is found wrong. */
+
+import { check, type Figures, type Violation } from './checks.ts';
+import { type Client, createClient, type Message } from './client.ts';
+import { applyFaults, type Cast, createPaths, writeAccounts } from './faults.ts';
+import { createNetwork, type Network } from './network.ts';
+import type { Plan } from './plan.ts';
+import { createProvider } from './provider.ts';
+import { createRandom } from './random.ts';
+import { createRelayHost, type Leftovers, type RelayHost } from './relay-host.ts';
+import { createTokenEndpoint, SECRET_MARK, useTokenEndpoint } from './token-endpoint.ts';
+import { useFiles } from './virtual-files.ts';
+import { useNetwork } from './virtual-sockets.ts';
+import { enterWorld } from './virtual-time.ts';
+import { type Actor, createWorld, type TraceLine, type World } from './world.ts';
+
+export interface Outcome {
+  readonly violations: readonly Violation[];
+  readonly digest: string;
+  readonly figures: Figures;
+  readonly trace: readonly TraceLine[];
+  /** Virtual time that passed, ms. */
+  readonly ms: number;
+  readonly steps: number;
+}
+
+/** After the last fault every message is delivered within this, ms: an account's longest pause and a retry. */
+const HEAL_MS = 75 * 60_000;
+/** How much longer than its deadline a stop may take, ms. */
+const STOP_SLACK_MS = 5_000;
+
+export async function run(plan: Plan, options: { readonly keepTrace: boolean }): Promise<Outcome> {
+  const world = createWorld(createRandom(plan.seed), options);
+  enterWorld(world);
+  const violations: Violation[] = [];
+  const blame = (rule: string, detail: string): void => {
+    world.note(`VIOLATION ${rule}: ${detail}`);
+    violations.push({ rule, detail, at: Math.round(world.now) });
+  };
+  const crashed = (error: unknown): void =>
+    blame('crash', `${world.current.name}: ${error instanceof Error ? error.stack : String(error)}`);
+  process.on('uncaughtException', crashed);
+  process.on('unhandledRejection', crashed);
+  try {
+    const cast = assemble(plan, world, blame);
+    await play(plan, cast, blame);
+    const records = cast.relays.flatMap((relay) => relay.records);
+    const result = check({
+      attempts: cast.clients.flatMap((c) => c.attempts),
+      deliveries: cast.provider.deliveries,
+      said: cast.provider.said,
+      unknown: records.filter((r) => r.outcome === 'unknown'),
+      log: cast.relays.flatMap((relay) => relay.log),
+      texts: [],
+      secretMark: SECRET_MARK,
+    });
+    return {
+      violations: [...violations, ...result.violations],
+      digest: world.digest,
+      figures: result.figures,
+      trace: world.trace,
+      ms: world.now,
+      steps: world.steps,
+    };
+  } finally {
+    process.off('uncaughtException', crashed);
+    process.off('unhandledRejection', crashed);
+  }
+}
+
+type Blame = (rule: string, detail: string) => void;
+
+function assemble(plan: Plan, world: World, blame: Blame): Cast {
+  const sideOf = (a: Actor, b: Actor): 'clients' | 'provider' =>
+    a.name.startsWith('client') || b.name.startsWith('client') ? 'clients' : 'provider';
+  const network: Network = createNetwork(world, createPaths(plan, world, sideOf));
+  useNetwork(network);
+  const files = useFiles(world.random.branch('files'));
+  const provider = createProvider(world, network, {
+    name: 'provider',
+    address: '10.0.0.1',
+    flavour: plan.flavour,
+  });
+  provider.idleMs = plan.idleMs;
+  provider.ageMs = plan.ageMs;
+  const tokens = createTokenEndpoint(world, {
+    rotates: plan.store !== 'memory',
+    lifeMs: plan.tokenLifeMs,
+  });
+  useTokenEndpoint(tokens);
+  provider.accepts = tokens.accepts;
+  provider.onLogin = (account, atOnce) => {
+    const most = plan.accounts.find((a) => a.email === account)?.maxConnections ?? 0;
+    if (atOnce > most) blame('too many connections', `${account} has ${atOnce} of ${most}`);
+  };
+  tokens.onOverlap = ({ account, requests }) => blame('two refreshes at once', `${requests} for ${account}`);
+  const grants = new Map(plan.accounts.map((a) => [a.email, tokens.consent(a.email)]));
+  const accountsFile: Cast['accountsFile'] = (edit) =>
+    writeAccounts(plan.accounts, (email) => grants.get(email) ?? '', edit);
+  const operator = world.spawn('operator');
+  const relays: RelayHost[] = Array.from({ length: plan.relays }, (_, i) =>
+    createRelayHost(
+      {
+        world,
+        network,
+        files,
+        onCrash: (host, error) => {
+          // Whoever watches over the service starts it again.
+          host.kill('kill');
+          world.after(operator, 10_000, () => host.start());
+          if (!plan.faults.some((f) => f.kind === 'disk'))
+            blame('does not start', `${host.name}: ${String(error)}`);
+        },
+      },
+      {
+        name: `relay${i}`,
+        accounts: accountsFile(),
+        settings: {
+          replayBytes: 4_096,
+          ...(plan.store === 'file' ? { stateDir: `/sim/relay${i}/state` } : {}),
+        },
+      },
+    ),
+  );
+  const clients: Client[] = plan.clients.map((habits, i) =>
+    createClient(world, network, { name: `client${i}`, relays: () => relays.map((r) => r.name), habits }),
+  );
+  for (const client of clients)
+    client.onUnanswered = (what) => {
+      const isBlack = plan.faults.some((f) => f.kind === 'black' && f.side === 'clients');
+      if (!isBlack) blame('unanswered', `${client.actor.name} at ${what}`);
+    };
+  for (const [i, m] of plan.messages.entries()) {
+    const account = plan.accounts[m.account]?.email ?? '';
+    const message: Message = {
+      id: `m${i}`,
+      account,
+      sender: account,
+      recipients: Array.from({ length: m.recipients }, (_, r) => `m${i}r${r}@example.net`),
+      octets: m.octets,
+    };
+    clients[m.client]?.add(message, m.at);
+  }
+  const onStopped = (left: Leftovers, deadlineMs: number): void => {
+    if (left.tookMs > deadlineMs + STOP_SLACK_MS)
+      blame('stop has no end', `${left.name}: ${left.tookMs} ms with a deadline of ${deadlineMs} ms`);
+    for (const [what, list] of [
+      ['timers', left.timers],
+      ['sockets', left.sockets],
+      ['leases', left.busy],
+    ] as const)
+      if (list.length > 0) blame('left behind', `${left.name} ${what}: ${list.slice(0, 5).join('; ')}`);
+    if (left.heldBytes !== 0) blame('left behind', `${left.name}: ${left.heldBytes} budget octets`);
+    if (left.sessions !== 0) blame('left behind', `${left.name}: ${left.sessions} sessions`);
+  };
+  return { world, network, provider, tokens, files, relays, clients, operator, accountsFile, onStopped };
+}
+
+async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
+  const { world, relays, clients, operator, tokens } = cast;
+  for (const relay of relays) relay.start();
+  applyFaults(plan, cast);
+  await world.run(() => false, plan.activeMs);
+  world.note('the last fault is over', operator);
+  const idle = (): boolean => clients.every((c) => c.isDone);
+  const isServable = (account: string): boolean => !tokens.lostGrants.has(account);
+  await world.run(() => idle(), plan.activeMs + HEAL_MS);
+  // Whoever waits for a grant that nobody has any more waits for a person.
+  const stuck = clients.flatMap((c) => c.queue).filter((m) => isServable(m.account));
+  if (stuck.length > 0) blame('not served again', stuck.map((m) => m.id).join(' '));
+  let stopped = 0;
+  for (const relay of relays) {
+    if (relay.actor === undefined) stopped += 1;
+    relay.stop(30_000, (left) => {
+      cast.onStopped(left, 30_000);
+      stopped += 1;
+    });
+  }
+  const end = await world.run(() => stopped === relays.length, world.now + 120_000);
+  if (end !== 'over') blame('stop has no end', 'at the end of the run');
+}

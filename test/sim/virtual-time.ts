@@ -1,0 +1,174 @@
+/**
+ * Puts the world's time and dice in place of Node's, for libraries that take no clock: timers, immediates,
+ * dates, `performance.now`, `Math.random`, `AbortSignal.timeout`. Installed once per process, before
+ * anything of the product is imported; which world they belong to is set for each run. A timer belongs
+ * to the actor whose event made it.
+ */
+import { createRequire, syncBuiltinESMExports } from 'node:module';
+import { type Actor, EPOCH, type Scheduled, type World } from './world.ts';
+
+const require = createRequire(import.meta.url);
+const RealDate = Date;
+
+let world: World | undefined;
+
+/** The world all timers belong to from now on. */
+export function enterWorld(entered: World): void {
+  world = entered;
+}
+
+export function inhabited(): World {
+  if (world === undefined) throw new Error('no world: a timer before the first run');
+  return world;
+}
+
+/** The wall clock of whoever runs now. */
+export const wallClock = (): number =>
+  world === undefined ? RealDate.now() : Math.floor(EPOCH + world.now + world.current.skewMs);
+
+/** As much of Node's `Timeout` and `Immediate` as libraries use. */
+class Timer {
+  readonly #actor: Actor;
+  readonly #repeats: boolean;
+  readonly #task: () => void;
+  readonly #ms: number;
+  readonly #kind: string;
+  #scheduled: Scheduled;
+  constructor(task: () => void, ms: number, repeats: boolean, kind: string) {
+    this.#actor = inhabited().current;
+    this.#task = task;
+    this.#repeats = repeats;
+    // As Node does: below 1, above 2^31 - 1 and nonsense are 1 ms.
+    this.#ms = kind === 'immediate' ? 0 : ms >= 1 && ms <= 2_147_483_647 ? ms : 1;
+    this.#kind = kind;
+    this.#scheduled = this.#schedule();
+  }
+  #schedule(): Scheduled {
+    return inhabited().after(
+      this.#actor,
+      this.#ms,
+      () => {
+        if (this.#repeats) this.#scheduled = this.#schedule();
+        this.#task();
+      },
+      this.#kind,
+    );
+  }
+  close(): this {
+    this.#scheduled.cancel();
+    return this;
+  }
+  refresh(): this {
+    if (this.#scheduled.isPending) {
+      this.#scheduled.cancel();
+      this.#scheduled = this.#schedule();
+    }
+    return this;
+  }
+  ref(): this {
+    return this;
+  }
+  unref(): this {
+    return this;
+  }
+  hasRef(): boolean {
+    return true;
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+type Callback = (...args: unknown[]) => void;
+
+/** Where a timer comes from, for the list of those left behind: costs a stack trace each. */
+let namesOrigins = false;
+export function nameOrigins(on: boolean): void {
+  namesOrigins = on;
+}
+
+function origin(kind: string): string {
+  if (!namesOrigins) return kind;
+  const line = new Error().stack?.split('\n').find((l, i) => i > 3 && !l.includes('virtual-time'));
+  return `${kind} ${line?.trim().replace(/^at /, '') ?? ''}`;
+}
+
+const setTimer =
+  (repeats: boolean, kind: string) =>
+  (task: Callback, ms = 1, ...args: unknown[]): Timer =>
+    new Timer(args.length === 0 ? task : () => task(...args), Number(ms), repeats, origin(kind));
+
+const clearTimer = (timer: unknown): void => {
+  if (timer instanceof Timer) timer.close();
+};
+
+interface WaitOptions {
+  readonly signal?: AbortSignal;
+}
+
+const wait =
+  (kind: string) =>
+  (ms: number, value?: unknown, options: WaitOptions = {}): Promise<unknown> =>
+    new Promise((resolve, reject) => {
+      const { signal } = options;
+      const abort = (): void => {
+        timer.close();
+        reject(
+          Object.assign(new Error('The operation was aborted'), { name: 'AbortError', code: 'ABORT_ERR' }),
+        );
+      };
+      const timer = new Timer(
+        () => {
+          signal?.removeEventListener('abort', abort);
+          resolve(value);
+        },
+        ms,
+        false,
+        origin(kind),
+      );
+      if (signal?.aborted) abort();
+      else signal?.addEventListener('abort', abort, { once: true });
+    });
+
+class VirtualDate extends RealDate {
+  constructor(...args: [] | [number | string | Date]) {
+    if (args.length === 0) super(wallClock());
+    else super(...(args as [number]));
+  }
+  static override now(): number {
+    return wallClock();
+  }
+}
+
+export function installVirtualTime(): void {
+  const timers = {
+    setTimeout: setTimer(false, 'timeout'),
+    setInterval: setTimer(true, 'interval'),
+    setImmediate: (task: Callback, ...args: unknown[]) =>
+      new Timer(args.length === 0 ? task : () => task(...args), 0, false, origin('immediate')),
+    clearTimeout: clearTimer,
+    clearInterval: clearTimer,
+    clearImmediate: clearTimer,
+  };
+  Object.assign(globalThis, timers, { Date: VirtualDate });
+  Object.assign(require('node:timers'), timers);
+  Object.assign(require('node:timers/promises'), {
+    setTimeout: wait('delay'),
+    setImmediate: (value?: unknown, options?: WaitOptions) => wait('immediate')(0, value, options),
+  });
+  Object.defineProperty(performance, 'now', { value: () => inhabited().now, configurable: true });
+  const { random } = Math;
+  Math.random = () => (world === undefined ? random() : world.random());
+  AbortSignal.timeout = (ms: number) => {
+    const controller = new AbortController();
+    const timer = new Timer(
+      () => controller.abort(new DOMException('The operation was aborted due to timeout', 'TimeoutError')),
+      ms,
+      false,
+      origin('abort timeout'),
+    );
+    void timer;
+    return controller.signal;
+  };
+  syncBuiltinESMExports();
+}
