@@ -58,7 +58,8 @@ for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++
   if (violation === undefined) continue;
   broken.push({ seed, rule: violation.rule });
   if (values.keep === true) {
-    console.log(`seed ${seed}: ${violation.rule}: ${violation.detail.split('\n')[0]}`);
+    if (broken.length <= 40)
+      console.log(`seed ${seed}: ${violation.rule}: ${violation.detail.split('\n')[0]?.slice(0, 200)}`);
     continue;
   }
   await report(plan, violation.rule);

@@ -281,4 +281,4 @@ export function createNetwork(world: World, paths: Paths): Network {
   };
 }
 
-const SILENT: Ears = { octets: () => true, fin: () => undefined, reset: () => undefined };
+export const SILENT: Ears = { octets: () => true, fin: () => undefined, reset: () => undefined };

@@ -7,7 +7,8 @@ import type { Admin } from '../../src/admin/admin.ts';
 import type { AdminBackend } from '../../src/admin/backend.ts';
 import { type App, createApp } from '../../src/app.ts';
 import { loadSettings, type Settings } from '../../src/config.ts';
-import type { ProcessLog } from '../../src/log.ts';
+import type { LogSink } from '../../src/log/sink.ts';
+import { createLog, type ProcessLog } from '../../src/log.ts';
 import type { TransactionRecord } from '../../src/relay/record.ts';
 import type { Network } from './network.ts';
 import type { Files } from './virtual-files.ts';
@@ -15,7 +16,6 @@ import type { Actor, World } from './world.ts';
 
 export interface LogLine {
   readonly at: number;
-  readonly level: string;
   readonly text: string;
   readonly event: string;
 }
@@ -84,25 +84,18 @@ export function createRelayHost(
   let skewMs = 0;
   files.put(path, options.accounts);
 
-  function write(level: string, fields: object, message: string): void {
-    const event = 'event' in fields ? String(fields.event) : '';
-    const text = `${message} ${JSON.stringify(fields, (_key, value) => (value instanceof Error ? String(value.stack) : value))}`;
-    log.push({ at: world.now, level, event, text });
-    if (level !== 'debug' && event !== 'transaction') world.note(`log ${level} ${event}`);
-  }
-
-  function createLog(): ProcessLog {
-    const at = (level: string) => (fields: object, message: string) => write(level, fields, message);
-    const lines = {
-      level: 'debug',
-      isLevelEnabled: () => true,
-      debug: at('debug'),
-      info: at('info'),
-      warn: at('warn'),
-      error: at('error'),
-      flush: () => undefined,
+  /** The product's own log, on a destination that takes everything. */
+  function openLog(): ProcessLog {
+    const sink = {
+      write(text: string): void {
+        const event = /"event":"(\w+)"/.exec(text)?.[1] ?? '';
+        log.push({ at: world.now, event, text });
+        if (event !== 'transaction' && !text.startsWith('{"level":20,')) world.note(`log ${event}`);
+      },
+      dropped: 0,
+      onRecovered: undefined,
     };
-    return lines as unknown as ProcessLog;
+    return createLog('debug', sink as unknown as LogSink);
   }
 
   function settings(): Settings {
@@ -152,7 +145,7 @@ export function createRelayHost(
             close: async () => undefined,
           };
         };
-        app = createApp({ settings: settings(), log: createLog(), openAdmin });
+        app = createApp({ settings: settings(), log: openLog(), openAdmin });
         app.start().catch((error: unknown) => deps.onCrash(host, error));
       });
     },

@@ -6,7 +6,7 @@
 import { EventEmitter } from 'node:events';
 import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { Duplex } from 'node:stream';
-import type { End, Network } from './network.ts';
+import { type End, type Network, SILENT } from './network.ts';
 import { inhabited } from './virtual-time.ts';
 import type { Scheduled } from './world.ts';
 
@@ -36,6 +36,9 @@ export class VirtualSocket extends Duplex {
   #end: End;
   #lastActive = 0;
   #idle: Scheduled | undefined;
+  #isFinHeard = false;
+  /** The TLS socket that took the connection over. */
+  #secured: VirtualSocket | undefined;
   /** Octets written before the connection was there. */
   #early: (() => void)[] = [];
 
@@ -47,29 +50,47 @@ export class VirtualSocket extends Duplex {
     this.encrypted = options.secure;
     this.connecting = end === undefined;
     this.remoteAddress = '127.0.0.1';
-    const ears = {
+    this.#end = end ?? net().dial(inhabited().current, options.place ?? '', SILENT);
+    this.#listen();
+  }
+
+  #listen(): void {
+    this.#end.ears = {
       connected: () => {
         this.connecting = false;
         this.#touch();
         for (const send of this.#early.splice(0)) send();
         this.emit('connect');
-        if (options.secure) this.emit('secureConnect');
+        if (this.encrypted) this.emit('secureConnect');
         this.emit('ready');
       },
-      refused: (code: string) => this.destroy(systemError(code, 'connect')),
-      octets: (chunk: Buffer) => {
+      refused: (code) => this.destroy(systemError(code, 'connect')),
+      octets: (chunk) => {
         this.#touch();
         return this.push(chunk);
       },
       fin: () => {
+        this.#isFinHeard = true;
         this.push(null);
         // A paused socket learns of the end all the same, as with a real one.
         if (this.readableFlowing === null) this.read(0);
       },
       reset: () => this.destroy(systemError('ECONNRESET', 'read')),
     };
-    this.#end = end ?? net().dial(inhabited().current, options.place ?? '', ears);
-    this.#end.ears = ears;
+  }
+
+  /** A TLS socket over this one, which is done with. */
+  secure(): VirtualSocket {
+    const secured = new VirtualSocket(this.#end, { allowHalfOpen: false, secure: true });
+    this.#idle?.cancel();
+    const early: Buffer | null = this.read();
+    if (early !== null) secured.push(early);
+    if (this.#isFinHeard) secured.#end.ears.fin();
+    this.#secured = secured;
+    inhabited().after(this.#end.actor, 0, () => {
+      if (!secured.destroyed) secured.emit('secureConnect');
+    });
+    return secured;
   }
 
   get readyState(): string {
@@ -106,7 +127,8 @@ export class VirtualSocket extends Duplex {
     this.#idle?.cancel();
     this.#early = [];
     this.connecting = false;
-    this.#end.close();
+    if (this.#secured === undefined) this.#end.close();
+    else this.#secured.destroy();
     done(error);
   }
 
@@ -188,6 +210,7 @@ function systemError(code: string, syscall: string): Error {
 }
 
 interface ListenOptions {
+  readonly socket?: VirtualSocket;
   readonly port?: number;
   readonly host?: string;
   readonly path?: string;
@@ -265,6 +288,11 @@ class VirtualServer extends EventEmitter {
 function connect(secure: boolean) {
   return (options: ListenOptions, ...rest: unknown[]): VirtualSocket => {
     const callback = rest.find((r): r is () => void => typeof r === 'function');
+    if (options.socket !== undefined) {
+      const secured = options.socket.secure();
+      if (callback !== undefined) secured.once('secureConnect', callback);
+      return secured;
+    }
     const socket = new VirtualSocket(undefined, {
       allowHalfOpen: false,
       secure,
