@@ -12,6 +12,25 @@ export interface Endpoint {
   readonly tls: 'starttls' | 'implicit';
 }
 
+/** By which way mail leaves. `smtp_then_graph`: by Graph only while SMTP AUTH is known to be switched off. */
+export type Transport = 'smtp' | 'graph' | 'smtp_then_graph';
+
+/** Microsoft Graph as an account uses it. */
+export interface GraphTarget {
+  /** `https://graph.microsoft.com/v1.0`, without a slash at the end. */
+  readonly url: string;
+  /** Path of the mailbox below it: `me`, or `users/` and the name, percent-encoded. */
+  readonly mailbox: string;
+  /** Client id: Graph's limits count by application and mailbox. */
+  readonly app: string;
+  /** `send`: one call creates and sends, and an unclear answer stays unclear. */
+  readonly permissions: 'read_write' | 'send';
+  /** Where a header names somebody outside the transaction. */
+  readonly recipients: 'refuse' | 'rewrite';
+  /** Of the tokens: `https://graph.microsoft.com`, or that of a national cloud. */
+  readonly resource: string;
+}
+
 /** What the provider allows one mailbox; every number can be set per account. */
 export interface AccountLimits {
   /** Connections at once, connecting + busy + idle, 1 to 100. */
@@ -52,6 +71,9 @@ export interface Account {
   readonly senders: readonly string[];
   readonly clientPassword: ClientPassword | undefined;
   readonly upstream: Endpoint;
+  readonly transport: Transport;
+  /** Present where Graph may be used. */
+  readonly graph?: GraphTarget;
   /** CHUNKING (BDAT) may be used where the upstream offers it. */
   readonly chunking: boolean;
   /** A message whose From: header names none of `senders` is refused. */

@@ -261,6 +261,7 @@ function readProviders(
       tokenUrl,
       ...(authorizeUrl === undefined ? {} : { authorizeUrl }),
       ...(deviceUrl === undefined ? {} : { deviceUrl }),
+      ...(entry.graph_url === undefined ? {} : { graphUrl: entry.graph_url }),
       ...(tenant === undefined ? {} : { tenant }),
       scopes: scopesOf(entry.grants, entry.scope, base),
       signInScope: entry.scope ?? base?.signInScope ?? '',

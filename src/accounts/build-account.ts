@@ -5,10 +5,11 @@
 
 import { createHmac, randomBytes } from 'node:crypto';
 import { foldAddress, foldAscii } from '../protocol/text.ts';
-import type { Account, AccountLimits, ClientPassword, Endpoint } from './account.ts';
+import type { Account, AccountLimits, ClientPassword, Endpoint, GraphTarget } from './account.ts';
 import { buildCredential, type Wrong } from './build-credential.ts';
 import type { Credential } from './credential.ts';
 import { parseHostPort, parseSmtpUrl } from './endpoint.ts';
+import { GRAPH_MAX_BYTES, graphScopes, graphTargetOf } from './graph-target.ts';
 import type { ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, ProviderEntry, SecretSource } from './schema.ts';
 import { formatScryptHash, hashPassword, isScryptHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
@@ -43,7 +44,8 @@ export async function buildAccount(
     wrong('password', (error as Error).message),
   );
   const upstream = upstreamOf(entry, profile, wrong);
-  const limits = limitsOf(entry, profile.limits);
+  const graph = graphTargetOf(entry, profile, credential?.tokenUrl ?? '', wrong);
+  const limits = graphLimits(limitsOf(entry, profile.limits), entry.transport);
   if (limits.minConnections > limits.maxConnections)
     wrong('min_connections', `must not exceed max_connections (${limits.maxConnections})`);
   if (issues.length > 0 || credential === undefined || upstream === undefined)
@@ -57,13 +59,40 @@ export async function buildAccount(
     senders: [...new Set([email, ...(entry.senders ?? [])].map(foldAddress))],
     clientPassword,
     upstream,
+    transport: entry.transport ?? 'smtp',
+    ...(graph === undefined ? {} : { graph }),
     chunking: entry.chunking ?? profile.chunking,
     checkFromHeader: entry.check_from_header ?? false,
     localAddress: entry.local_address,
     heloName: entry.helo_name ?? profile.heloName,
     limits,
   };
-  return { loaded: { account, credential }, issues, warnings };
+  return { loaded: { account, credential: withGraphScopes(credential, entry, graph) }, issues, warnings };
+}
+
+/** By Graph alone no message may be larger than Graph takes. */
+const graphLimits = (limits: AccountLimits, transport: AccountEntry['transport']): AccountLimits =>
+  transport === 'graph' ? { ...limits, maxBytes: Math.min(limits.maxBytes, GRAPH_MAX_BYTES) } : limits;
+
+/** One grant serves both resources, with a token for each. */
+function withGraphScopes(
+  credential: Credential,
+  entry: AccountEntry,
+  graph: GraphTarget | undefined,
+): Credential {
+  if (graph === undefined) return credential;
+  const isOnly = entry.transport === 'graph';
+  const isOther = entry.user !== undefined && foldAddress(entry.user) !== foldAddress(entry.email);
+  const scope =
+    (isOnly ? entry.scope : undefined) ??
+    (credential.grant === 'client_credentials'
+      ? `${graph.resource}/.default`
+      : graphScopes(graph.resource, graph.permissions, isOther));
+  return {
+    ...credential,
+    scopes: { ...credential.scopes, graph: scope },
+    ahead: isOnly ? ['graph'] : ['smtp'],
+  };
 }
 
 /** Limits with what an entry or provider sets in place of `defaults`; 0 messages a minute or day is no limit. */
@@ -132,6 +161,7 @@ export async function placeholderAccount(value: unknown, email: string): Promise
         ? undefined
         : { hash: await hashPassword(randomBytes(32).toString('base64'), MEMORY_COST) },
     upstream: { host: 'unknown.invalid', port: 587, tls: 'starttls' },
+    transport: 'smtp',
     chunking: false,
     localAddress: undefined,
     limits: {

@@ -16,6 +16,8 @@ export interface ProviderProfile {
   /** For the interactive sign-in; absent where it cannot be done. */
   readonly authorizeUrl?: string;
   readonly deviceUrl?: string;
+  /** Microsoft Graph; absent where mail cannot leave that way. */
+  readonly graphUrl?: string;
   /** Further parameters of the authorization request. */
   readonly authorizeParameters?: Readonly<Record<string, string>>;
   /** Issuer of its ID tokens, where `signInScope` asks for one. */
@@ -62,6 +64,8 @@ const GOOGLE_SCOPE = 'https://mail.google.com/';
 const MICROSOFT_SCOPE = 'https://outlook.office.com/SMTP.Send offline_access';
 const MICROSOFT_LOGIN = 'https://login.microsoftonline.com/{tenant}/oauth2/v2.0';
 
+const GRAPH_URL = 'https://graph.microsoft.com/v1.0';
+
 const MICROSOFT_LIMITS: AccountLimits = {
   ...DEFAULT_LIMITS,
   // Documented: 3 submissions at once per mailbox, each further one gets 432 at the end of DATA.
@@ -105,6 +109,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
     name: 'outlook',
     title: 'Microsoft 365',
     smtp: { host: 'smtp.office365.com', port: 587, tls: 'starttls' },
+    graphUrl: GRAPH_URL,
     tokenUrl: `${MICROSOFT_LOGIN}/token`,
     authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
     deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
@@ -126,6 +131,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
     name: 'outlook-personal',
     title: 'Outlook.com and Hotmail',
     smtp: { host: 'smtp-mail.outlook.com', port: 587, tls: 'starttls' },
+    graphUrl: GRAPH_URL,
     tokenUrl: `${MICROSOFT_LOGIN}/token`,
     authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
     deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
@@ -140,6 +146,20 @@ const BUILT_IN: readonly ProviderProfile[] = [
     chunking: false,
     // Documented attachment limit 25 MB; the advertised SIZE is the front end's.
     limits: MICROSOFT_LIMITS,
+  },
+  {
+    name: 'outlook-hve',
+    title: 'Microsoft 365 High Volume Email (internal recipients)',
+    smtp: { host: 'smtp-hve.office365.com', port: 587, tls: 'starttls' },
+    tokenUrl: `${MICROSOFT_LOGIN}/token`,
+    tenant: 'organizations',
+    // Application permission Mail.Send of Office 365 Exchange Online, and Add-HVEAppAccess for the account.
+    scopes: { client_credentials: 'https://outlook.office365.com/.default' },
+    signInScope: '',
+    // A token with 10 minutes left or less is refused.
+    safetyBufferMs: 12 * MINUTE,
+    chunking: false,
+    limits: { ...DEFAULT_LIMITS, maxBytes: MICROSOFT_LIMITS.maxBytes },
   },
 ];
 

@@ -130,6 +130,25 @@ export const accountSchema = z.strictObject({
     .optional()
     .describe('What a client must present with AUTH: a scrypt hash from hash-password, or a secret.'),
   smtp: smtp.optional().describe('starttls://host:587 or smtps://host:465'),
+  transport: z
+    .enum(['smtp', 'graph', 'smtp_then_graph'])
+    .optional()
+    .describe(
+      'By which way mail leaves; default smtp. graph: Microsoft Graph. smtp_then_graph: Graph only while SMTP AUTH is switched off.',
+    ),
+  graph_url: url.optional().describe('Microsoft Graph; default by national cloud.'),
+  graph_permissions: z
+    .enum(['read_write', 'send'])
+    .optional()
+    .describe(
+      'What the application may do by Graph; default read_write (Mail.ReadWrite and Mail.Send). send: Mail.Send alone, and an unclear answer stays unclear.',
+    ),
+  graph_recipients: z
+    .enum(['refuse', 'rewrite'])
+    .optional()
+    .describe(
+      'By Graph, where a header names somebody who is not in the transaction: refuse the message (default), or rewrite To and Cc.',
+    ),
   oauth_endpoint: z
     .string()
     .refine(isParsed(parseHostPort), 'host:port')
@@ -165,6 +184,7 @@ export const providerSchema = z.strictObject({
   device_url: url.optional().describe('For account add with a device code.'),
   tenant: z.string().optional(),
   scope: scope.optional(),
+  graph_url: url.optional().describe('Microsoft Graph, where mail can leave that way.'),
   grants: z.array(grant).optional().describe('Grants its token endpoint knows; default all.'),
   ...pacing,
   comment: z.string().optional(),

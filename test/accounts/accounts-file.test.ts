@@ -357,9 +357,11 @@ test('the example passes, and every key of the schema stands in it or is a pacin
     BOB_REFRESH_TOKEN: 'r',
     BOB_RELAY_PASSWORD: 'p',
     APP_SECRET: 's',
+    GRAPH_APP_SECRET: 's',
+    HVE_APP_SECRET: 's',
   });
   assert.deepEqual([parsed.problems, parsed.warnings], [[], []]);
-  assert.equal(parsed.accounts.length, 6);
+  assert.equal(parsed.accounts.length, 8);
 });
 
 test('the shipped JSON Schema is the generated one', () => {

@@ -33,6 +33,7 @@ export function account(email: string, more: Partial<Account> = {}): Account {
     upstream: { host: 'upstream.test', port: 587, tls: 'starttls' },
     chunking: true,
     localAddress: undefined,
+    transport: 'smtp',
     limits: LIMITS,
     ...more,
   };

@@ -93,6 +93,7 @@ export function account(id: string): Account {
     upstream: { host: '127.0.0.1', port: 587, tls: 'starttls' },
     chunking: true,
     localAddress: undefined,
+    transport: 'smtp',
     limits: {
       maxConnections: 3,
       minConnections: 0,
