@@ -2,12 +2,12 @@
  * The running relay as the admin room sees it. In: the rooms. Out: `AdminBackend`. Owns what only
  * operators ask for: messages by account and the last error in words.
  */
-import type { Account } from './accounts/account.ts';
-import { worstState } from './accounts/account.ts';
+import { type Account, type AccountState, causeFacts, worstState } from './accounts/account.ts';
 import type { AccountDirectory } from './accounts/directory.ts';
 import type { AccountRow, AdminBackend, AdminLogLevel, BreakerRow, ReloadResult } from './admin/backend.ts';
 import type { BreakerState } from './breaker.ts';
 import type { Listener } from './listener/listener.ts';
+import { cureOf } from './protocol/causes/book.ts';
 import { formatReply } from './protocol/reply.ts';
 import type { RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
@@ -44,6 +44,13 @@ interface Counted {
 
 const iso = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
 
+/** An account whose entry cannot be used: its mail waits until the entry is corrected. */
+const UNUSABLE: AccountState = {
+  status: 'misconfigured',
+  reason: 'its entry in the accounts file cannot be used',
+  cure: 'correct the entry (xoauth2-relay check names what is wrong) and reload',
+};
+
 export function createAdminBackend(deps: ViewDeps): AdminView {
   const { tokens, upstreams, relay, listeners } = deps;
   const counted = new Map<string, Counted>();
@@ -64,13 +71,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     const upstream = upstreams.status(id);
     const c = countedOf(id);
     const state =
-      token === undefined || upstream === undefined
-        ? {
-            status: 'misconfigured' as const,
-            reason: 'its entry in the accounts file cannot be used',
-            cure: 'Correct the entry (`xoauth2-relay check` names what is wrong) and reload.',
-          }
-        : worstState(token.state, upstream.state);
+      token === undefined || upstream === undefined ? UNUSABLE : worstState(token.state, upstream.state);
     const tokenError = token?.lastError;
     const last =
       tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)
@@ -82,7 +83,8 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       provider: account.provider,
       status: state.status,
       reason: state.reason ?? null,
-      cure: state.cure ?? null,
+      cause: state.cause ?? null,
+      cure: cureOf(state.cause, causeFacts(account)) ?? state.cure ?? null,
       until: iso(state.until),
       drained: relay.isDrained(id),
       token: {

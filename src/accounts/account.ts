@@ -3,6 +3,8 @@
  * credentials leave the accounts file beside these facts (credential.ts) and go to src/tokens only.
  */
 
+import type { CauseFacts } from '../protocol/causes/cause.ts';
+
 export type Grant = 'refresh_token' | 'client_credentials' | 'jwt_bearer';
 
 /** Where and how to reach a submission server. `starttls` never falls back to clear text. */
@@ -65,6 +67,7 @@ export interface Account {
   readonly email: string;
   /** Provider key: `gmail`, `outlook`, `outlook-personal` or a key of `providers`. */
   readonly provider: string;
+  readonly grant: Grant;
   /** XOAUTH2 user; never taken from MAIL FROM. */
   readonly user: string;
   /** Lower-cased addresses and `*@domain` patterns this account may use in MAIL FROM, `email` included. */
@@ -85,6 +88,16 @@ export interface Account {
   readonly limits: AccountLimits;
 }
 
+/** What the book of causes may name of an account. */
+export const causeFacts = ({ provider, upstream, user, email, grant }: Account): CauseFacts => ({
+  provider,
+  host: upstream.host,
+  port: upstream.port,
+  user,
+  email,
+  grant,
+});
+
 /** What an operator sees of an account. */
 export type AccountStatus =
   | 'ready'
@@ -99,7 +112,9 @@ export interface AccountState {
   readonly status: AccountStatus;
   /** What happened; for `ready` absent. */
   readonly reason?: string;
-  /** What the operator should do, where somebody can. */
+  /** Row of the book of causes (protocol/causes), which has the cure. */
+  readonly cause?: string;
+  /** What the operator should do, where no cause says it. */
   readonly cure?: string;
   /** When it is tried again, ms since the epoch. */
   readonly until?: number;

@@ -55,6 +55,7 @@ export async function buildAccount(
     id: entry.account_id ?? foldAscii(email),
     email,
     provider: profile.name,
+    grant: credential.grant,
     user: entry.user ?? email,
     senders: [...new Set([email, ...(entry.senders ?? [])].map(foldAddress))],
     clientPassword,
@@ -153,6 +154,7 @@ export async function placeholderAccount(value: unknown, email: string): Promise
     id: text('account_id') ?? foldAscii(email),
     email,
     provider: text('provider') ?? 'unknown',
+    grant: 'refresh_token',
     user: text('user') ?? email,
     senders: [...new Set([email, ...texts(entry.senders)].map(foldAddress))],
     // Whoever had to present a password still has to; none is right until the entry is.

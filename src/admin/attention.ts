@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process';
 import type { AccountStatus } from '../accounts/account.ts';
 import type { Log } from '../log.ts';
+import { ANY_ACCOUNT, cureOf } from '../protocol/causes/book.ts';
 import type { AccountRow } from './backend.ts';
 
 export interface AttentionOptions {
@@ -50,28 +51,6 @@ const MAX_NAMED = 10;
 export const needsPerson = (status: AccountStatus): boolean =>
   status === 'needs_consent' || status === 'misconfigured';
 
-/** Where to click when the state itself does not say. */
-export function defaultCure(provider: string, status: AccountStatus): string {
-  const google = provider === 'gmail';
-  const microsoft = provider.startsWith('outlook');
-  if (status === 'needs_consent') {
-    if (google) {
-      return 'Sign in again with `xoauth2-relay account add`. If this comes back every 7 days, the app is in testing: publish it at https://console.cloud.google.com/auth/audience.';
-    }
-    if (microsoft) {
-      return 'Sign in again with `xoauth2-relay account add`. If SMTP AUTH is off for the tenant or mailbox, an administrator turns it on: https://aka.ms/smtp_auth_disabled.';
-    }
-    return 'Sign in again with `xoauth2-relay account add`.';
-  }
-  if (google) {
-    return 'Check client id and secret at https://console.cloud.google.com/auth/clients, correct the accounts file and reload.';
-  }
-  if (microsoft) {
-    return 'Check the app at https://entra.microsoft.com (App registrations, Certificates & secrets): an expired secret needs a new one in the accounts file, then reload.';
-  }
-  return 'Check client id, secret, scope and token URL in the accounts file and reload.';
-}
-
 const HEADLINE: Partial<Record<AccountStatus, string>> = {
   needs_consent: 'needs a person to sign in again',
   misconfigured: 'is misconfigured',
@@ -86,15 +65,15 @@ export function composeAlert(event: Alert['event'], rows: readonly AccountRow[],
   const rest = rows.length - named.length;
   const who = rest > 0 ? `${named.join(', ')} and ${rest} more` : named.join(', ');
   const reason = first?.reason ?? '';
-  const cure = event === 'recovered' ? '' : (first?.cure ?? defaultCure(provider, status));
+  const cure = event === 'recovered' ? '' : cureOfAll(rows);
   const many = rows.length > 1;
   const text =
     event === 'recovered'
       ? `xoauth2-relay: ${who} (${provider}) ${many ? 'are' : 'is'} ready again.`
       : [
           `xoauth2-relay: ${many ? `${rows.length} accounts need` : who} ${many ? 'attention' : (HEADLINE[status] ?? status)} (${provider}, ${status}${many ? `: ${who}` : ''}).`,
-          reason,
-          cure,
+          sentence(reason),
+          cure === '' ? '' : sentence(`Cure: ${cure}`),
           'Their mail is answered 4xx and waits in the queue of the MTA.',
         ]
           .filter((part) => part !== '')
@@ -110,6 +89,15 @@ export function composeAlert(event: Alert['event'], rows: readonly AccountRow[],
     text,
   };
 }
+
+/** The command for one account; for several the command with a place for each. */
+function cureOfAll(rows: readonly AccountRow[]): string {
+  const [first] = rows;
+  const shared = rows.length > 1 ? cureOf(first?.cause ?? undefined, ANY_ACCOUNT) : undefined;
+  return shared ?? first?.cure ?? '';
+}
+
+const sentence = (text: string): string => (text === '' || /[.!?]$/.test(text) ? text : `${text}.`);
 
 /** Watches states; `request` is `fetch` unless a test says otherwise. */
 export function createAttention(
@@ -200,7 +188,9 @@ export function createAttention(
 
   const gather = (event: Alert['event'], row: AccountRow): void => {
     const cause =
-      event === 'recovered' ? [event, row.provider] : [event, row.provider, row.status, row.cure ?? ''];
+      event === 'recovered'
+        ? [event, row.provider]
+        : [event, row.provider, row.status, row.cause ?? row.cure ?? ''];
     const key = JSON.stringify(cause);
     const group = gathered.get(key);
     if (group === undefined) gathered.set(key, { event, rows: [row] });

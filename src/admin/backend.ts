@@ -14,6 +14,8 @@ export interface AccountRow {
   readonly status: AccountStatus;
   /** What led to the status, in words; null for `ready`. */
   readonly reason: string | null;
+  /** Row of docs/troubleshooting.md; null where the reason says it all. */
+  readonly cause: string | null;
   /** What the operator should do; null where nobody can do anything. */
   readonly cure: string | null;
   /** When it is tried again. */

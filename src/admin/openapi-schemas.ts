@@ -48,6 +48,7 @@ const accountRow = {
   provider: text,
   status,
   reason: about(nullable(text), 'What led to the status'),
+  cause: about(nullable(text), 'Row of docs/troubleshooting.md'),
   cure: about(nullable(text), 'What the operator should do'),
   until: about(nullable(instant), 'When it is tried again'),
   drained: about(flag, 'Taken out of service by an operator until it is resumed'),

@@ -1,30 +1,20 @@
-/**
- * What went wrong in words, and what to do about it. In: a failed step: where, and what the other side
- * said. Out: an explanation a person can act on. Pure; sources are RFC 6749, Microsoft's AADSTS reference
- * and Exchange Online documentation, Google's OAuth and Gmail SMTP error pages.
- */
+/** The book of causes for the steps of a probe: what went wrong, and what to do about it. Pure. */
+import { type CauseFacts, type Explanation, explain as explainTrouble } from '../protocol/causes/book.ts';
 
-import type { Explanation, Rule, Trouble } from './explain-rule.ts';
-import { SMTP_RULES } from './explain-smtp.ts';
-import { TOKEN_RULES } from './explain-token.ts';
+export type { Explanation };
 
-export type { Explanation, Stage, Trouble } from './explain-rule.ts';
+/** A step of a probe; `sender` is MAIL FROM. */
+export type Stage = 'token' | 'dns' | 'tcp' | 'tls' | 'greeting' | 'ehlo' | 'auth' | 'sender';
 
-const RULES: readonly Rule[] = [...TOKEN_RULES, ...SMTP_RULES];
-
-/** Explains a failed step. There is always an answer; an unknown one quotes nothing and asks to read the reply. */
-export function explain(trouble: Trouble): Explanation {
-  const rule = RULES.find(
-    ({ stages, said, when }) =>
-      stages.includes(trouble.stage) && said.test(trouble.said) && (when === undefined || when(trouble)),
-  );
-  const words = (part: Rule['what']): string => (typeof part === 'string' ? part : part(trouble));
-  if (rule !== undefined) return { what: words(rule.what), cure: words(rule.cure) };
-  return {
-    what: trouble.stage === 'token' ? 'no access token could be had' : 'the provider refused',
-    cure: 'the provider’s own words above are all there is; look them up in its documentation',
-  };
+export interface Trouble extends CauseFacts {
+  readonly stage: Stage;
+  /** What was said or reported: a reply line, an OAuth error, a system error code. */
+  readonly said: string;
 }
+
+/** Explains a failed step. There is always an answer; an unknown one asks to read the reply. */
+export const explain = (trouble: Trouble): Explanation =>
+  explainTrouble({ ...trouble, stage: trouble.stage === 'sender' ? 'mail' : trouble.stage });
 
 /** Days left on a server certificate below which `check` warns. */
 const CERTIFICATE_DAYS = 14;

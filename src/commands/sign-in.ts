@@ -7,6 +7,9 @@ import * as oauth from 'openid-client';
 import { Secret } from '../accounts/credential.ts';
 import { isLoopbackHost } from '../accounts/endpoint.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
+import { ANY_ACCOUNT, findSignInCause } from '../protocol/causes/book.ts';
+import { explainCause } from '../protocol/causes/cause.ts';
+import { cleanText, foldAddress } from '../protocol/text.ts';
 import { CommandError } from './definition.ts';
 import { listenForRedirect } from './loopback.ts';
 
@@ -44,13 +47,13 @@ export async function signInWithDevice(
   try {
     const device = await oauth.initiateDeviceAuthorization(config, { scope: target.profile.signInScope });
     show({
-      url: device.verification_uri,
-      code: device.user_code,
+      url: cleanText(device.verification_uri),
+      code: cleanText(device.user_code),
       minutes: Math.round(device.expires_in / 60),
     });
     return takeTokens(target, await oauth.pollDeviceAuthorizationGrant(config, device));
   } catch (error) {
-    throw explainSignIn(error);
+    throw explainSignIn(error, target.email);
   }
 }
 
@@ -102,13 +105,13 @@ export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPro
     };
     const tokens = await oauth.authorizationCodeGrant(config, current, checks);
     const signedInAs = tokens.claims()?.email;
-    if (typeof signedInAs === 'string' && signedInAs.toLowerCase() !== target.email.toLowerCase())
+    if (typeof signedInAs === 'string' && foldAddress(signedInAs) !== foldAddress(target.email))
       throw new CommandError(
-        `signed in as ${signedInAs}, not as ${target.email}: choose the right account on the sign-in page`,
+        `signed in as ${cleanText(signedInAs)}, not as ${target.email}: choose the right account on the sign-in page`,
       );
     return takeTokens(target, tokens);
   } catch (error) {
-    throw explainSignIn(error);
+    throw explainSignIn(error, target.email);
   } finally {
     typing.abort();
     redirect.close();
@@ -167,21 +170,11 @@ function takeTokens(
   };
 }
 
-const WORDS: Readonly<Record<string, string>> = {
-  access_denied: 'the sign-in was declined',
-  authorization_declined: 'the sign-in was declined',
-  expired_token: 'the code has expired: start again',
-  bad_verification_code: 'the code is not known: start again',
-  invalid_client: 'client id and client secret do not belong together, or the client type is wrong',
-  unauthorized_client:
-    'this client may not sign in this way: at Microsoft switch "Allow public client flows" on',
-  invalid_scope: 'the provider does not accept the scope',
-  redirect_uri_mismatch:
-    'the redirect address is not registered: at Google the client type has to be "Desktop app"',
-};
+/** Longest quotation of a provider's own words. */
+const MAX_QUOTED = 300;
 
 /** openid-client's errors in our words; the provider's description is kept, tokens never stand in it. */
-function explainSignIn(error: unknown): unknown {
+function explainSignIn(error: unknown, email: string): unknown {
   if (error instanceof CommandError) return error;
   if (!(error instanceof Error)) return error;
   const {
@@ -193,10 +186,13 @@ function explainSignIn(error: unknown): unknown {
     error_description?: unknown;
   };
   if (typeof code === 'string') {
-    const words = WORDS[code] ?? 'the provider refused';
-    const said = typeof description === 'string' ? ` (${description.slice(0, 300)})` : '';
-    return new CommandError(`${words}: ${code}${said}`, 1, { cause: error });
+    const sentence = typeof description === 'string' ? cleanText(description, MAX_QUOTED) : '';
+    const found = findSignInCause(code, sentence);
+    const { what, cure } = explainCause(found, { ...ANY_ACCOUNT, user: email });
+    const said =
+      sentence === '' ? cleanText(code, MAX_QUOTED) : `${cleanText(code, MAX_QUOTED)} (${sentence})`;
+    return new CommandError(`${what}: ${said}\n  cure: ${cure}`, 1, { cause: error });
   }
   const reason = cause instanceof Error ? `: ${(cause as NodeJS.ErrnoException).code ?? cause.message}` : '';
-  return new CommandError(`sign-in failed: ${error.message}${reason}`, 1, { cause: error });
+  return new CommandError(cleanText(`sign-in failed: ${error.message}${reason}`), 1, { cause: error });
 }

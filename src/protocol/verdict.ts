@@ -6,22 +6,7 @@
  * operator), and a verdict on the message is the provider's own. 421 never passes on: it would
  * close the client's session (RFC 5321 §3.8), so it becomes 451.
  */
-import {
-  authPolicyCure,
-  is,
-  isAuthPolicy,
-  isHeloRefused,
-  isOfService,
-  isQuota,
-  isRestricted,
-  isSendAsDenied,
-  isSenderFull,
-  isSessionOver,
-  isStateFault,
-  isTemporarySystemProblem,
-  isTooManyAtOnce,
-  wordsOf,
-} from './provider-replies.ts';
+import { findReplyCause, findWayCause } from './causes/book.ts';
 import { reply as makeReply, type Reply } from './reply.ts';
 
 /** Where in the dialogue it happened. `body` is DATA's 354 or a BDAT chunk, `end` the final reply. */
@@ -99,6 +84,7 @@ export interface Pause {
   readonly scope: 'logins' | 'sending';
   readonly status: 'throttled' | 'needs_consent' | 'misconfigured';
   readonly stepsMinutes: readonly number[];
+  /** Where no cause of the verdict says it. */
   readonly cure?: string;
 }
 
@@ -106,6 +92,8 @@ export interface Verdict {
   readonly class: VerdictClass;
   /** What the client hears. For `stale` only if the replay is not possible. */
   readonly answer: Reply;
+  /** Row of the book of causes; undefined for what is our own doing. */
+  readonly cause?: string;
   readonly breaker: BreakerWeight;
   /** Drop the access token, fetch a new one and authenticate once more on a fresh connection. */
   readonly renewToken: boolean;
@@ -146,136 +134,125 @@ function passOn(r: Reply): Reply {
   return r.code === 421 ? { ...r, code: 451 } : r;
 }
 
-function judgeAuth(r: Reply, account: string): Verdict {
-  if (r.code === 454 && /too many login/i.test(wordsOf(r)))
-    return verdict('throttled', quoting(451, '4.7.0', `logins of ${account} are throttled`, r), {
-      breaker: 'if_many',
-      pause: { scope: 'logins', status: 'throttled', stepsMinutes: LOGIN_THROTTLE_STEPS },
-    });
-  if (isAuthPolicy(r))
-    return verdict('account', quoting(451, '4.7.0', `upstream does not let ${account} authenticate`, r), {
-      pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: HOURLY, cure: authPolicyCure(r) },
-    });
-  if (r.code === 535)
-    return verdict('account', quoting(451, '4.7.0', `upstream credentials rejected for ${account}`, r), {
-      breaker: 'if_many',
-      renewToken: true,
-      pause: {
-        scope: 'logins',
-        status: 'needs_consent',
-        stepsMinutes: REJECTED_STEPS,
-        cure: 'Check that the sign-in belongs to this mailbox, that the scope allows SMTP and, for app-only access, that the service principal has permission on the mailbox.',
-      },
-    });
-  if (
-    (r.code === 501 && /^5\.5\.(2|124)$/.test(r.enhanced ?? '')) ||
-    r.code === 555 ||
-    r.code === 504 ||
-    r.code === 503 ||
-    r.code === 530 ||
-    r.code === 500
-  )
-    return verdict('local', quoting(451, '4.3.5', 'upstream did not understand our authentication', r), {
-      retry: 'fresh',
-    });
-  if (r.code < 500)
-    return verdict('provider', quoting(451, '4.3.0', 'upstream cannot authenticate now', r), {
-      breaker: 'full',
-    });
-  return verdict('account', quoting(451, '4.7.0', `upstream refused authentication of ${account}`, r), {
-    pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: REJECTED_STEPS },
-  });
-}
-
 function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
   const { reply: r, stage, account } = e;
-  if (stage === 'ehlo' && isHeloRefused(r))
-    return verdict('account', quoting(451, '4.3.5', 'upstream refuses the name given with EHLO', r), {
-      pause: {
-        scope: 'logins',
-        status: 'misconfigured',
-        stepsMinutes: REJECTED_STEPS,
-        cure: 'Set helo_name (of the account or provider) or the setting helo-name to the full name of this host, such as mail.example.org.',
-      },
-    });
-  if (stage === 'connect' || stage === 'greeting' || stage === 'ehlo')
+  if (stage === 'connect' || stage === 'greeting' || stage === 'ehlo') {
+    const { id: cause, isOurName } = findWayCause(stage === 'connect' ? 'greeting' : stage, r);
+    if (isOurName)
+      return verdict('account', quoting(451, '4.3.5', 'upstream refuses the name given with EHLO', r), {
+        cause,
+        pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: REJECTED_STEPS },
+      });
     return verdict('provider', quoting(451, '4.3.2', 'upstream does not take connections now', r), {
+      cause,
       breaker: 'full',
     });
-  if (stage === 'auth') return judgeAuth(r, account);
-
-  // From here on the connection was authenticated and the reply is about this message or this mailbox. What
-  // is said to RCPT is about the recipient, unless it names the sender's own limit or block.
-  const ofRecipient = stage === 'rcpt';
-  if (isSessionOver(r) && stage !== 'end')
-    return verdict('stale', quoting(451, '4.4.2', 'upstream connection expired', r), { retry: 'fresh' });
-  if (is(r, 530) || (r.code === 550 && r.enhanced === '5.7.57'))
-    return verdict('local', quoting(451, '4.3.5', 'upstream forgot our authentication', r), {
-      retry: 'fresh',
-    });
-  if (/submission rate for this client/i.test(wordsOf(r)))
-    return verdict('throttled', makeReply(451, '4.4.2', r.text), {
-      pause: { scope: 'sending', status: 'throttled', stepsMinutes: [1] },
-    });
-  if (isTooManyAtOnce(r, ofRecipient))
-    return verdict('throttled', quoting(451, '4.3.2', `too many messages of ${account} at once`, r), {
-      retry: 'wait',
-      slowDown: true,
-    });
-  if (isQuota(r))
-    return verdict(
-      'throttled',
-      quoting(452, '4.7.1', `sending limit of upstream account ${account} reached`, r),
-      {
-        pause: {
-          scope: 'sending',
-          status: 'throttled',
-          stepsMinutes: HOURLY,
-          cure: 'The provider counts messages or recipients per day; sending resumes by itself.',
-        },
-      },
-    );
-  if (isRestricted(r) || (isSenderFull(r) && !ofRecipient))
-    return verdict('account', quoting(451, '4.7.1', `upstream account ${account} is restricted`, r), {
-      pause: {
-        scope: 'sending',
-        status: 'misconfigured',
-        stepsMinutes: HOURLY,
-        cure: /mailbox full|quota/i.test(wordsOf(r))
-          ? 'The mailbox is full: its owner must free space.'
-          : 'The provider restricts this account or its tenant; sign in there and lift the restriction.',
-      },
-    });
-  if (isSendAsDenied(r))
-    return verdict(
-      'message_permanent',
-      makeReply(
-        550,
-        '5.7.60',
-        `sender ${e.sender ?? ''} not permitted for account ${account}: ${r.text.split('[BeginDiagnosticData]')[0]}`,
-      ),
-    );
-  if (ofRecipient && (r.enhanced === '5.5.3' || /too many recipients/i.test(wordsOf(r))))
-    // The client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
-    return verdict('message_temporary', makeReply(452, '4.5.3', r.text));
-  if (isStateFault(r))
-    return verdict('local', quoting(451, '4.5.0', 'upstream and relay are out of step', r), {
-      retry: 'fresh',
-    });
-  if (isTemporarySystemProblem(r, ofRecipient))
-    return verdict('throttled', quoting(451, '4.3.2', 'upstream has a temporary problem', r), {
-      breaker: 'half',
-      slowDown: true,
-    });
-  if (r.code === 552 && stage === 'end')
-    return verdict(
-      'message_permanent',
-      r.enhanced === '5.7.0' ? r : { ...r, enhanced: r.enhanced ?? '5.3.4' },
-    );
-  return verdict(r.code < 500 ? 'message_temporary' : 'message_permanent', passOn(r), {
-    breaker: isOfService(r) && !ofRecipient ? 'if_many' : 'none',
-  });
+  }
+  const { id: cause, class: cls } = findReplyCause(stage, r);
+  switch (cls) {
+    case 'logins_throttled':
+      return verdict('throttled', quoting(451, '4.7.0', `logins of ${account} are throttled`, r), {
+        cause,
+        breaker: 'if_many',
+        pause: { scope: 'logins', status: 'throttled', stepsMinutes: LOGIN_THROTTLE_STEPS },
+      });
+    case 'login_policy':
+      return verdict('account', quoting(451, '4.7.0', `upstream does not let ${account} authenticate`, r), {
+        cause,
+        pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: HOURLY },
+      });
+    case 'token_rejected':
+      return verdict('account', quoting(451, '4.7.0', `upstream credentials rejected for ${account}`, r), {
+        cause,
+        breaker: 'if_many',
+        renewToken: true,
+        pause: { scope: 'logins', status: 'needs_consent', stepsMinutes: REJECTED_STEPS },
+      });
+    case 'login_not_understood':
+      return verdict('local', quoting(451, '4.3.5', 'upstream did not understand our authentication', r), {
+        cause,
+        retry: 'fresh',
+      });
+    case 'login_fault':
+      return verdict('provider', quoting(451, '4.3.0', 'upstream cannot authenticate now', r), {
+        cause,
+        breaker: 'full',
+      });
+    case 'login_refused':
+      return verdict('account', quoting(451, '4.7.0', `upstream refused authentication of ${account}`, r), {
+        cause,
+        pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: REJECTED_STEPS },
+      });
+    case 'session_over':
+      return verdict('stale', quoting(451, '4.4.2', 'upstream connection expired', r), {
+        cause,
+        retry: 'fresh',
+      });
+    case 'not_authenticated':
+      return verdict('local', quoting(451, '4.3.5', 'upstream forgot our authentication', r), {
+        cause,
+        retry: 'fresh',
+      });
+    case 'submission_rate':
+      return verdict('throttled', makeReply(451, '4.4.2', r.text), {
+        cause,
+        pause: { scope: 'sending', status: 'throttled', stepsMinutes: [1] },
+      });
+    case 'too_many_at_once':
+      return verdict('throttled', quoting(451, '4.3.2', `too many messages of ${account} at once`, r), {
+        cause,
+        retry: 'wait',
+        slowDown: true,
+      });
+    case 'quota':
+      return verdict(
+        'throttled',
+        quoting(452, '4.7.1', `sending limit of upstream account ${account} reached`, r),
+        { cause, pause: { scope: 'sending', status: 'throttled', stepsMinutes: HOURLY } },
+      );
+    case 'restricted':
+      return verdict('account', quoting(451, '4.7.1', `upstream account ${account} is restricted`, r), {
+        cause,
+        pause: { scope: 'sending', status: 'misconfigured', stepsMinutes: HOURLY },
+      });
+    case 'send_as_denied':
+      return verdict(
+        'message_permanent',
+        makeReply(
+          550,
+          '5.7.60',
+          `sender ${e.sender ?? ''} not permitted for account ${account}: ${r.text.split('[BeginDiagnosticData]', 1)[0]}`,
+        ),
+        { cause },
+      );
+    case 'too_many_recipients':
+      // The client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
+      return verdict('message_temporary', makeReply(452, '4.5.3', r.text), { cause });
+    case 'out_of_step':
+      return verdict('local', quoting(451, '4.5.0', 'upstream and relay are out of step', r), {
+        cause,
+        retry: 'fresh',
+      });
+    case 'service_trouble':
+      return verdict('throttled', quoting(451, '4.3.2', 'upstream has a temporary problem', r), {
+        cause,
+        breaker: 'half',
+        slowDown: true,
+      });
+    case 'too_large':
+      return verdict('message_permanent', { ...r, enhanced: r.enhanced ?? '5.3.4' }, { cause });
+    case 'service_refused':
+      return { ...verdictOnMessage(r), cause, breaker: 'if_many' };
+    case 'message':
+      return { ...verdictOnMessage(r), cause };
+    default:
+      return cls satisfies never;
+  }
 }
+
+/** The provider's own verdict, passed on. */
+const verdictOnMessage = (r: Reply): Verdict =>
+  verdict(r.code < 500 ? 'message_temporary' : 'message_permanent', passOn(r));
 
 function judgeLoss(e: Extract<UpstreamEvent, { kind: 'lost' }>): Verdict {
   if (e.finalByteSent)
@@ -289,12 +266,25 @@ function judgeLoss(e: Extract<UpstreamEvent, { kind: 'lost' }>): Verdict {
   if (e.stage === 'connect' || e.stage === 'greeting' || e.stage === 'ehlo' || e.stage === 'auth')
     return verdict('provider', makeReply(451, '4.4.1', `upstream unreachable (${e.detail})`), {
       breaker: 'full',
+      cause: causeOfLoss(e.stage, e.cause, e.detail),
     });
   if (e.reused)
     return verdict('stale', makeReply(451, '4.4.2', 'upstream connection lost'), { retry: 'fresh' });
   return verdict('provider', makeReply(451, '4.4.2', `upstream connection lost (${e.detail})`), {
+    cause: 'connection-ended',
     breaker: 'full',
   });
+}
+
+function causeOfLoss(
+  stage: 'connect' | 'greeting' | 'ehlo' | 'auth',
+  cause: LossCause,
+  detail: string,
+): string {
+  if (stage === 'auth') return findReplyCause('auth', { code: 0, text: detail }).id;
+  if (cause === 'dns' || cause === 'tls') return findWayCause(cause, detail).id;
+  if (stage === 'connect') return findWayCause('tcp', cause === 'timeout' ? 'timeout' : detail).id;
+  return findWayCause(stage, cause === 'timeout' ? 'timeout' : detail).id;
 }
 
 function judgeToken(e: Extract<UpstreamEvent, { kind: 'token' }>): Verdict {

@@ -58,15 +58,23 @@ export class TokenError extends Error {
   readonly retryAt: number | undefined;
   /** What the operator should do. */
   readonly cure: string | undefined;
+  /** Row of the book of causes. */
+  readonly causeId: string | undefined;
   constructor(
     code: TokenErrorCode,
     message: string,
-    options: { retryAt?: number | undefined; cure?: string | undefined; cause?: unknown } = {},
+    options: {
+      retryAt?: number | undefined;
+      cure?: string | undefined;
+      causeId?: string | undefined;
+      cause?: unknown;
+    } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.retryAt = options.retryAt;
     this.cure = options.cure;
+    this.causeId = options.causeId;
   }
 }
 

@@ -4,8 +4,10 @@
  * alerts per OAuth client.
  */
 
+import { causeFacts } from '../accounts/account.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { cureOf, findTokenCauseInText } from '../protocol/causes/book.ts';
 import type { TokenFailure } from '../protocol/token-failure.ts';
 import { TokenError } from './access-token.ts';
 import { type TokenEntry, usableUntil } from './token-entry.ts';
@@ -86,7 +88,11 @@ export function createFailureBook(deps: {
       const now = clock.now();
       const blockedUntil = now + silenceAfter(failure);
       const retryAt = blockedUntil > now ? blockedUntil : probeAt;
-      const error = new TokenError(failure.kind, failure.message, { retryAt, cure: failure.cure });
+      // What another relay has left in the store has words only.
+      const causeId =
+        failure.cause ?? (failure.cure === undefined ? findTokenCauseInText(failure.message).id : undefined);
+      const cure = failure.cure ?? cureOf(causeId, causeFacts(entry.account));
+      const error = new TokenError(failure.kind, failure.message, { retryAt, cure, causeId });
       if (failure.kind === 'throttled' && failure.scope !== 'account') {
         const client = clientOf(entry);
         pauses.set(client, Math.max(pauses.get(client) ?? 0, blockedUntil));

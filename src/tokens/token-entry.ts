@@ -194,6 +194,7 @@ export function stateOf(entry: TokenEntry, now: number): AccountState {
   return {
     status: STATUS[failure.code],
     reason: failure.message,
+    ...(failure.causeId === undefined ? {} : { cause: failure.causeId }),
     ...(failure.cure === undefined ? {} : { cure: failure.cure }),
     ...(entry.blockedUntil > now ? { until: entry.blockedUntil } : {}),
   };

@@ -55,6 +55,7 @@ export function createAccountHealth(): AccountHealth {
     status: p.pause.status,
     reason: formatReply(p.verdict.answer),
     until: p.until,
+    ...(p.verdict.cause === undefined ? {} : { cause: p.verdict.cause }),
     ...(p.pause.cure === undefined ? {} : { cure: p.pause.cure }),
   });
 
@@ -109,7 +110,11 @@ export function createAccountHealth(): AccountHealth {
       if (sending !== undefined) return stateOf(sending);
       if (logins !== undefined) return stateOf(logins);
       if (unreachable !== undefined)
-        return { status: 'unreachable', reason: formatReply(unreachable.answer) };
+        return {
+          status: 'unreachable',
+          reason: formatReply(unreachable.answer),
+          ...(unreachable.cause === undefined ? {} : { cause: unreachable.cause }),
+        };
       if (slow !== undefined && now < slow.until)
         return {
           status: 'throttled',

@@ -10,7 +10,6 @@ import {
   type AttentionOptions,
   composeAlert,
   createAttention,
-  defaultCure,
 } from '../../src/admin/attention.ts';
 import type { AccountRow } from '../../src/admin/backend.ts';
 import { createFakeAdminBackend, type FakeAccount } from '../support/fake-admin-backend.ts';
@@ -187,11 +186,31 @@ describe('what an alert says', () => {
     assert.ok(text.length < 1000, text);
   });
 
-  for (const provider of ['gmail', 'outlook', 'outlook-personal', 'own']) {
-    for (const status of ['needs_consent', 'misconfigured'] as const) {
-      it(`tells where to click for ${provider}, ${status}`, () => {
-        assert.match(defaultCure(provider, status), /https:\/\/|account add|accounts file/);
-      });
-    }
-  }
+  it('gathers accounts of one cause although each has its own command, and gives the command for all', async () => {
+    const off = (email: string): AccountRow => ({
+      ...rowOf({
+        email,
+        status: 'misconfigured',
+        reason: '535 5.7.139',
+        cure: `Set-CASMailbox -Identity ${email}`,
+      }),
+      cause: 'smtp-auth-off-mailbox',
+    });
+    const alert = composeAlert('attention', [off('ann@example.com'), off('ben@example.com')], new Date());
+    assert.match(alert.cure, /Set-CASMailbox -Identity MAILBOX/);
+    assert.match(composeAlert('attention', [off('ann@example.com')], new Date()).cure, /ann@example\.com/);
+    const bodies: Alert[] = [];
+    const { attention } = createListener({ webhook: 'http://127.0.0.1:9/hook' }, async (_url, init) => {
+      bodies.push(JSON.parse(String(init?.body)) as Alert);
+      return new Response(null, { status: 204 });
+    });
+    attention.consider(off('ann@example.com'));
+    attention.consider(off('ben@example.com'));
+    await waitFor(() => bodies.length > 0);
+    await attention.close();
+    assert.deepEqual(
+      bodies.map((b) => b.accounts.length),
+      [2],
+    );
+  });
 });

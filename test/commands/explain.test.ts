@@ -139,7 +139,7 @@ const rows: readonly (readonly [Trouble['stage'], string, Facts, RegExp, RegExp]
     '535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox.',
     microsoft,
     /for this mailbox/,
-    /Set-CASMailbox/,
+    /Set-CASMailbox -Identity b@x\.org /,
   ],
   [
     'auth',
@@ -179,7 +179,34 @@ const rows: readonly (readonly [Trouble['stage'], string, Facts, RegExp, RegExp]
     /SendAs/,
   ],
   ['sender', '421 4.4.2 Message submission rate', microsoft, /rate/, /messages_per_minute/],
-  ['sender', '550 5.1.8 Access denied', { ...microsoft, sender: 'c@x.org' }, /refuses c@x\.org/, /senders/],
+  [
+    'sender',
+    '550 5.1.8 Access denied, bad outbound sender',
+    { ...microsoft, sender: 'c@x.org' },
+    /blocked b@x\.org/,
+    /restrictedentities/,
+  ],
+  ['sender', '550 5.7.1 no', { ...microsoft, sender: 'c@x.org' }, /refuses c@x\.org/, /senders/],
+  // A limit is not cured by permissions.
+  [
+    'sender',
+    '550 5.4.5 Daily user sending limit exceeded. For more information on Gmail',
+    google,
+    /daily limit/,
+    /by itself/,
+  ],
+  ['token', 'invalid_request: AADSTS90002: Tenant not found.', microsoft, /no such tenant/, /correct tenant/],
+  ['token', 'token endpoint answered HTTP 404 (text/html)', microsoft, /no token endpoint/, /token_url/],
+  ['token', 'token endpoint answered HTTP 503 (text/html)', google, /fault of its own/, /tries again/],
+  ['token', 'token endpoint answered HTTP 200 (text/html)', google, /not its JSON/, /captive portal/],
+  [
+    'token',
+    'invalid_grant: AADSTS50057: disabled',
+    microsoft,
+    /disabled/,
+    /check b@x\.org in the Microsoft 365/,
+  ],
+  ['token', 'invalid_grant: AADSTS700084: spa', microsoft, /24 hours/, /Mobile and desktop.*--replace/],
 ];
 
 for (const [stage, said, facts, what, cure] of rows)

@@ -32,6 +32,7 @@ export function account(email: string, more: Partial<Account> = {}): Account {
     clientPassword: undefined,
     upstream: { host: 'upstream.test', port: 587, tls: 'starttls' },
     chunking: true,
+    grant: 'refresh_token',
     localAddress: undefined,
     transport: 'smtp',
     limits: LIMITS,

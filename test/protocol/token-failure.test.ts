@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ANY_ACCOUNT, cureOf } from '../../src/protocol/causes/book.ts';
 import {
   classifyNetworkFailure,
   classifyTokenFailure,
@@ -193,9 +194,12 @@ test('whom a failure concerns', () => {
 });
 
 test('what can be done is said where somebody can', () => {
-  assert.match(classify({ body: microsoft('invalid_client', 7000222) }).cure ?? '', /secret has expired/);
-  assert.match(classify({ body: oauth('invalid_grant') }).cure ?? '', /sign in again/);
-  assert.equal(classify({ status: 503 }).cure, undefined);
+  assert.match(
+    cureOf(classify({ body: microsoft('invalid_client', 7000222) }).cause, ANY_ACCOUNT) ?? '',
+    /create a new one/,
+  );
+  assert.match(cureOf(classify({ body: oauth('invalid_grant') }).cause, ANY_ACCOUNT) ?? '', /sign in again/);
+  assert.match(cureOf(classify({ status: 503 }).cause, ANY_ACCOUNT) ?? '', /tries again by itself/);
 });
 
 test("a request without an answer is the provider's fault, in words", () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ANY_ACCOUNT, cureOf } from '../../src/protocol/causes/book.ts';
 import { formatReply, formatReplyText } from '../../src/protocol/reply.ts';
 import { parseReply } from '../../src/protocol/reply-parser.ts';
 import {
@@ -39,12 +40,20 @@ for (const row of rows) {
 }
 
 test('what a policy refusal says to the operator names the place to go', () => {
-  const cure = said(
+  const facts = { ...ANY_ACCOUNT, user: ACCOUNT };
+  const { cause } = said(
     'auth',
     '535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant.',
-  ).pause?.cure;
-  assert.match(cure ?? '', /https:\/\/aka\.ms\/smtp_auth_disabled/);
-  assert.match(said('end', '554 5.2.2 mailbox full').pause?.cure ?? '', /free space/);
+  );
+  assert.match(
+    cureOf(cause, facts) ?? '',
+    /Set-CASMailbox -Identity ann@example\.com .*https:\/\/aka\.ms\/smtp_auth_disabled/,
+  );
+  assert.match(cureOf(said('end', '554 5.2.2 mailbox full').cause, facts) ?? '', /free space/);
+});
+
+test('every reply of the provider has a row in the book of causes', () => {
+  for (const row of rows) assert.ok(cureOf(said(row.stage, row.wire).cause, ANY_ACCOUNT), row.wire);
 });
 
 test('trouble of account, token or provider is never 5xx, whatever the wire says', () => {

@@ -50,6 +50,7 @@ function rowOf(account: FakeAccount): AccountRow {
     provider: account.provider ?? 'gmail',
     status: account.status ?? 'ready',
     reason: account.reason ?? null,
+    cause: null,
     cure: account.cure ?? null,
     until: account.status === 'throttled' ? new Date(Date.now() + 60_000).toISOString() : null,
     drained: account.drained ?? false,

@@ -92,6 +92,7 @@ export function account(id: string): Account {
     clientPassword: undefined,
     upstream: { host: '127.0.0.1', port: 587, tls: 'starttls' },
     chunking: true,
+    grant: 'refresh_token',
     localAddress: undefined,
     transport: 'smtp',
     limits: {

@@ -149,7 +149,7 @@ test(
     assert.equal(room.provider.smtp.connections, 1);
     const state = room.upstreams.status(ANN)?.state;
     assert.equal(state?.status, 'misconfigured');
-    assert.match(state?.cure ?? '', /aka\.ms\/smtp_auth_disabled/);
+    assert.equal(state?.cause, 'smtp-auth-off-tenant');
   }),
 );
 
