@@ -24,6 +24,7 @@ import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener, ListenerError } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
+import { createLimiter, type Limiter } from './relay/limits.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenService, type TokenService } from './tokens/token-service.ts';
 import { createTokenStore } from './tokens/token-store.ts';
@@ -94,9 +95,11 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     },
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
   );
+  const limiter: Limiter = createLimiter();
   const relay: RunningRelay = createRelay(
     {
       ways: createSmtpWays({ upstreams, tokens, log }, { busyWaitMs: settings.submissionRetryMs }),
+      limiter,
       log,
       onRecord,
       onLimit: (event) => admin.observeLimit(event),
@@ -201,10 +204,9 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     );
     upstreams.applyAccounts(accounts.map((a) => a.account));
     // An account whose entry is wrong stays known, so that its mail waits instead of bouncing.
-    directory = createAccountDirectory([
-      ...accounts.map((a) => a.account),
-      ...file.unusable.map((u) => u.account),
-    ]);
+    const known = [...accounts, ...file.unusable].map(({ account }) => account);
+    directory = createAccountDirectory(known);
+    limiter.keepOnly(new Set(known.map((account) => account.id)));
   }
 
   /** Tokens, then connections, of `ids`; each in parallel, bounded. Never rejects. */

@@ -20,8 +20,8 @@ const TABLE: Record<string, readonly string[]> = {
   listener: ['protocol', 'accounts', 'relay'],
   // Beyond the pure rules of protocol types only, see below: the narrow interfaces it needs are its own.
   admin: ['protocol'],
-  // What several relays agree on: knows only Redis, the clock and the log.
-  fleet: [],
+  // What several relays agree on: the limiter of the relay, held over all of them.
+  fleet: ['relay'],
   config: ['protocol', 'accounts'],
   app: [
     'protocol',

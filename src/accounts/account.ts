@@ -41,6 +41,8 @@ export interface AccountLimits {
   readonly minConnections: number;
   readonly messagesPerMinute: number | undefined;
   readonly messagesPerDay: number | undefined;
+  /** Accepted recipients in 24 hours. */
+  readonly recipientsPerDay: number | undefined;
   /** Recipients in one transaction; the next RCPT is answered 452 4.5.3. */
   readonly maxRecipients: number;
   /** Messages on one connection before it is replaced. */

@@ -47,6 +47,7 @@ export const DEFAULT_LIMITS: AccountLimits = {
   minConnections: 1,
   messagesPerMinute: undefined,
   messagesPerDay: undefined,
+  recipientsPerDay: undefined,
   // RFC 5321 §4.5.3.1.8: every server takes at least 100.
   maxRecipients: 100,
   // Widespread client default; no large provider publishes a number.
@@ -72,6 +73,8 @@ const MICROSOFT_LIMITS: AccountLimits = {
   maxConnections: 3,
   // Documented: 30 a minute per mailbox; two are left for other programs of the same mailbox.
   messagesPerMinute: 28,
+  // Documented, in any 24 hours.
+  recipientsPerDay: 10_000,
   // Documented default, 1 to 1000 by the administrator.
   maxRecipients: 500,
   // SIZE as advertised: 150 MiB. The mailbox may allow less.
@@ -99,6 +102,8 @@ const BUILT_IN: readonly ProviderProfile[] = [
       // Not published; 5 is what large senders use. Fast logins end in 454 4.7.0, hence the interval.
       maxConnections: 5,
       loginIntervalMs: 2_000,
+      // Documented for Workspace; a free mailbox has less and hears 550 5.4.5 earlier.
+      recipientsPerDay: 10_000,
       // Documented for smtp.gmail.com.
       maxRecipients: 100,
       // SIZE as advertised.
@@ -144,8 +149,8 @@ const BUILT_IN: readonly ProviderProfile[] = [
     safetyBufferMs: 10 * MINUTE,
     // Exchange answered BDAT with 552 "Header size exceeds" and with silence.
     chunking: false,
-    // Documented attachment limit 25 MB; the advertised SIZE is the front end's.
-    limits: MICROSOFT_LIMITS,
+    // Documented attachment limit 25 MB; the advertised SIZE is the front end's. 5,000 recipients a day.
+    limits: { ...MICROSOFT_LIMITS, recipientsPerDay: 5_000 },
   },
   {
     name: 'outlook-hve',

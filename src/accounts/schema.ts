@@ -54,6 +54,9 @@ const pacing = {
   min_connections: z.int().min(0).max(100).optional().describe('Connections kept warm.'),
   messages_per_minute: rate(100_000).optional().describe('Messages a minute; 0 for no limit.'),
   messages_per_day: rate(10_000_000).optional().describe('Messages in 24 hours; 0 for no limit.'),
+  recipients_per_day: rate(100_000_000)
+    .optional()
+    .describe('Accepted recipients in 24 hours; 0 for no limit.'),
   max_recipients: count(10_000).optional().describe('Recipients in one message.'),
   messages_per_connection: count(1_000_000)
     .optional()

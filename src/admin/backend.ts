@@ -170,7 +170,7 @@ export interface RefreshObservation {
 /** A wait or refusal by one of our own limits, for metrics. */
 export interface LimitObservation {
   readonly account: string;
-  readonly limit: 'messages_per_minute' | 'messages_per_day' | 'logins' | 'connections';
+  readonly limit: 'messages_per_minute' | 'messages_per_day' | 'messages_at_once';
   readonly waitedMs: number;
   readonly refused: boolean;
 }

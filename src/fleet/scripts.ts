@@ -4,10 +4,8 @@
  * dropped, so that no limit stands longer than its window.
  */
 import { redisScript } from '../redis.ts';
+import { BUCKET_MS, BUCKETS } from '../relay/ledger.ts';
 
-/** Day counts slide in steps of a quarter of an hour. */
-export const BUCKET_MS = 15 * 60_000;
-export const BUCKETS = 96;
 /** A relay that has not said anything for this long is missing: its share is kept free. */
 export const MISSING_AFTER_MS = 4_000;
 /** … and after this it counts as gone. */

@@ -7,7 +7,8 @@
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type RedisConnection, RedisUnavailable } from '../redis.ts';
-import { Ledger, type SendLimits } from './ledger.ts';
+import { Ledger, type MailboxLimits } from '../relay/ledger.ts';
+import type { Limiter, Place, Reservation } from '../relay/limits.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
 import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE } from './scripts.ts';
 
@@ -25,26 +26,9 @@ const EXTEND_AT_ONCE = 500;
 /** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
 export type WithoutRedis = 'share' | 'defer';
 
-/** A message's place; ends once. */
-export interface SharedPlace {
-  /** Wait this long before sending, ms. */
-  readonly waitMs: number;
-  /** `recipients`: accepted by the provider. `unsent`: nothing went upstream, so it counts nothing. */
-  end(result: { readonly unsent: boolean; readonly recipients: number }): void;
-}
-
-export type SharedReservation =
-  | { readonly granted: true; readonly place: SharedPlace }
-  | {
-      readonly granted: false;
-      /** `away`: Redis is gone and this relay's share is used up or nothing. */
-      readonly limit: 'busy' | 'minute' | 'day' | 'away';
-      readonly retryAfterMs: number;
-    };
-
-export interface SharedLimits {
+export interface SharedLimits extends Limiter {
   /** A place now or at most `maxWaitMs` later, first come first served within a relay and nearly so among them. Never rejects. */
-  reserve(accountId: string, limits: SendLimits, maxWaitMs: number): Promise<SharedReservation>;
+  reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation>;
   /** How long a login must wait to keep its distance, ms; undefined where longer than `maxWaitMs`. Never rejects. */
   login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
   /** This relay's part of a limit now. */
@@ -171,7 +155,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   };
 
   /** Without Redis: a place within the share, as far as it cannot add up to more than the limit. */
-  function askLocally(book: AccountBook, limits: SendLimits, maxWaitMs: number): SharedReservation {
+  function askLocally(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): Reservation {
     const { ledger } = book;
     const now = clock.monotonic();
     const wall = clock.now();
@@ -187,10 +171,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
           : Math.floor((limits.perDay - seen.day) / relays) - ledger.daySinceLoss;
       if (left <= 0) return { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
     }
-    if (
-      limits.recipientsPerDay !== undefined &&
-      ledger.ofDay('r', wall) >= (alone ? limits.recipientsPerDay : share(limits.recipientsPerDay))
-    )
+    if (limits.recipientsPerDay !== undefined && ledger.ofDay('r', wall) >= share(limits.recipientsPerDay))
       return { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
     // The others may still hold what they held when Redis went away.
     const most = alone || now - lostAt >= LEASE_MS ? part : Math.min(part, ledger.heldAtLoss);
@@ -199,13 +180,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     if (limits.perMinute !== undefined) {
       const most = share(limits.perMinute);
       if (most === 0) return { granted: false, limit: 'away', retryAfterMs: 30_000 };
-      const own = ledger.minute(now);
-      if (own >= most) waitMs = Math.max(0, ledger.freeAt(own - most) - now);
+      waitMs = ledger.minuteWait(most, now);
       if (!alone && now - lostAt < MINUTE_MS) {
         const isKnown = seen !== undefined && lostAt - seen.at < FRESH_MS;
         const free = isKnown ? Math.floor((limits.perMinute - seen.minute) / relays) : 0;
         if (ledger.sentSinceLoss - ledger.expiredSinceLoss(now) >= free)
-          waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, ledger.freeAt(0)) - now);
+          waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, ledger.leavesAt(0)) - now);
       }
       if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
     }
@@ -217,10 +197,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 
   async function askRedis(
     book: AccountBook,
-    limits: SendLimits,
+    limits: MailboxLimits,
     maxWaitMs: number,
     ticket: string,
-  ): Promise<SharedReservation | 'again'> {
+  ): Promise<Reservation | 'again'> {
     const of = epoch ?? '';
     const id = `${redis.instance}:${nextId++}`;
     const sentAt = clock.monotonic();
@@ -259,7 +239,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     return { granted: true, place: placeOf(book, limits, id, ms) };
   }
 
-  function placeOf(book: AccountBook, limits: SendLimits, id: string, waitMs: number): SharedPlace {
+  function placeOf(book: AccountBook, limits: MailboxLimits, id: string, waitMs: number): Place {
     let isOver = false;
     return {
       waitMs,
@@ -295,11 +275,11 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     });
   }
 
-  async function ask(book: AccountBook, limits: SendLimits, deadline: number): Promise<SharedReservation> {
+  async function ask(book: AccountBook, limits: MailboxLimits, deadline: number): Promise<Reservation> {
     const ticket = `${redis.instance}:t${nextId++}`;
     for (;;) {
       const left = Math.max(0, deadline - clock.monotonic());
-      let result: SharedReservation | 'again';
+      let result: Reservation | 'again';
       if (mode === 'shared') {
         result = await askRedis(book, limits, left, ticket).catch((error: unknown) => {
           if (!(error instanceof RedisUnavailable))
@@ -388,6 +368,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         lose();
         return locally(intervalMs * membership.relays);
       }
+    },
+    keepOnly(accountIds) {
+      for (const [id, book] of books)
+        if (!accountIds.has(id) && book.ledger.held.size === 0 && !book.asking) books.delete(id);
     },
     share: (limit) => (mode === 'shared' ? limit : share(limit)),
     async close() {

@@ -2,14 +2,15 @@
  * The relay: account gate and transactions. In: MAIL commands of listeners. Out: transactions, and one
  * record of each. Owns the limits of the accounts and who is drained.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Account } from '../accounts/account.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { judge } from '../protocol/verdict.ts';
 import type { Way, Ways } from '../upstream/way.ts';
-import { createSendLimiter, type SendLimiter } from './limits.ts';
+import type { MailboxLimits } from './ledger.ts';
+import { createLimiter, type Limiter, NO_PLACE, type Place } from './limits.ts';
 import { startRecord, type TransactionRecord } from './record.ts';
 import type { MailCommand, Relay } from './relay.ts';
 import { createTransaction, MAIL_OK, type TransactionOptions } from './transaction.ts';
@@ -22,10 +23,13 @@ export interface RelayDeps {
   /** A wait or refusal by one of our limits. */
   readonly onLimit?: (event: {
     readonly account: string;
-    readonly limit: 'messages_per_minute' | 'messages_per_day';
+    readonly limit: 'messages_per_minute' | 'messages_per_day' | 'messages_at_once';
     readonly waitedMs: number;
     readonly refused: boolean;
   }) => void;
+  /** Default: one of this relay alone. */
+  readonly limiter?: Limiter;
+  readonly clock?: Clock;
 }
 
 export interface RelayOptions extends TransactionOptions {
@@ -48,30 +52,34 @@ let transactions = 0;
 const nextId = (now: number): string =>
   `${now.toString(36)}${(transactions++ % 46_656).toString(36).padStart(3, '0')}`.toUpperCase();
 
-interface Limited {
-  readonly account: Account;
-  readonly limiter: SendLimiter;
-}
+const mailboxLimits = ({ limits }: Account): MailboxLimits => ({
+  atOnce: limits.maxConnections,
+  perMinute: limits.messagesPerMinute,
+  perDay: limits.messagesPerDay,
+  recipientsPerDay: limits.recipientsPerDay,
+});
+
+/** A shorter wait for a place is no event. */
+const NOTABLE_WAIT_MS = 5;
+const LIMIT_NAMES = {
+  minute: 'messages_per_minute',
+  day: 'messages_per_day',
+  busy: 'messages_at_once',
+  away: 'messages_at_once',
+} as const;
+const LIMIT_CAUSES = {
+  minute: 'rate_limited',
+  day: 'daily_limit',
+  busy: 'acquire_timeout',
+  away: 'acquire_timeout',
+} as const;
 
 export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRelay {
-  const { ways, log } = deps;
+  const { ways, log, clock = systemClock, limiter = createLimiter(clock) } = deps;
   const drained = new Set<string>();
-  const limiters = new Map<string, Limited>();
 
-  /** One limiter per account; a changed account starts a new count. */
-  function limiterOf(account: Account): SendLimiter | undefined {
-    const { messagesPerMinute, messagesPerDay } = account.limits;
-    if (messagesPerMinute === undefined && messagesPerDay === undefined) return undefined;
-    let limited = limiters.get(account.id);
-    if (limited?.account !== account) {
-      limited = { account, limiter: createSendLimiter(account.limits) };
-      limiters.set(account.id, limited);
-    }
-    return limited.limiter;
-  }
-
-  /** Refusal before any body is sent, or undefined. */
-  async function gate(command: MailCommand, way: Way): Promise<Reply | undefined> {
+  /** Refusal before any body is sent, or the message's place. */
+  async function gate(command: MailCommand, way: Way): Promise<Reply | Place> {
     const refusal = await way.ready();
     if (refusal !== undefined) return refusal;
     const { capabilities, maxBytes } = way.facts;
@@ -85,41 +93,54 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     return waitForPlace(command.account);
   }
 
-  async function waitForPlace(account: Account): Promise<Reply | undefined> {
-    const place = limiterOf(account)?.reserve(Date.now(), options.maxHoldMs);
-    if (place === undefined || (place.granted && place.waitMs === 0)) return undefined;
-    const limit =
-      place.granted || place.limit === 'rate_limited' ? 'messages_per_minute' : 'messages_per_day';
-    const waitedMs = place.granted ? place.waitMs : 0;
-    deps.onLimit?.({ account: account.id, limit, waitedMs, refused: !place.granted });
-    if (!place.granted)
-      return judge({ kind: 'local', cause: place.limit, waitSeconds: Math.ceil(place.retryAfterMs / 1000) })
-        .answer;
-    await delay(place.waitMs);
-    return undefined;
+  async function waitForPlace(account: Account): Promise<Reply | Place> {
+    const askedAt = clock.monotonic();
+    const asked = limiter.reserve(account.id, mailboxLimits(account), options.maxHoldMs);
+    const result = asked instanceof Promise ? await asked : asked;
+    const waitMs = result.granted ? result.place.waitMs : 0;
+    const waitedMs = clock.monotonic() - askedAt + waitMs;
+    if (!result.granted || waitedMs >= NOTABLE_WAIT_MS)
+      deps.onLimit?.({
+        account: account.id,
+        limit: LIMIT_NAMES[result.granted ? (waitMs > 0 ? 'minute' : 'busy') : result.limit],
+        waitedMs: result.granted ? waitedMs : 0,
+        refused: !result.granted,
+      });
+    if (!result.granted)
+      return judge({
+        kind: 'local',
+        cause: LIMIT_CAUSES[result.limit],
+        waitSeconds: Math.ceil(result.retryAfterMs / 1000),
+      }).answer;
+    if (waitMs > 0) await new Promise<void>((resume) => clock.after(waitMs, resume));
+    return result.place;
   }
 
   return {
     async mail(command) {
       const { account } = command;
-      const at = Date.now();
-      const startedAt = performance.now();
+      const at = clock.now();
+      const startedAt = clock.monotonic();
       const id = nextId(at);
       const way = ways.of(account.id);
       let refusal: Reply | undefined;
+      let place = NO_PLACE;
       if (way === undefined) refusal = NOT_SERVED;
       else if (drained.has(account.id)) refusal = judge({ kind: 'local', cause: 'draining' }).answer;
-      else
-        refusal = await gate(command, way).catch((error: unknown) => {
+      else {
+        const result = await gate(command, way).catch((error: unknown) => {
           log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
           return judge({ kind: 'local', cause: 'internal' }).answer;
         });
+        if ('code' in result) refusal = result;
+        else place = result;
+      }
       const record = startRecord(id, at, command);
-      record.gateMs = performance.now() - startedAt;
+      record.gateMs = clock.monotonic() - startedAt;
 
       function finish(): void {
         record.decidedBy = record.upstreamReply === undefined ? 'relay' : 'upstream';
-        record.totalMs = performance.now() - startedAt;
+        record.totalMs = clock.monotonic() - startedAt;
         deps.onRecord(record);
       }
 
@@ -141,8 +162,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
           way,
           record,
           onEnd() {
-            // Nothing was sent: its place in the rate limit is free again.
-            if (record.flights === 0) limiterOf(account)?.giveBack();
+            place.end({ unsent: record.flights === 0, recipients: record.recipients.length });
             finish();
           },
         },

@@ -1,91 +1,97 @@
 /**
- * How many messages an account may send: a sliding minute and a sliding day. Pure: the time is an
- * argument. A place is reserved when MAIL comes and given back if nothing was sent.
+ * How much a mailbox may send: a sliding minute and a sliding day of messages, and a day of recipients. In:
+ * a request for a place. Out: the place, or when to ask again. The limits belong to the account's id: no
+ * reload forgets what was sent. This is the limiter of one relay alone; several that share a mailbox have
+ * one of the same shape (src/fleet).
  */
+import { type Clock, systemClock } from '../clock.ts';
+import { Ledger, type LedgerSnapshot, type MailboxLimits } from './ledger.ts';
 
-const MINUTE_MS = 60_000;
-const DAY_MS = 24 * 60 * MINUTE_MS;
-/** The day slides in steps of this: 96 numbers an account instead of one per message. */
-const BUCKET_MS = 15 * MINUTE_MS;
-const BUCKETS = DAY_MS / BUCKET_MS;
+/** A message's place in the limits; ends once. */
+export interface Place {
+  /** Wait this long before sending, ms. */
+  readonly waitMs: number;
+  /** `recipients`: accepted by the provider. `unsent`: nothing went upstream, so it counts nothing. Idempotent. */
+  end(result: { readonly unsent: boolean; readonly recipients: number }): void;
+}
 
 export type Reservation =
-  | { readonly granted: true /** Wait this long before sending, ms. */; readonly waitMs: number }
+  | { readonly granted: true; readonly place: Place }
   | {
       readonly granted: false;
-      readonly limit: 'rate_limited' | 'daily_limit';
+      /** `busy`: too many at once. `away`: what the relays share is gone and this one's part is used up. */
+      readonly limit: 'minute' | 'day' | 'busy' | 'away';
       readonly retryAfterMs: number;
     };
 
-export interface SendLimiter {
-  /** Reserves a place at `now` or at most `maxWaitMs` later, in order of asking. */
-  reserve(now: number, maxWaitMs: number): Reservation;
-  /** Gives back the place reserved last. */
-  giveBack(): void;
+export interface Limiter {
+  /** A place now or at most `maxWaitMs` later, in order of asking. Never rejects. */
+  reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Reservation | Promise<Reservation>;
+  /** Forgets accounts that are gone. */
+  keepOnly(accountIds: ReadonlySet<string>): void;
 }
 
-export function createSendLimiter(limits: {
-  readonly messagesPerMinute: number | undefined;
-  readonly messagesPerDay: number | undefined;
-}): SendLimiter {
-  const { messagesPerMinute, messagesPerDay } = limits;
-  /** Times of the last `messagesPerMinute` places, a ring; the next place overwrites the oldest. */
-  const slots =
-    messagesPerMinute === undefined ? undefined : new Float64Array(messagesPerMinute).fill(-MINUTE_MS);
-  let next = 0;
-  let lastBucket = 0;
-  let today = 0;
-  const buckets = messagesPerDay === undefined ? undefined : new Float64Array(BUCKETS);
+/** What an account has used, to be kept over a restart. */
+export type LimitsSnapshot = Readonly<Record<string, LedgerSnapshot>>;
 
-  function slideDay(now: number): void {
-    if (buckets === undefined) return;
-    const bucket = Math.floor(now / BUCKET_MS);
-    const steps = Math.min(bucket - lastBucket, BUCKETS);
-    for (let i = 1; i <= steps; i++) {
-      const at = (lastBucket + i) % BUCKETS;
-      today -= buckets[at] ?? 0;
-      buckets[at] = 0;
+export interface LocalLimiter extends Limiter {
+  snapshot(): LimitsSnapshot;
+  /** Adds what an earlier process has used; before the first message. */
+  restore(snapshot: LimitsSnapshot): void;
+}
+
+export const NO_PLACE: Place = { waitMs: 0, end: () => {} };
+
+const isLimited = (limits: MailboxLimits): boolean =>
+  limits.perMinute !== undefined || limits.perDay !== undefined || limits.recipientsPerDay !== undefined;
+
+export function createLimiter(clock: Clock = systemClock): LocalLimiter {
+  const ledgers = new Map<string, Ledger>();
+  let places = 0;
+
+  function ledgerOf(accountId: string): Ledger {
+    let ledger = ledgers.get(accountId);
+    if (ledger === undefined) {
+      ledger = new Ledger();
+      ledgers.set(accountId, ledger);
     }
-    if (steps > 0) lastBucket = bucket;
+    return ledger;
   }
 
   return {
-    reserve(now, maxWaitMs) {
-      slideDay(now);
-      if (buckets !== undefined && messagesPerDay !== undefined && today >= messagesPerDay) {
-        const oldest = Array.from({ length: BUCKETS }, (_, i) => lastBucket + 1 + i).find(
-          (b) => (buckets[b % BUCKETS] ?? 0) > 0,
-        );
-        const freeAt = oldest === undefined ? now + BUCKET_MS : oldest * BUCKET_MS;
-        return { granted: false, limit: 'daily_limit', retryAfterMs: Math.max(1_000, freeAt - now) };
-      }
-      let waitMs = 0;
-      if (slots !== undefined) {
-        const at = Math.max(now, (slots[next] ?? 0) + MINUTE_MS);
-        waitMs = at - now;
-        if (waitMs > maxWaitMs) return { granted: false, limit: 'rate_limited', retryAfterMs: waitMs };
-        slots[next] = at;
-        next = (next + 1) % slots.length;
-      }
-      if (buckets !== undefined) {
-        const at = lastBucket % BUCKETS;
-        buckets[at] = (buckets[at] ?? 0) + 1;
-        today++;
-      }
-      return { granted: true, waitMs };
+    reserve(accountId, limits, maxWaitMs) {
+      if (!isLimited(limits)) return { granted: true, place: NO_PLACE };
+      const ledger = ledgerOf(accountId);
+      const now = clock.monotonic();
+      const wall = clock.now();
+      const fullDay = ledger.fullDay(limits, wall);
+      if (fullDay !== undefined) return { granted: false, limit: 'day', retryAfterMs: fullDay };
+      const waitMs = limits.perMinute === undefined ? 0 : ledger.minuteWait(limits.perMinute, now);
+      if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
+      const id = `${places++}`;
+      ledger.begin(id, limits, now + waitMs, wall, undefined);
+      return {
+        granted: true,
+        place: {
+          waitMs,
+          end: ({ unsent, recipients }) => ledger.end(id, limits, clock.now(), unsent, recipients, undefined),
+        },
+      };
     },
-    giveBack() {
-      if (slots !== undefined) {
-        next = (next + slots.length - 1) % slots.length;
-        slots[next] = -MINUTE_MS;
+    keepOnly(accountIds) {
+      for (const id of ledgers.keys()) if (!accountIds.has(id)) ledgers.delete(id);
+    },
+    snapshot() {
+      const all: Record<string, LedgerSnapshot> = {};
+      for (const [id, ledger] of ledgers) {
+        const taken = ledger.snapshot(clock.monotonic(), clock.now());
+        if (taken !== undefined) all[id] = taken;
       }
-      if (buckets !== undefined && today > 0) {
-        const at = lastBucket % BUCKETS;
-        if ((buckets[at] ?? 0) > 0) {
-          buckets[at] = (buckets[at] ?? 0) - 1;
-          today--;
-        }
-      }
+      return all;
+    },
+    restore(snapshot) {
+      for (const [id, taken] of Object.entries(snapshot))
+        ledgerOf(id).restore(taken, clock.monotonic(), clock.now());
     },
   };
 }

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { SendLimits } from '../../src/fleet/ledger.ts';
 import { createMembership, type RelayRow } from '../../src/fleet/membership.ts';
 import { createSharedLimits, type SharedLimits, type WithoutRedis } from '../../src/fleet/shared-limits.ts';
 import { silentLog } from '../../src/log.ts';
 import { createRedisConnection } from '../../src/redis.ts';
+import type { MailboxLimits } from '../../src/relay/ledger.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -21,7 +21,7 @@ const ROW: RelayRow = {
   rejected: 0,
   lagMs: 0,
 };
-const limits = (more: Partial<SendLimits> = {}): SendLimits => ({
+const limits = (more: Partial<MailboxLimits> = {}): MailboxLimits => ({
   atOnce: 3,
   perMinute: undefined,
   perDay: undefined,

@@ -14,6 +14,7 @@ const LIMITS: AccountLimits = {
   minConnections: 0,
   messagesPerMinute: undefined,
   messagesPerDay: undefined,
+  recipientsPerDay: undefined,
   maxRecipients: 100,
   messagesPerConnection: 100,
   idleMs: 60_000,

@@ -1,54 +1,131 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createSendLimiter } from '../../src/relay/limits.ts';
+import type { MailboxLimits } from '../../src/relay/ledger.ts';
+import { createLimiter, type LocalLimiter, type Reservation } from '../../src/relay/limits.ts';
+import { createTestClock, type TestClock } from '../support/clock.ts';
 
 const MINUTE = 60_000;
-const T0 = 1_800_000_000_000;
+const HOUR = 60 * MINUTE;
 
-test('no minute, wherever it begins, holds more than the limit', () => {
+const limits = (more: Partial<MailboxLimits>): MailboxLimits => ({
+  atOnce: 3,
+  perMinute: undefined,
+  perDay: undefined,
+  recipientsPerDay: undefined,
+  ...more,
+});
+
+function stage(clock: TestClock = createTestClock()) {
+  const limiter = createLimiter(clock);
+  const ask = (of: MailboxLimits, maxWaitMs = 0, on: LocalLimiter = limiter): Reservation => {
+    const result = on.reserve('a', of, maxWaitMs);
+    assert.ok(!(result instanceof Promise));
+    return result;
+  };
+  const send = (of: MailboxLimits, recipients = 1): boolean => {
+    const result = ask(of);
+    if (result.granted) result.place.end({ unsent: false, recipients });
+    return result.granted;
+  };
+  return { clock, limiter, ask, send };
+}
+
+test('no minute, wherever it begins, holds more than the limit, also when the wall clock steps', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 10 }),
-      fc.array(fc.integer({ min: 0, max: 20_000 }), { maxLength: 80 }),
-      (limit, gaps) => {
-        const limiter = createSendLimiter({ messagesPerMinute: limit, messagesPerDay: undefined });
+      fc.array(fc.tuple(fc.integer({ min: 0, max: 20_000 }), fc.integer({ min: -HOUR, max: HOUR })), {
+        maxLength: 80,
+      }),
+      (most, gaps) => {
+        const { clock, ask } = stage();
         const sent: number[] = [];
-        let now = T0;
-        for (const gap of gaps) {
-          now += gap;
-          const place = limiter.reserve(now, 30_000);
-          if (place.granted) {
-            assert.ok(place.waitMs <= 30_000);
-            sent.push(now + place.waitMs);
-          } else assert.ok(place.retryAfterMs > 30_000);
+        for (const [gap, step] of gaps) {
+          clock.advance(gap);
+          clock.step(step);
+          const result = ask(limits({ perMinute: most }), 30_000);
+          if (result.granted) {
+            assert.ok(result.place.waitMs <= 30_000);
+            sent.push(clock.monotonic() + result.place.waitMs);
+          } else assert.ok(result.retryAfterMs > 30_000 && result.retryAfterMs <= MINUTE + 30_000);
         }
         for (const start of sent)
-          assert.ok(sent.filter((t) => t >= start && t < start + MINUTE).length <= limit);
+          assert.ok(sent.filter((t) => t >= start && t < start + MINUTE).length <= most);
       },
     ),
     { seed: 20261121, numRuns: 500 },
   );
 });
 
-test('a place given back is free again', () => {
-  const limiter = createSendLimiter({ messagesPerMinute: 1, messagesPerDay: 1 });
-  assert.deepEqual(limiter.reserve(T0, 0), { granted: true, waitMs: 0 });
-  assert.equal(limiter.reserve(T0, 0).granted, false);
-  limiter.giveBack();
-  assert.deepEqual(limiter.reserve(T0, 0), { granted: true, waitMs: 0 });
+test('a place whose message was not sent is free again, whichever of several it was', () => {
+  const { ask } = stage();
+  const two = limits({ perMinute: 2, perDay: 2 });
+  const [first, second] = [ask(two), ask(two)];
+  assert.ok(first.granted && second.granted);
+  assert.equal(ask(two).granted, false);
+  first.place.end({ unsent: true, recipients: 0 });
+  first.place.end({ unsent: true, recipients: 0 });
+  second.place.end({ unsent: false, recipients: 1 });
+  assert.equal(ask(two).granted, true);
+  assert.equal(ask(two).granted, false, 'ending twice gives nothing back twice');
 });
 
 test('a day holds no more than its limit and says when the next may go', () => {
-  const limiter = createSendLimiter({ messagesPerMinute: undefined, messagesPerDay: 3 });
-  for (let i = 0; i < 3; i++) assert.equal(limiter.reserve(T0 + i * MINUTE, 0).granted, true);
-  const refused = limiter.reserve(T0 + 5 * MINUTE, 0);
-  assert.ok(!refused.granted && refused.limit === 'daily_limit');
-  assert.equal(limiter.reserve(T0 + refused.retryAfterMs - MINUTE, 0).granted, false);
-  assert.equal(limiter.reserve(T0 + 5 * MINUTE + refused.retryAfterMs, 0).granted, true);
+  const { clock, ask, send } = stage();
+  const three = limits({ perDay: 3 });
+  for (let i = 0; i < 3; i++) {
+    assert.ok(send(three));
+    clock.advance(MINUTE);
+  }
+  const refused = ask(three);
+  assert.ok(!refused.granted && refused.limit === 'day');
+  assert.ok(refused.retryAfterMs > 23 * HOUR && refused.retryAfterMs <= 24 * HOUR);
+  clock.advance(refused.retryAfterMs);
+  assert.ok(send(three));
+});
+
+test('recipients of a day count as the provider took them', () => {
+  const { clock, ask, send } = stage();
+  const ten = limits({ recipientsPerDay: 10 });
+  assert.ok(send(ten, 9));
+  assert.ok(send(ten, 1));
+  const refused = ask(ten);
+  assert.ok(!refused.granted && refused.limit === 'day');
+  clock.advance(25 * HOUR);
+  assert.ok(send(ten, 1));
+});
+
+test('a reload that touches the account forgets nothing; an account that is gone is dropped', () => {
+  const { limiter, send } = stage();
+  assert.ok(send(limits({ perMinute: 1 })));
+  limiter.keepOnly(new Set(['a']));
+  assert.ok(!send(limits({ perMinute: 1 })), 'another object of limits, the same account');
+  limiter.keepOnly(new Set());
+  assert.ok(send(limits({ perMinute: 1 })));
+});
+
+test('what was used is known to the next process', () => {
+  const clock = createTestClock();
+  const { limiter, ask, send } = stage(clock);
+  const some = limits({ perMinute: 2, perDay: 3, recipientsPerDay: 100 });
+  for (let i = 0; i < 2; i++) assert.ok(send(some, 40));
+  const kept = JSON.parse(JSON.stringify(limiter.snapshot()));
+  clock.advance(10_000);
+  const next = createLimiter(clock);
+  next.restore(kept);
+  const refused = ask(some, 0, next);
+  assert.ok(!refused.granted && refused.limit === 'minute' && refused.retryAfterMs === 50_000);
+  clock.advance(50_000);
+  const third = ask(some, 0, next);
+  assert.ok(third.granted);
+  third.place.end({ unsent: false, recipients: 20 });
+  clock.advance(MINUTE);
+  const fourth = ask(some, 0, next);
+  assert.ok(!fourth.granted && fourth.limit === 'day');
 });
 
 test('no limits, no waiting', () => {
-  const limiter = createSendLimiter({ messagesPerMinute: undefined, messagesPerDay: undefined });
-  for (let i = 0; i < 1000; i++) assert.deepEqual(limiter.reserve(T0, 0), { granted: true, waitMs: 0 });
+  const { send } = stage();
+  for (let i = 0; i < 1000; i++) assert.ok(send(limits({})));
 });

@@ -28,7 +28,7 @@ async function exposition(): Promise<string> {
   metrics.recordTransaction(fakeRecord({ replayed: true }));
   metrics.recordTransaction(fakeRecord({ outcome: 'aborted', flights: 0 }));
   metrics.observeRefresh({ account: 'a', provider: 'gmail', result: 'success', durationMs: 250 });
-  metrics.observeLimit({ account: 'a', limit: 'logins', waitedMs: 100, refused: false });
+  metrics.observeLimit({ account: 'a', limit: 'messages_at_once', waitedMs: 100, refused: false });
   metrics.countAttention('needs_consent', 'gmail');
   return metrics.render();
 }

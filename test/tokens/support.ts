@@ -100,6 +100,7 @@ export function account(id: string): Account {
       minConnections: 0,
       messagesPerMinute: undefined,
       messagesPerDay: undefined,
+      recipientsPerDay: undefined,
       maxRecipients: 100,
       messagesPerConnection: 100,
       idleMs: 1,
