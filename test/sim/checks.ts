@@ -24,6 +24,8 @@ export interface Evidence {
   /** Texts that left a relay otherwise: answers of the admin room. */
   readonly texts: readonly string[];
   readonly secretMark: string;
+  /** 5xx that the relay says for a documented reason. */
+  readonly isOurs: (reply: Heard) => boolean;
 }
 
 export interface Figures {
@@ -128,7 +130,7 @@ function checkReply(
   const said = serial === undefined ? undefined : evidence.said.get(serial);
   const words = `${reply.code} ${reply.text}`;
   if (said === undefined) {
-    if (reply.code >= 500) blame('refused by nobody', words);
+    if (reply.code >= 500 && !evidence.isOurs(reply)) blame('refused by nobody', words);
     return;
   }
   if (said.account !== attempt.message.account && said.account !== '') blame('answer of another', words);

@@ -7,6 +7,7 @@ import { createRandom } from './random.ts';
 import type { Leftovers, RelayHost } from './relay-host.ts';
 import type { TokenEndpoint } from './token-endpoint.ts';
 import type { Files } from './virtual-files.ts';
+import type { RedisServer } from './virtual-redis.ts';
 import type { Actor, World } from './world.ts';
 
 export interface Cast {
@@ -15,6 +16,7 @@ export interface Cast {
   readonly provider: Provider;
   readonly tokens: TokenEndpoint;
   readonly files: Files;
+  readonly redis: RedisServer;
   readonly relays: readonly RelayHost[];
   readonly clients: readonly Client[];
   readonly operator: Actor;
@@ -124,6 +126,10 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
         relay.kill(fault.how);
       });
       at(fault.to, () => relays[fault.relay]?.start());
+      return;
+    case 'redis':
+      at(fault.from, () => cast.redis.setState(fault.state, fault.loses));
+      at(fault.to, () => cast.redis.setState('up'));
       return;
     case 'mood':
     case 'token':

@@ -7,6 +7,7 @@ import { createPlan, describeFault, type Plan } from './plan.ts';
 import { hashText } from './random.ts';
 import { installTokenRequests } from './token-endpoint.ts';
 import { installVirtualFiles } from './virtual-files.ts';
+import { installVirtualRedis } from './virtual-redis.ts';
 import { installVirtualSockets } from './virtual-sockets.ts';
 import { installVirtualTime, nameOrigins } from './virtual-time.ts';
 
@@ -24,6 +25,7 @@ installVirtualTime();
 installVirtualSockets();
 installVirtualFiles();
 installTokenRequests();
+installVirtualRedis();
 const { run } = await import('./run.ts');
 const { prepareRelays } = await import('./relay-host.ts');
 await prepareRelays();

@@ -33,7 +33,8 @@ export type Fault =
   | { readonly kind: 'reload'; readonly relay: number; readonly at: number; readonly edit: Edit }
   | ({ readonly kind: 'stop'; readonly relay: number; readonly deadlineMs: number } & Window)
   | ({ readonly kind: 'kill'; readonly relay: number; readonly how: 'kill' | 'power' } & Window)
-  | ({ readonly kind: 'disk'; readonly code: string } & Window);
+  | ({ readonly kind: 'disk'; readonly code: string } & Window)
+  | ({ readonly kind: 'redis'; readonly state: 'gone' | 'silent'; readonly loses: boolean } & Window);
 
 export type Side = 'clients' | 'provider';
 
@@ -101,8 +102,8 @@ const POINTS: readonly Point[] = ['greeting', 'ehlo', 'mail', 'rcpt', 'data', 'b
 export function createPlan(seed: number): Plan {
   const dice = createRandom(seed).branch('plan');
   const activeMs = dice.chance(0.2) ? dice.between(30, 90) * MINUTE : dice.between(1, 8) * MINUTE;
-  const store: StoreKind = dice.pick(['memory', 'memory', 'file']);
-  const relays = 1;
+  const store: StoreKind = dice.pick(['memory', 'memory', 'file', 'redis']);
+  const relays = store === 'redis' ? dice.between(1, 3) : 1;
   const accounts = Array.from({ length: dice.between(1, 3) }, (_, i) => planAccount(dice, i));
   const clients = Array.from({ length: dice.between(1, 4) }, () => planClient(dice));
   const count = dice.between(3, 25);
@@ -213,6 +214,11 @@ function planFault(dice: Random, activeMs: number, store: StoreKind, relays: num
   ];
   if (store === 'file')
     kinds.push(() => ({ kind: 'disk', code: dice.pick(['ENOSPC', 'EIO', 'EACCES']), ...window }));
+  if (store === 'redis')
+    kinds.push(
+      () => ({ kind: 'redis', state: dice.pick(['gone', 'silent']), loses: dice.chance(0.2), ...window }),
+      () => ({ kind: 'redis', state: dice.pick(['gone', 'silent']), loses: dice.chance(0.2), ...window }),
+    );
   return dice.pick(kinds)();
 }
 

@@ -60,8 +60,8 @@ export interface Provider {
   readonly deliveries: readonly Delivery[];
   readonly said: ReadonlyMap<number, Said>;
   mood: (stage: Stage, account: string) => Mood | undefined;
-  /** Told when a login is more than the account may have at once, with how many there are then. */
-  onLogin: (account: string, atOnce: number, at: number) => void;
+  /** Told of every login, with how many connections of the account that relay then has open. */
+  onLogin: (account: string, atOnce: number) => void;
   accepts: (account: string, accessToken: string) => boolean;
   /** Closes idle connections after this, and any after that, ms. */
   idleMs: number;
@@ -134,6 +134,10 @@ export function createProvider(
 
     get isAuthenticated(): boolean {
       return this.account !== '';
+    }
+
+    get relay(): string {
+      return this.#end.peer.actor.name;
     }
 
     /** Whether the relay still has it open. */
@@ -320,8 +324,8 @@ export function createProvider(
       }
       this.#answer('auth', 235, '2.7.0 ok', () => {
         this.account = user;
-        const held = [...sessions].filter((s) => s.account === user && s.isHeld).length;
-        provider.onLogin(user, held, world.now);
+        const held = [...sessions].filter((s) => s.account === user && s.isHeld && s.relay === this.relay);
+        provider.onLogin(user, held.length);
       });
     }
 

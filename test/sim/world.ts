@@ -160,9 +160,9 @@ export function createWorld(random: Random, options: { readonly keepTrace: boole
           if (isDone) return;
           left -= 1;
           if (left === 0) refill();
-          const chosen = next();
-          if (chosen === undefined || isOver() || chosen.event.at > maxMs) {
-            end(chosen === undefined ? 'empty' : isOver() ? 'over' : 'late');
+          const chosen = isOver() ? 'over' : (next() ?? 'empty');
+          if (typeof chosen === 'string' || chosen.event.at > maxMs) {
+            end(typeof chosen === 'string' ? chosen : 'late');
             return;
           }
           const { process, event } = chosen;
