@@ -87,15 +87,15 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
     if (excuse !== undefined)
       blame(excuse, `heard ${final === undefined ? 'nothing' : `${final.code} ${final.text}`}`);
   }
-  for (const { recipient, reply } of attempt.rcpts) checkReply(attempt, recipient, reply, evidence, blame);
-  checkReply(attempt, undefined, attempt.mail, evidence, blame);
-  checkReply(attempt, undefined, final, evidence, blame);
+  for (const { reply } of attempt.rcpts) checkReply(attempt, reply, evidence, blame);
+  checkReply(attempt, attempt.mail, evidence, blame);
+  checkReply(attempt, final, evidence, blame);
   if (
     attempt.data !== undefined &&
     attempt.data.code >= 500 &&
     !/No valid recipients/.test(attempt.data.text)
   )
-    checkReply(attempt, undefined, attempt.data, evidence, blame);
+    checkReply(attempt, attempt.data, evidence, blame);
   return found;
 }
 
@@ -120,7 +120,6 @@ function unacknowledged(attempt: Attempt, delivery: Delivery, evidence: Evidence
 /** A reply that carries the provider's number belongs to this message; a 5xx always carries one. */
 function checkReply(
   attempt: Attempt,
-  recipient: string | undefined,
   reply: Heard | undefined,
   evidence: Evidence,
   blame: (rule: string, detail: string) => void,
@@ -134,13 +133,6 @@ function checkReply(
     return;
   }
   if (said.account !== attempt.message.account && said.account !== '') blame('answer of another', words);
-  else if (
-    recipient !== undefined &&
-    said.recipients.at(-1) !== recipient &&
-    said.recipients.length > 0 &&
-    reply.code < 400
-  )
-    blame('answer of another', `${recipient} heard what was said of ${said.recipients.at(-1)}`);
   else if (said.recipients.length > 0 && !said.recipients.some((r) => attempt.message.recipients.includes(r)))
     blame('answer of another', `${words}, said of ${said.recipients.join(' ')}`);
   if (reply.code >= 500 && said.code < 500) blame('refused by nobody', words);

@@ -266,11 +266,11 @@ export function createClient(
     const again = (recipients: readonly string[]): void => {
       if (recipients.length === 0) return;
       const [least, most] = habits.retryMs;
-      const rest = { ...message, recipients };
+      const backoff = Math.min(1.5 ** (attempt.number - 1), 10);
       waiting.push({
-        message: rest,
+        message: { ...message, recipients },
         number: attempt.number + 1,
-        dueAt: world.now + dice.between(least, most),
+        dueAt: world.now + backoff * dice.between(least, most),
       });
     };
     if (verdict !== undefined && verdict.code >= 500 && verdict.code < 600 && attempt.data?.code !== 354) {

@@ -26,6 +26,8 @@ installVirtualSockets();
 installVirtualFiles();
 installTokenRequests();
 installVirtualRedis();
+// Loaded ahead: what the product imports later would come at a moment of the real world's choosing.
+await import('redis');
 const { run } = await import('./run.ts');
 const { prepareRelays } = await import('./relay-host.ts');
 await prepareRelays();

@@ -155,6 +155,8 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   const onStopped = (left: Leftovers, deadlineMs: number): void => {
     if (left.tookMs > deadlineMs + STOP_SLACK_MS)
       blame('stop has no end', `${left.name}: ${left.tookMs} ms with a deadline of ${deadlineMs} ms`);
+    // At the deadline the process ends whatever it still holds.
+    if (left.tookMs > deadlineMs - 1_500) return;
     for (const [what, list] of [
       ['timers', left.timers],
       ['sockets', left.sockets],
