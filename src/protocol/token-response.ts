@@ -16,8 +16,6 @@ export interface TokenGrant {
   readonly accessToken: string;
   /** Life from the moment of the answer, ms. */
   readonly lifetimeMs: number;
-  /** A new refresh token, where the provider rotates them. */
-  readonly refreshToken: string | undefined;
   /** Oddities worth one log line; no secrets. */
   readonly notes: readonly string[];
 }
@@ -79,14 +77,7 @@ export function judgeTokenAnswer(answer: TokenAnswer): TokenJudgement {
   }
   const statedMs = seconds === undefined ? UNSTATED_LIFETIME_MS : seconds * 1000;
   if (statedMs > MAX_LIFETIME_MS) notes.push('expires_in is longer than a week: taken as a week');
-  const refreshToken = parseRefreshToken(json.refresh_token);
-  if (refreshToken === undefined && json.refresh_token !== undefined && json.refresh_token !== null) {
-    notes.push('the new refresh_token is unusable: keeping the old one');
-  }
-  return {
-    ok: true,
-    grant: { accessToken, lifetimeMs: Math.min(statedMs, MAX_LIFETIME_MS), refreshToken, notes },
-  };
+  return { ok: true, grant: { accessToken, lifetimeMs: Math.min(statedMs, MAX_LIFETIME_MS), notes } };
 }
 
 /** A number, or a string of digits as some providers send it. */
@@ -95,8 +86,26 @@ function parseSeconds(value: unknown): number | undefined {
   return typeof value === 'number' && !Number.isNaN(value) ? value : undefined;
 }
 
-function parseRefreshToken(value: unknown): string | undefined {
-  return typeof value === 'string' && value.length <= MAX_TOKEN_OCTETS && SENDABLE.test(value)
-    ? value
-    : undefined;
+/** A refresh token has a few kilobytes at most, whatever its characters: it is sent URL-encoded. */
+const MAX_REFRESH_TOKEN = 65_536;
+const IN_A_TORN_ANSWER = /"refresh_token"\s{0,9}:\s{0,9}("(?:[^"\\]|\\.){1,65536}")/;
+
+/**
+ * The refresh token in an answer, taken before anything else about it is judged: the provider may have
+ * revoked the one before. Of every 2xx answer, also one that is torn, or whose access token is no good.
+ */
+export function refreshTokenIn(status: number, body: string): string | undefined {
+  if (status < 200 || status > 299) return undefined;
+  const json = parseJsonObject(body);
+  const value = json === undefined ? tornRefreshToken(body) : json.refresh_token;
+  return typeof value === 'string' && value !== '' && value.length <= MAX_REFRESH_TOKEN ? value : undefined;
+}
+
+function tornRefreshToken(body: string): unknown {
+  const quoted = IN_A_TORN_ANSWER.exec(body)?.[1];
+  try {
+    return quoted === undefined ? undefined : JSON.parse(quoted);
+  } catch {
+    return undefined;
+  }
 }

@@ -1,32 +1,31 @@
 /**
  * What follows from a failure: how long nothing is asked, when the background tries again, and what
- * the log says, once. In: classified failures. Out: `TokenError`s and times. Owns the pauses and
- * alerts per OAuth client.
+ * the log says, once. In: classified failures. Out: troubles and times. Owns the pauses and alerts per
+ * OAuth client.
  */
-
 import { causeFacts } from '../accounts/account.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { cureOf, findTokenCauseInText } from '../protocol/causes/book.ts';
 import type { TokenFailure } from '../protocol/token-failure.ts';
 import { TokenError } from './access-token.ts';
-import { type TokenEntry, usableUntil } from './token-entry.ts';
+import { type Slot, type Trouble, usableUntil } from './token-slot.ts';
 
 export interface FailureBook {
-  /** Notes a failure at the entry (unless a newer flight is under way) and logs one line. */
+  /** The trouble a failure makes. Logs one line unless the slot has moved on (`current` false). */
   record(
-    entry: TokenEntry,
+    slot: Slot,
     failure: TokenFailure,
     facts: { readonly sent: boolean; readonly probeAt: number | undefined; readonly current: boolean },
-  ): TokenError;
-  /** A request succeeded: forgets what was wrong. */
-  recover(entry: TokenEntry): void;
-  /** No background request before this, ms since the epoch. */
-  pausedUntil(entry: TokenEntry): number;
-  /** When the background tries a failed account again, ms since the epoch. */
-  nextTry(entry: TokenEntry): number;
+  ): Trouble;
+  /** What was wrong is over: says so. */
+  recovered(slot: Slot): void;
+  /** No background request before this, monotonic ms; 0 where there is no reason to wait. */
+  pausedUntil(slot: Slot): number;
+  /** When the background tries a failed account again, monotonic ms. */
+  nextTry(slot: Slot, trouble: Trouble): number;
   /** Forgets OAuth clients that no account uses any more. */
-  keepOnly(entries: Iterable<TokenEntry>): void;
+  keepOnly(slots: Iterable<Slot>): void;
 }
 
 /** Microsoft and Google count requests with a dead refresh token against the app: one probe an hour. */
@@ -44,17 +43,18 @@ export function createFailureBook(deps: {
   readonly random: () => number;
 }): FailureBook {
   const { log, clock, random } = deps;
-  /** By OAuth client: no background requests before, ms since the epoch. */
+  /** By OAuth client: no background requests before, monotonic ms. */
   const pauses = new Map<string, number>();
   /** OAuth clients whose trouble has been reported. */
   const alerted = new Set<string>();
 
-  function report(entry: TokenEntry, error: TokenError, failure: TokenFailure, now: number): void {
-    const { account, token, credential } = entry;
-    const lifeLeftMs = token === undefined ? 0 : usableUntil(token) - now;
+  function report(slot: Slot, error: TokenError, failure: TokenFailure): void {
+    const { account, token, credential } = slot;
+    const lifeLeftMs = token === undefined ? 0 : usableUntil(token) - clock.now();
     const fields = {
       event: 'token_refresh_failed',
       account: account.id,
+      ...(slot.resource === 'smtp' ? {} : { resource: slot.resource }),
       class: error.code,
       reason: error.message,
       ...(error.cure === undefined ? {} : { cure: error.cure }),
@@ -62,7 +62,7 @@ export function createFailureBook(deps: {
       ...(lifeLeftMs > 0 ? { expires_in_s: Math.round(lifeLeftMs / 1000) } : {}),
     };
     if (failure.scope === 'app' && failure.kind === 'app_misconfigured') {
-      const client = clientOf(entry);
+      const client = clientOf(slot);
       const fresh = !alerted.has(client);
       alerted.add(client);
       const alert = { ...fields, event: 'oauth_client_broken', client_id: credential.clientId };
@@ -74,62 +74,58 @@ export function createFailureBook(deps: {
     else log.warn(fields, 'token could not be refreshed: the cached one is still good');
   }
 
-  /** The breaker has reported the endpoint; an account is named once, when its token is about to end. */
-  function reportResting(entry: TokenEntry, error: TokenError, failure: TokenFailure, now: number): void {
-    const { token, credential } = entry;
-    const ending = token !== undefined && token.expiresAt - now < credential.safetyBufferMs;
-    if (ending && !entry.warned) report(entry, error, failure, now);
-    else log.debug({ event: 'token_endpoint_resting', account: entry.account.id }, failure.message);
-    entry.warned ||= ending;
+  /** The breaker has reported the endpoint; an account is named once, when its token is about to end. True where it was named. */
+  function reportResting(slot: Slot, error: TokenError, failure: TokenFailure): boolean {
+    const { token, credential } = slot;
+    const ending = token !== undefined && token.expiresAt - clock.now() < credential.safetyBufferMs;
+    if (ending && slot.trouble?.warned !== true) report(slot, error, failure);
+    else log.debug({ event: 'token_endpoint_resting', account: slot.accountId }, failure.message);
+    return ending;
   }
 
   return {
-    record(entry, failure, { sent, probeAt, current }) {
-      const now = clock.now();
-      const blockedUntil = now + silenceAfter(failure);
-      const retryAt = blockedUntil > now ? blockedUntil : probeAt;
+    record(slot, failure, { sent, probeAt, current }) {
+      const now = clock.monotonic();
+      const silenceMs = silenceAfter(failure);
+      const retryAt = silenceMs > 0 ? clock.now() + silenceMs : probeAt;
       // What another relay has left in the store has words only.
       const causeId =
         failure.cause ?? (failure.cure === undefined ? findTokenCauseInText(failure.message).id : undefined);
-      const cure = failure.cure ?? cureOf(causeId, causeFacts(entry.account));
+      const cure = failure.cure ?? cureOf(causeId, causeFacts(slot.account));
       const error = new TokenError(failure.kind, failure.message, { retryAt, cure, causeId });
       if (failure.kind === 'throttled' && failure.scope !== 'account') {
-        const client = clientOf(entry);
-        pauses.set(client, Math.max(pauses.get(client) ?? 0, blockedUntil));
+        const client = clientOf(slot);
+        pauses.set(client, Math.max(pauses.get(client) ?? 0, now + silenceMs));
       }
-      if (entry.retired || !current) return error;
+      const before = slot.trouble;
       const resting = !sent && failure.kind === 'provider_fault';
       // While the endpoint rests, the failure that made it rest says more.
-      if (!resting || entry.failure === undefined) {
-        entry.failure = error;
-        entry.failedAt = now;
+      const stands = resting && before !== undefined;
+      let warned = before?.warned ?? false;
+      if (current && !slot.isRetired) {
+        if (resting) warned = reportResting(slot, error, failure) || warned;
+        else report(slot, error, failure);
       }
-      entry.blockedUntil = Math.max(entry.blockedUntil, blockedUntil);
-      if (!resting) entry.failures += 1;
-      if (entry.token !== undefined) entry.freshUntil = Math.max(entry.freshUntil, usableUntil(entry.token));
-      if (resting) reportResting(entry, error, failure, now);
-      else report(entry, error, failure, now);
-      return error;
+      return {
+        error: stands ? before.error : error,
+        at: stands ? before.at : clock.now(),
+        count: (before?.count ?? 0) + (resting ? 0 : 1),
+        blockedUntilMono: Math.max(before?.blockedUntilMono ?? 0, now + silenceMs),
+        warned,
+      };
     },
-    recover(entry) {
-      if (entry.failure !== undefined) {
-        log.info({ event: 'token_recovered', account: entry.account.id }, 'account has a token again');
-      }
-      entry.failure = undefined;
-      entry.failures = 0;
-      entry.warned = false;
-      entry.blockedUntil = 0;
-      alerted.delete(clientOf(entry));
+    recovered(slot) {
+      alerted.delete(clientOf(slot));
+      log.info({ event: 'token_recovered', account: slot.accountId }, 'account has a token again');
     },
-    pausedUntil: (entry) => Math.max(entry.blockedUntil, pauses.get(clientOf(entry)) ?? 0),
-    nextTry(entry) {
-      const backoff = Math.min(FIRST_RETRY_MS * 2 ** Math.max(entry.failures - 1, 0), MAX_RETRY_MS);
-      const pause = pauses.get(clientOf(entry)) ?? 0;
-      const earliest = Math.max(clock.now() + backoff, entry.blockedUntil, pause);
-      return earliest + backoff * 0.2 * random();
+    pausedUntil: (slot) => Math.max(slot.blockedUntilMono, pauses.get(clientOf(slot)) ?? 0),
+    nextTry(slot, { count, blockedUntilMono }) {
+      const backoff = Math.min(FIRST_RETRY_MS * 2 ** Math.max(count - 1, 0), MAX_RETRY_MS);
+      const pause = pauses.get(clientOf(slot)) ?? 0;
+      return Math.max(clock.monotonic() + backoff, blockedUntilMono, pause) + backoff * 0.2 * random();
     },
-    keepOnly(entries) {
-      const clients = new Set([...entries].map(clientOf));
+    keepOnly(slots) {
+      const clients = new Set([...slots].map(clientOf));
       for (const client of pauses.keys()) if (!clients.has(client)) pauses.delete(client);
       for (const client of alerted) if (!clients.has(client)) alerted.delete(client);
     },
@@ -155,6 +151,6 @@ export function silenceAfter(failure: TokenFailure): number {
   }
 }
 
-function clientOf(entry: TokenEntry): string {
-  return `${entry.credential.tokenUrl} ${entry.credential.clientId}`;
+function clientOf({ credential }: Slot): string {
+  return `${credential.tokenUrl} ${credential.clientId}`;
 }

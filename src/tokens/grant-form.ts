@@ -12,6 +12,8 @@ import {
   serviceAccountClaims,
 } from '../protocol/token-request.ts';
 import { signClientAssertion, signServiceAccountAssertion } from './assertion.ts';
+import { reasonOf } from './grant-keeper.ts';
+import type { Exchange } from './token-endpoint.ts';
 
 /** A form with the secret texts in it, so that they can be kept out of messages. */
 export interface GrantForm {
@@ -20,11 +22,12 @@ export interface GrantForm {
 }
 
 /**
- * The request for one token. `refreshToken` is the newest one known (refresh grant only); `nowMs` is
+ * The request for one token with `scope`. `refreshToken` is the newest one known (refresh grant only); `nowMs` is
  * the provider's time as far as known. Rejects where a key or certificate cannot be used.
  */
 export async function buildGrantForm(
   credential: Credential,
+  scope: string,
   refreshToken: Secret | undefined,
   nowMs: number,
 ): Promise<GrantForm> {
@@ -37,13 +40,13 @@ export async function buildGrantForm(
           clientId: credential.clientId,
           clientSecret,
           refreshToken: token,
-          scope: credential.scope,
+          scope,
         }),
         secrets: clientSecret === undefined ? [token] : [token, clientSecret],
       };
     }
     case 'client_credentials': {
-      const { clientId, scope, tokenUrl, clientCertificate: certificate } = credential;
+      const { clientId, tokenUrl, clientCertificate: certificate } = credential;
       if (certificate !== undefined) {
         const claims = clientAssertionClaims(clientId, tokenUrl, nowMs, randomUUID());
         const assertion = await signClientAssertion(
@@ -57,7 +60,7 @@ export async function buildGrantForm(
       return { form: clientCredentialsForm(clientId, scope, { secret }), secrets: [secret] };
     }
     case 'jwt_bearer': {
-      const { clientId, subject, scope, tokenUrl } = credential;
+      const { clientId, subject, tokenUrl } = credential;
       const claims = serviceAccountClaims(clientId, subject, scope, tokenUrl, nowMs);
       const assertion = await signServiceAccountAssertion(
         credential.privateKeyPem,
@@ -82,11 +85,11 @@ export function grantFingerprint(credential: Credential): string {
 }
 
 /** Changes when an access token obtained before may be the wrong one now. */
-export function tokenFingerprint(credential: Credential): string {
+export function tokenFingerprint(credential: Credential, scope: string): string {
   return digest(
     credential.grant,
     credential.tokenUrl,
-    credential.scope,
+    scope,
     grantFingerprint(credential),
     ...proofOf(credential),
   );
@@ -94,9 +97,11 @@ export function tokenFingerprint(credential: Credential): string {
 
 /** Equal for two credentials with the same content. */
 export function credentialFingerprint(credential: Credential): string {
-  const { safetyBufferMs, initial } = credential;
+  const { safetyBufferMs, initial, scopes = {}, ahead = [] } = credential;
   return digest(
-    tokenFingerprint(credential),
+    tokenFingerprint(credential, credential.scope),
+    JSON.stringify(Object.entries(scopes).sort()),
+    ahead.join(),
     safetyBufferMs,
     initial?.accessToken.reveal() ?? '',
     initial?.expiresAt ?? 0,
@@ -119,4 +124,26 @@ function proofOf(credential: Credential): readonly string[] {
     default:
       return credential satisfies never;
   }
+}
+
+/** A key or certificate that signs nothing: known without asking anybody. */
+export function unsignable(error: unknown, startedAt: number): Exchange {
+  return {
+    outcome: {
+      ok: false,
+      failure: {
+        kind: 'app_misconfigured',
+        message: `the private key or certificate cannot be used (${reasonOf(error)})`,
+        cure: 'give an unencrypted PEM private key and the certificate registered with the app',
+        retryAfterMs: undefined,
+        scope: 'app',
+      },
+    },
+    sent: false,
+    clockOffsetMs: undefined,
+    startedAt,
+    ms: 0,
+    probeAt: undefined,
+    late: undefined,
+  };
 }

@@ -1,11 +1,11 @@
 /**
- * One round of fetching many tokens: bounded, pausing where the provider asks for it. In: entries
+ * One round of fetching many tokens: bounded, pausing where the provider asks for it. In: slots
  * without a token. Out: counts; never a rejection. What is left over is the background refresh's.
  */
 
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { TokenEntry } from './token-entry.ts';
+import type { Slot } from './token-slot.ts';
 
 export interface PrecacheResult {
   readonly accounts: number;
@@ -20,10 +20,10 @@ export interface PrecacheDeps {
   readonly clock: Clock;
   readonly log: Log;
   /** Fetches; never rejects. */
-  readonly fetch: (entry: TokenEntry) => Promise<void>;
-  readonly hasToken: (entry: TokenEntry) => boolean;
-  /** No background request for the account before this, ms since the epoch. */
-  readonly pausedUntil: (entry: TokenEntry) => number;
+  readonly fetch: (slot: Slot) => Promise<void>;
+  readonly hasToken: (slot: Slot) => boolean;
+  /** No background request for the account before this, monotonic ms. */
+  readonly pausedUntil: (slot: Slot) => number;
   readonly random: () => number;
 }
 
@@ -35,55 +35,58 @@ const SPREAD = 0.1;
 
 export async function runPrecache(
   deps: PrecacheDeps,
-  entries: readonly TokenEntry[],
+  slots: readonly Slot[],
   bound: number,
 ): Promise<PrecacheResult> {
   const { clock, log } = deps;
-  const begun = performance.now();
-  const deadline = clock.now() + MAX_WAIT_MS;
-  const queue = entries.filter((e) => !deps.hasToken(e));
-  let cached = entries.length - queue.length;
+  const begun = clock.monotonic();
+  const deadline = clock.monotonic() + MAX_WAIT_MS;
+  const queue = slots.filter((e) => !deps.hasToken(e));
+  let cached = slots.length - queue.length;
   let fetched = 0;
   let failed = 0;
-  let lastProgress = performance.now();
+  let lastProgress = clock.monotonic();
   let next = 0;
 
   function progress(): void {
-    const now = performance.now();
+    const now = clock.monotonic();
     if (now - lastProgress < PROGRESS_INTERVAL_MS) return;
     lastProgress = now;
     const done = cached + fetched + failed;
-    log.info({ event: 'precache_progress', done, failed, accounts: entries.length }, 'fetching tokens');
+    log.info({ event: 'precache_progress', done, failed, accounts: slots.length }, 'fetching tokens');
   }
 
-  async function one(entry: TokenEntry): Promise<void> {
+  async function one(slot: Slot): Promise<void> {
     for (;;) {
-      const wait = deps.pausedUntil(entry) - clock.now();
+      const wait = deps.pausedUntil(slot) - clock.monotonic();
       if (wait > 0) {
-        if (clock.now() + wait > deadline) break;
+        if (clock.monotonic() + wait > deadline) break;
         await new Promise<void>((resume) => clock.after(wait * (1 + SPREAD * deps.random()), resume));
         continue;
       }
-      await deps.fetch(entry);
-      if (deps.hasToken(entry)) {
-        if (entry.origin === 'store') cached += 1;
+      await deps.fetch(slot);
+      if (deps.hasToken(slot)) {
+        if (originOf(slot) === 'store') cached += 1;
         else fetched += 1;
         return;
       }
-      if (entry.failure?.code !== 'throttled') break;
+      if (slot.trouble?.error.code !== 'throttled') break;
     }
     failed += 1;
   }
 
   async function worker(): Promise<void> {
     for (;;) {
-      const entry = queue[next++];
-      if (entry === undefined) return;
-      await one(entry);
+      const slot = queue[next++];
+      if (slot === undefined) return;
+      await one(slot);
       progress();
     }
   }
 
   await Promise.all(Array.from({ length: Math.min(bound, queue.length) }, worker));
-  return { accounts: entries.length, cached, fetched, failed, ms: Math.round(performance.now() - begun) };
+  return { accounts: slots.length, cached, fetched, failed, ms: Math.round(clock.monotonic() - begun) };
 }
+
+const originOf = ({ state }: Slot): string | undefined =>
+  state.name === 'holding' || state.name === 'failing' ? state.held?.origin : undefined;

@@ -1,23 +1,54 @@
 /** Keeps grants as long as the process lives: the default where no state directory is given. */
-import type { StoredGrant, TokenStore } from './token-store.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { afterRotation, withToken } from './stored-text.ts';
+import type { KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
-export function createMemoryStore(): TokenStore {
-  const grants = new Map<string, StoredGrant>();
+export function createMemoryStore(clock: Clock = systemClock): TokenStore {
+  /** By account, then by fingerprint. */
+  const accounts = new Map<string, Map<string, StoredGrant>>();
+  /** Since when an account is missing, ms since the epoch. */
+  const missing = new Map<string, number>();
+  const grantsOf = (accountId: string): Map<string, StoredGrant> => {
+    const known = accounts.get(accountId) ?? new Map<string, StoredGrant>();
+    accounts.set(accountId, known);
+    return known;
+  };
   return {
     kind: 'memory',
     open: async () => undefined,
-    load: async (accountId) => grants.get(accountId),
-    save: async (accountId, grant) => {
-      grants.set(accountId, grant);
+    load: async ({ accountId, fingerprint }) => accounts.get(accountId)?.get(fingerprint),
+    async rotate({ accountId, fingerprint }, rotation) {
+      const tokens = await rotation.tokens;
+      const stored = grantsOf(accountId).get(fingerprint);
+      const { result, grant } = afterRotation(stored, fingerprint, rotation, tokens);
+      grantsOf(accountId).set(fingerprint, grant);
+      return result;
     },
-    remove: async (accountId) => {
-      grants.delete(accountId);
+    async saveToken({ accountId, fingerprint }, resource, token) {
+      const grants = grantsOf(accountId);
+      grants.set(fingerprint, withToken(grants.get(fingerprint), fingerprint, resource, token));
     },
-    prune: async (accountIds) => {
-      const gone = [...grants.keys()].filter((id) => !accountIds.has(id));
-      for (const id of gone) grants.delete(id);
-      return gone.length;
+    async prune(accountIds, forgetAfterMs) {
+      const now = clock.now();
+      const kept: KeptGrant[] = [];
+      let gone = 0;
+      for (const accountId of [...accounts.keys()]) {
+        if (accountIds.has(accountId)) {
+          missing.delete(accountId);
+          continue;
+        }
+        const until = (missing.get(accountId) ?? now) + forgetAfterMs;
+        if (until > now) {
+          missing.set(accountId, until - forgetAfterMs);
+          kept.push({ accountId, until });
+        } else {
+          accounts.delete(accountId);
+          missing.delete(accountId);
+          gone += 1;
+        }
+      }
+      return { gone, kept };
     },
-    close: async () => grants.clear(),
+    close: async () => accounts.clear(),
   };
 }

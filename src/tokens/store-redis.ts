@@ -1,19 +1,24 @@
 /**
- * Grants shared by several instances through Redis. An access token lives there as long as it is valid,
- * a rotated refresh token much longer. A lock per account lets one instance refresh at a time. While
- * Redis is gone every operation rejects at once.
+ * Grants shared by several relays through Redis. An access token lives there as long as it is valid, a
+ * rotated refresh token much longer, with its generation. A lock per account lets one relay refresh at a
+ * time; one that dies leaves word of it. While Redis is gone every operation rejects at once.
  */
 import { randomUUID } from 'node:crypto';
+import type { TokenResource } from '../accounts/credential.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { RedisConnection } from '../redis.ts';
+import { type RedisConnection, redisScript } from '../redis.ts';
 import { SealError, type Sealer } from './sealing.ts';
-import { formatStored, parseBlock, parseStored } from './stored-text.ts';
-import type { Lease, StoredGrant, TokenStore } from './token-store.ts';
+import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
+import type { GrantId, Lease, StoredGrant, StoredToken, TokenStore } from './token-store.ts';
 
 export interface RedisStoreDeps {
   readonly log: Log;
   /** Without one the values are in the clear. */
   readonly sealer: Sealer | undefined;
+  readonly clock?: Clock;
+  /** 0 to 1, for jitter. */
+  readonly random?: () => number;
 }
 
 export interface RedisStoreOptions {
@@ -21,70 +26,155 @@ export interface RedisStoreOptions {
   readonly prefix?: string;
   /** A lock whose holder died is free after this, ms. Default 10,000; a living holder extends it. */
   readonly lockMs?: number;
-  /** Longest wait for a lock, ms. Default 30,000: more than one refresh takes. */
+  /** Longest wait for an account that another relay refreshes, ms. Default 25,000. */
   readonly lockWaitMs?: number;
 }
 
 /** Twice what Microsoft lets a refresh token lie unused. */
 const REFRESH_TOKEN_LIFE_MS = 180 * 24 * 60 * 60_000;
+/** Word of a refresh whose end nobody has seen; longer than a virtual machine is usually paused. */
+const BEGUN_LIFE_MS = 60 * 60_000;
 const POLL_MS = 50;
 
-/** Only the owner may free or extend a lock. */
-const RELEASE = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end`;
-const EXTEND = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end`;
+/** Takes the lock; answers what the last holder left: its beginning, or ''. */
+const TAKE = redisScript(`
+if not redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
+local begun = redis.call('get', KEYS[2])
+redis.call('set', KEYS[2], ARGV[1] .. ' ' .. ARGV[3], 'PX', ARGV[4])
+return begun or ''`);
+/** Extends it, also where it has run out and nobody has taken it since. */
+const EXTEND = redisScript(`
+local owner = redis.call('get', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1`);
+/** Only its owner frees a lock, and takes back the word of its beginning. */
+const RELEASE = redisScript(`
+if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end
+local begun = redis.call('get', KEYS[2])
+if begun and string.sub(begun, 1, string.len(ARGV[1])) == ARGV[1] then redis.call('del', KEYS[2]) end
+return 1`);
+/** Compare-and-set: answers the generation kept, or the later one that stands with its text. */
+const ROTATE = redisScript(`
+local held = tonumber(redis.call('hget', KEYS[1], 'generation:' .. ARGV[1]) or '0')
+local base = tonumber(ARGV[2])
+if held > base then return { held, redis.call('hget', KEYS[1], 'grant:' .. ARGV[1]) or '' } end
+redis.call('hset', KEYS[1], 'generation:' .. ARGV[1], base + 1, 'grant:' .. ARGV[1], ARGV[3])
+redis.call('pexpire', KEYS[1], ARGV[4])
+redis.call('del', KEYS[2], KEYS[3], KEYS[4])
+return { base + 1, '' }`);
 
 export function createRedisStore(
   connection: RedisConnection,
   deps: RedisStoreDeps,
   options: RedisStoreOptions = {},
 ): TokenStore {
-  const { log, sealer } = deps;
-  const { ask } = connection;
+  const { log, sealer, clock = systemClock, random = Math.random } = deps;
+  const { ask, run } = connection;
   const prefix = options.prefix ?? 'xoauth2-relay';
   const lockMs = options.lockMs ?? 10_000;
-  const lockWaitMs = options.lockWaitMs ?? 30_000;
+  const lockWaitMs = options.lockWaitMs ?? 25_000;
   const channel = `${prefix}:forgotten`;
   let closed = false;
 
-  const tokenKey = (accountId: string): string => `${prefix}:token:${accountId}`;
-  const grantKey = (accountId: string): string => `${prefix}:grant:${accountId}`;
-  const blockKey = (accountId: string): string => `${prefix}:block:${accountId}`;
-  const lockKey = (accountId: string): string => `${prefix}:lock:${accountId}`;
+  const key = (what: string, accountId: string): string => `${prefix}:${what}:${accountId}`;
+  const ofResource = (what: string, resource: TokenResource): string =>
+    resource === 'smtp' ? what : `${what}.${resource}`;
+  const tokenKey = (accountId: string, resource: TokenResource): string =>
+    key(ofResource('token', resource), accountId);
+  const blockKey = (accountId: string, resource: TokenResource): string =>
+    key(ofResource('block', resource), accountId);
+  const RESOURCES: readonly TokenResource[] = ['smtp', 'graph', 'imap'];
 
-  function parse(text: string | null, key: string): StoredGrant | undefined {
-    if (text === null) return undefined;
+  async function parse(text: string | null | undefined, name: string): Promise<readonly StoredGrant[]> {
+    if (text === null || text === undefined) return [];
     try {
-      return parseStored(text, key, sealer).grant;
+      return (await parseStored(text, name, sealer)).grants;
     } catch (error) {
       const reason = error instanceof SealError ? error.message : 'unreadable';
       log.error(
-        { event: 'redis_value_unreadable', key, reason },
+        { event: 'redis_value_unreadable', key: name, reason },
         'stored tokens of an account cannot be read',
       );
-      return undefined;
+      return [];
     }
   }
 
-  async function tryLock(accountId: string): Promise<Lease | undefined> {
-    const key = lockKey(accountId);
-    const owner = randomUUID();
-    const taken = await ask((redis) =>
-      redis.set(key, owner, { condition: 'NX', expiration: { type: 'PX', value: lockMs } }),
+  /** The grant as it stands in the hash, or as version 0.1 left it. */
+  async function grantOf({ accountId, fingerprint }: GrantId, texts: readonly (string | null)[]) {
+    const [text, first] = texts;
+    const now = await parse(text, key('grants', accountId));
+    const found = now[0] ?? (await parse(first, key('grant', accountId)))[0];
+    return found?.grantFingerprint === fingerprint ? found : undefined;
+  }
+
+  async function load(id: GrantId): Promise<StoredGrant | undefined> {
+    const { accountId, fingerprint } = id;
+    const keys = RESOURCES.map((resource) => tokenKey(accountId, resource));
+    const [text, values] = await ask((redis) =>
+      Promise.all([
+        redis.hGet(key('grants', accountId), `grant:${fingerprint}`),
+        redis.mGet([...keys, key('grant', accountId)]),
+      ]),
     );
-    if (taken === null) return undefined;
-    const extend = setInterval(() => {
-      ask((redis) => redis.eval(EXTEND, { keys: [key], arguments: [owner, String(lockMs)] })).then(
+    const grant = await grantOf(id, [text ?? null, values.at(-1) ?? null]);
+    const tokens: Partial<Record<TokenResource, StoredToken>> = {};
+    for (const [i, resource] of RESOURCES.entries()) {
+      const [holder] = await parse(values[i], keys[i] ?? '');
+      // Version 0.1 kept every token as that for SMTP.
+      const token = holder?.tokens[resource];
+      if (token !== undefined && holder?.grantFingerprint === fingerprint) tokens[resource] = token;
+    }
+    if (grant === undefined && Object.keys(tokens).length === 0) return undefined;
+    return { ...(grant ?? { grantFingerprint: fingerprint, generation: 0 }), tokens };
+  }
+
+  async function saveToken(
+    { accountId, fingerprint }: GrantId,
+    resource: TokenResource,
+    token: StoredToken | undefined,
+  ): Promise<void> {
+    const name = tokenKey(accountId, resource);
+    const lifeMs = Math.floor((token?.expiresAt ?? 0) - clock.now());
+    if (token === undefined || lifeMs <= 0) {
+      await ask((redis) => redis.del(name));
+      return;
+    }
+    const grant = { grantFingerprint: fingerprint, generation: 0, tokens: { [resource]: token } };
+    const text = await formatStored([grant], name, sealer);
+    await ask((redis) =>
+      Promise.all([
+        redis.set(name, text, { expiration: { type: 'PX', value: lifeMs } }),
+        redis.del(blockKey(accountId, resource)),
+      ]),
+    );
+  }
+
+  async function tryLock(accountId: string): Promise<Lease | undefined> {
+    const keys = [key('lock', accountId), key('begun', accountId)];
+    const owner = randomUUID();
+    const begun = await run(TAKE, keys, [owner, lockMs, clock.now(), BEGUN_LIFE_MS]);
+    if (typeof begun !== 'string') return undefined;
+    let isHeld = true;
+    let cancel = clock.after(lockMs / 3, extend);
+    function extend(): void {
+      cancel = clock.after(lockMs / 3, extend);
+      run(EXTEND, keys.slice(0, 1), [owner, lockMs]).then(
         (held) => {
-          if (held === 0) clearInterval(extend);
+          if (held !== 0) return;
+          isHeld = false;
+          cancel();
         },
         () => undefined,
       );
-    }, lockMs / 3);
-    extend.unref();
+    }
+    const begunAt = Number(begun.split(' ')[1] ?? Number.NaN);
     return {
+      interrupted: Number.isNaN(begunAt) ? undefined : { begunAt, isOver: false },
       async release() {
-        clearInterval(extend);
-        await ask((redis) => redis.eval(RELEASE, { keys: [key], arguments: [owner] }));
+        cancel();
+        if (!isHeld) log.debug({ event: 'lock_lost', account: accountId }, 'the lock had gone to another');
+        await run(RELEASE, keys, [owner]);
       },
     };
   }
@@ -92,63 +182,46 @@ export function createRedisStore(
   return {
     kind: 'redis',
     open: connection.open,
-    async load(accountId) {
-      const keys = [tokenKey(accountId), grantKey(accountId)] as const;
-      const [token = null, grant = null] = await ask((redis) => redis.mGet([...keys]));
-      const kept = parse(grant, keys[1]);
-      const cached = parse(token, keys[0]);
-      if (cached === undefined) return kept;
-      return kept?.grantFingerprint === cached.grantFingerprint ? { ...kept, ...cached } : cached;
+    load,
+    async rotate(id, rotation) {
+      const { accountId, fingerprint } = id;
+      const name = key('grants', accountId);
+      const { grant } = afterRotation(undefined, fingerprint, rotation, {});
+      const text = await formatStored([grant], name, sealer);
+      const blocks = RESOURCES.map((resource) => blockKey(accountId, resource));
+      const args = [fingerprint, rotation.base, text, REFRESH_TOKEN_LIFE_MS];
+      const [generation, held] = (await run(ROTATE, [name, ...blocks], args)) as [number, string];
+      const stored = held === '' ? undefined : (await parse(held, name))[0];
+      // What cannot be read is worth less than what has just come.
+      if (held !== '' && stored?.refreshToken !== undefined && stored.refreshToken !== rotation.refreshToken)
+        return { kept: false, stored: { ...stored, generation } };
+      for (const [resource, token] of Object.entries(await rotation.tokens))
+        await saveToken(id, resource as TokenResource, token);
+      return { kept: true, generation };
     },
-    async save(accountId, grant) {
-      const { refreshToken, refreshTokenObtainedAt, ...rest } = grant;
-      const lifeMs = Math.floor((grant.expiresAt ?? 0) - Date.now());
-      await ask((redis) => {
-        const transaction = redis.multi();
-        const put = (key: string, value: StoredGrant, ms: number): void => {
-          transaction.set(key, formatStored(value, key, sealer), { expiration: { type: 'PX', value: ms } });
-        };
-        if (refreshToken !== undefined) {
-          const { grantFingerprint } = grant;
-          const kept = {
-            grantFingerprint,
-            refreshToken,
-            refreshTokenObtainedAt: refreshTokenObtainedAt ?? 0,
-          };
-          put(grantKey(accountId), kept, REFRESH_TOKEN_LIFE_MS);
-        }
-        if (grant.accessToken !== undefined && lifeMs > 0) put(tokenKey(accountId), rest, lifeMs);
-        else transaction.del(tokenKey(accountId));
-        transaction.del(blockKey(accountId));
-        return transaction.exec();
-      });
-    },
-    async remove(accountId) {
-      await ask((redis) => redis.del([tokenKey(accountId), grantKey(accountId)]));
-    },
-    // Another instance may still serve them; what is left ends by itself.
-    prune: async () => 0,
+    saveToken,
+    // Another relay may still serve them; what is left ends by itself.
+    prune: async () => ({ gone: 0, kept: [] }),
     async lock(accountId) {
-      const deadline = Date.now() + lockWaitMs;
+      const deadline = clock.monotonic() + lockWaitMs;
       for (;;) {
         const lease = await tryLock(accountId);
-        if (lease !== undefined || Date.now() > deadline || closed) return lease;
-        await pause(POLL_MS * (0.5 + Math.random()));
+        if (lease !== undefined || clock.monotonic() > deadline || closed) return lease;
+        await new Promise<void>((resume) => clock.after(POLL_MS * (0.5 + random()), resume));
       }
     },
-    async block(accountId, block) {
-      const value = Math.ceil(block.until - Date.now());
+    async block(accountId, resource, block) {
+      const value = Math.ceil(block.until - clock.now());
       if (value < 1) return;
       const text = JSON.stringify(block);
-      await ask((redis) => redis.set(blockKey(accountId), text, { expiration: { type: 'PX', value } }));
+      const name = blockKey(accountId, resource);
+      await ask((redis) => redis.set(name, text, { expiration: { type: 'PX', value } }));
     },
-    async blockOf(accountId) {
-      const text = await ask((redis) => redis.get(blockKey(accountId)));
+    async blockOf(accountId, resource) {
+      const text = await ask((redis) => redis.get(blockKey(accountId, resource)));
       return text === null ? undefined : parseBlock(text);
     },
-    async announceForgotten(accountId) {
-      await connection.publish(channel, accountId);
-    },
+    announceForgotten: (accountId) => connection.publish(channel, accountId),
     onForgotten: (listener) => connection.subscribe(channel, listener),
     async close() {
       closed = true;
@@ -156,5 +229,3 @@ export function createRedisStore(
     },
   };
 }
-
-const pause = (ms: number): Promise<void> => new Promise((resume) => setTimeout(resume, ms));

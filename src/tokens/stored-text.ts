@@ -1,24 +1,91 @@
-/** Records as text, sealed where there is a key. Used by every store that leaves the process. */
+/**
+ * Records as text, sealed where there is a key, and the two changes a record knows. Used by every store.
+ * One text holds the grants of one account, so that an accounts file that is put back finds its own again.
+ */
+import type { TokenResource } from '../accounts/credential.ts';
 import { isTokenFailureKind, parseJsonObject } from '../protocol/token-failure.ts';
 import { isSealed, SealError, type Sealer } from './sealing.ts';
-import type { StoredBlock, StoredGrant } from './token-store.ts';
+import type {
+  Rotation,
+  RotationResult,
+  StoredBlock,
+  StoredGrant,
+  StoredToken,
+  StoredTokens,
+} from './token-store.ts';
+
+const RESOURCES: readonly TokenResource[] = ['smtp', 'graph', 'imap'];
+/** Grants of one account that are kept: the one in use and what stood in the accounts file before it. */
+const MAX_GRANTS = 8;
+
+/** What `grant` is after `rotation`; a later generation stands. */
+export function afterRotation(
+  stored: StoredGrant | undefined,
+  grantFingerprint: string,
+  rotation: Rotation,
+  tokens: StoredTokens,
+): { readonly result: RotationResult; readonly grant: StoredGrant } {
+  const { base, refreshToken, obtainedAt } = rotation;
+  if (stored !== undefined && stored.generation > base && stored.refreshToken !== refreshToken)
+    return { result: { kept: false, stored }, grant: stored };
+  const generation = Math.max(base, stored?.generation ?? 0) + 1;
+  const grant: StoredGrant = {
+    grantFingerprint,
+    generation,
+    refreshToken,
+    refreshTokenObtainedAt: obtainedAt,
+    tokens: { ...stored?.tokens, ...tokens },
+  };
+  return { result: { kept: true, generation }, grant };
+}
+
+export function withToken(
+  stored: StoredGrant | undefined,
+  grantFingerprint: string,
+  resource: TokenResource,
+  token: StoredToken | undefined,
+): StoredGrant {
+  const { [resource]: _old, ...others } = stored?.tokens ?? {};
+  return {
+    ...(stored ?? { grantFingerprint, generation: 0 }),
+    tokens: token === undefined ? others : { ...others, [resource]: token },
+  };
+}
+
+/** Without access tokens that have ended; undefined where nothing worth keeping is left. */
+export function withoutEnded(grant: StoredGrant, now: number): StoredGrant | undefined {
+  const living = Object.entries(grant.tokens).filter(([, token]) => token.expiresAt > now);
+  if (living.length === 0 && grant.refreshToken === undefined) return undefined;
+  return { ...grant, tokens: Object.fromEntries(living) };
+}
+
+/** The grants with `grant` in front; the oldest of too many go. */
+export const withGrant = (grants: readonly StoredGrant[], grant: StoredGrant): readonly StoredGrant[] =>
+  [grant, ...grants.filter((other) => other.grantFingerprint !== grant.grantFingerprint)].slice(
+    0,
+    MAX_GRANTS,
+  );
 
 /** Text kept under `name`. */
-export function formatStored(grant: StoredGrant, name: string, sealer: Sealer | undefined): string {
-  const text = JSON.stringify(grant);
+export async function formatStored(
+  grants: readonly StoredGrant[],
+  name: string,
+  sealer: Sealer | undefined,
+): Promise<string> {
+  const text = JSON.stringify({ version: 2, grants });
   return sealer === undefined ? text : sealer.seal(text, name);
 }
 
-/** `stale`: to be written again, it is in the clear or under an old key. Throws `SealError`. */
-export function parseStored(
+/** `stale`: to be written again, it is in the clear or under an old key. Rejects with `SealError`. */
+export async function parseStored(
   text: string,
   name: string,
   sealer: Sealer | undefined,
-): { readonly grant: StoredGrant; readonly stale: boolean } {
-  if (!isSealed(text)) return { grant: parseGrant(text), stale: sealer !== undefined };
+): Promise<{ readonly grants: readonly StoredGrant[]; readonly stale: boolean }> {
+  if (!isSealed(text)) return { grants: parseGrants(text), stale: sealer !== undefined };
   if (sealer === undefined) throw new SealError('unknown_key', 'it is sealed and no state key was given');
-  const opened = sealer.open(text, name);
-  return { grant: parseGrant(opened.text), stale: opened.stale };
+  const opened = await sealer.open(text, name);
+  return { grants: parseGrants(opened.text), stale: opened.stale };
 }
 
 /** Undefined for anything that is not a block. */
@@ -29,17 +96,67 @@ export function parseBlock(text: string): StoredBlock | undefined {
   return { fingerprint, kind, message, until, ...(typeof cure === 'string' ? { cure } : {}) };
 }
 
-function parseGrant(text: string): StoredGrant {
+function parseGrants(text: string): readonly StoredGrant[] {
   const json = parseJsonObject(text);
   if (json === undefined) throw new SealError('damaged', 'not a JSON object');
-  const { grantFingerprint, refreshToken, refreshTokenObtainedAt, tokenFingerprint } = json;
-  const { accessToken, expiresAt, obtainedAt } = json;
-  const texts = [refreshToken, tokenFingerprint, accessToken];
-  const times = [refreshTokenObtainedAt, expiresAt, obtainedAt];
+  // Version 0.1 kept one grant and one access token.
+  if (json.version === undefined) return [parseFirstForm(json)];
+  if (json.version !== 2 || !Array.isArray(json.grants)) throw new SealError('damaged', 'not stored grants');
+  return json.grants.map(parseGrant);
+}
+
+const isTime = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
+const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
+const isMissingOr = (is: (value: unknown) => boolean, value: unknown): boolean =>
+  value === undefined || is(value);
+
+function parseFirstForm(json: Record<string, unknown>): StoredGrant {
+  const { tokenFingerprint, accessToken, expiresAt, obtainedAt, refreshToken, ...rest } = json;
+  const whole = isText(tokenFingerprint) && isText(accessToken) && isTime(expiresAt) && isTime(obtainedAt);
+  const parts = [tokenFingerprint, accessToken].every((value) => isMissingOr(isText, value));
+  if (!parts || ![expiresAt, obtainedAt].every((value) => isMissingOr(isTime, value)))
+    throw new SealError('damaged', 'not a stored grant');
+  const token = { fingerprint: tokenFingerprint, accessToken, expiresAt, obtainedAt };
+  return parseGrant({
+    ...rest,
+    ...(refreshToken === undefined ? {} : { refreshToken }),
+    generation: refreshToken === undefined ? 0 : 1,
+    tokens: whole ? { smtp: token } : {},
+  });
+}
+
+function parseGrant(value: unknown): StoredGrant {
+  const { grantFingerprint, generation, refreshToken, refreshTokenObtainedAt, tokens } = (value ??
+    {}) as Record<string, unknown>;
   const sound =
     typeof grantFingerprint === 'string' &&
-    texts.every((value) => value === undefined || (typeof value === 'string' && value !== '')) &&
-    times.every((value) => value === undefined || (typeof value === 'number' && Number.isFinite(value)));
+    isTime(generation) &&
+    isMissingOr(isText, refreshToken) &&
+    isMissingOr(isTime, refreshTokenObtainedAt) &&
+    typeof tokens === 'object';
   if (!sound) throw new SealError('damaged', 'not a stored grant');
-  return json as unknown as StoredGrant;
+  return {
+    grantFingerprint,
+    generation,
+    ...(refreshToken === undefined
+      ? {}
+      : {
+          refreshToken: refreshToken as string,
+          refreshTokenObtainedAt: (refreshTokenObtainedAt as number | undefined) ?? 0,
+        }),
+    tokens: parseTokens((tokens ?? {}) as Record<string, unknown>),
+  };
+}
+
+function parseTokens(tokens: Record<string, unknown>): StoredTokens {
+  const sound: Partial<Record<TokenResource, StoredToken>> = {};
+  for (const resource of RESOURCES) {
+    const { fingerprint, accessToken, expiresAt, obtainedAt } = (tokens[resource] ?? {}) as Record<
+      string,
+      unknown
+    >;
+    if (isText(fingerprint) && isText(accessToken) && isTime(expiresAt) && isTime(obtainedAt))
+      sound[resource] = { fingerprint, accessToken, expiresAt, obtainedAt };
+  }
+  return sound;
 }

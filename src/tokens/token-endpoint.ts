@@ -1,31 +1,42 @@
 /**
- * The way to token endpoints; the one file that knows undici. In: a form for a URL. Out: a judged
- * answer, never a rejection. Owns the kept-alive connections and one breaker per URL, fed by the
- * endpoint's own faults only. Redirects are not followed: a form carries credentials.
+ * The way to token endpoints. In: a form for a URL. Out: a judged answer within a limit, never a rejection;
+ * and, where the answer may carry the only good refresh token, what still comes after the limit. Owns one
+ * breaker per URL, fed by the endpoint's own faults only.
  */
-import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
 import { type Breaker, type BreakerOptions, type BreakerState, createBreaker } from '../breaker.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { classifyNetworkFailure, endpointResting, type TokenFailure } from '../protocol/token-failure.ts';
-import { judgeTokenAnswer, type TokenGrant } from '../protocol/token-response.ts';
+import {
+  classifyNetworkFailure,
+  endpointResting,
+  type TokenAnswer,
+  type TokenFailure,
+} from '../protocol/token-failure.ts';
+import { judgeTokenAnswer, refreshTokenIn, type TokenGrant } from '../protocol/token-response.ts';
+import { createHttpPost, type HttpAnswer, type HttpPost } from './http-post.ts';
 
 export interface TokenEndpointOptions {
   /** TCP and TLS, ms. Default 5,000. */
   readonly connectTimeoutMs?: number;
   /** From the request to the last byte of the answer, ms. Default 20,000; Microsoft has been seen to take 10 s. */
   readonly answerTimeoutMs?: number;
+  /** How much longer an answer is read to its end for the refresh token in it, ms. Default 60,000. */
+  readonly lateMs?: number;
   /** Connections per endpoint. Default 64: a little more than a full pre-cache round. */
   readonly maxConnections?: number;
   readonly breaker?: BreakerOptions;
   /** Where HTTP_PROXY, HTTPS_PROXY and NO_PROXY are looked up. Default: the process environment. */
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** What carries requests. Default: undici. */
+  readonly http?: HttpPost;
 }
 
+export type Outcome =
+  | { readonly ok: true; readonly grant: TokenGrant }
+  | { readonly ok: false; readonly failure: TokenFailure };
+
 export interface Exchange {
-  readonly outcome:
-    | { readonly ok: true; readonly grant: TokenGrant }
-    | { readonly ok: false; readonly failure: TokenFailure };
+  readonly outcome: Outcome;
   /** False where the breaker was open: nothing went out. */
   readonly sent: boolean;
   /** Provider's clock minus ours, ms; undefined where the answer had no Date. */
@@ -35,12 +46,26 @@ export interface Exchange {
   readonly ms: number;
   /** While resting: when the endpoint may be asked again, ms since the epoch. */
   readonly probeAt: number | undefined;
+  /** After the limit, where the answer is still read: what came in the end. */
+  readonly late: Promise<Outcome | undefined> | undefined;
+}
+
+export interface ExchangeRequest {
+  readonly tokenUrl: string;
+  readonly form: string;
+  /** The texts in it that no message may repeat. */
+  readonly secrets: readonly string[];
+  /** Hears of a refresh token in the answer, also in a late or bad one, before anything is judged. Absent: no answer is read late. */
+  readonly onRefreshToken?: (refreshToken: string) => void;
 }
 
 export interface TokenEndpoints {
-  /** Posts `form`; `secrets` are the texts in it that no message may repeat. Never rejects. */
-  exchange(tokenUrl: string, form: string, secrets: readonly string[]): Promise<Exchange>;
+  /** Never rejects. */
+  exchange(request: ExchangeRequest): Promise<Exchange>;
   breakers(): readonly BreakerState[];
+  /** Longest time from a request to the end of its answer, ms. */
+  readonly answerTimeoutMs: number;
+  readonly lateMs: number;
   /** Cuts what is under way. */
   close(): Promise<void>;
 }
@@ -48,15 +73,29 @@ export interface TokenEndpoints {
 /** A token answer has a few kilobytes; what is larger is something else. */
 const MAX_ANSWER_OCTETS = 256 * 1024;
 
+/** An answer as far as it came; `fault` where it was cut. */
+interface Received {
+  readonly answer: TokenAnswer;
+  readonly clockOffsetMs: number | undefined;
+}
+
 export function createTokenEndpoints(
   deps: { readonly log: Log; readonly clock: Clock },
   options: TokenEndpointOptions = {},
 ): TokenEndpoints {
   const { log, clock } = deps;
   const answerTimeoutMs = options.answerTimeoutMs ?? 20_000;
-  const dispatcher = createDispatcher(options, answerTimeoutMs);
+  const lateMs = options.lateMs ?? 60_000;
+  const http =
+    options.http ??
+    createHttpPost({
+      connectTimeoutMs: options.connectTimeoutMs ?? 5000,
+      maxConnections: options.maxConnections ?? 64,
+      env: options.env ?? process.env,
+    });
   const breakers = new Map<string, Breaker<Exchange>>();
-  const closing = new AbortController();
+  const underWay = new Set<AbortController>();
+  let closed = false;
 
   function breakerOf(tokenUrl: string): Breaker<Exchange> {
     const known = breakers.get(tokenUrl);
@@ -76,125 +115,138 @@ export function createTokenEndpoints(
     return made;
   }
 
-  async function send(tokenUrl: string, form: string, secrets: readonly string[]): Promise<Exchange> {
-    const startedAt = clock.now();
-    const begun = performance.now();
-    const done = (outcome: Exchange['outcome'], clockOffsetMs?: number | undefined): Exchange => ({
-      outcome,
-      sent: true,
-      clockOffsetMs,
-      startedAt,
-      ms: performance.now() - begun,
-      probeAt: undefined,
+  /** The whole answer; rejects where none came, or it was cut or is too large. */
+  async function receive(request: ExchangeRequest, signal: AbortSignal): Promise<Received> {
+    const head = await post(request.tokenUrl, request.form, signal);
+    const receivedAt = clock.now();
+    const body = await readBody(head, (torn) => {
+      const refreshToken = refreshTokenIn(head.status, torn);
+      if (refreshToken !== undefined) request.onRefreshToken?.(refreshToken);
     });
-    try {
-      const { statusCode, headers, body } = await post(tokenUrl, form);
-      const text = await readBounded(body);
-      const receivedAt = clock.now();
-      const judged = judgeTokenAnswer({
-        status: statusCode,
-        retryAfter: single(headers['retry-after']),
-        contentType: single(headers['content-type']),
-        location: single(headers.location),
-        body: text,
+    const date = Date.parse(head.header('date') ?? '');
+    return {
+      clockOffsetMs: Number.isNaN(date) ? undefined : date - receivedAt,
+      answer: {
+        status: head.status,
+        retryAfter: head.header('retry-after'),
+        contentType: head.header('content-type'),
+        location: head.header('location'),
+        body,
         receivedAt,
-        secrets,
-      });
-      const date = Date.parse(single(headers.date) ?? '');
-      return done(judged, Number.isNaN(date) ? undefined : date - receivedAt);
-    } catch (error) {
-      return done({ ok: false, failure: classifyNetworkFailure(codeOf(error), new URL(tokenUrl).host) });
-    }
+        secrets: request.secrets,
+      },
+    };
   }
 
   /** A kept-alive connection may have been closed by the other side just now: such a request goes out once more. */
-  async function post(tokenUrl: string, form: string): Promise<Dispatcher.ResponseData> {
-    const once = (): Promise<Dispatcher.ResponseData> =>
-      request(tokenUrl, {
-        dispatcher,
-        method: 'POST',
-        headers: {
-          'content-type': 'application/x-www-form-urlencoded',
-          accept: 'application/json',
-          'user-agent': 'xoauth2-relay',
-        },
-        body: form,
-        signal: AbortSignal.any([closing.signal, AbortSignal.timeout(answerTimeoutMs)]),
-      });
+  async function post(tokenUrl: string, form: string, signal: AbortSignal): Promise<HttpAnswer> {
     try {
-      return await once();
+      return await http.post(tokenUrl, form, signal);
     } catch (error) {
-      if (!LOST_CONNECTION.has(codeOf(error) ?? '')) throw error;
-      return once();
+      if (signal.aborted || !LOST_CONNECTION.has(codeOf(error) ?? '')) throw error;
+      return http.post(tokenUrl, form, signal);
     }
   }
 
+  async function send(request: ExchangeRequest): Promise<Exchange> {
+    const startedAt = clock.now();
+    const begun = clock.monotonic();
+    const host = new URL(request.tokenUrl).host;
+    const controller = new AbortController();
+    underWay.add(controller);
+    if (closed) controller.abort();
+    let cancelLimit = (): void => undefined;
+    let cancelEnd = (): void => undefined;
+    const limit = new Promise<'limit'>((resume) => {
+      cancelLimit = clock.after(answerTimeoutMs, () => resume('limit'));
+    });
+    const received = receive(request, controller.signal)
+      .then(
+        (came) => came,
+        (error: unknown) => classifyNetworkFailure(codeOf(error), host),
+      )
+      .finally(() => {
+        cancelLimit();
+        cancelEnd();
+        underWay.delete(controller);
+      });
+    const outcomeOf = (came: Received | TokenFailure): Outcome =>
+      'kind' in came ? { ok: false, failure: came } : judgeTokenAnswer(came.answer);
+    const done = (came: Received | TokenFailure, late: Exchange['late']): Exchange => ({
+      outcome: outcomeOf(came),
+      sent: true,
+      clockOffsetMs: 'kind' in came ? undefined : came.clockOffsetMs,
+      startedAt,
+      ms: clock.monotonic() - begun,
+      probeAt: undefined,
+      late,
+    });
+    // Our own timer: a signal of AbortSignal.any can be collected before it fires.
+    const first = await Promise.race([received, limit]);
+    if (first !== 'limit') return done(first, undefined);
+    const tooLate = classifyNetworkFailure('ABORT_ERR', host);
+    if (request.onRefreshToken === undefined || closed) {
+      controller.abort();
+      return done(tooLate, undefined);
+    }
+    cancelEnd = clock.after(lateMs, () => controller.abort());
+    const late = received.then((came) => ('kind' in came ? undefined : outcomeOf(came)));
+    return done(tooLate, late);
+  }
+
   return {
-    async exchange(tokenUrl, form, secrets) {
-      const breaker = breakerOf(tokenUrl);
+    answerTimeoutMs,
+    lateMs,
+    async exchange(request) {
+      const breaker = breakerOf(request.tokenUrl);
       const startedAt = clock.now();
-      const result = await breaker.run(() => send(tokenUrl, form, secrets));
+      const result = await breaker.run(() => send(request));
       return (
         result ?? {
-          outcome: { ok: false, failure: endpointResting(new URL(tokenUrl).host) },
+          outcome: { ok: false, failure: endpointResting(new URL(request.tokenUrl).host) },
           sent: false,
           clockOffsetMs: undefined,
           startedAt,
           ms: 0,
           probeAt: breaker.probeAt(),
+          late: undefined,
         }
       );
     },
     breakers: () => [...breakers.values()].map((b) => b.state()),
     async close() {
-      closing.abort();
+      closed = true;
+      for (const controller of underWay) controller.abort();
       for (const breaker of breakers.values()) breaker.close();
-      await dispatcher.destroy();
+      await http.close();
     },
   };
 }
 
 const LOST_CONNECTION: ReadonlySet<string> = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']);
 
-function createDispatcher(options: TokenEndpointOptions, answerTimeoutMs: number): Dispatcher {
-  const env = options.env ?? process.env;
-  const settings = {
-    connections: options.maxConnections ?? 64,
-    connect: { timeout: options.connectTimeoutMs ?? 5000 },
-    headersTimeout: answerTimeoutMs,
-    bodyTimeout: answerTimeoutMs,
-    // Longer than a pre-cache round, shorter than what load balancers keep.
-    keepAliveTimeout: 30_000,
-  };
-  const httpProxy = env.http_proxy ?? env.HTTP_PROXY;
-  const httpsProxy = env.https_proxy ?? env.HTTPS_PROXY;
-  if (!httpProxy && !httpsProxy) return new Agent(settings);
-  return new EnvHttpProxyAgent({
-    ...settings,
-    httpProxy: httpProxy ?? '',
-    httpsProxy: httpsProxy ?? '',
-    noProxy: env.no_proxy ?? env.NO_PROXY ?? '',
-  });
-}
-
 class AnswerTooLarge extends Error {
   readonly code = 'TOO_LARGE';
 }
 
-async function readBounded(body: Dispatcher.ResponseData['body']): Promise<string> {
-  const chunks: Buffer[] = [];
+/** The whole body; `onText` hears what came before it is decided whether it is whole. */
+async function readBody({ body }: HttpAnswer, onText: (text: string) => void): Promise<string> {
+  const chunks: Uint8Array[] = [];
   let octets = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    octets += chunk.length;
-    // Leaving the loop destroys the stream and with it the connection.
-    if (octets > MAX_ANSWER_OCTETS) throw new AnswerTooLarge();
-    chunks.push(chunk);
+  try {
+    for await (const chunk of body) {
+      octets += chunk.length;
+      chunks.push(chunk);
+      // Leaving the loop destroys the stream and with it the connection.
+      if (octets > MAX_ANSWER_OCTETS) throw new AnswerTooLarge();
+    }
+  } catch (error) {
+    onText(Buffer.concat(chunks).toString());
+    throw error;
   }
-  return Buffer.concat(chunks).toString();
-}
-
-function single(value: string | string[] | undefined): string | undefined {
-  return Array.isArray(value) ? value[0] : value;
+  const text = Buffer.concat(chunks).toString();
+  onText(text);
+  return text;
 }
 
 function codeOf(error: unknown): string | undefined {

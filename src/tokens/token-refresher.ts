@@ -1,30 +1,32 @@
 /**
- * How one token is obtained: look in the store, take the right to refresh where instances share it,
- * look again, ask the endpoint, keep what must not be lost, hand over. In: an entry. Out: a token or
- * a failure, never a rejection. Owns the counters of requests.
+ * How one token is obtained: look in the store, take the right to refresh where processes share it,
+ * look again, ask the endpoint, keep what must not be lost, hand over. In: a slot. Out: a token or a
+ * failure, never a rejection. Owns the turns of a grant and the counters of requests.
  */
-import { Secret } from '../accounts/credential.ts';
+import type { Secret } from '../accounts/credential.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { type TokenFailure, unusableAnswer } from '../protocol/token-failure.ts';
+import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
 import type { TokenGrant } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
+import { believe, type Doubt, stopping } from './disbelief.ts';
 import { silenceAfter } from './failure-book.ts';
-import { buildGrantForm, type GrantForm } from './grant-form.ts';
-import type { Exchange, TokenEndpoints } from './token-endpoint.ts';
-import { storedFrom, type TokenEntry, type TokenOrigin, takeStored, takeToken } from './token-entry.ts';
-import type { Lease, TokenStore } from './token-store.ts';
+import { buildGrantForm, type GrantForm, unsignable } from './grant-form.ts';
+import type { Grant, GrantKeeper } from './grant-keeper.ts';
+import type { Exchange, Outcome, TokenEndpoints } from './token-endpoint.ts';
+import { freshUntil, type Slot, type TokenOrigin } from './token-slot.ts';
+import type { Lease, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
 
 export interface RefreshRequest {
   readonly origin: TokenOrigin;
-  /** Number of the flight, `entry.flights` when it began. */
+  /** Number of the flight. */
   readonly flight: number;
   /** Ask the endpoint whatever the store has. */
   readonly force: boolean;
 }
 
 export type RefreshResult =
-  | { readonly ok: true; readonly token: AccessToken }
+  | { readonly ok: true; readonly token: AccessToken; readonly origin: TokenOrigin }
   | {
       readonly ok: false;
       readonly failure: TokenFailure;
@@ -49,147 +51,175 @@ export interface RefreshCounts {
 
 export interface Refresher {
   readonly counts: RefreshCounts;
-  obtain(entry: TokenEntry, request: RefreshRequest): Promise<RefreshResult>;
-  /** Brings the entry's refresh token and `token` into the store; logs where that fails. */
-  keep(entry: TokenEntry, token: AccessToken | undefined): Promise<void>;
-  close(): void;
+  obtain(slot: Slot, request: RefreshRequest): Promise<RefreshResult>;
+  /** Whether the store knows a later grant or a good token for a slot that was refused. Never rejects. */
+  lookAgain(slot: Slot): Promise<boolean>;
+  /** From now on nothing is asked any more. */
+  stop(): void;
+  /** Ends when everything under way has ended, late answers and their saving included, or after `boundMs`. */
+  settled(boundMs: number): Promise<void>;
 }
 
 export interface RefresherDeps {
   readonly endpoints: TokenEndpoints;
   readonly store: TokenStore;
+  readonly keeper: GrantKeeper;
   readonly clock: Clock;
   readonly log: Log;
   readonly onRefresh: (observation: RefreshObservation) => void;
+  /** A late answer has brought a token to the slot. */
+  readonly onLateToken: (slot: Slot) => void;
 }
 
-/** How long a store that failed is left alone before what it missed is offered again. */
-const STORE_RETRY_MS = 10_000;
 /** A clock further off than this is worth a warning: assertions live for minutes. */
 const CLOCK_WARNING_MS = 2 * 60_000;
 
-/** For nobody: whoever waits asks the entry that took the place. */
-const REPLACED: RefreshResult = {
-  ok: false,
-  failure: unusableAnswer('the account was changed or removed meanwhile'),
-  sent: false,
-  probeAt: undefined,
-};
-/** Takes newer refresh tokens from the store, and is not content with an access token. */
-const LOOK_ONLY = { force: true } as const;
+/** A disk that does not answer holds up no mail for longer than this; the saving goes on, ms. */
+const SAVE_WAIT_MS = 5000;
+
+/** The requests of one grant, one after another. */
+interface Turns {
+  /** Ends when the last of them has, its late answer included. */
+  tail: Promise<void>;
+  /** The limit has passed and an answer is still read: until then, monotonic ms. */
+  lateUntil: number | undefined;
+  /** Told when an answer is late: they do not wait for it. */
+  readonly waiting: Set<() => void>;
+}
 
 export function createRefresher(deps: RefresherDeps): Refresher {
-  const { endpoints, store, clock, log } = deps;
+  const { endpoints, store, keeper, clock, log } = deps;
   const counts: RefreshCounts = { attempts: 0, success: 0, failures: 0 };
-  /** Ends of the requests under way, by account and consent. */
-  const turns = new Map<string, Promise<RefreshResult>>();
-  const unsaved = new Set<TokenEntry>();
-  let storeFailing = false;
-  let cancelRetry: (() => void) | undefined;
+  const turns = new Map<Grant, Turns>();
+  /** Everything that may still bring or save a refresh token. */
+  const underWay = new Set<Promise<unknown>>();
+  let isStopped = false;
   let clockWarned = false;
 
-  /** Looks into the store; true where a token fresh enough came out of it. */
-  async function look(entry: TokenEntry, request: Pick<RefreshRequest, 'force'>): Promise<boolean> {
+  const failed = (failure: TokenFailure, sent = false, probeAt?: number): RefreshResult => ({
+    ok: false,
+    failure,
+    sent,
+    probeAt,
+  });
+
+  function track<T>(work: Promise<T>): Promise<T> {
+    underWay.add(work);
+    const done = (): void => void underWay.delete(work);
+    work.then(done, done);
+    return work;
+  }
+
+  /** Looks into the store; the token where one fresh enough came out of it. */
+  async function look(slot: Slot, force: boolean): Promise<AccessToken | undefined> {
     try {
-      const stored = await store.load(entry.account.id);
-      const came = takeStored(entry, stored, clock.now());
-      storeAnswered();
-      return came && !request.force && entry.freshUntil > clock.now();
-    } catch (error) {
-      storeFailed(error, 'read');
-      return false;
-    } finally {
-      entry.loaded = true;
-    }
-  }
-
-  function storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void {
-    const fields = { event: 'token_store_failed', store: store.kind, what, reason: reasonOf(error) };
-    if (storeFailing) log.debug(fields, 'token store failed');
-    else log.error(fields, 'token store failed: carrying on with what is in memory');
-    storeFailing = true;
-  }
-
-  function storeAnswered(): void {
-    if (storeFailing) log.info({ event: 'token_store_back', store: store.kind }, 'token store answers again');
-    storeFailing = false;
-  }
-
-  async function keep(entry: TokenEntry, token: AccessToken | undefined): Promise<void> {
-    try {
-      await store.save(entry.account.id, storedFrom(entry, token));
-      unsaved.delete(entry);
-      storeAnswered();
-    } catch (error) {
-      unsaved.add(entry);
-      storeFailed(error, 'write');
-      cancelRetry ??= clock.after(STORE_RETRY_MS, () => void keepUnsaved());
-    }
-  }
-
-  /** What the store could not take is brought there once it is back; what others wrote meanwhile counts. */
-  async function keepUnsaved(): Promise<void> {
-    cancelRetry = undefined;
-    for (const entry of [...unsaved]) {
-      unsaved.delete(entry);
-      if (entry.retired) continue;
-      await look(entry, LOOK_ONLY);
-      await keep(entry, entry.token);
-    }
-  }
-
-  async function takeLease(entry: TokenEntry): Promise<Lease | undefined> {
-    try {
-      return await store.lock?.(entry.account.id);
-    } catch (error) {
-      storeFailed(error, 'lock');
+      const stored = (await keeper.load(slot.grant))?.tokens[slot.resource];
+      if (stored?.fingerprint === slot.tokenFingerprint)
+        slot.bring(new AccessToken(stored.accessToken, stored.expiresAt, stored.obtainedAt), 'store');
+      return !force && slot.isFresh() && slot.token !== undefined ? slot.token : undefined;
+    } catch {
+      // The keeper has said so.
       return undefined;
     }
   }
 
-  /** What another instance has heard about this credential, so that the provider is not asked twice. */
-  async function blockedByOthers(entry: TokenEntry): Promise<TokenFailure | undefined> {
-    const block = await store.blockOf?.(entry.account.id).catch(() => undefined);
+  interface Hold {
+    readonly turns: Turns;
+    late: Promise<void> | undefined;
+  }
+  type Right = { readonly lease: Lease | undefined } | 'busy';
+
+  async function takeRight(slot: Slot): Promise<Right> {
+    if (store.lock === undefined) return { lease: undefined };
+    try {
+      const lease = await store.lock(slot.accountId);
+      return lease === undefined ? 'busy' : { lease };
+    } catch (error) {
+      keeper.storeFailed(error, 'lock');
+      return { lease: undefined };
+    }
+  }
+
+  /** What another relay has heard about this credential, so that the provider is not asked twice. */
+  async function blockedByOthers(slot: Slot): Promise<TokenFailure | undefined> {
+    const block = await store.blockOf?.(slot.accountId, slot.resource).catch(() => undefined);
     const silenceMs = (block?.until ?? 0) - clock.now();
-    if (block === undefined || block.fingerprint !== entry.fingerprint || silenceMs <= 0) return undefined;
+    if (block === undefined || block.fingerprint !== slot.tokenFingerprint || silenceMs <= 0)
+      return undefined;
     const { kind, message, cure } = block;
     return { kind, message, cure, retryAfterMs: silenceMs, scope: 'account' };
   }
 
-  async function tellOthers(entry: TokenEntry, failure: TokenFailure): Promise<void> {
+  async function tellOthers(slot: Slot, failure: TokenFailure): Promise<void> {
     const { kind, message, cure } = failure;
     const until = clock.now() + silenceAfter(failure);
     if (store.block === undefined || until <= clock.now()) return;
-    const { fingerprint } = entry;
+    const fingerprint = slot.tokenFingerprint;
     const block = { fingerprint, kind, message, until, ...(cure === undefined ? {} : { cure }) };
-    await store.block(entry.account.id, block).catch((error: unknown) => storeFailed(error, 'write'));
+    await store
+      .block(slot.accountId, slot.resource, block)
+      .catch((error: unknown) => keeper.storeFailed(error, 'write'));
   }
 
-  async function ask(entry: TokenEntry, origin: TokenOrigin, offsetMs: number): Promise<Exchange> {
-    const { credential, account } = entry;
+  const storedToken = (slot: Slot, token: AccessToken): StoredToken => ({
+    fingerprint: slot.tokenFingerprint,
+    accessToken: token.reveal(),
+    expiresAt: token.expiresAt,
+    obtainedAt: token.obtainedAt,
+  });
+  const tokenOf = (grant: TokenGrant, startedAt: number): AccessToken =>
+    new AccessToken(grant.accessToken, startedAt + grant.lifetimeMs, startedAt);
+
+  /** One request, with everything about a refresh token in its answer already on its way into the store. */
+  async function ask(
+    slot: Slot,
+    origin: TokenOrigin,
+    refreshToken: Secret | undefined,
+    offsetMs: number,
+  ): Promise<Exchange & { readonly saving: Promise<void> | undefined }> {
+    const { credential, account, grant } = slot;
     let built: GrantForm;
     try {
-      built = await buildGrantForm(credential, entry.refreshToken, clock.now() + offsetMs);
+      built = await buildGrantForm(credential, slot.scope, refreshToken, clock.now() + offsetMs);
     } catch (error) {
-      return unsignable(error, clock.now());
+      return { ...unsignable(error, clock.now()), saving: undefined };
     }
+    const used = refreshToken ?? (credential.grant === 'refresh_token' ? credential.refreshToken : undefined);
+    let saving: Promise<void> | undefined;
+    let judged = (_tokens: StoredTokens): void => undefined;
+    const tokens = new Promise<StoredTokens>((resolve) => {
+      judged = resolve;
+    });
+    const onRefreshToken = (came: string): void => {
+      if (came === used?.reveal()) return;
+      saving = track(keeper.rotated(grant, came, tokens));
+    };
     counts.attempts += 1;
-    const exchange = await endpoints.exchange(credential.tokenUrl, built.form, built.secrets);
+    const exchange = await endpoints.exchange({
+      tokenUrl: credential.tokenUrl,
+      form: built.form,
+      secrets: built.secrets,
+      ...(used === undefined ? {} : { onRefreshToken }),
+    });
+    const isCurrent = !slot.isRetired;
+    const keep = (outcome: Outcome | undefined): void =>
+      judged(
+        outcome?.ok === true && isCurrent
+          ? { [slot.resource]: storedToken(slot, tokenOf(outcome.grant, exchange.startedAt)) }
+          : {},
+      );
+    if (exchange.late === undefined) keep(exchange.outcome);
+    else exchange.late.then(keep, () => keep(undefined));
     if (!exchange.sent) {
       counts.attempts -= 1;
-      return exchange;
+      return { ...exchange, saving };
     }
-    if (exchange.outcome.ok) counts.success += 1;
+    const { ok } = exchange.outcome;
+    if (ok) counts.success += 1;
     else counts.failures += 1;
-    deps.onRefresh({
-      accountId: account.id,
-      provider: account.provider,
-      ok: exchange.outcome.ok,
-      ms: exchange.ms,
-      origin,
-    });
+    deps.onRefresh({ accountId: account.id, provider: account.provider, ok, ms: exchange.ms, origin });
     watchClock(exchange.clockOffsetMs);
-    return exchange;
+    return { ...exchange, saving };
   }
 
   function watchClock(offsetMs: number | undefined): void {
@@ -202,142 +232,201 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   }
 
   async function accept(
-    entry: TokenEntry,
-    request: RefreshRequest,
+    slot: Slot,
+    { flight, origin }: RefreshRequest,
     grant: TokenGrant,
-    startedAt: number,
+    { startedAt, saving }: { startedAt: number; saving: Promise<void> | undefined },
   ): Promise<AccessToken> {
-    const token = new AccessToken(grant.accessToken, startedAt + grant.lifetimeMs, startedAt);
+    const token = tokenOf(grant, startedAt);
     if (grant.notes.length > 0) {
-      const fields = { event: 'token_answer_odd', account: entry.account.id, notes: grant.notes };
+      const fields = { event: 'token_answer_odd', account: slot.accountId, notes: grant.notes };
       log.warn(fields, 'token endpoint sent an odd answer');
     }
-    const owner = heirOf(entry);
-    if (owner === undefined) return token;
-    const held = owner.refreshToken ?? operatorsToken(owner);
-    const rotated = grant.refreshToken !== undefined && grant.refreshToken !== held?.reveal();
-    if (rotated) {
-      owner.refreshToken = new Secret(grant.refreshToken);
-      owner.refreshTokenObtainedAt = startedAt;
+    // A rotated refresh token is durable before its access token is used; other relays read the store.
+    if (saving !== undefined) await Promise.race([saving, pause(SAVE_WAIT_MS)]);
+    else if (!slot.isRetired && slot.flight?.number === flight) {
+      const kept = keeper.saveToken(slot.grant, slot.resource, storedToken(slot, token));
+      if (store.kind === 'redis') await kept;
+      else track(kept);
     }
-    const current = (): boolean => !entry.retired && request.flight === entry.flights;
-    if (!current()) {
-      if (rotated) await keep(owner, owner.token);
-      return token;
-    }
-    const kept = keep(entry, token);
-    // A rotated refresh token is durable before its access token is used; other instances read the store.
-    if (rotated || unsaved.has(entry) || store.lock !== undefined) await kept;
-    if (current()) takeToken(entry, token, request.origin);
+    log.debug({ event: 'token_obtained', account: slot.accountId, resource: slot.resource, origin }, 'token');
     return token;
   }
 
   /** After its turn: a refresh token is never used twice at once, or a provider that revokes the old one takes both. */
-  function obtain(entry: TokenEntry, request: RefreshRequest): Promise<RefreshResult> {
-    if (entry.credential.grant !== 'refresh_token') return obtainNow(entry, request);
-    const grant = `${entry.account.id} ${entry.grantFingerprint}`;
-    const mine = (turns.get(grant) ?? Promise.resolve()).then(() => obtainNow(entry, request));
+  function obtain(slot: Slot, request: RefreshRequest): Promise<RefreshResult> {
+    if (slot.credential.grant !== 'refresh_token') return track(obtainNow(slot, request, undefined));
+    const { grant } = slot;
+    const mine = turns.get(grant) ?? { tail: Promise.resolve(), lateUntil: undefined, waiting: new Set() };
     turns.set(grant, mine);
-    const done = (): void => {
-      if (turns.get(grant) === mine) turns.delete(grant);
-    };
-    mine.then(done, done);
-    return mine;
+    const before = mine.tail;
+    const work = takeTurn(slot, request, mine);
+    const tail = Promise.all([before, work.end]).then(() => {
+      if (turns.get(grant)?.tail === tail) turns.delete(grant);
+    });
+    mine.tail = tail;
+    return track(work.result);
   }
 
-  /** Refused although, meanwhile, a newer refresh token has come from elsewhere. */
-  async function hasNewerGrant(
-    entry: TokenEntry,
-    used: Secret | undefined,
-    { outcome }: Exchange,
-  ): Promise<boolean> {
-    if (outcome.ok || outcome.failure.kind !== 'needs_consent') return false;
-    if (store.lock !== undefined) await look(entry, LOOK_ONLY);
-    return entry.refreshToken !== used;
+  function takeTurn(
+    slot: Slot,
+    request: RefreshRequest,
+    mine: Turns,
+  ): { readonly result: Promise<RefreshResult>; readonly end: Promise<unknown> } {
+    const before = mine.tail;
+    const hold: Hold = { turns: mine, late: undefined };
+    const result = (async () => {
+      let wake = (): void => undefined;
+      const late = new Promise<void>((resume) => {
+        wake = resume;
+      });
+      mine.waiting.add(wake);
+      if (mine.lateUntil === undefined) await Promise.race([before, late]);
+      mine.waiting.delete(wake);
+      if (mine.lateUntil !== undefined) return failed(stillWaiting(mine.lateUntil - clock.monotonic()));
+      return obtainNow(slot, request, hold);
+    })();
+    return { result, end: result.then(() => hold.late) };
   }
 
-  async function obtainNow(entry: TokenEntry, request: RefreshRequest): Promise<RefreshResult> {
-    if (entry.retired) return REPLACED;
-    const took = (): RefreshResult | undefined =>
-      entry.token === undefined ? undefined : { ok: true, token: entry.token };
-    const shared = store.lock !== undefined;
-    if ((!entry.loaded || shared) && (await look(entry, request))) {
-      const result = took();
-      if (result !== undefined) return result;
-    }
-    const lease = shared ? await takeLease(entry) : undefined;
+  /** The answer is read to its end although nobody waits: the grant stays taken as long. */
+  function readLate(slot: Slot, exchange: Exchange, lease: Lease | undefined, mine: Turns): Promise<void> {
+    mine.lateUntil = clock.monotonic() + endpoints.lateMs;
+    for (const wake of mine.waiting) wake();
+    return (async () => {
+      const outcome = await exchange.late;
+      if (outcome === undefined) {
+        log.debug({ event: 'token_answer_missing', account: slot.accountId }, 'no late answer either');
+      } else {
+        log.info({ event: 'token_answer_late', account: slot.accountId }, 'token endpoint answered late');
+        if (outcome.ok && slot.bring(tokenOf(outcome.grant, exchange.startedAt), 'on-demand'))
+          deps.onLateToken(slot);
+      }
+      await release(lease);
+      mine.lateUntil = undefined;
+    })();
+  }
+
+  const hasTime = ({ token, credential }: Slot): boolean =>
+    token !== undefined && freshUntil(token, credential.safetyBufferMs) > clock.now();
+  const pause = (ms: number): Promise<void> => new Promise((resume) => clock.after(ms, resume));
+
+  async function release(lease: Lease | undefined): Promise<void> {
+    await lease?.release().catch((error: unknown) => keeper.storeFailed(error, 'lock'));
+  }
+
+  async function obtainNow(
+    slot: Slot,
+    request: RefreshRequest,
+    hold: Hold | undefined,
+  ): Promise<RefreshResult> {
+    if (slot.isRetired) return failed(REPLACED);
+    if (isStopped) return failed(stopping);
+    // The store is asked first: what is in it costs no request, and no lock.
+    const early = await look(slot, request.force);
+    if (early !== undefined) return { ok: true, token: early, origin: 'store' };
+    const right = await takeRight(slot);
+    if (right === 'busy') return failed(heldElsewhere);
+    const { lease } = right;
     try {
       // Whoever held the lease before us may have brought the token.
-      if (lease !== undefined && (await look(entry, request))) {
-        const result = took();
-        if (result !== undefined) return result;
+      const came = lease === undefined ? undefined : await look(slot, request.force);
+      if (came !== undefined) return { ok: true, token: came, origin: 'store' };
+      const isUnlocked = lease === undefined && store.lock !== undefined;
+      // Without a lock two relays may refresh at once: not while there is time to wait for the store.
+      if (isUnlocked && request.origin === 'refresh-ahead' && hasTime(slot)) return failed(storeIsAway);
+      const blocked = request.force ? undefined : await blockedByOthers(slot);
+      if (blocked !== undefined) return failed(blocked);
+      if (slot.isRetired) return failed(REPLACED);
+      if (isStopped) return failed(stopping);
+      const exchange = await askUntilSure(slot, request);
+      if (exchange.late !== undefined && hold !== undefined) {
+        hold.late = track(readLate(slot, exchange, lease, hold.turns));
+        const { outcome } = exchange;
+        const failure = outcome.ok ? REPLACED : outcome.failure;
+        return failed({ ...failure, retryAfterMs: endpoints.lateMs }, true);
       }
-      const blocked = request.force ? undefined : await blockedByOthers(entry);
-      if (blocked !== undefined) return { ok: false, failure: blocked, sent: false, probeAt: undefined };
-      if (entry.retired) return REPLACED;
-      const used = entry.refreshToken;
-      let exchange = await ask(entry, request.origin, 0);
-      const wrongClock = !exchange.outcome.ok && exchange.outcome.failure.kind === 'clock_skew';
-      if (wrongClock && exchange.clockOffsetMs !== undefined) {
-        exchange = await ask(entry, request.origin, exchange.clockOffsetMs);
+      const { outcome, sent, probeAt, saving } = exchange;
+      if (outcome.ok) {
+        const token = await accept(slot, request, outcome.grant, { startedAt: exchange.startedAt, saving });
+        return { ok: true, token, origin: request.origin };
       }
-      if (await hasNewerGrant(entry, used, exchange)) exchange = await ask(entry, request.origin, 0);
-      const { outcome, sent, probeAt, startedAt } = exchange;
-      if (!outcome.ok) {
-        if (sent) await tellOthers(entry, outcome.failure);
-        return { ok: false, failure: outcome.failure, sent, probeAt };
-      }
-      return { ok: true, token: await accept(entry, request, outcome.grant, startedAt) };
+      await saving;
+      const doubt: Doubt = {
+        isShared: store.lock !== undefined && slot.credential.grant === 'refresh_token',
+        isStoreAway: isUnlocked || keeper.isStoreAway,
+        interrupted: lease?.interrupted,
+        now: clock.now(),
+        patienceMs: endpoints.answerTimeoutMs + endpoints.lateMs,
+      };
+      const failure = believe(outcome.failure, doubt);
+      if (sent && failure === outcome.failure) await tellOthers(slot, failure);
+      return failed(failure, sent, probeAt);
     } finally {
-      await lease?.release().catch((error: unknown) => storeFailed(error, 'lock'));
+      if (hold?.late === undefined) await release(lease);
     }
+  }
+
+  /** Asks; again where our clock was wrong, or where what was refused is not the newest refresh token any more. */
+  async function askUntilSure(slot: Slot, { origin }: RefreshRequest): ReturnType<typeof ask> {
+    const { grant } = slot;
+    let used = grant.refreshToken;
+    let exchange = await ask(slot, origin, used, 0);
+    if (isFailure(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
+      exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
+    if (isFailure(exchange, 'needs_consent') && slot.credential.grant === 'refresh_token') {
+      await look(slot, true);
+      if (grant.refreshToken !== used) {
+        used = grant.refreshToken;
+        exchange = await ask(slot, origin, used, 0);
+      }
+      const { spare } = grant;
+      if (isFailure(exchange, 'needs_consent') && spare !== undefined) {
+        keeper.dropSpare(grant);
+        used = spare;
+        exchange = await ask(slot, origin, used, 0);
+      }
+    }
+    return exchange;
   }
 
   return {
     counts,
-    keep,
-    close: () => cancelRetry?.(),
     obtain,
-  };
-}
-
-/** Who a late answer belongs to: the entry itself, or the one that replaced it with the same consent. */
-function heirOf(entry: TokenEntry): TokenEntry | undefined {
-  let owner: TokenEntry | undefined = entry;
-  while (owner?.retired) owner = owner.successor;
-  return owner;
-}
-
-function operatorsToken(entry: TokenEntry): Secret | undefined {
-  return entry.credential.grant === 'refresh_token' ? entry.credential.refreshToken : undefined;
-}
-
-/** A key or certificate that signs nothing: known without asking anybody. */
-function unsignable(error: unknown, startedAt: number): Exchange {
-  return {
-    outcome: {
-      ok: false,
-      failure: {
-        kind: 'app_misconfigured',
-        message: `the private key or certificate cannot be used (${reasonOf(error)})`,
-        cure: 'give an unencrypted PEM private key and the certificate registered with the app',
-        retryAfterMs: undefined,
-        scope: 'app',
-      },
+    async lookAgain(slot) {
+      const before = slot.grant.refreshToken;
+      const token = slot.token;
+      await look(slot, true);
+      return slot.grant.refreshToken !== before || slot.token !== token;
     },
-    sent: false,
-    clockOffsetMs: undefined,
-    startedAt,
-    ms: 0,
-    probeAt: undefined,
+    stop() {
+      isStopped = true;
+    },
+    async settled(boundMs) {
+      let cancel = (): void => undefined;
+      let isOver = false;
+      const bound = new Promise<void>((resume) => {
+        cancel = clock.after(boundMs, () => {
+          isOver = true;
+          resume();
+        });
+      });
+      while (underWay.size > 0 && !isOver) await Promise.race([Promise.allSettled(underWay), bound]);
+      cancel();
+    },
   };
 }
 
-/** The system's or library's code, never its text: a text may quote what it failed on. */
-function reasonOf(error: unknown): string {
-  if (error instanceof Error) {
-    const { code } = error as { code?: unknown };
-    return typeof code === 'string' ? code : error.name;
-  }
-  return 'unknown';
-}
+const isFailure = ({ outcome, late }: Exchange, kind: TokenFailure['kind']): boolean =>
+  !outcome.ok && late === undefined && outcome.failure.kind === kind;
+
+/** For nobody: whoever waits asks the slot that took the place. */
+const REPLACED = unusableToken('the account was changed or removed meanwhile');
+const heldElsewhere = unusableToken(
+  'another process refreshes this account and has not finished: nothing is asked beside it',
+);
+const storeIsAway = unusableToken('the token store is away: not refreshed ahead without it');
+const stillWaiting = (restMs: number): TokenFailure => ({
+  ...unusableToken('the token endpoint has not answered the last request yet: its answer is still awaited'),
+  retryAfterMs: Math.max(restMs, 0),
+});

@@ -1,32 +1,28 @@
 /**
- * The token service: a fresh access token for every account. In: accounts with their credentials.
- * Out: `AccessToken`s, synchronously where one is cached. Owns the cache, one flight per account,
- * the background refresh and what an operator sees of it; the only room that sees a credential.
+ * The token service: a fresh access token for every account and resource. In: accounts with their
+ * credentials. Out: `AccessToken`s, synchronously where one is cached. Owns the cache, one flight per
+ * slot, the background refresh and what an operator sees of it; the only room that sees a credential.
  */
-import type { Account, AccountState } from '../accounts/account.ts';
-import type { Credential } from '../accounts/credential.ts';
+import type { AccountState, AccountStatus } from '../accounts/account.ts';
+import type { TokenResource } from '../accounts/credential.ts';
 import type { BreakerState } from '../breaker.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type AccessToken, TokenError, type TokenSource } from './access-token.ts';
+import { createBackground } from './background.ts';
+import { stopping } from './disbelief.ts';
 import { createFailureBook } from './failure-book.ts';
-import { createLimiter } from './limiter.ts';
+import { createGrantKeeper, type Grant } from './grant-keeper.ts';
 import { type PrecacheResult, runPrecache } from './precache.ts';
+import { type AccountCredential, createServedAccount, type ServedAccount } from './served-account.ts';
 import { createMemoryStore } from './store-memory.ts';
 import { createTokenEndpoints, type TokenEndpointOptions } from './token-endpoint.ts';
-import {
-  createEntry,
-  dropToken,
-  refreshAheadAt,
-  stateOf,
-  type TokenEntry,
-  type TokenOrigin,
-  takeInitialToken,
-  usableUntil,
-} from './token-entry.ts';
 import { createRefresher, type RefreshObservation } from './token-refresher.ts';
-import { countTotals, describeEntry, type TokenStatus, type TokenTotals } from './token-status.ts';
-import type { TokenStore } from './token-store.ts';
+import type { Slot, TokenOrigin } from './token-slot.ts';
+import { countTotals, describeAccount, type TokenStatus, type TokenTotals } from './token-status.ts';
+import type { KeptGrant, TokenStore } from './token-store.ts';
+
+export type { AccountCredential };
 
 export interface TokenServiceDeps {
   readonly log: Log;
@@ -42,12 +38,9 @@ export interface TokenServiceOptions {
   readonly concurrency?: number;
   /** Refresh tokens before they end. Default true. */
   readonly refreshAhead?: boolean;
+  /** How long the grant of an account that has left the accounts file is kept, ms. Default 14 days. */
+  readonly forgetAfterMs?: number;
   readonly endpoint?: TokenEndpointOptions;
-}
-
-export interface AccountCredential {
-  readonly account: Account;
-  readonly credential: Credential;
 }
 
 /** What `applyAccounts` did, by account id. */
@@ -58,217 +51,226 @@ export interface ApplyResult {
   readonly untouched: readonly string[];
 }
 
+/** The process ends and some refresh tokens could not be saved; the message names their accounts and the cure. */
+export class GrantsUnsavedError extends Error {
+  override readonly name = 'GrantsUnsavedError';
+  readonly accountIds: readonly string[];
+  constructor(accountIds: readonly string[]) {
+    super(
+      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved and are lost: ${accountIds.join(', ')}; they may have to sign in again`,
+    );
+    this.accountIds = accountIds;
+  }
+}
+
 export interface TokenService extends TokenSource {
   /** Opens the store; before anything else. Rejects where it cannot be used as configured. */
   open(): Promise<void>;
   /**
-   * Makes exactly these accounts known: untouched ones keep their token, changed ones drop it, removed ones
-   * are cleaned up. Of `alsoKeep` (accounts that cannot be served just now, say for a typing error) the
-   * store keeps its records: they may hold the only good refresh token.
+   * Makes exactly these accounts known: untouched ones keep their tokens, changed ones drop them; the grants of
+   * removed ones are kept for a while. `alsoKeep` are accounts that cannot be served just now, say for a typing
+   * error: they are not removed.
    */
   applyAccounts(entries: readonly AccountCredential[], alsoKeep?: readonly string[]): ApplyResult;
   /** Fetches for the given accounts (default: all) what is not cached. Never rejects. */
   precache(accountIds?: readonly string[]): Promise<PrecacheResult>;
   /** Asks the endpoint now, cached or not. Rejects with `TokenError`; while throttled without asking. */
-  refresh(accountId: string): Promise<TokenStatus>;
-  /** Drops the cached access token, in the store too; the next `get` fetches. False: no such account. */
+  refresh(accountId: string, resource?: TokenResource): Promise<TokenStatus>;
+  /** Drops the cached access tokens, in the store too; the next `get` fetches. False: no such account. */
   forget(accountId: string): boolean;
   statusOf(accountId: string): TokenStatus | undefined;
+  /** Accounts whose newest refresh token could not be saved yet. */
+  unsaved(): readonly string[];
+  /** Accounts that left the accounts file and whose grants are still kept. */
+  keptRemoved(): readonly KeptGrant[];
   totals(): TokenTotals;
+  /** Statistics of the cache begin anew, for what comes after the warm-up. */
+  resetCacheCounts(): void;
   /** One per token endpoint asked so far. */
   breakers(): readonly BreakerState[];
   onStateChange(listener: (accountId: string, state: AccountState) => void): void;
   onRefresh(listener: (observation: RefreshObservation) => void): void;
-  /** Stops the background, cuts requests under way, closes the store. */
-  close(): Promise<void>;
+  /** From now on nothing is asked any more; cached tokens are handed out as before. */
+  drain(): void;
+  /**
+   * Awaits the refreshes under way and their saving, at most as long as an answer may take or `deadlineMs`,
+   * whichever is longer; then closes everything. Rejects with `GrantsUnsavedError` after that where a refresh
+   * token is lost.
+   */
+  close(options?: { readonly deadlineMs?: number }): Promise<void>;
 }
 
-/** Accounts that were paused together are asked about within this time, not all at once, ms. */
-const PAUSE_SPREAD_MS = 5000;
+const FORGET_AFTER_MS = 14 * 24 * 60 * 60_000;
+/** The last attempt at what is unsaved, ms. */
+const LAST_SAVE_MS = 5000;
 
 export function createTokenService(deps: TokenServiceDeps, options: TokenServiceOptions = {}): TokenService {
-  const { log, clock = systemClock, random = Math.random, store = createMemoryStore() } = deps;
-  const bound = options.concurrency ?? 50;
-  const background = createLimiter(bound);
-  const entries = new Map<string, TokenEntry>();
+  const { log, clock = systemClock, random = Math.random } = deps;
+  const store = deps.store ?? createMemoryStore(clock);
+  const accounts = new Map<string, ServedAccount>();
+  const announced = new Map<string, AccountStatus>();
   const stateListeners: ((accountId: string, state: AccountState) => void)[] = [];
   const refreshListeners: ((observation: RefreshObservation) => void)[] = [];
   const endpoints = createTokenEndpoints({ log, clock }, options.endpoint);
+  const keeper = createGrantKeeper({ store, clock, log, onChange: (accountId) => announce(accountId, true) });
   const refresher = createRefresher({
     endpoints,
     store,
+    keeper,
     clock,
     log,
     onRefresh: (observation) => {
       for (const listener of refreshListeners) listener(observation);
     },
+    onLateToken: (slot) => {
+      background.plan(slot);
+      announce(slot.accountId);
+    },
   });
   const book = createFailureBook({ log, clock, random });
+  const background = createBackground(
+    { clock, random, book, fetch, lookAgain: refresher.lookAgain, isShared: store.kind !== 'memory' },
+    { bound: options.concurrency ?? 50, refreshAhead: options.refreshAhead !== false },
+  );
   let hits = 0;
   let misses = 0;
-  let closed = false;
+  let stage: 'serving' | 'draining' | 'closed' = 'serving';
+  let kept: readonly KeptGrant[] = [];
 
   store.onForgotten?.((accountId) => {
-    const entry = entries.get(accountId);
-    if (entry !== undefined) drop(entry);
+    for (const slot of accounts.get(accountId)?.slots() ?? []) drop(slot);
   });
 
-  function use(entry: TokenEntry, now: number): void {
-    hits += 1;
-    entry.uses += 1;
-    entry.lastUsedAt = now;
-  }
-
-  function peek(accountId: string): AccessToken | undefined {
-    const entry = entries.get(accountId);
-    if (entry === undefined) return undefined;
-    const now = clock.now();
-    if (now >= entry.freshUntil) return undefined;
-    use(entry, now);
-    return entry.token;
+  function peek(accountId: string, resource: TokenResource = 'smtp'): AccessToken | undefined {
+    const token = accounts.get(accountId)?.slot(resource)?.handOut();
+    if (token !== undefined) hits += 1;
+    return token;
   }
 
   const unknown = (accountId: string): TokenError =>
     new TokenError('unknown_account', `no account ${accountId}`);
 
   /** One request however many callers: all share the flight. */
-  function fetch(entry: TokenEntry, origin: TokenOrigin, force = false): Promise<AccessToken> {
-    if (entry.flight !== undefined) return entry.flight;
-    const number = ++entry.flights;
-    const flight = (async () => {
-      const result = await refresher.obtain(entry, { origin, flight: number, force });
-      if (result.ok) {
-        if (number === entry.flights) book.recover(entry);
-        return result.token;
-      }
-      const { failure, sent, probeAt } = result;
-      throw book.record(entry, failure, { sent, probeAt, current: number === entry.flights });
-    })();
+  function fetch(slot: Slot, origin: TokenOrigin, force = false): Promise<AccessToken> {
+    if (slot.flight !== undefined) return slot.flight.result;
+    if (stage !== 'serving') return Promise.reject(new TokenError(stopping.kind, stopping.message));
+    const number = slot.nextFlight();
+    // The slot knows of the flight before anything of it happens.
+    const result = Promise.resolve().then(() => fly(slot, { origin, flight: number, force }));
+    slot.apply({ type: 'asked', flight: { number, result } });
+    announce(slot.accountId);
     const landed = (): void => {
-      if (entry.flight === flight) entry.flight = undefined;
-      schedule(entry);
-      announce(entry);
+      background.plan(slot);
+      announce(slot.accountId);
     };
-    entry.flight = flight;
-    announce(entry);
-    flight.then(landed, landed);
-    return flight;
+    result.then(landed, landed);
+    return result;
   }
 
-  /** The entry as it is now; a reload may have replaced it while somebody waited. */
+  async function fly(
+    slot: Slot,
+    request: { readonly origin: TokenOrigin; readonly flight: number; readonly force: boolean },
+  ): Promise<AccessToken> {
+    const { flight } = request;
+    const result = await refresher.obtain(slot, request);
+    const isCurrent = slot.flight?.number === flight;
+    if (result.ok) {
+      if (isCurrent && slot.trouble !== undefined) book.recovered(slot);
+      slot.apply({ type: 'answered', flight, held: slot.hold(result.token, result.origin) });
+      return result.token;
+    }
+    const { failure, sent, probeAt } = result;
+    const trouble = book.record(slot, failure, { sent, probeAt, current: isCurrent });
+    slot.apply({ type: 'refused', flight, trouble });
+    throw trouble.error;
+  }
+
+  /** The slot as it is now; a reload may have replaced it while somebody waited. */
   async function acquire(
     accountId: string,
-    ask: (entry: TokenEntry) => Promise<AccessToken>,
+    resource: TokenResource,
+    ask: (slot: Slot) => Promise<AccessToken>,
   ): Promise<AccessToken> {
     for (;;) {
-      const entry = entries.get(accountId);
-      if (entry === undefined || closed) throw unknown(accountId);
+      const account = accounts.get(accountId);
+      if (account === undefined || stage === 'closed') throw unknown(accountId);
+      const slot = account.slot(resource);
+      if (slot === undefined)
+        throw new TokenError('bad_request', `account ${accountId} has no scope for ${resource}`, {
+          cure: `give the account a provider, grant or scope with tokens for ${resource}`,
+        });
       try {
-        const token = await ask(entry);
-        if (entry.retired) continue;
-        entry.uses += 1;
-        entry.lastUsedAt = clock.now();
+        const token = await ask(slot);
+        if (slot.isRetired) continue;
+        slot.noteUse();
         return token;
       } catch (error) {
-        if (!entry.retired) throw error;
+        if (!slot.isRetired) throw error;
       }
     }
   }
 
-  async function get(accountId: string): Promise<AccessToken> {
-    const hit = peek(accountId);
+  const isBlocked = (slot: Slot): boolean =>
+    slot.flight === undefined && clock.monotonic() < slot.blockedUntilMono;
+
+  async function get(accountId: string, resource: TokenResource = 'smtp'): Promise<AccessToken> {
+    const hit = peek(accountId, resource);
     if (hit !== undefined) return hit;
     misses += 1;
-    return acquire(accountId, async (entry) => {
-      const now = clock.now();
-      if (now < entry.freshUntil && entry.token !== undefined) return entry.token;
-      if (entry.flight === undefined && entry.failure !== undefined && now < entry.blockedUntil) {
-        throw entry.failure;
-      }
+    return acquire(accountId, resource, async (slot) => {
+      const { token, trouble } = slot;
+      if (token !== undefined && slot.isFresh()) return token;
+      if (trouble !== undefined && isBlocked(slot)) throw trouble.error;
       try {
-        return await fetch(entry, 'on-demand');
+        return await fetch(slot, 'on-demand');
       } catch (error) {
         // The endpoint is down; what is cached may still live although it is past its buffer.
-        if (entry.token !== undefined && clock.now() < usableUntil(entry.token)) return entry.token;
+        if (slot.token !== undefined && slot.isUsable()) return slot.token;
         throw error;
       }
     });
   }
 
-  async function renew(accountId: string, rejected: AccessToken): Promise<AccessToken> {
+  async function renew(
+    accountId: string,
+    rejected: AccessToken,
+    resource: TokenResource = 'smtp',
+  ): Promise<AccessToken> {
     const refused = rejected.reveal();
-    const refuse = (entry: TokenEntry | undefined): void => {
-      if (entry === undefined) return;
-      entry.rejected = rejected;
-      if (entry.token?.reveal() === refused) dropToken(entry);
-    };
-    refuse(entries.get(accountId));
-    const replacement = peek(accountId);
+    accounts.get(accountId)?.slot(resource)?.reject(rejected);
+    const replacement = peek(accountId, resource);
     if (replacement !== undefined) return replacement;
     misses += 1;
-    return acquire(accountId, async (entry) => {
-      refuse(entry);
-      if (entry.flight === undefined && entry.failure !== undefined && clock.now() < entry.blockedUntil) {
-        throw entry.failure;
-      }
-      const token = await fetch(entry, 'renewal');
+    return acquire(accountId, resource, async (slot) => {
+      slot.reject(rejected);
+      if (slot.trouble !== undefined && isBlocked(slot)) throw slot.trouble.error;
+      const token = await fetch(slot, 'renewal');
       if (token.reveal() !== refused) return token;
       // A flight that began before the refusal had it from the store.
-      refuse(entry);
-      return fetch(entry, 'renewal');
+      slot.reject(rejected);
+      return fetch(slot, 'renewal');
     });
   }
 
-  /** Plans the next background refresh: ahead of the token's end, or after a failure. */
-  function schedule(entry: TokenEntry): void {
-    entry.cancelTimer?.();
-    entry.cancelTimer = undefined;
-    entry.nextRefreshAt = undefined;
-    if (entry.retired || closed || options.refreshAhead === false) return;
-    const now = clock.now();
-    const { token, failure, credential } = entry;
-    const at =
-      failure !== undefined
-        ? book.nextTry(entry)
-        : token !== undefined
-          ? refreshAheadAt(token, credential.safetyBufferMs, random())
-          : undefined;
-    if (at === undefined) return;
-    const paused = book.pausedUntil(entry);
-    // After a pause the accounts of a client come one after another.
-    entry.nextRefreshAt = Math.max(at, now, paused > now ? paused + PAUSE_SPREAD_MS * random() : 0);
-    entry.cancelTimer = clock.after(entry.nextRefreshAt - now, () => {
-      entry.cancelTimer = undefined;
-      background(async () => {
-        const paused = book.pausedUntil(entry);
-        if (paused > clock.now()) schedule(entry);
-        else if (!entry.retired && !closed) await fetch(entry, 'refresh-ahead');
-      }).catch(() => undefined);
-    });
-  }
-
-  function announce(entry: TokenEntry): void {
-    if (entry.retired) return;
-    const state = stateOf(entry, clock.now());
-    if (state.status === entry.announced) return;
-    entry.announced = state.status;
-    for (const listener of stateListeners) listener(entry.account.id, state);
+  function announce(accountId: string, always = false): void {
+    const status = statusOf(accountId);
+    if (status === undefined || (!always && status.state.status === announced.get(accountId))) return;
+    announced.set(accountId, status.state.status);
+    for (const listener of stateListeners) listener(accountId, status.state);
   }
 
   /** A flight under way is for those who wait for it only. */
-  function drop(entry: TokenEntry): void {
-    dropToken(entry);
-    entry.flights += 1;
-    entry.flight = undefined;
-    schedule(entry);
-    announce(entry);
+  function drop(slot: Slot): void {
+    slot.apply({ type: 'forgotten' });
+    background.plan(slot);
+    announce(slot.accountId);
   }
 
-  function retire(entry: TokenEntry): void {
-    entry.retired = true;
-    entry.cancelTimer?.();
-    entry.cancelTimer = undefined;
-    dropToken(entry);
+  function retire(account: ServedAccount): void {
+    for (const slot of account.slots()) {
+      slot.apply({ type: 'retired' });
+      background.cancel(slot);
+    }
   }
 
   function applyAccounts(
@@ -276,52 +278,70 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     alsoKeep: readonly string[] = [],
   ): ApplyResult {
     const ids = new Set(wanted.map((w) => w.account.id));
-    const removed = [...entries.keys()].filter((id) => !ids.has(id));
+    const removed = [...accounts.keys()].filter((id) => !ids.has(id));
     const result = { added: [] as string[], changed: [] as string[], untouched: [] as string[], removed };
     for (const id of removed) {
-      const entry = entries.get(id);
-      if (entry !== undefined) retire(entry);
-      entries.delete(id);
+      const account = accounts.get(id);
+      if (account !== undefined) retire(account);
+      accounts.delete(id);
+      announced.delete(id);
     }
-    for (const { account, credential } of wanted) {
-      const entry = createEntry(account, credential);
-      const old = entries.get(account.id);
-      if (old?.fingerprint === entry.fingerprint) {
-        old.account = account;
-        result.untouched.push(account.id);
+    for (const entry of wanted) {
+      const { id } = entry.account;
+      const made = createServedAccount(entry, { keeper, clock, onSlot: background.plan });
+      const old = accounts.get(id);
+      if (old?.fingerprint === made.fingerprint) {
+        retire(made);
+        old.setAccount(entry.account);
+        result.untouched.push(id);
         continue;
       }
       if (old !== undefined) {
         retire(old);
-        if (old.grantFingerprint === entry.grantFingerprint) inherit(entry, old);
+        for (const slot of old.slots()) made.slot(slot.resource)?.inherit(slot);
       }
-      entries.set(account.id, entry);
-      takeInitialToken(entry, clock.now());
-      if (entry.token !== undefined) schedule(entry);
-      (old === undefined ? result.added : result.changed).push(account.id);
+      accounts.set(id, made);
+      (old === undefined ? result.added : result.changed).push(id);
     }
-    book.keepOnly(entries.values());
-    store.prune(new Set([...ids, ...alsoKeep])).then(
-      (gone) => {
-        if (gone > 0)
-          log.info({ event: 'token_store_pruned', gone }, 'removed tokens of accounts that are gone');
-      },
-      () => log.warn({ event: 'token_store_failed', store: store.kind, what: 'prune' }, 'token store failed'),
-    );
+    keeper.keepOnly(new Set<Grant>([...accounts.values()].map((account) => account.grant)));
+    book.keepOnly([...accounts.values()].flatMap((account) => account.slots()));
+    prune(new Set([...ids, ...alsoKeep]));
     return result;
   }
 
-  function inherit(entry: TokenEntry, old: TokenEntry): void {
-    old.successor = entry;
-    entry.rejected = old.rejected;
-    entry.refreshToken = old.refreshToken;
-    entry.refreshTokenObtainedAt = old.refreshTokenObtainedAt;
+  function prune(ids: ReadonlySet<string>): void {
+    store.prune(ids, options.forgetAfterMs ?? FORGET_AFTER_MS).then(
+      (pruned) => {
+        kept = pruned.kept;
+        if (pruned.gone > 0)
+          log.info(
+            { event: 'token_store_pruned', gone: pruned.gone },
+            'removed tokens of accounts that are gone',
+          );
+      },
+      () => log.warn({ event: 'token_store_failed', store: store.kind, what: 'prune' }, 'token store failed'),
+    );
   }
 
   function statusOf(accountId: string): TokenStatus | undefined {
-    const entry = entries.get(accountId);
-    if (entry === undefined) return undefined;
-    return describeEntry(entry, clock.now());
+    const account = accounts.get(accountId);
+    if (account === undefined) return undefined;
+    const others = account.slots().filter((slot) => !account.ahead.includes(slot));
+    return describeAccount(
+      accountId,
+      [...account.ahead, ...others].map((slot) => ({
+        slot,
+        isAhead: account.ahead.includes(slot),
+        nextRefreshAt: background.plannedAt(slot),
+      })),
+      account.grant,
+    );
+  }
+
+  function drain(): void {
+    if (stage === 'serving') stage = 'draining';
+    refresher.stop();
+    background.stop();
   }
 
   return {
@@ -331,49 +351,67 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     renew,
     applyAccounts,
     async precache(accountIds) {
-      const wanted = accountIds ?? [...entries.keys()];
+      const wanted = accountIds ?? [...accounts.keys()];
       return runPrecache(
         {
           clock,
           log,
           random,
-          hasToken: (entry) => clock.now() < entry.freshUntil,
+          hasToken: (slot) => slot.isFresh(),
           pausedUntil: book.pausedUntil,
-          fetch: async (entry) => {
-            if (!entry.retired && !closed) await fetch(entry, 'pre-cache').catch(() => undefined);
+          fetch: async (slot) => {
+            if (!slot.isRetired && stage === 'serving') await fetch(slot, 'pre-cache').catch(() => undefined);
           },
         },
-        wanted.flatMap((id) => entries.get(id) ?? []),
-        bound,
+        wanted.flatMap((id) => accounts.get(id)?.ahead ?? []),
+        options.concurrency ?? 50,
       );
     },
-    async refresh(accountId) {
-      await acquire(accountId, async (entry) => {
-        const { failure } = entry;
-        if (failure?.code === 'throttled' && clock.now() < entry.blockedUntil) throw failure;
-        return fetch(entry, 'operator', true);
+    async refresh(accountId, resource = 'smtp') {
+      await acquire(accountId, resource, async (slot) => {
+        const { trouble } = slot;
+        if (trouble?.error.code === 'throttled' && isBlocked(slot)) throw trouble.error;
+        return fetch(slot, 'operator', true);
       });
       return statusOf(accountId) ?? Promise.reject(unknown(accountId));
     },
     forget(accountId) {
-      const entry = entries.get(accountId);
-      if (entry === undefined) return false;
-      drop(entry);
-      void refresher.keep(entry, undefined);
+      const account = accounts.get(accountId);
+      if (account === undefined) return false;
+      for (const slot of account.slots()) {
+        drop(slot);
+        void keeper.saveToken(slot.grant, slot.resource, undefined);
+      }
       store.announceForgotten?.(accountId).catch(() => undefined);
       return true;
     },
     statusOf,
+    unsaved: keeper.unsaved,
+    keptRemoved: () => kept,
     totals: () => countTotals({ hits, misses, ...refresher.counts }),
+    resetCacheCounts() {
+      hits = 0;
+      misses = 0;
+    },
     breakers: endpoints.breakers,
     onStateChange: (listener) => void stateListeners.push(listener),
     onRefresh: (listener) => void refreshListeners.push(listener),
-    async close() {
-      closed = true;
-      for (const entry of entries.values()) retire(entry);
-      refresher.close();
+    drain,
+    async close({ deadlineMs = 0 } = {}) {
+      if (stage === 'closed') return;
+      drain();
+      await refresher.settled(Math.max(deadlineMs, endpoints.answerTimeoutMs));
+      stage = 'closed';
+      for (const account of accounts.values()) retire(account);
       await endpoints.close();
+      // What was cut may have ended with a refresh token in what had come of its answer.
+      await refresher.settled(LAST_SAVE_MS);
+      const lost = await keeper.close(LAST_SAVE_MS);
       await store.close();
+      if (lost.length === 0) return;
+      const error = new GrantsUnsavedError(lost);
+      log.error({ event: 'refresh_tokens_lost', accounts: lost }, error.message);
+      throw error;
     },
   };
 }

@@ -1,12 +1,14 @@
 /** What an operator sees of the token room: a row per account and the totals. Pure. */
-import type { AccountState } from '../accounts/account.ts';
+import { type AccountState, worstState } from '../accounts/account.ts';
+import type { TokenResource } from '../accounts/credential.ts';
 import type { TokenErrorCode } from './access-token.ts';
-import { stateOf, type TokenEntry, type TokenOrigin, usableUntil } from './token-entry.ts';
+import type { Grant } from './grant-keeper.ts';
 import type { RefreshCounts } from './token-refresher.ts';
+import type { Slot, TokenOrigin } from './token-slot.ts';
 
-/** Everything an operator may know about one account's token. Times in ms since the epoch. */
-export interface TokenStatus {
-  readonly accountId: string;
+/** What an operator may know about one token. Times in ms since the epoch. */
+export interface ResourceStatus {
+  readonly resource: TokenResource;
   readonly state: AccountState;
   /** A token that can be used is in the cache. */
   readonly cached: boolean;
@@ -26,8 +28,18 @@ export interface TokenStatus {
         readonly at: number;
       }
     | undefined;
+}
+
+/** Everything an operator may know about one account's tokens: the first one's row, all of them, and the grant. */
+export interface TokenStatus extends ResourceStatus {
+  readonly accountId: string;
+  /** Worst first among those fetched ahead. */
+  readonly state: AccountState;
+  readonly resources: readonly ResourceStatus[];
   /** When the provider gave the refresh token in use; undefined: it is the operator's own. */
   readonly refreshTokenObtainedAt: number | undefined;
+  /** The newest refresh token is only in this process's memory: it is lost if the process ends now. */
+  readonly unsaved: boolean;
 }
 
 /** Spelled as in the admin API. */
@@ -42,24 +54,57 @@ export interface TokenTotals {
   readonly refresh_success_rate: number;
 }
 
-export function describeEntry(entry: TokenEntry, now: number): TokenStatus {
-  const { token, failure } = entry;
+/** What an operator does about a refresh token that cannot be saved. */
+export const UNSAVED_CURE =
+  'Free space on the disk of the state directory or bring Redis back, and do not stop the relay before: its newest refresh token is in its memory only.';
+
+function describeSlot(slot: Slot, nextRefreshAt: number | undefined): ResourceStatus {
+  const { token, trouble, state } = slot;
+  const held = state.name === 'empty' || state.name === 'retired' ? undefined : state.held;
   return {
-    accountId: entry.account.id,
-    state: stateOf(entry, now),
-    cached: token !== undefined && now < usableUntil(token),
+    resource: slot.resource,
+    state: slot.describe(),
+    cached: slot.isUsable(),
     obtainedAt: token?.obtainedAt,
     expiresAt: token?.expiresAt,
-    origin: entry.origin,
-    refreshing: entry.flight !== undefined,
-    nextRefreshAt: entry.nextRefreshAt,
-    uses: entry.uses,
-    lastUsedAt: entry.lastUsedAt,
+    origin: held?.origin,
+    refreshing: state.name === 'asking',
+    nextRefreshAt,
+    uses: slot.uses,
+    lastUsedAt: slot.lastUsedAt,
     lastError:
-      failure === undefined
+      trouble === undefined
         ? undefined
-        : { code: failure.code, message: failure.message, cure: failure.cure, at: entry.failedAt },
-    refreshTokenObtainedAt: entry.refreshTokenObtainedAt,
+        : {
+            code: trouble.error.code,
+            message: trouble.error.message,
+            cure: trouble.error.cure,
+            at: trouble.at,
+          },
+  };
+}
+
+/** `slots`: those the account has used so far, the ones fetched ahead first; at least one. */
+export function describeAccount(
+  accountId: string,
+  slots: readonly {
+    readonly slot: Slot;
+    readonly isAhead: boolean;
+    readonly nextRefreshAt: number | undefined;
+  }[],
+  grant: Grant,
+): TokenStatus | undefined {
+  const resources = slots.map(({ slot, nextRefreshAt }) => describeSlot(slot, nextRefreshAt));
+  const [first] = resources;
+  if (first === undefined) return undefined;
+  const ahead = resources.filter((_row, i) => slots[i]?.isAhead === true);
+  return {
+    ...first,
+    accountId,
+    state: worstState(...(ahead.length === 0 ? resources : ahead).map((row) => row.state)),
+    resources,
+    refreshTokenObtainedAt: grant.obtainedAt,
+    unsaved: grant.state === 'unsaved',
   };
 }
 

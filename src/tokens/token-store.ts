@@ -1,32 +1,55 @@
 /**
- * What outlives a process, or is shared by several: one record per account. In and out: plain
- * records; how they are kept (memory, sealed files, Redis) is the store's own affair.
+ * What outlives a process, or is shared by several: the grants of an account and its access tokens, as
+ * plain records. Types only; how they are kept (memory, sealed files, Redis) is each store's own affair.
  */
-
-import type { Secret } from '../accounts/credential.ts';
-import type { Log } from '../log.ts';
+import type { TokenResource } from '../accounts/credential.ts';
 import type { TokenFailureKind } from '../protocol/token-failure.ts';
-import { createRedisConnection, type RedisConnection } from '../redis.ts';
-import { createSealer } from './sealing.ts';
-import { createFileStore } from './store-file.ts';
-import { createMemoryStore } from './store-memory.ts';
-import { createRedisStore } from './store-redis.ts';
 
-/** What is kept of one account. */
+/** One consent of one account: another refresh token or client_id in the accounts file is another grant. */
+export interface GrantId {
+  readonly accountId: string;
+  /** Hash of what the operator gave (client_id and refresh_token). */
+  readonly fingerprint: string;
+}
+
+export interface StoredToken {
+  /** Hash of everything an access token depends on (endpoint, scope, subject, …). */
+  readonly fingerprint: string;
+  readonly accessToken: string;
+  /** ms since the epoch. */
+  readonly expiresAt: number;
+  readonly obtainedAt: number;
+}
+
+export type StoredTokens = Readonly<Partial<Record<TokenResource, StoredToken>>>;
+
+/** What is kept of one grant. */
 export interface StoredGrant {
-  /** Hash of what the operator gave (client_id and refresh_token): another one there makes this record void. */
   readonly grantFingerprint: string;
+  /** Counts the rotations; 0 where the refresh token is still the operator's own. */
+  readonly generation: number;
   /** The newest refresh token the provider gave; absent where it never rotated. */
   readonly refreshToken?: string;
   /** ms since the epoch. */
   readonly refreshTokenObtainedAt?: number;
-  /** Hash of everything an access token depends on (endpoint, scope, subject, …). */
-  readonly tokenFingerprint?: string;
-  readonly accessToken?: string;
-  /** ms since the epoch. */
-  readonly expiresAt?: number;
-  readonly obtainedAt?: number;
+  readonly tokens: StoredTokens;
 }
+
+/** A refresh token that a provider has just given. */
+export interface Rotation {
+  /** The generation it was made from, as far as this process knows. */
+  readonly base: number;
+  readonly refreshToken: string;
+  /** ms since the epoch. */
+  readonly obtainedAt: number;
+  /** Access tokens that came with it; known a moment later than the refresh token is written down. */
+  readonly tokens: Promise<StoredTokens>;
+}
+
+/** `kept: false`: the store holds a later generation than `base`, and still holds it. */
+export type RotationResult =
+  | { readonly kept: true; readonly generation: number }
+  | { readonly kept: false; readonly stored: StoredGrant };
 
 /** An account that no instance asks about for a while. */
 export interface StoredBlock {
@@ -40,9 +63,26 @@ export interface StoredBlock {
   readonly until: number;
 }
 
-/** The right to refresh one account among all instances. */
+/** A refresh that was begun and of whose end nothing is known. */
+export interface Interruption {
+  /** ms since the epoch, by the clock of whoever began. */
+  readonly begunAt: number;
+  /** Whoever began has ended for certain: nothing will be heard from there. */
+  readonly isOver: boolean;
+}
+
+/** The right to refresh the grants of one account, among all processes that share the store. */
 export interface Lease {
+  /** What the last holder left behind when it died or lost its lock. */
+  readonly interrupted: Interruption | undefined;
   release(): Promise<void>;
+}
+
+/** An account that is in the store and in the accounts file no more. */
+export interface KeptGrant {
+  readonly accountId: string;
+  /** When it is forgotten, ms since the epoch. */
+  readonly until: number;
 }
 
 export interface TokenStore {
@@ -50,51 +90,30 @@ export interface TokenStore {
   /** First of all, once. Rejects where the store cannot be used as configured; a server that is away is no such case. */
   open(): Promise<void>;
   /** Undefined where nothing (readable) is kept. Rejects when the store cannot be reached. */
-  load(accountId: string): Promise<StoredGrant | undefined>;
-  /** Durable when it resolves. Rejects when it could not be kept. */
-  save(accountId: string, grant: StoredGrant): Promise<void>;
-  remove(accountId: string): Promise<void>;
-  /** Removes the records of all accounts but these; how many. Only where the store belongs to this process alone. */
-  prune(accountIds: ReadonlySet<string>): Promise<number>;
-  /** Present where several instances share the store: waits for the right to refresh; undefined: go without. */
+  load(id: GrantId): Promise<StoredGrant | undefined>;
+  /** Keeps a refresh token unless the store has a later one. Durable when it resolves. Rejects when it could not be kept. */
+  rotate(id: GrantId, rotation: Rotation): Promise<RotationResult>;
+  /** Keeps an access token, or forgets it. Never touches the refresh token. */
+  saveToken(id: GrantId, resource: TokenResource, token: StoredToken | undefined): Promise<void>;
+  /**
+   * Forgets the accounts that have been missing from `accountIds` for longer than `forgetAfterMs`, and names
+   * those that are missing and still kept. Only where the store belongs to this process alone.
+   */
+  prune(
+    accountIds: ReadonlySet<string>,
+    forgetAfterMs: number,
+  ): Promise<{ readonly gone: number; readonly kept: readonly KeptGrant[] }>;
+  /**
+   * Waits for the right to refresh. Undefined: another process holds it for longer than anybody should wait.
+   * Rejects when the store cannot be reached. Present where several processes may share the store.
+   */
   lock?(accountId: string): Promise<Lease | undefined>;
-  /** Notes that the account is not to be asked about; a later `save` ends it. Present where there is a lock. */
-  block?(accountId: string, block: StoredBlock): Promise<void>;
-  blockOf?(accountId: string): Promise<StoredBlock | undefined>;
-  /** Tells the other instances to forget their access token. */
+  /** Notes that the account is not to be asked about; a later `rotate` or `saveToken` ends it. */
+  block?(accountId: string, resource: TokenResource, block: StoredBlock): Promise<void>;
+  blockOf?(accountId: string, resource: TokenResource): Promise<StoredBlock | undefined>;
+  /** Tells the other instances to forget their access tokens. */
   announceForgotten?(accountId: string): Promise<void>;
   /** Hears the others doing so. */
   onForgotten?(listener: (accountId: string) => void): void;
   close(): Promise<void>;
-}
-
-export interface TokenStoreOptions {
-  /** Directory of the file store. */
-  readonly stateDir?: string | undefined;
-  /** Keys that seal what is stored, white space between, the first one seals. */
-  readonly stateKey?: Secret | undefined;
-  /** `memory`, `file`, `redis://…` or `rediss://…`. Default: file with a state directory, else memory. */
-  readonly storeUrl?: Secret | undefined;
-  /** Shared with the limits; default a connection of its own to `storeUrl`. */
-  readonly redis?: RedisConnection | undefined;
-  readonly log: Log;
-}
-
-/** The store the operator asked for, not opened yet. Throws on a state key or an address that cannot be right. */
-export function createTokenStore(options: TokenStoreOptions): TokenStore {
-  const { stateDir, stateKey, log } = options;
-  const wanted = options.storeUrl?.reveal() ?? (stateDir === undefined ? 'memory' : 'file');
-  if (wanted === 'memory') return createMemoryStore();
-  const sealer = stateKey === undefined ? undefined : createSealer(stateKey);
-  if (wanted === 'file') {
-    if (stateDir === undefined) throw new Error('the file store needs a state directory');
-    return createFileStore(stateDir, { log, sealer });
-  }
-  if (options.storeUrl === undefined || !/^rediss?:\/\//.test(wanted)) {
-    throw new Error('unknown token store: memory, file, redis://… or rediss://…');
-  }
-  if (sealer === undefined) {
-    log.warn({ event: 'store_in_the_clear' }, 'tokens in Redis are not encrypted: give a state key');
-  }
-  return createRedisStore(options.redis ?? createRedisConnection(options.storeUrl, { log }), { log, sealer });
 }

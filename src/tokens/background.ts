@@ -1,0 +1,108 @@
+/**
+ * What happens to tokens without anybody asking: refreshed before they end, tried again after a failure,
+ * looked for in the store while refused. In: slots. Owns their timers, on monotonic time.
+ */
+import type { Clock } from '../clock.ts';
+import type { AccessToken } from './access-token.ts';
+import { LOOK_AGAIN_MS } from './disbelief.ts';
+import type { FailureBook } from './failure-book.ts';
+import { createLimiter } from './limiter.ts';
+import { refreshAheadAt, type Slot, type TokenOrigin } from './token-slot.ts';
+
+export interface Background {
+  /** Plans the next step of a slot anew. */
+  plan(slot: Slot): void;
+  cancel(slot: Slot): void;
+  /** When the slot is refreshed or tried next, ms since the epoch. */
+  plannedAt(slot: Slot): number | undefined;
+  /** Nothing begins any more. */
+  stop(): void;
+}
+
+/** Accounts that were paused together are asked about within this time, not all at once, ms. */
+const PAUSE_SPREAD_MS = 5000;
+
+export function createBackground(
+  deps: {
+    readonly clock: Clock;
+    /** 0 to 1, for jitter. */
+    readonly random: () => number;
+    readonly book: FailureBook;
+    readonly fetch: (slot: Slot, origin: TokenOrigin) => Promise<AccessToken>;
+    readonly lookAgain: (slot: Slot) => Promise<boolean>;
+    /** Others may bring what is missing here. */
+    readonly isShared: boolean;
+  },
+  options: { readonly bound: number; readonly refreshAhead: boolean },
+): Background {
+  const { clock, random, book, fetch } = deps;
+  const limited = createLimiter(options.bound);
+  const plans = new Map<Slot, { readonly atMono: number; readonly cancel: () => void }>();
+  const looks = new Map<Slot, () => void>();
+  let isStopped = false;
+
+  function cancel(slot: Slot): void {
+    plans.get(slot)?.cancel();
+    plans.delete(slot);
+    looks.get(slot)?.();
+    looks.delete(slot);
+  }
+
+  function dueAt(slot: Slot): number | undefined {
+    const { token, trouble, credential } = slot;
+    if (trouble !== undefined) return book.nextTry(slot, trouble);
+    if (token === undefined) return undefined;
+    return clock.monotonic() + refreshAheadAt(token, credential.safetyBufferMs, random()) - clock.now();
+  }
+
+  function plan(slot: Slot): void {
+    cancel(slot);
+    if (slot.isRetired || slot.flight !== undefined || isStopped || !options.refreshAhead) return;
+    const due = dueAt(slot);
+    if (due === undefined) return;
+    const now = clock.monotonic();
+    const paused = book.pausedUntil(slot);
+    // After a pause the accounts of a client come one after another.
+    const at = Math.max(due, now, paused > now ? paused + PAUSE_SPREAD_MS * random() : 0);
+    plans.set(slot, { atMono: at, cancel: clock.after(at - now, () => run(slot)) });
+    if (deps.isShared && slot.trouble?.error.code === 'needs_consent') watch(slot);
+  }
+
+  function run(slot: Slot): void {
+    plans.delete(slot);
+    limited(async () => {
+      if (book.pausedUntil(slot) > clock.monotonic()) plan(slot);
+      else if (!slot.isRetired && !isStopped) await fetch(slot, 'refresh-ahead');
+    }).catch(() => undefined);
+  }
+
+  /** Another relay, or a command, may have what this one was refused. */
+  function watch(slot: Slot): void {
+    looks.set(
+      slot,
+      clock.after(LOOK_AGAIN_MS * (1 + random()), () => {
+        looks.delete(slot);
+        limited(async () => {
+          if (slot.isRetired || isStopped || slot.flight !== undefined) return;
+          const news = await deps.lookAgain(slot);
+          if (slot.trouble === undefined) plan(slot);
+          else if (news && !slot.isRetired) await fetch(slot, 'refresh-ahead');
+          else if (!slot.isRetired && slot.flight === undefined && !isStopped) watch(slot);
+        }).catch(() => undefined);
+      }),
+    );
+  }
+
+  return {
+    plan,
+    cancel,
+    plannedAt(slot) {
+      const planned = plans.get(slot);
+      return planned && clock.now() + planned.atMono - clock.monotonic();
+    },
+    stop() {
+      isStopped = true;
+      for (const slot of [...plans.keys(), ...looks.keys()]) cancel(slot);
+    },
+  };
+}

@@ -1,0 +1,276 @@
+/**
+ * The refresh tokens of all grants, which are never lost: what a provider gave goes to the store before
+ * anything else is done with it, whatever has become of the account meanwhile. In: rotations. Out: the
+ * newest refresh token. Owns what the store could not take yet.
+ */
+import type { TokenResource } from '../accounts/credential.ts';
+import { Secret } from '../accounts/credential.ts';
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { codeOf } from './state-files.ts';
+import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
+
+/** One consent of one account. Written by the keeper alone. */
+export interface Grant {
+  readonly accountId: string;
+  /** Hash of what the operator gave. */
+  readonly fingerprint: string;
+  readonly state: GrantState;
+  /** The newest refresh token; undefined: the operator's own. */
+  readonly refreshToken: Secret | undefined;
+  /** ms since the epoch. */
+  readonly obtainedAt: number | undefined;
+  /** Counts the rotations. */
+  readonly generation: number;
+  /** Given to us, but the store has a later one: tried before the account is given up. */
+  readonly spare: Secret | undefined;
+}
+
+/** `original`: the operator's own refresh token. `kept`: a rotated one that the store has. `unsaved`: one that only this process knows. */
+export type GrantState = 'original' | 'kept' | 'unsaved';
+
+export type GrantEvent =
+  /** A provider gave a refresh token. */
+  | 'rotated'
+  | 'saved'
+  /** The store already had a later one, which is taken. */
+  | 'overtaken'
+  | 'save failed'
+  /** The store has one that is no older than ours. */
+  | 'loaded';
+
+/** What an event makes of a grant; undefined where it cannot come then, or changes nothing. */
+export function nextGrantState(state: GrantState, event: GrantEvent): GrantState | undefined {
+  switch (event) {
+    case 'rotated':
+      return 'unsaved';
+    case 'saved':
+    case 'overtaken':
+      return state === 'unsaved' ? 'kept' : undefined;
+    case 'save failed':
+      return state === 'unsaved' ? 'unsaved' : undefined;
+    case 'loaded':
+      // What only we know is not given up for what the store has.
+      return state === 'unsaved' ? undefined : 'kept';
+    default:
+      return event satisfies never;
+  }
+}
+
+export interface GrantKeeper {
+  /** The same object for the same consent as long as an account has it or something of it is under way. */
+  of(accountId: string, fingerprint: string): Grant;
+  /** Looks into the store and takes a later refresh token from it. Rejects where the store cannot be reached. */
+  load(grant: Grant): Promise<StoredGrant | undefined>;
+  /** A provider gave a refresh token: it is the newest now, and durable when this resolves, or noted as unsaved. Never rejects. */
+  rotated(grant: Grant, refreshToken: string, tokens: Promise<StoredTokens>): Promise<void>;
+  /** Keeps an access token, or forgets it. Never rejects. */
+  saveToken(grant: Grant, resource: TokenResource, token: StoredToken | undefined): Promise<void>;
+  dropSpare(grant: Grant): void;
+  /** Accounts whose newest refresh token only this process knows. */
+  unsaved(): readonly string[];
+  /** Lets grants go that no account has and nothing is under way for. */
+  keepOnly(grants: ReadonlySet<Grant>): void;
+  /** Tells the log once of an outage, and of its end. */
+  storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void;
+  storeAnswered(): void;
+  /** Whether the last thing asked of the store failed. */
+  readonly isStoreAway: boolean;
+  /** The last attempt at what is unsaved, at most `boundMs`; names the accounts that are lost if this process ends. */
+  close(boundMs: number): Promise<readonly string[]>;
+}
+
+/** How long a store that failed is left alone before what it missed is offered again. */
+const STORE_RETRY_MS = 10_000;
+
+const NONE: Promise<StoredTokens> = Promise.resolve({});
+
+type Kept = { -readonly [K in keyof Grant]: Grant[K] } & { saving: Promise<void> | undefined };
+
+export function createGrantKeeper(deps: {
+  readonly store: TokenStore;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly onChange: (accountId: string) => void;
+}): GrantKeeper {
+  const { store, clock, log } = deps;
+  const grants = new Map<string, Kept>();
+  let wanted: ReadonlySet<Grant> = new Set();
+  let storeFailing = false;
+  let cancelRetry: (() => void) | undefined;
+  let toldOfMemory = false;
+
+  const kept = (grant: Grant): Kept => grant as Kept;
+  const idOf = ({ accountId, fingerprint }: Grant) => ({ accountId, fingerprint });
+  const keyOf = ({ accountId, fingerprint }: Grant): string => `${fingerprint} ${accountId}`;
+
+  function move(grant: Kept, event: GrantEvent): boolean {
+    const next = nextGrantState(grant.state, event);
+    if (next === undefined) return false;
+    const changed = (grant.state === 'unsaved') !== (next === 'unsaved');
+    grant.state = next;
+    if (changed) deps.onChange(grant.accountId);
+    if (next !== 'unsaved' && grants.get(keyOf(grant)) === grant && !wanted.has(grant))
+      grants.delete(keyOf(grant));
+    return true;
+  }
+
+  function storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void {
+    const fields = { event: 'token_store_failed', store: store.kind, what, reason: reasonOf(error) };
+    if (storeFailing) log.debug(fields, 'token store failed');
+    else log.error(fields, 'token store failed: carrying on with what is in memory');
+    storeFailing = true;
+  }
+
+  function storeAnswered(): void {
+    if (storeFailing) log.info({ event: 'token_store_back', store: store.kind }, 'token store answers again');
+    storeFailing = false;
+  }
+
+  function takeStored(grant: Kept, stored: StoredGrant): void {
+    if (stored.refreshToken === undefined || stored.refreshToken === grant.refreshToken?.reveal()) {
+      if (stored.refreshToken !== undefined) grant.generation = Math.max(grant.generation, stored.generation);
+      return;
+    }
+    if (stored.generation < grant.generation || !move(grant, 'loaded')) return;
+    grant.refreshToken = new Secret(stored.refreshToken);
+    grant.obtainedAt = stored.refreshTokenObtainedAt;
+    grant.generation = stored.generation;
+  }
+
+  /** One at a time for a grant; a rotation during a save is saved after it. */
+  function save(grant: Kept, tokens: Promise<StoredTokens>): Promise<void> {
+    const mine = (grant.saving ?? Promise.resolve()).then(() => saveNow(grant, tokens));
+    grant.saving = mine;
+    return mine.finally(() => {
+      if (grant.saving === mine) grant.saving = undefined;
+    });
+  }
+
+  async function saveNow(grant: Kept, tokens: Promise<StoredTokens>): Promise<void> {
+    const { refreshToken } = grant;
+    if (grant.state !== 'unsaved' || refreshToken === undefined) return;
+    const rotation: Rotation = {
+      base: grant.generation,
+      refreshToken: refreshToken.reveal(),
+      obtainedAt: grant.obtainedAt ?? clock.now(),
+      tokens,
+    };
+    try {
+      const result = await store.rotate(idOf(grant), rotation);
+      storeAnswered();
+      if (result.kept) {
+        grant.generation = Math.max(grant.generation, result.generation);
+        if (grant.refreshToken === refreshToken) move(grant, 'saved');
+        return;
+      }
+      log.warn(
+        { event: 'refresh_token_overtaken', account: grant.accountId },
+        'another relay has refreshed this account meanwhile: going on with its refresh token',
+      );
+      grant.spare = refreshToken;
+      move(grant, 'overtaken');
+      takeStored(grant, result.stored);
+    } catch (error) {
+      move(grant, 'save failed');
+      storeFailed(error, 'write');
+      cancelRetry ??= clock.after(STORE_RETRY_MS, () => void saveAll());
+    }
+  }
+
+  async function saveAll(): Promise<void> {
+    cancelRetry = undefined;
+    const all = [...grants.values()].filter((grant) => grant.state === 'unsaved');
+    await Promise.all(all.map((grant) => save(grant, NONE)));
+  }
+
+  const unsaved = (): readonly string[] =>
+    [...grants.values()].filter((grant) => grant.state === 'unsaved').map((grant) => grant.accountId);
+
+  return {
+    of(accountId, fingerprint) {
+      const made: Kept = {
+        accountId,
+        fingerprint,
+        state: 'original',
+        refreshToken: undefined,
+        obtainedAt: undefined,
+        generation: 0,
+        spare: undefined,
+        saving: undefined,
+      };
+      const known = grants.get(keyOf(made));
+      if (known !== undefined) return known;
+      grants.set(keyOf(made), made);
+      return made;
+    },
+    async load(grant) {
+      const own = kept(grant);
+      try {
+        const stored = await store.load(idOf(grant));
+        storeAnswered();
+        if (stored !== undefined) takeStored(own, stored);
+        // A store that came back without what it had (a failover, an empty disk) is given it again.
+        const isBehind = own.state === 'kept' && (stored?.generation ?? 0) < own.generation;
+        if (isBehind && move(own, 'rotated')) void save(own, NONE);
+        return stored;
+      } catch (error) {
+        storeFailed(error, 'read');
+        throw error;
+      }
+    },
+    async rotated(grant, refreshToken, tokens) {
+      const own = kept(grant);
+      grants.set(keyOf(own), own);
+      own.refreshToken = new Secret(refreshToken);
+      own.obtainedAt = clock.now();
+      move(own, 'rotated');
+      await save(own, tokens);
+      if (store.kind !== 'memory' || toldOfMemory) return;
+      toldOfMemory = true;
+      log.info(
+        { event: 'rotation_in_memory', account: own.accountId },
+        'the provider gives new refresh tokens and they are kept in memory only: with --state-dir they survive a stop',
+      );
+    },
+    async saveToken(grant, resource, token) {
+      try {
+        await store.saveToken(idOf(grant), resource, token);
+        storeAnswered();
+      } catch (error) {
+        storeFailed(error, 'write');
+      }
+    },
+    dropSpare: (grant) => {
+      kept(grant).spare = undefined;
+    },
+    unsaved,
+    keepOnly(all) {
+      wanted = all;
+      for (const [key, grant] of grants) if (!all.has(grant) && grant.state !== 'unsaved') grants.delete(key);
+    },
+    storeFailed,
+    storeAnswered,
+    get isStoreAway() {
+      return storeFailing;
+    },
+    async close(boundMs) {
+      cancelRetry?.();
+      cancelRetry = undefined;
+      if (unsaved().length > 0) {
+        let cancel = (): void => undefined;
+        const bound = new Promise<void>((resume) => {
+          cancel = clock.after(boundMs, resume);
+        });
+        await Promise.race([saveAll(), bound]);
+        cancel();
+      }
+      cancelRetry?.();
+      return unsaved();
+    },
+  };
+}
+
+/** The system's or library's code, never its text: a text may quote what it failed on. */
+export const reasonOf = (error: unknown): string =>
+  codeOf(error) ?? (error instanceof Error ? error.name : 'unknown');

@@ -1,0 +1,117 @@
+/**
+ * File operations on the state directory, as narrow as the store needs them: a simulation puts its own in
+ * their place. Nothing is followed and nothing foreign is touched: a link, a FIFO or a file of somebody else
+ * under one of our names is refused.
+ */
+import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { access, mkdir, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
+
+/** What stands there is not our own plain file or directory. The message names it and the cure. */
+export class StateFileRefused extends Error {
+  override readonly name = 'StateFileRefused';
+  readonly code = 'STATE_FILE_REFUSED';
+}
+
+export interface StateFiles {
+  /** Makes it for the owner alone where it is missing. Rejects with `StateFileRefused` where it is somebody else's, with a system error where it cannot be used. */
+  openDirectory(path: string): Promise<{ readonly othersMayEnter: boolean }>;
+  list(directory: string): Promise<readonly string[]>;
+  /** Undefined where there is none; '' for one larger than `maxOctets`. Rejects with `StateFileRefused`. */
+  read(path: string, maxOctets: number): Promise<string | undefined>;
+  /** A new file, 0600, in the kernel's hands when it resolves. Rejects with EEXIST where there is one. */
+  create(path: string, text: string): Promise<void>;
+  /** On the disk when it resolves. */
+  sync(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  /** False where there was none. */
+  remove(path: string): Promise<boolean>;
+  /** Sign of life: `changedAt` is another one afterwards. */
+  touch(path: string): Promise<void>;
+  changedAt(path: string): Promise<number | undefined>;
+}
+
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
+
+export const stateFiles: StateFiles = {
+  async openDirectory(path) {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    // The directory itself may be a link: systemd makes one. What counts is where it leads.
+    const { mode, uid } = await stat(path);
+    if (!isOurs(uid) && uid !== 0)
+      throw new StateFileRefused(`${path} belongs to another user (${uid}): give the relay one of its own`);
+    await access(path, constants.R_OK | constants.W_OK | constants.X_OK);
+    return { othersMayEnter: (mode & 0o077) !== 0 };
+  },
+  list: (directory) => readdir(directory),
+  async read(path, maxOctets) {
+    try {
+      // Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
+      const file = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+      try {
+        const facts = await file.stat();
+        if (!facts.isFile()) throw refused(path, 'is no plain file');
+        if (!isOurs(facts.uid)) throw refused(path, `belongs to another user (${facts.uid})`);
+        if (facts.size > maxOctets) return '';
+        if ((facts.mode & 0o077) !== 0) await file.chmod(0o600);
+        return await file.readFile('utf8');
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return undefined;
+      if (codeOf(error) === 'ELOOP') throw refused(path, 'is a symbolic link');
+      throw error;
+    }
+  },
+  async create(path, text) {
+    // At once, not in a thread's queue: between a provider's answer and this line a SIGKILL loses the answer.
+    const descriptor = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    try {
+      const octets = Buffer.from(text);
+      for (let at = 0; at < octets.length; ) at += writeSync(descriptor, octets, at);
+    } finally {
+      closeSync(descriptor);
+    }
+  },
+  async sync(path) {
+    const handle = await open(path, O_RDONLY | O_NOFOLLOW);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  },
+  rename,
+  async remove(path) {
+    try {
+      await unlink(path);
+      return true;
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return false;
+      throw error;
+    }
+  },
+  async touch(path) {
+    const now = new Date();
+    await utimes(path, now, now);
+  },
+  async changedAt(path) {
+    try {
+      return (await stat(path)).mtimeMs;
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  },
+};
+
+/** The system's code of a file error. */
+export function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}
+
+const isOurs = (uid: number): boolean => process.geteuid === undefined || uid === process.geteuid();
+
+const refused = (path: string, what: string): StateFileRefused =>
+  new StateFileRefused(`${path} ${what}: it was not made by the relay, remove it`);
