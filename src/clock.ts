@@ -24,3 +24,10 @@ export const systemClock: Clock = {
     return () => clearTimeout(timer);
   },
 };
+
+/** Resolves after `ms` of monotonic time. Unlike `after` it keeps the process alive: somebody is waiting. */
+export const pause = (clock: Clock, ms: number): Promise<void> =>
+  new Promise((resume) => {
+    if (clock === systemClock) setTimeout(resume, Math.min(ms, MAX_TIMER_MS));
+    else clock.after(ms, resume);
+  });

@@ -9,6 +9,7 @@ import type { ProviderProfile } from '../accounts/providers.ts';
 import { readSmallFile } from '../accounts/secret-source.ts';
 import { silentLog } from '../log.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
+import { grantFingerprint } from '../tokens/grant-form.ts';
 import { createMemoryStore } from '../tokens/store-memory.ts';
 import { createTokenService } from '../tokens/token-service.ts';
 import { findAccount, parseAt, readOrEmpty, reloadRunning, saveAccounts } from './accounts-store.ts';
@@ -126,14 +127,12 @@ async function addAccount(context: CommandContext): Promise<number> {
 
   let extra: Record<string, unknown> = {};
   if (context.options.verify !== false) {
-    const store = createMemoryStore();
+    // Read once more when the last answer has come, so not emptied by closing.
+    const store = { ...createMemoryStore(), close: async () => {} };
     const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
     tokens.applyAccounts([loaded]);
     try {
       const isGood = await verify(terminal, loaded, () => tokens.get(loaded.account.id));
-      // A provider that rotates has made the given one old.
-      const rotated = (await store.load(loaded.account.id))?.refreshToken;
-      if (rotated !== undefined && entry.refresh_token !== undefined) extra = { refresh_token: rotated };
       if (
         !isGood &&
         !isSet(context, 'force') &&
@@ -145,6 +144,10 @@ async function addAccount(context: CommandContext): Promise<number> {
     } finally {
       await tokens.close();
     }
+    // A provider that rotates has made the given one old.
+    const id = { accountId: loaded.account.id, fingerprint: grantFingerprint(loaded.credential) };
+    const rotated = (await store.load(id))?.refreshToken;
+    if (rotated !== undefined && entry.refresh_token !== undefined) extra = { refresh_token: rotated };
   }
   await saveAccounts(path, change(extra));
   terminal.print(`${email} ${index < 0 ? 'added to' : 'updated in'} ${path}`);

@@ -5,8 +5,9 @@
 import { stat } from 'node:fs/promises';
 import type { Settings } from '../config.ts';
 import { silentLog } from '../log.ts';
+import { createTokenStore } from '../tokens/open-store.ts';
 import { createMemoryStore } from '../tokens/store-memory.ts';
-import { createTokenStore, type TokenStore } from '../tokens/token-store.ts';
+import type { TokenStore } from '../tokens/token-store.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
 
 export async function borrowTokenStore(settings: Settings): Promise<TokenStore> {
@@ -14,8 +15,8 @@ export async function borrowTokenStore(settings: Settings): Promise<TokenStore> 
   // Files that root writes could not be read by the service's user any more.
   if (stateDir !== undefined && !(await isOwn(stateDir))) return createMemoryStore();
   try {
-    const store = createTokenStore({ stateDir, stateKey, storeUrl, log: silentLog });
-    return { ...store, prune: async () => 0, remove: async () => {} };
+    const store = createTokenStore({ stateDir, stateKey, storeUrl, role: 'guest', log: silentLog });
+    return { ...store, prune: async () => ({ gone: 0, kept: [] }) };
   } catch (error) {
     throw new CommandError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
   }

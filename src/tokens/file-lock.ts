@@ -2,7 +2,7 @@
  * A lock that is a file with its holder's mark in it. In: a path. Out: a lock, or who has it. A holder that
  * has died is noticed by its mark; one in another container by the sign of life it no longer gives.
  */
-import type { Clock } from '../clock.ts';
+import { type Clock, pause } from '../clock.ts';
 import { formatMark, type Processes, type ProcessMark, parseMark } from './process-mark.ts';
 import { codeOf, type StateFiles } from './state-files.ts';
 import type { Interruption } from './token-store.ts';
@@ -49,7 +49,7 @@ export function createFileLocks(deps: {
   async function isSilent(path: string): Promise<boolean> {
     const before = await files.changedAt(path);
     for (let waited = 0; waited < SILENCE_MS; waited += BEAT_MS) {
-      await new Promise<void>((resume) => clock.after(BEAT_MS, resume));
+      await pause(clock, BEAT_MS);
       if ((await files.changedAt(path)) !== before) return false;
     }
     return true;

@@ -85,7 +85,11 @@ const STORE_RETRY_MS = 10_000;
 
 const NONE: Promise<StoredTokens> = Promise.resolve({});
 
-type Kept = { -readonly [K in keyof Grant]: Grant[K] } & { saving: Promise<void> | undefined };
+type Kept = { -readonly [K in keyof Grant]: Grant[K] } & {
+  saving: Promise<void> | undefined;
+  /** Access tokens that the store could not take: no other relay need ask for them again. */
+  missed: Partial<Record<TokenResource, StoredToken>>;
+};
 
 export function createGrantKeeper(deps: {
   readonly store: TokenStore;
@@ -174,14 +178,44 @@ export function createGrantKeeper(deps: {
     } catch (error) {
       move(grant, 'save failed');
       storeFailed(error, 'write');
-      cancelRetry ??= clock.after(STORE_RETRY_MS, () => void saveAll());
+      Object.assign(grant.missed, await tokens);
+      retryLater();
     }
   }
 
   async function saveAll(): Promise<void> {
     cancelRetry = undefined;
-    const all = [...grants.values()].filter((grant) => grant.state === 'unsaved');
-    await Promise.all(all.map((grant) => save(grant, NONE)));
+    await Promise.all([...grants.values()].map(offerAgain));
+  }
+
+  async function offerAgain(grant: Kept): Promise<void> {
+    const missed = grant.missed;
+    grant.missed = {};
+    if (grant.state === 'unsaved') return save(grant, Promise.resolve(missed));
+    for (const [resource, token] of Object.entries(missed))
+      await saveToken(grant, resource as TokenResource, token);
+  }
+
+  function retryLater(): void {
+    cancelRetry ??= clock.after(STORE_RETRY_MS, () => void saveAll());
+  }
+
+  async function saveToken(grant: Kept, resource: TokenResource, token: StoredToken | undefined) {
+    delete grant.missed[resource];
+    try {
+      await store.saveToken(idOf(grant), resource, token);
+      storeAnswered();
+    } catch (error) {
+      storeFailed(error, 'write');
+      if (token === undefined) return;
+      grant.missed[resource] = token;
+      retryLater();
+    }
+  }
+
+  function giveUpRetry(): void {
+    cancelRetry?.();
+    cancelRetry = undefined;
   }
 
   const unsaved = (): readonly string[] =>
@@ -198,6 +232,7 @@ export function createGrantKeeper(deps: {
         generation: 0,
         spare: undefined,
         saving: undefined,
+        missed: {},
       };
       const known = grants.get(keyOf(made));
       if (known !== undefined) return known;
@@ -233,14 +268,7 @@ export function createGrantKeeper(deps: {
         'the provider gives new refresh tokens and they are kept in memory only: with --state-dir they survive a stop',
       );
     },
-    async saveToken(grant, resource, token) {
-      try {
-        await store.saveToken(idOf(grant), resource, token);
-        storeAnswered();
-      } catch (error) {
-        storeFailed(error, 'write');
-      }
-    },
+    saveToken: (grant, resource, token) => saveToken(kept(grant), resource, token),
     dropSpare: (grant) => {
       kept(grant).spare = undefined;
     },
@@ -255,8 +283,7 @@ export function createGrantKeeper(deps: {
       return storeFailing;
     },
     async close(boundMs) {
-      cancelRetry?.();
-      cancelRetry = undefined;
+      giveUpRetry();
       if (unsaved().length > 0) {
         let cancel = (): void => undefined;
         const bound = new Promise<void>((resume) => {
@@ -265,7 +292,7 @@ export function createGrantKeeper(deps: {
         await Promise.race([saveAll(), bound]);
         cancel();
       }
-      cancelRetry?.();
+      giveUpRetry();
       return unsaved();
     },
   };

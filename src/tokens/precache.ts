@@ -3,7 +3,7 @@
  * without a token. Out: counts; never a rejection. What is left over is the background refresh's.
  */
 
-import type { Clock } from '../clock.ts';
+import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Slot } from './token-slot.ts';
 
@@ -61,7 +61,7 @@ export async function runPrecache(
       const wait = deps.pausedUntil(slot) - clock.monotonic();
       if (wait > 0) {
         if (clock.monotonic() + wait > deadline) break;
-        await new Promise<void>((resume) => clock.after(wait * (1 + SPREAD * deps.random()), resume));
+        await pause(clock, wait * (1 + SPREAD * deps.random()));
         continue;
       }
       await deps.fetch(slot);

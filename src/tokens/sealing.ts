@@ -177,7 +177,7 @@ function refuseWeak(text: string): void {
   const form = `a state key is 32 random octets as hex or base64 (openssl rand -base64 32), or a passphrase of at least ${MIN_PASSPHRASE} characters`;
   if (!isKey(text)) throw new SealError('bad_key', form);
   const octets = octetsOf(text);
-  const variety = new Set(octets ?? text).size;
+  const variety = new Set<string | number>(octets ?? text).size;
   if (variety < (octets === undefined ? MIN_VARIETY : MIN_OCTET_VARIETY))
     throw new SealError(
       'bad_key',

@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { parseJsonObject } from '../protocol/token-failure.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
@@ -262,7 +262,7 @@ export function createFileStore(
       const attempt = await locks.attempt(path);
       if (attempt.taken) return attempt.lock;
       if (clock.monotonic() > deadline) return undefined;
-      await new Promise<void>((resume) => clock.after(POLL_MS * (0.5 + random()), resume));
+      await pause(clock, POLL_MS * (0.5 + random()));
     }
   }
 

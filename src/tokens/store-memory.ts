@@ -1,6 +1,6 @@
 /** Keeps grants as long as the process lives: the default where no state directory is given. */
 import { type Clock, systemClock } from '../clock.ts';
-import { afterRotation, withToken } from './stored-text.ts';
+import { afterRotation, withoutEnded, withToken } from './stored-text.ts';
 import type { KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
 export function createMemoryStore(clock: Clock = systemClock): TokenStore {
@@ -16,7 +16,10 @@ export function createMemoryStore(clock: Clock = systemClock): TokenStore {
   return {
     kind: 'memory',
     open: async () => undefined,
-    load: async ({ accountId, fingerprint }) => accounts.get(accountId)?.get(fingerprint),
+    async load({ accountId, fingerprint }) {
+      const grant = accounts.get(accountId)?.get(fingerprint);
+      return grant && withoutEnded(grant, clock.now());
+    },
     async rotate({ accountId, fingerprint }, rotation) {
       const tokens = await rotation.tokens;
       const stored = grantsOf(accountId).get(fingerprint);

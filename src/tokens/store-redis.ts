@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { TokenResource } from '../accounts/credential.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type RedisConnection, redisScript } from '../redis.ts';
 import { SealError, type Sealer } from './sealing.ts';
@@ -207,7 +207,7 @@ export function createRedisStore(
       for (;;) {
         const lease = await tryLock(accountId);
         if (lease !== undefined || clock.monotonic() > deadline || closed) return lease;
-        await new Promise<void>((resume) => clock.after(POLL_MS * (0.5 + random()), resume));
+        await pause(clock, POLL_MS * (0.5 + random()));
       }
     },
     async block(accountId, resource, block) {

@@ -4,7 +4,7 @@
  * failure, never a rejection. Owns the turns of a grant and the counters of requests.
  */
 import type { Secret } from '../accounts/credential.ts';
-import type { Clock } from '../clock.ts';
+import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
 import type { TokenGrant } from '../protocol/token-response.ts';
@@ -114,9 +114,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   async function look(slot: Slot, force: boolean): Promise<AccessToken | undefined> {
     try {
       const stored = (await keeper.load(slot.grant))?.tokens[slot.resource];
-      if (stored?.fingerprint === slot.tokenFingerprint)
-        slot.bring(new AccessToken(stored.accessToken, stored.expiresAt, stored.obtainedAt), 'store');
-      return !force && slot.isFresh() && slot.token !== undefined ? slot.token : undefined;
+      if (stored?.fingerprint !== slot.tokenFingerprint) return undefined;
+      const token = new AccessToken(stored.accessToken, stored.expiresAt, stored.obtainedAt);
+      return slot.bring(token, 'store') && !force && slot.isFresh() ? token : undefined;
     } catch {
       // The keeper has said so.
       return undefined;
@@ -243,7 +243,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       log.warn(fields, 'token endpoint sent an odd answer');
     }
     // A rotated refresh token is durable before its access token is used; other relays read the store.
-    if (saving !== undefined) await Promise.race([saving, pause(SAVE_WAIT_MS)]);
+    if (saving !== undefined) await Promise.race([saving, pause(clock, SAVE_WAIT_MS)]);
     else if (!slot.isRetired && slot.flight?.number === flight) {
       const kept = keeper.saveToken(slot.grant, slot.resource, storedToken(slot, token));
       if (store.kind === 'redis') await kept;
@@ -309,7 +309,6 @@ export function createRefresher(deps: RefresherDeps): Refresher {
 
   const hasTime = ({ token, credential }: Slot): boolean =>
     token !== undefined && freshUntil(token, credential.safetyBufferMs) > clock.now();
-  const pause = (ms: number): Promise<void> => new Promise((resume) => clock.after(ms, resume));
 
   async function release(lease: Lease | undefined): Promise<void> {
     await lease?.release().catch((error: unknown) => keeper.storeFailed(error, 'lock'));

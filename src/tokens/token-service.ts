@@ -12,6 +12,7 @@ import { type AccessToken, TokenError, type TokenSource } from './access-token.t
 import { createBackground } from './background.ts';
 import { stopping } from './disbelief.ts';
 import { createFailureBook } from './failure-book.ts';
+import { credentialFingerprint } from './grant-form.ts';
 import { createGrantKeeper, type Grant } from './grant-keeper.ts';
 import { type PrecacheResult, runPrecache } from './precache.ts';
 import { type AccountCredential, createServedAccount, type ServedAccount } from './served-account.ts';
@@ -288,14 +289,13 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     }
     for (const entry of wanted) {
       const { id } = entry.account;
-      const made = createServedAccount(entry, { keeper, clock, onSlot: background.plan });
       const old = accounts.get(id);
-      if (old?.fingerprint === made.fingerprint) {
-        retire(made);
+      if (old !== undefined && old.fingerprint === credentialFingerprint(entry.credential)) {
         old.setAccount(entry.account);
         result.untouched.push(id);
         continue;
       }
+      const made = createServedAccount(entry, { keeper, clock, onSlot: background.plan });
       if (old !== undefined) {
         retire(old);
         for (const slot of old.slots()) made.slot(slot.resource)?.inherit(slot);

@@ -80,6 +80,7 @@ export function nextState(state: SlotState, event: SlotEvent): SlotState {
   const trouble = state.name === 'asking' || state.name === 'failing' ? state.trouble : undefined;
   const atRest = (rest: Held | undefined): SlotState => {
     if (trouble !== undefined) return { name: 'failing', trouble, held: rest };
+    if (state.name === 'empty') return state;
     return rest === undefined ? { name: 'empty' } : { name: 'holding', held: rest };
   };
   const isOf = (flight: number): boolean => state.name === 'asking' && state.flight.number === flight;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { judgeTokenAnswer, type TokenJudgement } from '../../src/protocol/token-response.ts';
+import { judgeTokenAnswer, refreshTokenIn, type TokenJudgement } from '../../src/protocol/token-response.ts';
 
 const judge = (body: string, status = 200): TokenJudgement =>
   judgeTokenAnswer({ status, body, receivedAt: 0, secrets: [], contentType: 'text/html; charset=utf-8' });
@@ -23,18 +23,39 @@ test('a plain grant', () => {
   assert.deepEqual(granted(judgeJson({ scope: 'https://mail.google.com/', ext_expires_in: 7200 })), {
     accessToken: 'ya29.good',
     lifetimeMs: 3_599_000,
-    refreshToken: undefined,
     notes: [],
   });
 });
 
-test('a new refresh token is taken, an unusable one is not', () => {
-  assert.equal(granted(judgeJson({ refresh_token: '0.AXnew' })).refreshToken, '0.AXnew');
-  assert.deepEqual(granted(judgeJson({ refresh_token: null })).notes, []);
-  for (const bad of ['', 'a\r\nb', 'a\u0001', 7, {}, 'x'.repeat(100_000)]) {
-    const grant = granted(judgeJson({ refresh_token: bad }));
-    assert.equal(grant.refreshToken, undefined);
-    assert.equal(grant.notes.length, 1);
+test('a new refresh token is taken from every 2xx answer, whatever else is wrong with it', () => {
+  const token = '0.AXnew';
+  for (const members of [
+    {},
+    { access_token: undefined },
+    { expires_in: 0 },
+    { expires_in: -5 },
+    { token_type: 'mac' },
+    { access_token: 'a\r\nb' },
+    { error: 'server_error', access_token: undefined },
+  ]) {
+    const body = JSON.stringify({ access_token: 'a', expires_in: 3599, ...members, refresh_token: token });
+    assert.equal(refreshTokenIn(200, body), token, JSON.stringify(members));
+    assert.equal(refreshTokenIn(201, body), token);
+  }
+  for (const odd of ['with space', 'ü', 'a\u0001', 'x'.repeat(20_000)])
+    assert.equal(refreshTokenIn(200, JSON.stringify({ refresh_token: odd })), odd);
+  for (const none of [null, '', 7, {}, undefined, 'x'.repeat(100_000)])
+    assert.equal(refreshTokenIn(200, JSON.stringify({ refresh_token: none })), undefined);
+  assert.equal(refreshTokenIn(400, JSON.stringify({ refresh_token: token })), undefined);
+  assert.equal(refreshTokenIn(200, '<html>'), undefined);
+});
+
+test('of a torn answer the refresh token is taken where it is whole', () => {
+  const whole = '{"token_type":"Bearer","refresh_token": "0.AX\\"new\\u0041","access_token":"x"}';
+  for (let cut = 0; cut < whole.length; cut += 1) {
+    const came = refreshTokenIn(200, whole.slice(0, cut));
+    const isWhole = cut >= whole.indexOf(',"access_token"');
+    assert.equal(came, isWhole ? '0.AX"newA' : undefined, whole.slice(0, cut));
   }
 });
 

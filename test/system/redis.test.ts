@@ -18,7 +18,7 @@ import { waitFor, within } from '../support/wait-for.ts';
 import { testDurableStore, testStore } from '../tokens/store-suite.ts';
 import { account, createTestLog, refreshCredential } from '../tokens/support.ts';
 
-const KEY = 'ab'.repeat(32);
+const KEY = 'correct-horse-battery-staple';
 
 async function redisFor(defer: Defer): Promise<Redis> {
   const redis = await startRedis();
@@ -108,7 +108,7 @@ test(
     for (const user of users) assert.equal(provider.token.count(user), 1);
     // Sealed: no issued token or refresh token can be read there.
     const text = redis.command('mget', ...redis.command('keys', '*').split('\n'));
-    assert.match(text, /sealed:v1:/);
+    assert.match(text, /sealed:v2:/);
     assert.doesNotMatch(text, /accessToken|refreshToken|eyJ0/);
   }),
 );
@@ -263,7 +263,7 @@ test(
     assert.equal(log.lines.filter((l) => l.fields.event === 'redis_lost').length, 1);
     await redis.start();
     await waitFor(() => log.text().includes('redis_back'), { what: 'the connection coming back' });
-    const kept = () => redis.command('exists', 'xoauth2-relay:token:a@x', 'xoauth2-relay:grant:b@x') === '2';
+    const kept = () => redis.command('exists', 'xoauth2-relay:token:a@x', 'xoauth2-relay:grants:b@x') === '2';
     await waitFor(kept, { timeoutMs: 20_000, what: 'Redis getting what it missed' });
     const fresh = await instance(defer, redis, endpoint, ['a@x', 'b@x'], createTestLog(), consent);
     assert.equal((await fresh.get('a@x')).reveal(), tokens.peek('a@x')?.reveal());
@@ -284,6 +284,8 @@ test(
     await tokens.precache();
     assert.ok(performance.now() - start < 5000);
     for (const id of ['a@x', 'b@x', 'c@x']) assert.ok(tokens.peek(id));
+    // Whoever stops it now is told what only it knew.
+    await assert.rejects(tokens.close(), { name: 'GrantsUnsavedError', accountIds: ['a@x', 'b@x', 'c@x'] });
   }),
 );
 
@@ -297,5 +299,6 @@ test(
     const tokens = await instance(defer, redis, endpoint, ['a@x'], log);
     assert.ok(await tokens.get('a@x'));
     assert.equal(log.lines.filter((l) => l.fields.event === 'redis_lost').length, 1);
+    await assert.rejects(tokens.close(), { name: 'GrantsUnsavedError', accountIds: ['a@x'] });
   }),
 );

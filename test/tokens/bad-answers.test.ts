@@ -4,12 +4,12 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
-import { TokenError, type TokenErrorCode } from '../../src/tokens/access-token.ts';
+import { type AccessToken, TokenError, type TokenErrorCode } from '../../src/tokens/access-token.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import { createTestClock } from '../support/clock.ts';
 import { type TokenAnswer, tokenAnswers } from '../support/token-answers.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
-import { within } from '../support/wait-for.ts';
+import { waitFor, within } from '../support/wait-for.ts';
 import { account, closedPort, createTestLog, entryFor, refreshCredential } from './support.ts';
 
 interface Room {
@@ -20,6 +20,7 @@ interface Room {
 }
 
 const USER = 'a@x';
+const ANSWER_TIMEOUT_MS = 400;
 const ALERTS = new Set(['warn', 'error']);
 
 async function room(t: TestContext, users: readonly string[] = [USER]): Promise<Room> {
@@ -27,7 +28,10 @@ async function room(t: TestContext, users: readonly string[] = [USER]): Promise<
   t.after(() => endpoint.close());
   const log = createTestLog();
   const clock = createTestClock();
-  const options = { refreshAhead: false, endpoint: { answerTimeoutMs: 400, connectTimeoutMs: 400, env: {} } };
+  const options = {
+    refreshAhead: false,
+    endpoint: { answerTimeoutMs: ANSWER_TIMEOUT_MS, connectTimeoutMs: 400, env: {} },
+  };
   const tokens = createTokenService({ log, clock }, options);
   t.after(() => tokens.close());
   tokens.applyAccounts(
@@ -44,6 +48,17 @@ async function room(t: TestContext, users: readonly string[] = [USER]): Promise<
   return { endpoint, tokens, log, clock };
 }
 
+async function waitForToken(tokens: TokenService): Promise<AccessToken> {
+  for (let turn = 0; ; turn += 1) {
+    try {
+      return await tokens.get(USER);
+    } catch (error) {
+      if (turn === 20) throw error;
+      await new Promise((resume) => setImmediate(resume));
+    }
+  }
+}
+
 const HOUR = 3_600_000;
 const good = (patch: Record<string, unknown>): TokenAnswer => ({ patch });
 
@@ -56,7 +71,8 @@ const REFUSALS: readonly [string, TokenAnswer, TokenErrorCode, number][] = [
   ['a negative expires_in', good({ expires_in: -5 }), 'provider_fault', 0],
   ['a token with CR and LF', good({ access_token: 'evil\r\nRCPT TO:<x>' }), 'provider_fault', 0],
   ['a token with 0x01', good({ access_token: 'evil\u0001auth=Bearer other' }), 'provider_fault', 0],
-  ['silence', tokenAnswers.silence, 'provider_fault', 0],
+  // Its answer is still awaited: nothing else is asked for the grant meanwhile.
+  ['silence', tokenAnswers.silence, 'provider_fault', 60_000],
   ['a reset', tokenAnswers.reset, 'provider_fault', 0],
   ['ten megabytes', tokenAnswers.tenMegabytes, 'provider_fault', 0],
   ['503 in HTML', tokenAnswers.unavailableHtml, 'provider_fault', 0],
@@ -79,6 +95,10 @@ for (const [what, answer, code, silenceMs] of REFUSALS) {
     const { endpoint, tokens, log, clock } = await room(t);
     endpoint.always(answer);
     const asked = within(tokens.get(USER), 3000, 'an outcome');
+    if (what === 'silence') {
+      await waitFor(() => endpoint.count() === 1, { what: 'the request' });
+      clock.advance(ANSWER_TIMEOUT_MS);
+    }
     const error = await asked.then(
       () => undefined,
       (reason: unknown) => reason,
@@ -99,9 +119,10 @@ for (const [what, answer, code, silenceMs] of REFUSALS) {
       await assert.rejects(tokens.get(USER), { code });
       assert.equal(endpoint.count(), before, 'asked too early');
     }
-    clock.advance(1);
     endpoint.always(undefined);
-    const token = await tokens.get(USER);
+    clock.advance(1);
+    // What was cut at last is known to be over a moment later.
+    const token = await (what === 'silence' ? waitForToken(tokens) : tokens.get(USER));
     assert.ok(endpoint.verify(USER, token.reveal()));
     assert.equal(tokens.statusOf(USER)?.state.status, 'ready');
     assert.equal(tokens.statusOf(USER)?.lastError, undefined);

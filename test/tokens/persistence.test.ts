@@ -5,9 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
+import { grantFingerprint } from '../../src/tokens/grant-form.ts';
+import { createTokenStore } from '../../src/tokens/open-store.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
-import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
-import { createTokenStore, type TokenStore } from '../../src/tokens/token-store.ts';
+import {
+  createTokenService,
+  type TokenService,
+  type TokenServiceOptions,
+} from '../../src/tokens/token-service.ts';
+import type { TokenStore } from '../../src/tokens/token-store.ts';
 import { createTestClock } from '../support/clock.ts';
 import { createTestLog, entryFor, grant, startEndpoint, until } from './support.ts';
 
@@ -18,9 +24,14 @@ async function stateDir(t: TestContext): Promise<string> {
 }
 
 /** A service as a fresh process would make it. */
-async function run(t: TestContext, stateDir: string, log = createTestLog()): Promise<TokenService> {
-  const stateKey = new Secret('ab'.repeat(32));
-  const service = createTokenService({ log, store: createTokenStore({ stateDir, stateKey, log }) });
+async function run(
+  t: TestContext,
+  stateDir: string,
+  log = createTestLog(),
+  options: TokenServiceOptions = {},
+): Promise<TokenService> {
+  const stateKey = new Secret('correct-horse-battery-staple');
+  const service = createTokenService({ log, store: createTokenStore({ stateDir, stateKey, log }) }, options);
   await service.open();
   t.after(() => service.close());
   return service;
@@ -34,6 +45,13 @@ async function rotating(t: TestContext): ReturnType<typeof startEndpoint> {
   };
   return endpoint;
 }
+
+const grantOf = (accountId: string) => ({
+  accountId,
+  fingerprint: grantFingerprint(entryFor('http://127.0.0.1/', accountId).credential),
+});
+const filesIn = async (path: string): Promise<string[]> =>
+  (await readdir(path)).filter((name) => name.endsWith('.grant'));
 
 test('a restart with valid tokens makes no request', async (t) => {
   const endpoint = await rotating(t);
@@ -77,9 +95,9 @@ test('a rotated refresh token is durable before its access token is used', async
   const memory = createMemoryStore();
   const store: TokenStore = {
     ...memory,
-    async save(id, stored) {
+    async rotate(id, rotation) {
       await new Promise<void>((resume) => held.push(resume));
-      await memory.save(id, stored);
+      return memory.rotate(id, rotation);
     },
   };
   const tokens = createTokenService({ log: createTestLog(), store });
@@ -95,7 +113,7 @@ test('a rotated refresh token is durable before its access token is used', async
   assert.equal(got, false);
   held[0]?.();
   await getting;
-  assert.equal((await memory.load('a@x'))?.refreshToken, 'rotated-1');
+  assert.equal((await memory.load(grantOf('a@x')))?.refreshToken, 'rotated-1');
 });
 
 test('a store that fails stops no mail, and gets what it missed once it is back', async (t) => {
@@ -106,9 +124,9 @@ test('a store that fails stops no mail, and gets what it missed once it is back'
   let full = true;
   const store: TokenStore = {
     ...memory,
-    save: async (id, stored) => {
+    rotate: async (id, rotation) => {
       if (full) throw Object.assign(new Error('secret path'), { code: 'ENOSPC' });
-      await memory.save(id, stored);
+      return memory.rotate(id, rotation);
     },
   };
   const tokens = createTokenService({ log, store, clock });
@@ -122,39 +140,45 @@ test('a store that fails stops no mail, and gets what it missed once it is back'
   full = false;
   clock.advance(60_000);
   await until(() => log.text().includes('token_store_back'), 'the store is back');
-  const kept = [(await memory.load('a@x'))?.refreshToken, (await memory.load('b@x'))?.refreshToken];
+  const kept = [
+    (await memory.load(grantOf('a@x')))?.refreshToken,
+    (await memory.load(grantOf('b@x')))?.refreshToken,
+  ];
   assert.deepEqual(kept.sort(), ['rotated-1', 'rotated-2']);
 });
 
-test('accounts that are gone leave nothing on the disk, and nothing secret ever is', async (t) => {
+test('accounts that are gone leave nothing on the disk after their days, and nothing secret ever is', async (t) => {
   const endpoint = await rotating(t);
   const path = await stateDir(t);
   const log = createTestLog();
-  const tokens = await run(t, path, log);
+  const tokens = await run(t, path, log, { forgetAfterMs: 0 });
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x'), entryFor(endpoint.url, 'b@x')]);
   await tokens.precache();
-  const texts = await Promise.all((await readdir(path)).map((n) => readFile(join(path, n), 'utf8')));
+  const texts = await Promise.all((await filesIn(path)).map((n) => readFile(join(path, n), 'utf8')));
   assert.equal(texts.length, 2);
   assert.doesNotMatch(texts.join('\n') + log.text(), /access-|rotated-|refresh-of|client-secret/);
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
   await until(() => log.text().includes('token_store_pruned'), 'the pruning');
-  assert.equal((await readdir(path)).length, 1);
+  assert.equal((await filesIn(path)).length, 1);
 });
 
-test('an account that cannot be served just now loses nothing', async (t) => {
+test('an account that is removed, or cannot be served just now, loses nothing', async (t) => {
   const endpoint = await rotating(t);
   const path = await stateDir(t);
-  const log = createTestLog();
-  const tokens = await run(t, path, log);
-  const both = [entryFor(endpoint.url, 'a@x'), entryFor(endpoint.url, 'b@x'), entryFor(endpoint.url, 'c@x')];
-  tokens.applyAccounts(both);
+  const tokens = await run(t, path);
+  const all = ['a@x', 'b@x', 'c@x'].map((id) => entryFor(endpoint.url, id));
+  tokens.applyAccounts(all);
   await tokens.precache();
-  tokens.applyAccounts(both.slice(0, 1), ['b@x']);
-  await until(() => log.text().includes('token_store_pruned'), 'the pruning');
-  assert.deepEqual((await readdir(path)).map((name) => name.slice(0, 3)).sort(), ['a@x', 'b@x']);
-  tokens.applyAccounts(both.slice(0, 2));
-  await tokens.get('b@x');
+  tokens.applyAccounts(all.slice(0, 1), ['b@x']);
+  await until(() => tokens.keptRemoved().length === 1, 'the pruning');
+  const [kept] = tokens.keptRemoved();
+  assert.equal(kept?.accountId, 'c@x');
+  assert.ok((kept?.until ?? 0) > Date.now() + 13 * 24 * 3_600_000);
+  assert.equal((await filesIn(path)).length, 3);
+  tokens.applyAccounts(all);
+  await tokens.precache();
   assert.equal(endpoint.requests.length, 3);
+  await until(() => tokens.keptRemoved().length === 0, 'nobody being missed');
 });
 
 test('a forgotten token is gone from the store too', async (t) => {
@@ -178,7 +202,7 @@ test('a store that is not configured soundly is refused', () => {
   assert.throws(() => createTokenStore(url('mysql://x')), /unknown token store/);
   assert.throws(
     () => createTokenStore({ stateDir: '/tmp', stateKey: new Secret('short'), log }),
-    /32 octets/,
+    /32 random octets/,
   );
   assert.equal(createTokenStore({ log }).kind, 'memory');
   assert.equal(createTokenStore({ ...url('memory'), stateDir: '/nowhere' }).kind, 'memory');

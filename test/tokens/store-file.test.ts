@@ -1,17 +1,33 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { createCipheriv, createHash, randomBytes } from 'node:crypto';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
+import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
 import { createSealer, type Sealer } from '../../src/tokens/sealing.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
-import { testDurableStore, testStore } from './store-suite.ts';
+import { createTestClock } from '../support/clock.ts';
+import { within } from '../support/wait-for.ts';
+import { idOf, rotation, testDurableStore, testStore } from './store-suite.ts';
 import { createTestLog } from './support.ts';
 
-const KEY_1 = '11'.repeat(32);
-const KEY_2 = Buffer.alloc(32, 7).toString('base64');
+const KEY_1 = '8f1c0b7e5a2d4936c7e8190af3b6d254a1907c3e6b5d8f42e0196a7bc4d3f258';
+const KEY_2 = Buffer.from(KEY_1, 'hex').reverse().toString('base64');
 const sealerOf = (keys: string): Sealer => createSealer(new Secret(keys));
 
 async function directory(t: TestContext): Promise<string> {
@@ -20,8 +36,14 @@ async function directory(t: TestContext): Promise<string> {
   return path;
 }
 
-async function openStore(path: string, sealer?: Sealer, log = createTestLog()): Promise<TokenStore> {
+async function openStore(
+  t: TestContext,
+  path: string,
+  sealer?: Sealer,
+  log = createTestLog(),
+): Promise<TokenStore> {
   const store = createFileStore(path, { log, sealer });
+  t.after(() => store.close());
   await store.open();
   return store;
 }
@@ -32,114 +54,320 @@ for (const [name, sealer] of [
 ] as const) {
   const open = async (t: TestContext) => {
     const path = join(await directory(t), 'state');
-    return { store: await openStore(path, sealer), again: () => openStore(path, sealer) };
+    return { store: await openStore(t, path, sealer), again: () => openStore(t, path, sealer) };
   };
   testStore(name, open);
   testDurableStore(name, open);
 }
 
-const GRANT = {
-  grantFingerprint: 'f',
-  refreshToken: 'refresh-secret',
-  refreshTokenObtainedAt: 1,
-} as const;
+const A = idOf('a@x');
+const names = async (path: string): Promise<string[]> =>
+  (await readdir(path)).filter((name) => name !== 'relay.lock');
 
 async function onlyFile(path: string): Promise<string> {
-  const names = await readdir(path);
-  assert.equal(names.length, 1, names.join(' '));
-  return join(path, names[0] ?? '');
+  const found = await names(path);
+  assert.equal(found.length, 1, found.join(' '));
+  return join(path, found[0] ?? '');
+}
+
+/** As `openStore`, for a relay that ends before the next one begins. */
+async function once<T>(store: Promise<TokenStore>, use: (store: TokenStore) => Promise<T>): Promise<T> {
+  const opened = await store;
+  const result = await use(opened);
+  await opened.close();
+  return result;
 }
 
 test("directory and files are the owner's alone, and nothing half-written stays", async (t) => {
   const path = join(await directory(t), 'deep', 'state');
-  const store = await openStore(path);
-  await store.save('a@x', GRANT);
+  await once(openStore(t, path), (store) => store.rotate(A, rotation('r')));
   assert.equal((await stat(path)).mode & 0o777, 0o700);
   const file = await onlyFile(path);
   assert.equal((await stat(file)).mode & 0o777, 0o600);
   await writeFile(`${file}.99.tmp`, 'half');
-  await openStore(path);
+  await writeFile(`${file}.4711.3.tmp`, '');
+  await once(openStore(t, path), async () => undefined);
   await onlyFile(path);
+});
+
+test('what a killed process had written down and not put in place is finished', async (t) => {
+  const path = await directory(t);
+  const sealer = sealerOf(KEY_1);
+  await once(openStore(t, path, sealer), (store) => store.rotate(A, rotation('first')));
+  const file = await onlyFile(path);
+  const older = await readFile(file);
+  await once(openStore(t, path, sealer), (store) => store.rotate(A, rotation('second', 1)));
+  const newer = await readFile(file);
+  await writeFile(file, older);
+  await writeFile(`${file}.4711.3.tmp`, newer);
+  const log = createTestLog();
+  await once(openStore(t, path, sealer, log), async (store) => {
+    assert.equal((await store.load(A))?.refreshToken, 'second');
+    await onlyFile(path);
+    // An older one beside a newer one is not.
+    await writeFile(`${file}.4711.4.tmp`, older);
+  });
+  await once(openStore(t, path, sealer), async (store) => {
+    assert.equal((await store.load(A))?.refreshToken, 'second');
+  });
+  assert.equal(log.lines.filter((l) => l.fields.event === 'state_file_finished').length, 1);
 });
 
 test('a file that others can read is closed to them, an open directory is warned about', async (t) => {
   const path = await directory(t);
-  const store = await openStore(path);
-  await store.save('a@x', GRANT);
+  await once(openStore(t, path), (store) => store.rotate(A, rotation('r')));
   const file = await onlyFile(path);
   await chmod(file, 0o644);
   await chmod(path, 0o755);
   const log = createTestLog();
-  const later = await openStore(path, undefined, log);
-  assert.deepEqual(await later.load('a@x'), GRANT);
+  const later = await openStore(t, path, undefined, log);
+  assert.equal((await later.load(A))?.refreshToken, 'r');
   assert.equal((await stat(file)).mode & 0o777, 0o600);
   assert.match(log.text(), /state_dir_open/);
 });
 
+test('a link, a FIFO and a directory under a name of ours are refused and not touched', async (t) => {
+  const path = await directory(t);
+  const foreign = join(await directory(t), 'somebody-elses');
+  await writeFile(foreign, '{"version":2,"grants":[]}', { mode: 0o644 });
+  await chmod(foreign, 0o644);
+  const log = createTestLog();
+  const store = await openStore(t, path, undefined, log);
+  await store.rotate(A, rotation('r'));
+  const file = await onlyFile(path);
+  const put: [string, () => unknown][] = [
+    ['a symbolic link', () => symlink(foreign, file)],
+    ['a FIFO', () => execFileSync('mkfifo', [file])],
+    ['a directory', () => mkdir(file)],
+  ];
+  for (const [what, make] of put) {
+    await rm(file, { recursive: true });
+    await make();
+    assert.equal(await within(store.load(A), 2000, what), undefined);
+    assert.ok(
+      log.lines.some((l) => l.fields.event === 'state_file_set_aside'),
+      what,
+    );
+    log.lines.length = 0;
+    // What comes next gets a file of its own.
+    await store.rotate(A, rotation('again'));
+    assert.equal((await store.load(A))?.refreshToken, 'again');
+  }
+  assert.equal((await stat(foreign)).mode & 0o777, 0o644);
+  assert.equal(await readFile(foreign, 'utf8'), '{"version":2,"grants":[]}');
+});
+
 test('under a key nothing secret is on the disk, and files cannot be exchanged', async (t) => {
   const path = await directory(t);
-  const store = await openStore(path, sealerOf(KEY_1));
-  await store.save('a@x', GRANT);
+  const store = await openStore(t, path, sealerOf(KEY_1));
+  await store.rotate(A, rotation('refresh-secret'));
   const file = await onlyFile(path);
   const text = await readFile(file, 'utf8');
   assert.doesNotMatch(text, /refresh-secret/);
-  await store.save('b@x', { ...GRANT, refreshToken: 'of b' });
+  await store.rotate(idOf('b@x'), rotation('of b'));
   await writeFile(
     file,
-    await readFile(join(path, (await readdir(path)).find((n) => n.startsWith('b@x')) ?? '')),
+    await readFile(join(path, (await names(path)).find((n) => n.startsWith('b@x')) ?? '')),
   );
-  assert.equal(await store.load('a@x'), undefined);
+  assert.equal(await store.load(A), undefined);
 });
 
 test('a key is rotated by giving the new and the old one', async (t) => {
   const path = await directory(t);
-  await (await openStore(path, sealerOf(KEY_1))).save('a@x', GRANT);
-  assert.deepEqual(await (await openStore(path, sealerOf(`${KEY_2} ${KEY_1}`))).load('a@x'), GRANT);
+  const read = (store: TokenStore) => store.load(A).then((grant) => grant?.refreshToken);
+  await once(openStore(t, path, sealerOf(KEY_1)), (store) => store.rotate(A, rotation('r')));
+  assert.equal(await once(openStore(t, path, sealerOf(`${KEY_2} ${KEY_1}`)), read), 'r');
   // Read once, it is under the new key and the old one can go.
-  assert.deepEqual(await (await openStore(path, sealerOf(KEY_2))).load('a@x'), GRANT);
+  assert.equal(await once(openStore(t, path, sealerOf(KEY_2)), read), 'r');
 });
 
 test('files in the clear are sealed once there is a key', async (t) => {
   const path = await directory(t);
-  await (await openStore(path)).save('a@x', GRANT);
-  assert.deepEqual(await (await openStore(path, sealerOf(KEY_1))).load('a@x'), GRANT);
+  await once(openStore(t, path), (store) => store.rotate(A, rotation('refresh-secret')));
+  const store = await openStore(t, path, sealerOf(KEY_1));
+  assert.equal((await store.load(A))?.refreshToken, 'refresh-secret');
   assert.doesNotMatch(await readFile(await onlyFile(path), 'utf8'), /refresh-secret/);
 });
 
+test('files of version 0.1 are read, in the clear and sealed', async (t) => {
+  const path = await directory(t);
+  const first = {
+    grantFingerprint: 'grant-1',
+    refreshToken: 'old refresh',
+    refreshTokenObtainedAt: 7,
+    tokenFingerprint: 'token-1',
+    accessToken: 'old access',
+    expiresAt: Date.now() + 3_600_000,
+    obtainedAt: 5,
+  };
+  const seen = {
+    grantFingerprint: 'grant-1',
+    generation: 1,
+    refreshToken: 'old refresh',
+    refreshTokenObtainedAt: 7,
+    tokens: {
+      smtp: { fingerprint: 'token-1', accessToken: 'old access', expiresAt: first.expiresAt, obtainedAt: 5 },
+    },
+  };
+  const store = await openStore(t, path, sealerOf(KEY_1));
+  await store.rotate(A, rotation('r'));
+  const file = await onlyFile(path);
+  for (const text of [JSON.stringify(first), sealedByVersion01(KEY_1, JSON.stringify(first), 'a@x')]) {
+    await writeFile(file, text);
+    assert.deepEqual(await store.load(A), seen);
+    // And written anew, under the salt of the directory.
+    assert.match(await readFile(file, 'utf8'), /^sealed:v2:/);
+    assert.deepEqual(await store.load(A), seen);
+  }
+});
+
+function sealedByVersion01(hexKey: string, text: string, name: string): string {
+  const key = Buffer.from(hexKey, 'hex');
+  const iv = randomBytes(12);
+  const cipher = createCipheriv('aes-256-gcm', key, iv);
+  cipher.setAAD(Buffer.from(name));
+  const sealed = Buffer.concat([iv, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]);
+  const id = createHash('sha256').update('key id').update(key).digest('hex').slice(0, 8);
+  return `sealed:v1:${id}:${sealed.toString('base64url')}`;
+}
+
+const sealedElsewhere = await sealerOf(KEY_2).seal('{"version":2,"grants":[]}', 'a@x');
 for (const [what, text] of [
   ['empty', ''],
-  ['cut', '{"grantFingerprint":"f","refreshTok'],
+  ['cut', '{"version":2,"grants":[{"grantFingerprint":"f","refreshTok'],
   ['of another kind', '[]'],
   ['with wrong types', '{"grantFingerprint":"f","refreshToken":7}'],
   ['binary', '\u0000\u0001\ufffd'],
-  ['huge', `{"grantFingerprint":"${'x'.repeat(300_000)}"}`],
-  ['sealed under an unknown key', sealerOf(KEY_2).seal('{}', 'a@x')],
+  ['huge', `{"grantFingerprint":"${'x'.repeat(1_100_000)}"}`],
+  ['sealed under an unknown key', sealedElsewhere],
 ] as const) {
   test(`a file that is ${what} is set aside, reported and not fatal`, async (t) => {
     const path = await directory(t);
     const log = createTestLog();
-    const store = await openStore(path, sealerOf(KEY_1), log);
-    await store.save('a@x', GRANT);
+    const store = await openStore(t, path, sealerOf(KEY_1), log);
+    await store.rotate(A, rotation('r'));
     await writeFile(await onlyFile(path), text);
-    assert.equal(await store.load('a@x'), undefined);
+    assert.equal(await store.load(A), undefined);
     assert.equal(log.lines.filter((l) => l.fields.event === 'state_file_set_aside').length, 1);
     assert.equal(await readFile(await onlyFile(path), 'utf8'), text);
-    await store.save('a@x', GRANT);
-    assert.deepEqual(await store.load('a@x'), GRANT);
+    await store.rotate(A, rotation('r2'));
+    assert.equal((await store.load(A))?.refreshToken, 'r2');
   });
 }
 
 test('files of others are left alone', async (t) => {
   const path = await directory(t);
   await writeFile(join(path, 'accounts.json'), '{}');
-  const store = await openStore(path);
-  await store.save('gone@x', GRANT);
-  assert.equal(await store.prune(new Set()), 1);
-  assert.deepEqual(await readdir(path), ['accounts.json']);
+  const store = await openStore(t, path);
+  await store.rotate(idOf('gone@x'), rotation('g'));
+  assert.equal((await store.prune(new Set(), 0)).gone, 1);
+  assert.deepEqual(await names(path), ['accounts.json']);
 });
 
-test('a directory that cannot be one is said at once', async (t) => {
-  const path = join(await directory(t), 'file');
-  await writeFile(path, '');
-  await assert.rejects(openStore(path), { code: 'EEXIST' });
+test('a removed account is kept over restarts, and since when is not forgotten', async (t) => {
+  const path = await directory(t);
+  const clock = createTestClock();
+  const open = async () => {
+    const store = createFileStore(path, { log: createTestLog(), sealer: undefined, clock });
+    t.after(() => store.close());
+    await store.open();
+    return store;
+  };
+  await once(open(), async (store) => {
+    await store.rotate(idOf('gone@x'), rotation('g'));
+    await store.prune(new Set(['a@x']), 10_000);
+  });
+  clock.step(6000);
+  await once(open(), async (store) => {
+    const { kept } = await store.prune(new Set(['a@x']), 10_000);
+    assert.deepEqual(kept, [{ accountId: 'gone@x', until: clock.now() + 4000 }]);
+    clock.step(4000);
+    assert.equal((await store.prune(new Set(['a@x']), 10_000)).gone, 1);
+    assert.deepEqual(await names(path), []);
+  });
 });
+
+test('two relays cannot have one directory; the second is told which process has it', async (t) => {
+  const path = await directory(t);
+  const first = await openStore(t, path);
+  await assert.rejects(openStore(t, path), (error: Error) => {
+    assert.equal(error.name, 'StateDirectoryError');
+    assert.match(error.message, new RegExp(`in use by another relay \\(pid ${process.pid}\\)`));
+    return true;
+  });
+  // A command shares it.
+  const guest = createFileStore(path, { log: createTestLog(), sealer: undefined }, { role: 'guest' });
+  await guest.open();
+  await guest.rotate(A, rotation('by the command'));
+  assert.equal((await first.load(A))?.refreshToken, 'by the command');
+  await guest.close();
+  await first.close();
+  await once(openStore(t, path), async () => undefined);
+});
+
+test('the lock of a process that was killed is taken over, and says what was under way', async (t) => {
+  const path = await directory(t);
+  const dead = { ...createProcesses().own, pid: 2 ** 22 - 1, started: '1' };
+  const store = await openStore(t, path);
+  await store.rotate(A, rotation('r'));
+  const file = await onlyFile(path);
+  await store.close();
+  await writeFile(join(path, 'relay.lock'), formatMark(dead, 5));
+  await writeFile(`${file}.lock`, formatMark(dead, 1_700_000_000_000));
+  const next = await openStore(t, path);
+  const lease = await next.lock?.('a@x');
+  assert.deepEqual(lease?.interrupted, { begunAt: 1_700_000_000_000, isOver: true });
+  await lease?.release();
+  assert.equal((await next.lock?.('a@x'))?.interrupted, undefined);
+});
+
+test('a process id that came again is not its holder', async (t) => {
+  const path = await directory(t);
+  await writeFile(join(path, 'relay.lock'), formatMark({ ...createProcesses().own, started: '1' }, 5));
+  await openStore(t, path);
+});
+
+test('a holder in another container is waited for while it gives signs of life, then taken over', async (t) => {
+  const path = await directory(t);
+  const lock = join(path, 'relay.lock');
+  const clock = createTestClock();
+  const elsewhere = formatMark({ pid: 1, started: '1', place: 'another container' }, 5);
+  const open = () => createFileStore(path, { log: createTestLog(), sealer: undefined, clock }).open();
+  await writeFile(lock, elsewhere);
+  let beats = 0;
+  const refused = assert.rejects(open(), { name: 'StateDirectoryError' });
+  for (let i = 0; i < 20; i += 1) {
+    await new Promise((resume) => setTimeout(resume, 5));
+    beats += 1;
+    await utimes(lock, beats, beats);
+    clock.advance(5000);
+  }
+  await refused;
+  const taken = open();
+  let done = false;
+  void taken.then(() => {
+    done = true;
+  });
+  for (let i = 0; i < 200 && !done; i += 1) {
+    await new Promise((resume) => setTimeout(resume, 5));
+    clock.advance(5000);
+  }
+  await taken;
+});
+
+for (const [what, words, make] of [
+  ['a file', /is no directory: give another path/, (path: string) => writeFile(path, '')],
+  ['below a file', /no directory: give another path/, (path: string) => writeFile(join(path, '..'), '')],
+] as const) {
+  test(`a directory that is ${what} is said in one line`, async (t) => {
+    const path = join(await directory(t), 'x', 'state');
+    if (what === 'a file') await mkdir(join(path, '..'));
+    await make(path);
+    await assert.rejects(openStore(t, path), (error: Error) => {
+      assert.equal(error.name, 'StateDirectoryError');
+      assert.match(error.message, words);
+      assert.ok(error.message.includes(path) && !error.message.includes('\n'));
+      return true;
+    });
+  });
+}
