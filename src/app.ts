@@ -27,7 +27,7 @@ import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import { createLimiter, type Limiter } from './relay/limits.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenStore } from './tokens/open-store.ts';
-import { createTokenService, type TokenService } from './tokens/token-service.ts';
+import { createTokenService, GrantsUnsavedError, type TokenService } from './tokens/token-service.ts';
 import { createOpenConnection } from './upstream/open.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
 import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
@@ -39,8 +39,8 @@ export interface App {
   reload(): Promise<ReloadResult>;
   /** Drains: no new sessions, transactions finish within `deadlineMs`, QUIT upstream. */
   stop(options: { readonly deadlineMs: number }): Promise<void>;
-  /** Closes everything now; nothing unfinished is delivered. */
-  cut(): void;
+  /** Closes everything now; nothing unfinished is delivered. Resolves when the answers of token endpoints under way are kept, within seconds. */
+  cut(): Promise<void>;
 }
 
 export interface AppDeps {
@@ -61,10 +61,17 @@ async function orAfter(closed: Promise<void>, ms: number): Promise<void> {
   clearTimeout(timer);
 }
 
+const DAY_MS = 86_400_000;
+/** Told twice to stop, nobody waits long; a refresh token on its way is worth this much, ms. */
+const CUT_MS = 5000;
+
 const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 
 export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): App {
-  const closers: { readonly close: () => Promise<void> | void; readonly isBounded?: boolean }[] = [];
+  const closers: {
+    readonly close: (endsAt: number) => Promise<void> | void;
+    readonly isBounded?: boolean;
+  }[] = [];
   let loaded: readonly LoadedAccount[] = [];
   let directory: AccountDirectory = createAccountDirectory([]);
   let warmedUp = false;
@@ -78,10 +85,15 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
         stateDir: settings.stateDir,
         stateKey: settings.stateKey,
         storeUrl: settings.store,
+        answerTimeoutMs: settings.tokenTimeoutMs,
         log,
       }),
     },
-    { concurrency: settings.precacheConcurrency, endpoint: { answerTimeoutMs: settings.tokenTimeoutMs } },
+    {
+      concurrency: settings.precacheConcurrency,
+      forgetAfterMs: settings.forgetAfter * DAY_MS,
+      endpoint: { answerTimeoutMs: settings.tokenTimeoutMs },
+    },
   );
   const upstreams: Upstreams = createUpstreams(
     {
@@ -241,14 +253,17 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
 
   /** In reverse order; after `endsAt` (monotonic) nobody is waited for who does not say himself how long he takes. */
   async function closeAll(endsAt = performance.now() + CLOSING_MS): Promise<void> {
+    let lost: GrantsUnsavedError | undefined;
     for (const { close, isBounded } of closers.splice(0).reverse()) {
       try {
-        const closed = Promise.resolve(close());
+        const closed = Promise.resolve(close(endsAt));
         await (isBounded ? closed : orAfter(closed, Math.max(endsAt - performance.now(), LAST_WORD_MS)));
       } catch (error) {
-        log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');
+        if (error instanceof GrantsUnsavedError) lost = error;
+        else log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');
       }
     }
+    if (lost !== undefined) throw lost;
   }
 
   async function start(): Promise<void> {
@@ -258,7 +273,10 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
     const reason = exposed([...file.accounts, ...file.unusable].map((a) => a.account));
     if (reason !== undefined) throw new ListenerError('exposed', reason);
-    closers.push({ close: () => tokens.close(), isBounded: true });
+    closers.push({
+      close: (endsAt) => tokens.close({ deadlineMs: endsAt - performance.now() }),
+      isBounded: true,
+    });
     closers.push({ close: () => upstreams.close() });
     try {
       await tokens.open();
@@ -373,14 +391,16 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       if (stopping) return;
       stopping = true;
       log.info({ event: 'draining' }, 'draining: no new sessions, transactions finish');
+      tokens.drain();
       const endsAt = performance.now() + deadlineMs;
       const forTransactions = Math.max(0, deadlineMs - CLOSING_MS);
       await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs: forTransactions })));
       await closeAll(endsAt);
       log.info({ event: 'stopped' }, 'stopped');
     },
-    cut() {
+    async cut() {
       for (const listener of listeners) listener.cut();
+      await orAfter(tokens.close(), CUT_MS);
     },
   };
 }

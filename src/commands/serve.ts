@@ -113,18 +113,26 @@ function openApp(settings: Settings, log: ReturnType<typeof createLog>): App {
 
 type App = ReturnType<typeof createApp>;
 
-/** First SIGTERM or SIGINT drains, the second cuts; resolves with the exit code. */
+/** First SIGTERM or SIGINT drains, the second cuts, the third does not wait for that; resolves with the exit code. */
 function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => void) {
   let isStopping = false;
+  let isCut = false;
   let settle: (exitCode: number) => void = () => {};
   const promise = new Promise<number>((resolve) => {
     settle = resolve;
   });
   const stop = (signal: string): void => {
-    if (isStopping) {
-      log.warn({ event: 'cut', signal }, 'told twice to stop: cutting what is under way');
-      app.cut();
+    if (isCut) {
       settle(1);
+      return;
+    }
+    if (isStopping) {
+      isCut = true;
+      log.warn({ event: 'cut', signal }, 'told twice to stop: cutting what is under way');
+      app.cut().then(
+        () => settle(1),
+        () => settle(1),
+      );
       return;
     }
     isStopping = true;

@@ -253,7 +253,7 @@ export const SETTINGS = {
     'secret',
     optional(text),
     undefined,
-    'key that encrypts the store; two separated by a space rotate it (new first)',
+    'key that encrypts the store; two, each on a line, rotate it (new first)',
   ),
   precacheConcurrency: define(
     'Tokens',
@@ -270,6 +270,14 @@ export const SETTINGS = {
     20 * SECOND,
     'longest wait for a token endpoint, ms',
     'Microsoft has been seen to take 10 s',
+  ),
+  forgetAfter: define(
+    'Tokens',
+    'number',
+    z.number().min(0).max(3_650),
+    14,
+    'days the grant of an account that left the accounts file is kept',
+    'longer than a mistake is noticed',
   ),
 
   replayBytes: define(
