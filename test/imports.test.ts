@@ -52,7 +52,7 @@ const SHARED: Record<string, readonly string[]> = {
   // Connections are one thing, composing a test message another, reading address lists a third.
   nodemailer: ['upstream/open.ts', 'commands/send.ts', 'protocol/address-list.ts'],
   // Token forms have redirects, limits and judgements of their own.
-  undici: ['http.ts', 'tokens/token-endpoint.ts'],
+  undici: ['http.ts', 'tokens/http-post.ts'],
 };
 
 interface Import {

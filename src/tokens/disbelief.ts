@@ -14,6 +14,8 @@ export interface Doubt {
   readonly interrupted: Interruption | undefined;
   /** ms since the epoch. */
   readonly now: number;
+  /** What the operator does about the failure where it is believed. */
+  readonly cure: string | undefined;
   /** How long after its beginning a refresh may still be saved, ms. */
   readonly patienceMs: number;
 }
@@ -34,11 +36,14 @@ export function believe(failure: TokenFailure, doubt: Doubt): TokenFailure {
   const isRecent = Math.abs(doubt.now - interrupted.begunAt) < doubt.patienceMs;
   if (!interrupted.isOver && isRecent)
     return waiting(failure, `another relay began a refresh at ${begun} and may still save its answer`);
-  const cure = `A refresh begun at ${begun} was cut short (the process was killed or its machine stopped), and its answer is lost. ${failure.cure ?? ''}`;
-  return { ...failure, cure: cure.trim() };
+  // The book of causes does not know of it.
+  const { cause: _cause, ...rest } = failure;
+  const cure = `a refresh begun at ${begun} was cut short (the process was killed or its machine stopped), and its answer is lost: ${doubt.cure ?? 'sign in again'}`;
+  return { ...rest, cure };
 }
 
 const waiting = (failure: TokenFailure, why: string): TokenFailure => ({
   ...unusableToken(`${failure.message}; not believed yet: ${why}`),
+  cure: 'wait: it is looked for again by itself every few seconds',
   retryAfterMs: LOOK_AGAIN_MS,
 });

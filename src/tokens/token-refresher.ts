@@ -3,9 +3,11 @@
  * look again, ask the endpoint, keep what must not be lost, hand over. In: a slot. Out: a token or a
  * failure, never a rejection. Owns the turns of a grant and the counters of requests.
  */
+import { causeFacts } from '../accounts/account.ts';
 import type { Secret } from '../accounts/credential.ts';
 import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { cureOf } from '../protocol/causes/book.ts';
 import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
 import type { TokenGrant } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
@@ -356,6 +358,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
         isStoreAway: isUnlocked || keeper.isStoreAway,
         interrupted: lease?.interrupted,
         now: clock.now(),
+        cure: outcome.failure.cure ?? cureOf(outcome.failure.cause, causeFacts(slot.account)),
         patienceMs: endpoints.answerTimeoutMs + endpoints.lateMs,
       };
       const failure = believe(outcome.failure, doubt);

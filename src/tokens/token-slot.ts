@@ -273,6 +273,7 @@ export function createSlot(facts: SlotFacts): Slot {
       return {
         status: STATUS[error.code],
         reason: error.message,
+        ...(error.causeId === undefined ? {} : { cause: error.causeId }),
         ...(error.cure === undefined ? {} : { cure: error.cure }),
         ...(restMs > 0 ? { until: clock.now() + restMs } : {}),
       };

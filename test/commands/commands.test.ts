@@ -62,7 +62,10 @@ test('wrong usage and wrong settings exit 2 and say what was expected', async ()
     [['serve', '--port', 'x'], /--port: expected a whole number/],
     [['serve', '--accounts', '/nowhere/a.json'], /no such file: create it with/],
     [['check', '--offline', '--log-level', 'x'], /unknown option/],
-    [['serve', '--state-dir', '/tmp', '--state-key-file', '/etc/hostname'], /a state key is 32 random octets/],
+    [
+      ['serve', '--state-dir', '/tmp', '--state-key-file', '/etc/hostname'],
+      /a state key is 32 random octets/,
+    ],
     [['serve', '--accounts', 'accounts.example.json', '--admin-host', '0.0.0.0'], /set an admin token/],
     [['completion', 'fish'], /bash or zsh/],
     [['account', 'remove'], /missing required argument/],
