@@ -38,6 +38,7 @@ export interface ListenerSetting {
   readonly received: boolean;
   readonly checkFromHeader: boolean;
   readonly bareLineEnds: 'normalize' | 'reject' | 'pass';
+  readonly firstRecipient: 'deferred' | 'live';
   readonly hostname: string;
   readonly limits: {
     readonly maxSessions: number;
@@ -307,6 +308,7 @@ function completeListener(
     received: entry.received ?? all.received,
     checkFromHeader: entry.check_from_header ?? all.checkFromHeader,
     bareLineEnds: entry.bare_line_ends ?? all.bareLineEnds,
+    firstRecipient: entry.first_recipient ?? all.firstRecipient,
     hostname: all.hostname,
     limits: {
       maxSessions: all.maxSessions,

@@ -81,6 +81,8 @@ export interface Account {
   readonly graph?: GraphTarget;
   /** CHUNKING (BDAT) may be used where the upstream offers it. */
   readonly chunking: boolean;
+  /** What a first recipient that comes alone hears; default the listener's choice. */
+  readonly firstRecipient?: 'deferred' | 'live' | undefined;
   /** A message whose From: header names none of `senders` is refused. */
   readonly checkFromHeader?: boolean;
   /** Source address of upstream connections, for hosts with several. */

@@ -64,6 +64,7 @@ export async function buildAccount(
     ...(graph === undefined ? {} : { graph }),
     chunking: entry.chunking ?? profile.chunking,
     checkFromHeader: entry.check_from_header ?? false,
+    ...(entry.first_recipient === undefined ? {} : { firstRecipient: entry.first_recipient }),
     localAddress: entry.local_address,
     heloName: entry.helo_name ?? profile.heloName,
     limits,

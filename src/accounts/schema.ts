@@ -173,6 +173,10 @@ export const accountSchema = z.strictObject({
     .boolean()
     .optional()
     .describe('Refuse a message whose From: header is none of the senders.'),
+  first_recipient: z
+    .enum(['deferred', 'live'])
+    .optional()
+    .describe('Whether the provider is asked at once for a first recipient that comes alone.'),
   ...pacing,
   comment: z.string().optional().describe('For people; ignored.'),
 });

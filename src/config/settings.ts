@@ -59,6 +59,7 @@ export const listenerSchema = z.strictObject({
   received: z.boolean().optional(),
   check_from_header: z.boolean().optional(),
   bare_line_ends: z.enum(['normalize', 'reject', 'pass']).optional(),
+  first_recipient: z.enum(['deferred', 'live']).optional(),
 });
 export type ListenerEntry = z.infer<typeof listenerSchema>;
 
@@ -174,6 +175,14 @@ export const SETTINGS = {
     'normalize',
     'LF alone: normalize to CRLF, reject or pass (CR alone only with pass)',
     'scripts and devices send LF; only CRLF.CRLF ends a message, and passing on what others take for it invites smuggling',
+  ),
+  firstRecipient: define(
+    'Listener',
+    'text',
+    z.enum(['deferred', 'live']),
+    'deferred',
+    'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more)',
+    'Postfix and Exim send theirs together, and an MTA sends again what hears 452; live where devices and scripts send',
   ),
   hostname: define('Listener', 'text', host, hostname(), 'own name in the greeting'),
   maxSessions: define(

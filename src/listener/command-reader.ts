@@ -30,8 +30,16 @@ export interface BodySink {
 export interface CommandReaderOptions {
   readonly maxCommandOctets: number;
   readonly bareLineEnds: BareLineEnds;
-  /** `done` must be called once the command is dealt with; the next line comes then. */
-  readonly onLine: (line: string, fault: LineFault | undefined, done: () => void) => void;
+  /**
+   * `done` must be called once the command is dealt with; the next line comes then. `rcptFollows`: the
+   * next line is there already, and it is a RCPT without fault.
+   */
+  readonly onLine: (
+    line: string,
+    fault: LineFault | undefined,
+    done: () => void,
+    rcptFollows: boolean,
+  ) => void;
   /** The client has sent its last octet and everything before it has been dealt with. */
   readonly onInputEnd: () => void;
   /** Replies are not taken off fast enough: calls back when they are. */
@@ -47,6 +55,7 @@ const CR = 0x0d;
 const HIGH_WATER_MARK = 128 * 1024;
 /** Lines dealt with in one go before others get their turn. */
 const MAX_SYNC_LINES = 100;
+const RCPT = /^RCPT /i;
 const NOT_PRINTABLE_ASCII = /[^ -~]/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: finding them is the purpose
 const CONTROL = /[\u0000-\u001f\u007f]/;
@@ -150,7 +159,7 @@ export class CommandReader extends Writable {
     const { onLine } = this.#options;
     if (this.#isDiscarding) {
       this.#isDiscarding = false;
-      onLine('', 'too_long', done);
+      onLine('', 'too_long', done, false);
       return;
     }
     let line = chunk.subarray(start, lf);
@@ -162,8 +171,19 @@ export class CommandReader extends Writable {
     if (isCrLf) line = line.subarray(0, -1);
     const text = line.toString('latin1');
     const fault = this.#faultOf(line, text, isCrLf);
-    if (fault !== undefined) onLine('', fault, done);
-    else onLine(NOT_PRINTABLE_ASCII.test(text) ? line.toString() : text, undefined, done);
+    if (fault !== undefined) onLine('', fault, done, false);
+    else {
+      const shown = NOT_PRINTABLE_ASCII.test(text) ? line.toString() : text;
+      onLine(shown, undefined, done, this.#isRcpt(chunk, lf + 1));
+    }
+  }
+
+  /** Whether a whole line without fault that begins with RCPT stands at `at`. */
+  #isRcpt(chunk: Buffer, at: number): boolean {
+    if (!RCPT.test(chunk.toString('latin1', at, at + 5))) return false;
+    const lf = chunk.indexOf(LF, at);
+    if (lf < 0 || lf - at > this.#options.maxCommandOctets || chunk[lf - 1] !== CR) return false;
+    return !NOT_PRINTABLE_ASCII.test(chunk.toString('latin1', at, lf - 1));
   }
 
   /** A LF ends a line in any case, so that one refused for it is answered and not waited on. */

@@ -42,8 +42,8 @@ export interface DialogueHooks {
 }
 
 export interface Dialogue {
-  /** Calls `done` when the next command may come. */
-  command(line: string, done: () => void): void;
+  /** Calls `done` when the next command may come. `rcptFollows`: that will be a RCPT, and it is there already. */
+  command(line: string, done: () => void, rcptFollows: boolean): void;
   /** A line that cannot be a command. */
   fault(kind: LineFault): void;
   /** A refusal for something only a mistaken or hostile client sends; too many of them end the session. */
@@ -92,6 +92,8 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   let isDraining = false;
   let badCommands = 0;
   let unauthenticated = 0;
+  /** RCPTs that came together: answered in order when the last of them is there. */
+  let batch: { readonly isBad: boolean; readonly answer: Promise<Reply> }[] = [];
 
   // Looked up once: it is a matter of the address, and that stays.
   const isTrusted = hooks.isTrusted(wire.remoteAddress);
@@ -185,14 +187,36 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     wire.list(250, lines);
   }
 
-  async function path(verb: 'MAIL' | 'RCPT', argument: string): Promise<void> {
-    const keyword = verb === 'MAIL' ? 'FROM:' : 'TO:';
-    if (helo === '') bad(reply(503, '5.5.1', lmtp ? 'Send LHLO first' : 'Send EHLO first'));
-    else if (!argument.toUpperCase().startsWith(keyword)) {
-      bad(reply(501, '5.5.4', `Syntax: ${verb} ${keyword}<address>`));
-    } else if (verb === 'RCPT') wire.say(await session().rcpt(argument.slice(keyword.length)));
+  /** Why the argument of MAIL or RCPT cannot be looked at. */
+  function refusalOfPath(verb: 'MAIL' | 'RCPT', keyword: string, argument: string): Reply | undefined {
+    if (helo === '') return reply(503, '5.5.1', lmtp ? 'Send LHLO first' : 'Send EHLO first');
+    return argument.toUpperCase().startsWith(keyword)
+      ? undefined
+      : reply(501, '5.5.4', `Syntax: ${verb} ${keyword}<address>`);
+  }
+
+  async function mailFrom(argument: string): Promise<void> {
+    const refusal = refusalOfPath('MAIL', 'FROM:', argument);
+    if (refusal !== undefined) bad(refusal);
     else if (isDraining) wire.say(SHUTTING_DOWN);
-    else wire.say(await session().mail(argument.slice(keyword.length)));
+    else wire.say(await session().mail(argument.slice('FROM:'.length)));
+  }
+
+  function rcptTo(argument: string, rcptFollows: boolean, done: () => void): void {
+    const refusal = refusalOfPath('RCPT', 'TO:', argument);
+    const answer = session().rcpt(refusal ?? argument.slice('TO:'.length), rcptFollows);
+    batch.push({ isBad: refusal !== undefined, answer });
+    if (rcptFollows) done();
+    else void answerBatch().then(done);
+  }
+
+  async function answerBatch(): Promise<void> {
+    const answered = batch;
+    batch = [];
+    for (const { isBad, answer } of answered) {
+      if (isBad) bad(await answer);
+      else wire.say(await answer);
+    }
   }
 
   async function data(argument: string): Promise<void> {
@@ -264,7 +288,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   }
 
   return {
-    command(line, done) {
+    command(line, done, rcptFollows) {
       const space = line.indexOf(' ');
       const verb = (space < 0 ? line : line.slice(0, space)).toUpperCase();
       const argument = space < 0 ? '' : line.slice(space + 1).trim();
@@ -272,7 +296,8 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
         wire.say(reply(421, '4.7.0', 'This is not a web server'));
         done();
       } else if (!countUnauthenticated(verb)) done();
-      else if (verb === 'MAIL' || verb === 'RCPT') void path(verb, argument).then(done);
+      else if (verb === 'MAIL') void mailFrom(argument).then(done);
+      else if (verb === 'RCPT') rcptTo(argument, rcptFollows, done);
       else if (verb === 'DATA') void data(argument).then(done);
       else if (verb === 'STARTTLS') startTls(argument, done);
       else if (verb === 'AUTH') {

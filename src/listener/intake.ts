@@ -51,7 +51,7 @@ export interface Intake {
   refuse(r: Reply): void;
   /** The final reply. Never rejects. */
   end(): Promise<Reply>;
-  /** The client is gone: nothing may be delivered. A no-op after `end`. */
+  /** The client is gone: what was not sent yet is not sent. */
   cut(reason: string): void;
 }
 
@@ -59,7 +59,6 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
   let bytes = 0;
   let header: HeaderCollector | undefined = createHeaderCollector(MAX_HEADER_OCTETS);
   let refusal: Reply | undefined;
-  let isEnded = false;
   let isCut = false;
   let { preamble } = options;
   let smallOnes = 0;
@@ -137,7 +136,6 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       return wait === undefined ? take(piece) : wait.then(() => (isCut ? undefined : take(piece)));
     },
     async end() {
-      isEnded = true;
       // The end may have been in the chunk that was waiting when the client left.
       if (isCut) return reply(451, '4.4.2', 'The session ended');
       await emptySlab();
@@ -147,7 +145,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       return writer.end();
     },
     cut(reason) {
-      if (isEnded || isCut || refusal !== undefined) return;
+      if (isCut || refusal !== undefined) return;
       isCut = true;
       writer.cut(reason);
     },

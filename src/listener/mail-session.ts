@@ -6,6 +6,7 @@
 import type { Account } from '../accounts/account.ts';
 import { type AccountDirectory, maySendAs } from '../accounts/directory.ts';
 import type { Log } from '../log.ts';
+import type { Recipient } from '../protocol/esmtp.ts';
 import { parseMailParameters, refusalOfRcptParameters } from '../protocol/esmtp-parameters.ts';
 import { hasNonAscii, parsePathArgument } from '../protocol/path.ts';
 import { formatProtocol, formatReceived } from '../protocol/received.ts';
@@ -51,7 +52,8 @@ export interface MailSession {
   /** Recipients accepted in the current transaction. */
   readonly recipients: number;
   mail(argument: string): Promise<Reply>;
-  rcpt(argument: string): Promise<Reply>;
+  /** `argument` as it came, or its refusal. `follows`: the next command is a RCPT too, and both are asked for together. */
+  rcpt(argument: string | Reply, follows: boolean): Promise<Reply>;
   /** An intake: answer 354 and feed it. */
   data(): Promise<Reply | Intake>;
   /** RSET, EHLO, the client gone: the transaction is over and nothing is delivered. Idempotent. */
@@ -83,6 +85,8 @@ export function createMailSession(
   let usesUtf8 = false;
   let accepted = 0;
   let attempted = 0;
+  /** Recipients that wait for those that came with them. */
+  let together: { readonly recipient: Recipient; readonly answer: (r: Reply) => void }[] = [];
   let intake: Intake | undefined;
   /** Ends the wait for memory. */
   let release: (() => void) | undefined;
@@ -96,6 +100,7 @@ export function createMailSession(
     since = undefined;
     intake = undefined;
     release = undefined;
+    for (const { answer } of together.splice(0)) answer(reply(451, '4.4.2', 'The session ended'));
     accepted = 0;
     attempted = 0;
   }
@@ -126,6 +131,34 @@ export function createMailSession(
     if (named === undefined) return reply(550, '5.7.1', `No account for sender <${sender}>`);
     if (named.clientPassword !== undefined || !facts.isTrusted) return AUTH_FIRST;
     return named;
+  }
+
+  function recipientOf(argument: string): Recipient | Reply {
+    if (transaction === undefined) return MAIL_FIRST;
+    const path = parsePathArgument('RCPT', argument);
+    if ('code' in path) return path;
+    if (!usesUtf8 && hasNonAscii(argument)) return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
+    const refusal = refusalOfRcptParameters(path.parameters);
+    if (refusal !== undefined) return refusal;
+    if (accepted + together.length >= limits.maxRecipients) {
+      deps.tally.hit('recipients');
+      return reply(452, '4.5.3', `At most ${limits.maxRecipients} recipients in one message`);
+    }
+    attempted += 1;
+    return { address: path.address, parameters: path.parameters };
+  }
+
+  async function askTogether(): Promise<void> {
+    const asked = together;
+    together = [];
+    if (asked.length === 0 || transaction === undefined) return;
+    const mine = era;
+    const replies = await transaction.rcpt(asked.map(({ recipient }) => recipient));
+    for (const [i, { answer }] of asked.entries()) {
+      const r = replies[i] ?? MAIL_FIRST;
+      if (era === mine && isPositive(r)) accepted += 1;
+      answer(r);
+    }
   }
 
   function receivedLine(id: string): Buffer {
@@ -178,6 +211,7 @@ export function createMailSession(
           tls: facts.tls !== undefined,
           ...(facts.auth === undefined ? {} : { authUser: facts.auth.user }),
         },
+        firstRecipient: options.firstRecipient,
       });
       if (era !== mine) {
         answer.transaction?.abort('the client left');
@@ -194,22 +228,13 @@ export function createMailSession(
       return answer.reply;
     },
 
-    async rcpt(argument) {
-      if (transaction === undefined) return MAIL_FIRST;
-      const path = parsePathArgument('RCPT', argument);
-      if ('code' in path) return path;
-      if (!usesUtf8 && hasNonAscii(argument))
-        return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
-      const refusal = refusalOfRcptParameters(path.parameters);
-      if (refusal !== undefined) return refusal;
-      if (accepted >= limits.maxRecipients) {
-        deps.tally.hit('recipients');
-        return reply(452, '4.5.3', `At most ${limits.maxRecipients} recipients in one message`);
-      }
-      attempted += 1;
-      const mine = era;
-      const answer = await transaction.rcpt(path.address, path.parameters);
-      if (era === mine && isPositive(answer)) accepted += 1;
+    rcpt(argument, follows) {
+      const recipient = typeof argument === 'string' ? recipientOf(argument) : argument;
+      const answer =
+        'code' in recipient
+          ? Promise.resolve(recipient)
+          : new Promise<Reply>((resolve) => together.push({ recipient, answer: resolve }));
+      if (!follows) void askTogether();
       return answer;
     },
 
@@ -276,10 +301,9 @@ export function createMailSession(
           return final;
         },
         cut(reason) {
-          // After the last octet the message is the relay's, whether or not the client is still there.
-          if (isEnding) return;
+          // A message that waits to be sent is not sent to a client that is gone: it would send it again.
           inner.cut(reason);
-          share.release();
+          if (!isEnding) share.release();
         },
       };
       return intake;

@@ -1,5 +1,6 @@
 /** What can be set of one listener, with the defaults and their reasons. */
 import type { BareLineEnds } from '../protocol/body-decoder.ts';
+import type { FirstRecipient } from '../relay/relay.ts';
 
 export type ListenerTls = 'none' | 'starttls' | 'implicit';
 
@@ -59,6 +60,8 @@ export interface ListenerOptions {
   readonly checkFromHeader: boolean;
   /** CR without LF or LF without CR, in commands and bodies (RFC 5321 §2.3.8). */
   readonly bareLineEnds: BareLineEnds;
+  /** What a first recipient that comes alone hears; an account's own choice goes before it. */
+  readonly firstRecipient: FirstRecipient;
   /** Our name in the greeting and in `Received`. */
   readonly hostname: string;
   readonly limits: ListenerLimits;
@@ -111,6 +114,7 @@ export const DEFAULT_OPTIONS: ListenerOptions = {
   checkFromHeader: false,
   // What scripts and old devices send is mended as Postfix 3.9 does; nothing ends a body but CRLF.CRLF.
   bareLineEnds: 'normalize',
+  firstRecipient: 'deferred',
   hostname: 'localhost',
   limits: DEFAULT_LIMITS,
 };

@@ -117,7 +117,7 @@ export class RelayConnection extends SMTPConnection {
     const reader = new CommandReader({
       maxCommandOctets: limits.maxCommandOctets,
       bareLineEnds,
-      onLine: (line, fault, done) => this.#onLine(line, fault, done),
+      onLine: (line, fault, done, rcptFollows) => this.#onLine(line, fault, done, rcptFollows),
       onInputEnd: () => this.close(),
       whenWritable: (next) => this._whenWritable(next),
     });
@@ -255,7 +255,7 @@ export class RelayConnection extends SMTPConnection {
     if (!this._upgrading && this._socket.writable) this._socket.write(out);
   }
 
-  #onLine(line: string, fault: LineFault | undefined, next: () => void): void {
+  #onLine(line: string, fault: LineFault | undefined, next: () => void, rcptFollows: boolean): void {
     // What came in clear text behind STARTTLS is dropped unanswered.
     if (this._upgrading || this._closing) {
       next();
@@ -272,7 +272,7 @@ export class RelayConnection extends SMTPConnection {
     if (fault !== undefined) {
       this.#dialogue.fault(fault);
       done();
-    } else if (!sasl) this.#dialogue.command(line, done);
+    } else if (!sasl) this.#dialogue.command(line, done, rcptFollows);
     else if (line === '*' || isBase64(line)) sasl.call(this, Buffer.from(line), done);
     else {
       this.#dialogue.bad(NOT_BASE64);

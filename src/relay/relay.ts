@@ -3,6 +3,7 @@
  * protocol into `mail`, `rcpt`, `body`; every answer is a `Reply` for exactly that command.
  */
 import type { Account } from '../accounts/account.ts';
+import type { Recipient } from '../protocol/esmtp.ts';
 import type { Reply } from '../protocol/reply.ts';
 
 /** Facts of the client session, for the log line. */
@@ -25,7 +26,15 @@ export interface MailCommand {
   readonly sender: string;
   readonly parameters: Parameters;
   readonly session: SessionFacts;
+  /** What the first recipient hears where it comes alone; default `deferred`. The account's own choice goes before it. */
+  readonly firstRecipient?: FirstRecipient;
 }
+
+/**
+ * `deferred`: 250 from us, the provider's verdict comes with the message: one round trip less. `live`: the
+ * provider's own reply, so that a bad first recipient does not send the others into another transaction.
+ */
+export type FirstRecipient = 'deferred' | 'live';
 
 /**
  * Takes the message body after 354: content octets with dot-stuffing already removed, byte for byte,
@@ -38,7 +47,7 @@ export interface BodyWriter {
   sizeChanged(): void;
   /** The body is complete: the final reply, 250 only after the provider's 250. Never rejects. */
   end(): Promise<Reply>;
-  /** The client is gone in the middle or the message is refused locally: nothing may be delivered. Idempotent. */
+  /** The client is gone or the message is refused locally: nothing may be delivered; after `end`, what still waits is not sent. Idempotent. */
   cut(reason: string): void;
 }
 
@@ -46,8 +55,8 @@ export interface BodyWriter {
 export interface Transaction {
   /** ULID-like id, also in the log line. */
   readonly id: string;
-  /** The reply to this RCPT: live from the second on. Never rejects. */
-  rcpt(recipient: string, parameters: Parameters): Promise<Reply>;
+  /** RCPTs that came together: a reply for each, in order, from the provider where it can be asked. Never rejects. */
+  rcpt(recipients: readonly Recipient[]): Promise<readonly Reply[]>;
   /** At DATA: a refusal that is already certain, else undefined: send 354 and write the body. */
   refusalAtData(): Reply | undefined;
   /** After 354. Call once. */

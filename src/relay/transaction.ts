@@ -39,6 +39,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const { account } = command;
   const { facts } = way;
   const mostHeld = facts.body === 'streams' ? options.replayBytes : facts.maxBytes;
+  const isAskedAtOnce = (account.firstRecipient ?? command.firstRecipient) === 'live';
   let mail = { sender: command.sender, parameters: command.parameters };
   /** Those that heard 250. */
   const told: Recipient[] = [];
@@ -98,7 +99,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
   async function answersTo(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
     if (recipients.length === 0) return [];
-    const asks = facts.recipients === 'live' && told.length + recipients.length > 1;
+    const asks = facts.recipients === 'live' && (isAskedAtOnce || told.length + recipients.length > 1);
     const before = state;
     const now = before.at === 'asking' ? before : step({ on: 'rcpt', asks });
     if (now.at === 'refused') return recipients.map(() => now.toRecipients);
@@ -180,16 +181,15 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   return {
     id: record.id,
 
-    async rcpt(address, parameters) {
-      const batch = [{ address, parameters }];
+    async rcpt(recipients) {
       let place = told.length;
-      const fits = batch.map((recipient) => {
+      const fits = recipients.map((recipient) => {
         const fit = fitted(recipient, place);
         if (!isReply(fit)) place++;
         return fit;
       });
       const answers = [...(await answersTo(fits.filter((fit): fit is Recipient => !isReply(fit))))];
-      return fits.map((fit) => (isReply(fit) ? fit : (answers.shift() ?? OUT_OF_ORDER)))[0] ?? OUT_OF_ORDER;
+      return fits.map((fit) => (isReply(fit) ? fit : (answers.shift() ?? OUT_OF_ORDER)));
     },
 
     refusalAtData() {

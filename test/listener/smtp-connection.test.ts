@@ -127,13 +127,59 @@ test(
             release = () => resolve(reply(550, '5.1.1', 'second'));
           });
     const client = await s.greeted();
-    await client.raw('MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nRCPT TO:<c@y.test>\r\nRSET\r\n');
+    await client.raw('MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nNOOP\r\nRCPT TO:<c@y.test>\r\nRSET\r\n');
     await client.expect(undefined, 250);
     await client.expect(undefined, '250 2.1.5 first');
+    await client.expect(undefined, '250 2.0.0');
     release();
     await client.expect(undefined, '550 5.1.1 second');
     await client.expect(undefined, '250 2.0.0');
     assert.equal(s.relay.seen[0]?.aborted, 'RSET');
+  }),
+);
+
+test(
+  'RCPTs that are there together are asked for together, and answered in order whatever each of them is',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    const batches: number[] = [];
+    s.relay.on.rcpt = (to, earlier) => {
+      batches.push(earlier);
+      return to.startsWith('bad') ? reply(550, '5.1.1', to) : reply(250, '2.1.5', to);
+    };
+    const client = await s.greeted();
+    await client.raw(
+      [
+        'MAIL FROM:<a@x.test>',
+        'RCPT TO:<bad1@y.test>',
+        'rcpt to:<b@y.test>',
+        'RCPT FOR:<nobody>',
+        'RCPT TO:<broken',
+        'RCPT TO:<c@y.test>',
+        `RCPT TO:<${'x'.repeat(20_000)}@y.test>`,
+        'RCPT TO:<d@y.test>',
+        'RCPT TO:<e\u0001@y.test>',
+        'DATA',
+        '',
+      ].join('\r\n'),
+    );
+    for (const answer of [
+      '250 2.1.0',
+      '550 5.1.1 bad1@y.test',
+      '250 2.1.5 b@y.test',
+      '501 5.5.4',
+      '501',
+      '250 2.1.5 c@y.test',
+      '500 5.5.6',
+      '250 2.1.5 d@y.test',
+      '500 5.5.2',
+      '354',
+    ])
+      await client.expect(undefined, answer);
+    assert.deepEqual(
+      s.relay.seen[0]?.recipients.map((r) => r.address),
+      ['b@y.test', 'c@y.test', 'd@y.test'],
+    );
   }),
 );
 

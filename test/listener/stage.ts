@@ -99,10 +99,14 @@ export function fakeRelay(): FakeRelay {
         reply: answer,
         transaction: {
           id: `T${seen.length}`,
-          async rcpt(address, parameters) {
-            const verdict = await relay.on.rcpt(address, one.recipients.length);
-            if (verdict.code < 300) one.recipients.push({ address, parameters });
-            return verdict;
+          async rcpt(recipients) {
+            const verdicts: Reply[] = [];
+            for (const recipient of recipients) {
+              const verdict = await relay.on.rcpt(recipient.address, one.recipients.length);
+              if (verdict.code < 300) one.recipients.push(recipient);
+              verdicts.push(verdict);
+            }
+            return verdicts;
           },
           refusalAtData: () => relay.on.data(),
           body: () => ({

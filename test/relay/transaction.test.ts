@@ -294,7 +294,7 @@ test(
     );
     const { transaction } = await room.mail();
     assert.ok(transaction);
-    await transaction.rcpt('bob@example.net', []);
+    await transaction.rcpt([{ address: 'bob@example.net', parameters: [] }]);
     const writer = transaction.body();
     await writer.write(Buffer.from('x\r\n'));
     const ended = writer.end();
@@ -330,7 +330,7 @@ for (const [name, options] of [
       const room = await startRoom(defer, options);
       const { transaction } = await room.mail();
       assert.ok(transaction);
-      await transaction.rcpt('bob@example.net', []);
+      await transaction.rcpt([{ address: 'bob@example.net', parameters: [] }]);
       const writer = transaction.body();
       for (let i = 0; i < 40; i++) await writer.write(mailOf(16 * 1024));
       writer.cut('client left');
@@ -363,8 +363,8 @@ test(
     const room = await startRoom(defer);
     const { transaction } = await room.mail();
     assert.ok(transaction);
-    await transaction.rcpt('a@x.net', []);
-    await transaction.rcpt('b@x.net', []);
+    await transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
+    await transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
     assert.equal(room.upstreams.status(ANN)?.counts.busy, 1);
     transaction.abort('RSET');
     assert.equal(room.upstreams.status(ANN)?.counts.busy, 0);
@@ -409,9 +409,9 @@ test(
     const one = await room.mail();
     const several = await room.mail();
     assert.ok(one.transaction && several.transaction);
-    await one.transaction.rcpt('a@x.net', []);
-    await several.transaction.rcpt('b@x.net', []);
-    await several.transaction.rcpt('c@x.net', []);
+    await one.transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
+    await several.transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
+    await several.transaction.rcpt([{ address: 'c@x.net', parameters: [] }]);
     room.upstreams.applyAccounts([]);
     for (const transaction of [one.transaction, several.transaction]) {
       const writer = transaction.body();
@@ -430,8 +430,8 @@ test(
     const room = await startRoom(defer);
     const { transaction } = await room.mail();
     assert.ok(transaction);
-    await transaction.rcpt('a@x.net', []);
-    const second = transaction.rcpt('b@x.net', []);
+    await transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
+    const second = transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
     transaction.abort('client left');
     await second;
     assert.equal(room.upstreams.status(ANN)?.counts.busy, 0);

@@ -38,6 +38,8 @@ export interface Message {
   readonly from?: string;
   readonly mailParameters?: readonly string[];
   readonly to?: readonly string[];
+  /** Recipients come together, as of a pipelining client. */
+  readonly together?: boolean;
   /** Octets in the pieces in which they are written. */
   readonly body?: string | Buffer | readonly Buffer[];
 }
@@ -147,7 +149,9 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
       if (opened.transaction === undefined) return { mail: opened.reply, rcpts: [] };
       const { transaction } = opened;
       const rcpts: Reply[] = [];
-      for (const to of message.to ?? ['bob@example.net']) rcpts.push(await transaction.rcpt(to, []));
+      const to = (message.to ?? ['bob@example.net']).map((address) => ({ address, parameters: [] }));
+      for (const batch of message.together === true ? [to] : to.map((one) => [one]))
+        rcpts.push(...(await transaction.rcpt(batch)));
       const data = transaction.refusalAtData();
       if (data !== undefined) return { mail: opened.reply, rcpts, data };
       const writer = transaction.body();

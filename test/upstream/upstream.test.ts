@@ -326,7 +326,7 @@ test(
     const piece = mailOf(256 * 1024);
     const { transaction } = await room.mail();
     assert.ok(transaction);
-    await transaction.rcpt('bob@example.net', []);
+    await transaction.rcpt([{ address: 'bob@example.net', parameters: [] }]);
     const writer = transaction.body();
     for (let i = 0; i < 120; i++) await writer.write(piece);
     assert.equal((await writer.end()).code, 250);
@@ -381,8 +381,8 @@ test(
     const room = await startRoom(defer, { account: { min_connections: 2, max_connections: 2 } });
     const { transaction } = await room.mail();
     assert.ok(transaction);
-    await transaction.rcpt('a@x.net', []);
-    await transaction.rcpt('b@x.net', []);
+    await transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
+    await transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
     room.upstreams.park(ANN);
     await waitFor(() => room.provider.smtp.open === 1);
     const writer = transaction.body();
