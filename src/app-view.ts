@@ -45,11 +45,11 @@ interface Counted {
 const iso = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
 
 /** An account whose entry cannot be used: its mail waits until the entry is corrected. */
-const UNUSABLE: AccountState = {
+const unusable = (problem: string | undefined): AccountState => ({
   status: 'misconfigured',
-  reason: 'its entry in the accounts file cannot be used',
+  reason: `its entry in the accounts file cannot be used${problem === undefined ? '' : `: ${problem}`}`,
   cure: 'correct the entry (xoauth2-relay check names what is wrong) and reload',
-};
+});
 
 export function createAdminBackend(deps: ViewDeps): AdminView {
   const { tokens, upstreams, relay, listeners } = deps;
@@ -71,7 +71,9 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     const upstream = upstreams.status(id);
     const c = countedOf(id);
     const state =
-      token === undefined || upstream === undefined ? UNUSABLE : worstState(token.state, upstream.state);
+      token === undefined || upstream === undefined
+        ? unusable(deps.accounts().problemOf(id))
+        : worstState(token.state, upstream.state);
     const tokenError = token?.lastError;
     const last =
       tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)

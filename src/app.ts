@@ -9,11 +9,12 @@ import type { Account } from './accounts/account.ts';
 import {
   type AccountsFile,
   AccountsFileError,
-  diffAccounts,
   type LoadedAccount,
   readAccountsFile,
+  type UnusableAccount,
 } from './accounts/accounts-file.ts';
 import { type AccountDirectory, createAccountDirectory } from './accounts/directory.ts';
+import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload-diff.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
@@ -73,6 +74,10 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     readonly isBounded?: boolean;
   }[] = [];
   let loaded: readonly LoadedAccount[] = [];
+  let unusable: readonly UnusableAccount[] = [];
+  /** What is served now, usable or not. */
+  const known = (): ReadonlyMap<string, Account> =>
+    new Map([...loaded, ...unusable].map(({ account }) => [account.id, account]));
   let directory: AccountDirectory = createAccountDirectory([]);
   let warmedUp = false;
   let reloading: Promise<ReloadResult> | undefined;
@@ -200,7 +205,9 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
   }
 
   /** Why these accounts must not be served by the listeners there are; undefined where they may. */
-  function exposed(accounts: readonly Account[]): string | undefined {
+  function exposed(file: AccountsFile): string | undefined {
+    // What has no name is used by nobody.
+    const accounts = [...file.accounts, ...file.unusable.filter((u) => u.isNamed)].map((a) => a.account);
     for (const listener of settings.listeners) {
       const reason = checkExposure(listener, accounts);
       if (reason !== undefined) return reason;
@@ -209,16 +216,19 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
   }
 
   function apply(file: AccountsFile, accounts: readonly LoadedAccount[]): void {
+    unusable = [...file.unusable, ...missingAccounts(file, known())];
     loaded = accounts;
     tokens.applyAccounts(
       accounts,
-      file.unusable.map((u) => u.account.id),
+      unusable.map((u) => u.account.id),
     );
     upstreams.applyAccounts(accounts.map((a) => a.account));
     // An account whose entry is wrong stays known, so that its mail waits instead of bouncing.
-    const known = [...accounts, ...file.unusable].map(({ account }) => account);
-    directory = createAccountDirectory(known);
-    limiter.keepOnly(new Set(known.map((account) => account.id)));
+    directory = createAccountDirectory([...known().values()], {
+      problems: new Map(unusable.map((u) => [u.account.id, formatProblems(u.problems)])),
+      isComplete: file.isComplete,
+    });
+    limiter.keepOnly(new Set(known().keys()));
   }
 
   /** Tokens, then connections, of `ids`; each in parallel, bounded. Never rejects. */
@@ -271,7 +281,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     report(file);
     if (file.accounts.length === 0 && file.problems.length > 0)
       throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
-    const reason = exposed([...file.accounts, ...file.unusable].map((a) => a.account));
+    const reason = exposed(file);
     if (reason !== undefined) throw new ListenerError('exposed', reason);
     closers.push({
       close: (endsAt) => tokens.close({ deadlineMs: endsAt - performance.now() }),
@@ -317,7 +327,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       log.error({ event: 'reload_failed' }, `reload failed, nothing changed: ${message}`);
       return { ok: false, ...nothing, errors: [{ path: settings.accounts, message }] };
     }
-    const reason = exposed([...file.accounts, ...file.unusable].map((a) => a.account));
+    const reason = exposed(file);
     const isEmpty = file.accounts.length === 0 && file.problems.length > 0;
     if (reason !== undefined || isEmpty) {
       report(file);
@@ -333,22 +343,30 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
         log.error({ event: 'reload_tls_failed' }, error.message);
       });
     }
+    const before = known();
     const diff = diffAccounts(loaded, file.accounts);
     const order = new Map(file.accounts.map((a, i) => [a.account.id, i]));
     const next = [...diff.untouched, ...diff.added, ...diff.changed.map((c) => c.after)].sort(
       (a, b) => (order.get(a.account.id) ?? 0) - (order.get(b.account.id) ?? 0),
     );
     apply(file, next);
+    const after = known();
+    const gone = [...before.values()].filter((account) => !after.has(account.id));
     const ids = (list: readonly LoadedAccount[]): string[] => list.map((a) => a.account.id);
     const result: ReloadResult = {
       ok: true,
-      added: ids(diff.added),
-      changed: diff.changed.map((c) => c.after.account.id),
-      removed: ids(diff.removed),
+      added: ids(diff.added).filter((id) => !before.has(id)),
+      // One that could not be used and now can has changed.
+      changed: [
+        ...diff.changed.map((c) => c.after.account.id),
+        ...ids(diff.added).filter((id) => before.has(id)),
+      ],
+      // A place in the file that was mended was nobody's account.
+      removed: gone.filter((account) => account.email.includes('@')).map((account) => account.id),
       untouched: ids(diff.untouched),
       errors,
     };
-    for (const id of result.removed) {
+    for (const { id } of gone) {
       view.forget(id);
       admin.accountRemoved(id);
     }

@@ -5,11 +5,9 @@
  */
 import { open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { foldAddress } from '../protocol/text.ts';
 import type { Account, Grant } from './account.ts';
 import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
-import { Secret } from './credential.ts';
 import { parseSmtpUrl } from './endpoint.ts';
 import {
   createLineIndex,
@@ -30,11 +28,15 @@ export type { Problem } from './schema.ts';
 export interface UnusableAccount {
   readonly account: Account;
   readonly problems: readonly Problem[];
+  /** False where the entry does not say whose it is: `account` has its place in the file as its name then. */
+  readonly isNamed: boolean;
 }
 
 export interface AccountsFile {
   readonly accounts: readonly LoadedAccount[];
   readonly unusable: readonly UnusableAccount[];
+  /** Every entry is among `accounts`. */
+  readonly isComplete: boolean;
   /** Each costs an account or a provider. */
   readonly problems: readonly Problem[];
   readonly warnings: readonly Problem[];
@@ -132,16 +134,17 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
       async (
         node,
         index,
-      ): Promise<{ account: Account; loaded?: LoadedAccount; wrong: Problem[] } | undefined> => {
+      ): Promise<{ account: Account; loaded?: LoadedAccount; wrong: Problem[]; isNamed: boolean }> => {
         const here = (issue: Issue): Problem => located(['accounts', index, ...issue.path], issue.message);
         const { loaded, issues, warnings: doubts } = await buildEntry(node.value, providers, places);
         const wrong = issues.map(here);
         problems.push(...wrong);
         warnings.push(...doubts.map(here));
-        if (loaded !== undefined) return { account: loaded.account, loaded, wrong };
+        if (loaded !== undefined) return { account: loaded.account, loaded, wrong, isNamed: true };
         const email = node.members?.get('email')?.value;
-        if (typeof email !== 'string' || !email.includes('@')) return undefined;
-        return { account: await placeholderAccount(node.value, email), wrong };
+        const isNamed = typeof email === 'string' && email.includes('@');
+        const name = isNamed ? email : formatPath(['accounts', index]);
+        return { account: await placeholderAccount(node.value, name), wrong, isNamed };
       },
     ),
   );
@@ -151,24 +154,28 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
   const refused = new Set<number>();
   const claims = createClaims();
   for (const [index, item] of built.entries()) {
-    if (item === undefined) continue;
     const taken = claims.takeIdentity(item.account, index);
     if (taken !== undefined) {
       refused.add(index);
       problems.push(located(['accounts', index, taken.key], taken.message));
       continue;
     }
-    if (item.loaded === undefined) unusable.push({ account: item.account, problems: item.wrong });
+    if (item.loaded === undefined)
+      unusable.push({ account: item.account, problems: item.wrong, isNamed: item.isNamed });
     else accounts.push(item.loaded);
   }
   for (const [index, item] of built.entries())
-    for (const message of item === undefined || refused.has(index)
-      ? []
-      : claims.takeSenders(item.account, index))
+    for (const message of refused.has(index) ? [] : claims.takeSenders(item.account, index))
       warnings.push(located(['accounts', index, 'senders'], message));
 
   const byLine = (a: Problem, b: Problem): number => (a.line ?? 0) - (b.line ?? 0);
-  return { accounts, unusable, problems: problems.sort(byLine), warnings: warnings.sort(byLine) };
+  return {
+    accounts,
+    unusable,
+    isComplete: accounts.length === list.length,
+    problems: problems.sort(byLine),
+    warnings: warnings.sort(byLine),
+  };
 }
 
 function parseRoot(text: string): JsonNode {
@@ -313,50 +320,4 @@ function createClaims() {
       return taken;
     },
   };
-}
-
-export interface AccountsDiff {
-  readonly added: readonly LoadedAccount[];
-  readonly changed: readonly {
-    readonly before: LoadedAccount;
-    readonly after: LoadedAccount;
-    /** Whether tokens have to be obtained anew; else only facts such as limits changed. */
-    readonly credentialChanged: boolean;
-  }[];
-  readonly removed: readonly LoadedAccount[];
-  readonly untouched: readonly LoadedAccount[];
-}
-
-/** What a reload changes, by account id. An untouched account is the object of `before`. */
-export function diffAccounts(
-  before: readonly LoadedAccount[],
-  after: readonly LoadedAccount[],
-): AccountsDiff {
-  const old = new Map(before.map((item) => [item.account.id, item]));
-  const kept = new Set(after.map((item) => item.account.id));
-  const added: LoadedAccount[] = [];
-  const changed: AccountsDiff['changed'][number][] = [];
-  const untouched: LoadedAccount[] = [];
-  for (const item of after) {
-    const earlier = old.get(item.account.id);
-    if (earlier === undefined) {
-      added.push(item);
-      continue;
-    }
-    const credentialChanged = !isSame(earlier.credential, item.credential);
-    if (credentialChanged || !isSame(earlier.account, item.account))
-      changed.push({ before: earlier, after: item, credentialChanged });
-    else untouched.push(earlier);
-  }
-  return { added, changed, removed: before.filter((item) => !kept.has(item.account.id)), untouched };
-}
-
-// A deep comparison alone takes any two secrets for equal: their text is private to them.
-const isSame = (a: unknown, b: unknown): boolean => isDeepStrictEqual(revealed(a), revealed(b));
-
-function revealed(value: unknown): unknown {
-  if (value instanceof Secret) return value.reveal();
-  if (Array.isArray(value)) return value.map(revealed);
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revealed(item)]));
 }

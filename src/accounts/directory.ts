@@ -12,6 +12,16 @@ export interface AccountDirectory {
   /** By address in MAIL FROM: exact, else `*@domain`. */
   bySender(address: string): Account | undefined;
   byId(idOrEmail: string): Account | undefined;
+  /** What is wrong with the account's entry in the accounts file, with its place; undefined where it can be used. */
+  problemOf(id: string): string | undefined;
+  /** Whether every entry of the file could be read. Else a sender that is not found may belong to one that could not. */
+  readonly isComplete: boolean;
+}
+
+/** Accounts that are known and cannot be used, by id, and whether there may be more. */
+export interface Unreadable {
+  readonly problems: ReadonlyMap<string, string>;
+  readonly isComplete: boolean;
 }
 
 /** Whether `account` may use `address` in MAIL FROM. */
@@ -22,7 +32,10 @@ export function maySendAs(account: Account, address: string): boolean {
 }
 
 /** Builds the lookup; where two accounts claim one address, the first in the file wins. */
-export function createAccountDirectory(accounts: readonly Account[]): AccountDirectory {
+export function createAccountDirectory(
+  accounts: readonly Account[],
+  { problems, isComplete }: Unreadable = { problems: new Map(), isComplete: true },
+): AccountDirectory {
   const senders = new Map<string, Account>();
   const users = new Map<string, Account>();
   const ids = new Map<string, Account>();
@@ -47,5 +60,7 @@ export function createAccountDirectory(accounts: readonly Account[]): AccountDir
       return senders.get(lower) ?? (at >= 0 ? senders.get(`*${lower.slice(at)}`) : undefined);
     },
     byId: (idOrEmail) => ids.get(foldAddress(idOrEmail)),
+    problemOf: (id) => problems.get(id),
+    isComplete,
   };
 }

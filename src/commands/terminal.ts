@@ -61,10 +61,11 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
       if (line === undefined) throw new NoTerminalError(`no answer to: ${question.trim()}`);
       return line;
     }
-    // The question goes to stderr, so that a redirected stdout holds the result alone.
-    stderr.write(question);
     const silent = new Writable({ write: (_chunk, _encoding, done) => done() });
     const lines = createInterface({ input: stdin, output: muted ? silent : stderr, terminal: true });
+    // To stderr, so that a redirected stdout holds the result alone; after the echo is off, so that who types
+    // at once is not seen.
+    stderr.write(question);
     const close = (): void => lines.close();
     signal?.addEventListener('abort', close);
     try {

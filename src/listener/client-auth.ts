@@ -22,6 +22,7 @@ const MAX_REMEMBERED = 10_000;
 /** Compared against for users that do not exist where no account has a hash to imitate; no password is behind it. */
 const NOBODY = `scrypt$16384$8$1$${randomBytes(16).toString('base64url')}$${randomBytes(32).toString('base64url')}`;
 
+const MISCONFIGURED = reply(454, '4.7.0', 'The accounts file of the relay has a mistake, try again later');
 const WRONG = reply(535, '5.7.8', 'Authentication credentials invalid');
 
 export interface ClientAuth {
@@ -97,7 +98,8 @@ export function createClientAuth(
       if (waiting.length >= MAX_WAITING) {
         return { refusal: reply(454, '4.7.0', 'Too many logins at once, try again later'), locked: true };
       }
-      const account = deps.directory().byUser(user);
+      const directory = deps.directory();
+      const account = directory.byUser(user);
       let isKnown = false;
       try {
         isKnown = await isRight(account, password);
@@ -111,7 +113,10 @@ export function createClientAuth(
       lockout.failed(key, now());
       const left = refusalMs - (performance.now() - started);
       if (left > 0) await new Promise((resolve) => setTimeout(resolve, left));
-      return { refusal: WRONG, locked: false };
+      // Our own file is wrong, not the password: a client that hears 535 gives its mail up.
+      const isOurFault =
+        account === undefined ? !directory.isComplete : directory.problemOf(account.id) !== undefined;
+      return { refusal: isOurFault ? MISCONFIGURED : WRONG, locked: false };
     },
   };
 }

@@ -127,7 +127,11 @@ export function createMailSession(
     }
     if (options.authRequired) return AUTH_FIRST;
     if (sender === '') return reply(550, '5.7.1', 'The null sender names no account; authenticate first');
-    const named = deps.directory().bySender(sender);
+    const directory = deps.directory();
+    const named = directory.bySender(sender);
+    // It may be the one whose entry has the mistake: its mail waits, it does not bounce.
+    if (named === undefined && !directory.isComplete)
+      return reply(451, '4.3.5', `No account for <${sender}>, and the accounts file has a mistake`);
     if (named === undefined) return reply(550, '5.7.1', `No account for sender <${sender}>`);
     if (named.clientPassword !== undefined || !facts.isTrusted) return AUTH_FIRST;
     return named;

@@ -5,13 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { inspect } from 'node:util';
-import {
-  AccountsFileError,
-  diffAccounts,
-  parseAccounts,
-  readAccountsFile,
-} from '../../src/accounts/accounts-file.ts';
+import { AccountsFileError, parseAccounts, readAccountsFile } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { diffAccounts } from '../../src/accounts/reload-diff.ts';
 import { accountsJsonSchema } from '../../src/accounts/schema.ts';
 import { verifyPassword } from '../../src/accounts/scrypt.ts';
 
@@ -251,6 +247,16 @@ test('a wrong entry with an address stays known, so its mail can be deferred', a
   const account = known.bySender('other@example.com');
   assert.equal(account?.email, 'Alice@Example.com');
   assert.equal(await verifyPassword(account?.clientPassword?.hash ?? '', 'pw'), false);
+});
+
+test('an entry that does not say whose it is stays in the list under its place', async () => {
+  const parsed = await parse([{ ...gmail }, { ...gmail, email: undefined, emial: 'bob@example.com' }]);
+  assert.equal(parsed.isComplete, false);
+  assert.deepEqual(
+    parsed.unusable.map((u) => [u.account.id, u.account.senders.length, u.isNamed]),
+    [['accounts[1]', 1, false]],
+  );
+  assert.equal((await parse([{ ...gmail }])).isComplete, true);
 });
 
 test('what is taken twice is reported; the first keeps it', async () => {

@@ -95,6 +95,52 @@ test(
   }),
 );
 
+test(
+  'a typo in an entry bounces nothing and removes nobody; status names the entry; the mended file serves it again',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await start(defer);
+    const { email, ...nameless } = provider.entry(BOB);
+    const login = async (user: string, password: string): Promise<number> => {
+      const client = await greeted(relay.smtpPort);
+      const plain = Buffer.from(`\0${user}\0${password}`).toString('base64');
+      const { code } = await client.send(`AUTH PLAIN ${plain}`);
+      client.end();
+      return code;
+    };
+    const withPassword = { ...provider.entry(CARL), password: 'open sesame' };
+    const typo = await relay.reload([
+      provider.entry(ANN),
+      { ...nameless, emial: email } as never,
+      withPassword,
+    ]);
+    assert.deepEqual([typo.event, typo.removed, typo.added], ['reloaded', [], []]);
+    for (const sender of [BOB, 'whoever@else.example'])
+      assert.match((await sendMail(relay.smtpPort, { from: sender })).text, /^451 4\.3\.5 /, sender);
+    assert.equal((await sendMail(relay.smtpPort, { from: ANN })).code, 250);
+    const { accounts } = await relay.admin<{ accounts: Record<string, unknown>[] }>('/admin/accounts');
+    const rows = new Map(accounts.map((row) => [row.id, row]));
+    for (const id of [BOB, 'accounts[1]']) {
+      assert.equal(rows.get(id)?.status, 'misconfigured', id);
+      assert.match(String(rows.get(id)?.reason), /accounts\[1\]\.emial \(line \d+\)/, id);
+    }
+
+    // Another mistake in an entry whose owner is known: its client must not hear 535 and give up.
+    const wrong = { ...withPassword, max_connections: 'many' };
+    const bad = await relay.reload([provider.entry(ANN), provider.entry(BOB), wrong]);
+    assert.deepEqual([bad.removed, bad.changed], [[], [BOB]]);
+    assert.equal(await login(CARL, 'open sesame'), 454);
+
+    const mended = await relay.reload([provider.entry(ANN), provider.entry(BOB), withPassword]);
+    assert.deepEqual([mended.removed, mended.added, mended.changed], [[], [], [CARL]]);
+    assert.equal(await login(CARL, 'open sesame'), 235);
+    assert.equal(await login(CARL, 'wrong'), 535);
+    assert.equal((await sendMail(relay.smtpPort, { from: BOB })).code, 250);
+    assert.match((await sendMail(relay.smtpPort, { from: 'whoever@else.example' })).text, /^550 5\.7\.1 /);
+    const gone = await relay.reload([provider.entry(ANN), withPassword]);
+    assert.deepEqual(gone.removed, [BOB]);
+  }),
+);
+
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test(
     `${signal} drains: idle sessions hear 421, the transaction under way is finished, exit 0`,

@@ -1,0 +1,74 @@
+/**
+ * What reading the accounts file again changes. In: what is served, what the file says now. Out: accounts added,
+ * changed, gone, untouched, and those that only seem to be gone. Pure.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { Account } from './account.ts';
+import type { AccountsFile, LoadedAccount, Problem, UnusableAccount } from './accounts-file.ts';
+import { Secret } from './credential.ts';
+
+export interface AccountsDiff {
+  readonly added: readonly LoadedAccount[];
+  readonly changed: readonly {
+    readonly before: LoadedAccount;
+    readonly after: LoadedAccount;
+    /** Whether tokens have to be obtained anew; else only facts such as limits changed. */
+    readonly credentialChanged: boolean;
+  }[];
+  readonly removed: readonly LoadedAccount[];
+  readonly untouched: readonly LoadedAccount[];
+}
+
+/** What a reload changes, by account id. An untouched account is the object of `before`. */
+export function diffAccounts(
+  before: readonly LoadedAccount[],
+  after: readonly LoadedAccount[],
+): AccountsDiff {
+  const old = new Map(before.map((item) => [item.account.id, item]));
+  const kept = new Set(after.map((item) => item.account.id));
+  const added: LoadedAccount[] = [];
+  const changed: AccountsDiff['changed'][number][] = [];
+  const untouched: LoadedAccount[] = [];
+  for (const item of after) {
+    const earlier = old.get(item.account.id);
+    if (earlier === undefined) {
+      added.push(item);
+      continue;
+    }
+    const credentialChanged = !isSame(earlier.credential, item.credential);
+    if (credentialChanged || !isSame(earlier.account, item.account))
+      changed.push({ before: earlier, after: item, credentialChanged });
+    else untouched.push(earlier);
+  }
+  return { added, changed, removed: before.filter((item) => !kept.has(item.account.id)), untouched };
+}
+
+// A deep comparison alone takes any two secrets for equal: their text is private to them.
+const isSame = (a: unknown, b: unknown): boolean => isDeepStrictEqual(revealed(a), revealed(b));
+
+function revealed(value: unknown): unknown {
+  if (value instanceof Secret) return value.reveal();
+  if (Array.isArray(value)) return value.map(revealed);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revealed(item)]));
+}
+
+/** Accounts that would be gone while an entry cannot be read that may be theirs: they stay known, their mail waits. */
+export function missingAccounts(
+  file: AccountsFile,
+  before: ReadonlyMap<string, Account>,
+): readonly UnusableAccount[] {
+  const suspects = file.unusable.filter((u) => !before.has(u.account.id));
+  if (suspects.length === 0) return [];
+  const kept = new Set([...file.accounts, ...file.unusable].map((a) => a.account.id));
+  return [...before.values()]
+    .filter((account) => account.email.includes('@') && !kept.has(account.id))
+    .map((account) => ({ account, isNamed: true, problems: suspects.flatMap((u) => u.problems) }));
+}
+
+/** The first few, each with its place. */
+export const formatProblems = (problems: readonly Problem[]): string =>
+  problems
+    .slice(0, 3)
+    .map(({ path, line, message }) => `${path}${line === undefined ? '' : ` (line ${line})`}: ${message}`)
+    .join('; ');
