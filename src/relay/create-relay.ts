@@ -47,6 +47,8 @@ export interface RunningRelay extends Relay {
 /** Answer for an account whose entry in the accounts file cannot be used. */
 const NOT_SERVED = reply(451, '4.3.5', 'this account is misconfigured in the relay');
 
+const NO_NULL_SENDER = reply(550, '5.7.1', 'mail of this account cannot leave with the null sender');
+
 let transactions = 0;
 /** Sorts by time, unique within the process: milliseconds and a counter, base 36. */
 const nextId = (now: number): string =>
@@ -82,13 +84,16 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   async function gate(command: MailCommand, way: Way): Promise<Reply | Place> {
     const refusal = await way.ready();
     if (refusal !== undefined) return refusal;
-    const { capabilities, maxBytes } = way.facts;
+    const { capabilities, maxBytes, nullSender, tooLarge } = way.facts;
+    if (command.sender === '' && nullSender === 'refused') return NO_NULL_SENDER;
     if (command.parameters.length > 0 && capabilities !== undefined) {
       const fitted = fitParameters(command.parameters, capabilities);
       if ('refusal' in fitted) return fitted.refusal;
       const declared = command.parameters.find((p) => /^SIZE=/i.test(p));
       if (declared !== undefined && Number(declared.slice('SIZE='.length)) > maxBytes)
-        return reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`);
+        return (
+          tooLarge ?? reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`)
+        );
     }
     return waitForPlace(command.account);
   }

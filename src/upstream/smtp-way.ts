@@ -50,6 +50,7 @@ export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): Wa
       facts: {
         recipients: 'live',
         body: 'streams',
+        nullSender: 'passes',
         get maxBytes() {
           return upstream.capabilities?.size || account.limits.maxBytes;
         },

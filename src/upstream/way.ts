@@ -16,6 +16,10 @@ export interface WayFacts {
   readonly body: 'streams' | 'whole';
   /** Largest message, octets; advertised as SIZE, larger ones are refused with 552. */
   readonly maxBytes: number;
+  /** In place of the 552, where larger messages only have to wait. */
+  readonly tooLarge?: Reply | undefined;
+  /** MAIL FROM:<> `passes`, or is refused with 550. */
+  readonly nullSender: 'passes' | 'refused';
   /** What the parameters of MAIL and RCPT are fitted to; undefined while it is not known. */
   readonly capabilities: Capabilities | undefined;
 }

@@ -14,7 +14,7 @@ import {
   type GraphCallObservation,
   type GraphClientOptions,
 } from '../../src/upstream/graph/client.ts';
-import { createGraphDelivery, type Delivery } from '../../src/upstream/graph/delivery.ts';
+import { createGraphDelivery, type GraphEnding } from '../../src/upstream/graph/delivery.ts';
 import { type Ledger, ledgerKey, messageIdOf } from '../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
 import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
@@ -49,7 +49,7 @@ export interface GraphRoom {
     message: string,
     recipients: readonly string[],
     more?: { mailbox?: string; gone?: () => boolean },
-  ): Promise<Delivery>;
+  ): Promise<GraphEnding>;
   /** The process ends and another takes its place. */
   restart(): Promise<void>;
 }
@@ -114,10 +114,12 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       account: mailbox,
       permissions: options.permissions ?? 'read_write',
       clock,
+      background: (work) => void background.add(work),
     });
+  const background = new Set<Promise<unknown>>();
   let deliveries = new Map<string, ReturnType<typeof deliveryFor>>();
   defer(async () => {
-    for (const delivery of deliveries.values()) await delivery.close();
+    await Promise.all(background);
   });
 
   return {
@@ -147,7 +149,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       });
     },
     async restart() {
-      for (const delivery of deliveries.values()) await delivery.close();
+      await Promise.all(background);
       deliveries = new Map();
       await ledger.close();
       ledger = makeLedger();

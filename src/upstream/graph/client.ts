@@ -55,13 +55,13 @@ export interface GraphMessage {
 export interface GraphClient {
   /** Saves the message as a draft. */
   create(message: Buffer): Promise<GraphOutcome<GraphMessage>>;
-  send(draft: string): Promise<GraphOutcome<undefined>>;
-  /** `undefined`: there is none (404). Takes at most `withinMs`. */
-  look(draft: string, withinMs: number): Promise<GraphOutcome<GraphMessage | undefined>>;
+  send(draft: string): Promise<GraphOutcome<'done'>>;
+  /** `none`: it cannot be found (404). Takes at most `withinMs`. */
+  look(draft: string, withinMs: number): Promise<GraphOutcome<GraphMessage | 'none'>>;
   search(internetMessageId: string): Promise<GraphOutcome<readonly GraphMessage[]>>;
-  remove(draft: string): Promise<GraphOutcome<undefined>>;
+  remove(draft: string): Promise<GraphOutcome<'done'>>;
   /** Creates and sends in one call. */
-  sendMail(message: Buffer): Promise<GraphOutcome<undefined>>;
+  sendMail(message: Buffer): Promise<GraphOutcome<'done'>>;
 }
 
 /** A call that ended, for metrics. */
@@ -158,17 +158,11 @@ export function createGraphClient(
   }
 
   /** One call; after a 401 once more with a new token: nothing was done with the old one. */
-  async function call<T>(
-    name: GraphCall,
-    build: () => Omit<HttpRequest, 'headers' | 'timeoutMs'> & { headers?: Record<string, string> },
-    wanted: number,
-    read: (body: string) => T | undefined,
-    withinMs = Number.POSITIVE_INFINITY,
-  ): Promise<GraphOutcome<T>> {
+  async function call<T>(spec: CallSpec<T>): Promise<GraphOutcome<T>> {
+    const { name, method, url, message, withinMs = Number.POSITIVE_INFINITY } = spec;
+    const octets = message === undefined ? 0 : Math.ceil(message.length / 3) * 4;
     const until = clock.monotonic() + withinMs;
     const left = (ms: number): number => Math.min(ms, Math.max(0, until - clock.monotonic()));
-    const { headers, ...rest } = build();
-    const octets = rest.body?.length ?? 0;
     try {
       let bearer = await token();
       for (let isRenewed = false; ; isRenewed = true) {
@@ -187,15 +181,23 @@ export function createGraphClient(
         let answer: HttpAnswer;
         try {
           answer = await ask(name, {
-            ...rest,
+            method,
+            url,
             headers: {
               authorization: `Bearer ${bearer.reveal()}`,
               accept: 'application/json',
               'user-agent': 'xoauth2-relay',
               'client-request-id': randomUUID(),
               ...IMMUTABLE,
-              ...headers,
+              // Graph demands a length of a POST without a body too (learn.microsoft.com/graph/api/message-send).
+              ...(message !== undefined
+                ? { 'content-type': 'text/plain' }
+                : method === 'POST'
+                  ? { 'content-length': '0' }
+                  : {}),
             },
+            // Only now: while it waits a message is not held twice.
+            ...(message === undefined ? {} : { body: message.toString('base64') }),
             timeoutMs: left(octets > 0 ? uploadMs : answerMs),
           });
         } finally {
@@ -203,11 +205,11 @@ export function createGraphClient(
         }
         if (answer.kind === 'lost') return answer;
         const retryAfterMs = parseRetryAfter(answer.headers['retry-after'], clock.now());
-        const isThrottled = answer.status === 429 || /"code"\s*:\s*"ApplicationThrottled"/.test(answer.body);
         // A 202 with Retry-After has been accepted; only what comes next waits.
-        if (isThrottled || retryAfterMs !== undefined) pacing.throttled(mailbox.key, retryAfterMs);
-        if (answer.status === wanted) {
-          const value = read(answer.body);
+        if (answer.status === 429) pacing.throttled(mailbox.key, retryAfterMs);
+        else if (retryAfterMs !== undefined) pacing.pause(mailbox.key, retryAfterMs);
+        if (answer.status === spec.wanted) {
+          const value = spec.read(answer.body);
           if (value !== undefined) return { kind: 'ok', value };
         }
         if (answer.status === 401 && !isRenewed) {
@@ -221,72 +223,73 @@ export function createGraphClient(
     }
   }
 
-  const upload = (message: Buffer) => ({
-    method: 'POST' as const,
-    body: message.toString('base64'),
-    headers: { 'content-type': 'text/plain' },
-  });
-  const messageUrl = (draft: string): string => `${mailbox.url}/messages/${encodeURIComponent(draft)}`;
-  const nothing = (): { readonly done: true } => ({ done: true });
-  const emptied = async (
-    outcome: Promise<GraphOutcome<{ done: true }>>,
-  ): Promise<GraphOutcome<undefined>> => {
-    const result = await outcome;
-    return result.kind === 'ok' ? { kind: 'ok', value: undefined } : result;
-  };
+  const messagesUrl = `${mailbox.url}/messages`;
+  const draftUrl = (draft: string): string => `${messagesUrl}/${encodeURIComponent(draft)}`;
 
   return {
     create: (message) =>
-      call(
-        'create',
-        () => ({ ...upload(message), url: `${mailbox.url}/messages` }),
-        201,
-        (body) => parseMessage(parseJsonObject(body)),
-      ),
+      call({
+        name: 'create',
+        method: 'POST',
+        url: messagesUrl,
+        message,
+        wanted: 201,
+        read: (body) => parseMessage(parseJsonObject(body)),
+      }),
     send: (draft) =>
-      emptied(
-        call(
-          'send',
-          // Graph demands the header, also without a body (learn.microsoft.com/graph/api/message-send).
-          () => ({ method: 'POST', url: `${messageUrl(draft)}/send`, headers: { 'content-length': '0' } }),
-          202,
-          nothing,
-        ),
-      ),
+      call({ name: 'send', method: 'POST', url: `${draftUrl(draft)}/send`, wanted: 202, read: done }),
     async look(draft, withinMs) {
-      const outcome = await call(
-        'look',
-        () => ({ method: 'GET', url: `${messageUrl(draft)}?$select=${FIELDS}` }),
-        200,
-        (body) => parseMessage(parseJsonObject(body)),
+      const outcome = await call({
+        name: 'look',
+        method: 'GET',
+        url: `${draftUrl(draft)}?$select=${FIELDS}`,
+        wanted: 200,
+        read: (body) => parseMessage(parseJsonObject(body)),
         withinMs,
-      );
+      });
       const isGone = outcome.kind === 'refused' && outcome.refusal.status === 404;
-      return isGone ? { kind: 'ok', value: undefined } : outcome;
+      return isGone ? { kind: 'ok', value: 'none' } : outcome;
     },
     search: (internetMessageId) =>
-      call(
-        'search',
-        () => ({
-          method: 'GET',
-          url: `${mailbox.url}/messages?$filter=${encodeURIComponent(
-            `internetMessageId eq '${internetMessageId.replaceAll("'", "''")}'`,
-          )}&$select=${FIELDS},createdDateTime,toRecipients,ccRecipients,bccRecipients&$top=20`,
-        }),
-        200,
-        (body) => {
+      call({
+        name: 'search',
+        method: 'GET',
+        url: `${messagesUrl}?$filter=${encodeURIComponent(
+          `internetMessageId eq '${internetMessageId.replaceAll("'", "''")}'`,
+        )}&$select=${FIELDS},createdDateTime,toRecipients,ccRecipients,bccRecipients&$top=20`,
+        wanted: 200,
+        read(body) {
           const { value } = parseJsonObject(body) ?? {};
-          if (!Array.isArray(value)) return undefined;
-          return value.flatMap((item) => parseMessage(item as Record<string, unknown>) ?? []);
+          return Array.isArray(value) ? value.flatMap((item) => parseMessage(item) ?? []) : undefined;
         },
-      ),
+      }),
     remove: (draft) =>
-      emptied(call('delete', () => ({ method: 'DELETE', url: messageUrl(draft) }), 204, nothing)),
+      call({ name: 'delete', method: 'DELETE', url: draftUrl(draft), wanted: 204, read: done }),
     sendMail: (message) =>
-      emptied(
-        call('send_mail', () => ({ ...upload(message), url: `${mailbox.url}/sendMail` }), 202, nothing),
-      ),
+      call({
+        name: 'send_mail',
+        method: 'POST',
+        url: `${mailbox.url}/sendMail`,
+        message,
+        wanted: 202,
+        read: done,
+      }),
   };
+}
+
+const done = (): 'done' => 'done';
+
+/** One call; `read` answers undefined for a body that is not as it should be. */
+interface CallSpec<T> {
+  readonly name: GraphCall;
+  readonly method: HttpRequest['method'];
+  readonly url: string;
+  /** Goes as base64. */
+  readonly message?: Buffer;
+  readonly wanted: number;
+  readonly read: (body: string) => T | undefined;
+  /** In all, waiting for a place included, ms. */
+  readonly withinMs?: number;
 }
 
 /** How much an answer says against the host. Throttling and refusals say nothing. */
@@ -308,8 +311,9 @@ function fault(answer: HttpAnswer, weight: BreakerWeight): UpstreamError {
   return new UpstreamError(error.event, undefined, { ...error.verdict, breaker: weight });
 }
 
-function parseMessage(json: Record<string, unknown> | undefined): GraphMessage | undefined {
-  if (json === undefined || json === null) return undefined;
+function parseMessage(item: unknown): GraphMessage | undefined {
+  if (typeof item !== 'object' || item === null) return undefined;
+  const json = item as Record<string, unknown>;
   const { id, isDraft, internetMessageId, createdDateTime } = json;
   if (typeof id !== 'string' || id === '' || id.length > 1000 || typeof isDraft !== 'boolean')
     return undefined;

@@ -49,16 +49,14 @@ export interface Outgoing {
   readonly isClientGone: () => boolean;
 }
 
-export type Delivery =
+export type GraphEnding =
   | { readonly kind: 'taken'; readonly reply: Reply }
   /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
   | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };
 
 export interface GraphDelivery {
   /** Never rejects. */
-  deliver(outgoing: Outgoing): Promise<Delivery>;
-  /** Waits for the tidying under way. */
-  close(): Promise<void>;
+  deliver(outgoing: Outgoing): Promise<GraphEnding>;
 }
 
 export interface GraphDeliveryDeps {
@@ -68,6 +66,8 @@ export interface GraphDeliveryDeps {
   readonly account: string;
   readonly permissions: GraphContext['permissions'];
   readonly clock?: Clock;
+  /** Work that nobody waits for: deleting drafts that were left over. */
+  readonly background: (work: Promise<unknown>) => void;
 }
 
 type Seen =
@@ -77,20 +77,19 @@ type Seen =
 
 export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   const { client, ledger, log, account, permissions, clock = systemClock } = deps;
-  const tidying = new Set<Promise<unknown>>();
   const pause = (ms: number): Promise<void> => new Promise((resume) => void clock.after(ms, resume));
 
-  const taken = (outgoing: Outgoing, messageId: string | undefined): Delivery => ({
+  const taken = (outgoing: Outgoing, messageId: string | undefined): GraphEnding => ({
     kind: 'taken',
     reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
   });
-  const judged = (error: UpstreamError): Delivery => ({ kind: 'refused', verdict: error.verdict });
-  const refused = (refusal: GraphRefusal, { sender }: Outgoing): Delivery => ({
+  const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused', verdict: error.verdict });
+  const refused = (refusal: GraphRefusal, { sender }: Outgoing): GraphEnding => ({
     kind: 'refused',
     verdict: judgeGraph(refusal, { account, sender, permissions }),
     refusal,
   });
-  const later = (code: string, text: string): Delivery => ({
+  const later = (code: string, text: string): GraphEnding => ({
     kind: 'refused',
     verdict: {
       class: 'message_temporary',
@@ -101,8 +100,8 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       slowDown: false,
     },
   });
-  const clientGone = (): Delivery => judged(new UpstreamError({ kind: 'local', cause: 'client_gone' }));
-  const unreachable = (code: string): Delivery =>
+  const clientGone = (): GraphEnding => judged(new UpstreamError({ kind: 'local', cause: 'client_gone' }));
+  const unreachable = (code: string): GraphEnding =>
     judged(
       new UpstreamError({
         kind: 'lost',
@@ -114,7 +113,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       }),
     );
 
-  function unknown(outgoing: Outgoing, why: string): Delivery {
+  function unknown(outgoing: Outgoing, why: string): GraphEnding {
     log.warn(
       { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId, reason: why },
       permissions === 'send'
@@ -134,7 +133,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     };
   }
 
-  async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<Delivery> {
+  async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<GraphEnding> {
     const other = messageId === outgoing.messageId ? {} : { messageId };
     // The draft itself says the same, so a failure to note it costs nothing but a look.
     await claim
@@ -166,8 +165,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     const work = find(outgoing, since).then(async (found) => {
       for (const { id, isDraft } of found ?? []) if (isDraft && id !== sentDraft) await client.remove(id);
     });
-    tidying.add(work);
-    void work.finally(() => tidying.delete(work));
+    deps.background(work);
   }
 
   /** Looks until it is clear or the time is up. */
@@ -180,7 +178,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       if (left <= 0) return { is: 'unclear', why };
       const seen = await client.look(draft, left);
       const now = clock.monotonic();
-      if (seen.kind === 'ok' && seen.value !== undefined) {
+      if (seen.kind === 'ok' && seen.value !== 'none') {
         if (!seen.value.isDraft) return { is: 'sent', messageId: seen.value.internetMessageId };
         draftSince ??= now;
         if (now - draftSince >= settleMs) return { is: 'draft' };
@@ -208,7 +206,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         readonly messageId: string | undefined;
         readonly leftoversSince: number | undefined;
       }
-    | Delivery
+    | GraphEnding
   > {
     const startedAt = claim.known?.state === 'creating' ? claim.known.at : clock.now();
     let leftoversSince = claim.known?.state === 'creating' ? startedAt : undefined;
@@ -254,7 +252,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     }
   }
 
-  async function twoCalls(outgoing: Outgoing, claim: Claim): Promise<Delivery> {
+  async function twoCalls(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
     const { known } = claim;
     let draft: string;
     let messageId: string | undefined;
@@ -289,7 +287,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     draft: string,
     messageId: string | undefined,
     resumedUntil: number | undefined,
-  ): Promise<Delivery> {
+  ): Promise<GraphEnding> {
     let until = resumedUntil;
     for (let sends = 1; ; sends++) {
       if (outgoing.isClientGone()) return clientGone();
@@ -326,7 +324,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     return copy === undefined ? seen : { is: 'sent', messageId: copy.internetMessageId };
   }
 
-  async function oneCall(outgoing: Outgoing, claim: Claim): Promise<Delivery> {
+  async function oneCall(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
     if (claim.known !== undefined) return unknown(outgoing, 'an earlier attempt had no clear answer');
     if (outgoing.isClientGone()) return clientGone();
     try {
@@ -355,13 +353,13 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   }
 
   /** The account may look now: a message of which an earlier call left no clear end may be in Sent Items. */
-  async function lookForSent(outgoing: Outgoing, claim: Claim, since: number): Promise<Delivery> {
+  async function lookForSent(outgoing: Outgoing, claim: Claim, since: number): Promise<GraphEnding> {
     const copy = (await find(outgoing, since))?.find((m) => !m.isDraft);
     if (copy !== undefined) return sent(outgoing, claim, copy.internetMessageId);
     return unknown(outgoing, 'an earlier attempt had no clear answer');
   }
 
-  async function work(outgoing: Outgoing, claim: Claim): Promise<Delivery> {
+  async function work(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
     const { known } = claim;
     if (known?.state === 'sent') {
       log.info(
@@ -402,9 +400,6 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       } finally {
         await claim.release();
       }
-    },
-    async close() {
-      await Promise.allSettled(tidying);
     },
   };
 }

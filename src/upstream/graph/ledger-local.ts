@@ -99,25 +99,38 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     for (const [key, entry] of entries) yield lineOf(key, entry);
   }
 
+  let opening: Promise<void> | undefined;
+  /** A failure is tried again with the next message. */
+  function opened(): Promise<void> {
+    opening ??= load().catch((error: unknown) => {
+      opening = undefined;
+      throw error;
+    });
+    return opening;
+  }
+
+  async function load(): Promise<void> {
+    if (directory === undefined) return;
+    const path = join(directory, FILE);
+    for (const line of (await readOptional(path)).split('\n')) {
+      const space = line.indexOf(' ');
+      // The last line of a killed process may be half of one.
+      if (space !== 32) continue;
+      const text = line.slice(space + 1);
+      const entry = text === '-' ? undefined : parseEntry(text);
+      if (entry === undefined && text !== '-') continue;
+      keep(line.slice(0, space), entry);
+    }
+    forgetOld();
+    journal = createJournal(path);
+    await journal.rewrite(allLines());
+    lines = entries.size;
+  }
+
   return {
-    async open() {
-      if (directory === undefined) return;
-      const path = join(directory, FILE);
-      for (const line of (await readOptional(path)).split('\n')) {
-        const space = line.indexOf(' ');
-        // The last line of a killed process may be half of one.
-        if (space !== 32) continue;
-        const text = line.slice(space + 1);
-        const entry = text === '-' ? undefined : parseEntry(text);
-        if (entry === undefined && text !== '-') continue;
-        keep(line.slice(0, space), entry);
-      }
-      forgetOld();
-      journal = createJournal(path);
-      await journal.rewrite(allLines());
-      lines = entries.size;
-    },
+    open: opened,
     async claim(key) {
+      await opened();
       if (busy.has(key)) return 'busy';
       busy.add(key);
       const known = entries.get(key);

@@ -28,6 +28,8 @@ export interface GraphPlace {
 export interface GraphPacing {
   /** Waits at most `maxWaitMs` for a place; else how long it would have taken. `octets` are uploaded. */
   enter(key: GraphKey, octets: number, maxWaitMs: number): Promise<GraphPlace | { readonly waitMs: number }>;
+  /** Graph asked for nothing for so long. */
+  pause(key: GraphKey, ms: number): void;
   /** Graph throttled a request; `retryAfterMs` is its wish. */
   throttled(key: GraphKey, retryAfterMs: number | undefined): void;
   /** Nothing is asked before this long, ms; 0: ask. */
@@ -145,7 +147,12 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
     });
   }
 
-  const pause = (ms: number): Promise<void> => new Promise((resume) => void clock.after(ms, resume));
+  function pause(key: GraphKey, ms: number): void {
+    const room = roomOf(key);
+    room.pausedUntil = Math.max(room.pausedUntil, clock.monotonic() + ms);
+  }
+
+  const sleep = (ms: number): Promise<void> => new Promise((resume) => void clock.after(ms, resume));
 
   return {
     async enter(key, octets, maxWaitMs) {
@@ -155,7 +162,7 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
         const waitMs = pausedOrFull(room, octets);
         if (clock.monotonic() + waitMs > until) return { waitMs };
         if (waitMs > 0) {
-          await pause(waitMs);
+          await sleep(waitMs);
           continue;
         }
         const mine = hasPlace(key, room) ? place(key, room) : await queue(room, until - clock.monotonic());
@@ -169,12 +176,13 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
         mine.leave();
       }
     },
+    pause,
     throttled(key, retryAfterMs) {
       const now = clock.monotonic();
       const room = roomOf(key);
       const app = appOf(key.app);
       room.throttledAt = now;
-      room.pausedUntil = Math.max(room.pausedUntil, now + (retryAfterMs ?? DEFAULT_PAUSE_MS));
+      pause(key, retryAfterMs ?? DEFAULT_PAUSE_MS);
       let mailboxes = 0;
       for (const other of app.rooms.values()) if (now - other.throttledAt <= NARROW_EVIDENCE_MS) mailboxes++;
       if (mailboxes >= 2 || now < app.narrowUntil) app.narrowUntil = now + NARROW_MS;

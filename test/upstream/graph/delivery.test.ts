@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { formatReply } from '../../../src/protocol/reply.ts';
-import type { Delivery } from '../../../src/upstream/graph/delivery.ts';
+import type { GraphEnding } from '../../../src/upstream/graph/delivery.ts';
 import { ANN, GOOD, mailTo, startGraphRoom } from '../../support/graph-room.ts';
 import type { GraphFault } from '../../support/graph-server.ts';
 import { leakless } from '../../support/leak-check.ts';
 
 const BOB = 'bob@example.net';
-const heard = (d: Delivery): string => formatReply(d.kind === 'taken' ? d.reply : d.verdict.answer);
+const heard = (d: GraphEnding): string => formatReply(d.kind === 'taken' ? d.reply : d.verdict.answer);
 
 test(
   'a draft is created and sent: two requests as Graph wants them',

@@ -1,0 +1,306 @@
+/**
+ * The way by Microsoft Graph: whole messages, no verdicts on recipients. In: accounts with a Graph
+ * target, tokens. Out: ways. Owns the breaker of each Graph host, the limits by application and mailbox,
+ * and the health of the accounts on this way.
+ */
+import type { Account, AccountState } from '../../accounts/account.ts';
+import { maySendAs } from '../../accounts/directory.ts';
+import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
+import { type Clock, systemClock } from '../../clock.ts';
+import type { Http } from '../../http.ts';
+import type { Log } from '../../log.ts';
+import type { Capabilities } from '../../protocol/capabilities.ts';
+import type { Mail, Recipient } from '../../protocol/esmtp.ts';
+import { parseFromAddresses } from '../../protocol/from-header.ts';
+import { addressMessage } from '../../protocol/graph-addressing.ts';
+import { describeRefusal } from '../../protocol/graph-answer.ts';
+import { parseHeader } from '../../protocol/message-header.ts';
+import { type Reply, reply } from '../../protocol/reply.ts';
+import { judge, type Verdict } from '../../protocol/verdict.ts';
+import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
+import { type AccountHealth, createAccountHealth } from '../account-health.ts';
+import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
+import type { Delivery, Ending, Trace, Way } from '../way.ts';
+import { createGraphClient, type GraphCallObservation } from './client.ts';
+import { createGraphDelivery } from './delivery.ts';
+import { type Ledger, ledgerKey, messageIdOf } from './ledger.ts';
+import { createGraphPacing } from './pacing.ts';
+
+/** Requests at once to one Graph host; what one mailbox may have is far below. */
+const MAX_REQUESTS = 1_000;
+/** A whole request has at most 4 MiB, in base64. */
+const MAX_MESSAGE_OCTETS = (4 * 1024 * 1024 * 3) / 4;
+/** A throttled mailbox that is free again sooner is waited for, ms. */
+const SHORT_PAUSE_MS = 5_000;
+
+export interface GraphWaysDeps {
+  readonly tokens: TokenSource;
+  readonly http: Http;
+  readonly ledger: Ledger;
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly onCall?: (observation: GraphCallObservation) => void;
+  readonly onStateChange?: (accountId: string) => void;
+}
+
+export interface GraphWays {
+  /** Undefined for an account without a Graph target or not served. */
+  of(accountId: string): Way | undefined;
+  /** Serves exactly these from now on; transactions under way finish. */
+  applyAccounts(accounts: readonly Account[]): void;
+  stateOf(accountId: string): AccountState | undefined;
+  /** The operator changed something: try again at once. */
+  reset(accountId: string): void;
+  breakers(): readonly BreakerState[];
+  /** Waits for what is tidied up, then cuts. */
+  close(): Promise<void>;
+}
+
+/** A MIME message in base64 takes any octets; what Graph does with international addresses is not documented. */
+const CAPABILITIES: Omit<Capabilities, 'size'> = {
+  chunking: false,
+  pipelining: false,
+  eightBitMime: true,
+  binaryMime: false,
+  smtpUtf8: false,
+  dsn: false,
+  enhancedStatusCodes: true,
+  authMechanisms: [],
+};
+
+interface Served {
+  readonly account: Account;
+  readonly health: AccountHealth;
+  readonly way: Way;
+}
+
+export function createGraphWays(deps: GraphWaysDeps): GraphWays {
+  const { tokens, log, clock = systemClock } = deps;
+  const pacing = createGraphPacing(clock);
+  const endpoints = new Map<string, UpstreamEndpoint>();
+  const served = new Map<string, Served>();
+  const working = new Set<Promise<unknown>>();
+
+  function endpointOf(url: string): UpstreamEndpoint {
+    const name = new URL(url).host;
+    let endpoint = endpoints.get(name);
+    if (endpoint === undefined) {
+      endpoint = createEndpoint(name, {
+        maxOpening: MAX_REQUESTS,
+        clock,
+        onBreaker: (state) =>
+          log.warn({ event: 'breaker', endpoint: state.name, state: state.state }, 'Graph breaker changed'),
+      });
+      endpoints.set(name, endpoint);
+    }
+    return endpoint;
+  }
+
+  function background(work: Promise<unknown>): void {
+    const quiet = work.catch((error: unknown) => log.warn({ err: error }, 'tidying up at Graph failed'));
+    working.add(quiet);
+    void quiet.then(() => working.delete(quiet));
+  }
+
+  function serve(account: Account, target: NonNullable<Account['graph']>): Served {
+    const endpoint = endpointOf(target.url);
+    const health = createAccountHealth();
+    const key = { app: target.app, mailbox: target.mailbox === 'me' ? account.id : target.mailbox };
+    const mailbox = { account: account.id, url: `${target.url}/${target.mailbox}`, key };
+    const maxBytes = Math.min(account.limits.maxBytes, GRAPH_MAX_BYTES);
+
+    function suffered(verdict: Verdict): void {
+      if (health.suffered(verdict, clock.now())) deps.onStateChange?.(account.id);
+    }
+
+    async function ready(): Promise<Reply | undefined> {
+      const paused = health.gate('sending', clock.now());
+      if (paused !== undefined) return paused.answer;
+      const pauseMs = pacing.pausedFor(key);
+      if (pauseMs > SHORT_PAUSE_MS)
+        return judge({ kind: 'local', cause: 'rate_limited', waitSeconds: Math.ceil(pauseMs / 1_000) })
+          .answer;
+      if (endpoint.open) return judge({ kind: 'local', cause: 'breaker_open' }).answer;
+      if (tokens.peek(account.id, 'graph') !== undefined) return undefined;
+      try {
+        await tokens.get(account.id, 'graph');
+        return undefined;
+      } catch (error) {
+        if (error instanceof TokenError)
+          return judge({
+            kind: 'token',
+            code: error.code,
+            account: account.id,
+            detail: error.message,
+            retryAt: error.retryAt,
+          }).answer;
+        log.error({ err: error, account: account.id }, 'fetching a token failed unexpectedly');
+        return judge({ kind: 'local', cause: 'internal' }).answer;
+      }
+    }
+
+    /** What Graph must not be asked at all. */
+    function refusalOf(mail: Mail, message: Buffer): Reply | undefined {
+      if (mail.sender === '') return NULL_SENDER;
+      const end = parseHeader(message).end;
+      const from = parseFromAddresses(message.toString('utf8', 0, end));
+      const foreign = from?.find((address) => !maySendAs(account, address));
+      if (from === undefined) return reply(550, '5.7.1', 'From: is missing, repeated or unreadable');
+      return foreign === undefined
+        ? undefined
+        : reply(
+            550,
+            '5.7.1',
+            `From: ${foreign} is not a sender of account ${account.id}; Graph sends as its mailbox`,
+          );
+    }
+
+    async function send(
+      mail: Mail,
+      told: readonly Recipient[],
+      body: readonly Buffer[],
+      trace: Trace,
+      isClosed: () => boolean,
+    ): Promise<Ending> {
+      const message = Buffer.concat(body);
+      const refusal = refusalOf(mail, message);
+      if (refusal !== undefined) return { verdict: permanent(refusal) };
+      const recipients = told.map((r) => r.address);
+      const addressed = addressMessage(message, recipients, target.recipients);
+      if (addressed.kind !== 'ready') {
+        const why =
+          addressed.kind === 'foreign'
+            ? `the header names ${addressed.addresses.slice(0, 5).join(', ')}, who is not in this transaction`
+            : addressed.reason;
+        return { verdict: permanent(reply(554, '5.6.0', `${FOREIGN_WORDS}: ${why}. ${FOREIGN_CURE}`)) };
+      }
+      if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: permanent(tooLarge(maxBytes)) };
+      const startedAt = clock.monotonic();
+      const client = createGraphClient(mailbox, {
+        http: deps.http,
+        tokens,
+        pacing,
+        endpoint,
+        log,
+        clock,
+        onCall(observation) {
+          trace.flights++;
+          deps.onCall?.(observation);
+        },
+      });
+      const delivery = createGraphDelivery({
+        client,
+        ledger: deps.ledger,
+        log,
+        account: account.id,
+        permissions: target.permissions,
+        clock,
+        background,
+      });
+      const ending = await delivery.deliver({
+        message: addressed.message,
+        recipients,
+        sender: mail.sender,
+        key: ledgerKey(account.id, recipients, message),
+        messageId: messageIdOf(parseHeader(message)),
+        isClientGone: isClosed,
+      });
+      trace.upstreamMs = clock.monotonic() - startedAt;
+      if (ending.kind === 'taken') {
+        trace.upstreamReply = ending.reply;
+        if (health.succeeded('sending', clock.now())) deps.onStateChange?.(account.id);
+        return { taken: ending.reply };
+      }
+      const { verdict, refusal: said } = ending;
+      if (said !== undefined) trace.upstreamReply = { ...verdict.answer, text: describeRefusal(said) };
+      suffered(verdict);
+      return { verdict };
+    }
+
+    const way: Way = {
+      account,
+      facts: {
+        recipients: 'at_end',
+        body: 'whole',
+        maxBytes,
+        capabilities: { ...CAPABILITIES, size: maxBytes },
+        nullSender: 'refused',
+      },
+      ready,
+      begin(trace): Delivery {
+        let isClosed = false;
+        return {
+          // No recipient can be asked for.
+          ask: async () => ({ kind: 'failed', verdict: judge({ kind: 'local', cause: 'internal' }) }),
+          send: (mail, told, body) => {
+            const work = send(mail, told, body, trace, () => isClosed);
+            background(work);
+            return work;
+          },
+          // Only what is larger than can be held comes here.
+          open: async () => ({ verdict: permanent(tooLarge(maxBytes)) }),
+          close() {
+            isClosed = true;
+          },
+        };
+      },
+    };
+    return { account, health, way };
+  }
+
+  return {
+    of: (accountId) => served.get(accountId)?.way,
+    applyAccounts(accounts) {
+      const wanted = new Map(accounts.map((a) => [a.id, a]));
+      for (const [id, { account }] of served) if (wanted.get(id) !== account) served.delete(id);
+      for (const account of accounts)
+        if (account.graph !== undefined && !served.has(account.id))
+          served.set(account.id, serve(account, account.graph));
+      const perHost = new Map<string, number>();
+      for (const { account } of served.values()) {
+        const name = new URL(account.graph?.url ?? '').host;
+        perHost.set(name, (perHost.get(name) ?? 0) + 1);
+      }
+      for (const [name, endpoint] of endpoints) endpoint.accounts = perHost.get(name) ?? 0;
+    },
+    stateOf(accountId) {
+      const s = served.get(accountId);
+      if (s === undefined) return undefined;
+      const state = s.health.state(clock.now());
+      const { graph } = s.account;
+      const pauseMs =
+        graph === undefined
+          ? 0
+          : pacing.pausedFor({
+              app: graph.app,
+              mailbox: graph.mailbox === 'me' ? s.account.id : graph.mailbox,
+            });
+      if (state.status === 'ready' && pauseMs > SHORT_PAUSE_MS)
+        return { status: 'throttled', reason: 'Graph asked to wait', until: clock.now() + pauseMs };
+      return state;
+    },
+    reset: (accountId) => served.get(accountId)?.health.reset(),
+    breakers: () => [...endpoints.values()].map((e) => e.breaker),
+    async close() {
+      await Promise.all(working);
+      for (const endpoint of endpoints.values()) endpoint.close();
+    },
+  };
+}
+
+const NULL_SENDER = reply(550, '5.7.1', 'the null sender cannot be used: Graph sends as the mailbox');
+const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
+const FOREIGN_CURE =
+  'Let the mail server hand over all recipients at once (Postfix: default_destination_recipient_limit = 500), or set graph_recipients to rewrite';
+
+const tooLarge = (maxBytes: number): Reply =>
+  reply(552, '5.3.4', `message is larger than the ${maxBytes} octets Graph takes`);
+
+const permanent = (answer: Reply): Verdict => ({
+  class: 'message_permanent',
+  answer,
+  breaker: 'none',
+  renewToken: false,
+  retry: 'none',
+  slowDown: false,
+});
