@@ -33,6 +33,8 @@ export interface AccountHealth {
   /** Messages at once, 1 to `max`. */
   concurrency(max: number, now: number): number;
   state(now: number): AccountState;
+  /** The pause there is, whether its time is up or not, without claiming its probe; `until` as `now`. */
+  standing(scope: Pause['scope']): { readonly verdict: Verdict; readonly until: number } | undefined;
   /** The operator changed something: try again at once. */
   reset(): void;
 }
@@ -123,6 +125,7 @@ export function createAccountHealth(): AccountHealth {
         };
       return { status: 'ready' };
     },
+    standing: (scope) => pauses.get(scope),
     reset() {
       pauses.clear();
       unreachable = undefined;

@@ -7,6 +7,7 @@ import { formatReply, type Reply } from '../reply.ts';
 import { parseReply } from '../reply-parser.ts';
 import { MAX_JUDGED, ownWords } from '../text.ts';
 import { type Cause, type CauseFacts, type CauseStage, type Explanation, explainCause } from './cause.ts';
+import { GRAPH_CAUSES, type GraphCause, type GraphHeard } from './graph-causes.ts';
 import { LOGIN_CAUSES } from './login-causes.ts';
 import type { Heard, ReplyCause } from './reply-cause.ts';
 import { SENDING_CAUSES } from './sending-causes.ts';
@@ -23,6 +24,7 @@ export const CAUSES: readonly Cause[] = [
   ...WAY_CAUSES,
   ...LOGIN_CAUSES,
   ...SENDING_CAUSES,
+  ...GRAPH_CAUSES,
 ];
 
 const BY_ID: ReadonlyMap<string, Cause> = new Map(CAUSES.map((cause) => [cause.id, cause]));
@@ -67,6 +69,8 @@ function findCause(stage: CauseStage, said: string): Cause {
     case 'greeting':
     case 'ehlo':
       return findWayCause(stage, said);
+    case 'graph':
+      return findGraphCauseInText(said);
     default:
       return findReplyCause(stage, parseReply(said) ?? { code: 0, text: said });
   }
@@ -89,6 +93,18 @@ export function findReplyCause(stage: 'auth' | 'mail' | 'rcpt' | 'body' | 'end',
 export function findWayCause(stage: CauseStage, said: string | Reply): WayCause {
   const text = typeof said === 'string' ? said : formatReply(said);
   return lastResort(WAY_CAUSES.find((c) => c.stages.includes(stage) && c.said.test(text)));
+}
+
+export const findGraphCause = (heard: GraphHeard): GraphCause =>
+  lastResort(GRAPH_CAUSES.find((c) => c.is(heard)));
+
+/** `send 403 ErrorAccessDenied …`, or a system error code. */
+function findGraphCauseInText(said: string): Cause {
+  const [, call = 'create', status, code = '', message = ''] =
+    /^(?:(create|send|look|search|delete|send_mail) )?(\d{3})(?: (\w+))?(?: (.*))?$/s.exec(said) ?? [];
+  if (status === undefined)
+    return findWayCause(/CERT|SELF_SIGNED|UNABLE_TO|ALTNAME/.test(said) ? 'tls' : 'tcp', said);
+  return findGraphCause({ call: call as GraphHeard['call'], status: Number(status), code, message });
 }
 
 /** What a token endpoint said; all parts as far as there were any. */

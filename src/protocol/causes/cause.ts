@@ -17,7 +17,9 @@ export type CauseStage =
   | 'mail'
   | 'rcpt'
   | 'body'
-  | 'end';
+  | 'end'
+  /** A request to Microsoft Graph. */
+  | 'graph';
 
 /** What words may name of an account. */
 export interface CauseFacts {

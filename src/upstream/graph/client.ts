@@ -8,12 +8,8 @@ import { randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Http, HttpAnswer, HttpRequest } from '../../http.ts';
 import type { Log } from '../../log.ts';
-import {
-  type GraphCall,
-  type GraphRefusal,
-  parseGraphRefusal,
-  parseRetryAfter,
-} from '../../protocol/graph-answer.ts';
+import type { GraphCall } from '../../protocol/causes/graph-causes.ts';
+import { type GraphRefusal, parseGraphRefusal, parseRetryAfter } from '../../protocol/graph-answer.ts';
 import { cleanText } from '../../protocol/text.ts';
 import { parseJsonObject } from '../../protocol/token-failure.ts';
 import type { BreakerWeight } from '../../protocol/verdict.ts';

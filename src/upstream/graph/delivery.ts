@@ -6,12 +6,7 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import {
-  describeRefusal,
-  type GraphContext,
-  type GraphRefusal,
-  judgeGraph,
-} from '../../protocol/graph-answer.ts';
+import { describeRefusal, type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import { foldAddress } from '../../protocol/text.ts';
 import type { Verdict } from '../../protocol/verdict.ts';
@@ -64,7 +59,8 @@ export interface GraphDeliveryDeps {
   readonly ledger: Ledger;
   readonly log: Log;
   readonly account: string;
-  readonly permissions: GraphContext['permissions'];
+  /** `send`: one call creates and sends, and an unclear answer stays unclear. */
+  readonly permissions: 'read_write' | 'send';
   readonly clock?: Clock;
   /** Work that nobody waits for: deleting drafts that were left over. */
   readonly background: (work: Promise<unknown>) => void;
@@ -86,7 +82,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused', verdict: error.verdict });
   const refused = (refusal: GraphRefusal, { sender }: Outgoing): GraphEnding => ({
     kind: 'refused',
-    verdict: judgeGraph(refusal, { account, sender, permissions }),
+    verdict: judgeGraph(refusal, { account, sender }),
     refusal,
   });
   const later = (code: string, text: string): GraphEnding => ({

@@ -1,0 +1,169 @@
+/**
+ * Every account's way to its provider. In: accounts. Out: the way its next message takes: SMTP, Graph, or
+ * Graph for as long as SMTP AUTH is known to be switched off. What operators see of it is asked here too.
+ */
+import type { Account, AccountState } from '../accounts/account.ts';
+import type { BreakerState } from '../breaker.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import type { Capabilities } from '../protocol/capabilities.ts';
+import { formatReply, type Reply } from '../protocol/reply.ts';
+import type { AccountHealth } from './account-health.ts';
+import type { GraphWays } from './graph/graph-way.ts';
+import type { PoolCounts } from './pool.ts';
+import type { Upstreams } from './upstream.ts';
+import type { Way, Ways } from './way.ts';
+
+export type WayName = 'smtp' | 'graph';
+
+export interface WayStatus {
+  /** By which way mail leaves now. */
+  readonly way: WayName;
+  /** Connections; by Graph there are none of the account's own. */
+  readonly counts: PoolCounts;
+  /** `reason` of a `ready` account says why mail leaves by another way than wished. */
+  readonly state: AccountState;
+}
+
+export interface AccountWays extends Ways {
+  /** Serves exactly these from now on; transactions under way finish. */
+  applyAccounts(accounts: readonly Account[]): void;
+  /** Opens warm connections in parallel; never rejects. An account that needs none counts as warm. */
+  warmUp(accountIds: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
+  status(accountId: string): WayStatus | undefined;
+  /** Connections open now. */
+  live(accountId: string): number;
+  capabilities(accountId: string): Capabilities | undefined;
+  /** The operator changed something: try again at once. */
+  reset(accountId: string): void;
+  breakers(): readonly BreakerState[];
+  close(): Promise<void>;
+}
+
+export interface AccountWaysDeps {
+  readonly upstreams: Upstreams;
+  readonly smtp: Ways;
+  readonly graph: GraphWays;
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly onStateChange?: (accountId: string) => void;
+}
+
+/** Rows of the book of causes by which a server says that SMTP AUTH is switched off, for OAuth too. */
+const SMTP_AUTH_OFF: ReadonlySet<string> = new Set([
+  'smtp-auth-off-mailbox',
+  'smtp-auth-off-tenant',
+  'security-defaults',
+]);
+const NO_CONNECTIONS: PoolCounts = { size: 0, idle: 0, busy: 0, waiting: 0, max: 0 };
+
+export function createAccountWays(deps: AccountWaysDeps): AccountWays {
+  const { upstreams, smtp, graph, log, clock = systemClock, onStateChange } = deps;
+  const accounts = new Map<string, Account>();
+  /** Accounts whose mail leaves by Graph although SMTP is wished. */
+  const fallen = new Set<string>();
+
+  const healthOf = (accountId: string): AccountHealth | undefined => upstreams.of(accountId)?.health;
+  /** Why SMTP cannot be used, where that is because it is switched off. */
+  function switchedOff(accountId: string): AccountState | undefined {
+    const standing = healthOf(accountId)?.standing('logins');
+    const cause = standing?.verdict.cause;
+    if (standing === undefined || cause === undefined || !SMTP_AUTH_OFF.has(cause)) return undefined;
+    return {
+      status: 'ready',
+      reason: `mail leaves by Graph, SMTP AUTH is switched off: ${formatReply(standing.verdict.answer)}`,
+      cause,
+      until: standing.until,
+    };
+  }
+
+  function turn(accountId: string, isOff: boolean): void {
+    if (fallen.has(accountId) === isOff) return;
+    if (isOff) fallen.add(accountId);
+    else fallen.delete(accountId);
+    log.warn(
+      { event: 'way_changed', account: accountId, way: isOff ? 'graph' : 'smtp' },
+      isOff ? 'SMTP AUTH is switched off: mail leaves by Graph' : 'mail leaves by SMTP again',
+    );
+    onStateChange?.(accountId);
+  }
+
+  /** One for each transaction: by which way it goes is decided when it becomes ready. */
+  function createFallback(account: Account, first: Way, second: Way): Way {
+    let chosen = first;
+    return {
+      account,
+      get facts() {
+        return chosen.facts;
+      },
+      async ready(): Promise<Reply | undefined> {
+        const refusal = await first.ready();
+        const off = refusal === undefined ? undefined : switchedOff(account.id);
+        if (refusal === undefined) turn(account.id, false);
+        if (off === undefined) return refusal;
+        turn(account.id, true);
+        // A message too large for Graph waits for SMTP: that it is off is the account's trouble, not the message's.
+        const { facts } = second;
+        chosen = { ...second, facts: { ...facts, tooLarge: refusal } };
+        return second.ready();
+      },
+      begin: (trace) => chosen.begin(trace),
+    };
+  }
+
+  return {
+    of(accountId) {
+      const account = accounts.get(accountId);
+      if (account === undefined) return undefined;
+      switch (account.transport) {
+        case 'smtp':
+          return smtp.of(accountId);
+        case 'graph':
+          return graph.of(accountId);
+        case 'smtp_then_graph': {
+          const first = smtp.of(accountId);
+          const second = graph.of(accountId);
+          return first && second && createFallback(account, first, second);
+        }
+        default:
+          return account.transport satisfies never;
+      }
+    },
+    applyAccounts(wanted) {
+      accounts.clear();
+      for (const account of wanted) accounts.set(account.id, account);
+      for (const id of fallen) if (accounts.get(id)?.transport !== 'smtp_then_graph') fallen.delete(id);
+      upstreams.applyAccounts(wanted.filter((a) => a.transport !== 'graph'));
+      graph.applyAccounts(wanted.filter((a) => a.transport !== 'smtp'));
+    },
+    async warmUp(accountIds) {
+      const bySmtp = accountIds.filter((id) => accounts.get(id)?.transport !== 'graph');
+      const { warm, cold } = await upstreams.warmUp(bySmtp);
+      return { warm: warm + accountIds.length - bySmtp.length, cold };
+    },
+    status(accountId) {
+      const account = accounts.get(accountId);
+      if (account === undefined) return undefined;
+      const byGraph = graph.stateOf(accountId) ?? { status: 'ready' };
+      if (account.transport === 'graph') return { way: 'graph', counts: NO_CONNECTIONS, state: byGraph };
+      const status = upstreams.status(accountId);
+      if (status === undefined) return undefined;
+      const off = account.transport === 'smtp_then_graph' ? switchedOff(accountId) : undefined;
+      if (off === undefined) return { way: 'smtp', ...status };
+      return { way: 'graph', counts: status.counts, state: byGraph.status === 'ready' ? off : byGraph };
+    },
+    live: (accountId) => upstreams.of(accountId)?.live ?? 0,
+    capabilities: (accountId) =>
+      accounts.get(accountId)?.transport === 'graph'
+        ? graph.of(accountId)?.facts.capabilities
+        : upstreams.of(accountId)?.capabilities,
+    reset(accountId) {
+      healthOf(accountId)?.reset();
+      graph.reset(accountId);
+    },
+    breakers: () => [...upstreams.breakers(), ...graph.breakers()],
+    async close() {
+      await Promise.all([upstreams.close(), graph.close()]);
+    },
+  };
+}
