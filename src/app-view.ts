@@ -14,11 +14,13 @@ import type { TransactionRecord } from './relay/record.ts';
 import { TokenError } from './tokens/access-token.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { Upstreams } from './upstream/upstream.ts';
+import type { AccountWays } from './upstream/ways.ts';
 
 export interface ViewDeps {
   readonly accounts: () => AccountDirectory;
   readonly tokens: TokenService;
   readonly upstreams: Upstreams;
+  readonly ways: AccountWays;
   readonly relay: RunningRelay;
   readonly listeners: readonly Listener[];
   readonly warmedUp: () => boolean;
@@ -52,7 +54,7 @@ const unusable = (problem: string | undefined): AccountState => ({
 });
 
 export function createAdminBackend(deps: ViewDeps): AdminView {
-  const { tokens, upstreams, relay, listeners } = deps;
+  const { tokens, upstreams, ways, relay, listeners } = deps;
   const counted = new Map<string, Counted>();
 
   function countedOf(id: string): Counted {
@@ -68,12 +70,12 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     const now = Date.now();
     const { id } = account;
     const token = tokens.statusOf(id);
-    const upstream = upstreams.status(id);
+    const upstream = ways.status(id);
     const c = countedOf(id);
     const state =
       token === undefined || upstream === undefined
         ? unusable(deps.accounts().problemOf(id))
-        : worstState(token.state, upstream.state);
+        : worstState(upstream.state, token.state);
     const tokenError = token?.lastError;
     const last =
       tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)
@@ -83,6 +85,8 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       id,
       email: account.email,
       provider: account.provider,
+      transport: account.transport,
+      way: upstream?.way ?? (account.transport === 'graph' ? 'graph' : 'smtp'),
       status: state.status,
       reason: state.reason ?? null,
       cause: state.cause ?? null,
@@ -121,12 +125,16 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     account(idOrEmail) {
       const account = deps.accounts().byId(idOrEmail);
       if (account === undefined) return undefined;
-      const { upstream, limits } = account;
+      const { upstream, limits, graph } = account;
       return {
         ...row(account),
         user: account.user,
         senders: account.senders,
         smtp: `${upstream.tls === 'implicit' ? 'smtps' : 'starttls'}://${upstream.host}:${upstream.port}`,
+        graph:
+          graph === undefined
+            ? null
+            : { url: graph.url, permissions: graph.permissions, recipients: graph.recipients },
         max_connections: limits.maxConnections,
         messages_per_minute: limits.messagesPerMinute ?? null,
         messages_per_day: limits.messagesPerDay ?? null,
@@ -151,15 +159,14 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     },
     breakers: () => [
       ...tokens.breakers().map((b) => breakerRow('token_endpoint', b)),
-      ...upstreams.breakers().map((b) => breakerRow('upstream', b)),
+      ...ways.breakers().map((b) => breakerRow('upstream', b)),
     ],
     readiness() {
       const all = deps.accounts().accounts;
       let usable = 0;
       for (const account of all) {
         const { status } = row(account);
-        if (status === 'ready' || status === 'refreshing' || (upstreams.of(account.id)?.live ?? 0) > 0)
-          usable++;
+        if (status === 'ready' || status === 'refreshing' || ways.live(account.id) > 0) usable++;
       }
       return { warmed_up: deps.warmedUp(), usable, total: all.length };
     },
@@ -192,8 +199,8 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       try {
         await tokens.refresh(id);
         // A new token is worth a new try.
-        upstreams.of(id)?.health.reset();
-        void upstreams.warmUp([id]);
+        ways.reset(id);
+        void ways.warmUp([id]);
         deps.changed(id);
         return { ok: true };
       } catch (error) {

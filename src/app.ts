@@ -20,18 +20,25 @@ import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
 import { createAdminBackend } from './app-view.ts';
 import type { Settings } from './config.ts';
+import { createHttp } from './http.ts';
 import { checkExposure } from './listener/exposure.ts';
 import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener, ListenerError } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
+import { createRedisConnection } from './redis.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import { createLimiter, type Limiter } from './relay/limits.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenStore } from './tokens/open-store.ts';
 import { createTokenService, GrantsUnsavedError, type TokenService } from './tokens/token-service.ts';
+import { createGraphWays } from './upstream/graph/graph-way.ts';
+import type { Ledger } from './upstream/graph/ledger.ts';
+import { createLocalLedger } from './upstream/graph/ledger-local.ts';
+import { createRedisLedger } from './upstream/graph/ledger-redis.ts';
 import { createOpenConnection } from './upstream/open.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
 import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
+import { type AccountWays, createAccountWays } from './upstream/ways.ts';
 
 export interface App {
   /** Opens everything; resolves when mail can be handed in. Tokens and connections come in the background (`ready` in the log). Rejects with `AccountsFileError`, `ListenerError` or a system error; nothing stays open then. */
@@ -65,6 +72,8 @@ async function orAfter(closed: Promise<void>, ms: number): Promise<void> {
 const DAY_MS = 86_400_000;
 /** Told twice to stop, nobody waits long; a refresh token on its way is worth this much, ms. */
 const CUT_MS = 5000;
+/** First part of every key in Redis. */
+const STORE_PREFIX = 'xoauth2-relay';
 
 const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 
@@ -113,9 +122,25 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
   );
   const limiter: Limiter = createLimiter();
+  const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs });
+  const ledger = openLedger();
+  const ways: AccountWays = createAccountWays({
+    upstreams,
+    smtp: createSmtpWays({ upstreams, tokens, log }, { busyWaitMs: settings.submissionRetryMs }),
+    graph: createGraphWays({
+      tokens,
+      http,
+      ledger,
+      log,
+      onCall: (call) => admin.observeGraphCall(call),
+      onStateChange: (id) => admin.accountChanged(id),
+    }),
+    log,
+    onStateChange: (id) => admin.accountChanged(id),
+  });
   const relay: RunningRelay = createRelay(
     {
-      ways: createSmtpWays({ upstreams, tokens, log }, { busyWaitMs: settings.submissionRetryMs }),
+      ways,
       limiter,
       log,
       onRecord,
@@ -135,6 +160,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     accounts: () => directory,
     tokens,
     upstreams,
+    ways,
     relay,
     listeners,
     warmedUp: () => warmedUp,
@@ -169,6 +195,15 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     }),
   );
 
+  /** What is known of messages sent by Graph, where tokens are kept. */
+  function openLedger(): Ledger {
+    const { store } = settings;
+    if (store !== undefined && /^rediss?:/.test(store.reveal()))
+      return createRedisLedger(createRedisConnection(store, { log }), STORE_PREFIX);
+    const isKept = store === undefined || store.reveal() === 'file';
+    return createLocalLedger({ log, directory: isKept ? settings.stateDir : undefined });
+  }
+
   function onRecord(record: TransactionRecord): void {
     view.count(record);
     admin.recordTransaction(record);
@@ -187,7 +222,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     let smtpUtf8 = true;
     let eightBitMime = true;
     for (const { account } of loaded) {
-      const known = upstreams.of(account.id)?.capabilities;
+      const known = ways.capabilities(account.id);
       dsn &&= known?.dsn === true;
       smtpUtf8 &&= known?.smtpUtf8 !== false;
       eightBitMime &&= known?.eightBitMime !== false;
@@ -222,7 +257,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       accounts,
       unusable.map((u) => u.account.id),
     );
-    upstreams.applyAccounts(accounts.map((a) => a.account));
+    ways.applyAccounts(accounts.map((a) => a.account));
     // An account whose entry is wrong stays known, so that its mail waits instead of bouncing.
     directory = createAccountDirectory([...known().values()], {
       problems: new Map(unusable.map((u) => [u.account.id, formatProblems(u.problems)])),
@@ -236,7 +271,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     ids: readonly string[],
   ): Promise<{ fetched: number; failed: number; warm: number; cold: number }> {
     const fetched = await tokens.precache(ids);
-    const connected = await upstreams.warmUp(ids);
+    const connected = await ways.warmUp(ids);
     return { fetched: fetched.fetched + fetched.cached, failed: fetched.failed, ...connected };
   }
 
@@ -287,7 +322,9 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       close: (endsAt) => tokens.close({ deadlineMs: endsAt - performance.now() }),
       isBounded: true,
     });
-    closers.push({ close: () => upstreams.close() });
+    closers.push({ close: () => http.close() });
+    closers.push({ close: () => ledger.close() });
+    closers.push({ close: () => ways.close() });
     try {
       await tokens.open();
       apply(file, file.accounts);

@@ -136,10 +136,10 @@ const SEVERITY: readonly AccountStatus[] = [
 
 /** The state an operator should look at first among several of one account. */
 export function worstState(...states: readonly AccountState[]): AccountState {
-  return states.reduce(
+  // Of equals the first: a `ready` may have something to say too.
+  const [first = { status: 'ready' }, ...others] = states;
+  return others.reduce(
     (worst, s) => (SEVERITY.indexOf(s.status) < SEVERITY.indexOf(worst.status) ? s : worst),
-    {
-      status: 'ready',
-    },
+    first,
   );
 }

@@ -6,7 +6,13 @@
 import type { Log } from '../log.ts';
 import type { TransactionRecord } from '../relay/record.ts';
 import { type AttentionOptions, createAttention } from './attention.ts';
-import type { AdminBackend, LimitObservation, RefreshObservation, ReloadResult } from './backend.ts';
+import type {
+  AdminBackend,
+  GraphCallObservation,
+  LimitObservation,
+  RefreshObservation,
+  ReloadResult,
+} from './backend.ts';
 import type { Revealable } from './guard.ts';
 import { createLive } from './live.ts';
 import { createMetrics } from './metrics.ts';
@@ -38,6 +44,7 @@ export interface Admin {
   recordTransaction(record: TransactionRecord): void;
   observeRefresh(observation: RefreshObservation): void;
   observeLimit(observation: LimitObservation): void;
+  observeGraphCall(observation: GraphCallObservation): void;
   /** The account's status, token or drain state is another one now, or it was added. */
   accountChanged(id: string): void;
   /** The account is no longer served. */
@@ -87,6 +94,7 @@ export function createAdmin(
     },
     observeRefresh: metrics.observeRefresh,
     observeLimit: metrics.observeLimit,
+    observeGraphCall: metrics.observeGraphCall,
     accountChanged: (id) => {
       const row = backend.account(id);
       if (row !== undefined) attention.consider(row);

@@ -11,8 +11,12 @@ export interface AccountRow {
   readonly id: string;
   readonly email: string;
   readonly provider: string;
+  /** By which way mail is to leave. */
+  readonly transport: 'smtp' | 'graph' | 'smtp_then_graph';
+  /** By which way it leaves now. */
+  readonly way: 'smtp' | 'graph';
   readonly status: AccountStatus;
-  /** What led to the status, in words; null for `ready`. */
+  /** What led to the status, in words; null for `ready`, unless mail leaves by another way than wished. */
   readonly reason: string | null;
   /** Row of docs/troubleshooting.md; null where the reason says it all. */
   readonly cause: string | null;
@@ -50,6 +54,8 @@ export interface AccountDetail extends AccountRow {
   readonly senders: readonly string[];
   /** `starttls://host:587` or `smtps://host:465`. */
   readonly smtp: string;
+  /** Microsoft Graph; null where it is not used. By it recipients are not checked and refusals arrive as mail. */
+  readonly graph: { readonly url: string; readonly permissions: string; readonly recipients: string } | null;
   readonly max_connections: number;
   readonly messages_per_minute: number | null;
   readonly messages_per_day: number | null;
@@ -168,6 +174,14 @@ export interface RefreshObservation {
 }
 
 /** A wait or refusal by one of our own limits, for metrics. */
+/** A request to Microsoft Graph that ended. */
+export interface GraphCallObservation {
+  readonly call: string;
+  /** Status, or why there was none. */
+  readonly outcome: string;
+  readonly ms: number;
+}
+
 export interface LimitObservation {
   readonly account: string;
   readonly limit: 'messages_per_minute' | 'messages_per_day' | 'messages_at_once';

@@ -4,7 +4,13 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { TransactionRecord } from '../relay/record.ts';
-import type { AdminBackend, BreakerRow, LimitObservation, RefreshObservation } from './backend.ts';
+import type {
+  AdminBackend,
+  BreakerRow,
+  GraphCallObservation,
+  LimitObservation,
+  RefreshObservation,
+} from './backend.ts';
 
 /** What the metrics read when they are scraped. */
 export type ScrapeSource = Pick<
@@ -17,6 +23,7 @@ export interface Metrics {
   recordTransaction(record: TransactionRecord): void;
   observeRefresh(observation: RefreshObservation): void;
   observeLimit(observation: LimitObservation): void;
+  observeGraphCall(observation: GraphCallObservation): void;
   /** An account has come to need a person. */
   countAttention(status: string, provider: string): void;
   /** The exposition. */
@@ -147,6 +154,17 @@ export function createMetrics(
     'account',
     'limit',
   ]);
+  const byWay = counter('messages_by_way_total', 'Finished transactions by the way they took', [
+    'way',
+    'outcome',
+  ]);
+  const graphRequests = counter('graph_requests_total', 'Requests to Microsoft Graph', ['call', 'outcome']);
+  const graphDuration = histogram(
+    'graph_request_duration_seconds',
+    'Time of a request to Microsoft Graph',
+    ['call'],
+    DURATION_BUCKETS_S,
+  );
   const attention = counter('attention_total', 'Times an account came to need a person', [
     'status',
     'provider',
@@ -246,6 +264,7 @@ export function createMetrics(
     recordTransaction: (r) => {
       const { account, provider, outcome } = r;
       transactions.inc({ account, provider, outcome, reply_class: replyClass(r) });
+      byWay.inc({ way: r.way, outcome });
       duration.observe({ provider, outcome }, r.totalMs / 1000);
       gate.observe({ provider }, r.gateMs / 1000);
       if (r.replayed) replays.inc({ provider });
@@ -260,6 +279,10 @@ export function createMetrics(
     observeRefresh: ({ provider, result, durationMs }) => {
       refreshes.inc({ provider, result });
       refreshDuration.observe({ provider }, durationMs / 1000);
+    },
+    observeGraphCall: ({ call, outcome, ms }) => {
+      graphRequests.inc({ call, outcome });
+      graphDuration.observe({ call }, ms / 1000);
     },
     observeLimit: ({ account, limit, waitedMs, refused }) => {
       limitWaits.inc({ account, limit, result: refused ? 'refused' : 'waited' });

@@ -21,6 +21,7 @@ export interface TransactionRow {
   readonly client: string;
   readonly account: string;
   readonly provider: string;
+  readonly way: 'smtp' | 'graph';
   /** `*@domain` unless addresses are shown; empty for the null sender. */
   readonly sender: string;
   /** The first 20, shown like `sender`. */
@@ -89,6 +90,7 @@ export function toTransactionRow(record: TransactionRecord, showAddresses: boole
     client: record.client,
     account: record.account,
     provider: record.provider,
+    way: record.way,
     sender: address(record.sender),
     recipients: record.recipients.slice(0, MAX_RECIPIENTS_SHOWN).map(address),
     recipient_count: record.recipients.length,
@@ -120,6 +122,7 @@ export const formatTransactionRow: Writer<TransactionRow> = members<TransactionR
   client: text,
   account: text,
   provider: text,
+  way: text,
   sender: text,
   recipients: texts,
   recipient_count: number,

@@ -57,6 +57,7 @@ export const startRecord = (id: string, at: number, command: MailCommand): Recor
   reused: false,
   replayed: false,
   connection: undefined,
+  way: 'smtp',
   totalMs: 0,
   gateMs: 0,
   acquireMs: 0,

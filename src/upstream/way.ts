@@ -24,6 +24,9 @@ export interface WayFacts {
   readonly capabilities: Capabilities | undefined;
 }
 
+/** By which protocol mail leaves. */
+export type WayName = 'smtp' | 'graph';
+
 export interface Way {
   readonly account: Account;
   readonly facts: WayFacts;
@@ -35,6 +38,7 @@ export interface Way {
 
 /** What is told of a delivery in the record of its transaction; filled as it goes, times in ms. */
 export interface Trace {
+  way: WayName;
   /** Round trips made upstream, replays included; 0: nothing was sent. */
   flights: number;
   /** Whether a warm connection served it. */

@@ -4,7 +4,6 @@
  */
 import type { Account, AccountState } from '../accounts/account.ts';
 import type { BreakerState } from '../breaker.ts';
-import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
@@ -12,9 +11,7 @@ import type { AccountHealth } from './account-health.ts';
 import type { GraphWays } from './graph/graph-way.ts';
 import type { PoolCounts } from './pool.ts';
 import type { Upstreams } from './upstream.ts';
-import type { Way, Ways } from './way.ts';
-
-export type WayName = 'smtp' | 'graph';
+import type { Way, WayName, Ways } from './way.ts';
 
 export interface WayStatus {
   /** By which way mail leaves now. */
@@ -45,7 +42,6 @@ export interface AccountWaysDeps {
   readonly smtp: Ways;
   readonly graph: GraphWays;
   readonly log: Log;
-  readonly clock?: Clock;
   readonly onStateChange?: (accountId: string) => void;
 }
 
@@ -58,7 +54,7 @@ const SMTP_AUTH_OFF: ReadonlySet<string> = new Set([
 const NO_CONNECTIONS: PoolCounts = { size: 0, idle: 0, busy: 0, waiting: 0, max: 0 };
 
 export function createAccountWays(deps: AccountWaysDeps): AccountWays {
-  const { upstreams, smtp, graph, log, clock = systemClock, onStateChange } = deps;
+  const { upstreams, smtp, graph, log, onStateChange } = deps;
   const accounts = new Map<string, Account>();
   /** Accounts whose mail leaves by Graph although SMTP is wished. */
   const fallen = new Set<string>();

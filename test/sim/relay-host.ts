@@ -138,6 +138,7 @@ export function createRelayHost(
             },
             observeRefresh: () => undefined,
             observeLimit: () => undefined,
+            observeGraphCall: () => undefined,
             accountChanged: () => undefined,
             accountRemoved: () => undefined,
             reloaded: () => undefined,

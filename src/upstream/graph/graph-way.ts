@@ -229,6 +229,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       ready,
       begin(trace): Delivery {
         let isClosed = false;
+        trace.way = 'graph';
         return {
           // No recipient can be asked for.
           ask: async () => ({ kind: 'failed', verdict: judge({ kind: 'local', cause: 'internal' }) }),

@@ -22,11 +22,12 @@ const RELEASE = redisScript(
   `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end`,
 );
 
-/** `prefix` is the first part of every key. */
+/** `prefix` is the first part of every key. Connects with the first message; closes the connection with itself. */
 export function createRedisLedger(redis: RedisConnection, prefix: string): Ledger {
   return {
     open: () => redis.open(),
     async claim(key) {
+      await redis.open();
       const owner = randomUUID();
       const keys = [`${prefix}:graph:claim:${key}`, `${prefix}:graph:known:${key}`];
       const known = await redis.run(CLAIM, keys, [owner, CLAIM_MS]);
@@ -51,6 +52,6 @@ export function createRedisLedger(redis: RedisConnection, prefix: string): Ledge
         },
       };
     },
-    close: async () => undefined,
+    close: async () => redis.close(),
   };
 }
