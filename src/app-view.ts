@@ -35,6 +35,8 @@ export interface AdminView {
   readonly backend: AdminBackend;
   count(record: TransactionRecord): void;
   forget(accountId: string): void;
+  /** Messages since the start, all accounts together. */
+  totals(): { readonly relayed: number; readonly deferred: number; readonly rejected: number };
 }
 
 interface Counted {
@@ -56,6 +58,7 @@ const unusable = (problem: string | undefined): AccountState => ({
 export function createAdminBackend(deps: ViewDeps): AdminView {
   const { tokens, upstreams, ways, relay, listeners } = deps;
   const counted = new Map<string, Counted>();
+  const totals = { relayed: 0, deferred: 0, rejected: 0 };
 
   function countedOf(id: string): Counted {
     let c = counted.get(id);
@@ -239,12 +242,15 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     backend,
     count(record) {
       const c = countedOf(record.account);
-      if (record.outcome === 'relayed') c.relayed++;
-      else if (record.outcome === 'rejected') c.rejected++;
-      else if (record.outcome !== 'aborted') c.deferred++;
+      const kind = record.outcome === 'unknown' ? 'deferred' : record.outcome;
+      if (kind !== 'aborted') {
+        c[kind]++;
+        totals[kind]++;
+      }
       if (record.outcome !== 'relayed' && record.reply !== undefined)
         c.lastError = { text: formatReply(record.reply), at: Date.now() };
     },
     forget: (accountId) => void counted.delete(accountId),
+    totals: () => totals,
   };
 }

@@ -5,6 +5,9 @@
  * and tokens meet.
  */
 import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { Account } from './accounts/account.ts';
 import {
   type AccountsFile,
@@ -20,6 +23,8 @@ import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
 import { createAdminBackend } from './app-view.ts';
 import type { Settings } from './config.ts';
+import { createFleet, type Fleet } from './fleet/fleet.ts';
+import type { RelayRow } from './fleet/membership.ts';
 import { createHttp } from './http.ts';
 import { checkExposure } from './listener/exposure.ts';
 import { createHeldBudget } from './listener/held-budget.ts';
@@ -27,7 +32,8 @@ import { createListener, type Listener, ListenerError } from './listener/listene
 import type { ProcessLog } from './log.ts';
 import { createRedisConnection } from './redis.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
-import { createLimiter, type Limiter } from './relay/limits.ts';
+import { createKeptLimits } from './relay/kept-limits.ts';
+import { createLimiter } from './relay/limits.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenStore } from './tokens/open-store.ts';
 import { createTokenService, GrantsUnsavedError, type TokenService } from './tokens/token-service.ts';
@@ -91,7 +97,11 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
   let warmedUp = false;
   let reloading: Promise<ReloadResult> | undefined;
   let stopping = false;
+  const startedAt = Date.now();
+  const delays = monitorEventLoopDelay();
 
+  const isShared = /^rediss?:/.test(settings.store?.reveal() ?? '');
+  const redis = isShared && settings.store ? createRedisConnection(settings.store, { log }) : undefined;
   const tokens: TokenService = createTokenService(
     {
       log,
@@ -100,6 +110,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
         stateKey: settings.stateKey,
         storeUrl: settings.store,
         answerTimeoutMs: settings.tokenTimeoutMs,
+        redis,
         log,
       }),
     },
@@ -121,7 +132,18 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     },
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
   );
-  const limiter: Limiter = createLimiter();
+  const fleet: Fleet | undefined =
+    redis &&
+    createFleet(
+      { redis, log, row: relayRow },
+      { withoutRedis: settings.withoutRedis, expected: settings.expectedRelays },
+    );
+  const localLimiter = createLimiter();
+  const limiter = fleet?.limits ?? localLimiter;
+  const keptLimits =
+    fleet === undefined && settings.stateDir !== undefined
+      ? createKeptLimits(localLimiter, join(settings.stateDir, 'limits.json'), { log })
+      : undefined;
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs });
   const ledger = openLedger();
   const ways: AccountWays = createAccountWays({
@@ -198,10 +220,24 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
   /** What is known of messages sent by Graph, where tokens are kept. */
   function openLedger(): Ledger {
     const { store } = settings;
-    if (store !== undefined && /^rediss?:/.test(store.reveal()))
-      return createRedisLedger(createRedisConnection(store, { log }), STORE_PREFIX);
+    // The connection is the token store's, which closes it.
+    if (redis !== undefined) return { ...createRedisLedger(redis, STORE_PREFIX), close: async () => {} };
     const isKept = store === undefined || store.reveal() === 'file';
     return createLocalLedger({ log, directory: isKept ? settings.stateDir : undefined });
+  }
+
+  function relayRow(): RelayRow {
+    const { relayed, deferred, rejected } = view.totals();
+    return {
+      version,
+      host: hostname(),
+      pid: process.pid,
+      startedAt,
+      relayed,
+      deferred,
+      rejected,
+      lagMs: Math.round(delays.percentile(99) / 1e6),
+    };
   }
 
   function onRecord(record: TransactionRecord): void {
@@ -327,6 +363,16 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     closers.push({ close: () => ways.close() });
     try {
       await tokens.open();
+      if (keptLimits !== undefined) {
+        await keptLimits.restore();
+        closers.push({ close: () => keptLimits.close() });
+      }
+      if (fleet !== undefined) {
+        delays.enable();
+        await fleet.start();
+        closers.push({ close: () => fleet.close() });
+        closers.push({ close: () => void delays.disable() });
+      }
       apply(file, file.accounts);
       const addresses: object[] = [];
       for (const listener of listeners) {

@@ -257,6 +257,22 @@ export const SETTINGS = {
     'where tokens are kept: memory, file, redis:// or rediss://',
     'file with state_dir, else memory',
   ),
+  withoutRedis: define(
+    'Upstream',
+    'text',
+    z.enum(['share', 'defer']),
+    'share',
+    'while the Redis that several relays share is away: send a share of every limit, or defer all mail',
+    'mail flows, and what the relays send together stays within the limit',
+  ),
+  expectedRelays: define(
+    'Upstream',
+    'number',
+    z.int().min(1).max(1_000),
+    1,
+    'relays on one Redis to reckon with as long as it was never heard since the start',
+    'one relay may use the whole limit',
+  ),
   stateKey: define(
     'Tokens',
     'secret',

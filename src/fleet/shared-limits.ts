@@ -31,6 +31,8 @@ export interface SharedLimits extends Limiter {
   reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation>;
   /** How long a login must wait to keep its distance, ms; undefined where longer than `maxWaitMs`. Never rejects. */
   login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
+  /** Redis does not decide now. */
+  readonly isApart: boolean;
   /** This relay's part of a limit now. */
   share(limit: number): number;
   close(): Promise<void>;
@@ -49,6 +51,8 @@ export interface SharedLimitsOptions {
   readonly prefix?: string;
   readonly withoutRedis?: WithoutRedis;
 }
+
+type Refused = Extract<Reservation, { granted: false }>;
 
 type Answer = readonly [
   what: 'granted' | 'busy' | 'minute' | 'day' | 'epoch',
@@ -75,7 +79,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   const withoutRedis = options.withoutRedis ?? 'share';
   const freed = `${prefix}:freed`;
   const books = new Map<string, AccountBook>();
-  /** `shared`: Redis decides. `away`: the share decides. `settling`: the share still decides, and Redis hears of it. */
+  /** `shared`: Redis decides. `away`: the share decides. `settling`: both must grant. */
   let mode: 'shared' | 'away' | 'settling' = 'away';
   let lostAt = clock.monotonic();
   let epoch: string | undefined;
@@ -154,8 +158,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     return part > 0 ? part : membership.rank < limit ? 1 : 0;
   };
 
-  /** Without Redis: a place within the share, as far as it cannot add up to more than the limit. */
-  function askLocally(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): Reservation {
+  /** The wait for a place within the share, as far as the shares cannot add up to more than the limit; else why there is none. */
+  function withinShare(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): number | Refused {
     const { ledger } = book;
     const now = clock.monotonic();
     const wall = clock.now();
@@ -189,9 +193,14 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       }
       if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
     }
+    return waitMs;
+  }
+
+  function askLocally(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): Reservation {
+    const waitMs = withinShare(book, limits, maxWaitMs);
+    if (typeof waitMs !== 'number') return waitMs;
     const id = `${redis.instance}:${nextId++}`;
-    ledger.begin(id, limits, now + waitMs, wall, undefined);
-    if (mode === 'settling') void register(book);
+    book.ledger.begin(id, limits, clock.monotonic() + waitMs, clock.now(), undefined);
     return { granted: true, place: placeOf(book, limits, id, waitMs) };
   }
 
@@ -280,7 +289,11 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     for (;;) {
       const left = Math.max(0, deadline - clock.monotonic());
       let result: Reservation | 'again';
-      if (mode === 'shared') {
+      // Just back, Redis may not know yet what the others do: both must grant.
+      const share = mode === 'settling' ? withinShare(book, limits, left) : 0;
+      if (typeof share !== 'number') result = share;
+      else if (share > 0) result = { granted: false, limit: 'minute', retryAfterMs: share };
+      else if (mode !== 'away') {
         result = await askRedis(book, limits, left, ticket).catch((error: unknown) => {
           if (!(error instanceof RedisUnavailable))
             log.error({ err: error, account: book.id }, 'a shared limit could not be asked for');
@@ -289,12 +302,14 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         });
       } else result = askLocally(book, limits, left);
       if (result === 'again') continue;
-      if (result.granted || (result.limit !== 'busy' && !(result.limit === 'minute' && mode !== 'shared')))
-        return result;
-      if (left === 0 || isClosed) return result;
-      // In the share a place in the minute may come free earlier than it seems: Redis may be back.
-      const pause = result.limit === 'busy' ? ASK_AGAIN_MS * (0.5 + random() / 2) : Math.min(left, 1_000);
-      if (result.limit === 'minute' && result.retryAfterMs > left) return result;
+      // Apart from the others a place may come free earlier than it seems: Redis may be back.
+      if (result.granted) return result;
+      const isWorthWaiting =
+        result.limit === 'busy' ||
+        (result.limit === 'minute' && mode !== 'shared' && result.retryAfterMs <= left) ||
+        (result.limit === 'away' && mode === 'settling');
+      if (!isWorthWaiting || left === 0 || isClosed) return result;
+      const pause = result.limit === 'busy' ? ASK_AGAIN_MS * (0.5 + random() / 2) : 1_000;
       await doze(book, Math.min(left, pause));
     }
   }
@@ -372,6 +387,9 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     keepOnly(accountIds) {
       for (const [id, book] of books)
         if (!accountIds.has(id) && book.ledger.held.size === 0 && !book.asking) books.delete(id);
+    },
+    get isApart() {
+      return mode !== 'shared';
     },
     share: (limit) => (mode === 'shared' ? limit : share(limit)),
     async close() {

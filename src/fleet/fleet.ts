@@ -1,0 +1,64 @@
+/**
+ * Several relays as one. In: a Redis. Out: a limiter for the relay, states all relays know, who the relays
+ * are. Owns the room's parts and the order in which they begin and end.
+ */
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import type { RedisConnection } from '../redis.ts';
+import { createMembership, type RelayRow, type RelaySeen } from './membership.ts';
+import { createSharedLimits, type SharedLimits, type WithoutRedis } from './shared-limits.ts';
+import { createSharedStates, type SharedStates } from './shared-states.ts';
+
+export interface Fleet {
+  readonly limits: SharedLimits;
+  readonly states: SharedStates;
+  /** Relays seen last, this one among them; empty before Redis was heard. */
+  readonly relays: readonly RelaySeen[];
+  /** How many relays this one reckons with, at least 1. */
+  readonly size: number;
+  /** Limits are not shared now: Redis is away, or only just back. */
+  readonly isApart: boolean;
+  /** Begins to be seen; the connection is open by then. */
+  start(): Promise<void>;
+  /** Leaves in order, so that no share is kept for this relay. The connection stays open. */
+  close(): Promise<void>;
+}
+
+export interface FleetOptions {
+  readonly withoutRedis: WithoutRedis;
+  /** Relays to reckon with before Redis was ever heard. */
+  readonly expected: number;
+}
+
+export function createFleet(
+  deps: {
+    readonly redis: RedisConnection;
+    readonly log: Log;
+    readonly row: () => RelayRow;
+    readonly clock?: Clock;
+    readonly random?: () => number;
+  },
+  options: FleetOptions,
+): Fleet {
+  const membership = createMembership(deps, { expected: options.expected });
+  const limits = createSharedLimits({ ...deps, membership }, { withoutRedis: options.withoutRedis });
+  const states = createSharedStates({ ...deps, membership });
+  return {
+    limits,
+    states,
+    get relays() {
+      return membership.seen;
+    },
+    get size() {
+      return membership.relays;
+    },
+    get isApart() {
+      return limits.isApart;
+    },
+    start: membership.start,
+    async close() {
+      await limits.close();
+      await membership.leave();
+    },
+  };
+}

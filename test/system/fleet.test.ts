@@ -1,0 +1,207 @@
+// needs: redis-server
+/** Several relays on one mailbox, and one relay after another on it: the running program against a strict provider. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { type Provider, startProvider } from '../support/provider.ts';
+import { type Redis, startRedis } from '../support/redis.ts';
+import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { type SmtpClient, smtpClient } from '../support/smtp-client.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const USER = 'sender@example.com';
+const LATENCY_MS = 20;
+
+async function strictProvider(defer: Defer): Promise<Provider> {
+  const provider = await startProvider({
+    flavour: 'microsoft',
+    users: [USER],
+    latencyMs: LATENCY_MS,
+    rules: { maxConcurrentSubmissions: 3, messagesPerMinute: 30 },
+  });
+  defer(() => provider.close());
+  return provider;
+}
+
+async function redisFor(defer: Defer): Promise<Redis> {
+  const redis = await startRedis();
+  defer(() => redis.kill());
+  return redis;
+}
+
+async function fleet(
+  defer: Defer,
+  count: number,
+  provider: Provider,
+  redis: Redis,
+  entry: Record<string, unknown>,
+  args: readonly string[] = [],
+): Promise<readonly RelayProcess[]> {
+  const relays = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const relay = await startRelay({
+        accounts: [provider.entry(USER, entry)],
+        caFile: provider.caFile,
+        args: ['--state-dir', mkdtempSync(join(tmpdir(), 'fleet-')), ...args],
+        env: { XOAUTH2_RELAY_STORE: redis.url, XOAUTH2_RELAY_STATE_KEY: 'fleet-test-passphrase-0123456789' },
+      });
+      defer(() => relay.stop());
+      return relay;
+    }),
+  );
+  for (const relay of relays) await relay.line((l) => l.event === 'shared_limits', { timeoutMs: 20_000 });
+  return relays;
+}
+
+interface Sent {
+  readonly acknowledged: number;
+  readonly deferred: readonly string[];
+  readonly ms: number;
+}
+
+/** `count` messages over `sessions` sessions, spread over the relays. */
+async function send(ports: readonly number[], sessions: number, count: number): Promise<Sent> {
+  const startedAt = performance.now();
+  let left = count;
+  let acknowledged = 0;
+  const deferred: string[] = [];
+  await Promise.all(
+    Array.from({ length: sessions }, async (_, i) => {
+      const client: SmtpClient = await smtpClient(ports[i % ports.length] ?? 0);
+      await client.reply();
+      await client.expect('EHLO load.test', 250);
+      while (left-- > 0) {
+        await client.raw(`MAIL FROM:<${USER}>\r\n`);
+        // A place that a killed relay held is free within 15 s.
+        const mail = await client.reply(25_000);
+        if (mail.code !== 250) {
+          deferred.push(mail.text);
+          continue;
+        }
+        await client.expect('RCPT TO:<to@example.net>', 250);
+        await client.expect('DATA', 354);
+        const answer = await client.body(`Subject: n\r\n\r\n${left}\r\n`);
+        if (answer.code === 250) acknowledged++;
+        else deferred.push(answer.text);
+      }
+      client.end();
+    }),
+  );
+  return { acknowledged, deferred, ms: performance.now() - startedAt };
+}
+
+const complaints = (provider: Provider): readonly string[] =>
+  provider.submissions.filter((s) => s.outcome !== 'accepted').map((s) => s.reply ?? 'cut');
+
+test(
+  'three relays on one mailbox: never more than three messages at once, at the rate of one relay',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    provider.smtp.rules.messagesPerMinute = undefined;
+    const entry = { messages_per_minute: 0 };
+    const redis = await redisFor(defer);
+    const three = await fleet(defer, 3, provider, redis, entry);
+    await send(
+      three.map((r) => r.smtpPort),
+      3,
+      9,
+    );
+    const together = await send(
+      three.map((r) => r.smtpPort),
+      24,
+      120,
+    );
+    for (const relay of three) await relay.stop();
+    const [one] = await fleet(defer, 1, provider, await redisFor(defer), entry);
+    assert.ok(one);
+    await send([one.smtpPort], 3, 9);
+    const alone = await send([one.smtpPort], 24, 120);
+    assert.deepEqual(complaints(provider), []);
+    assert.deepEqual([...together.deferred, ...alone.deferred], []);
+    assert.equal(together.acknowledged, 120);
+    console.log(
+      `120 messages, 3 at once: three relays ${Math.round(together.ms)} ms, one ${Math.round(alone.ms)} ms, ratio of rates ${(alone.ms / together.ms).toFixed(2)}`,
+    );
+  }),
+);
+
+test(
+  'three relays started at the same moment send 20 messages a minute in all, the rest waits',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const relays = await fleet(defer, 3, provider, redis, { messages_per_minute: 20 }, [
+      '--max-hold-ms',
+      '500',
+    ]);
+    const sent = await send(
+      relays.map((r) => r.smtpPort),
+      24,
+      60,
+    );
+    assert.equal(sent.acknowledged, 20);
+    assert.equal(provider.messages.length, 20);
+    for (const text of sent.deferred) assert.match(text, /^451 4\.[37]\./);
+    assert.deepEqual(complaints(provider), []);
+  }),
+);
+
+test(
+  'a relay killed under load: nothing above the limit, its places are free within 15 s',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    provider.smtp.rules.messagesPerMinute = undefined;
+    const redis = await redisFor(defer);
+    const relays = await fleet(defer, 2, provider, redis, { messages_per_minute: 0 });
+    const [first, second] = relays;
+    assert.ok(first && second);
+    provider.smtp.script('end-of-data', { times: 3 }, { delayMs: 1_000, normal: true });
+    const stuck = send([first.smtpPort], 3, 3).catch(() => undefined);
+    await waitFor(() => redis.command('zcard', `xoauth2-relay:lease:${USER}`) === '3', {
+      what: 'three leases',
+    });
+    first.signal('SIGKILL');
+    await stuck;
+    const startedAt = performance.now();
+    const sent = await send([second.smtpPort], 6, 12);
+    assert.equal(sent.acknowledged, 12);
+    assert.ok(performance.now() - startedAt < 15_000);
+  }),
+);
+
+test(
+  'the day outlives a restart, with a state directory and with Redis',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const directory = mkdtempSync(join(tmpdir(), 'fleet-day-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const entry = provider.entry(USER, { messages_per_day: 3 });
+    for (const env of [
+      {},
+      { XOAUTH2_RELAY_STORE: redis.url, XOAUTH2_RELAY_STATE_KEY: 'fleet-test-passphrase-0123456789' },
+    ]) {
+      const relay = (): Promise<RelayProcess> =>
+        startRelay({
+          accounts: [entry],
+          caFile: provider.caFile,
+          args: ['--state-dir', directory],
+          env: env as Record<string, string>,
+        });
+      const before = await relay();
+      defer(() => before.stop());
+      const sent = await send([before.smtpPort], 1, 2);
+      assert.equal(sent.acknowledged, 2);
+      assert.equal((await before.stop()).code, 0);
+      const after = await relay();
+      defer(() => after.stop());
+      const more = await send([after.smtpPort], 1, 2);
+      assert.equal(more.acknowledged, 1);
+      assert.match(more.deferred[0] ?? '', /^451 4\.7\.1 .*daily limit/);
+      await after.stop();
+    }
+  }),
+);
