@@ -4,23 +4,37 @@
  * written costs the counts, never a message.
  */
 import { open, readFile, rename, unlink } from 'node:fs/promises';
-import { z } from 'zod';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { LocalLimiter } from './limits.ts';
+import type { LedgerSnapshot } from './ledger.ts';
+import type { LimitsSnapshot, LocalLimiter } from './limits.ts';
 
 /** A crash forgets at most this much of what was sent, ms. */
 const SAVE_EVERY_MS = 10_000;
 const MAX_OCTETS = 64 * 1_048_576;
 
-const snapshotSchema = z.record(
-  z.string(),
-  z.strictObject({
-    at: z.number(),
-    sent: z.array(z.number().nonnegative()),
-    day: z.record(z.string().regex(/^[mr]\d+$/), z.number().nonnegative()),
-  }),
-);
+const isCount = (value: unknown): value is number => typeof value === 'number' && value >= 0;
+
+function isLedger(value: unknown): value is LedgerSnapshot {
+  if (typeof value !== 'object' || value === null) return false;
+  const { at, sent, day } = value as Partial<Record<keyof LedgerSnapshot, unknown>>;
+  return (
+    isCount(at) &&
+    Array.isArray(sent) &&
+    sent.every(isCount) &&
+    typeof day === 'object' &&
+    day !== null &&
+    Object.entries(day).every(([field, count]) => /^[mr]\d+$/.test(field) && isCount(count))
+  );
+}
+
+/** Throws where it is no snapshot. */
+function parseSnapshot(text: string): LimitsSnapshot {
+  const value: unknown = JSON.parse(text);
+  if (typeof value !== 'object' || value === null || !Object.values(value).every(isLedger))
+    throw new Error('no counts');
+  return value as LimitsSnapshot;
+}
 
 export interface KeptLimits {
   /** Reads what an earlier process left; never rejects. */
@@ -77,7 +91,7 @@ export function createKeptLimits(
         const file = await open(path, 'r');
         const { size } = await file.stat().finally(() => file.close());
         if (size > MAX_OCTETS) throw new Error('too large');
-        limiter.restore(snapshotSchema.parse(JSON.parse(await readFile(path, 'utf8'))));
+        limiter.restore(parseSnapshot(await readFile(path, 'utf8')));
       } catch (error) {
         if ((error as { code?: unknown }).code !== 'ENOENT')
           log.warn({ event: 'limits_unreadable', file: path }, 'counts of an earlier run cannot be read');

@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { createKeptLimits } from '../../src/relay/kept-limits.ts';
+import { createLimiter } from '../../src/relay/limits.ts';
+import { createTestClock } from '../support/clock.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { createTestLog } from '../tokens/support.ts';
+
+const LIMITS = { atOnce: 3, perMinute: undefined, perDay: 2, recipientsPerDay: undefined };
+
+function stage(t: TestContext) {
+  const directory = mkdtempSync(join(tmpdir(), 'kept-limits-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const path = join(directory, 'limits.json');
+  const clock = createTestClock();
+  const run = () => {
+    const log = createTestLog();
+    const limiter = createLimiter(clock);
+    return { log, limiter, kept: createKeptLimits(limiter, path, { log, clock }) };
+  };
+  const send = ({ limiter }: ReturnType<typeof run>): boolean => {
+    const result = limiter.reserve('a', LIMITS, 0);
+    assert.ok(!(result instanceof Promise));
+    if (result.granted) result.place.end({ unsent: false, recipients: 1 });
+    return result.granted;
+  };
+  return { path, clock, run, send };
+}
+
+test('a stop keeps what was sent, readable by its owner only', async (t) => {
+  const { path, run, send } = stage(t);
+  const first = run();
+  await first.kept.restore();
+  assert.ok(send(first) && send(first));
+  await first.kept.close();
+  assert.equal(statSync(path).mode & 0o777, 0o600);
+  const second = run();
+  await second.kept.restore();
+  assert.ok(!send(second));
+  await second.kept.close();
+});
+
+test('a crash forgets at most what was sent since the last save', async (t) => {
+  const { path, clock, run, send } = stage(t);
+  const first = run();
+  await first.kept.restore();
+  assert.ok(send(first));
+  clock.advance(10_000);
+  await waitFor(() => statSync(path, { throwIfNoEntry: false }) !== undefined, { what: 'the file' });
+  const second = run();
+  await second.kept.restore();
+  assert.ok(send(second));
+  assert.ok(!send(second));
+  await Promise.all([first.kept.close(), second.kept.close()]);
+});
+
+for (const text of [
+  '',
+  '[1',
+  '{"a":1}',
+  '{"a":{"at":1,"sent":["x"],"day":{}}}',
+  '{"a":{"at":1,"sent":[],"day":{"z":1}}}',
+])
+  test(`a file that holds no counts is said once and forgotten: ${text}`, async (t) => {
+    const { path, run, send } = stage(t);
+    writeFileSync(path, text);
+    const first = run();
+    await first.kept.restore();
+    assert.equal(first.log.lines.filter((l) => l.fields.event === 'limits_unreadable').length, 1);
+    assert.ok(send(first));
+    await first.kept.close();
+    assert.match(readFileSync(path, 'utf8'), /"a"/);
+  });
+
+test('a directory that takes no file costs the counts, said once', async (t) => {
+  const { path, clock, run, send } = stage(t);
+  mkdirSync(path);
+  const first = run();
+  await first.kept.restore();
+  assert.ok(send(first));
+  const failures = (): number => first.log.lines.filter((l) => l.fields.event === 'limits_not_kept').length;
+  clock.advance(10_000);
+  await waitFor(() => failures() === 1, { what: 'the warning' });
+  assert.ok(send(first));
+  await first.kept.close();
+  assert.equal(failures(), 1);
+});
