@@ -2,6 +2,7 @@
  * `account add`: from an address to a working account. In: options and answers. Out: a verified entry in the
  * accounts file. Nothing is written before the account has logged in (without sending), unless forced.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { accountEntries, appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
 import { type LoadedAccount, parseProviders } from '../accounts/accounts-file.ts';
 import { Secret } from '../accounts/credential.ts';
@@ -12,7 +13,7 @@ import type { AccessToken } from '../tokens/access-token.ts';
 import { grantFingerprint } from '../tokens/grant-form.ts';
 import { createMemoryStore } from '../tokens/store-memory.ts';
 import { createTokenService } from '../tokens/token-service.ts';
-import { findAccount, parseAt, readOrEmpty, reloadRunning, saveAccounts } from './accounts-store.ts';
+import { editAccounts, findAccount, parseAt, readOrEmpty, reloadRunning } from './accounts-store.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -110,14 +111,22 @@ async function addAccount(context: CommandContext): Promise<number> {
   const { entry: signedIn, access } = await signIn(context, { email, profile, option });
   Object.assign(entry, signedIn);
 
-  const change = (extra: Record<string, unknown>): string =>
-    index < 0
-      ? appendAccount(text, { ...entry, ...extra })
-      : updateAccount(text, index, { ...entry, email: entryAt(text, index).email, ...extra });
+  const before = entryAt(text, index);
+  /** The file with the account in it; the file may have become another one since the dialogue began. */
+  const change = (current: string, extra: Record<string, unknown>): string => {
+    const now = findAccount(current, email);
+    if (!isDeepStrictEqual(entryAt(current, now), before))
+      throw new CommandError(
+        `${email} was ${index < 0 ? 'added' : now < 0 ? 'removed' : 'changed'} in ${path} by somebody else meanwhile: nothing was written; look at it and run this again${index < 0 ? ' with --replace' : ''}`,
+      );
+    return now < 0
+      ? appendAccount(current, { ...entry, ...extra })
+      : updateAccount(current, now, { ...entry, email: before.email, ...extra });
+  };
   // The token of the sign-in serves for the check, so that a refresh token is not spent on it.
   const brought =
     access === undefined ? {} : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
-  const parsed = await parseAt(change(brought), path, context.env);
+  const parsed = await parseAt(change(text, brought), path, context.env);
   const loaded = parsed.accounts.find(({ account }) => account.email.toLowerCase() === email.toLowerCase());
   if (loaded === undefined)
     throw new CommandError(
@@ -149,7 +158,7 @@ async function addAccount(context: CommandContext): Promise<number> {
     const rotated = (await store.load(id))?.refreshToken;
     if (rotated !== undefined && entry.refresh_token !== undefined) extra = { refresh_token: rotated };
   }
-  await saveAccounts(path, change(extra));
+  await editAccounts(path, (current) => change(current, extra));
   terminal.print(`${email} ${index < 0 ? 'added to' : 'updated in'} ${path}`);
   await reloadRunning(settings, terminal);
   return 0;

@@ -2,7 +2,7 @@
 import { accountEntries, appendAccount, removeAccount } from '../accounts/accounts-edit.ts';
 import { readAccountsFile, readAccountsText } from '../accounts/accounts-file.ts';
 import { JsonSyntaxError } from '../accounts/json-text.ts';
-import { findAccount, parseAt, readOrEmpty, reloadRunning, saveAccounts } from './accounts-store.ts';
+import { editAccounts, findAccount, parseAt, readOrEmpty, reloadRunning } from './accounts-store.ts';
 import { showProblems } from './check.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet } from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
@@ -70,7 +70,11 @@ export const accountRemove: CommandDefinition = {
     const index = findAccount(text, name);
     if (index < 0) throw new CommandError(`no account ${name} in ${settings.accounts}`, EXIT_CONFIGURATION);
     if (!isSet(context, 'yes') && !(await terminal.confirm(`Remove ${name}?`, false))) return 1;
-    await saveAccounts(settings.accounts, removeAccount(text, index));
+    await editAccounts(settings.accounts, (current) => {
+      const now = findAccount(current, name);
+      if (now < 0) throw new CommandError(`${name} was removed by somebody else meanwhile`);
+      return removeAccount(current, now);
+    });
     terminal.print(`${name} removed from ${settings.accounts}`);
     await reloadRunning(settings, terminal);
     return 0;
@@ -92,38 +96,44 @@ export const accountImport: CommandDefinition = {
     const settings = await commandSettings(context);
     const source = context.arguments[0] ?? '';
     const entries = await readEntries(source);
-    let text = await readOrEmpty(settings.accounts);
-    let imported = 0;
-    let failed = 0;
-    for (const [index, value] of entries.entries()) {
-      const { entry, notes } = convertEarlierAccount(value);
-      const name = typeof entry.email === 'string' ? entry.email : `accounts[${index}]`;
-      if (findAccount(text, name) >= 0) {
-        terminal.note(`${name}: is there already, left as it is`);
-        continue;
+    const taken = { imported: 0, failed: 0 };
+    const take = async (text: string): Promise<string> => {
+      Object.assign(taken, { imported: 0, failed: 0 });
+      let result = text;
+      for (const [index, value] of entries.entries()) {
+        const { entry, notes } = convertEarlierAccount(value);
+        const name = typeof entry.email === 'string' ? entry.email : `accounts[${index}]`;
+        if (findAccount(result, name) >= 0) {
+          terminal.note(`${name}: is there already, left as it is`);
+          continue;
+        }
+        const next = appendAccount(result, entry);
+        const parsed = await parseAt(next, settings.accounts, context.env);
+        const position = accountEntries(next).length - 1;
+        const problems = parsed.problems.filter(({ path }) => path.startsWith(`accounts[${position}]`));
+        if (problems.length > 0) {
+          taken.failed += 1;
+          for (const { path, message } of problems)
+            terminal.note(`${name}: ${path.replace(/^accounts\[\d+\]\.?/, '')} ${message}`);
+          continue;
+        }
+        for (const note of notes) terminal.note(`${name}: ${note}`);
+        result = next;
+        taken.imported += 1;
       }
-      const next = appendAccount(text, entry);
-      const parsed = await parseAt(next, settings.accounts, context.env);
-      const position = accountEntries(next).length - 1;
-      const problems = parsed.problems.filter(({ path }) => path.startsWith(`accounts[${position}]`));
-      if (problems.length > 0) {
-        failed += 1;
-        for (const { path, message } of problems)
-          terminal.note(`${name}: ${path.replace(/^accounts\[\d+\]\.?/, '')} ${message}`);
-        continue;
-      }
-      for (const note of notes) terminal.note(`${name}: ${note}`);
-      text = next;
-      imported += 1;
-    }
+      return result;
+    };
     if (isSet(context, 'dryRun')) {
-      terminal.print(`${imported} of ${entries.length} accounts would be imported`);
-      return failed > 0 ? 1 : 0;
+      await take(await readOrEmpty(settings.accounts));
+      terminal.print(`${taken.imported} of ${entries.length} accounts would be imported`);
+      return taken.failed > 0 ? 1 : 0;
     }
-    if (imported > 0) {
-      await saveAccounts(settings.accounts, text);
-      await reloadRunning(settings, terminal);
-    }
+    await editAccounts(settings.accounts, async (text) => {
+      const next = await take(text);
+      return taken.imported > 0 ? next : undefined;
+    });
+    const { imported, failed } = taken;
+    if (imported > 0) await reloadRunning(settings, terminal);
     terminal.print(`${imported} of ${entries.length} accounts imported into ${settings.accounts}`);
     return failed > 0 ? 1 : 0;
   },

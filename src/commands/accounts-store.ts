@@ -3,14 +3,21 @@
  * disk, and a running relay told to reload. A text that would not parse is never written.
  */
 
+import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { accountEntries, EMPTY_ACCOUNTS_TEXT, type EntryObject } from '../accounts/accounts-edit.ts';
 import { type AccountsFile, parseAccounts, readAccountsText } from '../accounts/accounts-file.ts';
+import { explainFileError } from '../accounts/secret-source.ts';
+import { systemClock } from '../clock.ts';
 import type { Settings } from '../config.ts';
+import { createFileLocks, type FileLock } from '../tokens/file-lock.ts';
+import { createProcesses } from '../tokens/process-mark.ts';
+import { stateFiles } from '../tokens/state-files.ts';
 import { createAdminClient, NotRunningError } from './admin-client.ts';
 import type { CommandContext } from './definition.ts';
 import { CommandError } from './definition.ts';
 import type { Terminal } from './terminal.ts';
+import { waitUntil } from './wait-until.ts';
 import { writeFileAtomically } from './write-file.ts';
 
 /** The text of the accounts file; a file that is not there yet is an empty list. */
@@ -37,13 +44,60 @@ export function findAccount(text: string, name: string): number {
 export const parseAt = (text: string, path: string, env: CommandContext['env']): Promise<AccountsFile> =>
   parseAccounts(text, { env, directory: dirname(path) });
 
-export async function saveAccounts(path: string, text: string): Promise<void> {
+/**
+ * Reads, changes and writes the file while nobody else does. `change` gets the text as it is now and gives the
+ * new one, or undefined to leave it; a file changed by hand in between is read again. A text that is no
+ * accounts file is never written. Rejects with `CommandError`.
+ */
+export async function editAccounts(
+  path: string,
+  change: (text: string) => string | undefined | Promise<string | undefined>,
+): Promise<void> {
+  const target = await realpath(path).catch(() => path);
   try {
-    await writeFileAtomically(path, text);
+    const lock = await lockFile(`${target}.lock`, path);
+    try {
+      for (;;) {
+        const before = await readOrEmpty(path);
+        const text = await change(before);
+        if (text === undefined) return;
+        accountEntries(text);
+        if ((await readOrEmpty(path)) !== before) continue;
+        await writeFileAtomically(path, text);
+        return;
+      }
+    } finally {
+      await lock.release();
+    }
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? 'error';
-    throw new CommandError(`cannot write ${path}: ${code}`, 1, { cause: error });
+    const { code } = error as NodeJS.ErrnoException;
+    if (error instanceof CommandError || code === undefined) throw error;
+    throw new CommandError(`cannot write ${path}: ${explainFileError(error)}`, 1, { cause: error });
   }
+}
+
+/** Edits take milliseconds; a person's dialogue holds no lock. */
+const LOCK_TIMEOUT_MS = 30_000;
+const LOCK_POLL_MS = 20;
+
+async function lockFile(lockPath: string, path: string): Promise<FileLock> {
+  const locks = createFileLocks({ files: stateFiles, clock: systemClock, processes: createProcesses() });
+  let holder: number | undefined;
+  let lock: FileLock | undefined;
+  const isLocked = await waitUntil(
+    async () => {
+      const attempt = await locks.attempt(lockPath);
+      if (attempt.taken) lock = attempt.lock;
+      else holder = attempt.holder?.pid;
+      return attempt.taken;
+    },
+    LOCK_TIMEOUT_MS,
+    LOCK_POLL_MS,
+  );
+  if (isLocked && lock !== undefined) return lock;
+  throw new CommandError(
+    `${path} is being changed by process ${holder ?? 'unknown'}: try again when it has ended (${lockPath})`,
+  );
 }
 
 /** Tells a running relay; says what came of it. */
