@@ -257,7 +257,7 @@ export function createMailSession(
       }
       const mine = era;
       const share = createShare(deps.budget, {
-        most: deps.replayBytes,
+        most: Math.max(deps.replayBytes, transaction.mostHeld),
         waitMs: limits.heldWaitMs,
         onWait: () => deps.tally.hit('held_bytes'),
       });

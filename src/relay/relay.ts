@@ -55,6 +55,8 @@ export interface BodyWriter {
 export interface Transaction {
   /** ULID-like id, also in the log line. */
   readonly id: string;
+  /** Octets of its body that may have to be held at once. */
+  readonly mostHeld: number;
   /** RCPTs that came together: a reply for each, in order, from the provider where it can be asked. Never rejects. */
   rcpt(recipients: readonly Recipient[]): Promise<readonly Reply[]>;
   /** At DATA: a refusal that is already certain, else undefined: send 354 and write the body. */

@@ -180,6 +180,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
   return {
     id: record.id,
+    mostHeld,
 
     async rcpt(recipients) {
       let place = told.length;

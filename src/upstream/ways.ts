@@ -8,7 +8,7 @@ import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
 import type { AccountHealth } from './account-health.ts';
-import type { GraphWays } from './graph/graph-way.ts';
+import type { GraphWay, GraphWays } from './graph/graph-way.ts';
 import type { PoolCounts } from './pool.ts';
 import type { Upstreams } from './upstream.ts';
 import type { Way, WayName, Ways } from './way.ts';
@@ -85,8 +85,8 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
   }
 
   /** One for each transaction: by which way it goes is decided when it becomes ready. */
-  function createFallback(account: Account, first: Way, second: Way): Way {
-    let chosen = first;
+  function createFallback(account: Account, first: Way, second: GraphWay): Way {
+    let chosen: Way = first;
     return {
       account,
       get facts() {
@@ -94,13 +94,11 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
       },
       async ready(): Promise<Reply | undefined> {
         const refusal = await first.ready();
-        const off = refusal === undefined ? undefined : switchedOff(account.id);
         if (refusal === undefined) turn(account.id, false);
-        if (off === undefined) return refusal;
+        if (refusal === undefined || switchedOff(account.id) === undefined) return refusal;
         turn(account.id, true);
         // A message too large for Graph waits for SMTP: that it is off is the account's trouble, not the message's.
-        const { facts } = second;
-        chosen = { ...second, facts: { ...facts, tooLarge: refusal } };
+        chosen = second.orWait(refusal);
         return second.ready();
       },
       begin: (trace) => chosen.begin(trace),

@@ -108,6 +108,7 @@ export function fakeRelay(): FakeRelay {
             }
             return verdicts;
           },
+          mostHeld: 0,
           refusalAtData: () => relay.on.data(),
           body: () => ({
             write(piece) {

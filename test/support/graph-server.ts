@@ -78,9 +78,8 @@ export interface GraphServer {
   count(call: GraphCallName): number;
   /** The next requests of this kind; several faults wait in line. */
   fault(call: GraphCallName, fault: GraphFault, times?: number): void;
-  /** The mailbox refuses everything with this. */
+  /** The mailbox refuses everything with this; status 0 ends it. */
   refuseMailbox(mailbox: string, status: number, code: string): void;
-  /** A message handed in by somebody else's client, with this Message-ID. */
   close(): Promise<void>;
 }
 
@@ -373,7 +372,10 @@ export async function startGraphServer(options: {
     },
     count: (call) => requests.filter((r) => r.call === call).length,
     fault: (call, fault, times = 1) => void queued.push({ call, fault, left: times }),
-    refuseMailbox: (mailbox, status, code) => void refused.set(mailbox, { status, code }),
+    refuseMailbox(mailbox, status, code) {
+      if (status === 0) refused.delete(mailbox);
+      else refused.set(mailbox, { status, code });
+    },
     async close() {
       for (const timer of timers) clearTimeout(timer);
       server.closeAllConnections();

@@ -7,6 +7,7 @@ import { type AddressInfo, createServer, type Server } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import { type Certificate, issueCertificate, testAuthority } from './certificate.ts';
 import { type Flavour, type FlavourName, gmail, microsoft } from './flavour.ts';
+import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';
 import {
   type Action,
   createScript,
@@ -38,6 +39,8 @@ export interface ProviderOptions {
   readonly latencyMs?: number;
   /** Sees each SMTP line as it happens: `C` from the client, `S` from the server. */
   readonly observe?: (connectionId: number, who: 'C' | 'S', line: string) => void;
+  /** Rules of the Graph server; without them there is none. */
+  readonly graph?: Partial<GraphRules>;
   /** Server certificate; default a good one for `localhost`. */
   readonly certificate?: Certificate;
 }
@@ -77,6 +80,8 @@ export interface Provider {
   readonly flavour: FlavourName;
   readonly token: TokenEndpoint;
   readonly smtp: SubmissionServer;
+  /** Present where it was asked for. */
+  readonly graph: GraphServer;
   /** PEM of the CA that signed the server certificate. */
   readonly caPem: string;
   /** The same as a file, for NODE_EXTRA_CA_CERTS. */
@@ -196,6 +201,14 @@ export async function startProvider(options: ProviderOptions = {}): Promise<Prov
       });
       void session.serve(implicitTls);
     });
+  const graph =
+    options.graph === undefined
+      ? undefined
+      : await startGraphServer({
+          verify: (bearer) => graphToken(token.read(bearer)),
+          rules: options.graph,
+          record: options.record ?? true,
+        });
   const servers = [makeServer(false), makeServer(true)] as const;
   const listen = (server: Server, port: number): Promise<number> =>
     new Promise((resolve, reject) => {
@@ -263,6 +276,10 @@ export async function startProvider(options: ProviderOptions = {}): Promise<Prov
     flavour: flavourName,
     token,
     smtp,
+    get graph() {
+      if (graph === undefined) throw new Error('this provider was started without Graph');
+      return graph;
+    },
     caPem: authority.certPem,
     caFile: authority.file,
     messages,
@@ -281,6 +298,7 @@ export async function startProvider(options: ProviderOptions = {}): Promise<Prov
         refresh_token: account.refreshToken,
         token_url: token.url,
         smtp: `starttls://localhost:${port}`,
+        ...(graph === undefined || (more.transport ?? 'smtp') === 'smtp' ? {} : { graph_url: graph.url }),
         ...more,
       };
     },
@@ -299,7 +317,25 @@ export async function startProvider(options: ProviderOptions = {}): Promise<Prov
         () => `${open} connection(s) still open after ${withinMs} ms`,
       ),
     async close() {
-      await Promise.all([token.close(), smtp.down(true)]);
+      await Promise.all([token.close(), smtp.down(true), graph?.close()]);
     },
+  };
+}
+
+/** What Graph reads in a token: whom it is for, and what it permits. An application has what its consent says. */
+function graphToken(
+  token: { readonly users: ReadonlySet<string>; readonly scope: string } | undefined,
+): GraphToken | undefined {
+  if (token === undefined) return undefined;
+  const isApp = token.scope.endsWith('/.default');
+  return {
+    audience: token.scope.includes('https://graph.microsoft.com/')
+      ? 'https://graph.microsoft.com'
+      : 'https://outlook.office.com',
+    scopes: isApp
+      ? ['Mail.Send', 'Mail.ReadWrite']
+      : [...token.scope.matchAll(/graph\.microsoft\.com\/(Mail\.\w+)/g)].map(([, name = '']) => name),
+    mailboxes: [...token.users],
+    app: 'app',
   };
 }

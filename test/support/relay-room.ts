@@ -5,15 +5,20 @@
 
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
 import type { Reply } from '../../src/protocol/reply.ts';
 import { createRelay, type RelayOptions, type RunningRelay } from '../../src/relay/create-relay.ts';
 import type { TransactionRecord } from '../../src/relay/record.ts';
 import type { Transaction } from '../../src/relay/relay.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
+import type { GraphCallObservation } from '../../src/upstream/graph/client.ts';
+import { createGraphWays } from '../../src/upstream/graph/graph-way.ts';
+import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
 import { createOpenConnection, type OpenOptions } from '../../src/upstream/open.ts';
 import { createSmtpWays } from '../../src/upstream/smtp-way.ts';
 import { createUpstreams, type Upstreams, type UpstreamsOptions } from '../../src/upstream/upstream.ts';
+import { type AccountWays, createAccountWays } from '../../src/upstream/ways.ts';
 import type { Defer } from './leak-check.ts';
 import { type Provider, type ProviderOptions, startProvider } from './provider.ts';
 
@@ -57,6 +62,8 @@ export interface Room {
   readonly provider: Provider;
   readonly tokens: TokenService;
   readonly upstreams: Upstreams;
+  readonly ways: AccountWays;
+  readonly graphCalls: readonly GraphCallObservation[];
   readonly relay: RunningRelay;
   /** One for each transaction that ended. */
   readonly records: readonly TransactionRecord[];
@@ -107,14 +114,33 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     { acquireTimeoutMs: 5_000, ...options.upstreams },
   );
   defer(() => upstreams.close());
-  upstreams.applyAccounts(accounts);
+  const http = createHttp({ env: {} });
+  defer(() => http.close());
+  const ledger = createLocalLedger({ log: silentLog });
+  const graphCalls: GraphCallObservation[] = [];
+  const ways = createAccountWays({
+    upstreams,
+    smtp: createSmtpWays(
+      { upstreams, tokens, log: silentLog },
+      { busyWaitMs: options.relay?.busyWaitMs ?? 10_000 },
+    ),
+    graph: createGraphWays({
+      tokens,
+      http,
+      ledger,
+      log: silentLog,
+      onCall: (call) => graphCalls.push(call),
+      onStateChange: (id) => changes.push(`${id}:${ways.status(id)?.state.status}`),
+    }),
+    log: silentLog,
+    onStateChange: (id) => changes.push(`${id}:by ${ways.status(id)?.way}`),
+  });
+  defer(() => ways.close());
+  ways.applyAccounts(accounts);
   const records: TransactionRecord[] = [];
   const relay = createRelay(
     {
-      ways: createSmtpWays(
-        { upstreams, tokens, log: silentLog },
-        { busyWaitMs: options.relay?.busyWaitMs ?? 10_000 },
-      ),
+      ways,
       log: silentLog,
       onRecord: (r) => records.push(r),
     },
@@ -122,7 +148,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
   );
   if (options.warm !== false) {
     await tokens.precache();
-    await upstreams.warmUp();
+    await ways.warmUp(accounts.map((a) => a.id));
   }
 
   function mail(from = ANN, parameters: readonly string[] = []): ReturnType<RunningRelay['mail']> {
@@ -140,6 +166,8 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     provider,
     tokens,
     upstreams,
+    ways,
+    graphCalls,
     relay,
     records,
     changes,

@@ -85,7 +85,9 @@ export interface TokenEndpoint {
   issue(user: string): { accessToken: string; expiresAt: number };
   /** Every access token ever issued, accepted still or not. */
   issuedTokens(): readonly string[];
-  /** Whether `token` was issued for `user` and lives. */
+  /** Whose a living token is and what for; undefined for any other. */
+  read(token: string): { readonly users: ReadonlySet<string>; readonly scope: string } | undefined;
+  /** Whether `token` was issued for `user` and SMTP, and lives. */
   verify(user: string, token: string): boolean;
   /** Connections refused until `up`. */
   down(): Promise<void>;
@@ -97,6 +99,8 @@ export interface TokenEndpoint {
 
 interface Issued {
   readonly users: ReadonlySet<string>;
+  /** As asked for; one token is good for one resource. */
+  readonly scope: string;
   readonly expiresAt: number;
 }
 
@@ -113,6 +117,8 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
   const queued: { answer: TokenAnswer; user: string | undefined; left: number }[] = [];
   const standing = new Map<string | undefined, TokenAnswer>();
   const perUser = new Map<string, number>();
+  /** Scope of the request being answered. */
+  let asked = '';
   let inWork = 0;
   let maxConcurrent = 0;
   let openConnections = 0;
@@ -147,7 +153,11 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     const accessToken = freshToken();
     const expiresAt = Date.now() + expiresInS * 1000;
     everIssued.push(accessToken);
-    issued.set(accessToken, { users: new Set(users.map((u) => u.toLowerCase())), expiresAt });
+    issued.set(accessToken, {
+      users: new Set(users.map((u) => u.toLowerCase())),
+      scope: asked,
+      expiresAt,
+    });
     return { accessToken, expiresInS, expiresAt };
   };
   const success = (users: readonly string[], refreshToken?: string): TokenAnswer => {
@@ -262,7 +272,11 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     maxConcurrent = Math.max(maxConcurrent, inWork);
     try {
       const form = new URLSearchParams(await readBody(request));
-      const { user, answer: honest } = judge(form);
+      const { user, answer } = judge(form);
+      const honest = (): TokenAnswer => {
+        asked = form.get('scope') ?? '';
+        return answer();
+      };
       const seen: TokenRequest = {
         at: Date.now(),
         grant: form.get('grant_type') ?? '',
@@ -361,12 +375,18 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     },
     issue(user) {
       const account = accounts.get(user.toLowerCase());
+      asked = '';
       return issue([user, ...(account?.alsoFor ?? [])]);
     },
     issuedTokens: () => everIssued,
     verify(user, token) {
       const entry = issued.get(token);
-      return entry?.users.has(user.toLowerCase()) === true && entry.expiresAt > Date.now();
+      const isForSmtp = entry !== undefined && !entry.scope.includes('graph.microsoft.com');
+      return isForSmtp && entry.users.has(user.toLowerCase()) && entry.expiresAt > Date.now();
+    },
+    read(token) {
+      const entry = issued.get(token);
+      return entry !== undefined && entry.expiresAt > Date.now() ? entry : undefined;
     },
     async down() {
       if (!server.listening) return;

@@ -43,9 +43,15 @@ export interface GraphWaysDeps {
   readonly onStateChange?: (accountId: string) => void;
 }
 
+/** As the second choice of an account it has more to say. */
+export interface GraphWay extends Way {
+  /** The same way, where a message too large for Graph waits with this reply instead of being bounced. */
+  orWait(tooLarge: Reply): Way;
+}
+
 export interface GraphWays {
   /** Undefined for an account without a Graph target or not served. */
-  of(accountId: string): Way | undefined;
+  of(accountId: string): GraphWay | undefined;
   /** Serves exactly these from now on; transactions under way finish. */
   applyAccounts(accounts: readonly Account[]): void;
   stateOf(accountId: string): AccountState | undefined;
@@ -71,7 +77,7 @@ const CAPABILITIES: Omit<Capabilities, 'size'> = {
 interface Served {
   readonly account: Account;
   readonly health: AccountHealth;
-  readonly way: Way;
+  readonly way: GraphWay;
 }
 
 export function createGraphWays(deps: GraphWaysDeps): GraphWays {
@@ -161,10 +167,11 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       body: readonly Buffer[],
       trace: Trace,
       isClosed: () => boolean,
+      tooLarge: Reply,
     ): Promise<Ending> {
       const message = Buffer.concat(body);
       const refusal = refusalOf(mail, message);
-      if (refusal !== undefined) return { verdict: permanent(refusal) };
+      if (refusal !== undefined) return { verdict: ownVerdict(refusal) };
       const recipients = told.map((r) => r.address);
       const addressed = addressMessage(message, recipients, target.recipients);
       if (addressed.kind !== 'ready') {
@@ -172,9 +179,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
           addressed.kind === 'foreign'
             ? `the header names ${addressed.addresses.slice(0, 5).join(', ')}, who is not in this transaction`
             : addressed.reason;
-        return { verdict: permanent(reply(554, '5.6.0', `${FOREIGN_WORDS}: ${why}. ${FOREIGN_CURE}`)) };
+        return { verdict: ownVerdict(reply(554, '5.6.0', `${FOREIGN_WORDS}: ${why}. ${FOREIGN_CURE}`)) };
       }
-      if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: permanent(tooLarge(maxBytes)) };
+      if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
       const client = createGraphClient(mailbox, {
         http: deps.http,
@@ -217,35 +224,39 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       return { verdict };
     }
 
-    const way: Way = {
+    const createWay = (tooLarge: Reply | undefined): Way => ({
       account,
       facts: {
         recipients: 'at_end',
         body: 'whole',
         maxBytes,
+        tooLarge,
         capabilities: { ...CAPABILITIES, size: maxBytes },
         nullSender: 'refused',
       },
       ready,
       begin(trace): Delivery {
         let isClosed = false;
+        const answer =
+          tooLarge ?? reply(552, '5.3.4', `message is larger than the ${maxBytes} octets Graph takes`);
         trace.way = 'graph';
         return {
           // No recipient can be asked for.
           ask: async () => ({ kind: 'failed', verdict: judge({ kind: 'local', cause: 'internal' }) }),
           send: (mail, told, body) => {
-            const work = send(mail, told, body, trace, () => isClosed);
+            const work = send(mail, told, body, trace, () => isClosed, answer);
             background(work);
             return work;
           },
           // Only what is larger than can be held comes here.
-          open: async () => ({ verdict: permanent(tooLarge(maxBytes)) }),
+          open: async () => ({ verdict: ownVerdict(answer) }),
           close() {
             isClosed = true;
           },
         };
       },
-    };
+    });
+    const way: GraphWay = { ...createWay(undefined), orWait: createWay };
     return { account, health, way };
   }
 
@@ -294,11 +305,8 @@ const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header nam
 const FOREIGN_CURE =
   'Let the mail server hand over all recipients at once (Postfix: default_destination_recipient_limit = 500), or set graph_recipients to rewrite';
 
-const tooLarge = (maxBytes: number): Reply =>
-  reply(552, '5.3.4', `message is larger than the ${maxBytes} octets Graph takes`);
-
-const permanent = (answer: Reply): Verdict => ({
-  class: 'message_permanent',
+const ownVerdict = (answer: Reply): Verdict => ({
+  class: answer.code < 500 ? 'message_temporary' : 'message_permanent',
   answer,
   breaker: 'none',
   renewToken: false,
