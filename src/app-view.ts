@@ -4,7 +4,14 @@
  */
 import { type Account, type AccountState, causeFacts, worstState } from './accounts/account.ts';
 import type { AccountDirectory } from './accounts/directory.ts';
-import type { AccountRow, AdminBackend, AdminLogLevel, BreakerRow, ReloadResult } from './admin/backend.ts';
+import type {
+  AccountRow,
+  AdminBackend,
+  AdminLogLevel,
+  BreakerRow,
+  ReloadResult,
+  TokenLife,
+} from './admin/backend.ts';
 import type { BreakerState } from './breaker.ts';
 import type { Listener } from './listener/listener.ts';
 import { cureOf } from './protocol/causes/book.ts';
@@ -13,6 +20,7 @@ import type { RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { TokenError } from './tokens/access-token.ts';
 import type { TokenService } from './tokens/token-service.ts';
+import type { ResourceStatus } from './tokens/token-status.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 import type { AccountWays } from './upstream/ways.ts';
 
@@ -55,6 +63,15 @@ const unusable = (problem: string | undefined): AccountState => ({
   cure: 'correct the entry (xoauth2-relay check names what is wrong) and reload',
 });
 
+function tokenLife(token: ResourceStatus | undefined, now: number): TokenLife {
+  return {
+    cached: token?.cached ?? false,
+    expires_at: iso(token?.expiresAt),
+    expires_in_s: token?.expiresAt === undefined ? null : Math.round((token.expiresAt - now) / 1000),
+    age_s: token?.obtainedAt === undefined ? null : Math.round((now - token.obtainedAt) / 1000),
+  };
+}
+
 export function createAdminBackend(deps: ViewDeps): AdminView {
   const { tokens, upstreams, ways, relay, listeners } = deps;
   const counted = new Map<string, Counted>();
@@ -96,12 +113,12 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       cure: cureOf(state.cause, causeFacts(account)) ?? state.cure ?? null,
       until: iso(state.until),
       drained: relay.isDrained(id),
-      token: {
-        cached: token?.cached ?? false,
-        expires_at: iso(token?.expiresAt),
-        expires_in_s: token?.expiresAt === undefined ? null : Math.round((token.expiresAt - now) / 1000),
-        age_s: token?.obtainedAt === undefined ? null : Math.round((now - token.obtainedAt) / 1000),
-      },
+      token: tokenLife(token, now),
+      tokens: (token?.resources ?? []).map((r) => ({
+        resource: r.resource,
+        status: r.state.status,
+        ...tokenLife(r, now),
+      })),
       pool: {
         size: upstream?.counts.size ?? 0,
         idle: upstream?.counts.idle ?? 0,

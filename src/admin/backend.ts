@@ -26,13 +26,10 @@ export interface AccountRow {
   readonly until: string | null;
   /** An operator has drained it: no new transaction until `resume`. */
   readonly drained: boolean;
-  readonly token: {
-    readonly cached: boolean;
-    readonly expires_at: string | null;
-    /** May be negative for a token that has run out. */
-    readonly expires_in_s: number | null;
-    readonly age_s: number | null;
-  };
+  /** Of the resource mail leaves by first. */
+  readonly token: TokenLife;
+  /** One for each resource asked for so far. */
+  readonly tokens: readonly ResourceTokenRow[];
   readonly pool: {
     /** Connecting, busy and idle together. */
     readonly size: number;
@@ -45,6 +42,19 @@ export interface AccountRow {
   /** The last thing that went wrong, in words, also when all is well again. */
   readonly last_error: string | null;
   readonly last_error_at: string | null;
+}
+
+export interface TokenLife {
+  readonly cached: boolean;
+  readonly expires_at: string | null;
+  /** May be negative for a token that has run out. */
+  readonly expires_in_s: number | null;
+  readonly age_s: number | null;
+}
+
+export interface ResourceTokenRow extends TokenLife {
+  readonly resource: 'smtp' | 'graph' | 'imap';
+  readonly status: AccountStatus;
 }
 
 /** `GET /admin/accounts/{id}`: the row and its settings. */

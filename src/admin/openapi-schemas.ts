@@ -54,7 +54,11 @@ const accountRow = {
   cure: about(nullable(text), 'What the operator should do'),
   until: about(nullable(instant), 'When it is tried again'),
   drained: about(flag, 'Taken out of service by an operator until it is resumed'),
-  token: object(token),
+  token: about(object(token), 'Of the resource mail leaves by first'),
+  tokens: about(
+    list(object({ resource: oneOf('smtp', 'graph', 'imap'), status, ...token })),
+    'One for each resource asked for so far',
+  ),
   pool: object({ size: integer, idle: integer, busy: integer, max: integer }),
   messages: object({ relayed: integer, deferred: integer, rejected: integer }),
   last_error: about(nullable(text), 'The last thing that went wrong, also when all is well again'),

@@ -62,6 +62,7 @@ function rowOf(account: FakeAccount): AccountRow {
       expires_in_s: life ?? null,
       age_s: life === undefined ? null : Math.max(0, 3599 - life),
     },
+    tokens: [],
     pool: { size: busy + 1, idle: 1, busy, max: 5 },
     messages: { relayed: 12, deferred: 1, rejected: 0 },
     last_error: account.lastError ?? null,
