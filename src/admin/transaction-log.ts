@@ -4,6 +4,7 @@
  */
 import { boolean, members, number, object, orNull, text, texts, type Writer } from '../log/stringify.ts';
 import type { Reply } from '../protocol/reply.ts';
+import { cleanText, MAX_KEPT } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
 
 export interface ReplyRow {
@@ -79,10 +80,11 @@ const ms = (value: number): number => Math.round(value * 1000) / 1000;
 
 /** The row of one record. */
 export function toTransactionRow(record: TransactionRecord, showAddresses: boolean): TransactionRow {
+  // What a client sent and what a person reads of a reply: clean, and cut to a readable length.
   const shown = (text: string): string => (showAddresses ? text : maskAddresses(text));
-  const address = (text: string): string => (showAddresses ? text : maskAddress(text));
+  const address = (text: string): string => cleanText(showAddresses ? text : maskAddress(text));
   const replyRow = (r: Reply | undefined): ReplyRow | null =>
-    r === undefined ? null : { code: r.code, enhanced: r.enhanced ?? null, text: shown(r.text) };
+    r === undefined ? null : { code: r.code, enhanced: r.enhanced ?? null, text: cleanText(shown(r.text)) };
   return {
     id: record.id,
     at: new Date(record.at).toISOString(),
@@ -138,6 +140,19 @@ export const formatTransactionRow: Writer<TransactionRow> = members<TransactionR
   timings: object({ total_ms: number, gate_ms: number, acquire_ms: number, upstream_ms: number }),
 });
 
+/** The record as it stays in memory: of a long reply what is shown. */
+function keep(record: TransactionRecord): TransactionRecord {
+  const { reply, upstreamReply } = record;
+  if ((reply?.text.length ?? 0) <= MAX_KEPT && (upstreamReply?.text.length ?? 0) <= MAX_KEPT) return record;
+  return { ...record, reply: shorten(reply), upstreamReply: shorten(upstreamReply) };
+}
+
+function shorten(reply: Reply | undefined): Reply | undefined {
+  if (reply === undefined) return undefined;
+  const { code, enhanced, text } = reply;
+  return enhanced === undefined ? { code, text: cleanText(text) } : { code, enhanced, text: cleanText(text) };
+}
+
 /** A ring of the last `limit` transactions; rows are made when somebody looks. */
 export function createTransactionLog(
   limit: number,
@@ -150,7 +165,7 @@ export function createTransactionLog(
   return {
     toRow,
     add: (record) => {
-      ring[next] = record;
+      ring[next] = keep(record);
       next = (next + 1) % limit;
     },
     latest: (filter) => {

@@ -10,7 +10,7 @@ type SystemError = NodeJS.ErrnoException & { readonly address?: string; readonly
 export function explainStart(error: unknown, settings: Settings): unknown {
   if (!(error instanceof Error)) return error;
   const told = (message: string): CommandError =>
-    new CommandError(message.replaceAll(/\s*\n\s*/g, ' '), EXIT_CONFIGURATION, { cause: error });
+    new CommandError(oneLine(message), EXIT_CONFIGURATION, { cause: error });
   if (error instanceof AccountsFileError) return told(error.message);
   // Errors of other rooms that say what to set.
   if (error.name === 'ListenerError') {
@@ -53,3 +53,9 @@ function explainAddress({ code, message }: SystemError, place: string, flag: 'po
       return `cannot listen on ${place}: ${message}`;
   }
 }
+
+const oneLine = (text: string): string =>
+  text
+    .split('\n')
+    .map((line) => line.trim())
+    .join(' ');

@@ -13,8 +13,10 @@ export interface AddressList {
   readonly certain: boolean;
 }
 
-const QUOTED = /"(?:[^"\\]|\\.)*"/g;
-const ADDRESS_LIKE = /[^\s<>(),;:"]+@[^\s<>(),;:"]+/g;
+/** Where the closing quote is missing, all that follows: so each octet is looked at once. */
+const QUOTED = /"(?:[^"\\]|\\.)*("?)/gs;
+const WORD = /[^\s<>(),;:"]+/g;
+const isAddressLike = (word: string): boolean => /^.[^@]*@./s.test(word);
 const NORMAL = /^(?:"(?:[^"\\]|\\.)+"|[^\s<>(),;:"@\\]+)@[^\s<>(),;:"@\\]+$/;
 
 /**
@@ -36,13 +38,17 @@ export function normalAddress(address: string): string {
 export function parseAddressList(value: string): AddressList {
   const addresses: string[] = [];
   // What stands in quotes is a name; an address elsewhere that the parser took for a name is a guess.
-  const outside = value.replace(QUOTED, '""');
   let certain = (value.match(/(?<!\\)"/g) ?? []).length % 2 === 0;
+  const outside = value.replace(QUOTED, (_quoted, end: string) => {
+    if (end === '') certain = false;
+    return '""';
+  });
   for (const { name, address } of addressparser(value, { flatten: true })) {
     if (!NORMAL.test(address)) certain = false;
     else addresses.push(normalAddress(address));
-    for (const [other] of name.matchAll(ADDRESS_LIKE))
-      if (outside.includes(other) && normalAddress(other) !== normalAddress(address)) certain = false;
+    for (const [other] of name.matchAll(WORD))
+      if (isAddressLike(other) && outside.includes(other) && normalAddress(other) !== normalAddress(address))
+        certain = false;
   }
   return { addresses, certain };
 }

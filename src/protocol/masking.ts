@@ -47,7 +47,7 @@ function formsOf(secret: string): ReadonlySet<string> {
   for (const before of [0, 1, 2]) {
     const octets = Buffer.concat([Buffer.alloc(before), Buffer.from(secret)]);
     for (const encoding of ['base64', 'base64url'] as const) {
-      const encoded = octets.toString(encoding).replace(/=+$/, '');
+      const encoded = octets.toString(encoding).replace(/={1,2}$/, '');
       // The first and last characters also carry bits of what stands beside it.
       forms.add(encoded.slice(before === 0 ? 0 : before + 1, octets.length % 3 === 0 ? undefined : -1));
     }

@@ -3,6 +3,7 @@
  * RFC 5321 §4.2.1 (multi-line replies). Pure; owns the bytes of an unfinished line.
  */
 import type { Reply } from './reply.ts';
+import { cleanText, MAX_JUDGED } from './text.ts';
 
 /** A parsed reply with its text lines (code stripped), for EHLO. */
 export interface ParsedReply extends Reply {
@@ -16,8 +17,13 @@ export class ReplySyntaxError extends Error {
 
 /** Longest line taken: Microsoft's SendAsDenied exceeds 2 kB, RFC 4954 §4 allows 12,288 octets for a challenge. */
 const MAX_LINE_OCTETS = 16_384;
+/** A whole reply longer than this comes from a peer that never ends one: the longest seen has 4 kB. */
+const MAX_REPLY_OCTETS = 65_536;
 /** A reply of more lines than this is a peer that never ends one. */
 const MAX_LINES = 200;
+
+/** Code, separator and an enhanced code are read of every line. */
+const MIN_LINE_KEPT = 16;
 
 const LINE = /^([2-5]\d\d)(?:([ -])(.*))?$/s;
 const ENHANCED = /^([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)/;
@@ -53,21 +59,29 @@ export function createReplyParser(): ReplyParser {
   let rest: Buffer | undefined;
   let code = 0;
   let lines: string[] = [];
+  /** Of the reply that is being read. */
+  let octets = 0;
 
-  function takeLine(line: string, replies: ParsedReply[]): void {
+  /** One line without its end. Of a long reply only the start is kept, which decides; the rest is dropped unread. */
+  function takeLine(bytes: Buffer, start: number, end: number, replies: ParsedReply[]): void {
+    const room = Math.max(MAX_JUDGED - octets, MIN_LINE_KEPT);
+    octets += end - start;
+    if (octets > MAX_REPLY_OCTETS) throw new ReplySyntaxError('a reply that is too long');
+    const line = bytes.toString('utf8', start, Math.min(end, start + room));
     const m = LINE.exec(line);
     if (m === null) throw new ReplySyntaxError('a line that is no SMTP reply');
     const lineCode = Number(m[1]);
     if (lines.length > 0 && lineCode !== code)
       throw new ReplySyntaxError('a multi-line reply that changes its code');
     code = lineCode;
-    lines.push(m[3] ?? '');
+    lines.push(cleanText(m[3] ?? '', MAX_JUDGED));
     if (m[2] === '-') {
       if (lines.length > MAX_LINES) throw new ReplySyntaxError('a reply that does not end');
       return;
     }
     const complete = lines;
     lines = [];
+    octets = 0;
     replies.push(assemble(lineCode, complete));
   }
 
@@ -80,7 +94,7 @@ export function createReplyParser(): ReplyParser {
       for (let lf = bytes.indexOf(LF); lf >= 0; lf = bytes.indexOf(LF, start)) {
         const end = lf > start && bytes[lf - 1] === 0x0d ? lf - 1 : lf;
         if (end - start > MAX_LINE_OCTETS) throw new ReplySyntaxError('a reply line that is too long');
-        takeLine(bytes.toString('utf8', start, end), replies);
+        takeLine(bytes, start, end, replies);
         start = lf + 1;
       }
       if (start < bytes.length) {

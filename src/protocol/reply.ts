@@ -3,6 +3,8 @@
  * Pure; owns nothing. RFC 5321 §4.2 (replies), RFC 2034 and RFC 3463 (enhanced codes).
  */
 
+import { cleanText } from './text.ts';
+
 /** One SMTP reply: what a peer said to one command, or what we say. */
 export interface Reply {
   /** Three-digit code, 200 to 599 (RFC 5321 §4.2.1). */
@@ -15,8 +17,6 @@ export interface Reply {
 
 /** Longest reply line on the wire including CRLF (RFC 5321 §4.5.3.1.5). */
 const MAX_REPLY_LINE_OCTETS = 512;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: cleaning them is the purpose
-const CONTROL = /[\u0000-\u001f\u007f]+/g;
 
 /** Makes a reply; `enhanced` is `''` where none applies (2xx to EHLO, 354, …). */
 export function reply(code: number, enhanced: string, text: string): Reply {
@@ -25,14 +25,13 @@ export function reply(code: number, enhanced: string, text: string): Reply {
 
 export const isPositive = (r: Reply): boolean => r.code >= 200 && r.code < 400;
 export const isTemporary = (r: Reply): boolean => r.code >= 400 && r.code < 500;
-export const isPermanent = (r: Reply): boolean => r.code >= 500;
 
 /**
  * The text after the code as it goes to a client: enhanced code (if any), a space, the text;
  * control characters become spaces and the whole line fits 512 octets with code and CRLF.
  */
 export function formatReplyText(r: Reply): string {
-  const cleaned = r.text.replace(CONTROL, ' ');
+  const cleaned = cleanText(r.text, MAX_REPLY_LINE_OCTETS);
   const line = r.enhanced === undefined ? cleaned : `${r.enhanced} ${cleaned}`;
   const room = MAX_REPLY_LINE_OCTETS - '250 '.length - '\r\n'.length;
   if (Buffer.byteLength(line) <= room) return line;

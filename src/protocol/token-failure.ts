@@ -6,6 +6,8 @@
  */
 import { aadstsIn, findTokenCause, findTokenNetworkCause } from './causes/book.ts';
 import type { TokenFailureKind } from './causes/token-causes.ts';
+import { maskSecrets } from './masking.ts';
+import { cleanText, MAX_JUDGED } from './text.ts';
 
 export type { TokenFailureKind };
 
@@ -48,6 +50,10 @@ const LOOP_SILENCE_MS = 5 * 60_000;
 const MAX_RETRY_AFTER_MS = 60 * 60_000;
 /** Longest quotation of a provider's own words. */
 const MAX_QUOTED = 300;
+/** Microsoft sends one or two. */
+const MAX_CODES = 16;
+/** An id is quoted only where it looks like one: an endpoint could put anything there. */
+const GUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 const SCOPES: Readonly<Record<TokenFailureKind, TokenFailure['scope']>> = {
   provider_fault: 'endpoint',
@@ -160,27 +166,29 @@ function parseErrorBody(body: string): ErrorBody | undefined {
   }
   if (typeof error === 'number') error = String(error);
   if (typeof error !== 'string' || error === '') return undefined;
-  const words = typeof description === 'string' ? description : '';
+  const words = typeof description === 'string' ? description.slice(0, MAX_JUDGED) : '';
   const codes = Array.isArray(json.error_codes)
-    ? json.error_codes.map(Number).filter(Number.isSafeInteger)
+    ? json.error_codes.slice(0, MAX_CODES).map(Number).filter(Number.isSafeInteger)
     : aadstsIn(words);
   const trace = (['trace_id', 'correlation_id'] as const).flatMap((key) => {
     const id = json[key];
-    return typeof id === 'string' && id !== '' ? [`${key} ${id.slice(0, 64)}`] : [];
+    return typeof id === 'string' && GUID.test(id) ? [`${key} ${id}`] : [];
   });
-  return { error, description: words, codes, trace };
+  return { error: error.slice(0, MAX_QUOTED), description: words, codes, trace };
 }
 
 function describe(answer: TokenAnswer, said: ErrorBody | undefined): string {
+  const quoted = (text: string): string => clean(text, answer.secrets);
   if (said === undefined) {
-    const type = answer.contentType?.split(';')[0] ?? 'no content type';
-    return clean(`token endpoint answered HTTP ${answer.status} (${type})`, answer.secrets);
+    const type = answer.contentType?.split(';', 1)[0] ?? 'no content type';
+    return quoted(`token endpoint answered HTTP ${answer.status} (${type})`);
   }
   // Microsoft appends trace id, correlation id and time to the sentence; they are quoted apart.
-  const sentence = said.description.split(/\s*Trace ID:/i)[0] ?? '';
-  const words = sentence === '' ? '' : `: ${clean(sentence, answer.secrets)}`;
-  const facts = [`HTTP ${answer.status}`, ...said.trace].join(', ');
-  return `${clean(said.error, answer.secrets)}${words} (${clean(facts, [])})`;
+  const tail = said.description.search(/Trace ID:/i);
+  const sentence = (tail < 0 ? said.description : said.description.slice(0, tail)).trim();
+  const words = sentence === '' ? '' : `: ${quoted(sentence)}`;
+  const facts = [`HTTP ${answer.status}`, ...said.trace.map(quoted)].join(', ');
+  return `${quoted(said.error)}${words} (${facts})`;
 }
 
 function redirectFailure(answer: TokenAnswer): TokenFailure {
@@ -223,18 +231,13 @@ function networkWords(code: string | undefined): string {
 }
 
 /** One printable line with nothing in it that was sent or that looks like a token. */
-function clean(text: string, secrets: readonly string[]): string {
-  let out = text;
-  for (const secret of secrets) if (secret.length >= 4) out = out.replaceAll(secret, '[secret]');
-  return (
-    out
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: cleaning them is the purpose
-      .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ')
-      .replace(/[\w.~+=-]{40,}/g, '[…]')
-      .trim()
-      .slice(0, MAX_QUOTED)
+const clean = (text: string, secrets: readonly string[]): string =>
+  cleanText(
+    maskSecrets(text.slice(0, MAX_JUDGED), secrets)
+      .replace(/[\w.~+/=%-]{40,}/g, '[…]')
+      .trim(),
+    MAX_QUOTED,
   );
-}
 
 /** The object a JSON text holds; undefined for anything else. */
 export function parseJsonObject(text: string): Record<string, unknown> | undefined {

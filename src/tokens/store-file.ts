@@ -352,4 +352,7 @@ function fileName(accountId: string): string {
 }
 
 /** A record is bound to the file it stands in; a leftover is a file that was to be this one. */
-const nameInSeal = (path: string): string => (/[^/\\]*-[0-9a-f]{16}\.grant/.exec(path) ?? [path])[0];
+const nameInSeal = (path: string): string =>
+  /^.*-[0-9a-f]{16}\.grant/.exec(
+    path.slice(Math.max(path.lastIndexOf('/'), path.lastIndexOf('\\')) + 1),
+  )?.[0] ?? path;

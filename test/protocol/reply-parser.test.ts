@@ -60,6 +60,7 @@ for (const [what, text] of [
   ['an empty line', '\r\n'],
   ['an endless line', '2'.repeat(40_000)],
   ['an endless reply', '250-x\r\n'.repeat(1_000)],
+  ['a reply of 3 MB', `550-${'x'.repeat(16_000)}\r\n`.repeat(190)],
 ] as const) {
   test(`${what} is no SMTP`, () => {
     assert.throws(() => createReplyParser().feed(Buffer.from(text)), ReplySyntaxError);
@@ -72,4 +73,24 @@ test('an enhanced code of another class than the reply is text', () => {
     { ...parseReply('550 2.0.0 odd'), lines: undefined },
     { code: 550, text: '2.0.0 odd', lines: undefined },
   );
+});
+
+test('of a long reply the start is kept, and the code counts', () => {
+  const [reply, next] = createReplyParser().feed(
+    Buffer.from(
+      `${`550-5.7.1 ${'long words '.repeat(300)}\r\n`.repeat(15)}550 5.7.1 end\r\n250 2.0.0 next\r\n`,
+    ),
+  );
+  assert.equal(reply?.code, 550);
+  assert.equal(reply?.enhanced, '5.7.1');
+  assert.ok((reply?.text.length ?? 0) < 5000, String(reply?.text.length));
+  assert.ok(reply?.text.startsWith('long words long words'));
+  assert.ok((reply?.lines.join('').length ?? 0) < 5000);
+  assert.equal(next?.text, 'next');
+});
+
+test('what would steer a terminal does not get in, neither as text nor as a line of EHLO', () => {
+  const reply = parseReply('250-\u001b]0;owned\u0007\n250 \u202etxt\u009b2J');
+  assert.equal(reply?.text, ']0;owned txt 2J');
+  assert.deepEqual(reply?.lines, [' ]0;owned ', ' txt 2J']);
 });

@@ -184,7 +184,7 @@ export const aadstsIn = (words: string): readonly number[] =>
 
 /** The first known `error` value in a line. */
 const errorIn = (said: string): string | undefined =>
-  said.match(/[a-z]+(?:_[a-z]+)+/g)?.find((word) => ERRORS.has(word));
+  said.match(/[a-z_]+/g)?.find((word) => ERRORS.has(word));
 
 const tokenRow = (id: string): TokenCause => lastResort(TOKEN_CAUSES.find((cause) => cause.id === id));
 
