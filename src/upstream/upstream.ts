@@ -142,6 +142,20 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     }
   }
 
+  /** An authenticated connection, its server proved or found wanting where BDAT is wanted. */
+  async function openProved(
+    account: Account,
+    endpoint: UpstreamEndpoint,
+    access: AccessToken,
+  ): Promise<UpstreamConnection> {
+    const connection = await endpoint.guard(account.id, () => deps.open(account, access));
+    const { chunking, pipelining } = connection.capabilities;
+    if (!account.chunking || !chunking || !pipelining) return connection;
+    await endpoint.proofs.prove(connection);
+    // What broke the connection is remembered: the next one is not asked.
+    return connection.dead ? endpoint.guard(account.id, () => deps.open(account, access)) : connection;
+  }
+
   /** Authenticates; after a 535 once more with a new token. */
   async function openAuthenticated(
     account: Account,
@@ -149,22 +163,17 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   ): Promise<UpstreamConnection> {
     const first = await token(account);
     try {
-      const connection = await endpoint.guard(account.id, () => deps.open(account, first));
-      const { chunking, pipelining } = connection.capabilities;
-      if (!account.chunking || !chunking || !pipelining) return connection;
-      await endpoint.proofs.prove(connection);
-      // What broke the connection is remembered: the next one is not asked.
-      return connection.dead ? await endpoint.guard(account.id, () => deps.open(account, first)) : connection;
+      return await openProved(account, endpoint, first);
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error;
       if (error.verdict.renewToken) {
         const renewed = await tokens.renew(account.id, first).catch((e: unknown) => {
           throw tokenTrouble(e, account.id);
         });
-        return endpoint.guard(account.id, () => deps.open(account, renewed));
+        return openProved(account, endpoint, renewed);
       }
       // A server that misunderstood our AUTH gets one more try on a fresh connection.
-      if (error.verdict.retry === 'fresh') return endpoint.guard(account.id, () => deps.open(account, first));
+      if (error.verdict.retry === 'fresh') return openProved(account, endpoint, first);
       throw error;
     }
   }

@@ -45,6 +45,8 @@ export class Session {
   readonly commands: string[] = [];
   /** `C: ` and `S: ` lines in order. */
   readonly transcript: string[] = [];
+  /** The same with the sizes of bodies, an empty line before each flight of the client's. */
+  readonly dialogue: string[] = [];
   tls: 'none' | 'starttls' | 'implicit' = 'none';
   /** SNI name the client asked for. */
   servername: string | undefined;
@@ -71,6 +73,7 @@ export class Session {
   readonly #transactions: Transactions;
   #dying: Lines | undefined;
   #waiting = false;
+  #notedFlight = 0;
 
   constructor(id: number, socket: Socket, host: SessionHost) {
     this.id = id;
@@ -171,7 +174,15 @@ export class Session {
 
   #note(who: 'C' | 'S', line: string): void {
     if (this.#host.record) this.transcript.push(`${who}: ${line}`);
+    this.noteDialogue(`${who}: ${line}`, who === 'C');
     this.#host.observe(this.id, who, line);
+  }
+
+  noteDialogue(line: string, isClient: boolean): void {
+    if (!this.#host.record) return;
+    if (isClient && this.#wire.flights !== this.#notedFlight) this.dialogue.push('');
+    if (isClient) this.#notedFlight = this.#wire.flights;
+    this.dialogue.push(line);
   }
 
   #say(lines: Lines): void {

@@ -61,6 +61,8 @@ export const isPositive = (lines: Lines): boolean => /^[23]/.test(lines[0] ?? ''
 export function createTransactions(voice: Voice): Transactions {
   const { session, host, flavour, wire, answer, act, say, offers } = voice;
   let current: Envelope | undefined;
+  const noteBody = (octets: number, what: string): void =>
+    session.noteDialogue(`C: (${octets} octets${what})`, true);
   const maxBytes = (): number => host.rules.maxBytes ?? flavour.maxBytes;
 
   async function mail(line: string): Promise<void> {
@@ -139,6 +141,7 @@ export function createTransactions(voice: Voice): Transactions {
     if (said === undefined || !(said[0] ?? '').startsWith('354') || envelope === undefined) return;
     const draft = begin(envelope, 'DATA');
     await wire.dotted((bytes) => draft.add(bytes));
+    noteBody(draft.bytes, ', then a dot');
     await finish(envelope, draft, 'end-of-data', line);
   }
 
@@ -162,6 +165,7 @@ export function createTransactions(voice: Voice): Transactions {
     const draft = envelope.draft ?? begin(envelope, 'BDAT');
     draft.chunks += 1;
     await wire.octets(size, (bytes) => draft.add(bytes));
+    noteBody(size, '');
     if (last) return finish(envelope, draft, 'BDAT', line);
     const said = await answer('BDAT', line, flavour.chunkOk(size));
     if (said === undefined || !isPositive(said)) envelope.failed = true;
@@ -170,7 +174,10 @@ export function createTransactions(voice: Voice): Transactions {
   /** The chunk is on its way whatever the answer will be (RFC 3030 §2). */
   async function refuse(line: string, size: number, normal: Lines): Promise<void> {
     const habit = host.rules.refusedChunk ?? 'discarded';
-    if (habit === 'discarded') await wire.octets(size, () => {});
+    if (habit === 'discarded') {
+      await wire.octets(size, () => {});
+      noteBody(size, ', discarded');
+    }
     await answer('BDAT', line, normal);
     if (habit === 'run_late') await wire.holdReplies(LATE_MS);
   }
