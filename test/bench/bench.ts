@@ -1,7 +1,7 @@
 /**
  * `npm run bench [-- quick]`: what a message costs in the relay, beside a process that only splices the
  * same sockets, in the same run and in turn. Prints a table; asserts nothing. `npm run bench -- scale`
- * measures thousands of accounts instead (scale.ts).
+ * measures thousands of accounts instead (scale.ts), `-- flights` round trips by recipients (flights.ts).
  */
 import { connect } from 'node:net';
 import { cpus } from 'node:os';
@@ -26,8 +26,9 @@ import {
   table,
 } from './stage.ts';
 
-if (process.argv.includes('scale')) {
-  await import('./scale.ts');
+for (const other of ['scale', 'flights']) {
+  if (!process.argv.includes(other)) continue;
+  await import(`./${other}.js`);
   process.exit();
 }
 
