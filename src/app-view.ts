@@ -219,8 +219,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       try {
         await tokens.refresh(id);
         // A new token is worth a new try.
-        ways.reset(id);
-        void ways.warmUp([id]);
+        void ways.retryNow([id]).then(() => ways.warmUp([id]));
         deps.changed(id);
         return { ok: true };
       } catch (error) {

@@ -148,7 +148,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
   const ledger = openLedger();
   const ways: AccountWays = createAccountWays({
     upstreams,
-    smtp: createSmtpWays({ upstreams, tokens, log }, { busyWaitMs: settings.submissionRetryMs }),
+    smtp: createSmtpWays({ upstreams, log }, { busyWaitMs: settings.submissionRetryMs }),
     graph: createGraphWays({
       tokens,
       http,

@@ -109,7 +109,7 @@ export function createTokenEndpoints(
         if (state === 'open') log.warn(fields, 'token endpoint is failing: not asked for a while');
         else log.info(fields, 'token endpoint answers again');
       },
-      options.breaker,
+      { clock, ...options.breaker },
     );
     breakers.set(tokenUrl, made);
     return made;
@@ -217,7 +217,6 @@ export function createTokenEndpoints(
     async close() {
       closed = true;
       for (const controller of underWay) controller.abort();
-      for (const breaker of breakers.values()) breaker.close();
       await http.close();
     },
   };

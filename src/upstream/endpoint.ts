@@ -2,6 +2,7 @@
  * One upstream endpoint (host and port) for all its accounts: the circuit breaker, how many
  * connections may be opened at once, and what was learnt of the server. The breaker is fed only by
  * provider faults, and only when several accounts show them: one mailbox in trouble stops nobody else.
+ * Messages that go through count for the provider.
  */
 
 import { type BreakerState, createBreaker } from '../breaker.ts';
@@ -19,8 +20,9 @@ const DISTINCT_ACCOUNTS = 2;
 const WEIGHT: Readonly<Record<BreakerWeight, number>> = { full: 1, half: 0.5, if_many: 2 / 3, none: 0 };
 /** Attempts in the window before the breaker may open: a glitch or two never stop a small installation. */
 const VOLUME_THRESHOLD = 5;
-/** An open breaker lets one probe through after this. */
-const RESET_MS = 15_000;
+/** An open breaker lets one probe through after this, so that a restart of the provider costs seconds; after a failed probe twice as long. */
+const RESET_MS = 3_000;
+const MAX_RESET_MS = 30_000;
 
 export type { BreakerState };
 
@@ -39,7 +41,8 @@ export interface UpstreamEndpoint {
   guard<T>(accountId: string, open: () => Promise<T>): Promise<T>;
   /** A fault that showed after the connection was open. */
   report(accountId: string, weight: BreakerWeight): void;
-  close(): void;
+  /** A message went through. */
+  succeeded(accountId: string): void;
 }
 
 /** How opening a connection ended, with what it says about the provider. */
@@ -55,13 +58,20 @@ export function createEndpoint(
     readonly onBreaker?: (state: BreakerState) => void;
   },
 ): UpstreamEndpoint {
+  const { clock = systemClock } = options;
   const evidence = new Map<string, { readonly at: number; readonly weight: number }>();
   let accounts = 0;
   const breaker = createBreaker<Outcome>(
     name,
     (outcome) => 'fault' in outcome && outcome.fault,
     () => options.onBreaker?.(breaker.state()),
-    { volume: VOLUME_THRESHOLD, windowMs: EVIDENCE_WINDOW_MS, restMs: options.resetMs ?? RESET_MS },
+    {
+      volume: VOLUME_THRESHOLD,
+      windowMs: EVIDENCE_WINDOW_MS,
+      restMs: options.resetMs ?? RESET_MS,
+      maxRestMs: Math.max(options.resetMs ?? 0, MAX_RESET_MS),
+      clock,
+    },
   );
 
   /** Whether this fault, with what other accounts showed lately, says something about the provider. */
@@ -69,7 +79,7 @@ export function createEndpoint(
     if (weight === 'none') return false;
     // The probe of a half-open breaker speaks for itself.
     if (breaker.state().state === 'half_open') return true;
-    const now = Date.now();
+    const now = clock.monotonic();
     for (const [id, e] of evidence) if (now - e.at > EVIDENCE_WINDOW_MS) evidence.delete(id);
     const before = evidence.get(accountId)?.weight ?? 0;
     evidence.set(accountId, { at: now, weight: Math.max(before, WEIGHT[weight]) });
@@ -95,7 +105,7 @@ export function createEndpoint(
   return {
     name,
     capabilities: undefined,
-    proofs: createProofs(options.clock ?? systemClock),
+    proofs: createProofs(clock),
     get accounts() {
       return accounts;
     },
@@ -118,15 +128,23 @@ export function createEndpoint(
           }),
         ),
       );
-      if (outcome === undefined) throw new UpstreamError({ kind: 'local', cause: 'breaker_open' });
+      if (outcome === undefined) {
+        const leftMs = (breaker.probeAt() ?? clock.now()) - clock.now();
+        throw new UpstreamError({
+          kind: 'local',
+          cause: 'breaker_open',
+          waitSeconds: Math.max(1, Math.ceil(leftMs / 1_000)),
+        });
+      }
       if ('error' in outcome) throw outcome.error;
       return outcome.connection as T;
     },
     report(accountId, weight) {
-      if (isEvidence(accountId, weight)) void breaker.run(async () => ({ error: undefined, fault: true }));
+      if (isEvidence(accountId, weight)) breaker.saw(true);
     },
-    close() {
-      breaker.close();
+    succeeded(accountId) {
+      evidence.delete(accountId);
+      breaker.saw(false);
     },
   };
 }

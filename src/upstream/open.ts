@@ -53,10 +53,11 @@ export interface OpenObserver {
   line?(who: 'C' | 'S', text: string): void;
 }
 
+/** `signal` ends the attempt at once, with its reason. */
 export type OpenConnection = (
   account: Account,
   token: AccessToken,
-  observer?: OpenObserver,
+  how?: { readonly observer?: OpenObserver; readonly signal?: AbortSignal },
 ) => Promise<UpstreamConnection>;
 
 /** What nodemailer puts on its errors. */
@@ -264,12 +265,12 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     }
   }
 
-  return async function openConnection(account, token, observer = {}) {
+  return async function openConnection(account, token, { observer = {}, signal: outer } = {}) {
     const wholeMs = connectTimeoutMs + loginTimeoutMs;
     const startedAt = clock.monotonic();
     const leftMs = (): number => Math.max(0, wholeMs - (clock.monotonic() - startedAt));
     for (;;) {
-      const dialed = await limited(clock, Math.min(connectTimeoutMs, leftMs()), (signal) =>
+      const dialed = await limited(clock, Math.min(connectTimeoutMs, leftMs()), outer, (signal) =>
         dial({ ...account.upstream, localAddress: account.localAddress }, signal, observer),
       ).catch((error: ConnectionError) => {
         throw handshakeError(error, 'connect', account.id);
@@ -277,26 +278,30 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       observer.connected?.(dialed.address);
       const greetingMs = Math.min(dialed.hasOthers ? silentAddressMs : connectTimeoutMs, leftMs());
       try {
-        return await limited(clock, greetingMs, (signal, extend) =>
+        return await limited(clock, greetingMs, outer, (signal, extend) =>
           authenticate(account, token, dialed, observer, signal, () => extend(leftMs())),
         );
       } catch (error) {
         const event = error instanceof UpstreamError ? error.event : undefined;
         const isSilent = event?.kind === 'lost' && event.stage !== 'auth';
-        if (!isSilent || !dialed.hasOthers || leftMs() === 0) throw error;
+        if (!isSilent || !dialed.hasOthers || leftMs() === 0 || outer?.aborted === true) throw error;
       }
     }
   };
 }
 
-/** Runs `step` with a signal that aborts after `ms`, or after what `extend` gives from then on. */
+/** Runs `step` with a signal that aborts with `outer`, and after `ms` or what `extend` gives from then on. */
 async function limited<T>(
   clock: Clock,
   ms: number,
+  outer: AbortSignal | undefined,
   step: (signal: AbortSignal, extend: (ms: number) => void) => Promise<T>,
 ): Promise<T> {
   const abort = new AbortController();
   const end = (): void => abort.abort(new OutOfTime('no answer in time'));
+  const follow = (): void => abort.abort(outer?.reason);
+  outer?.addEventListener('abort', follow);
+  if (outer?.aborted === true) follow();
   let cancel = clock.after(ms, end);
   try {
     return await step(abort.signal, (more) => {
@@ -305,6 +310,7 @@ async function limited<T>(
     });
   } finally {
     cancel();
+    outer?.removeEventListener('abort', follow);
   }
 }
 

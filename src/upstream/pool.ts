@@ -1,13 +1,14 @@
 /**
  * The upstream connections of one account. In: a way to open one. Out: leases of warm connections.
- * Owns their number (connecting + busy + idle never exceed the account's limit), their recycling
- * before the provider cuts them, and the order of those who wait (first come, first served).
- * The one file that knows generic-pool.
+ * Owns their number (connecting + busy + idle + saying goodbye never exceed the account's limit, also
+ * where the limit or the account changes), their recycling before the provider cuts them, and the order
+ * of those who wait: first come, first served, each with a limit of his own.
  */
-import { createPool, type Pool } from 'generic-pool';
-import type { Account } from '../accounts/account.ts';
+import type { AccountLimits } from '../accounts/account.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { UpstreamConnection } from './connection.ts';
 import { UpstreamError } from './failure.ts';
+import { createPlaces, type Place } from './places.ts';
 
 export interface Lease {
   readonly connection: UpstreamConnection;
@@ -21,268 +22,296 @@ export interface PoolCounts {
   readonly idle: number;
   readonly busy: number;
   readonly max: number;
-  readonly waiting: number;
 }
 
 export interface ConnectionPool {
-  /** A usable connection. Rejects with the `UpstreamError` of opening one, or `acquire_timeout`. */
+  /** A usable connection. Rejects with the `UpstreamError` of opening one, `acquire_timeout` or `draining`. */
   acquire(): Promise<Lease>;
   /** Opens what is missing to `count` connections, in the background of nobody; resolves when done, never rejects. */
   warm(count: number): Promise<void>;
-  /** Resolves when one of the connections being opened is there, or all have failed; at once where none is. */
-  opened(): Promise<void>;
-  /** Closes what is past its time and opens replacements; called regularly. */
+  /** Closes what is past its time and opens replacements; called regularly, and when limits changed. */
   maintain(): void;
   readonly counts: PoolCounts;
   /** Connections open now, busy or idle. */
   readonly live: number;
-  /** No new leases; resolves when busy ones are back and all are closed. */
+  /** Takes no more; whoever waits hears `draining`. Resolves when busy ones are back and all are closed. */
   close(): Promise<void>;
+  /** Cuts busy connections, and those that say goodbye: what is under way on them is lost. */
+  cut(): void;
 }
 
 export interface PoolOptions {
+  /** May change at any time. */
+  readonly limits: () => AccountLimits;
   /** Longest wait for a connection, ms. */
   readonly acquireTimeoutMs: number;
   /** Messages at once, now. */
   readonly concurrency: () => number;
-  /** Whether idle connections are kept; false closes them as they fall idle. */
-  readonly keepIdle: () => boolean;
+  /** Whether this idle connection is kept; false closes it. */
+  readonly isKept: (connection: UpstreamConnection) => boolean;
   /** Whether a connection may be opened in the background now. */
   readonly mayOpen: () => boolean;
+  readonly clock?: Clock;
 }
 
 /** A connection with this little time left, or this share of its idle time, is replaced before it is closed. */
 const REPLACE_AHEAD_MS = 15_000;
 const REPLACE_AHEAD_SHARE = 1 / 4;
-
 /** A connection that lived this long did not end because of how it was opened. */
 const SETTLED_MS = 10_000;
-
-/** generic-pool would retry a failed `create` for ever, so a failure is an entry too and is handed to whoever waits. */
-type Entry =
-  | { readonly connection: UpstreamConnection; readonly failure?: undefined }
-  | { readonly connection?: undefined; readonly failure: unknown };
+/** After a failed attempt, while others are open: those who wait get one of these, and another is tried after this. */
+const TRY_AGAIN_MS = 1_000;
+interface Waiter {
+  readonly resolve: (lease: Lease) => void;
+  readonly reject: (error: unknown) => void;
+  readonly stop: () => void;
+}
 
 export function createConnectionPool(
-  account: Account,
   open: () => Promise<UpstreamConnection>,
   options: PoolOptions,
 ): ConnectionPool {
-  const { limits } = account;
+  const { clock = systemClock, limits } = options;
   let closing = false;
-  let leased = 0;
-  let sweeping = false;
-  /** Those held back because the account is slowed down below its number of connections. */
-  const heldBack: { go: () => void; timer: NodeJS.Timeout }[] = [];
+  const busy = new Set<UpstreamConnection>();
+  /** Places being lent: taken from generic-pool, not yet with the borrower. */
+  let handing = 0;
+  const opening = new Set<Promise<void>>();
+  const idle = new Set<UpstreamConnection>();
+  /** Said QUIT to, not closed yet; when they are. */
+  const leaving = new Map<UpstreamConnection, Promise<void>>();
+  const waiters: Waiter[] = [];
+  let openAgainAt = 0;
+  let whenEmpty = (): void => {};
 
-  const isUsable = (entry: Entry, ahead = 0): boolean =>
-    options.keepIdle() && (entry.connection?.isUsable(limits, ahead) ?? false);
+  const isUsable = (connection: UpstreamConnection, aheadMs = 0): boolean =>
+    options.isKept(connection) && connection.isUsable(limits(), aheadMs);
 
-  const idle = new Set<Entry>();
-  const opening = new Set<Promise<unknown>>();
-  const pool: Pool<Entry> = createPool<Entry>(
-    {
-      async create() {
-        try {
-          const promise = open();
-          opening.add(promise);
-          const connection = await promise.finally(() => opening.delete(promise));
-          const entry: Entry = { connection };
-          connection.onDead = () => {
-            if (!idle.has(entry)) return;
-            // Replaced at once, unless the upstream closes what was just opened: then at the next round.
-            sweepSoon(connection.ageMs > SETTLED_MS);
-          };
-          idle.add(entry);
-          return entry;
-        } catch (failure) {
-          sweepSoon(false);
-          return { failure };
-        }
-      },
-      async destroy(entry) {
-        idle.delete(entry);
-        if (entry.connection === undefined) return;
-        entry.connection.onDead = undefined;
-        await entry.connection.quit();
-      },
-      // A failure passes: it is the answer for the one who waits. sweep() takes whatever there is.
-      validate: async (entry) => sweeping || entry.failure !== undefined || isUsable(entry),
+  const places = createPlaces<UpstreamConnection>({
+    isUsable,
+    close(connection) {
+      idle.delete(connection);
+      connection.onDead = undefined;
+      if (connection.dead) return;
+      const gone = connection.quit().finally(() => {
+        leaving.delete(connection);
+        serve();
+      });
+      leaving.set(connection, gone);
     },
-    {
-      min: 0,
-      max: limits.maxConnections,
-      acquireTimeoutMillis: options.acquireTimeoutMs,
-      testOnBorrow: true,
-      // The connection used last is used next; the others can run out and be recycled.
-      fifo: false,
-      autostart: false,
-      evictionRunIntervalMillis: 0,
-    },
-  );
+  });
+
+  /** Hands out what is idle, and opens what is missing for those who wait. */
+  function serve(): void {
+    if (closing && busy.size + handing + opening.size === 0) whenEmpty();
+    // Whoever sorts serves afterwards.
+    if (places.isSorting) return;
+    while (waiters.length > 0 && places.idle > 0 && busy.size + handing < options.concurrency()) {
+      const waiter = waiters.shift();
+      if (waiter !== undefined) void handTo(waiter);
+    }
+    let wanted = Math.min(waiters.length, options.concurrency() - busy.size - handing) - opening.size;
+    if (busy.size + idle.size > 0 && clock.monotonic() < openAgainAt) wanted = 0;
+    for (; wanted > 0 && makeRoom(); wanted--) void openOne();
+  }
+
+  /** Whether one more fits; those that only say goodbye give way. */
+  function makeRoom(): boolean {
+    const most = limits().maxConnections;
+    for (const connection of leaving.keys()) {
+      if (places.size + leaving.size < most) break;
+      leaving.delete(connection);
+      connection.destroy();
+    }
+    return places.size + leaving.size < most;
+  }
+
+  async function handTo(waiter: Waiter): Promise<void> {
+    const lease = await takeIdle();
+    if (lease !== undefined) {
+      waiter.stop();
+      waiter.resolve(lease);
+      return;
+    }
+    waiters.unshift(waiter);
+    serve();
+  }
+
+  /** The idle connection used last; undefined where it turned out unusable. */
+  async function takeIdle(): Promise<Lease | undefined> {
+    handing++;
+    const place = await places.take();
+    handing--;
+    if (place.connection !== undefined) return lend(place, place.connection);
+    places.drop(place);
+    return undefined;
+  }
+
+  function lend(place: Place<UpstreamConnection>, connection: UpstreamConnection): Lease {
+    idle.delete(connection);
+    busy.add(connection);
+    return {
+      connection,
+      release() {
+        if (!busy.delete(connection)) return;
+        keep(place, connection);
+        serve();
+      },
+    };
+  }
+
+  function keep(place: Place<UpstreamConnection>, connection: UpstreamConnection): void {
+    if (closing || !isUsable(connection)) {
+      places.drop(place);
+      return;
+    }
+    idle.add(connection);
+    places.giveBack(place);
+  }
+
+  /** Opens one more. Resolves when it is idle, or has failed and somebody knows. */
+  function openOne(): Promise<void> {
+    const done = openInto(places.takeEmpty()).finally(() => {
+      opening.delete(done);
+      serve();
+    });
+    opening.add(done);
+    return done;
+  }
+
+  async function openInto(taking: Promise<Place<UpstreamConnection>>): Promise<void> {
+    const place = await taking;
+    try {
+      const connection = await open();
+      place.connection = connection;
+      connection.onDead = () => {
+        // Replaced at once, unless the upstream closes what was just opened: then at the next round.
+        if (idle.has(connection)) sweepSoon(connection.ageMs > SETTLED_MS);
+      };
+      keep(place, connection);
+    } catch (failure) {
+      places.drop(place);
+      if (busy.size + idle.size > 0) {
+        openAgainAt = clock.monotonic() + TRY_AGAIN_MS;
+        clock.after(TRY_AGAIN_MS, serve);
+        return;
+      }
+      const first = waiters.shift();
+      first?.stop();
+      first?.reject(failure);
+    }
+  }
+
+  function wait(): Promise<Lease> {
+    return new Promise((resolve, reject) => {
+      const waiter: Waiter = {
+        resolve,
+        reject,
+        stop: clock.after(options.acquireTimeoutMs, () => {
+          const at = waiters.indexOf(waiter);
+          if (at >= 0) waiters.splice(at, 1);
+          reject(new UpstreamError({ kind: 'local', cause: 'acquire_timeout' }));
+        }),
+      };
+      waiters.push(waiter);
+      serve();
+    });
+  }
+
+  async function acquire(): Promise<Lease> {
+    if (closing) throw new UpstreamError({ kind: 'local', cause: 'draining' });
+    const isFree = waiters.length === 0 && busy.size + handing < options.concurrency();
+    if (isFree && !places.isSorting && places.idle > 0) {
+      const lease = await takeIdle();
+      if (lease !== undefined) return lease;
+    }
+    return wait();
+  }
 
   let sweepScheduled = false;
   function sweepSoon(replace: boolean): void {
     if (sweepScheduled || closing) return;
     sweepScheduled = true;
     // After whoever waits has been served.
-    setImmediate(() => {
+    queueMicrotask(() => {
       sweepScheduled = false;
-      if (closing) return;
-      sweep();
-      if (replace) topUp();
+      if (!closing) void sweep().then(() => (replace ? topUp() : undefined));
     });
   }
 
-  /** Takes every idle entry out, gives back the usable ones and drops the rest. Nobody waits while entries are idle. */
-  function sweep(): void {
-    for (let i = pool.available; i > 0; i--) {
-      sweeping = true;
-      const taken = pool.acquire();
-      sweeping = false;
-      taken.then(
-        (entry) => void (isUsable(entry) ? pool.release(entry) : pool.destroy(entry)),
-        () => {},
-      );
-    }
+  async function sweep(aheadMs = 0): Promise<void> {
+    let room = limits().maxConnections - busy.size - handing - opening.size;
+    await places.sweep((connection) => isUsable(connection, aheadMs) && room-- > 0);
+    serve();
   }
 
-  /** Opens what is missing of the connections to be kept warm. */
-  function topUp(): void {
-    const missing = limits.minConnections - promising();
-    if (missing <= 0 || !options.mayOpen()) return;
-    // Where the limit leaves no room for a replacement beside it, the old one goes first.
-    if (pool.size >= limits.maxConnections) sweep();
-    void openMore(missing);
-  }
+  const aheadMs = (): number => Math.min(REPLACE_AHEAD_MS, limits().idleMs * REPLACE_AHEAD_SHARE);
 
   /** Connections that will still be usable in a while, with those being opened. */
   function promising(): number {
-    const ahead = Math.min(REPLACE_AHEAD_MS, limits.idleMs * REPLACE_AHEAD_SHARE);
     let good = 0;
-    for (const entry of idle) if (isUsable(entry, ahead)) good++;
-    return opening.size + good + leased;
+    for (const connection of idle) if (isUsable(connection, aheadMs())) good++;
+    return opening.size + good + busy.size + handing;
   }
 
-  /** Opens `missing` connections beside those there are: a request for each idle one and each missing one. */
+  /** Opens what is missing of the connections to be kept warm. */
+  async function topUp(): Promise<void> {
+    const missing = limits().minConnections - promising();
+    if (missing <= 0 || closing || !options.mayOpen()) return;
+    // Where the limit leaves no room for a replacement beside it, the old one goes first.
+    if (places.size + missing > limits().maxConnections) await sweep(aheadMs());
+    await openMore(missing);
+  }
+
   async function openMore(missing: number): Promise<void> {
-    const room = Math.min(missing, limits.maxConnections - pool.size);
-    if (room <= 0) return;
-    const requests = Array.from({ length: pool.available + room }, () =>
-      pool.acquire().then(
-        (entry) => {
-          // An entry that cannot be used has done its duty: it made place.
-          void (isUsable(entry) ? pool.release(entry) : pool.destroy(entry));
-        },
-        () => {},
-      ),
-    );
-    await Promise.all(requests);
-    // The first one opened may have answered all requests; the others are still on their way.
-    await Promise.allSettled(opening);
-  }
-
-  async function turn(): Promise<void> {
-    if (options.concurrency() >= limits.maxConnections) return;
-    await new Promise<void>((resolve, reject) => {
-      const waiter = {
-        go: () => {
-          clearTimeout(waiter.timer);
-          resolve();
-        },
-        timer: setTimeout(() => {
-          heldBack.splice(heldBack.indexOf(waiter), 1);
-          reject(new UpstreamError({ kind: 'local', cause: 'acquire_timeout' }));
-        }, options.acquireTimeoutMs),
-      };
-      heldBack.push(waiter);
-    });
-  }
-
-  function nextTurn(): void {
-    while (heldBack.length > 0 && leased < options.concurrency()) {
-      heldBack.shift()?.go();
-      if (options.concurrency() < limits.maxConnections) break;
-    }
-  }
-
-  async function borrow(): Promise<Entry> {
-    try {
-      return await pool.acquire();
-    } catch (error) {
-      throw new UpstreamError({ kind: 'local', cause: closing ? 'draining' : 'acquire_timeout' }, error);
-    }
+    const all: Promise<void>[] = [];
+    for (let i = 0; i < missing && makeRoom(); i++) all.push(openOne());
+    await Promise.all(all);
   }
 
   return {
-    async acquire() {
-      if (closing) throw new UpstreamError({ kind: 'local', cause: 'draining' });
-      if (leased >= options.concurrency()) await turn();
-      const entry = await borrow();
-      if (entry.connection === undefined) {
-        void pool.destroy(entry);
-        throw entry.failure;
-      }
-      idle.delete(entry);
-      leased++;
-      let returned = false;
-      return {
-        connection: entry.connection,
-        release() {
-          if (returned) return;
-          returned = true;
-          leased--;
-          if (isUsable(entry) && !closing) {
-            idle.add(entry);
-            void pool.release(entry);
-          } else {
-            void pool.destroy(entry);
-          }
-          nextTurn();
-        },
-      };
-    },
+    acquire,
 
     async warm(count) {
       if (closing || !options.mayOpen()) return;
-      await openMore(Math.min(count, limits.maxConnections) - promising());
-    },
-
-    async opened() {
-      // Any: the first success ends the wait, failures only when they are all.
-      if (opening.size > 0) await Promise.any(opening).catch(() => {});
+      await openMore(Math.min(count, limits().maxConnections) - promising());
+      await Promise.all(opening);
     },
 
     maintain() {
       if (closing) return;
-      nextTurn();
-      topUp();
-      for (const entry of idle) {
-        if (isUsable(entry)) continue;
-        sweep();
-        break;
-      }
+      serve();
+      const isOver = places.size > limits().maxConnections;
+      const isStale = [...idle].some((connection) => !isUsable(connection));
+      void (isStale || isOver ? sweep() : Promise.resolve()).then(topUp);
     },
 
     get counts() {
-      return {
-        size: pool.size,
-        idle: idle.size,
-        busy: leased,
-        max: limits.maxConnections,
-        waiting: pool.pending + heldBack.length,
-      };
+      return { size: places.size, idle: idle.size, busy: busy.size + handing, max: limits().maxConnections };
     },
 
     get live() {
-      return idle.size + leased;
+      return idle.size + busy.size;
     },
 
     async close() {
-      closing = true;
-      for (const waiter of heldBack.splice(0)) waiter.go();
-      await pool.drain();
-      await pool.clear();
+      if (!closing) {
+        closing = true;
+        for (const waiter of waiters.splice(0)) {
+          waiter.stop();
+          waiter.reject(new UpstreamError({ kind: 'local', cause: 'draining' }));
+        }
+        await new Promise<void>((resolve) => {
+          whenEmpty = resolve;
+          serve();
+        });
+      }
+      await places.close();
+      await Promise.all(leaving.values());
+    },
+
+    cut() {
+      for (const connection of [...busy, ...leaving.keys()]) connection.destroy();
     },
   };
 }

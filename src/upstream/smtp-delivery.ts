@@ -172,7 +172,7 @@ export function createSmtpDelivery(
           replayedAt = clock.monotonic();
           continue;
         }
-        if (on !== undefined) upstream.report(verdict);
+        if (on !== undefined) upstream.report(verdict, trace);
         if (verdict.retry !== 'wait' || isClosed || clock.monotonic() >= busyUntil) return { verdict };
         await pause(BUSY_PAUSE_MS.least + deps.random() * (BUSY_PAUSE_MS.most - BUSY_PAUSE_MS.least));
       }
@@ -283,7 +283,7 @@ export function createSmtpDelivery(
           on,
           mail.sender,
         );
-        upstream.report(verdict);
+        upstream.report(verdict, trace);
         release();
         return { kind: 'refused', verdict, concerns: isPromise ? 'first' : 'everybody' };
       }
@@ -293,7 +293,7 @@ export function createSmtpDelivery(
         replies: replies.map((reply) => {
           if (isPositive(reply)) return reply;
           const verdict = judged({ stage: 'rcpt', reply }, on);
-          upstream.report(verdict);
+          upstream.report(verdict, trace);
           return verdict.answer;
         }),
       };
@@ -344,11 +344,11 @@ export function createSmtpDelivery(
           const verdict = decided(decision, on, mail.sender);
           if (unlearnsBdat({ ...decision, stage: 'end' }, on))
             return { verdict: { ...verdict, answer: { ...verdict.answer, code: 451, enhanced: '4.3.0' } } };
-          upstream.report(verdict);
+          upstream.report(verdict, trace);
           return { verdict };
         } catch (error) {
           const verdict = verdictOf(error);
-          upstream.report(verdict);
+          upstream.report(verdict, trace);
           return { verdict };
         } finally {
           isRunning = false;

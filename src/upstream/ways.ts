@@ -31,8 +31,8 @@ export interface AccountWays extends Ways {
   /** Connections open now. */
   live(accountId: string): number;
   capabilities(accountId: string): Capabilities | undefined;
-  /** The operator changed something: try again at once. */
-  reset(accountId: string): void;
+  /** The operator changed something: accounts that are not ready (default all of them) are tried again now. Resolves with those, when it has succeeded or failed. */
+  retryNow(accountIds?: readonly string[]): Promise<readonly string[]>;
   breakers(): readonly BreakerState[];
   close(): Promise<void>;
 }
@@ -51,7 +51,7 @@ const SMTP_AUTH_OFF: ReadonlySet<string> = new Set([
   'smtp-auth-off-tenant',
   'security-defaults',
 ]);
-const NO_CONNECTIONS: PoolCounts = { size: 0, idle: 0, busy: 0, waiting: 0, max: 0 };
+const NO_CONNECTIONS: PoolCounts = { size: 0, idle: 0, busy: 0, max: 0 };
 
 export function createAccountWays(deps: AccountWaysDeps): AccountWays {
   const { upstreams, smtp, graph, log, onStateChange } = deps;
@@ -151,9 +151,9 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
       accounts.get(accountId)?.transport === 'graph'
         ? graph.of(accountId)?.facts.capabilities
         : upstreams.of(accountId)?.capabilities,
-    reset(accountId) {
-      healthOf(accountId)?.reset();
-      graph.reset(accountId);
+    async retryNow(accountIds = [...accounts.keys()]) {
+      const byGraph = accountIds.filter((id) => graph.retryNow(id));
+      return [...new Set([...(await upstreams.retryNow(accountIds)), ...byGraph])];
     },
     breakers: () => [...upstreams.breakers(), ...graph.breakers()],
     async close() {

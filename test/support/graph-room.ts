@@ -89,7 +89,6 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
   const http = createHttp({ env: {} }, clock);
   defer(() => http.close());
   const endpoint = createEndpoint('graph', { maxOpening: 1_000, resetMs: 50 });
-  defer(() => endpoint.close());
   const pacing = createGraphPacing(clock);
   const calls: GraphCallObservation[] = [];
   const makeLedger =

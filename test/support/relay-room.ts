@@ -5,6 +5,7 @@
 
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { type Clock, systemClock } from '../../src/clock.ts';
 import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
 import type { Reply } from '../../src/protocol/reply.ts';
@@ -33,6 +34,7 @@ export interface RoomOptions {
   readonly relay?: Partial<RelayOptions> & { readonly busyWaitMs?: number };
   readonly upstreams?: Partial<UpstreamsOptions>;
   readonly open?: Partial<OpenOptions>;
+  readonly clock?: Clock;
   /** CA the relay trusts; default the simulator's. */
   readonly ca?: string;
   /** Connections are opened before the test goes on; default true. */
@@ -98,15 +100,18 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
   const tokens = createTokenService({ log: silentLog });
   defer(() => tokens.close());
   tokens.applyAccounts(file.accounts);
+  const { clock = systemClock } = options;
   const changes: string[] = [];
   const upstreams = createUpstreams(
     {
       tokens,
       log: silentLog,
+      clock,
       open: createOpenConnection({
         ca: options.ca ?? provider.caPem,
         heloName: 'relay.test',
         connectTimeoutMs: 5_000,
+        clock,
         ...options.open,
       }),
       onStateChange: (id) => changes.push(`${id}:${upstreams.status(id)?.state.status}`),
@@ -121,7 +126,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
   const ways = createAccountWays({
     upstreams,
     smtp: createSmtpWays(
-      { upstreams, tokens, log: silentLog },
+      { upstreams, log: silentLog, clock },
       { busyWaitMs: options.relay?.busyWaitMs ?? 10_000 },
     ),
     graph: createGraphWays({
@@ -142,6 +147,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     {
       ways,
       log: silentLog,
+      clock,
       onRecord: (r) => records.push(r),
     },
     { replayBytes: 64 * 1024, maxHoldMs: 1_000, ...options.relay },

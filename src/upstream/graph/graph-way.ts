@@ -55,8 +55,8 @@ export interface GraphWays {
   /** Serves exactly these from now on; transactions under way finish. */
   applyAccounts(accounts: readonly Account[]): void;
   stateOf(accountId: string): AccountState | undefined;
-  /** The operator changed something: try again at once. */
-  reset(accountId: string): void;
+  /** The operator changed something: what is paused is tried at the next opportunity. True where anything was. */
+  retryNow(accountId: string): boolean;
   breakers(): readonly BreakerState[];
   /** Waits for what is tidied up, then cuts. */
   close(): Promise<void>;
@@ -110,17 +110,17 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 
   function serve(account: Account, target: NonNullable<Account['graph']>): Served {
     const endpoint = endpointOf(target.url);
-    const health = createAccountHealth();
+    const health = createAccountHealth(() => account.limits.maxConnections, clock);
     const key = { app: target.app, mailbox: target.mailbox === 'me' ? account.id : target.mailbox };
     const mailbox = { account: account.id, url: `${target.url}/${target.mailbox}`, key };
     const maxBytes = Math.min(account.limits.maxBytes, GRAPH_MAX_BYTES);
 
     function suffered(verdict: Verdict): void {
-      if (health.suffered(verdict, clock.now())) deps.onStateChange?.(account.id);
+      if (health.suffered(verdict)) deps.onStateChange?.(account.id);
     }
 
     async function ready(): Promise<Reply | undefined> {
-      const paused = health.gate('sending', clock.now());
+      const paused = health.gate('sending');
       if (paused !== undefined) return paused.answer;
       const pauseMs = pacing.pausedFor(key);
       if (pauseMs > SHORT_PAUSE_MS)
@@ -215,7 +215,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       trace.upstreamMs = clock.monotonic() - startedAt;
       if (ending.kind === 'taken') {
         trace.upstreamReply = ending.reply;
-        if (health.succeeded('sending', clock.now())) deps.onStateChange?.(account.id);
+        if (health.succeeded('sending')) deps.onStateChange?.(account.id);
         return { taken: ending.reply };
       }
       const { verdict, refusal: said } = ending;
@@ -278,7 +278,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     stateOf(accountId) {
       const s = served.get(accountId);
       if (s === undefined) return undefined;
-      const state = s.health.state(clock.now());
+      const state = s.health.state;
       const { graph } = s.account;
       const pauseMs =
         graph === undefined
@@ -291,11 +291,10 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         return { status: 'throttled', reason: 'Graph asked to wait', until: clock.now() + pauseMs };
       return state;
     },
-    reset: (accountId) => served.get(accountId)?.health.reset(),
+    retryNow: (accountId) => served.get(accountId)?.health.retryNow() ?? false,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
     async close() {
       await Promise.all(working);
-      for (const endpoint of endpoints.values()) endpoint.close();
     },
   };
 }

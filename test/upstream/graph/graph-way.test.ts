@@ -149,7 +149,7 @@ test(
     assert.match(await said(room, { to: [BOB], body: mail(BOB, 'no') }), /^451 4\.7\.0/);
     assert.equal(room.provider.graph.requests.length, asked, 'while it stands nothing is asked');
     room.provider.graph.refuseMailbox(ANN, 0, '');
-    room.ways.reset(ANN);
+    await room.ways.retryNow([ANN]);
     assert.match(await said(room, { to: [BOB], body: mail(BOB, 'yes') }), /^250 /);
     assert.equal(room.ways.status(ANN)?.state.status, 'ready');
   }),
@@ -186,7 +186,7 @@ for (const refusal of OFF)
         'too large for Graph waits',
       );
       off.remove();
-      room.ways.reset(ANN);
+      await room.ways.retryNow([ANN]);
       assert.match(await said(room, { to: [BOB], body: mail(BOB, 'h') }), /^250 .*Hostname/);
       assert.equal(room.ways.status(ANN)?.way, 'smtp');
       assert.ok(room.changes.includes(`${ANN}:by smtp`));

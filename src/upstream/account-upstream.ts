@@ -1,0 +1,295 @@
+/**
+ * One account's upstream. In: its public facts, which may change, and tokens. Out: a pool of
+ * authenticated connections behind pacing, health and the endpoint's breaker. It belongs to the account
+ * id: a reload changes the facts, and connections, pauses and counts stay; connections that no longer fit
+ * the facts are replaced as they fall idle. 535 is answered with one new token, never more.
+ */
+import type { Account } from '../accounts/account.ts';
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import type { Capabilities } from '../protocol/capabilities.ts';
+import type { Verdict } from '../protocol/verdict.ts';
+import { type AccessToken, TokenError, type TokenSource } from '../tokens/access-token.ts';
+import { type AccountHealth, createAccountHealth } from './account-health.ts';
+import type { UpstreamConnection } from './connection.ts';
+import type { UpstreamEndpoint } from './endpoint.ts';
+import { UpstreamError } from './failure.ts';
+import type { LoginPacer } from './login-pacer.ts';
+import type { OpenConnection } from './open.ts';
+import { type ConnectionPool, createConnectionPool, type Lease } from './pool.ts';
+
+/** What src/relay sees of one account's upstream. */
+export interface AccountUpstream {
+  readonly account: Account;
+  readonly health: AccountHealth;
+  /** Connections open now. */
+  readonly live: number;
+  /** What the server offered last; undefined before a first connection. */
+  readonly capabilities: Capabilities | undefined;
+  /** BDAT may be used on this connection: wanted for the account, and proved to be safe. */
+  mayUseBdat(connection: UpstreamConnection): boolean;
+  /** The server does not know BDAT after all: use DATA from now on. */
+  refuseBdat(connection: UpstreamConnection): void;
+  /** Rejects with `UpstreamError`. */
+  acquire(): Promise<Lease>;
+  /** Makes sure that there is a connection, opening one if there is none. Rejects with `UpstreamError`. */
+  ensureConnected(): Promise<void>;
+  /** A transaction begins: connections stay to be had until the returned function is called, also when the account is removed meanwhile. */
+  hold(): () => void;
+  /** A verdict of a transaction: feeds breaker and health. All verdicts on one message (`about`) are one complaint. */
+  report(verdict: Verdict, about?: object): void;
+  /** A message was taken. */
+  delivered(): void;
+}
+
+export interface AccountUpstreamDeps {
+  readonly tokens: TokenSource;
+  readonly open: OpenConnection;
+  readonly logins: LoginPacer;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly endpointOf: (account: Account) => UpstreamEndpoint;
+  readonly isParked: () => boolean;
+  readonly onStateChange: () => void;
+}
+
+export interface ServedAccount {
+  readonly upstream: AccountUpstream;
+  readonly pool: ConnectionPool;
+  readonly endpoint: UpstreamEndpoint;
+  /** The facts from now on. */
+  update(account: Account): void;
+  readonly isClosing: boolean;
+  /** Resolves when no transaction holds it. */
+  whenFree(): Promise<void>;
+  /** Ends logins that are under way or wait, and closes. Resolves when all is closed. */
+  close(): Promise<void>;
+}
+
+/** Facts of which a connection is a product: one with others is of no use any more. */
+const factsOf = (a: Account): string =>
+  JSON.stringify([a.upstream.host, a.upstream.port, a.upstream.tls, a.user, a.localAddress, a.heloName]);
+
+/** A token room's error as an upstream event. */
+function tokenTrouble(error: unknown, account: string): UpstreamError {
+  if (!(error instanceof TokenError)) throw error;
+  return new UpstreamError(
+    { kind: 'token', code: error.code, account, detail: error.message, retryAt: error.retryAt },
+    error,
+  );
+}
+
+export function createAccountUpstream(
+  first: Account,
+  deps: AccountUpstreamDeps,
+  options: { readonly acquireTimeoutMs: number },
+): ServedAccount {
+  const { tokens, log, clock } = deps;
+  const { id } = first;
+  let account = first;
+  let facts = factsOf(account);
+  let endpoint = deps.endpointOf(account);
+  endpoint.accounts++;
+  const factsOfConnection = new WeakMap<UpstreamConnection, string>();
+  const health = createAccountHealth(() => account.limits.maxConnections, clock);
+  /** Ends logins that nobody needs any more. */
+  const closed = new AbortController();
+  /** A place among the logins that was taken and not used. */
+  let hasUnusedLogin = false;
+  let connecting: Promise<void> | undefined;
+  let holds = 0;
+  const waitingForFree: (() => void)[] = [];
+
+  const draining = (): UpstreamError => new UpstreamError({ kind: 'local', cause: 'draining' });
+
+  async function token(): Promise<AccessToken> {
+    try {
+      return tokens.peek(id) ?? (await tokens.get(id));
+    } catch (error) {
+      throw tokenTrouble(error, id);
+    }
+  }
+
+  async function waitForLogin(): Promise<void> {
+    if (hasUnusedLogin || account.limits.loginIntervalMs === 0) {
+      hasUnusedLogin = false;
+      return;
+    }
+    const waitMs = await deps.logins.login(id, account.limits.loginIntervalMs, options.acquireTimeoutMs);
+    if (waitMs === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
+    if (waitMs > 0)
+      await new Promise<void>((resolve) => {
+        const done = (): void => {
+          cancel();
+          closed.signal.removeEventListener('abort', done);
+          resolve();
+        };
+        const cancel = clock.after(waitMs, done);
+        closed.signal.addEventListener('abort', done);
+      });
+  }
+
+  /** An authenticated connection, its server proved or found wanting where BDAT is wanted. */
+  async function openProved(
+    of: Account,
+    at: UpstreamEndpoint,
+    access: AccessToken,
+  ): Promise<UpstreamConnection> {
+    const guarded = (): Promise<UpstreamConnection> =>
+      at.guard(id, () => deps.open(of, access, { signal: closed.signal }));
+    const connection = await guarded();
+    const { chunking, pipelining } = connection.capabilities;
+    if (!of.chunking || !chunking || !pipelining) return connection;
+    await at.proofs.prove(connection);
+    // What broke the connection is remembered: the next one is not asked.
+    return connection.dead ? guarded() : connection;
+  }
+
+  /** Authenticates; after a 535 once more with a new token. */
+  async function openAuthenticated(of: Account, at: UpstreamEndpoint): Promise<UpstreamConnection> {
+    const current = await token();
+    try {
+      return await openProved(of, at, current);
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error;
+      if (error.verdict.renewToken) {
+        const renewed = await tokens.renew(id, current).catch((e: unknown) => {
+          throw tokenTrouble(e, id);
+        });
+        return openProved(of, at, renewed);
+      }
+      // A server that misunderstood our AUTH gets one more try on a fresh connection.
+      if (error.verdict.retry === 'fresh') return openProved(of, at, current);
+      throw error;
+    }
+  }
+
+  async function open(): Promise<UpstreamConnection> {
+    const paused = health.gate('logins');
+    if (paused !== undefined)
+      throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
+    await waitForLogin();
+    if (closed.signal.aborted) throw draining();
+    const of = account;
+    const at = endpoint;
+    const startedAt = clock.monotonic();
+    try {
+      const connection = await openAuthenticated(of, at);
+      if (closed.signal.aborted) {
+        connection.destroy();
+        throw draining();
+      }
+      factsOfConnection.set(connection, factsOf(of));
+      at.capabilities = connection.capabilities;
+      const ms = Math.round(clock.monotonic() - startedAt);
+      log.debug(
+        { event: 'connected', account: id, connection: connection.id, ms },
+        'upstream connection opened',
+      );
+      if (health.succeeded('logins')) deps.onStateChange();
+      return connection;
+    } catch (error) {
+      if (closed.signal.aborted) throw draining();
+      if (error instanceof UpstreamError) failed(error, at);
+      throw error;
+    }
+  }
+
+  function failed(error: UpstreamError, at: UpstreamEndpoint): void {
+    // What did not come as far as AUTH was no login and needs no interval after it.
+    if (error.event.kind === 'lost' && error.event.stage !== 'auth') hasUnusedLogin = true;
+    const changed = health.suffered(error.verdict);
+    log[changed ? 'warn' : 'debug'](
+      { event: 'connect_failed', account: id, endpoint: at.name, class: error.verdict.class },
+      error.message,
+    );
+    if (changed) deps.onStateChange();
+  }
+
+  const pool = createConnectionPool(open, {
+    limits: () => account.limits,
+    acquireTimeoutMs: options.acquireTimeoutMs,
+    concurrency: () => health.concurrency,
+    isKept: (connection) => !deps.isParked() && factsOfConnection.get(connection) === facts,
+    mayOpen: () => !deps.isParked() && health.mayLogIn() && !endpoint.open,
+    clock,
+  });
+
+  const upstream: AccountUpstream = {
+    get account() {
+      return account;
+    },
+    health,
+    get live() {
+      return pool.live;
+    },
+    get capabilities() {
+      return endpoint.capabilities;
+    },
+    mayUseBdat: (connection) => account.chunking && endpoint.proofs.isProved(connection),
+    refuseBdat(connection) {
+      endpoint.proofs.refute(connection);
+      log.warn(
+        { event: 'bdat_refused', endpoint: endpoint.name },
+        'upstream offers CHUNKING but refuses BDAT; using DATA',
+      );
+    },
+    acquire: pool.acquire,
+    ensureConnected() {
+      if (pool.live > 0) return Promise.resolve();
+      connecting ??= pool
+        .acquire()
+        .then((lease) => lease.release())
+        .finally(() => {
+          connecting = undefined;
+        });
+      return connecting;
+    },
+    hold() {
+      holds++;
+      let held = true;
+      return () => {
+        if (!held) return;
+        held = false;
+        if (--holds === 0) for (const free of waitingForFree.splice(0)) free();
+      };
+    },
+    report(verdict, about) {
+      endpoint.report(id, verdict.breaker);
+      if (health.suffered(verdict, about)) deps.onStateChange();
+    },
+    delivered() {
+      endpoint.succeeded(id);
+      if (health.succeeded('sending')) deps.onStateChange();
+    },
+  };
+
+  return {
+    upstream,
+    pool,
+    get endpoint() {
+      return endpoint;
+    },
+    update(changed) {
+      account = changed;
+      facts = factsOf(changed);
+      const next = deps.endpointOf(changed);
+      if (next !== endpoint) {
+        endpoint.accounts--;
+        next.accounts++;
+        endpoint = next;
+      }
+      pool.maintain();
+    },
+    get isClosing() {
+      return closed.signal.aborted;
+    },
+    whenFree: () =>
+      holds === 0 ? Promise.resolve() : new Promise((resolve) => waitingForFree.push(resolve)),
+    async close() {
+      closed.abort(draining());
+      await pool.close();
+      endpoint.accounts--;
+    },
+  };
+}

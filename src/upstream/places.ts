@@ -1,0 +1,114 @@
+/**
+ * Places for the connections of one account: generic-pool lends them, newest first. The one file that
+ * knows generic-pool, by its documented methods only. A place is made at once and never fails, so a
+ * borrower is never left waiting: whoever gets an empty one opens a connection into it (generic-pool
+ * would try a failed `create` again for ever, and tells nobody who waits).
+ *
+ * What breaks if generic-pool changes (places.test.ts fails then): `size` and `available` must change
+ * within the call of `acquire` and `release`; an idle place that `validate` refuses must be destroyed
+ * and an empty one lent in its stead; without `acquireTimeoutMillis` and eviction it must not look at
+ * a clock.
+ */
+import { createPool, type Pool } from 'generic-pool';
+
+/** Room for one connection; empty until one is opened into it. */
+export interface Place<T> {
+  connection: T | undefined;
+}
+
+export interface Places<T> {
+  /** Connecting + busy + idle. */
+  readonly size: number;
+  readonly idle: number;
+  /** The place used last, or an empty one where it turned out unusable or none is idle. */
+  take(): Promise<Place<T>>;
+  /** A place without a connection; idle ones stay. */
+  takeEmpty(): Promise<Place<T>>;
+  /** The connection is idle from now on. */
+  giveBack(place: Place<T>): void;
+  /** Gives up the place; a connection in it is closed. */
+  drop(place: Place<T>): void;
+  /** Closes idle connections that are not to be kept. */
+  sweep(isKept: (connection: T) => boolean): Promise<void>;
+  /** True while places are sorted: `idle` says nothing then. */
+  readonly isSorting: boolean;
+  /** Closes idle ones and lends no more. */
+  close(): Promise<void>;
+}
+
+export interface PlacesDeps<T> {
+  /** Whether an idle connection may be lent. */
+  isUsable(connection: T): boolean;
+  /** Called once for each connection whose place is given up. */
+  close(connection: T): void;
+}
+
+/** The account's own limit is checked before a place is taken: it can change, generic-pool's cannot. */
+const MOST = 1_000;
+
+export function createPlaces<T>(deps: PlacesDeps<T>): Places<T> {
+  let sorting = 0;
+  const pool: Pool<Place<T>> = createPool<Place<T>>(
+    {
+      create: async () => ({ connection: undefined }),
+      async destroy(place) {
+        if (place.connection !== undefined) deps.close(place.connection);
+        place.connection = undefined;
+      },
+      // New places are asked about too.
+      validate: async ({ connection }) => connection === undefined || deps.isUsable(connection),
+    },
+    // The connection used last is used next; the others can run out and be recycled.
+    { min: 0, max: MOST, testOnBorrow: true, fifo: false, autostart: false, evictionRunIntervalMillis: 0 },
+  );
+
+  const giveBack = (place: Place<T>): void => void pool.release(place);
+  const drop = (place: Place<T>): void => void pool.destroy(place);
+
+  /** Takes all idle places and `more` empty ones; gives back or drops what nobody asked for. */
+  async function sort(more: 0 | 1, isKept: (connection: T) => boolean): Promise<Place<T> | undefined> {
+    sorting++;
+    let empty: Place<T> | undefined;
+    try {
+      const taken = await Promise.all(Array.from({ length: pool.available + more }, () => pool.acquire()));
+      // The newest came first, so it goes back last.
+      for (const place of taken.reverse()) {
+        if (place.connection !== undefined && isKept(place.connection)) giveBack(place);
+        else if (place.connection === undefined && more > 0 && empty === undefined) empty = place;
+        else drop(place);
+      }
+    } finally {
+      sorting--;
+    }
+    return empty;
+  }
+
+  return {
+    get size() {
+      return pool.size;
+    },
+    get idle() {
+      return pool.available;
+    },
+    take: () => pool.acquire(),
+    async takeEmpty() {
+      for (;;) {
+        const empty = pool.available === 0 ? await pool.acquire() : await sort(1, () => true);
+        if (empty === undefined) continue;
+        if (empty.connection === undefined) return empty;
+        // Given back by somebody in the meantime.
+        giveBack(empty);
+      }
+    },
+    giveBack,
+    drop,
+    sweep: (isKept) => sort(0, isKept).then(() => undefined),
+    get isSorting() {
+      return sorting > 0;
+    },
+    async close() {
+      await pool.drain();
+      await pool.clear();
+    },
+  };
+}
