@@ -38,7 +38,7 @@ test(
     assert.equal(record?.decidedBy, 'upstream');
     assert.deepEqual(room.ways.status(ANN), {
       way: 'graph',
-      counts: { size: 0, idle: 0, busy: 0, waiting: 0, max: 0 },
+      counts: { size: 0, idle: 0, busy: 0, max: 0 },
       state: { status: 'ready' },
     });
   }),
