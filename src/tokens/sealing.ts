@@ -15,6 +15,8 @@ import {
 import type { Secret } from '../accounts/credential.ts';
 
 export interface Sealer {
+  /** Does the costly work for sealing, once: a refresh token must not wait for it. After an `open`, where there is something to open. */
+  ready(): Promise<void>;
   /** Under the salt of what was opened last, or one of its own. */
   seal(text: string, name: string): Promise<string>;
   /** `stale`: sealed with an older key or in an older way, to be sealed again. Rejects with `SealError`. */
@@ -63,15 +65,24 @@ export function createSealer(keys: Secret): Sealer {
   refuseWeak(current.text);
   let salt: string | undefined;
 
+  const first = current;
+  function currentKey(): Promise<Key> {
+    salt ??= randomBytes(SALT_OCTETS).toString('base64url');
+    return first.under(salt);
+  }
+
   return {
+    async ready() {
+      await currentKey();
+    },
     async seal(text, name) {
-      salt ??= randomBytes(SALT_OCTETS).toString('base64url');
-      const { id, key } = await current.under(salt);
+      const { id, key } = await currentKey();
+      const under = salt;
       const iv = randomBytes(IV_OCTETS);
       const cipher = createCipheriv('aes-256-gcm', key, iv);
       cipher.setAAD(Buffer.from(name));
       const sealed = Buffer.concat([iv, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]);
-      return `${PREFIX}${salt}:${id}:${sealed.toString('base64url')}`;
+      return `${PREFIX}${under}:${id}:${sealed.toString('base64url')}`;
     },
     async open(sealed, name) {
       if (sealed.startsWith(FIRST_PREFIX)) {

@@ -99,6 +99,9 @@ export function createFileStore(
       if (!attempt.taken) throw new StateDirectoryError(inUse(attempt.holder));
       directoryLock = attempt.lock;
       await finishLeftovers();
+      const any = (await files.list(directory)).find((name) => OURS.test(name));
+      if (any !== undefined) await readQuietly(join(directory, any));
+      await sealer?.ready();
     } catch (error) {
       if (error instanceof StateDirectoryError) throw error;
       throw new StateDirectoryError(explain(error), { cause: error });
@@ -272,6 +275,7 @@ export function createFileStore(
     load: (id) =>
       inTurn(id.accountId, async () => {
         const found = find(await read(id.accountId), id);
+        await sealer?.ready();
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
     async rotate(id, rotation) {

@@ -125,6 +125,7 @@ export function createRedisStore(
       const token = holder?.tokens[resource];
       if (token !== undefined && holder?.grantFingerprint === fingerprint) tokens[resource] = token;
     }
+    await sealer?.ready();
     if (grant === undefined && Object.keys(tokens).length === 0) return undefined;
     return { ...(grant ?? { grantFingerprint: fingerprint, generation: 0 }), tokens };
   }

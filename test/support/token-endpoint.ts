@@ -64,6 +64,8 @@ export interface TokenEndpoint {
   expiresInS: number | undefined;
   /** Every answer takes at least this long, ms. */
   delayMs: number;
+  /** The answer is decided, and a refresh token revoked, when the request comes, not when the answer goes out. */
+  decidesAtOnce: boolean;
   /** Length of new access tokens in octets; default the flavour's. */
   tokenOctets: number | undefined;
   /** `keep-old`: a refresh brings a new refresh token and the old one stays good; `revoke-old`: it dies. */
@@ -79,6 +81,8 @@ export interface TokenEndpoint {
   /** The grant dies and its access tokens with it. */
   revoke(user: string): void;
   restore(user: string): void;
+  /** Every refresh token it ever gave for `user` is good again. */
+  acceptAgain(user: string): void;
   /** Issued access tokens of `user` stop being accepted; the grant stays. */
   forgetAccessTokens(user: string): void;
   /** A token as the endpoint would issue it, for tests without HTTP. */
@@ -111,6 +115,7 @@ const MAX_FORM_OCTETS = 64 * 1024;
 export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEndpoint> {
   const accounts = new Map<string, SimulatedAccount>();
   const refreshTokens = new Map<string, SimulatedAccount>();
+  const everRefresh = new Map<string, SimulatedAccount>();
   const issued = new Map<string, Issued>();
   const everIssued: string[] = [];
   const requests: TokenRequest[] = [];
@@ -202,6 +207,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     if (endpoint.rotation === 'off') return success([account.user, ...account.alsoFor]);
     const next = `${google ? '1//0' : '0.AX'}${randomText(60)}`;
     refreshTokens.set(next, account);
+    everRefresh.set(next, account);
     if (endpoint.rotation === 'revoke-old') refreshTokens.delete(presented);
     account.refreshToken = next;
     return success([account.user, ...account.alsoFor], next);
@@ -289,10 +295,11 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       requests.push(seen);
       if (user !== undefined) perUser.set(user, (perUser.get(user) ?? 0) + 1);
       const script = scripted(user);
+      const decided = endpoint.decidesAtOnce ? honest() : undefined;
       const wait = (script?.delayMs ?? 0) + endpoint.delayMs;
       if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
       if (script?.until !== undefined) await script.until;
-      seen.status = send(response, script, honest);
+      seen.status = send(response, script, decided === undefined ? honest : () => decided);
       endpoint.observe?.(seen);
     } catch {
       response.destroy();
@@ -338,6 +345,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     observe: undefined,
     expiresInS: undefined,
     delayMs: 0,
+    decidesAtOnce: false,
     tokenOctets: undefined,
     rotation: google ? 'off' : 'keep-old',
     clockOffsetMs: 0,
@@ -358,6 +366,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       };
       accounts.set(user.toLowerCase(), account);
       refreshTokens.set(account.refreshToken, account);
+      everRefresh.set(account.refreshToken, account);
       return account;
     },
     account: (user) => accounts.get(user.toLowerCase()),
@@ -369,6 +378,10 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     restore(user) {
       const account = accounts.get(user.toLowerCase());
       if (account !== undefined) account.revoked = false;
+    },
+    acceptAgain(user) {
+      for (const [token, account] of everRefresh)
+        if (account.user.toLowerCase() === user.toLowerCase()) refreshTokens.set(token, account);
     },
     forgetAccessTokens(user) {
       for (const [token, entry] of issued) if (entry.users.has(user.toLowerCase())) issued.delete(token);

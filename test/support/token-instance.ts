@@ -8,16 +8,20 @@ import type { Account } from '../../src/accounts/account.ts';
 import { Secret } from '../../src/accounts/credential.ts';
 import { silentLog } from '../../src/log.ts';
 import { createRedisConnection } from '../../src/redis.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createRedisStore } from '../../src/tokens/store-redis.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 
 export interface InstanceSetup {
-  readonly redisUrl: string;
+  /** One of the two. */
+  readonly redisUrl?: string;
+  readonly stateDir?: string;
   readonly tokenUrl: string;
   readonly lockMs: number;
   readonly accounts: readonly {
     readonly id: string;
     readonly clientId: string;
+    readonly clientSecret?: string;
     readonly refreshToken: string;
   }[];
 }
@@ -25,6 +29,7 @@ export interface InstanceSetup {
 export interface Instance {
   readonly child: ChildProcess;
   get(accountId: string): Promise<string>;
+  refresh(accountId: string): Promise<string>;
   /** SIGKILL. */
   kill(): Promise<void>;
 }
@@ -36,22 +41,24 @@ export async function startInstance(setup: InstanceSetup): Promise<Instance> {
     child.once('exit', reject);
   });
   let questions = 0;
+  const ask = (question: object): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const id = ++questions;
+      const hear = (message: unknown): void => {
+        const { id: of, token, error } = message as { id: number; token?: string; error?: string };
+        if (of !== id) return;
+        child.off('message', hear);
+        if (token === undefined) reject(new Error(error));
+        else resolve(token);
+      };
+      child.on('message', hear);
+      child.once('exit', () => reject(new Error('the instance has ended')));
+      child.send({ id, ...question });
+    });
   return {
     child,
-    get: (accountId) =>
-      new Promise((resolve, reject) => {
-        const id = ++questions;
-        const hear = (message: unknown): void => {
-          const { id: of, token, error } = message as { id: number; token?: string; error?: string };
-          if (of !== id) return;
-          child.off('message', hear);
-          if (token === undefined) reject(new Error(error));
-          else resolve(token);
-        };
-        child.on('message', hear);
-        child.once('exit', () => reject(new Error('the instance has ended')));
-        child.send({ id, get: accountId });
-      }),
+    get: (accountId) => ask({ get: accountId }),
+    refresh: (accountId) => ask({ refresh: accountId }),
     async kill() {
       if (child.exitCode !== null || child.signalCode !== null) return;
       const gone = new Promise((resolve) => child.once('exit', resolve));
@@ -62,16 +69,16 @@ export async function startInstance(setup: InstanceSetup): Promise<Instance> {
 }
 
 async function serve(setup: InstanceSetup): Promise<void> {
-  const { redisUrl, tokenUrl, lockMs } = setup;
-  const store = createRedisStore(
-    createRedisConnection(new Secret(redisUrl), { log: silentLog }),
-    { log: silentLog, sealer: undefined },
-    { lockMs },
-  );
+  const { redisUrl, stateDir = '', tokenUrl, lockMs } = setup;
+  const facts = { log: silentLog, sealer: undefined };
+  const store =
+    redisUrl === undefined
+      ? createFileStore(stateDir, facts)
+      : createRedisStore(createRedisConnection(new Secret(redisUrl), { log: silentLog }), facts, { lockMs });
   const tokens = createTokenService({ log: silentLog, store });
   await tokens.open();
   tokens.applyAccounts(
-    setup.accounts.map(({ id, clientId, refreshToken }) => ({
+    setup.accounts.map(({ id, clientId, clientSecret, refreshToken }) => ({
       account: { id, email: id, provider: 'test' } as unknown as Account,
       credential: {
         grant: 'refresh_token',
@@ -79,14 +86,19 @@ async function serve(setup: InstanceSetup): Promise<void> {
         scope: '',
         safetyBufferMs: 60_000,
         clientId,
+        ...(clientSecret === undefined ? {} : { clientSecret: new Secret(clientSecret) }),
         refreshToken: new Secret(refreshToken),
       },
     })),
   );
   process.on('message', (message) => {
-    const { id, get } = message as { id: number; get: string };
-    tokens.get(get).then(
-      (token) => process.send?.({ id, token: token.reveal() }),
+    const { id, get, refresh } = message as { id: number; get?: string; refresh?: string };
+    const asked =
+      refresh === undefined
+        ? tokens.get(get ?? '').then((token) => token.reveal())
+        : tokens.refresh(refresh).then(() => 'refreshed');
+    asked.then(
+      (token) => process.send?.({ id, token }),
       (error: unknown) => process.send?.({ id, error: String(error) }),
     );
   });
