@@ -117,16 +117,27 @@ export function createAttention(
   let gathering: NodeJS.Timeout | undefined;
 
   const postOnce = async (url: string, alert: Alert): Promise<'sent' | 'again' | 'refused'> => {
-    const answer = await request(url, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(alert),
-      redirect: 'error',
-      signal: AbortSignal.any([closing.signal, AbortSignal.timeout(WEBHOOK_TIMEOUT_MS)]),
-    });
-    await answer.body?.cancel();
-    if (answer.ok) return 'sent';
-    return answer.status >= 500 || answer.status === 429 || answer.status === 408 ? 'again' : 'refused';
+    // Not AbortSignal.any with AbortSignal.timeout: the latter can be collected before it fires.
+    const cut = new AbortController();
+    const overdue = setTimeout(() => cut.abort(), WEBHOOK_TIMEOUT_MS).unref();
+    const onClose = (): void => cut.abort();
+    closing.signal.addEventListener('abort', onClose);
+    if (closing.signal.aborted) cut.abort();
+    try {
+      const answer = await request(url, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(alert),
+        redirect: 'error',
+        signal: cut.signal,
+      });
+      await answer.body?.cancel();
+      if (answer.ok) return 'sent';
+      return answer.status >= 500 || answer.status === 429 || answer.status === 408 ? 'again' : 'refused';
+    } finally {
+      clearTimeout(overdue);
+      closing.signal.removeEventListener('abort', onClose);
+    }
   };
 
   const post = async (url: string, alert: Alert): Promise<void> => {

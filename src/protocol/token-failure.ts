@@ -4,6 +4,7 @@
  * input gives the same judgement. Sources: RFC 6749 §5.2, Microsoft's AADSTS reference, Google's
  * OAuth error tables.
  */
+
 import { aadstsIn, findTokenCause, findTokenNetworkCause } from './causes/book.ts';
 import type { TokenFailureKind } from './causes/token-causes.ts';
 import { maskSecrets } from './masking.ts';
@@ -178,7 +179,8 @@ function parseErrorBody(body: string): ErrorBody | undefined {
 }
 
 function describe(answer: TokenAnswer, said: ErrorBody | undefined): string {
-  const quoted = (text: string): string => clean(text, answer.secrets);
+  const secrets = secretsOf(answer);
+  const quoted = (text: string): string => clean(text, secrets);
   if (said === undefined) {
     const type = answer.contentType?.split(';', 1)[0] ?? 'no content type';
     return quoted(`token endpoint answered HTTP ${answer.status} (${type})`);
@@ -238,6 +240,13 @@ const clean = (text: string, secrets: readonly string[]): string =>
       .trim(),
     MAX_QUOTED,
   );
+
+/** What must not be repeated of an answer: what was sent, and the tokens that came. */
+function secretsOf({ secrets, body }: TokenAnswer): readonly string[] {
+  const json = parseJsonObject(body) ?? {};
+  const came = ['access_token', 'refresh_token', 'id_token'].map((key) => json[key]);
+  return [...secrets, ...came.filter((value) => typeof value === 'string')];
+}
 
 /** The object a JSON text holds; undefined for anything else. */
 export function parseJsonObject(text: string): Record<string, unknown> | undefined {

@@ -2,6 +2,7 @@
  * Judges what a token endpoint answered. In: one HTTP answer. Out: a grant that can be used, or a
  * classified failure. Pure; nothing the provider sent is trusted before it passed here.
  */
+import { maskSecrets } from './masking.ts';
 import {
   classifyTokenFailure,
   parseJsonObject,
@@ -38,10 +39,10 @@ export function judgeTokenAnswer(answer: TokenAnswer): TokenJudgement {
   if (answer.status < 200 || answer.status > 299) return refuse(classifyTokenFailure(answer));
   const json = parseJsonObject(answer.body);
   if (json === undefined) {
-    const type = answer.contentType?.split(';')[0]?.slice(0, 60) ?? 'no content type';
+    const type = maskSecrets(answer.contentType ?? 'no content type', answer.secrets).split(';')[0] ?? '';
     return refuse(
       unusableAnswer(
-        `token endpoint answered HTTP ${answer.status} with ${Buffer.byteLength(answer.body)} octets that are not a JSON object (${type.replace(/[^\w/+. -]/g, '?')})`,
+        `token endpoint answered HTTP ${answer.status} with ${Buffer.byteLength(answer.body)} octets that are not a JSON object (${type.slice(0, 60).replace(/[^\w/+. [\]-]/g, '?')})`,
       ),
     );
   }

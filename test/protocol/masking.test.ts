@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createMask } from '../../src/protocol/masking.ts';
+import fc from 'fast-check';
+import { createMask, maskSecrets } from '../../src/protocol/masking.ts';
 
 const SECRET = '1//0gäb c+d/~x_Y';
 const mask = createMask([SECRET, 'GOCSPX-short', 'ab']);
@@ -22,4 +23,57 @@ test('a secret stands nowhere, however it was encoded', () => {
     assert.match(masked, /\[secret\]/, form);
     assert.doesNotMatch(masked, /1\/\/0g|MS8vMG|c\+d/, form);
   }
+});
+
+const SPELLED = '0.AXcA-1~x/y+z=="\\ünd%20GOCSPX-9';
+
+test('a secret is masked however it is spelled', () => {
+  const spelled: [string, string][] = [
+    ['as it is', SPELLED],
+    ['in another case', SPELLED.toUpperCase()],
+    ['URL-encoded', encodeURIComponent(SPELLED)],
+    ['as in a form', new URLSearchParams({ s: SPELLED }).toString().slice(2)],
+    ['in JSON', JSON.stringify(SPELLED)],
+    ['in hex', Buffer.from(SPELLED).toString('hex')],
+    ['the first half', SPELLED.slice(0, 15)],
+    ['the last half', SPELLED.slice(15)],
+    ['eight characters', SPELLED.slice(7, 15)],
+  ];
+  for (const before of ['', 'a', 'ab', 'abc'])
+    for (const encoding of ['base64', 'base64url'] as const)
+      spelled.push([`${encoding} after ${before}`, Buffer.from(`${before}${SPELLED}!`).toString(encoding)]);
+  for (const [what, text] of spelled) {
+    const masked = maskSecrets(`error: <${text}> end`, [SPELLED]);
+    assert.ok(masked.startsWith('error: ') && masked.endsWith(' end'), `${what}: ${masked}`);
+    assert.match(masked, /\[secret\]/, what);
+    for (let at = 0; at + 10 <= text.length; at += 1)
+      assert.ok(!masked.includes(text.slice(at, at + 10)), `${what}: ${masked}`);
+  }
+});
+
+test('a short secret is masked whole, a text too short to be one is left', () => {
+  assert.equal(maskSecrets('pin 12345 and 12345', ['12345']), 'pin [secret] and [secret]');
+  assert.equal(maskSecrets('abc', ['abc', '']), 'abc');
+  assert.equal(maskSecrets('nothing of it here', [SPELLED]), 'nothing of it here');
+});
+
+test('no part of a secret of eight characters or more gets through, whatever stands around it', () => {
+  const text = fc.string({ minLength: 8, maxLength: 60, unit: 'grapheme-ascii' });
+  fc.assert(
+    fc.property(text, fc.string({ maxLength: 40 }), fc.string({ maxLength: 40 }), (secret, before, after) => {
+      const masked = createMask([secret])(before + secret + after);
+      return !masked.includes(secret);
+    }),
+  );
+});
+
+test('masking is linear in text and secret', () => {
+  const time = (size: number): number => {
+    const begun = performance.now();
+    maskSecrets('ab'.repeat(size), ['ab'.repeat(2000), 'x'.repeat(2000)]);
+    return performance.now() - begun;
+  };
+  time(1000);
+  const [small, large] = [Math.min(time(20_000), time(20_000)), Math.min(time(40_000), time(40_000))];
+  assert.ok(large < Math.max(small, 2) * 6, `${small} ${large}`);
 });

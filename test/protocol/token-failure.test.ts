@@ -217,3 +217,37 @@ test("a request without an answer is the provider's fault, in words", () => {
     assert.match(failure.message, /login\.example/);
   }
 });
+
+test('a secret that comes back is masked wherever it stands, and an id is taken only where it looks like one', () => {
+  const secrets = ['0.AXcARefreshToken~of-the-mailbox', 'GOCSPX-client-secret'];
+  const [token = '', secret = ''] = secrets;
+  const bodies = [
+    { error: 'invalid_grant', error_description: `no ${token} here` },
+    { error: token, error_description: 'x' },
+    { error: 'invalid_grant', error_description: Buffer.from(`u:${secret}`).toString('base64') },
+    { error: 'invalid_client', error_description: `part ${token.slice(4, 20)}` },
+    { error: 'invalid_client', error_description: encodeURIComponent(`${token}&${secret}`) },
+    { error: 'invalid_grant', trace_id: token, correlation_id: secret },
+    {
+      error: 'invalid_grant',
+      error_description: 'given new-access-token-1',
+      access_token: 'new-access-token-1',
+    },
+    { error: { status: secret, message: token } },
+  ];
+  for (const members of bodies) {
+    const { message } = classify({ body: JSON.stringify(members), secrets, contentType: `text/${secret}` });
+    for (const text of [token, secret, 'new-access-token-1', token.slice(4, 16)])
+      assert.ok(!message.includes(text), message);
+  }
+  const guid = '7d8a1b2c-0000-4000-8000-3f5e6d7c8b9a';
+  const ids = JSON.stringify({ error: 'invalid_grant', trace_id: guid, correlation_id: 'plain text' });
+  assert.match(classify({ body: ids, secrets }).message, new RegExp(`trace_id ${guid}\\)`));
+});
+
+test('a description of 100 kB costs no more than its beginning', () => {
+  const begun = performance.now();
+  for (const unit of [' ', 'Trace', '\t ', 'a '])
+    classify({ body: JSON.stringify({ error: 'x', error_description: unit.repeat(100_000 / unit.length) }) });
+  assert.ok(performance.now() - begun < 1000);
+});
