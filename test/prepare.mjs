@@ -51,6 +51,7 @@ const programs = {
   chromium: { package: 'chromium', present: () => onPath('chromium') },
   promtool: { package: 'prometheus', present: () => onPath('promtool') },
   kubectl: { package: 'kubernetes-client', present: () => onPath('kubectl') },
+  haproxy: { package: 'haproxy', present: () => onPath('haproxy') },
   zsh: { package: 'zsh', present: () => onPath('zsh') },
   msmtp: { package: 'msmtp', present: () => onPath('msmtp') },
   openssl: { package: 'openssl', present: () => onPath('openssl') },

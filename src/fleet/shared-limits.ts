@@ -11,15 +11,11 @@ import { Ledger, type MailboxLimits } from '../relay/ledger.ts';
 import type { Limiter, Place, Reservation } from '../relay/limits.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
 import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE } from './scripts.ts';
+import { ASK_AGAIN_MS, LEASE_MS, type Refused, shareOf, withinShare } from './share.ts';
 
-/** What a relay that was killed held is free after this, ms. */
-const LEASE_MS = 12_000;
 const EXTEND_EVERY_MS = 4_000;
-/** Who waits for a place asks again after this, where nobody woke him, ms. */
-const ASK_AGAIN_MS = 100;
-/** A sum of all relays older than this says nothing about now, ms. */
-const FRESH_MS = 2_000;
-const MINUTE_MS = 60_000;
+/** A client that dawdles between MAIL and the end of its message keeps no place at once longer than about this, ms. */
+const PARK_AFTER_MS = 3_000;
 /** Leases extended by one script. */
 const EXTEND_AT_ONCE = 500;
 
@@ -52,8 +48,6 @@ export interface SharedLimitsOptions {
   readonly withoutRedis?: WithoutRedis;
 }
 
-type Refused = Extract<Reservation, { granted: false }>;
-
 type Answer = readonly [
   what: 'granted' | 'busy' | 'minute' | 'day' | 'epoch',
   ms: number,
@@ -83,6 +77,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   let mode: 'shared' | 'away' | 'settling' = 'away';
   let lostAt = clock.monotonic();
   let epoch: string | undefined;
+  /** Granted, and nothing has begun upstream yet: monotonic ms. */
+  const unclaimed = new Map<string, { readonly book: AccountBook; readonly since: number }>();
   let nextId = 0;
   let cancelSettling: (() => void) | undefined;
   let isClosed = false;
@@ -152,52 +148,20 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   });
   redis.subscribe(freed, (accountId) => books.get(accountId)?.wake?.());
 
-  const share = (limit: number): number => {
-    if (withoutRedis === 'defer') return 0;
-    const part = Math.floor(limit / membership.relays);
-    return part > 0 ? part : membership.rank < limit ? 1 : 0;
-  };
+  const share = (limit: number): number =>
+    withoutRedis === 'defer' ? 0 : shareOf(limit, membership.relays, membership.rank);
 
-  /** The wait for a place within the share, as far as the shares cannot add up to more than the limit; else why there is none. */
-  function withinShare(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): number | Refused {
-    const { ledger } = book;
-    const now = clock.monotonic();
-    const wall = clock.now();
-    const relays = membership.relays;
-    const alone = relays === 1;
-    const part = share(limits.atOnce);
-    if (part === 0) return { granted: false, limit: 'away', retryAfterMs: 30_000 };
-    const seen = ledger.lastSeen;
-    if (limits.perDay !== undefined) {
-      const left =
-        seen === undefined || alone
-          ? share(limits.perDay) - ledger.ofDay('m', wall)
-          : Math.floor((limits.perDay - seen.day) / relays) - ledger.daySinceLoss;
-      if (left <= 0) return { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
-    }
-    if (limits.recipientsPerDay !== undefined && ledger.ofDay('r', wall) >= share(limits.recipientsPerDay))
-      return { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
-    // The others may still hold what they held when Redis went away.
-    const most = alone || now - lostAt >= LEASE_MS ? part : Math.min(part, ledger.heldAtLoss);
-    if (ledger.held.size >= most) return { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
-    let waitMs = 0;
-    if (limits.perMinute !== undefined) {
-      const most = share(limits.perMinute);
-      if (most === 0) return { granted: false, limit: 'away', retryAfterMs: 30_000 };
-      waitMs = ledger.minuteWait(most, now);
-      if (!alone && now - lostAt < MINUTE_MS) {
-        const isKnown = seen !== undefined && lostAt - seen.at < FRESH_MS;
-        const free = isKnown ? Math.floor((limits.perMinute - seen.minute) / relays) : 0;
-        if (ledger.sentSinceLoss - ledger.expiredSinceLoss(now) >= free)
-          waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, ledger.leavesAt(0)) - now);
-      }
-      if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
-    }
-    return waitMs;
-  }
+  const shareWait = (book: AccountBook, limits: MailboxLimits, maxWaitMs: number): number | Refused =>
+    withinShare(book.ledger, limits, maxWaitMs, {
+      now: clock.monotonic(),
+      wall: clock.now(),
+      lostAt,
+      relays: membership.relays,
+      share,
+    });
 
   function askLocally(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): Reservation {
-    const waitMs = withinShare(book, limits, maxWaitMs);
+    const waitMs = shareWait(book, limits, maxWaitMs);
     if (typeof waitMs !== 'number') return waitMs;
     const id = `${redis.instance}:${nextId++}`;
     book.ledger.begin(id, limits, clock.monotonic() + waitMs, clock.now(), undefined);
@@ -250,25 +214,50 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 
   function placeOf(book: AccountBook, limits: MailboxLimits, id: string, waitMs: number): Place {
     let isOver = false;
+    let again: Place | undefined;
+    unclaimed.set(id, { book, since: clock.monotonic() + waitMs });
     return {
       waitMs,
+      claim(maxWaitMs) {
+        if (unclaimed.delete(id) || again !== undefined || isOver) return undefined;
+        const atOnce = { ...limits, perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
+        return reserve(book.id, atOnce, maxWaitMs).then((result) => {
+          if (!result.granted) return false;
+          again = result.place;
+          again.claim?.(0);
+          if (isOver) again.end({ unsent: false, recipients: 0 });
+          return true;
+        });
+      },
       end({ unsent, recipients }) {
         if (isOver) return;
         isOver = true;
-        const isShared = mode !== 'away';
-        book.ledger.end(id, limits, clock.now(), unsent, recipients, isShared ? epoch : undefined);
+        unclaimed.delete(id);
+        again?.end({ unsent: false, recipients: 0 });
+        const isTold = mode !== 'away';
+        book.ledger.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
         book.wake?.();
-        if (!isShared) return;
-        const kinds = ['lease', 'pace', 'day', 'queue'];
-        redis
-          .run(
-            GIVE_BACK,
-            kinds.map((k) => key(k, book.id)),
-            [id, unsent ? 1 : 0, limits.recipientsPerDay === undefined ? 0 : recipients, freed, book.id],
-          )
-          .catch(() => undefined);
+        if (!isTold) return;
+        giveBack(book, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
       },
     };
+  }
+
+  function giveBack(book: AccountBook, id: string, unsent: boolean, recipients: number): void {
+    const keys = ['lease', 'pace', 'day', 'queue'].map((kind) => key(kind, book.id));
+    redis.run(GIVE_BACK, keys, [id, unsent ? 1 : 0, recipients, freed, book.id]).catch(() => undefined);
+  }
+
+  /** Frees the place at once of clients that let it wait; the message takes another when it comes. */
+  function park(): void {
+    const now = clock.monotonic();
+    for (const [id, { book, since }] of unclaimed) {
+      if (now - since < PARK_AFTER_MS) continue;
+      unclaimed.delete(id);
+      book.ledger.park(id);
+      book.wake?.();
+      if (mode !== 'away') giveBack(book, id, false, 0);
+    }
   }
 
   /** Until woken, or `ms` have passed. */
@@ -290,7 +279,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       const left = Math.max(0, deadline - clock.monotonic());
       let result: Reservation | 'again';
       // Just back, Redis may not know yet what the others do: both must grant.
-      const share = mode === 'settling' ? withinShare(book, limits, left) : 0;
+      const share = mode === 'settling' ? shareWait(book, limits, left) : 0;
       if (typeof share !== 'number') result = share;
       else if (share > 0) result = { granted: false, limit: 'minute', retryAfterMs: share };
       else if (mode !== 'away') {
@@ -329,7 +318,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     });
   }
 
-  const extending = setIntervalOn(clock, EXTEND_EVERY_MS, async () => {
+  const extending = every(clock, EXTEND_EVERY_MS, async () => {
+    park();
     if (mode === 'away') return;
     const held: [string, string][] = [];
     for (const book of books.values()) {
@@ -348,21 +338,23 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     }
   });
 
+  async function reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
+    const book = bookOf(accountId);
+    const deadline = clock.monotonic() + maxWaitMs;
+    if (book.asking && !(await turn(book, deadline)))
+      return { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
+    book.asking = true;
+    try {
+      return await ask(book, limits, deadline);
+    } finally {
+      const next = book.turns.shift();
+      if (next === undefined) book.asking = false;
+      else next();
+    }
+  }
+
   return {
-    async reserve(accountId, limits, maxWaitMs) {
-      const book = bookOf(accountId);
-      const deadline = clock.monotonic() + maxWaitMs;
-      if (book.asking && !(await turn(book, deadline)))
-        return { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
-      book.asking = true;
-      try {
-        return await ask(book, limits, deadline);
-      } finally {
-        const next = book.turns.shift();
-        if (next === undefined) book.asking = false;
-        else next();
-      }
-    },
+    reserve,
     async login(accountId, intervalMs, maxWaitMs) {
       const book = bookOf(accountId);
       const now = clock.monotonic();
@@ -402,7 +394,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 }
 
 /** Runs `task` every `ms`, never two at once; the result ends it. */
-function setIntervalOn(clock: Clock, ms: number, task: () => Promise<void>): () => void {
+function every(clock: Clock, ms: number, task: () => Promise<void>): () => void {
   let cancel = clock.after(ms, tick);
   let isOver = false;
   function tick(): void {

@@ -164,7 +164,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
             fitted !== undefined && 'parameters' in fitted
               ? { ...command, parameters: fitted.parameters }
               : command,
-          way,
+          way: place.claim === undefined ? way : claiming(way, place, options.maxHoldMs),
           record,
           onEnd() {
             place.end({ unsent: record.flights === 0, recipients: record.recipients.length });
@@ -178,5 +178,27 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     drain: (accountId) => void drained.add(accountId),
     resume: (accountId) => void drained.delete(accountId),
     isDrained: (accountId) => drained.has(accountId),
+  };
+}
+
+/** The way as it is, but nothing begins upstream before the message's place is sure. */
+function claiming(way: Way, place: Place, maxWaitMs: number): Way {
+  const isSure = async (): Promise<boolean> => (await place.claim?.(maxWaitMs)) ?? true;
+  const tooBusy = judge({ kind: 'local', cause: 'acquire_timeout' });
+  return {
+    account: way.account,
+    facts: way.facts,
+    ready: () => way.ready(),
+    begin(trace) {
+      const delivery = way.begin(trace);
+      return {
+        ask: async (mail, told, asked) =>
+          (await isSure()) ? delivery.ask(mail, told, asked) : { kind: 'failed', verdict: tooBusy },
+        send: async (mail, told, body, octets) =>
+          (await isSure()) ? delivery.send(mail, told, body, octets) : { verdict: tooBusy },
+        open: async (mail, told) => ((await isSure()) ? delivery.open(mail, told) : { verdict: tooBusy }),
+        close: () => delivery.close(),
+      };
+    },
   };
 }

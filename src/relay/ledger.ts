@@ -46,7 +46,10 @@ export interface LedgerSnapshot {
 }
 
 export class Ledger {
+  /** Messages under way. */
   readonly held = new Set<string>();
+  /** Counted, but not under way: their clients dawdle. */
+  readonly #parked = new Set<string>();
   lastSeen: LastSeen | undefined;
   /** Held when Redis was lost: as many may go on. */
   heldAtLoss = 0;
@@ -73,6 +76,11 @@ export class Ledger {
     }
   }
 
+  /** It is not under way any more, but counted. */
+  park(id: string): void {
+    if (this.held.delete(id)) this.#parked.add(id);
+  }
+
   /** It is over; `unsent` gives its place back. `epoch` where Redis hears of it. */
   end(
     id: string,
@@ -82,7 +90,7 @@ export class Ledger {
     recipients: number,
     epoch: string | undefined,
   ): void {
-    if (!this.held.delete(id)) return;
+    if (!this.held.delete(id) && !this.#parked.delete(id)) return;
     if (!unsent) {
       if (recipients > 0 && limits.recipientsPerDay !== undefined) this.#count('r', wall, recipients, epoch);
       return;
@@ -169,7 +177,7 @@ export class Ledger {
   /** Nothing worth remembering. */
   isEmpty(now: number, wall: number): boolean {
     this.#slide(now);
-    const isIdle = this.held.size === 0 && this.#sent.length === 0;
+    const isIdle = this.held.size + this.#parked.size + this.#sent.length === 0;
     return isIdle && this.ofDay('m', wall) === 0 && this.ofDay('r', wall) === 0;
   }
 

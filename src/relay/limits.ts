@@ -11,6 +11,8 @@ import { Ledger, type LedgerSnapshot, type MailboxLimits } from './ledger.ts';
 export interface Place {
   /** Wait this long before sending, ms. */
   readonly waitMs: number;
+  /** Now it begins upstream. A promise where the place at once had been given to others meanwhile: false if none came free in `maxWaitMs`. */
+  claim?(maxWaitMs: number): Promise<boolean> | undefined;
   /** `recipients`: accepted by the provider. `unsent`: nothing went upstream, so it counts nothing. Idempotent. */
   end(result: { readonly unsent: boolean; readonly recipients: number }): void;
 }

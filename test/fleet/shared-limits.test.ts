@@ -242,3 +242,23 @@ test(
     assert.equal(await a.limits.login('a', 2000, 1000), undefined);
   }),
 );
+
+test(
+  'a client that dawdles after MAIL keeps no place from others, and gets another when it goes on',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    const slow = await Promise.all([1, 2, 3].map(() => a.limits.reserve('a', limits(), 1_000)));
+    const places = slow.map((r) => (r.granted ? r.place : assert.fail('three at once')));
+    const quick = await b.limits.reserve('a', limits({ atOnce: 3 }), 15_000);
+    assert.ok(quick.granted, 'after some seconds the place is lent on');
+    assert.equal(quick.place.claim?.(0), undefined, 'and is sure once it is used');
+    assert.equal(await places[0]?.claim?.(1_000), true);
+    assert.equal(await places[1]?.claim?.(1_000), true);
+    assert.equal(await places[2]?.claim?.(300), false, 'three are under way');
+    for (const place of places) place.end({ unsent: false, recipients: 1 });
+    quick.place.end({ unsent: false, recipients: 1 });
+    await waitFor(() => redis.command('zcard', 'xoauth2-relay:lease:a') === '0', { what: 'all given back' });
+  }),
+);

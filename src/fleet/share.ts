@@ -1,0 +1,75 @@
+/**
+ * A relay's share of a mailbox's limits while Redis is away, such that all shares together never exceed the
+ * limit: not later, and not in the first moments either, when the others may still send what they were
+ * granted before. Pure: times are arguments.
+ */
+import type { Ledger, MailboxLimits } from '../relay/ledger.ts';
+import type { Reservation } from '../relay/limits.ts';
+
+/** What a relay that was killed held is free after this, ms. */
+export const LEASE_MS = 12_000;
+/** Who waits for a place asks again after this, where nobody woke him, ms. */
+export const ASK_AGAIN_MS = 100;
+/** A sum of all relays older than this says nothing about now, ms. */
+const FRESH_MS = 2_000;
+const MINUTE_MS = 60_000;
+const AWAY: Refused = { granted: false, limit: 'away', retryAfterMs: 30_000 };
+const DAY_FULL: Refused = { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
+const BUSY: Refused = { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
+
+export type Refused = Extract<Reservation, { granted: false }>;
+
+export interface Apart {
+  /** Monotonic ms. */
+  readonly now: number;
+  /** ms since the epoch. */
+  readonly wall: number;
+  /** When Redis was lost, monotonic ms. */
+  readonly lostAt: number;
+  /** Relays seen last, at least 1. */
+  readonly relays: number;
+  readonly share: (limit: number) => number;
+}
+
+/** One relay's part of `limit`: rounded down, at least one, except where that adds up to more; then only the first have one. */
+export function shareOf(limit: number, relays: number, rank: number): number {
+  const part = Math.floor(limit / relays);
+  return part > 0 ? part : rank < limit ? 1 : 0;
+}
+
+/** The wait for a place within the share, ms, or why there is none. */
+export function withinShare(
+  ledger: Ledger,
+  limits: MailboxLimits,
+  maxWaitMs: number,
+  apart: Apart,
+): number | Refused {
+  const { now, wall, lostAt, relays, share } = apart;
+  const isAlone = relays === 1;
+  const seen = ledger.lastSeen;
+  const part = share(limits.atOnce);
+  if (part === 0) return AWAY;
+  if (limits.perDay !== undefined) {
+    const left =
+      seen === undefined || isAlone
+        ? share(limits.perDay) - ledger.ofDay('m', wall)
+        : Math.floor((limits.perDay - seen.day) / relays) - ledger.daySinceLoss;
+    if (left <= 0) return DAY_FULL;
+  }
+  if (limits.recipientsPerDay !== undefined && ledger.ofDay('r', wall) >= share(limits.recipientsPerDay))
+    return DAY_FULL;
+  // The others may still hold what they held when Redis went away.
+  const most = isAlone || now - lostAt >= LEASE_MS ? part : Math.min(part, ledger.heldAtLoss);
+  if (ledger.held.size >= most) return BUSY;
+  if (limits.perMinute === undefined) return 0;
+  const mostAMinute = share(limits.perMinute);
+  if (mostAMinute === 0) return AWAY;
+  let waitMs = ledger.minuteWait(mostAMinute, now);
+  if (!isAlone && now - lostAt < MINUTE_MS) {
+    const isKnown = seen !== undefined && lostAt - seen.at < FRESH_MS;
+    const free = isKnown ? Math.floor((limits.perMinute - seen.minute) / relays) : 0;
+    if (ledger.sentSinceLoss - ledger.expiredSinceLoss(now) >= free)
+      waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, ledger.leavesAt(0)) - now);
+  }
+  return waitMs > maxWaitMs ? { granted: false, limit: 'minute', retryAfterMs: waitMs } : waitMs;
+}
