@@ -275,17 +275,6 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       log.warn({ event: 'account_warning', path }, `${place(path)}${message}`);
   }
 
-  /** Why these accounts must not be served by the listeners there are; undefined where they may. */
-  function exposed(file: AccountsFile): string | undefined {
-    // What has no name is used by nobody.
-    const accounts = [...file.accounts, ...file.unusable.filter((u) => u.isNamed)].map((a) => a.account);
-    for (const listener of settings.listeners) {
-      const reason = checkExposure(listener, accounts);
-      if (reason !== undefined) return reason;
-    }
-    return undefined;
-  }
-
   function apply(file: AccountsFile, accounts: readonly LoadedAccount[]): void {
     unusable = [...file.unusable, ...missingAccounts(file, known())];
     loaded = accounts;
@@ -352,8 +341,10 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     report(file);
     if (file.accounts.length === 0 && file.problems.length > 0)
       throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
-    const reason = exposed(file);
-    if (reason !== undefined) throw new ListenerError('exposed', reason);
+    for (const listener of settings.listeners) {
+      const reason = checkExposure(listener);
+      if (reason !== undefined) throw new ListenerError('exposed', reason);
+    }
     closers.push({
       close: (endsAt) => tokens.close({ deadlineMs: endsAt - performance.now() }),
       isBounded: true,
@@ -410,11 +401,10 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       log.error({ event: 'reload_failed' }, `reload failed, nothing changed: ${message}`);
       return { ok: false, ...nothing, errors: [{ path: settings.accounts, message }] };
     }
-    const reason = exposed(file);
     const isEmpty = file.accounts.length === 0 && file.problems.length > 0;
-    if (reason !== undefined || isEmpty) {
+    if (isEmpty) {
       report(file);
-      const message = reason ?? 'no account in it can be served';
+      const message = 'no account in it can be served';
       log.error({ event: 'reload_failed' }, `reload failed, nothing changed: ${message}`);
       return { ok: false, ...nothing, errors: [{ path: settings.accounts, message }, ...file.problems] };
     }

@@ -34,9 +34,12 @@ export interface ListenerSetting {
   readonly allow: readonly string[];
   readonly authRequired: boolean;
   readonly proxyProtocol: boolean | readonly string[];
+  readonly proxyFrom: readonly string[];
+  readonly accounts?: readonly string[];
   readonly lmtp: boolean;
   readonly received: boolean;
   readonly checkFromHeader: boolean;
+  readonly completeHeader: boolean;
   readonly bareLineEnds: 'normalize' | 'reject' | 'pass';
   readonly firstRecipient: 'deferred' | 'live';
   readonly hostname: string;
@@ -304,9 +307,12 @@ function completeListener(
     allow: entry.allow ?? all.allow,
     authRequired: entry.auth_required ?? all.authRequired,
     proxyProtocol: entry.proxy_protocol ?? all.proxyProtocol,
+    proxyFrom: entry.proxy_from ?? all.proxyFrom,
+    ...(entry.accounts === undefined ? {} : { accounts: entry.accounts }),
     lmtp: entry.lmtp ?? all.lmtp,
     received: entry.received ?? all.received,
     checkFromHeader: entry.check_from_header ?? all.checkFromHeader,
+    completeHeader: entry.complete_header ?? all.completeHeader,
     bareLineEnds: entry.bare_line_ends ?? all.bareLineEnds,
     firstRecipient: entry.first_recipient ?? all.firstRecipient,
     hostname: all.hostname,

@@ -63,6 +63,8 @@ export interface ClientPassword {
   readonly hash: string;
 }
 
+export type RewriteFrom = 'never' | 'foreign' | 'always';
+
 export interface Account {
   /** `account_id` where given, else the lower-cased `email`. */
   readonly id: string;
@@ -72,8 +74,18 @@ export interface Account {
   readonly grant: Grant;
   /** XOAUTH2 user; never taken from MAIL FROM. */
   readonly user: string;
-  /** Lower-cased addresses and `*@domain` patterns this account may use in MAIL FROM, `email` included. */
+  /** Folded patterns (protocol/sender-pattern.ts) of what this account may use in MAIL FROM, `email` included. */
   readonly senders: readonly string[];
+  /** Folded patterns of what it may not, whatever `senders` says. */
+  readonly deny?: readonly string[];
+  /** Among accounts that match a sender equally well the lower comes first, as in MX; default 10. */
+  readonly preference?: number;
+  /** A foreign sender is replaced by `email` in MAIL FROM. */
+  readonly rewriteSender?: boolean;
+  /** Whether the From: header is replaced by `email`: never, where it is foreign, or in every message. */
+  readonly rewriteFrom?: RewriteFrom;
+  /** A missing Date or Message-ID is added (RFC 6409 §8). */
+  readonly completeHeader?: boolean;
   readonly clientPassword: ClientPassword | undefined;
   readonly upstream: Endpoint;
   readonly transport: Transport;

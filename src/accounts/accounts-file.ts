@@ -17,6 +17,7 @@ import {
   nodeAt,
   parseJsonText,
 } from './json-text.ts';
+import { withoutLegacyKeys } from './legacy-entry.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
 import { checkAccount, checkProvider, type Issue, type Problem } from './schema.ts';
 import { explainFileError, type SecretPlaces } from './secret-source.ts';
@@ -129,6 +130,8 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
     problems.push(located(['providers', ...path], message)),
   );
 
+  /** Keys of the earlier tool, by the first entry that has them. */
+  const legacyKeys = new Map<string, number>();
   const built = await Promise.all(
     list.map(
       async (
@@ -136,7 +139,9 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
         index,
       ): Promise<{ account: Account; loaded?: LoadedAccount; wrong: Problem[]; isNamed: boolean }> => {
         const here = (issue: Issue): Problem => located(['accounts', index, ...issue.path], issue.message);
-        const { loaded, issues, warnings: doubts } = await buildEntry(node.value, providers, places);
+        const { entry, ignored } = withoutLegacyKeys(node.value);
+        for (const key of ignored) if (!legacyKeys.has(key)) legacyKeys.set(key, index);
+        const { loaded, issues, warnings: doubts } = await buildEntry(entry, providers, places);
         const wrong = issues.map(here);
         problems.push(...wrong);
         warnings.push(...doubts.map(here));
@@ -149,14 +154,15 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
     ),
   );
 
+  for (const [key, index] of legacyKeys)
+    warnings.push(located(['accounts', index, key], 'is a key of the earlier tool and ignored'));
+
   const accounts: LoadedAccount[] = [];
   const unusable: UnusableAccount[] = [];
-  const refused = new Set<number>();
   const claims = createClaims();
   for (const [index, item] of built.entries()) {
     const taken = claims.takeIdentity(item.account, index);
     if (taken !== undefined) {
-      refused.add(index);
       problems.push(located(['accounts', index, taken.key], taken.message));
       continue;
     }
@@ -164,10 +170,6 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
       unusable.push({ account: item.account, problems: item.wrong, isNamed: item.isNamed });
     else accounts.push(item.loaded);
   }
-  for (const [index, item] of built.entries())
-    for (const message of refused.has(index) ? [] : claims.takeSenders(item.account, index))
-      warnings.push(located(['accounts', index, 'senders'], message));
-
   const byLine = (a: Problem, b: Problem): number => (a.line ?? 0) - (b.line ?? 0);
   return {
     accounts,
@@ -292,10 +294,9 @@ function scopesOf(
 
 const ALL_GRANTS: readonly Grant[] = ['refresh_token', 'client_credentials', 'jwt_bearer'];
 
-/** Who claimed which identity and which sender first. */
+/** Who claimed which identity first. Senders may overlap: such accounts share the mail. */
 function createClaims() {
   const identities = new Map<string, number>();
-  const senders = new Map<string, number>();
   return {
     takeIdentity(account: Account, index: number): { key: string; message: string } | undefined {
       const names = [
@@ -309,15 +310,6 @@ function createClaims() {
       }
       for (const { name } of names) identities.set(name, index);
       return undefined;
-    },
-    takeSenders(account: Account, index: number): readonly string[] {
-      const taken: string[] = [];
-      for (const sender of account.senders) {
-        const owner = identities.get(sender) ?? senders.get(sender);
-        if (owner === undefined) senders.set(sender, index);
-        else if (owner !== index) taken.push(`${sender} belongs to accounts[${owner}], which is used for it`);
-      }
-      return taken;
     },
   };
 }

@@ -4,6 +4,7 @@
  */
 
 import { createHmac, randomBytes } from 'node:crypto';
+import { foldPattern } from '../protocol/sender-pattern.ts';
 import { foldAddress, foldAscii } from '../protocol/text.ts';
 import type { Account, AccountLimits, ClientPassword, Endpoint, GraphTarget } from './account.ts';
 import { buildCredential, type Wrong } from './build-credential.ts';
@@ -48,6 +49,10 @@ export async function buildAccount(
   const limits = graphLimits(limitsOf(entry, profile.limits), entry.transport);
   if (limits.minConnections > limits.maxConnections)
     wrong('min_connections', `must not exceed max_connections (${limits.maxConnections})`);
+  const denied = new Set(patternsOf(entry.deny ?? []));
+  for (const [index, sender] of (entry.senders ?? []).entries())
+    if (denied.has(foldPattern(sender) ?? ''))
+      issues.push({ path: ['senders', index], message: 'can never match: deny has the same pattern' });
   if (issues.length > 0 || credential === undefined || upstream === undefined)
     return { loaded: undefined, issues, warnings };
   const email = entry.email;
@@ -57,7 +62,12 @@ export async function buildAccount(
     provider: profile.name,
     grant: credential.grant,
     user: entry.user ?? email,
-    senders: [...new Set([email, ...(entry.senders ?? [])].map(foldAddress))],
+    senders: [foldAddress(email), ...patternsOf(entry.senders ?? []).filter((s) => s !== foldAddress(email))],
+    ...(entry.deny === undefined ? {} : { deny: patternsOf(entry.deny) }),
+    ...(entry.preference === undefined ? {} : { preference: entry.preference }),
+    ...(entry.rewrite_sender === undefined ? {} : { rewriteSender: entry.rewrite_sender }),
+    ...(entry.rewrite_from === undefined ? {} : { rewriteFrom: entry.rewrite_from }),
+    ...(entry.complete_header === undefined ? {} : { completeHeader: entry.complete_header }),
     clientPassword,
     upstream,
     transport: entry.transport ?? 'smtp',
@@ -96,6 +106,11 @@ function withGraphScopes(
     ahead: isOnly ? ['graph'] : ['smtp'],
   };
 }
+
+/** In the form in which they are looked up; the schema has refused those that can never match. */
+const patternsOf = (patterns: readonly string[]): string[] => [
+  ...new Set(patterns.map(foldPattern).filter((pattern) => pattern !== undefined)),
+];
 
 /** Limits with what an entry or provider sets in place of `defaults`; 0 messages a minute or day is no limit. */
 export function limitsOf(entry: AccountEntry | ProviderEntry, defaults: AccountLimits): AccountLimits {
@@ -158,7 +173,7 @@ export async function placeholderAccount(value: unknown, email: string): Promise
     provider: text('provider') ?? 'unknown',
     grant: 'refresh_token',
     user: text('user') ?? email,
-    senders: [...new Set([email, ...texts(entry.senders)].map(foldAddress))],
+    senders: [foldAddress(email), ...patternsOf(texts(entry.senders))],
     // Whoever had to present a password still has to; none is right until the entry is.
     clientPassword:
       entry.password === undefined

@@ -1,16 +1,28 @@
 /**
- * Who a sender or an AUTH user belongs to. In: the accounts being served. Out: the account for an
- * address: exact first, then `*@domain`; compared as `foldAddress` has it. Replaced as a whole on reload.
+ * Who a sender or an AUTH user belongs to. In: the accounts being served. Out: the accounts for an
+ * address, the most exact match first, then by preference, then as the file has them; compared as
+ * `foldAddress` has it. Replaced as a whole on reload.
  */
+import { EXACTNESS, type Exactness, type SenderKey, senderKeys } from '../protocol/sender-pattern.ts';
 import { foldAddress } from '../protocol/text.ts';
 import type { Account } from './account.ts';
+
+/** An account that may send as an address. */
+export interface Candidate {
+  readonly account: Account;
+  readonly exactness: Exactness;
+}
 
 export interface AccountDirectory {
   readonly accounts: readonly Account[];
   /** By AUTH user name: id, e-mail or XOAUTH2 user. */
   byUser(name: string): Account | undefined;
-  /** By address in MAIL FROM: exact, else `*@domain`. */
+  /** The first of `candidates`. */
   bySender(address: string): Account | undefined;
+  /** Those that may use `address` in MAIL FROM, first choice first; `''` is the null sender. */
+  candidates(address: string): readonly Candidate[];
+  /** An account whose patterns match but which denies the address by name. */
+  deniedBy(address: string): Account | undefined;
   byId(idOrEmail: string): Account | undefined;
   /** What is wrong with the account's entry in the accounts file, with its place; undefined where it can be used. */
   problemOf(id: string): string | undefined;
@@ -24,43 +36,107 @@ export interface Unreadable {
   readonly isComplete: boolean;
 }
 
-/** Whether `account` may use `address` in MAIL FROM. */
-export function maySendAs(account: Account, address: string): boolean {
-  const wanted = foldAddress(address);
-  const at = wanted.lastIndexOf('@');
-  return account.senders.includes(wanted) || (at >= 0 && account.senders.includes(`*${wanted.slice(at)}`));
+/** More accounts for one sender are no choice but a mistake, and each has to be looked at. */
+const MAX_CANDIDATES = 100;
+const DEFAULT_PREFERENCE = 10;
+
+interface Rules {
+  readonly senders: ReadonlySet<string>;
+  readonly deny: ReadonlySet<string>;
+}
+const rules = new WeakMap<Account, Rules>();
+
+function rulesOf(account: Account): Rules {
+  let known = rules.get(account);
+  if (known === undefined) {
+    known = {
+      senders: new Set([foldAddress(account.email), ...account.senders]),
+      deny: new Set(account.deny ?? []),
+    };
+    rules.set(account, known);
+  }
+  return known;
 }
 
-/** Builds the lookup; where two accounts claim one address, the first in the file wins. */
+const denies = (account: Account, keys: readonly SenderKey[]): boolean => {
+  const { deny } = rulesOf(account);
+  return deny.size > 0 && keys.some(({ key }) => deny.has(key));
+};
+
+/** By which kind of pattern `account` may use `address` in MAIL FROM; undefined where it may not. */
+export function exactnessOf(account: Account, address: string): Exactness | undefined {
+  const keys = senderKeys(address);
+  const { senders } = rulesOf(account);
+  const found = keys.find(({ key }) => senders.has(key));
+  return found === undefined || denies(account, keys) ? undefined : found.exactness;
+}
+
+/** Whether `account` may use `address` in MAIL FROM. */
+export const maySendAs = (account: Account, address: string): boolean =>
+  exactnessOf(account, address) !== undefined;
+
+/** Builds the lookup. */
 export function createAccountDirectory(
   accounts: readonly Account[],
   { problems, isComplete }: Unreadable = { problems: new Map(), isComplete: true },
 ): AccountDirectory {
-  const senders = new Map<string, Account>();
+  const senders = new Map<string, Account[]>();
   const users = new Map<string, Account>();
   const ids = new Map<string, Account>();
   const claim = (map: Map<string, Account>, key: string, account: Account): void => {
-    const lower = foldAddress(key);
-    if (!map.has(lower)) map.set(lower, account);
+    const folded = foldAddress(key);
+    if (!map.has(folded)) map.set(folded, account);
   };
-  // Identities before patterns and users, so that a pattern of an earlier account never hides a mailbox.
+  // Identities before users, so that a shared user name of an earlier account never hides a mailbox.
   for (const a of accounts) claim(ids, a.id, a);
   for (const a of accounts) claim(ids, a.email, a);
   for (const a of accounts) claim(users, a.id, a);
   for (const a of accounts) claim(users, a.email, a);
   for (const a of accounts) claim(users, a.user, a);
-  for (const a of accounts) claim(senders, a.email, a);
-  for (const a of accounts) for (const s of a.senders) claim(senders, s, a);
+  for (const account of accounts)
+    for (const key of rulesOf(account).senders) {
+      const list = senders.get(key);
+      if (list === undefined) senders.set(key, [account]);
+      else list.push(account);
+    }
+  // The mailbox itself is more exact than an account that lists its address; else the file's order stays.
+  for (const [key, list] of senders)
+    if (list.length > 1)
+      list.sort(
+        (a, b) =>
+          Number(foldAddress(b.email) === key) - Number(foldAddress(a.email) === key) ||
+          (a.preference ?? DEFAULT_PREFERENCE) - (b.preference ?? DEFAULT_PREFERENCE),
+      );
+
+  function candidates(address: string): readonly Candidate[] {
+    const keys = senderKeys(address);
+    const found: Candidate[] = [];
+    for (const { key, exactness } of keys)
+      for (const account of senders.get(key) ?? []) {
+        if (found.length === MAX_CANDIDATES) return found;
+        if (denies(account, keys) || found.some((c) => c.account === account)) continue;
+        found.push({ account, exactness });
+      }
+    return found;
+  }
+
   return {
     accounts,
     byUser: (name) => users.get(foldAddress(name)),
-    bySender: (address) => {
-      const lower = foldAddress(address);
-      const at = lower.lastIndexOf('@');
-      return senders.get(lower) ?? (at >= 0 ? senders.get(`*${lower.slice(at)}`) : undefined);
+    candidates,
+    bySender: (address) => candidates(address)[0]?.account,
+    deniedBy: (address) => {
+      const keys = senderKeys(address);
+      return keys.flatMap(({ key }) => senders.get(key) ?? []).find((account) => denies(account, keys));
     },
     byId: (idOrEmail) => ids.get(foldAddress(idOrEmail)),
     problemOf: (id) => problems.get(id),
     isComplete,
   };
 }
+
+/** Whether the first choice comes strictly before the second, whatever room they have. */
+export const isPreferred = (a: Candidate, b: Candidate): boolean =>
+  EXACTNESS.indexOf(a.exactness) < EXACTNESS.indexOf(b.exactness) ||
+  (a.exactness === b.exactness &&
+    (a.account.preference ?? DEFAULT_PREFERENCE) < (b.account.preference ?? DEFAULT_PREFERENCE));

@@ -5,6 +5,7 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { isHeloName } from '../protocol/helo-name.ts';
+import { foldPattern } from '../protocol/sender-pattern.ts';
 import { parseHostPort, parseSmtpUrl } from './endpoint.ts';
 
 /** What is wrong, where: `path` such as `accounts[3].client_id`, `message` what was expected. Never a value. */
@@ -27,7 +28,14 @@ export type SecretSource = z.infer<typeof secret>;
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they would break the command line they go into
 const ADDRESS = /^[^\s<>@,;:"\u0000-\u001f\u007f]+@[^\s<>@,;:"\u0000-\u001f\u007f]+$/;
-const PATTERN = /^\*@[^\s<>@,;:"*]+$/;
+
+const pattern = z
+  .string()
+  .max(320)
+  .refine(
+    (s) => foldPattern(s) !== undefined,
+    'an address, prefix+*@domain, *@domain, *@*.domain, * or <>; anything else can never match',
+  );
 
 const count = (max: number) => z.int().min(1).max(max);
 /** 0 switches the limit off. */
@@ -121,14 +129,35 @@ export const accountSchema = z.strictObject({
     .describe('End of access_token: ISO 8601, or seconds or milliseconds since 1970.'),
   user: z.string().min(1).max(320).optional().describe('XOAUTH2 user if it is not email (shared mailbox).'),
   senders: z
-    .array(
-      z
-        .string()
-        .max(320)
-        .refine((s) => ADDRESS.test(s) || PATTERN.test(s), 'an address or *@domain'),
-    )
+    .array(pattern)
     .optional()
-    .describe('Further addresses or *@domain that may be used in MAIL FROM.'),
+    .describe(
+      'What may be used in MAIL FROM besides email: an address, prefix+*@domain, *@domain, *@*.domain, * (anything else), or <> (the null sender without AUTH).',
+    ),
+  deny: z
+    .array(pattern)
+    .optional()
+    .describe('What may not be used in MAIL FROM although senders matches it; the same patterns.'),
+  preference: z
+    .int()
+    .min(0)
+    .max(65_535)
+    .optional()
+    .describe('Among accounts that match a sender equally well the lower comes first, as in MX; default 10.'),
+  rewrite_sender: z
+    .boolean()
+    .optional()
+    .describe('Replace a foreign sender (one that only * matches) by email in MAIL FROM.'),
+  rewrite_from: z
+    .enum(['never', 'foreign', 'always'])
+    .optional()
+    .describe(
+      'Replace the From: header by "Name (original)" <email> and add Reply-To: never (default), where it is foreign, or always.',
+    ),
+  complete_header: z
+    .boolean()
+    .optional()
+    .describe('Add a missing Date or Message-ID, for devices (RFC 6409).'),
   password: secret
     .optional()
     .describe('What a client must present with AUTH: a scrypt hash from hash-password, or a secret.'),

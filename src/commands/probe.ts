@@ -85,7 +85,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     if (!capabilities.authMechanisms.includes('XOAUTH2'))
       throw new StepError('auth', `no XOAUTH2 among AUTH ${capabilities.authMechanisms.join(' ')}`);
     passed('auth', formatReply(await authenticate(smtp, account.user, token)));
-    for (const sender of account.senders.filter((s) => !s.startsWith('*@'))) {
+    for (const sender of account.senders.filter((s) => !s.includes('*') && s !== '<>')) {
       const isAscii = Buffer.byteLength(sender) === sender.length;
       const parameter = isAscii || !capabilities.smtpUtf8 ? '' : ' SMTPUTF8';
       const reply = await smtp.command(`MAIL FROM:<${sender}>${parameter}`, 'sender');

@@ -1,17 +1,20 @@
 /**
  * Whether a client is who it says. In: user and password from AUTH. Out: the account, or the reply that
- * refuses. The same reply, after the same time, for an unknown user, an account without a password and a
- * wrong password; the state of tokens plays no part. Owns the lock-out table and the memory of successes.
+ * refuses and the reason for the log. The same reply, after the same time, for an unknown user, an account
+ * that cannot be used here and a wrong password; the state of tokens plays no part. Owns the lock-out
+ * table and the memory of successes.
  */
 import { createHmac, randomBytes } from 'node:crypto';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
-import { verifyPassword } from '../accounts/scrypt.ts';
-import { isLoopbackAddress } from '../protocol/cidr.ts';
+import { parseScryptHash, verifyPassword } from '../accounts/scrypt.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
+import { foldAddress } from '../protocol/text.ts';
+import type { Origin } from './door.ts';
 import { createLockout, lockoutKey } from './lockout.ts';
 
-/** A refusal comes no sooner than this, ms: longer than scrypt at any cost in use, so that time tells nothing. */
+/** A refusal comes after a multiple of this, ms, or of twice the time the costliest hash takes where that is longer. */
 const REFUSAL_MS = 300;
 /** scrypt runs at once: half of libuv's four threads, the other half stay for DNS and files. */
 const MAX_CONCURRENT = 2;
@@ -24,32 +27,53 @@ const NOBODY = `scrypt$16384$8$1$${randomBytes(16).toString('base64url')}$${rand
 
 const MISCONFIGURED = reply(454, '4.7.0', 'The accounts file of the relay has a mistake, try again later');
 const WRONG = reply(535, '5.7.8', 'Authentication credentials invalid');
+const TOO_MANY = reply(454, '4.7.0', 'Too many logins at once, try again later');
+
+/** Why a login failed, for the log; the client hears none of it. */
+export type AuthFailure =
+  | 'unknown user'
+  | 'wrong password'
+  | 'account has no password and this listener needs one'
+  | 'account may not be used on this listener'
+  | 'the accounts file has a mistake'
+  | 'locked out after wrong passwords'
+  | 'too many logins at once';
+
+export type AuthVerdict =
+  | { readonly account: Account }
+  | { readonly refusal: Reply; readonly failure: AuthFailure };
 
 export interface ClientAuth {
-  /** Never rejects. `locked`: the reply is the lock-out's, no password was looked at. */
-  check(
-    user: string,
-    password: string,
-    remoteAddress: string,
-  ): Promise<{ readonly account: Account } | { readonly refusal: Reply; readonly locked: boolean }>;
+  /** Never rejects. */
+  check(user: string, password: string, origin: Origin): Promise<AuthVerdict>;
 }
 
 export interface ClientAuthDeps {
   readonly directory: () => AccountDirectory;
-  readonly now?: () => number;
+  /** May this account be used on this listener? Default: any. */
+  readonly serves?: (account: Account) => boolean;
+  readonly clock?: Clock;
+  /** Runs on other threads, hence a parameter. */
+  readonly verify?: typeof verifyPassword;
 }
 
+/** `needsPassword`: an account without a password cannot be used, also by a trusted client. */
 export function createClientAuth(
   deps: ClientAuthDeps,
-  options: { readonly refusalMs?: number } = {},
+  options: { readonly refusalMs?: number; readonly needsPassword?: boolean } = {},
 ): ClientAuth {
-  const now = deps.now ?? Date.now;
+  const clock = deps.clock ?? systemClock;
+  const verify = deps.verify ?? verifyPassword;
+  const serves = deps.serves ?? (() => true);
   const refusalMs = options.refusalMs ?? REFUSAL_MS;
   const lockout = createLockout();
   const remembered = new Set<string>();
   // The key never leaves this process, so what is remembered is of no use to anybody else.
   const memoryKey = randomBytes(32);
+  /** The costliest hash of a directory, and how long it takes, ms. */
+  const costliest = new WeakMap<AccountDirectory, Promise<{ readonly hash: string; readonly ms: number }>>();
   let running = 0;
+  let waitingRows = 0;
   const waiting: (() => void)[] = [];
 
   async function slot<T>(work: () => Promise<T>): Promise<T> {
@@ -65,17 +89,34 @@ export function createClientAuth(
     }
   }
 
-  async function isRight(account: Account | undefined, password: string): Promise<boolean> {
-    const hash = account?.clientPassword?.hash;
+  const sleep = (ms: number): Promise<void> => new Promise((resolve) => void clock.after(ms, resolve));
+
+  /** Measured once for each directory, by the first who is refused. */
+  function costliestOf(directory: AccountDirectory): Promise<{ readonly hash: string; readonly ms: number }> {
+    let known = costliest.get(directory);
+    if (known === undefined) {
+      const hash = costliestHash(directory);
+      known = slot(async () => {
+        const startedAt = clock.monotonic();
+        await verify(hash, '').catch(() => false);
+        return { hash, ms: clock.monotonic() - startedAt };
+      });
+      costliest.set(directory, known);
+    }
+    return known;
+  }
+
+  const memoryOf = (hash: string, password: string): string =>
+    createHmac('sha256', memoryKey).update(`${hash}\0${password}`).digest('base64');
+
+  async function isRight(hash: string | undefined, password: string): Promise<boolean> {
     if (hash === undefined) {
-      const imitated = deps.directory().accounts.find((a) => a.clientPassword !== undefined);
-      await slot(() => verifyPassword(imitated?.clientPassword?.hash ?? NOBODY, password));
+      const imitated = await costliestOf(deps.directory());
+      await slot(() => verify(imitated.hash, password));
       return false;
     }
-    const key = createHmac('sha256', memoryKey).update(`${hash}\0${password}`).digest('base64');
-    if (remembered.has(key)) return true;
-    if (!(await slot(() => verifyPassword(hash, password)))) return false;
-    remembered.add(key);
+    if (!(await slot(() => verify(hash, password)))) return false;
+    remembered.add(memoryOf(hash, password));
     if (remembered.size > MAX_REMEMBERED) {
       const oldest = remembered.values().next();
       if (!oldest.done) remembered.delete(oldest.value);
@@ -83,40 +124,89 @@ export function createClientAuth(
     return true;
   }
 
+  /** After the same time whatever was wrong and whatever the hash costs. */
+  async function refuseLater(startedAt: number, account: Account | undefined): Promise<AuthVerdict> {
+    const { ms } = await costliestOf(deps.directory());
+    const step = Math.max(refusalMs, 2 * ms);
+    const elapsed = clock.monotonic() - startedAt;
+    const left = step === 0 ? 0 : Math.ceil(elapsed / step) * step - elapsed;
+    if (left > 0) await sleep(left);
+    // Our own file is wrong, not the password: a client that hears 535 gives its mail up.
+    const directory = deps.directory();
+    const isOurFault =
+      account === undefined ? !directory.isComplete : directory.problemOf(account.id) !== undefined;
+    if (isOurFault) return { refusal: MISCONFIGURED, failure: 'the accounts file has a mistake' };
+    return { refusal: WRONG, failure: failureOf(account) };
+  }
+
+  function failureOf(account: Account | undefined): AuthFailure {
+    if (account === undefined) return 'unknown user';
+    if (!serves(account)) return 'account may not be used on this listener';
+    return account.clientPassword === undefined
+      ? 'account has no password and this listener needs one'
+      : 'wrong password';
+  }
+
   return {
-    async check(user, password, remoteAddress) {
-      const started = performance.now();
+    async check(user, password, origin) {
+      const startedAt = clock.monotonic();
+      const account = deps.directory().byUser(user);
+      const isServed = account !== undefined && serves(account);
+      const hash = isServed ? account.clientPassword?.hash : undefined;
+      // What it says it is would do without a password, too: a dummy of a client that must send one.
+      if (isServed && hash === undefined && origin.isTrusted && options.needsPassword !== true) {
+        return { account };
+      }
       // Programs on this host share one address: one with a wrong password must not lock out the others.
-      const isLocal = remoteAddress === '' || isLoopbackAddress(remoteAddress);
-      const key = isLocal ? `local ${user.toLowerCase()}` : lockoutKey(remoteAddress);
-      const until = lockout.lockedUntil(key, now());
-      if (until !== undefined) {
-        const seconds = Math.ceil((until - now()) / 1000);
-        const text = `Too many wrong passwords, try again in ${seconds} s`;
-        return { refusal: reply(454, '4.7.0', text), locked: true };
+      const key = origin.isLocal
+        ? `local ${account?.id ?? foldAddress(user)}`
+        : lockoutKey(origin.remoteAddress);
+      for (;;) {
+        const now = clock.monotonic();
+        const turn = lockout.begin(key, now);
+        if ('until' in turn) {
+          const seconds = Math.ceil((turn.until - now) / 1000);
+          const text = `Too many wrong passwords, try again in ${seconds} s`;
+          return { refusal: reply(454, '4.7.0', text), failure: 'locked out after wrong passwords' };
+        }
+        if ('go' in turn) break;
+        if (waitingRows >= MAX_WAITING) return { refusal: TOO_MANY, failure: 'too many logins at once' };
+        waitingRows += 1;
+        await turn.wait;
+        waitingRows -= 1;
       }
-      if (waiting.length >= MAX_WAITING) {
-        return { refusal: reply(454, '4.7.0', 'Too many logins at once, try again later'), locked: true };
-      }
-      const directory = deps.directory();
-      const account = directory.byUser(user);
       let isKnown = false;
+      if (waiting.length >= MAX_WAITING) {
+        lockout.end(key, clock.monotonic(), true, false);
+        return { refusal: TOO_MANY, failure: 'too many logins at once' };
+      }
       try {
-        isKnown = await isRight(account, password);
+        isKnown =
+          (hash !== undefined && remembered.has(memoryOf(hash, password))) || (await isRight(hash, password));
       } catch {
         // A hash that cannot be read matches nothing; the accounts file's parser reports such ones.
       }
-      if (isKnown && account !== undefined) {
-        lockout.succeeded(key);
-        return { account };
-      }
-      lockout.failed(key, now());
-      const left = refusalMs - (performance.now() - started);
-      if (left > 0) await new Promise((resolve) => setTimeout(resolve, left));
-      // Our own file is wrong, not the password: a client that hears 535 gives its mail up.
-      const isOurFault =
-        account === undefined ? !directory.isComplete : directory.problemOf(account.id) !== undefined;
-      return { refusal: isOurFault ? MISCONFIGURED : WRONG, locked: false };
+      // An address's row is not one account's: who knows one password must not guess others for ever.
+      lockout.end(key, clock.monotonic(), isKnown, origin.isLocal);
+      if (isKnown && account !== undefined) return { account };
+      return refuseLater(startedAt, account);
     },
   };
+}
+
+function costliestHash(directory: AccountDirectory): string {
+  let most = 0;
+  let hash = NOBODY;
+  for (const { clientPassword } of directory.accounts) {
+    if (clientPassword === undefined) continue;
+    try {
+      const { n, r, p } = parseScryptHash(clientPassword.hash);
+      if (n * r * p <= most) continue;
+      most = n * r * p;
+      hash = clientPassword.hash;
+    } catch {
+      // Matches nothing and takes no time.
+    }
+  }
+  return hash;
 }

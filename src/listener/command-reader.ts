@@ -30,6 +30,8 @@ export interface BodySink {
 export interface CommandReaderOptions {
   readonly maxCommandOctets: number;
   readonly bareLineEnds: BareLineEnds;
+  /** The client has been heard. */
+  readonly onActive: () => void;
   /**
    * `done` must be called once the command is dealt with; the next line comes then. `rcptFollows`: the
    * next line is there already, and it is a RCPT without fault.
@@ -95,6 +97,7 @@ export class CommandReader extends Writable {
   }
 
   override _write(chunk: Buffer, _encoding: string, next: () => void): void {
+    this.#options.onActive();
     this.#take(chunk, 0, next);
   }
 

@@ -14,6 +14,8 @@ export const LIMIT_NAMES = [
   'bad_commands',
   'held_bytes',
   'auth_lockout',
+  'auth_time',
+  'handshake',
 ] as const;
 export type LimitName = (typeof LIMIT_NAMES)[number];
 

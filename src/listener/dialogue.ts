@@ -3,18 +3,17 @@
  * is asked to do (TLS, SASL, a body, close). Owns what the client has said of itself so far.
  */
 import type { Account } from '../accounts/account.ts';
-import { isLoopbackAddress } from '../protocol/cidr.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { BodySink, LineFault } from './command-reader.ts';
 import type { LimitName } from './counts.ts';
+import type { Origin } from './door.ts';
 import { type ClientFacts, isIntake, type MailSession } from './mail-session.ts';
 import type { ListenerOptions } from './options.ts';
 
 /** What a dialogue asks of its connection. */
 export interface Wire {
   readonly id: string;
-  /** Empty for a UNIX socket. */
-  readonly remoteAddress: string;
+  readonly origin: Origin;
   /** `TLSv1.3 TLS_AES_256_GCM_SHA384`; undefined without TLS. */
   readonly tls: string | undefined;
   /** A 421 closes. */
@@ -32,12 +31,8 @@ export interface Wire {
 export interface DialogueHooks {
   readonly options: ListenerOptions;
   openMail(client: () => ClientFacts): MailSession;
-  /** May use accounts without a password. */
-  isTrusted(remoteAddress: string): boolean;
   /** EHLO keywords that do not depend on the state of the connection. */
   keywords(account: Account | undefined): readonly string[];
-  /** AUTH is worth offering. */
-  offersAuth(): boolean;
   hit(limit: LimitName): void;
 }
 
@@ -49,8 +44,11 @@ export interface Dialogue {
   /** A refusal for something only a mistaken or hostile client sends; too many of them end the session. */
   bad(r: Reply): void;
   authenticated(user: string, account: Account): void;
+  readonly isAuthenticated: boolean;
+  /** This client may do nothing without AUTH. */
+  readonly needsAuth: boolean;
   readonly isInTransaction: boolean;
-  /** When the transaction in progress began, ms since the epoch. */
+  /** When the transaction in progress began, monotonic ms. */
   readonly since: number | undefined;
   /** No further transaction: MAIL is answered 421. */
   drain(): void;
@@ -95,12 +93,12 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   /** RCPTs that came together: answered in order when the last of them is there. */
   let batch: { readonly isBad: boolean; readonly answer: Promise<Reply> }[] = [];
 
-  // Looked up once: it is a matter of the address, and that stays.
-  const isTrusted = hooks.isTrusted(wire.remoteAddress);
+  const { remoteAddress, isTrusted, mayAuthInClear } = wire.origin;
+  const needsAuth = authRequired || !isTrusted;
 
   const facts = (): ClientFacts => ({
     id: wire.id,
-    remoteAddress: wire.remoteAddress,
+    remoteAddress,
     helo,
     esmtp: isEsmtp,
     tls: wire.tls,
@@ -183,7 +181,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     }
     const lines = [hostname, ...hooks.keywords(auth?.account)];
     if (tls === 'starttls' && wire.tls === undefined) lines.push('STARTTLS');
-    if (auth === undefined && mayAuth() && hooks.offersAuth()) lines.push('AUTH PLAIN LOGIN');
+    if (auth === undefined && mayAuth()) lines.push('AUTH PLAIN LOGIN');
     wire.list(250, lines);
   }
 
@@ -260,9 +258,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     done();
   }
 
-  /** AUTH in clear text never leaves this host. */
-  const mayAuth = (): boolean =>
-    wire.tls !== undefined || wire.remoteAddress === '' || isLoopbackAddress(wire.remoteAddress);
+  const mayAuth = (): boolean => mayAuthInClear || wire.tls !== undefined;
 
   function refusalOfAuth(argument: string): Reply | undefined {
     const [mechanism = '', initial] = argument.split(' ');
@@ -279,7 +275,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
 
   /** Whether the command may go on; else it has been answered 421. */
   function countUnauthenticated(verb: string): boolean {
-    if (!authRequired || auth !== undefined || verb === 'AUTH' || verb === 'QUIT') return true;
+    if (!needsAuth || auth !== undefined || verb === 'AUTH' || verb === 'QUIT') return true;
     unauthenticated += 1;
     if (unauthenticated <= limits.maxUnauthenticatedCommands) return true;
     hooks.hit('unauthenticated_commands');
@@ -320,6 +316,10 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     authenticated(user, account) {
       auth = { user, account };
     },
+    get isAuthenticated() {
+      return auth !== undefined;
+    },
+    needsAuth,
     get isInTransaction() {
       return mail?.isInTransaction === true;
     },

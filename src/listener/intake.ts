@@ -31,6 +31,8 @@ export interface IntakeOptions {
   readonly maxBytes: number;
   readonly checkFromHeader: boolean;
   readonly bareLineEnds: BareLineEnds;
+  /** Another header section in place of the client's; undefined where it stays. Absent: nothing is held back. */
+  readonly changeHeader?: (section: Buffer) => Buffer | undefined;
   /** Goes out before the first octet of the client's. */
   readonly preamble: Buffer | undefined;
   /** Told of a message that is too long. */
@@ -61,6 +63,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
   let refusal: Reply | undefined;
   let isCut = false;
   let { preamble } = options;
+  const heldBack: Buffer[] = [];
   let smallOnes = 0;
   let slab: Buffer | undefined;
   let inSlab = 0;
@@ -76,6 +79,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
     if (refusal !== undefined || isCut) return;
     refusal = r;
     header = undefined;
+    heldBack.length = 0;
     writer.cut(`refused: ${r.text}`);
     options.onRefuse();
   }
@@ -96,9 +100,31 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
   }
 
   function take(piece: Buffer): Promise<void> | undefined {
-    const section = header?.push(piece);
+    const current = header;
+    const section = current?.push(piece);
     if (section !== undefined) judge(section);
-    return refusal === undefined ? pass(piece) : undefined;
+    if (refusal !== undefined) return undefined;
+    if (current === undefined || options.changeHeader === undefined) return pass(piece);
+    heldBack.push(piece);
+    if (section === undefined) return undefined;
+    if (current.isTooLong) {
+      refuse(reply(552, '5.3.4', `Header section exceeds ${MAX_HEADER_OCTETS} octets`));
+      return undefined;
+    }
+    // All but the empty line, which is not the section's.
+    return letGo(current.octets - 2);
+  }
+
+  /** What was held back of a header that is to be changed; its section has `octets`. */
+  function letGo(octets: number): Promise<void> | undefined {
+    const all = Buffer.concat(heldBack.splice(0));
+    const changed = options.changeHeader?.(all.subarray(0, octets));
+    if (changed === undefined) return all.length === 0 ? undefined : pass(all);
+    writer.sizeChanged();
+    const rest = all.subarray(octets);
+    const wait = changed.length === 0 ? undefined : pass(changed);
+    if (rest.length === 0) return wait;
+    return wait === undefined ? pass(rest) : wait.then(() => pass(rest));
   }
 
   /** The small pieces so far as one. */
@@ -139,7 +165,11 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       // The end may have been in the chunk that was waiting when the client left.
       if (isCut) return reply(451, '4.4.2', 'The session ended');
       await emptySlab();
-      if (header !== undefined) judge(header.end());
+      const unfinished = header;
+      if (unfinished !== undefined) {
+        judge(unfinished.end());
+        if (refusal === undefined && options.changeHeader !== undefined) await letGo(unfinished.octets);
+      }
       if (refusal !== undefined) return refusal;
       if (preamble !== undefined) await writer.write(preamble);
       return writer.end();

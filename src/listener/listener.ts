@@ -8,16 +8,19 @@ import { type AddressInfo, connect, type Server } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
+import type { verifyPassword } from '../accounts/scrypt.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { isLoopbackAddress, parseRanges } from '../protocol/cidr.ts';
-import { type Reply, reply } from '../protocol/reply.ts';
+import { cleanText } from '../protocol/text.ts';
 import type { Relay } from '../relay/relay.ts';
 import { createClientAuth } from './client-auth.ts';
 import { createTally, type ListenerCounts, type Tally } from './counts.ts';
-import { checkExposure, isLocalOnly } from './exposure.ts';
+import { createDoor, type Door } from './door.ts';
+import { checkExposure, describeUnusable } from './exposure.ts';
 import { createHeldBudget, type HeldBudget } from './held-budget.ts';
 import { createMailSession } from './mail-session.ts';
 import { formatPlace, type ListenerSettings, resolveOptions } from './options.ts';
+import { serves } from './sender-choice.ts';
 import { type ConnectionHooks, RelayServer, type ServerCertificate } from './smtp-connection.ts';
 
 /** Extensions of which the upstreams decide whether they can be offered. */
@@ -32,6 +35,9 @@ export interface ListenerDeps {
   /** Asked anew for every command, so that a reload shows at once. */
   readonly directory: () => AccountDirectory;
   readonly log: Log;
+  readonly clock?: Clock;
+  /** Compares a password with a hash on other threads. */
+  readonly verifyPassword?: typeof verifyPassword;
   /** Text for the log: masks addresses where they are not to be logged. Default: as it is. */
   readonly shown?: (text: string) => string;
   /** Octets of a body that the relay holds whole at most; what one transaction reserves. */
@@ -68,37 +74,45 @@ export interface Listener {
 const KEYWORDS_MS = 1_000;
 /** For a client to take off the last 421 and close; on the same machine it takes microseconds. */
 const GOODBYE_MS = 250;
+/** Characters of a user name that are logged. */
+const MAX_USER = 320;
 /** How often transactions are looked at for their time; the limit itself is minutes. */
 const SWEEP_MS = 5_000;
 
 export function createListener(deps: ListenerDeps, settings: ListenerSettings = {}): Listener {
   const options = resolveOptions(settings);
   const tally = createTally();
-  const budget = deps.budget ?? createHeldBudget(options.limits.maxHeldBytes);
-  const perAddress = new Map<string, number>();
-  const log = deps.log;
-  let sessions = 0;
+  const budget = deps.budget ?? createHeldBudget(options.limits.maxHeldBytes, deps.clock);
+  const { log, clock = systemClock, shown = (text: string) => text } = deps;
+  let door: Door | undefined;
   let server: RelayServer | undefined;
-  let sweep: NodeJS.Timeout | undefined;
-  let isStopping = false;
+  let stopSweep = (): void => {};
   let forAll: { directory: AccountDirectory; at: number; keywords: readonly string[] } | undefined;
-  let whenEmpty: (() => void) | undefined;
 
   function createHooks(): ConnectionHooks {
-    const isAllowed = ranges(options.allow);
-    const proxies = options.proxyProtocol;
-    const isProxy = typeof proxies === 'boolean' ? () => proxies : ranges(proxies);
-    const auth = createClientAuth({ directory: deps.directory });
+    door = createDoor({ tally, log }, options);
+    const auth = createClientAuth(
+      {
+        directory: deps.directory,
+        clock,
+        serves: (account) => serves(options, account),
+        ...(deps.verifyPassword === undefined ? {} : { verify: deps.verifyPassword }),
+      },
+      { needsPassword: options.authRequired },
+    );
     return {
       options,
       auth,
+      door,
+      clock,
       openMail: (client) =>
         createMailSession(
           {
             relay: deps.relay,
             directory: deps.directory,
             log,
-            shown: deps.shown ?? ((text) => text),
+            clock,
+            shown,
             budget,
             tally,
             replayBytes: deps.replayBytes,
@@ -106,35 +120,21 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
           options,
           client,
         ),
-      admit(remoteAddress) {
-        sessions += 1;
-        tally.sessionsTotal += 1;
-        const mine = (perAddress.get(remoteAddress) ?? 0) + 1;
-        perAddress.set(remoteAddress, mine);
-        const refusal = refusalAtDoor(remoteAddress, mine, isAllowed);
-        if (refusal === undefined) return undefined;
-        tally.refusedTotal += 1;
-        log.warn({ event: 'session_refused', client: remoteAddress, reply: refusal.text }, 'session refused');
-        return refusal;
-      },
-      left(remoteAddress) {
-        sessions -= 1;
-        const rest = (perAddress.get(remoteAddress) ?? 1) - 1;
-        if (rest === 0) perAddress.delete(remoteAddress);
-        else perAddress.set(remoteAddress, rest);
-        if (sessions === 0) whenEmpty?.();
-      },
-      isTrusted: (remoteAddress) =>
-        options.allow.length > 0 || (isLocalOnly(options) && isLocalPeer(remoteAddress)),
       keywords: (account) => keywords(account),
-      offersAuth: () =>
-        options.authRequired || deps.directory().accounts.some((a) => a.clientPassword !== undefined),
       hit: tally.hit,
-      authFailed(remoteAddress) {
-        tally.authFailures += 1;
-        log.warn({ event: 'auth_failed', client: remoteAddress }, 'wrong user or password');
+      authFailed({ remoteAddress }, user, { failure, refusal }) {
+        if (refusal.code === 535) tally.authFailures += 1;
+        else tally.hit('auth_lockout');
+        log.warn(
+          {
+            event: 'auth_failed',
+            client: remoteAddress,
+            user: shown(cleanText(user, MAX_USER)),
+            reason: failure,
+          },
+          `login refused: ${failure}`,
+        );
       },
-      expectsProxyHeader: isProxy,
       socketError(error: NodeJS.ErrnoException) {
         // Out of descriptors: the operator must know. Everything else is a client gone or a failed handshake.
         const level = error.code === 'EMFILE' || error.code === 'ENFILE' ? 'error' : 'debug';
@@ -143,32 +143,11 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
     };
   }
 
-  function refusalAtDoor(
-    remoteAddress: string,
-    fromThere: number,
-    isAllowed: (address: string) => boolean,
-  ): Reply | undefined {
-    if (isStopping) return reply(421, '4.3.2', 'Shutting down, try again later');
-    if (options.allow.length > 0 && remoteAddress !== '' && !isAllowed(remoteAddress)) {
-      tally.hit('not_allowed');
-      return reply(554, '5.7.1', 'Your address may not send here');
-    }
-    if (sessions > options.limits.maxSessions) {
-      tally.hit('sessions');
-      return reply(421, '4.3.2', 'Too many sessions, try again later');
-    }
-    if (fromThere > options.limits.maxSessionsPerAddress) {
-      tally.hit('sessions_per_address');
-      return reply(421, '4.7.0', 'Too many sessions from your address');
-    }
-    return undefined;
-  }
-
   function keywords(account: Account | undefined): readonly string[] {
     if (account !== undefined) return formatKeywords([account]);
     // Before AUTH all accounts count, and there may be thousands: not for every EHLO.
     const directory = deps.directory();
-    const now = Date.now();
+    const now = clock.monotonic();
     if (forAll?.directory !== directory || now - forAll.at >= KEYWORDS_MS) {
       forAll = { directory, at: now, keywords: formatKeywords(directory.accounts) };
     }
@@ -228,7 +207,7 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
 
   return {
     async listen() {
-      const exposed = checkExposure(options, deps.directory().accounts);
+      const exposed = checkExposure(options);
       if (exposed !== undefined) throw new ListenerError('exposed', exposed);
       const certificate = await readCertificate();
       let hooks: ConnectionHooks;
@@ -249,10 +228,14 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
         );
       }
       server = current;
-      sweep = setInterval(() => {
-        const now = Date.now();
+      const unusable = describeUnusable(options, deps.directory().accounts);
+      if (unusable !== undefined) log.warn({ event: 'accounts_unusable' }, unusable);
+      const sweep = (): void => {
+        const now = clock.monotonic();
         for (const connection of current.relayConnections()) connection.checkTransactionTime(now);
-      }, SWEEP_MS).unref();
+        stopSweep = clock.after(SWEEP_MS, sweep);
+      };
+      stopSweep = clock.after(SWEEP_MS, sweep);
       const address = current.server.address() as AddressInfo | string | null;
       if (address === null || typeof address === 'string') return { path: options.path ?? String(address) };
       return { host: address.address, port: address.port };
@@ -265,43 +248,38 @@ export function createListener(deps: ListenerDeps, settings: ListenerSettings = 
 
     async stop({ deadlineMs }) {
       if (server === undefined) return;
-      isStopping = true;
-      clearInterval(sweep);
-      const { relayConnections } = { relayConnections: () => server?.relayConnections() ?? [] };
-      const closed = new Promise<void>((resolve) => server?.server.close(() => resolve()));
-      for (const socket of server._pendingSockets.values()) socket.destroy();
-      for (const connection of relayConnections()) connection.drain();
-      const empty = new Promise<void>((resolve) => {
-        whenEmpty = resolve;
-        if (sessions === 0) resolve();
-      });
+      stopSweep();
+      const current = server;
+      const closed = new Promise<void>((resolve) => void current.server.close(() => resolve()));
+      const empty = new Promise<void>((resolve) => door?.close(resolve));
+      for (const socket of current._pendingSockets.values()) socket.destroy();
+      for (const connection of current.relayConnections()) connection.drain();
       const orAfter = async (ms: number): Promise<void> => {
-        let timer: NodeJS.Timeout | undefined;
-        await Promise.race([empty, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
-        clearTimeout(timer);
+        let stop = (): void => {};
+        const time = new Promise<void>((resolve) => {
+          stop = clock.after(ms, resolve);
+        });
+        await Promise.race([empty, time]);
+        stop();
       };
       await orAfter(deadlineMs);
-      for (const connection of relayConnections()) connection.dismiss();
+      for (const connection of current.relayConnections()) connection.dismiss();
       await orAfter(GOODBYE_MS);
-      for (const connection of relayConnections()) connection.cut();
+      for (const connection of current.relayConnections()) connection.cut();
       await closed;
     },
 
     cut() {
-      isStopping = true;
-      clearInterval(sweep);
+      stopSweep();
+      door?.close(() => {});
       server?.server.close();
       for (const connection of server?.relayConnections() ?? []) connection.cut();
       for (const socket of server?._pendingSockets.values() ?? []) socket.destroy();
     },
 
-    counts: () => snapshot(tally, sessions, budget),
+    counts: () => snapshot(tally, door?.sessions ?? 0, budget),
   };
 }
-
-const isLocalPeer = (address: string): boolean => address === '' || isLoopbackAddress(address);
-
-const ranges = (list: readonly string[]): ((address: string) => boolean) => parseRanges(list);
 
 const describe = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause));
 

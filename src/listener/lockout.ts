@@ -1,6 +1,7 @@
 /**
- * Growing delay for those who guess passwords. In: who failed and when. Out: until when they are not
- * listened to. Pure but for its table; time is an argument.
+ * Growing delay for those who guess passwords. In: who tries and what came of it. Out: go on, wait for the
+ * checks under way, or until when they are not listened to. A check counts from its start: what many try
+ * at once is judged as if they tried one after the other. Pure but for its table; time is an argument.
  */
 
 /** Wrong passwords that cost nothing: a person mistyping. */
@@ -14,34 +15,74 @@ const FORGET_MS = 3_600_000;
 /** Rows kept; beyond it the oldest goes. */
 const MAX_ROWS = 10_000;
 
+/** Monotonic times, ms. */
 export interface Lockout {
-  /** End of the delay for `key`, ms since the epoch; undefined where there is none. */
-  lockedUntil(key: string, now: number): number | undefined;
-  failed(key: string, now: number): void;
-  succeeded(key: string): void;
+  /**
+   * Begins a check for `key`: `go` (call `end` when it is decided), `wait` (ask again after the promise),
+   * or `until` the end of a delay.
+   */
+  begin(
+    key: string,
+    now: number,
+  ): { readonly go: true } | { readonly wait: Promise<void> } | { readonly until: number };
+  /** `forgives`: a success clears what was wrong before, because the row is one account's. */
+  end(key: string, now: number, isRight: boolean, forgives: boolean): void;
+}
+
+interface Row {
+  failures: number;
+  until: number;
+  last: number;
+  pending: number;
+  waiting: (() => void)[];
 }
 
 export function createLockout(): Lockout {
-  const rows = new Map<string, { failures: number; until: number; last: number }>();
-  return {
-    lockedUntil(key, now) {
-      const row = rows.get(key);
-      return row !== undefined && row.until > now ? row.until : undefined;
-    },
-    failed(key, now) {
-      const known = rows.get(key);
-      const failures = known !== undefined && now - known.last < FORGET_MS ? known.failures + 1 : 1;
-      const delay = failures <= FREE_FAILURES ? 0 : FIRST_DELAY_MS * 2 ** (failures - FREE_FAILURES - 1);
-      // Set again so that the map's order is the order of last failure.
-      rows.delete(key);
-      rows.set(key, { failures, until: now + Math.min(delay, MAX_DELAY_MS), last: now });
-      if (rows.size > MAX_ROWS) {
-        const oldest = rows.keys().next();
-        if (!oldest.done) rows.delete(oldest.value);
+  const rows = new Map<string, Row>();
+
+  function rowOf(key: string, now: number): Row {
+    const known = rows.get(key);
+    if (known !== undefined) {
+      if (now - known.last >= FORGET_MS) known.failures = 0;
+      return known;
+    }
+    const fresh: Row = { failures: 0, until: 0, last: now, pending: 0, waiting: [] };
+    rows.set(key, fresh);
+    if (rows.size > MAX_ROWS) {
+      for (const [oldest, { pending }] of rows) {
+        if (pending > 0 || oldest === key) continue;
+        rows.delete(oldest);
+        break;
       }
+    }
+    return fresh;
+  }
+
+  return {
+    begin(key, now) {
+      const row = rowOf(key, now);
+      if (row.until > now) return { until: row.until };
+      if (row.pending > 0 && row.failures + row.pending >= FREE_FAILURES) {
+        return { wait: new Promise((resolve) => row.waiting.push(resolve)) };
+      }
+      row.pending += 1;
+      return { go: true };
     },
-    succeeded(key) {
-      rows.delete(key);
+    end(key, now, isRight, forgives) {
+      const row = rows.get(key);
+      if (row === undefined) return;
+      row.pending -= 1;
+      if (!isRight) {
+        row.failures += 1;
+        row.last = now;
+        const beyond = row.failures - FREE_FAILURES;
+        if (beyond > 0) row.until = now + Math.min(FIRST_DELAY_MS * 2 ** (beyond - 1), MAX_DELAY_MS);
+        // Set again so that the map's order is the order of last failure.
+        rows.delete(key);
+        rows.set(key, row);
+      } else if (forgives) row.failures = 0;
+      if (row.failures === 0 && row.pending === 0 && row.waiting.length === 0) rows.delete(key);
+      for (const wake of row.waiting.splice(0)) wake();
     },
   };
 }

@@ -4,23 +4,27 @@
  * progress and its share of the memory for bodies.
  */
 import type { Account } from '../accounts/account.ts';
-import { type AccountDirectory, maySendAs } from '../accounts/directory.ts';
+import { type AccountDirectory, exactnessOf } from '../accounts/directory.ts';
+import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Recipient } from '../protocol/esmtp.ts';
 import { parseMailParameters, refusalOfRcptParameters } from '../protocol/esmtp-parameters.ts';
 import { hasNonAscii, parsePathArgument } from '../protocol/path.ts';
-import { formatProtocol, formatReceived } from '../protocol/received.ts';
+import { formatDate, formatProtocol, formatReceived } from '../protocol/received.ts';
 import { formatReply, isPositive, type Reply, reply } from '../protocol/reply.ts';
+import { changeHeader } from '../protocol/rewrite-header.ts';
 import type { Relay, Transaction } from '../relay/relay.ts';
 import type { Tally } from './counts.ts';
 import { createShare, type HeldBudget } from './held-budget.ts';
-import { createIntake, type Intake } from './intake.ts';
+import { createIntake, type Intake, type IntakeOptions } from './intake.ts';
 import type { ListenerOptions } from './options.ts';
+import { choicesFor } from './sender-choice.ts';
 
 export interface MailSessionDeps {
   readonly relay: Relay;
   readonly directory: () => AccountDirectory;
   readonly log: Log;
+  readonly clock: Clock;
   /** Text for the log: masks addresses where they are not to be logged. */
   readonly shown: (text: string) => string;
   readonly budget: HeldBudget;
@@ -40,14 +44,14 @@ export interface ClientFacts {
   /** `TLSv1.3 TLS_AES_256_GCM_SHA384`. */
   readonly tls: string | undefined;
   readonly auth: { readonly user: string; readonly account: Account } | undefined;
-  /** A local program or one named in `allow`: may use accounts without a password. */
+  /** May use accounts without a password. */
   readonly isTrusted: boolean;
 }
 
 export interface MailSession {
   /** From a positive reply to MAIL until the final reply or `reset`. */
   readonly isInTransaction: boolean;
-  /** When the current transaction began, ms since the epoch. */
+  /** When the current transaction began, monotonic ms. */
   readonly since: number | undefined;
   /** Recipients accepted in the current transaction. */
   readonly recipients: number;
@@ -68,7 +72,6 @@ export const isIntake = (answer: Reply | Intake): answer is Intake => 'write' in
 const withoutSize = (parameters: readonly string[]): readonly string[] =>
   parameters.filter((p) => !/^SIZE=/i.test(p));
 
-const AUTH_FIRST = reply(530, '5.7.0', 'Authentication required');
 const NO_MEMORY = reply(452, '4.3.1', 'Too many messages in progress, try again later');
 const MAIL_FIRST = reply(503, '5.5.1', 'Send MAIL first');
 
@@ -114,29 +117,6 @@ export function createMailSession(
     return r;
   }
 
-  /** The account this MAIL may use, or why there is none. */
-  function accountFor(sender: string, facts: ClientFacts): Account | Reply {
-    if (facts.auth !== undefined) {
-      const current = deps.directory().byId(facts.auth.account.id);
-      if (current === undefined) return reply(451, '4.7.1', 'The account is no longer served here');
-      if (current.clientPassword?.hash !== facts.auth.account.clientPassword?.hash) return AUTH_FIRST;
-      if (sender !== '' && !maySendAs(current, sender)) {
-        return reply(550, '5.7.1', `<${sender}> is not a sender of account ${current.id}`);
-      }
-      return current;
-    }
-    if (options.authRequired) return AUTH_FIRST;
-    if (sender === '') return reply(550, '5.7.1', 'The null sender names no account; authenticate first');
-    const directory = deps.directory();
-    const named = directory.bySender(sender);
-    // It may be the one whose entry has the mistake: its mail waits, it does not bounce.
-    if (named === undefined && !directory.isComplete)
-      return reply(451, '4.3.5', `No account for <${sender}>, and the accounts file has a mistake`);
-    if (named === undefined) return reply(550, '5.7.1', `No account for sender <${sender}>`);
-    if (named.clientPassword !== undefined || !facts.isTrusted) return AUTH_FIRST;
-    return named;
-  }
-
   function recipientOf(argument: string): Recipient | Reply {
     if (transaction === undefined) return MAIL_FIRST;
     const path = parsePathArgument('RCPT', argument);
@@ -169,7 +149,41 @@ export function createMailSession(
     const { helo, remoteAddress, esmtp, tls, auth } = client();
     const isAuth = auth !== undefined;
     const protocol = formatProtocol({ lmtp: options.lmtp, esmtp, tls: tls !== undefined, auth: isAuth });
-    return formatReceived({ helo, remoteAddress, by: options.hostname, protocol, tls, id, at: Date.now() });
+    return formatReceived({
+      helo,
+      remoteAddress,
+      by: options.hostname,
+      protocol,
+      tls,
+      id,
+      at: deps.clock.now(),
+    });
+  }
+
+  /** How this account wants the header changed, if at all. */
+  function headerChange(of: Account, id: string): Pick<IntakeOptions, 'changeHeader'> {
+    const { rewriteFrom = 'never', email } = of;
+    const completes = of.completeHeader ?? options.completeHeader;
+    if (rewriteFrom === 'never' && !completes) return {};
+    const isOwn = (address: string): boolean => {
+      const exactness = exactnessOf(of, address);
+      return exactness !== undefined && exactness !== 'any';
+    };
+    const domain = email.slice(email.lastIndexOf('@') + 1);
+    return {
+      changeHeader: (section) =>
+        changeHeader(section, {
+          ...(rewriteFrom === 'never' ? {} : { from: { mode: rewriteFrom, email, isOwn } }),
+          ...(completes
+            ? {
+                missing: {
+                  date: formatDate(deps.clock.now()),
+                  messageId: `<${id}.${client().id}@${domain}>`,
+                },
+              }
+            : {}),
+        }),
+    };
   }
 
   const maxBytes = (of: Account): number => Math.min(limits.maxMessageBytes, of.limits.maxBytes);
@@ -195,17 +209,22 @@ export function createMailSession(
         return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
       }
       const facts = client();
-      const found = accountFor(path.address, facts);
-      if ('code' in found) return refuse('MAIL', found);
-      if (parameters.size !== undefined && parameters.size > maxBytes(found)) {
+      const choices = choicesFor(path.address, facts, options, deps.directory());
+      if ('code' in choices) return refuse('MAIL', choices);
+      const { size = 0 } = parameters;
+      const fitting = choices.filter((choice) => size <= maxBytes(choice.account));
+      const [first] = fitting;
+      if (first === undefined) {
+        const most = Math.max(...choices.map((choice) => maxBytes(choice.account)));
         deps.tally.hit('message_bytes');
-        return refuse('MAIL', reply(552, '5.3.4', `Message exceeds ${maxBytes(found)} octets`));
+        return refuse('MAIL', reply(552, '5.3.4', `Message exceeds ${most} octets`));
       }
       const mine = ++era;
-      since = Date.now();
+      since = deps.clock.monotonic();
       const answer = await deps.relay.mail({
-        account: found,
-        sender: path.address,
+        account: first.account,
+        sender: first.sender,
+        ...(fitting.length > 1 ? { choices: fitting } : {}),
         // Our trace line makes the message longer than the client counted.
         parameters: options.received ? withoutSize(parameters.passed) : parameters.passed,
         session: {
@@ -226,7 +245,7 @@ export function createMailSession(
         return answer.reply;
       }
       transaction = answer.transaction;
-      account = found;
+      account = answer.account ?? first.account;
       declaredSize = parameters.size;
       usesUtf8 = parameters.smtpUtf8;
       return answer.reply;
@@ -278,6 +297,7 @@ export function createMailSession(
         maxBytes: maxBytes(account),
         checkFromHeader: options.checkFromHeader || account.checkFromHeader === true,
         bareLineEnds: options.bareLineEnds,
+        ...headerChange(account, transaction.id),
         preamble: options.received ? receivedLine(transaction.id) : undefined,
         onOversize: () => deps.tally.hit('message_bytes'),
         onRefuse: () => {

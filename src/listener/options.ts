@@ -27,8 +27,10 @@ export interface ListenerLimits {
   readonly maxHeldBytes: number;
   /** How long DATA may wait for memory, ms. */
   readonly heldWaitMs: number;
-  /** Wait for a PROXY header or the handshake of implicit TLS, ms. */
+  /** From accept to the first command: PROXY header and handshake of implicit TLS; also that of STARTTLS. ms. */
   readonly handshakeMs: number;
+  /** From accept to AUTH, for clients that may do nothing without it, ms. */
+  readonly authMs: number;
 }
 
 export interface ListenerOptions {
@@ -48,16 +50,22 @@ export interface ListenerOptions {
   readonly keyFile?: string | undefined;
   /** Addresses and CIDR ranges that may connect, trusted as loopback is; empty: everybody. */
   readonly allow: readonly string[];
-  /** AUTH before MAIL, also for accounts without a password (which then cannot be used here). */
+  /** AUTH with a password before MAIL; an account without one cannot be used here. */
   readonly authRequired: boolean;
-  /** A PROXY header (version 1) comes first: from every peer, or from these ranges. */
+  /** A PROXY header (version 1 or 2) comes first: from every peer, or from these ranges. */
   readonly proxyProtocol: boolean | readonly string[];
+  /** The load balancers (addresses, CIDR ranges) whose header is believed; other peers that should send one are refused. Empty: anybody, on loopback only. */
+  readonly proxyFrom: readonly string[];
+  /** Ids or addresses of the accounts that may be used here; undefined: all. */
+  readonly accounts?: readonly string[] | undefined;
   /** LMTP (RFC 2033) instead of SMTP. */
   readonly lmtp: boolean;
   /** Prepend a `Received` line. */
   readonly received: boolean;
   /** Refuse a message whose `From:` is not one of the account's senders. */
   readonly checkFromHeader: boolean;
+  /** Add a missing Date or Message-ID (RFC 6409 §8); an account's own choice goes before it. */
+  readonly completeHeader: boolean;
   /** CR without LF or LF without CR, in commands and bodies (RFC 5321 §2.3.8). */
   readonly bareLineEnds: BareLineEnds;
   /** What a first recipient that comes alone hears; an account's own choice goes before it. */
@@ -98,6 +106,8 @@ export const DEFAULT_LIMITS: ListenerLimits = {
   heldWaitMs: 60_000,
   // A proxy sends its header at once; a TLS handshake takes a few round trips.
   handshakeMs: 30_000,
+  // A handshake and some ten round trips; a device that asks a person for the password asks before it connects.
+  authMs: 60_000,
 };
 
 export const DEFAULT_OPTIONS: ListenerOptions = {
@@ -109,9 +119,11 @@ export const DEFAULT_OPTIONS: ListenerOptions = {
   allow: [],
   authRequired: false,
   proxyProtocol: false,
+  proxyFrom: [],
   lmtp: false,
   received: false,
   checkFromHeader: false,
+  completeHeader: false,
   // What scripts and old devices send is mended as Postfix 3.9 does; nothing ends a body but CRLF.CRLF.
   bareLineEnds: 'normalize',
   firstRecipient: 'deferred',

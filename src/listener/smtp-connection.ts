@@ -8,8 +8,10 @@ import type { TLSSocket } from 'node:tls';
 import { SMTPServer, type SMTPServerAuthentication, type SMTPServerSession } from 'smtp-server';
 import { SMTPConnection, type SMTPConnectionOptions } from 'smtp-server/lib/smtp-connection.js';
 import type { SMTPStream } from 'smtp-server/lib/smtp-stream.js';
+import type { Clock } from '../clock.ts';
 import { formatReplyText, type Reply, reply } from '../protocol/reply.ts';
-import type { ClientAuth } from './client-auth.ts';
+import { type Accepted, acceptSocket, readProxyHeader } from './accept.ts';
+import type { AuthVerdict, ClientAuth } from './client-auth.ts';
 import { type BodySink, CommandReader, type LineFault } from './command-reader.ts';
 import {
   createDialogue,
@@ -19,16 +21,13 @@ import {
   NOT_BASE64,
   SHUTTING_DOWN,
 } from './dialogue.ts';
+import type { Admission, Door, Origin } from './door.ts';
 
 export interface ConnectionHooks extends DialogueHooks {
   readonly auth: ClientAuth;
-  /** Counts the session in; a reply refuses it. */
-  admit(remoteAddress: string): Reply | undefined;
-  /** Counts it out; called once for each `admit`. */
-  left(remoteAddress: string): void;
-  authFailed(remoteAddress: string): void;
-  /** Whether this peer sends a PROXY header first. */
-  expectsProxyHeader(remoteAddress: string): boolean;
+  readonly door: Door;
+  readonly clock: Clock;
+  authFailed(origin: Origin, user: string, verdict: Extract<AuthVerdict, { readonly refusal: Reply }>): void;
   socketError(error: Error): void;
 }
 
@@ -41,22 +40,34 @@ const SASL_ENHANCED: Readonly<Record<number, string>> = { 235: '2.7.0', 501: '5.
 export class RelayConnection extends SMTPConnection {
   declare readonly _server: RelayServer;
   readonly #dialogue: Dialogue;
+  readonly #admission: Admission;
   #isBusy = false;
   #isDraining = false;
-  #isCounted = false;
   /** The TLS socket from the start of its handshake, else the accepted one. */
   #topmost: Socket | undefined;
   #out = '';
   #isFlushPlanned = false;
+  /** When the client was last heard or answered, monotonic ms. */
+  #lastActive: number;
+  #stopIdle = (): void => {};
+  #stopAuthTime = (): void => {};
+  #stopHandshake = (): void => {};
 
-  constructor(server: RelayServer, socket: Socket | TLSSocket, socketOptions?: SMTPConnectionOptions) {
-    super(server, socket, socketOptions);
-    this.#dialogue = createDialogue(this.#wire(), server.hooks);
+  constructor(server: RelayServer, socket: Socket | TLSSocket, accepted: Accepted) {
+    super(server, socket, accepted);
+    const { hooks } = server;
+    this.#admission = accepted.admission;
+    this.#lastActive = hooks.clock.monotonic();
+    this.#dialogue = createDialogue(this.#wire(), hooks);
+    if (this.#dialogue.needsAuth) {
+      const left = accepted.at + hooks.options.limits.authMs - this.#lastActive;
+      this.#stopAuthTime = hooks.clock.after(left, () => this.#authTimeIsOver());
+    }
+    this.#armIdle();
   }
 
   override init(): void {
-    const refusal = this._server.hooks.admit(this.remoteAddress);
-    this.#isCounted = true;
+    const { refusal } = this.#admission;
     this._setListeners(() => {
       if (refusal === undefined) {
         // smtp-server waits 100 ms here for clients that talk before the greeting. None that does harm is
@@ -102,13 +113,14 @@ export class RelayConnection extends SMTPConnection {
   /** AUTH with the right password; else the refusal. */
   async authenticate(user: string, password: string): Promise<Reply | undefined> {
     const { hooks } = this._server;
-    const result = await hooks.auth.check(user, password, this.remoteAddress);
+    const { origin } = this.#admission;
+    const result = await hooks.auth.check(user, password, origin);
     if ('account' in result) {
+      this.#stopAuthTime();
       this.#dialogue.authenticated(user, result.account);
       return undefined;
     }
-    if (result.locked) hooks.hit('auth_lockout');
-    else hooks.authFailed(this.remoteAddress);
+    hooks.authFailed(origin, user, result);
     return result.refusal;
   }
 
@@ -117,6 +129,9 @@ export class RelayConnection extends SMTPConnection {
     const reader = new CommandReader({
       maxCommandOctets: limits.maxCommandOctets,
       bareLineEnds,
+      onActive: () => {
+        this.#lastActive = this._server.hooks.clock.monotonic();
+      },
       onLine: (line, fault, done, rcptFollows) => this.#onLine(line, fault, done, rcptFollows),
       onInputEnd: () => this.close(),
       whenWritable: (next) => this._whenWritable(next),
@@ -140,12 +155,16 @@ export class RelayConnection extends SMTPConnection {
   }
 
   override upgrade(callback: () => void, secureCallback?: () => void): void {
+    const { clock, options, hit } = this._server.hooks;
     this.#flush();
     this.#dialogue.forget();
+    this.#stopHandshake = clock.after(options.limits.handshakeMs, () => {
+      hit('handshake');
+      this.#destroy();
+    });
     super.upgrade(callback, () => {
-      // The handshake's time is over, the session's begins.
-      this._socket.removeAllListeners('timeout');
-      this._armTimeout();
+      this.#stopHandshake();
+      this.#lastActive = clock.monotonic();
       secureCallback?.();
     });
   }
@@ -155,37 +174,48 @@ export class RelayConnection extends SMTPConnection {
     this.#write(220, `220 ${hostname} ${lmtp ? 'LMTP' : 'ESMTP'} xoauth2-relay\r\n`);
   }
 
+  /** Times are kept by the clock; smtp-server's own would be the socket's. */
   override _armTimeout(socket: Socket = this._socket): void {
     this.#topmost = socket;
-    const { idleMs, handshakeMs } = this._server.hooks.options.limits;
-    socket.setTimeout(socket === this._socket ? idleMs : handshakeMs, () => this._onTimeout());
-  }
-
-  override _onTimeout(): void {
-    if (this._closing || this._upgrading) {
-      this.#destroy();
-      return;
-    }
-    if (this.#isOurTurn()) {
-      this._armTimeout();
-      return;
-    }
-    this._server.hooks.hit('idle');
-    this.#say(reply(421, '4.4.2', 'Idle for too long, closing connection'));
   }
 
   override _onClose(): void {
+    this.#stopIdle();
+    this.#stopAuthTime();
+    this.#stopHandshake();
     this.#dialogue.reset('the client left');
-    if (this.#isCounted) this._server.hooks.left(this._originalRemoteAddress);
-    this.#isCounted = false;
+    this.#admission.leave();
     super._onClose();
+  }
+
+  /** One timer a session: when it fires it looks how long the client has really been silent. */
+  #armIdle(): void {
+    const { clock, options } = this._server.hooks;
+    const { idleMs } = options.limits;
+    const left = Math.max(0, this.#lastActive + idleMs - clock.monotonic());
+    this.#stopIdle = clock.after(left, () => {
+      if (this._closing) return;
+      const now = clock.monotonic();
+      if (this._upgrading || this.#isOurTurn()) this.#lastActive = now;
+      if (now - this.#lastActive >= idleMs) {
+        this._server.hooks.hit('idle');
+        this.#say(reply(421, '4.4.2', 'Idle for too long, closing connection'));
+      } else this.#armIdle();
+    });
+  }
+
+  #authTimeIsOver(): void {
+    if (this._closing || this.#dialogue.isAuthenticated) return;
+    this._server.hooks.hit('auth_time');
+    if (this._upgrading) this.#destroy();
+    else this.#say(reply(421, '4.7.0', 'No login in time, closing connection'));
   }
 
   #wire() {
     const connection = this;
     return {
       id: connection.id,
-      remoteAddress: connection.remoteAddress,
+      origin: connection.#admission.origin,
       get tls() {
         return connection.secure ? describeTls(connection._socket) : undefined;
       },
@@ -263,6 +293,7 @@ export class RelayConnection extends SMTPConnection {
     }
     const done = (): void => {
       this.#isBusy = false;
+      this.#lastActive = this._server.hooks.clock.monotonic();
       this.#leaveIfDrained();
       next();
     };
@@ -310,9 +341,6 @@ export class RelayServer extends SMTPServer {
       allowHalfOpen: true,
       noDelay: true,
       minVersion: 'TLSv1.2',
-      // Handshakes and PROXY headers under way; sessions are counted by the hooks.
-      maxClients: options.limits.maxSessions,
-      socketTimeout: options.limits.handshakeMs,
       logger: false,
       onConnect: (_session, callback) => callback(),
       onSecure: (_socket, _session, callback) => callback(),
@@ -323,15 +351,25 @@ export class RelayServer extends SMTPServer {
     this.on('error', (error) => hooks.socketError(error));
   }
 
-  override connect(socket: Socket | TLSSocket, socketOptions?: SMTPConnectionOptions): void {
-    const connection = new RelayConnection(this, socket, socketOptions);
+  override connect(socket: Socket | TLSSocket, accepted: SMTPConnectionOptions): void {
+    const known = accepted as Accepted;
+    // Gone between being accepted and now: there will be no event to count it out by.
+    if (socket.destroyed) {
+      known.admission.leave();
+      return;
+    }
+    const connection = new RelayConnection(this, socket, known);
     this.connections.add(connection);
     connection.on('error', (error: Error) => this.hooks.socketError(error));
     connection.init();
   }
 
-  override _expectsProxyHeader(socket: Socket): boolean {
-    return this.hooks.expectsProxyHeader(socket.remoteAddress ?? '');
+  override _acceptSocket(socket: Socket, isHandshake: boolean): (() => void) | false {
+    return acceptSocket(socket, isHandshake, this.hooks, this._pendingSockets);
+  }
+
+  override _handleProxy(socket: Socket, callback: Parameters<SMTPServer['_handleProxy']>[1]): void {
+    readProxyHeader(socket, callback);
   }
 
   /** Every open connection. */

@@ -1,5 +1,5 @@
 /** Address ranges such as `10.0.0.0/8` or `2001:db8::/32`. In: text. Out: a test for addresses. Pure. */
-import { BlockList, isIP } from 'node:net';
+import { BlockList, isIP, SocketAddress } from 'node:net';
 
 /** Whether an address lies in one of `ranges`. Throws a `RangeError` naming the one that is no CIDR and no address. */
 export function parseRanges(ranges: readonly string[]): (address: string) => boolean {
@@ -27,6 +27,13 @@ const isInLoopback = parseRanges(['127.0.0.0/8', '::1']);
 export const isLoopbackAddress = (address: string): boolean => isInLoopback(address);
 
 /** `::ffff:192.0.2.1` is how a dual-stack socket names an IPv4 peer. */
-function unmapped(address: string): string {
-  return address.toLowerCase().startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address;
+const unmapped = (address: string): string =>
+  /^::ffff:[\d.]+$/i.test(address) ? address.slice('::ffff:'.length) : address;
+
+/** An address in the one spelling that is compared and counted: IPv4 unmapped, IPv6 as RFC 5952 has it. */
+export function plainAddress(address: string): string {
+  const plain = unmapped(address);
+  return isIP(plain) === 6 && !plain.includes('%')
+    ? unmapped(new SocketAddress({ address: plain, family: 'ipv6' }).address)
+    : plain;
 }

@@ -4,20 +4,23 @@
  * resolved in the sender's favour.
  */
 
-import { parseFields } from './header-section.ts';
+import { parseHeader, unfold } from './message-header.ts';
 import { foldAddress } from './text.ts';
 
 /** Nobody writes in the name of more; each has to be looked up. */
 const MAX_ADDRESSES = 100;
+const MAX_CHARACTERS = 32 * 1024;
 
 /** The addresses in the one `From:` field, folded; undefined where it is missing, repeated or unreadable. Linear. */
 export function parseFromAddresses(header: string): readonly string[] | undefined {
-  const [field, ...more] = parseFields(header).filter(({ name }) => name === 'from');
-  return field === undefined || more.length > 0 ? undefined : parseMailboxList(field.value);
+  const { fields } = parseHeader(Buffer.from(`${header}\r\n`));
+  const [field, ...more] = fields.filter(({ name }) => name === 'from');
+  if (field === undefined || more.length > 0 || field.value.length > MAX_CHARACTERS) return undefined;
+  return parseMailboxList(unfold(field));
 }
 
 /** A mailbox list, groups included; undefined for anything that is not one. */
-function parseMailboxList(text: string): readonly string[] | undefined {
+export function parseMailboxList(text: string): readonly string[] | undefined {
   const addresses: string[] = [];
   let bare = '';
   let angle: string | undefined;

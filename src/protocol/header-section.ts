@@ -3,8 +3,6 @@
  * anywhere. Out: the section once, when its end is there; its fields. Pure; every octet is looked at once.
  */
 
-import { foldAscii } from './text.ts';
-
 const END = Buffer.from('\r\n\r\n');
 const CRLF = Buffer.from('\r\n');
 
@@ -18,11 +16,14 @@ export interface HeaderCollector {
   end(): Buffer;
   /** Octets taken so far that belong to the section or the empty line. */
   readonly octets: number;
+  /** The section goes on behind what was judged. */
+  readonly isTooLong: boolean;
 }
 
 export function createHeaderCollector(maxOctets: number): HeaderCollector {
   const pieces: Buffer[] = [];
   let octets = 0;
+  let isTooLong = false;
   /** The last octets taken, as many as the end may have begun with. */
   let tail: Buffer = CRLF;
 
@@ -36,6 +37,9 @@ export function createHeaderCollector(maxOctets: number): HeaderCollector {
     get octets() {
       return octets;
     },
+    get isTooLong() {
+      return isTooLong;
+    },
     push(piece) {
       // An empty line right at the start ends a section without fields: the start counts as after CRLF.
       const seam = Buffer.concat([tail, piece.subarray(0, END.length - 1)]);
@@ -47,6 +51,7 @@ export function createHeaderCollector(maxOctets: number): HeaderCollector {
         return section(octets - END.length);
       }
       if (octets + piece.length >= maxOctets) {
+        isTooLong = true;
         take(piece.subarray(0, Math.max(0, maxOctets - octets)));
         return section(octets);
       }
@@ -57,45 +62,4 @@ export function createHeaderCollector(maxOctets: number): HeaderCollector {
     },
     end: () => section(octets),
   };
-}
-
-export interface HeaderField {
-  /** Lower case. */
-  readonly name: string;
-  /** Unfolded: line ends inside are gone, blanks are not. */
-  readonly value: string;
-  /** Where the field stands in the section; `end` is behind its CRLF. */
-  readonly start: number;
-  readonly end: number;
-}
-
-/** The fields of a section given as text, in order; lines that are none belong to no field. Linear. */
-export function parseFields(section: string): readonly HeaderField[] {
-  const fields: HeaderField[] = [];
-  let colon = -1;
-  for (let start = 0; start < section.length; ) {
-    let end = lineEnd(section, start);
-    while (end < section.length && (section[end] === ' ' || section[end] === '\t'))
-      end = lineEnd(section, end);
-    // Not looked for again in every line: lines without one would be searched to the end each time.
-    if (colon < start) colon = section.indexOf(':', start);
-    if (colon < 0) break;
-    if (colon < end) {
-      const name = section.slice(start, colon).trimEnd();
-      if (FIELD_NAME.test(name)) {
-        const value = section.slice(colon + 1, end).replace(/\r?\n/g, '');
-        fields.push({ name: foldAscii(name), value, start, end });
-      }
-    }
-    start = end;
-  }
-  return fields;
-}
-
-/** RFC 5322 §3.6.8. */
-const FIELD_NAME = /^[!-9;-~]+$/;
-
-function lineEnd(text: string, from: number): number {
-  const lf = text.indexOf('\n', from);
-  return lf < 0 ? text.length : lf + 1;
 }

@@ -39,11 +39,14 @@ export function formatReceived(facts: TraceFacts): Buffer {
   return Buffer.from(
     `Received: from ${from}\r\n` +
       `\tby ${facts.by} with ${facts.protocol}${tls} id ${facts.id};\r\n` +
-      `\t${new Date(facts.at).toUTCString().replace('GMT', '+0000')}\r\n`,
+      `\t${formatDate(facts.at)}\r\n`,
   );
 }
 
 const literal = (address: string): string => (address.includes(':') ? `[IPv6:${address}]` : `[${address}]`);
+
+/** `Sat, 21 Nov 2026 01:02:03 +0000` (RFC 5322 §3.3) of ms since the epoch. */
+export const formatDate = (at: number): string => new Date(at).toUTCString().replace('GMT', '+0000');
 
 /** `Received` fields in a header section given as text. */
 export function countReceived(header: string): number {

@@ -6,11 +6,12 @@ import type { Account } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
-import { type Reply, reply } from '../protocol/reply.ts';
+import { formatReply, type Reply, reply } from '../protocol/reply.ts';
 import { judge } from '../protocol/verdict.ts';
 import type { Way, Ways } from '../upstream/way.ts';
+import { type Choice, inOrder, type PassedOver } from './choice.ts';
 import type { MailboxLimits } from './ledger.ts';
-import { createLimiter, type Limiter, NO_PLACE, type Place } from './limits.ts';
+import { createLimiter, type Limiter, type Place } from './limits.ts';
 import { startRecord, type TransactionRecord } from './record.ts';
 import type { MailCommand, Relay } from './relay.ts';
 import { createTransaction, MAIL_OK, type TransactionOptions } from './transaction.ts';
@@ -76,31 +77,47 @@ const LIMIT_CAUSES = {
   away: 'acquire_timeout',
 } as const;
 
+/** `retryAfterMs`: when a limit will let it through, where that is known. */
+interface Refused {
+  readonly answer: Reply;
+  readonly retryAfterMs?: number;
+}
+
+interface Taken {
+  readonly command: MailCommand;
+  readonly way: Way;
+  readonly place: Place;
+}
+
 export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRelay {
   const { ways, log, clock = systemClock, limiter = createLimiter(clock) } = deps;
   const drained = new Set<string>();
+  /** Transactions by account. */
+  const underWay = new Map<string, number>();
 
   /** Refusal before any body is sent, or the message's place. */
-  async function gate(command: MailCommand, way: Way): Promise<Reply | Place> {
+  async function gate(command: MailCommand, way: Way, maxHoldMs: number): Promise<Refused | Place> {
     const refusal = await way.ready();
-    if (refusal !== undefined) return refusal;
+    if (refusal !== undefined) return { answer: refusal };
     const { capabilities, maxBytes, nullSender, tooLarge } = way.facts;
-    if (command.sender === '' && nullSender === 'refused') return NO_NULL_SENDER;
+    if (command.sender === '' && nullSender === 'refused') return { answer: NO_NULL_SENDER };
     if (command.parameters.length > 0 && capabilities !== undefined) {
       const fitted = fitParameters(command.parameters, capabilities);
-      if ('refusal' in fitted) return fitted.refusal;
+      if ('refusal' in fitted) return { answer: fitted.refusal };
       const declared = command.parameters.find((p) => /^SIZE=/i.test(p));
       if (declared !== undefined && Number(declared.slice('SIZE='.length)) > maxBytes)
-        return (
-          tooLarge ?? reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`)
-        );
+        return {
+          answer:
+            tooLarge ??
+            reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`),
+        };
     }
-    return waitForPlace(command.account);
+    return waitForPlace(command.account, maxHoldMs);
   }
 
-  async function waitForPlace(account: Account): Promise<Reply | Place> {
+  async function waitForPlace(account: Account, maxHoldMs: number): Promise<Refused | Place> {
     const askedAt = clock.monotonic();
-    const asked = limiter.reserve(account.id, mailboxLimits(account), options.maxHoldMs);
+    const asked = limiter.reserve(account.id, mailboxLimits(account), maxHoldMs);
     const result = asked instanceof Promise ? await asked : asked;
     const waitMs = result.granted ? result.place.waitMs : 0;
     const waitedMs = clock.monotonic() - askedAt + waitMs;
@@ -112,34 +129,87 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         refused: !result.granted,
       });
     if (!result.granted)
-      return judge({
-        kind: 'local',
-        cause: LIMIT_CAUSES[result.limit],
-        waitSeconds: Math.ceil(result.retryAfterMs / 1000),
-      }).answer;
+      return {
+        answer: judge({
+          kind: 'local',
+          cause: LIMIT_CAUSES[result.limit],
+          waitSeconds: Math.ceil(result.retryAfterMs / 1000),
+        }).answer,
+        retryAfterMs: result.retryAfterMs,
+      };
     if (waitMs > 0) await new Promise<void>((resume) => clock.after(waitMs, resume));
     return result.place;
   }
 
+  /** Whether this account takes the message. Never rejects. */
+  async function ask(command: MailCommand, maxHoldMs: number): Promise<Refused | Taken> {
+    const { account } = command;
+    const way = ways.of(account.id);
+    if (way === undefined) return { answer: NOT_SERVED };
+    if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
+    const result = await gate(command, way, maxHoldMs).catch((error: unknown): Refused => {
+      log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
+      return { answer: judge({ kind: 'local', cause: 'internal' }).answer };
+    });
+    return 'answer' in result ? result : { command, way, place: result };
+  }
+
+  /** From 0 to 1: free connections, and what is left of minute and day. */
+  function roomOf(account: Account): number {
+    const free = 1 - (underWay.get(account.id) ?? 0) / account.limits.maxConnections;
+    return Math.min(free, limiter.room?.(account.id, mailboxLimits(account)) ?? 1);
+  }
+
+  /** The first that can take it; nothing is sent and nobody waits for a limit while another may be free. */
+  async function choose(
+    command: MailCommand,
+    choices: readonly Choice[],
+    passedOver: PassedOver[],
+  ): Promise<Refused | Taken> {
+    let soonest: { readonly command: MailCommand; readonly refused: Refused } | undefined;
+    for (const { account, sender } of inOrder(choices, roomOf)) {
+      const own = { ...command, account, sender };
+      const result = await ask(own, 0);
+      if (!('answer' in result)) return result;
+      passedOver.push({ account: account.id, why: formatReply(result.answer) });
+      const retryAfterMs = result.retryAfterMs ?? Number.POSITIVE_INFINITY;
+      if (soonest === undefined || retryAfterMs < (soonest.refused.retryAfterMs ?? Number.POSITIVE_INFINITY))
+        soonest = { command: own, refused: result };
+    }
+    if (soonest === undefined) return { answer: NOT_SERVED };
+    if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
+    return ask(soonest.command, options.maxHoldMs);
+  }
+
+  function begins(account: Account, by: 1 | -1): void {
+    const next = (underWay.get(account.id) ?? 0) + by;
+    if (next <= 0) underWay.delete(account.id);
+    else underWay.set(account.id, next);
+  }
+
   return {
-    async mail(command) {
-      const { account } = command;
+    async mail(asked) {
       const at = clock.now();
       const startedAt = clock.monotonic();
       const id = nextId(at);
-      const way = ways.of(account.id);
-      let refusal: Reply | undefined;
-      let place = NO_PLACE;
-      if (way === undefined) refusal = NOT_SERVED;
-      else if (drained.has(account.id)) refusal = judge({ kind: 'local', cause: 'draining' }).answer;
-      else {
-        const result = await gate(command, way).catch((error: unknown) => {
-          log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
-          return judge({ kind: 'local', cause: 'internal' }).answer;
-        });
-        if ('code' in result) refusal = result;
-        else place = result;
-      }
+      const passedOver: PassedOver[] = [];
+      const { choices = [] } = asked;
+      const result =
+        choices.length > 1 ? await choose(asked, choices, passedOver) : await ask(asked, options.maxHoldMs);
+      const command = 'answer' in result ? asked : result.command;
+      const { account } = command;
+      if (passedOver.length > 0)
+        log.info(
+          {
+            event: 'accounts_passed_over',
+            transaction: id,
+            passed_over: passedOver,
+            ...('answer' in result ? {} : { account: account.id }),
+          },
+          'answer' in result
+            ? 'none of the accounts of this sender can take mail now'
+            : 'another account takes the message',
+        );
       const record = startRecord(id, at, command);
       record.gateMs = clock.monotonic() - startedAt;
 
@@ -149,15 +219,17 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         deps.onRecord(record);
       }
 
-      if (refusal !== undefined || way === undefined) {
-        const answer = refusal ?? NOT_SERVED;
+      if ('answer' in result) {
+        const { answer } = result;
         record.outcome = answer.code >= 500 ? 'rejected' : 'deferred';
         record.reply = answer;
         finish();
         return { reply: answer };
       }
+      const { way, place } = result;
       const { capabilities } = way.facts;
       const fitted = capabilities && fitParameters(command.parameters, capabilities);
+      begins(account, 1);
       const transaction = createTransaction(
         {
           command:
@@ -167,13 +239,14 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
           way: place.claim === undefined ? way : claiming(way, place, options.maxHoldMs),
           record,
           onEnd() {
+            begins(account, -1);
             place.end({ unsent: record.flights === 0, recipients: record.recipients.length });
             finish();
           },
         },
         options,
       );
-      return { reply: MAIL_OK, transaction };
+      return { reply: MAIL_OK, transaction, account };
     },
     drain: (accountId) => void drained.add(accountId),
     resume: (accountId) => void drained.delete(accountId),

@@ -29,6 +29,8 @@ export type Reservation =
 export interface Limiter {
   /** A place now or at most `maxWaitMs` later, in order of asking. Never rejects. */
   reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Reservation | Promise<Reservation>;
+  /** What is left of minute and day, from 0 to 1, where that is known without asking others. */
+  room?(accountId: string, limits: MailboxLimits): number;
   /** Forgets accounts that are gone. */
   keepOnly(accountIds: ReadonlySet<string>): void;
 }
@@ -61,6 +63,18 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
   }
 
   return {
+    room(accountId, limits) {
+      const ledger = ledgers.get(accountId);
+      if (ledger === undefined) return 1;
+      const wall = clock.now();
+      const left = (used: number, most: number | undefined): number =>
+        most === undefined ? 1 : Math.max(0, 1 - used / most);
+      return Math.min(
+        left(ledger.minute(clock.monotonic()), limits.perMinute),
+        left(ledger.ofDay('m', wall), limits.perDay),
+        left(ledger.ofDay('r', wall), limits.recipientsPerDay),
+      );
+    },
     reserve(accountId, limits, maxWaitMs) {
       if (!isLimited(limits)) return { granted: true, place: NO_PLACE };
       const ledger = ledgerOf(accountId);

@@ -5,6 +5,7 @@
 import type { Account } from '../accounts/account.ts';
 import type { Recipient } from '../protocol/esmtp.ts';
 import type { Reply } from '../protocol/reply.ts';
+import type { Choice } from './choice.ts';
 
 /** Facts of the client session, for the log line. */
 export interface SessionFacts {
@@ -21,6 +22,7 @@ export interface SessionFacts {
 export type Parameters = readonly string[];
 
 export interface MailCommand {
+  /** The first choice. */
   readonly account: Account;
   /** Reverse-path without angle brackets; empty for the null sender. */
   readonly sender: string;
@@ -28,6 +30,8 @@ export interface MailCommand {
   readonly session: SessionFacts;
   /** What the first recipient hears where it comes alone; default `deferred`. The account's own choice goes before it. */
   readonly firstRecipient?: FirstRecipient;
+  /** All accounts that may take it, first choice included; absent where there is one. */
+  readonly choices?: readonly Choice[];
 }
 
 /**
@@ -69,5 +73,10 @@ export interface Transaction {
 
 export interface Relay {
   /** MAIL: the account gate. A transaction where the reply is 250. Never rejects. */
-  mail(command: MailCommand): Promise<{ readonly reply: Reply; readonly transaction?: Transaction }>;
+  mail(command: MailCommand): Promise<{
+    readonly reply: Reply;
+    readonly transaction?: Transaction;
+    /** The account that takes it, where it is not the first choice. */
+    readonly account?: Account;
+  }>;
 }

@@ -270,10 +270,67 @@ test('what is taken twice is reported; the first keeps it', async () => {
     parsed.problems.map((p) => p.path),
     ['accounts[1].email', 'accounts[2].account_id'],
   );
+  // Senders may overlap: such accounts share the mail.
+  assert.deepEqual(parsed.warnings, []);
+});
+
+test('a sender pattern that can never match is an error', async () => {
+  const senders = [
+    '*@',
+    'a..b@x.test',
+    '*@*',
+    '*x@y.test',
+    'a*@y.test',
+    '*+*@y.test',
+    '*@*.*.test',
+    '+*@x.test',
+    '"a>b"@x.test',
+    'x',
+  ];
+  const parsed = await parse([
+    { ...gmail, senders },
+    {
+      ...gmail,
+      email: 'b@example.com',
+      senders: ['*', '<>', '*@x.test', '*@*.x.test', 'a+*@x.test', 'A@x.test'],
+    },
+    { ...gmail, email: 'c@example.com', senders: ['*@X.test'], deny: ['*@x.TEST'] },
+  ]);
   assert.deepEqual(
-    parsed.warnings.map((p) => p.path),
-    ['accounts[3].senders'],
+    parsed.problems.map((p) => p.path),
+    [...senders.map((_, i) => `accounts[0].senders[${i}]`), 'accounts[2].senders[0]'],
   );
+  for (const { message } of parsed.problems) assert.match(message, /never match/);
+});
+
+test('a file of the earlier Python tool is served as it is, its own keys are named once', async () => {
+  const parsed = await parse({
+    accounts: ['1', '2'].map((n) => ({
+      account_id: `gmail_${n}`,
+      email: `sales${n}@gmail.com`,
+      ip_address: '192.0.2.1',
+      vmta_name: `vmta-gmail-${n}`,
+      provider: 'gmail',
+      client_id: 'c',
+      client_secret: '',
+      refresh_token: 'r',
+      oauth_endpoint: 'smtp.gmail.com:587',
+      oauth_token_url: 'https://oauth2.googleapis.com/token',
+      max_concurrent_connections: 10,
+      max_messages_per_hour: 10_000,
+      warmup: { day: 1 },
+    })),
+  });
+  assert.deepEqual(parsed.problems, []);
+  assert.equal(parsed.accounts.length, 2);
+  assert.deepEqual(
+    parsed.warnings.map((p) => p.path).filter((path) => path.startsWith('accounts')),
+    ['ip_address', 'vmta_name', 'max_concurrent_connections', 'max_messages_per_hour', 'warmup'].map(
+      (key) => `accounts[0].${key}`,
+    ),
+  );
+  // A mistyped key of our own stays an error.
+  assert.equal((await parse([{ ...gmail, refresh_tokne: 'x' }])).problems.length, 1);
 });
 
 test('a wrong provider costs its accounts only', async () => {

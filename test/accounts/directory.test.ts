@@ -60,3 +60,38 @@ test('after AUTH only the own senders may be used', () => {
     [true, false, true],
   );
 });
+
+const group = await parseAccounts(
+  JSON.stringify([
+    entry('all@a.test', { senders: ['*', '<>'], deny: ['*@spam.test', 'root@host'] }),
+    entry('second@a.test', { senders: ['*@team.test', 'news@team.test'], preference: 20 }),
+    entry('first@a.test', { senders: ['*@team.test'], preference: 5 }),
+    entry('news@team.test'),
+    entry('sub@a.test', { senders: ['*@*.test', 'shop+*@team.test'] }),
+  ]),
+  { env: {}, directory: '/' },
+);
+const choices = createAccountDirectory(group.accounts.map((a) => a.account));
+
+for (const [address, expected] of [
+  ['news@team.test', ['news@team.test', 'second@a.test', 'first@a.test', 'sub@a.test', 'all@a.test']],
+  ['other@team.test', ['first@a.test', 'second@a.test', 'sub@a.test', 'all@a.test']],
+  ['shop+1@team.test', ['sub@a.test', 'first@a.test', 'second@a.test', 'all@a.test']],
+  ['x@deep.team.test', ['sub@a.test', 'all@a.test']],
+  ['x@elsewhere.org', ['all@a.test']],
+  ['x@spam.test', ['sub@a.test']],
+  ['root@host', []],
+  ['', ['all@a.test']],
+] as const) {
+  test(`${address || 'the null sender'} may be sent by ${expected.join(', ') || 'nobody'}`, () => {
+    assert.deepEqual(
+      choices.candidates(address).map(({ account }) => account.email),
+      expected,
+    );
+  });
+}
+
+test('a sender that is refused by name is told apart from one nobody has', () => {
+  assert.equal(choices.deniedBy('root@host')?.email, 'all@a.test');
+  assert.equal(choices.deniedBy('x@elsewhere.org'), undefined);
+});

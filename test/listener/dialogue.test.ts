@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import type { Account } from '../../src/accounts/account.ts';
 import { hashPassword } from '../../src/accounts/scrypt.ts';
+import { silentLog } from '../../src/log.ts';
 import { leakless } from '../support/leak-check.ts';
 import { account, bodyOf, stage } from './stage.ts';
 
@@ -73,16 +74,82 @@ test(
     await client.expect('MAIL FROM:<a@x.test>', '530 5.7.0');
     const wrong = await client.send(`AUTH PLAIN ${plain('a@x.test', 'wrong')}`);
     const unknown = await client.send(`AUTH PLAIN ${plain('nobody@x.test', 'wrong')}`);
-    const open = await client.send(`AUTH PLAIN ${plain('open@x.test', '')}`);
     await client.send('AUTH LOGIN');
     await client.send(b64('nobody@x.test'));
     const login = await client.send(b64('x'));
-    for (const r of [wrong, unknown, open, login]) {
+    for (const r of [wrong, unknown, login]) {
       assert.equal(r.text, '535 5.7.8 Authentication credentials invalid');
     }
     await client.expect('MAIL FROM:<a@x.test>', '530 5.7.0');
     await client.expect('MAIL FROM:<open@x.test>', 250);
-    assert.equal(s.listener.counts().authFailures, 4);
+    assert.equal(s.listener.counts().authFailures, 3);
+  }),
+);
+
+test(
+  'a client of this machine that must log in may do so with a dummy, by id, address or user',
+  leakless(async (_t, defer) => {
+    const shared = account('open@x.test', { id: 'open', user: 'box@x.test' });
+    const lines: string[] = [];
+    const log = { ...silentLog, warn: (fields: object) => lines.push(JSON.stringify(fields)) };
+    const s = await stage(defer, { accounts: [withPassword, shared], deps: { log } });
+    for (const user of ['open', 'OPEN@x.test', 'box@x.test']) {
+      const client = await s.greeted();
+      assert.match((await client.send('EHLO c')).text, /AUTH PLAIN LOGIN/);
+      await client.expect('AUTH LOGIN', 334);
+      await client.expect(b64(user), 334);
+      await client.expect(b64('x'), 235);
+      await client.expect('MAIL FROM:<a@x.test>', '550 5.7.1');
+      await client.expect('MAIL FROM:<open@x.test>', 250);
+    }
+    const wrong = await s.greeted();
+    await wrong.expect(`AUTH PLAIN ${plain('a@x.test', 'x')}`, 535);
+    await wrong.expect(`AUTH PLAIN ${plain('nobody@x.test\u202e', 'x')}`, 535);
+    assert.deepEqual(
+      lines.map((line) => JSON.parse(line)),
+      [
+        { event: 'auth_failed', client: '127.0.0.1', user: 'a@x.test', reason: 'wrong password' },
+        { event: 'auth_failed', client: '127.0.0.1', user: 'nobody@x.test ', reason: 'unknown user' },
+      ],
+    );
+  }),
+);
+
+test(
+  'where a password is needed an account without one is refused, and the log says so',
+  leakless(async (_t, defer) => {
+    const lines: string[] = [];
+    const log = { ...silentLog, warn: (fields: { reason?: string }) => lines.push(fields.reason ?? '') };
+    const s = await stage(defer, {
+      accounts: [withPassword, account('open@x.test')],
+      deps: { log },
+      settings: { authRequired: true },
+    });
+    const client = await s.greeted();
+    await client.expect(`AUTH PLAIN ${plain('open@x.test', 'x')}`, '535 5.7.8');
+    await client.expect(`AUTH PLAIN ${plain('a@x.test', 'right')}`, 235);
+    assert.equal(lines.at(-1), 'account has no password and this listener needs one');
+  }),
+);
+
+test(
+  'a listener may serve some accounts only',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer, {
+      accounts: [account('a@x.test', { id: 'one' }), account('b@x.test'), account('c@x.test')],
+      settings: { accounts: ['ONE', 'b@x.test'] },
+    });
+    const client = await s.greeted();
+    for (const [sender, code] of [
+      ['a@x.test', 250],
+      ['b@x.test', 250],
+      ['c@x.test', '550 5.7.1'],
+    ] as const) {
+      await client.expect(`MAIL FROM:<${sender}>`, code);
+      await client.expect('RSET', 250);
+    }
+    await client.expect(`AUTH PLAIN ${plain('c@x.test', 'x')}`, 535);
+    await client.expect(`AUTH PLAIN ${plain('one', 'x')}`, 235);
   }),
 );
 

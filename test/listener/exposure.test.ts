@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkExposure } from '../../src/listener/exposure.ts';
+import { checkExposure, describeUnusable } from '../../src/listener/exposure.ts';
 import { type ListenerSettings, resolveOptions } from '../../src/listener/options.ts';
 import { account } from './stage.ts';
 
@@ -16,7 +16,13 @@ const free: readonly [string, ListenerSettings][] = [
 ];
 for (const [what, settings] of free) {
   test(`${what} may serve accounts without a password`, () => {
-    assert.equal(checkExposure(resolveOptions(settings), [open]), undefined);
+    const options = resolveOptions(settings);
+    assert.equal(checkExposure(options), undefined);
+    assert.equal(describeUnusable(options, [open]), undefined);
+    assert.match(
+      describeUnusable({ ...options, authRequired: true }, [open, closed]) ?? '',
+      /: open@x\.test cannot/,
+    );
   });
 }
 
@@ -30,21 +36,37 @@ const exposed: readonly [string, ListenerSettings][] = [
   ['a handed-over descriptor', { fd: 3 }],
 ];
 for (const [what, settings] of exposed) {
-  test(`${what} needs passwords and TLS, and the error says so`, () => {
-    const bare = checkExposure(resolveOptions(settings), [open, closed]);
-    assert.match(bare ?? '', /`tls`.*`password` for open@x\.test.*`allow`/);
-    const plain = checkExposure(resolveOptions(settings), [closed]);
-    assert.match(plain ?? '', /`tls`/);
-    assert.doesNotMatch(plain ?? '', /`password`/);
-    const withTls = resolveOptions({ ...settings, tls: 'starttls' });
-    assert.match(checkExposure(withTls, [open, closed]) ?? '', /`password` for open@x\.test,/);
-    assert.equal(checkExposure(withTls, [closed]), undefined);
-    assert.equal(checkExposure(resolveOptions({ ...settings, tls: 'implicit' }), [closed]), undefined);
+  test(`${what} needs TLS, and an account without a password is merely unusable there`, () => {
+    assert.match(checkExposure(resolveOptions(settings)) ?? '', /`tls`.*`allow`/);
+    for (const tls of ['starttls', 'implicit'] as const) {
+      const options = resolveOptions({ ...settings, tls });
+      assert.equal(checkExposure(options), undefined);
+      assert.match(
+        describeUnusable(options, [open, closed]) ?? '',
+        /`password`.*: open@x\.test cannot be used there/,
+      );
+      assert.equal(describeUnusable(options, [closed]), undefined);
+    }
   });
 }
 
+test('beyond loopback nobody speaks for others who is not named', () => {
+  for (const place of [{ host: '0.0.0.0' }, { host: '192.0.2.1' }, { fd: 3 }] as const) {
+    for (const more of [{ allow: ['10.0.0.0/8'] }, { tls: 'starttls' }] as const) {
+      const options = { ...place, ...more, proxyProtocol: true };
+      assert.match(checkExposure(resolveOptions(options)) ?? '', /`proxy_from`/);
+      assert.equal(checkExposure(resolveOptions({ ...options, proxyFrom: ['192.0.2.9'] })), undefined);
+    }
+  }
+  for (const place of [{ host: '127.0.0.1' }, { path: '/run/relay.sock' }])
+    assert.equal(
+      checkExposure(resolveOptions({ ...place, proxyProtocol: true, allow: ['10.0.0.0/8'] })),
+      undefined,
+    );
+});
+
 test('many accounts without a password are counted, not listed', () => {
   const accounts = Array.from({ length: 50 }, (_, i) => account(`a${i}@x.test`));
-  const message = checkExposure(resolveOptions({ host: '0.0.0.0' }), accounts) ?? '';
+  const message = describeUnusable(resolveOptions({ host: '0.0.0.0' }), accounts) ?? '';
   assert.match(message, /a0@x\.test, a1@x\.test, a2@x\.test and 47 more/);
 });

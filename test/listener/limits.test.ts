@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createHeldBudget } from '../../src/listener/held-budget.ts';
 import { type Reply, reply } from '../../src/protocol/reply.ts';
+import { createTestClock } from '../support/clock.ts';
 import { leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { account, bodyOf, stage } from './stage.ts';
@@ -27,7 +28,8 @@ test(
     await (await from('10.0.0.1')).expect(undefined, '421 4.7.0');
     await waitFor(() => s.listener.counts().sessions === 2);
     await (await from('10.0.0.2')).expect(undefined, 220);
-    await (await from('10.0.0.3')).expect(undefined, '421 4.3.2');
+    // No place is left, not even to wait for a header.
+    await (await from('10.0.0.3')).closed();
     await waitFor(() => s.listener.counts().sessions === 3);
     await first.expect('QUIT', 221);
     await waitFor(() => s.listener.counts().sessions === 2);
@@ -115,17 +117,17 @@ test(
 
 test(
   'a transaction that trickles is ended by the clock',
-  leakless(async (t, defer) => {
-    t.mock.timers.enable({ apis: ['setInterval', 'Date'], now: 1_000_000 });
-    const s = await stage(defer, { settings: { limits: { transactionMs: 60_000 } } });
+  leakless(async (_t, defer) => {
+    const clock = createTestClock();
+    const s = await stage(defer, { deps: { clock }, settings: { limits: { transactionMs: 60_000 } } });
     const client = await s.inBody();
     const other = await s.greeted();
     await client.raw('half');
     await waitFor(() => bodyOf(s.relay.seen[0]) === 'half');
-    t.mock.timers.tick(30_000);
+    clock.advance(30_000);
     await other.expect('NOOP', 250);
     assert.equal(s.relay.seen[0]?.cut, undefined);
-    t.mock.timers.tick(40_000);
+    clock.advance(40_000);
     await client.expect(undefined, '421 4.4.2');
     await client.closed();
     assert.equal(s.relay.seen[0]?.cut, 'the session ended');

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import tls, { connect as tlsConnect } from 'node:tls';
@@ -12,10 +11,10 @@ import { hashPassword } from '../../src/accounts/scrypt.ts';
 import { createListener } from '../../src/listener/listener.ts';
 import { silentLog } from '../../src/log.ts';
 import { type Reply, reply } from '../../src/protocol/reply.ts';
-import { issueCertificate, testAuthority } from '../support/certificate.ts';
-import { type Defer, leakless } from '../support/leak-check.ts';
+import { testAuthority } from '../support/certificate.ts';
+import { leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { account, bodyOf, fakeRelay, stage } from './stage.ts';
+import { account, bodyOf, certificateFiles, fakeRelay, stage } from './stage.ts';
 
 const AUTH_A = `AUTH PLAIN ${Buffer.from('\0a@x.test\0right').toString('base64')}`;
 let withPassword: Account;
@@ -24,20 +23,6 @@ before(async () => {
   const hash = await hashPassword('right', { n: 1024, r: 8, p: 1 });
   withPassword = account('a@x.test', { clientPassword: { hash } });
 });
-
-async function certificateFiles(defer: Defer) {
-  const directory = await mkdtemp(join(tmpdir(), 'listener-test-'));
-  defer(() => rm(directory, { recursive: true }));
-  const certFile = join(directory, 'cert.pem');
-  const keyFile = join(directory, 'key.pem');
-  const renew = async (): Promise<void> => {
-    const { certPem, keyPem } = issueCertificate();
-    await writeFile(certFile, certPem);
-    await writeFile(keyFile, keyPem);
-  };
-  await renew();
-  return { certFile, keyFile, directory, renew };
-}
 
 /** What the server shows of its certificate to a new session of implicit TLS. */
 async function serialAt(port: number): Promise<string> {

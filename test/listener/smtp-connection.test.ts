@@ -18,7 +18,8 @@ test(
       '250-SIZE 35000000',
       '250-8BITMIME',
       '250-SMTPUTF8',
-      '250 ENHANCEDSTATUSCODES',
+      '250-ENHANCEDSTATUSCODES',
+      '250 AUTH PLAIN LOGIN',
     ]);
     assert.equal(
       (await client.send('MAIL FROM:<a@x.test> SIZE=20 BODY=8BITMIME')).text,

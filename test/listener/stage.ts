@@ -1,4 +1,7 @@
 /** A listener on a free port in front of a relay that only remembers, for tests of the listener room. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Account, AccountLimits } from '../../src/accounts/account.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { createListener, type Listener, type ListenerDeps } from '../../src/listener/listener.ts';
@@ -6,6 +9,7 @@ import type { ListenerSettings } from '../../src/listener/options.ts';
 import { silentLog } from '../../src/log.ts';
 import { type Reply, reply } from '../../src/protocol/reply.ts';
 import type { MailCommand, Relay } from '../../src/relay/relay.ts';
+import { issueCertificate } from '../support/certificate.ts';
 import type { Defer } from '../support/leak-check.ts';
 import { type SmtpClient, type SmtpClientOptions, smtpClient } from '../support/smtp-client.ts';
 
@@ -195,4 +199,19 @@ export async function stage(defer: Defer, options: StageOptions = {}): Promise<S
     },
   };
   return one;
+}
+
+/** A certificate and key in files, and a way to replace them. */
+export async function certificateFiles(defer: Defer) {
+  const directory = await mkdtemp(join(tmpdir(), 'listener-test-'));
+  defer(() => rm(directory, { recursive: true }));
+  const certFile = join(directory, 'cert.pem');
+  const keyFile = join(directory, 'key.pem');
+  const renew = async (): Promise<void> => {
+    const { certPem, keyPem } = issueCertificate();
+    await writeFile(certFile, certPem);
+    await writeFile(keyFile, keyPem);
+  };
+  await renew();
+  return { certFile, keyFile, directory, renew };
 }

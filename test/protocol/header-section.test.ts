@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createHeaderCollector, parseFields } from '../../src/protocol/header-section.ts';
+import { createHeaderCollector } from '../../src/protocol/header-section.ts';
 
 function collect(pieces: readonly string[], max = 1000): { section: string; isComplete: boolean } {
   const collector = createHeaderCollector(max);
@@ -34,17 +34,4 @@ test('a section that is too long is judged by its first octets', () => {
     section: 'x'.repeat(1000),
     isComplete: true,
   });
-});
-
-test('fields are unfolded, and lines that are none belong to no field', () => {
-  const section = 'From: a\r\n b\r\nno field\r\n folded\r\nX-Y :c:d\r\n: e\r\nSubject:';
-  assert.deepEqual(
-    parseFields(section).map(({ name, value }) => [name, value]),
-    [
-      ['from', ' a b'],
-      ['x-y', 'c:d'],
-      ['subject', ''],
-    ],
-  );
-  for (const { start, end } of parseFields(section)) assert.match(section.slice(start, end), /^[FXS]/);
 });

@@ -1,0 +1,100 @@
+/**
+ * Who may send as whom on a listener. In: MAIL FROM and what is known of the client. Out: the accounts
+ * that may take the message, or the refusal, which names the setting that would help. Pure.
+ */
+import type { Account } from '../accounts/account.ts';
+import { type AccountDirectory, type Candidate, exactnessOf } from '../accounts/directory.ts';
+import { type Reply, reply } from '../protocol/reply.ts';
+import { foldAddress } from '../protocol/text.ts';
+import type { Choice } from '../relay/choice.ts';
+import type { ListenerOptions } from './options.ts';
+
+/** What matters of the client. */
+export interface SenderFacts {
+  readonly auth: { readonly account: Account } | undefined;
+  readonly isTrusted: boolean;
+}
+
+const AUTH_FIRST = reply(530, '5.7.0', 'Authentication required');
+
+/** Whether the listener lets this account be used on it. */
+export function serves({ accounts }: Pick<ListenerOptions, 'accounts'>, account: Account): boolean {
+  if (accounts === undefined) return true;
+  const names = accounts.map(foldAddress);
+  return names.includes(foldAddress(account.id)) || names.includes(foldAddress(account.email));
+}
+
+/** The accounts for `sender` (`''`: the null sender), first choice first; never empty. */
+export function choicesFor(
+  sender: string,
+  facts: SenderFacts,
+  options: Pick<ListenerOptions, 'accounts' | 'authRequired'>,
+  directory: AccountDirectory,
+): readonly Choice[] | Reply {
+  const toChoice = ({ account, exactness }: Candidate): Choice => ({
+    account,
+    exactness,
+    sender: account.rewriteSender === true && exactness === 'any' ? account.email : sender,
+  });
+  if (facts.auth !== undefined) {
+    const account = directory.byId(facts.auth.account.id);
+    if (account === undefined) return reply(451, '4.7.1', 'The account is no longer served here');
+    const isOpen = account.clientPassword === undefined;
+    if (account.clientPassword?.hash !== facts.auth.account.clientPassword?.hash) return AUTH_FIRST;
+    if (isOpen && (!facts.isTrusted || options.authRequired)) return AUTH_FIRST;
+    if (!serves(options, account)) return notHere(account);
+    // Who has logged in needs no `<>` among the senders.
+    const exactness = sender === '' ? 'address' : exactnessOf(account, sender);
+    if (exactness === undefined)
+      return reply(
+        550,
+        '5.7.1',
+        `<${sender}> is not a sender of account ${account.id}: ${help(sender)} to its "senders"`,
+      );
+    return [toChoice({ account, exactness })];
+  }
+  if (options.authRequired) return AUTH_FIRST;
+  const all = directory.candidates(sender);
+  const here = all.filter(({ account }) => serves(options, account));
+  const [first] = here;
+  if (first === undefined) return all[0] === undefined ? nobody(sender, directory) : notHere(all[0].account);
+  // The best match decides: a mailbox with a password is not opened by another account's pattern.
+  if (!facts.isTrusted || first.account.clientPassword !== undefined) return AUTH_FIRST;
+  // Its mail waits until its entry is mended; it does not leave by another.
+  if (directory.problemOf(first.account.id) !== undefined) return [toChoice(first)];
+  return here
+    .filter(
+      ({ account: { id, clientPassword } }) =>
+        clientPassword === undefined && directory.problemOf(id) === undefined,
+    )
+    .map(toChoice);
+}
+
+const notHere = (account: Account): Reply =>
+  reply(550, '5.7.1', `Account ${account.id} may not be used on this listener (its "accounts")`);
+
+/** What to add where. */
+function help(sender: string): string {
+  const domain = sender.slice(sender.lastIndexOf('@') + 1);
+  return `add it or "*@${domain}"`;
+}
+
+function nobody(sender: string, directory: AccountDirectory): Reply {
+  const denier = directory.deniedBy(sender);
+  if (denier !== undefined)
+    return reply(550, '5.7.1', `<${sender}> is refused by "deny" of account ${denier.id}`);
+  // It may be the one whose entry has the mistake: its mail waits, it does not bounce.
+  if (!directory.isComplete)
+    return reply(451, '4.3.5', `No account for <${sender}>, and the accounts file has a mistake`);
+  if (sender === '')
+    return reply(
+      550,
+      '5.7.1',
+      'The null sender names no account: authenticate, or add "<>" to "senders" of one',
+    );
+  return reply(
+    550,
+    '5.7.1',
+    `No account for sender <${sender}>: ${help(sender)} to "senders" of one, or "*" with "rewrite_sender"`,
+  );
+}

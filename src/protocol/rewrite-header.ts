@@ -1,0 +1,98 @@
+/**
+ * A header section with another From: or with what is missing added. In: the section as it came. Out: the
+ * section to send, or that nothing changes. Only the lines concerned change; every other octet stays, and
+ * so do 8-bit text and encoded words in the name. Pure; text is latin1, one character an octet.
+ */
+import { parseMailboxList } from './from-header.ts';
+import { type HeaderField, parseHeader } from './message-header.ts';
+
+export interface HeaderChanges {
+  readonly from?: {
+    /** `foreign`: only where an address in it is not the account's own. */
+    readonly mode: 'foreign' | 'always';
+    readonly email: string;
+    isOwn(address: string): boolean;
+  };
+  /** Values of the fields that are added where there are none (RFC 6409 §8). */
+  readonly missing?: { readonly date: string; readonly messageId: string };
+}
+
+/** RFC 5322 §2.1.1: lines should be no longer. */
+const MAX_LINE = 78;
+
+/** The changed section, undefined where nothing changes. `section` ends with the CRLF of its last field. */
+export function changeHeader(section: Buffer, changes: HeaderChanges): Buffer | undefined {
+  const { fields } = parseHeader(section);
+  const has = (name: string): boolean => fields.some((field) => field.name === name);
+  const added: string[] = [];
+  if (changes.missing !== undefined) {
+    if (!has('date')) added.push(`Date: ${changes.missing.date}\r\n`);
+    if (!has('message-id')) added.push(`Message-ID: ${changes.missing.messageId}\r\n`);
+  }
+  const [from, ...more] = fields.filter(({ name }) => name === 'from');
+  // Which of two is meant nobody can say; the provider will refuse it.
+  const replaced =
+    changes.from === undefined || from === undefined || more.length > 0
+      ? undefined
+      : replaceFrom(from, changes.from, has('reply-to'));
+  if (added.length === 0 && replaced === undefined) return undefined;
+  const kept = fields.map((field) => (field === from && replaced !== undefined ? replaced : field.raw));
+  return Buffer.from([...added, ...kept].join(''), 'latin1');
+}
+
+function replaceFrom(
+  field: HeaderField,
+  { mode, email, isOwn }: NonNullable<HeaderChanges['from']>,
+  hasReplyTo: boolean,
+): string | undefined {
+  const value = field.value.replace(/\r\n(?=[ \t])/g, '');
+  const addresses = parseMailboxList(Buffer.from(value, 'latin1').toString());
+  if (mode === 'foreign' && addresses?.every(isOwn) === true) return undefined;
+  const { name, address } = firstMailbox(value);
+  const own = Buffer.from(email).toString('latin1');
+  if (address === own) return undefined;
+  const from = fold(`From: ${displayName(name, address)} <${own}>`);
+  // What cannot be read is nothing to answer to.
+  return hasReplyTo || addresses === undefined ? from : `${from}Reply-To:${field.value}\r\n`;
+}
+
+/** `"Name (root@host)"`; encoded words (RFC 2047) may not stand in quotes and stay before them. */
+function displayName(name: string, address: string): string {
+  if (name === '') return quoted(address);
+  if (/=\?[^\s?]+\?[bq]\?[^\s?]*\?=/i.test(name)) return `${name} ${quoted(`(${address})`)}`;
+  return quoted(`${unquoted(name)} (${address})`);
+}
+
+const quoted = (text: string): string => `"${text.replace(/["\\]/g, '\\$&')}"`;
+const unquoted = (phrase: string): string =>
+  phrase.replace(/"((?:[^"\\]|\\.)*)"/g, (_, text: string) => text.replace(/\\(.)/g, '$1'));
+
+/** The first mailbox of a list: its name as written, its address. */
+function firstMailbox(value: string): { readonly name: string; readonly address: string } {
+  const outside = value.replace(/"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)/g, (text) => ' '.repeat(text.length));
+  const angle = outside.indexOf('<');
+  const comma = outside.indexOf(',');
+  if (angle >= 0 && (comma < 0 || angle < comma)) {
+    const end = outside.indexOf('>', angle);
+    return {
+      name: value.slice(0, angle).trim(),
+      address: value.slice(angle + 1, end < 0 ? value.length : end).trim(),
+    };
+  }
+  const whole = comma < 0 ? value : value.slice(0, comma);
+  const [, comment = ''] = /\(((?:[^()\\]|\\.)*)\)/.exec(whole) ?? [];
+  return { name: comment.trim(), address: whole.replace(/\((?:[^()\\]|\\.)*\)/g, '').trim() };
+}
+
+/** Folded at blanks (RFC 5322 §2.2.3), with CRLF. */
+function fold(line: string): string {
+  const lines: string[] = [];
+  let current = '';
+  for (const word of line.split(' ')) {
+    if (current !== '' && current.trim() !== '' && current.length + 1 + word.length > MAX_LINE) {
+      lines.push(current);
+      current = ` ${word}`;
+    } else current = current === '' ? word : `${current} ${word}`;
+  }
+  return `${[...lines, current].join('\r\n')}\r\n`;
+}
