@@ -57,6 +57,8 @@ export function createSmtpDelivery(
   let open: Open | undefined;
   /** Recipients the provider itself accepted: wherever the envelope is repeated it must accept them again. */
   let confirmed: readonly Recipient[] = [];
+  /** The dialogue under way. */
+  let talking: Submission | undefined;
   let isStreaming = false;
   let isRunning = false;
   let isClosed = false;
@@ -152,6 +154,7 @@ export function createSmtpDelivery(
           if (!isClosed) on ??= await acquire();
           if (isClosed || on === undefined) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
           startedAt ??= clock.monotonic();
+          talking = on.submission;
           const done = await talk(on.submission, isBegun);
           if (done.refusal === undefined) {
             open = on;
@@ -328,6 +331,7 @@ export function createSmtpDelivery(
       if (isClosed) return;
       isClosed = true;
       endPause?.();
+      talking?.abandon();
       if (!isRunning) free();
     },
   };

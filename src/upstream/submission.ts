@@ -11,12 +11,13 @@ import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { Stage } from '../protocol/verdict.ts';
 import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
-import { lost, type UpstreamError } from './failure.ts';
+import { createDataStream } from './data-stream.ts';
+import { lost, UpstreamError } from './failure.ts';
 
 /** Below the 5 min a client waits at RCPT (RFC 5321 §4.5.3.2.3), so that we answer before it gives up. */
 const ENVELOPE_TIMEOUT_MS = 240_000;
 /** Below the 10 min a client waits after its final dot (RFC 5321 §4.5.3.2.6). */
-const FINAL_TIMEOUT_MS = 570_000;
+export const FINAL_TIMEOUT_MS = 570_000;
 /** A chunk must be taken within this (RFC 5321 §4.5.3.2.5). */
 export const CHUNK_TIMEOUT_MS = 180_000;
 /**
@@ -61,6 +62,7 @@ export class Submission {
   #finalByteSent = false;
   /** Octets of the body are on their way. */
   #bodySent = false;
+  #isAbandoned = false;
   #stage: Stage = 'mail';
 
   /** `bdat`: BDAT may be used on this connection. */
@@ -70,6 +72,11 @@ export class Submission {
     this.usesBdat = bdat && this.#pipelining && connection.capabilities.chunking;
     this.#count = count;
     this.reused = connection.messages > 0 || connection.ageMs > FRESH_MS;
+  }
+
+  /** The client is gone: a body that has not left stays here. */
+  abandon(): void {
+    this.#isAbandoned = true;
   }
 
   /** Whether the connection still answers: RSET and its reply. Never rejects. */
@@ -199,53 +206,18 @@ export class Submission {
     }
     const [go] = await this.#exchange(['DATA\r\n'], 1, ENVELOPE_TIMEOUT_MS);
     if (go?.code !== 354) return { refusal: this.#refused('body', go), stream: undefined };
-    return { refusal: undefined, stream: this.#dataStream() };
-  }
-
-  #dataStream(): SubmissionStream {
-    const stuffer = createDotStuffer();
     this.#bodySent = true;
-    // From now on a reply is the final one; if it comes before the final dot it is a refusal.
-    let early: ParsedReply | undefined;
-    let failure: UpstreamError | undefined;
-    let ended = false;
-    const final = this.#connection.expect(1, undefined).then(
-      ([reply]) => {
-        if (!ended) early = reply;
-        return reply;
+    const stream = createDataStream(this.#connection, {
+      lost: (error) => this.#lost(error),
+      outOfStep: () => this.#outOfStep(),
+      ending: () => {
+        this.#finalByteSent = true;
+        this.#count.flights++;
+        this.#stage = 'end';
       },
-      (error: unknown) => {
-        failure = this.#lost(error);
-        return undefined;
-      },
-    );
-    return {
-      push: (chunk) => {
-        if (early !== undefined || failure !== undefined) return undefined;
-        return this.#connection.write(stuffer.push(chunk))
-          ? undefined
-          : this.#connection.drained(CHUNK_TIMEOUT_MS);
-      },
-      finish: async () => {
-        if (early !== undefined) {
-          // Answered before the end: the rest of the body was never sent, so the connection is lost to us.
-          this.#connection.destroy();
-          if (isPositive(early)) throw this.#outOfStep();
-          return { stage: 'end', reply: early };
-        }
-        if (failure === undefined) {
-          ended = true;
-          this.#finalByteSent = true;
-          this.#count.flights++;
-          this.#stage = 'end';
-          this.#connection.write([stuffer.end()]);
-          this.#connection.limitWait(FINAL_TIMEOUT_MS);
-        }
-        const reply = await final;
-        if (failure !== undefined) throw failure;
-        return this.#decide(reply === undefined ? [] : [reply], ['end']);
-      },
-    };
+      decide: (reply) => this.#decide(reply === undefined ? [] : [reply], ['end']),
+    });
+    return { refusal: undefined, stream };
   }
 
   async #finishData(body: readonly Buffer[]): Promise<Decision> {
@@ -265,6 +237,11 @@ export class Submission {
     // Gone before a byte of this was written: nothing of it can have been taken.
     if (this.#connection.dead)
       throw lost(this.#stage, 'eof', 'closed by the upstream', { reused: true, finalByteSent: false });
+    if (final && this.#isAbandoned) {
+      // Perhaps after DATA's 354: nothing but a body could be said here.
+      this.#connection.destroy();
+      throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
+    }
     this.#count.flights++;
     if (final) {
       this.#bodySent = true;

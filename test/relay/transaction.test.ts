@@ -307,6 +307,32 @@ test(
 );
 
 test(
+  'a client that left while its envelope was on the way is not sent to either',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, noChunking);
+    let goOn = (): void => {};
+    const until = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    const script = room.provider.smtp.script('DATA', {}, { until, normal: true });
+    const { transaction } = await room.mail();
+    assert.ok(transaction);
+    await transaction.rcpt([{ address: 'bob@example.net', parameters: [] }]);
+    const writer = transaction.body();
+    await writer.write(Buffer.from('x\r\n'));
+    const ended = writer.end();
+    await waitFor(() => script.hits === 1);
+    writer.cut('client left');
+    goOn();
+    await ended;
+    assert.equal(room.provider.messages.length, 0);
+    assert.equal(room.records[0]?.outcome, 'aborted');
+    assert.equal((await room.send()).final?.code, 250);
+    assert.equal(room.provider.messages.length, 1);
+  }),
+);
+
+test(
   'a server that offers CHUNKING but refuses BDAT is spoken to with DATA from then on',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer);
