@@ -1,5 +1,6 @@
 /** The admin server's socket: the one file that knows @hono/node-server. Owns the listening port. */
 import type { Server } from 'node:http';
+import type { Socket } from 'node:net';
 import { createAdaptorServer } from '@hono/node-server';
 import { isLoopback } from './guard.ts';
 import { createRoutes, type RouteDeps, type RouteOptions } from './routes.ts';
@@ -18,6 +19,8 @@ export interface AdminServer {
 
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** From one address, and in all. A dashboard has one or two, a scraper one. */
+const MAX_CONNECTIONS_PER_ADDRESS = 64;
 const MAX_CONNECTIONS = 200;
 
 /** Throws where the options are unsafe: an address beyond loopback without a token. */
@@ -28,7 +31,7 @@ export function createAdminServer(deps: RouteDeps, options: AdminServerOptions):
     hostname: options.host,
     serverOptions: { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
   }) as Server;
-  server.maxConnections = MAX_CONNECTIONS;
+  limitConnections(server);
   // After `close`, so that a failed socket is not an unhandled error.
   server.on('error', (error) =>
     deps.log.error({ event: 'admin_socket', error: error.message }, 'admin server'),
@@ -58,4 +61,39 @@ export function createAdminServer(deps: RouteDeps, options: AdminServerOptions):
         server.closeAllConnections();
       }),
   };
+}
+
+/**
+ * Whoever opens too many connections loses his own, the idle and the oldest first, and never keeps a new one
+ * out: `/healthz` answers however many somebody holds open.
+ */
+export function limitConnections(
+  server: Server,
+  { perAddress = MAX_CONNECTIONS_PER_ADDRESS, inAll = MAX_CONNECTIONS } = {},
+): void {
+  const open = new Map<string, Set<Socket>>();
+  const busy = new Set<Socket>();
+  let total = 0;
+  const largest = (): Set<Socket> =>
+    [...open.values()].reduce((most, sockets) => (sockets.size > most.size ? sockets : most));
+  server.on('connection', (socket) => {
+    const address = socket.remoteAddress ?? '';
+    const mine = open.get(address) ?? new Set();
+    open.set(address, mine.add(socket));
+    total += 1;
+    socket.once('close', () => {
+      total -= 1;
+      mine.delete(socket);
+      busy.delete(socket);
+      if (mine.size === 0) open.delete(address);
+    });
+    const crowd = mine.size > perAddress ? mine : total > inAll ? largest() : undefined;
+    if (crowd === undefined) return;
+    const others = [...crowd].filter((other) => other !== socket && !other.destroyed);
+    (others.find((other) => !busy.has(other)) ?? others[0])?.destroy();
+  });
+  server.on('request', (request, response) => {
+    busy.add(request.socket);
+    response.once('close', () => busy.delete(request.socket));
+  });
 }

@@ -37,9 +37,13 @@ export async function listenForRedirect(host: string, port: number, timeoutMs: n
   };
   let uri = '';
   const server = createServer((request, response) => {
-    const url = new URL(request.url ?? '/', uri);
+    const target = request.url ?? '/';
+    // What is no address, such as `//`, is nobody's redirect and must not end the sign-in.
+    if (!URL.canParse(target, uri)) return answer(response, 404, 'Nothing here.');
+    const url = new URL(target, uri);
     const isRedirect =
       request.method === 'GET' &&
+      url.host === new URL(uri).host &&
       url.pathname === '/' &&
       (url.searchParams.has('code') || url.searchParams.has('error'));
     // A browser also asks for its icon.

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
@@ -114,11 +116,22 @@ async function browse(run: CliRun, follow: boolean): Promise<string> {
   return response.headers.get('location') ?? '';
 }
 
+/** A request no browser makes. */
+async function strange(port: number, target: string): Promise<void> {
+  const socket = connect(port, '127.0.0.1');
+  socket.end(`GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+  socket.resume();
+  await once(socket, 'close');
+}
+
 test(
   'with a browser on this machine: code, PKCE, state and nonce on a loopback redirect',
   leakless(async (_t, defer) => {
     const setup = await setUp(defer, 'smtp openid email');
     const run = startCli([...setup.args, '--sign-in', 'browser'], { env: setup.env });
+    // Whoever talks to the port meanwhile does not end the sign-in.
+    const [, port = ''] = await run.seen(/127\.0\.0\.1(?::|%3A)(\d+)/);
+    for (const target of ['//', '//[', '/\\', 'http://[', '*']) await strange(Number(port), target);
     await browse(run, true);
     const { code, stdout, stderr } = await run.exited;
     assert.equal(code, 0, stderr);

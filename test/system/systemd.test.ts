@@ -2,7 +2,18 @@
 /** The systemd unit, and what the service tells systemd. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -35,6 +46,44 @@ test('systemd accepts the unit and rates it as the unit says', async () => {
     rmSync(directory, { recursive: true });
   }
 });
+
+test(
+  'what root does at start and reload cannot be led astray by a link of the service’s user',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'unit-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const [etc, run, victim] = ['etc', 'run', 'victim'].map((name) => join(directory, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const service = join(run, 'xoauth2-relay');
+    for (const path of [etc, run, victim, service]) mkdirSync(path);
+    writeFileSync(join(etc, 'accounts.json'), '[]', { mode: 0o600 });
+    writeFileSync(join(victim, 'accounts.json'), 'untouched');
+    // All the names there are, in the only directory that is the service's.
+    for (const name of ['accounts.json', 'new', 'xoauth2-relay-accounts'])
+      symlinkSync(join(victim, 'accounts.json'), join(service, name));
+    if (process.getuid?.() === 0) chownSync(service, 65_534, 65_534);
+    const asRoot = [...readFileSync(unit, 'utf8').matchAll(/^Exec\w+=\+\/bin\/sh -c '(.*)'$/gm)].map(
+      ([, line]) => (line ?? '').replaceAll('%t', run).replaceAll('/etc/xoauth2-relay', etc),
+    );
+    assert.equal(asRoot.length, 2);
+    // Twice each: a reload finds what the start has made.
+    for (const line of [...asRoot, ...asRoot]) {
+      const { code, output } = await runProgram('/bin/sh', ['-c', line]);
+      assert.equal(code, 0, output);
+    }
+    assert.equal(readFileSync(join(victim, 'accounts.json'), 'utf8'), 'untouched');
+    const copied = lstatSync(join(run, 'xoauth2-relay-accounts/accounts.json'));
+    assert.deepEqual(
+      [copied.isFile(), copied.mode & 0o777, copied.uid],
+      [true, 0o600, statSync(service).uid],
+    );
+    const place = statSync(join(run, 'xoauth2-relay-accounts'));
+    assert.deepEqual([place.uid, place.mode & 0o777], [process.getuid?.(), 0o755]);
+  }),
+);
 
 /** A notification socket as systemd has one; Node has no UNIX datagrams, Perl does. */
 async function listenForNotifications(defer: Defer): Promise<{ path: string; text(): string }> {
