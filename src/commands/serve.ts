@@ -97,7 +97,7 @@ async function runApp(
   } finally {
     process.off('SIGHUP', onReload);
     stopped.release();
-    notifier.close();
+    await notifier.close();
     if (pidFile !== undefined) await rm(pidFile, { force: true });
   }
 }
@@ -153,6 +153,6 @@ function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => voi
 }
 
 async function writePidFile(path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, `${process.pid}\n`, { mode: 0o644 });
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  await writeFile(path, `${process.pid}\n`, { mode: 0o600 });
 }

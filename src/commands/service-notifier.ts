@@ -11,16 +11,19 @@ export interface ServiceNotifier {
   status(status: string): void;
   reloading(): void;
   stopping(): void;
-  /** Ends the watchdog messages. */
-  close(): void;
+  /** Ends the watchdog messages; resolves when what was said has been carried, or after a second. */
+  close(): Promise<void>;
 }
+
+/** systemd-notify takes milliseconds; a stop is not held up by one that hangs. */
+const LAST_WORD_MS = 1_000;
 
 export function createServiceNotifier(
   env: Readonly<Record<string, string | undefined>>,
   log: Log,
 ): ServiceNotifier {
   if (env.NOTIFY_SOCKET === undefined)
-    return { ready() {}, status() {}, reloading() {}, stopping() {}, close() {} };
+    return { ready() {}, status() {}, reloading() {}, stopping() {}, close: async () => {} };
 
   // One after the other: a READY that overtakes its RELOADING would leave the unit reloading for ever.
   let last = Promise.resolve();
@@ -48,7 +51,12 @@ export function createServiceNotifier(
     status: (status) => send(`STATUS=${status}`),
     reloading: () => send('RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1_000n}`),
     stopping: () => send('STOPPING=1'),
-    close: () => clearInterval(watchdog),
+    async close() {
+      clearInterval(watchdog);
+      let timer: NodeJS.Timeout | undefined;
+      await Promise.race([last, new Promise((resolve) => (timer = setTimeout(resolve, LAST_WORD_MS)))]);
+      clearTimeout(timer);
+    },
   };
 }
 

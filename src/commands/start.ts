@@ -39,8 +39,8 @@ export const start: CommandDefinition = {
     const running = await readPid(pidFile);
     if (running !== undefined && (await isRelay(running)))
       throw new CommandError(`a relay is running already: process ${running} (${pidFile})`);
-    await mkdir(dirname(pidFile), { recursive: true });
-    await mkdir(dirname(logFile), { recursive: true });
+    await mkdir(dirname(pidFile), { recursive: true, mode: 0o700 });
+    await mkdir(dirname(logFile), { recursive: true, mode: 0o700 });
 
     const errors = `${logFile}.stderr`;
     const stderr = await open(errors, 'w', 0o600);

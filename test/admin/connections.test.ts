@@ -26,7 +26,9 @@ test(
   leakless(async (_t, defer) => {
     const { port, url } = await start(defer);
     const sockets: Socket[] = [];
-    defer(() => sockets.forEach((socket) => socket.destroy()));
+    defer(() => {
+      for (const socket of sockets) socket.destroy();
+    });
     for (let i = 0; i < 400; i++) {
       const socket = connect(port, '127.0.0.1').on('error', () => {});
       // Half of them have begun a request and never end it.

@@ -1,7 +1,7 @@
 /** The commands around a running relay and its accounts file, as a person runs them. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -297,13 +297,22 @@ test(
     const file = join(directory, 'accounts.json');
     writeFileSync(file, JSON.stringify([provider.entry('a@x.org')]), { mode: 0o600 });
     const env = { NODE_EXTRA_CA_CERTS: provider.caFile };
-    const state = ['--state-dir', directory];
+    const place = join(directory, 'state');
+    const state = ['--state-dir', place];
+    const umask = process.umask(0);
     const started = await runCli(
       ['start', '--accounts', file, '--port', '0', '--admin-port', '0', ...state],
       { env },
-    );
+    ).finally(() => process.umask(umask));
     assert.equal(started.code, 0, started.stderr);
     assert.match(started.stdout, /ready: process \d+/);
+    // Whatever the umask: nobody else reads what the relay makes, but for the log, which its group may.
+    assert.equal(lstatSync(place).mode & 0o777, 0o700);
+    for (const name of readdirSync(place)) {
+      const facts = lstatSync(join(place, name));
+      const wanted = facts.isDirectory() ? 0o700 : /^relay\.\d+\.log$/.test(name) ? 0o640 : 0o600;
+      if (!facts.isSymbolicLink()) assert.equal(facts.mode & 0o777, wanted, name);
+    }
     const twice = await runCli(['start', '--accounts', file, ...state], { env });
     assert.equal(twice.code, 1);
     assert.match(twice.stderr, /running already/);
@@ -316,7 +325,7 @@ test(
     await follow.exited;
     assert.equal((await runCli(['stop', ...state])).code, 1);
     // A pid file left behind, its number another program's by now: this test's own.
-    writeFileSync(join(directory, 'relay.pid'), `${process.pid}\n`);
+    writeFileSync(join(place, 'relay.pid'), `${process.pid}\n`);
     assert.equal((await runCli(['stop', ...state])).code, 1);
     const failed = await runCli(['start', '--accounts', join(directory, 'none.json'), ...state], { env });
     assert.equal(failed.code, 2);
