@@ -233,6 +233,13 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         throw error;
       }
     },
+    async retry(id) {
+      const token = tokens.statusOf(id)?.state.status;
+      if (token !== undefined && token !== 'ready' && token !== 'refreshing')
+        await tokens.refresh(id).catch(() => undefined);
+      await ways.retryNow([id]);
+      deps.changed(id);
+    },
     forgetToken(id) {
       const had = tokens.statusOf(id)?.cached ?? false;
       tokens.forget(id);

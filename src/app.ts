@@ -391,6 +391,17 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     void firstRound();
   }
 
+  /** What is not ready is tried again: the operator may have cured it, and a reload says so. Never rejects. */
+  async function retryIll(ids: readonly string[]): Promise<void> {
+    const { backend } = view;
+    const ill = ids.filter(
+      (id) => ways.status(id)?.state.status !== 'ready' || tokens.statusOf(id)?.state.status !== 'ready',
+    );
+    await Promise.all(ill.map((id) => backend.retry(id)));
+    if (ill.length > 0)
+      log.info({ event: 'retried', accounts: ill }, 'accounts that were not ready were tried again');
+  }
+
   async function reloadNow(): Promise<ReloadResult> {
     const nothing = { added: [], changed: [], removed: [], untouched: loaded.map((a) => a.account.id) };
     let file: AccountsFile;
@@ -460,6 +471,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
         log.info({ event: 'reload_ready', ...counts }, 'changed accounts are warm'),
       );
     for (const id of fresh) admin.accountChanged(id);
+    void retryIll(result.untouched);
     return result;
   }
 

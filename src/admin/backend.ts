@@ -163,6 +163,8 @@ export interface AdminBackend {
   refreshToken(
     id: string,
   ): Promise<{ readonly ok: boolean; readonly error?: string; readonly cure?: string }>;
+  /** The operator cured something: token and login are tried again now, whatever pause stands. Resolves when that succeeded or failed; `ready` accounts are left alone. */
+  retry(id: string): Promise<void>;
   /** Drops the cached token; true if there was one. The next message fetches another. */
   forgetToken(id: string): boolean | Promise<boolean>;
   /** No new transaction for this account (451), connections are closed as they fall idle. Idempotent. */

@@ -104,6 +104,11 @@ const PATHS: OpenApi['paths'] = {
       '502': json('The token endpoint gave none', 'Refreshed'),
     }),
   },
+  '/admin/accounts/{id}/retry': {
+    post: accountAction('retry', 'Try an account that is not ready again now, whatever pause stands', {
+      '200': json('Tried; the account as it is now', 'Drained'),
+    }),
+  },
   '/admin/accounts/{id}/token': {
     delete: accountAction('forgetToken', 'Drop the cached access token', {
       '200': json('Dropped', 'Forgotten'),

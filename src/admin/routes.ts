@@ -181,6 +181,14 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       return c.json({ ok: false, error, cure, account }, 502);
     }),
   );
+  app.post(
+    '/admin/accounts/:id/retry',
+    withAccount(async (c, { id }) => {
+      await backend.retry(id);
+      acted('retry', id);
+      return c.json({ ok: true, account: backend.account(id) ?? null });
+    }),
+  );
   app.delete(
     '/admin/accounts/:id/token',
     withAccount(async (c, { id }) => {

@@ -29,6 +29,8 @@ export interface AdminClient {
   readonly url: string;
   accounts(): Promise<readonly AccountRow[]>;
   reload(): Promise<ReloadResult>;
+  /** Tells the relay that an account may be well again. */
+  retry(accountId: string): Promise<void>;
   /** Whether the first warm-up round is over and some account is usable. */
   isReady(): Promise<boolean>;
 }
@@ -75,6 +77,8 @@ export function createAdminClient(settings: Settings): AdminClient {
     accounts: async () =>
       ((await json(await request('/admin/accounts'))) as { accounts: AccountRow[] }).accounts,
     reload: async () => (await json(await request('/admin/reload', 'POST'))) as ReloadResult,
+    retry: async (accountId) =>
+      void (await json(await request(`/admin/accounts/${encodeURIComponent(accountId)}/retry`, 'POST'))),
     isReady: async () => (await request('/readyz')).ok,
   };
 }

@@ -3,9 +3,11 @@
  * Out: a live table, and for each failure what it means and what to do. Nothing is sent.
  */
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
+import type { Settings } from '../config.ts';
 import { silentLog } from '../log.ts';
 import { createTokenService } from '../tokens/token-service.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
+import { createAdminClient } from './admin-client.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandDefinition,
@@ -44,7 +46,7 @@ export const check: CommandDefinition = {
       flags: '--timeout-ms <number>',
       help: `longest wait for each step, ms (default ${DEFAULT_TIMEOUT_MS})`,
     },
-    ...settingOptions(['accounts', 'stateDir', 'stateKey', 'store']),
+    ...settingOptions(['accounts', 'stateDir', 'stateKey', 'store', 'adminHost', 'adminPort', 'adminToken']),
   ],
   examples: [
     'xoauth2-relay check',
@@ -84,6 +86,7 @@ export const check: CommandDefinition = {
       terminal: asJson ? undefined : terminal,
     });
 
+    const retried = await tellRelay(rows, settings);
     const failing = rows.filter((row) => row.steps.some((step) => !step.ok));
     if (asJson) {
       const accounts = rows.map(({ loaded, steps }) => ({
@@ -96,11 +99,32 @@ export const check: CommandDefinition = {
       for (const row of rows) showDetails(terminal, row);
       terminal.print();
       terminal.print(`${rows.length - failing.length} of ${rows.length} accounts can send`);
+      if (retried.length > 0) terminal.print(`the running relay tries again at once: ${retried.join(', ')}`);
     }
     if (isWrong) return EXIT_CONFIGURATION;
     return failing.length > 0 ? 1 : 0;
   },
 };
+
+/** A relay that runs with these settings need not wait out a pause that is proved wrong. The accounts it was told of. */
+async function tellRelay(rows: readonly Row[], settings: Settings): Promise<readonly string[]> {
+  const well = new Set(
+    rows.filter((row) => row.steps.every((step) => step.ok)).map((row) => row.loaded.account.id),
+  );
+  const told: string[] = [];
+  try {
+    const relay = createAdminClient(settings);
+    for (const { id, status } of await relay.accounts()) {
+      if (status === 'ready' || !well.has(id)) continue;
+      await relay.retry(id);
+      told.push(id);
+    }
+  } catch (error) {
+    // None runs, or it is not for us to tell: what was checked is true all the same.
+    if (!(error instanceof CommandError)) throw error;
+  }
+  return told;
+}
 
 function select(accounts: readonly LoadedAccount[], names: readonly string[]): readonly LoadedAccount[] {
   if (names.length === 0) return accounts;

@@ -97,6 +97,12 @@ const CALLS: readonly (Ask & {
     status: 404,
   },
   {
+    template: '/admin/accounts/{id}/retry',
+    method: 'POST',
+    path: '/admin/accounts/ann@example.com/retry',
+    status: 200,
+  },
+  {
     template: '/admin/accounts/{id}/drain',
     method: 'POST',
     path: '/admin/accounts/ann@example.com/drain',

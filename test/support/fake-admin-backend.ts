@@ -144,6 +144,9 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
       backend.actions.push(`forget ${id}`);
       return true;
     },
+    retry: async (id) => {
+      backend.actions.push(`retry ${id}`);
+    },
     drain: (id) => {
       backend.actions.push(`drain ${id}`);
       const account = find(id);

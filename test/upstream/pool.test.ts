@@ -1,0 +1,228 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createPlaces, type Place } from '../../src/upstream/places.ts';
+import { leakless } from '../support/leak-check.ts';
+import { ANN, type Room, startRoom } from '../support/relay-room.ts';
+import { waitFor, within } from '../support/wait-for.ts';
+
+const BEN = 'ben@example.com';
+
+/** The account again as a reload brings it, with other facts. */
+function reload(room: Room, changes: object): void {
+  const account = room.upstreams.of(ANN)?.account;
+  assert.ok(account);
+  room.ways.applyAccounts([{ ...account, ...changes }]);
+}
+
+test(
+  '100 reloads that change the account, under load: nobody hears 451, and its limit holds throughout',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      account: { max_connections: 3, min_connections: 2 },
+      provider: { rules: { maxConnectionsPerUser: 3 } },
+    });
+    let reloading = true;
+    const heard: (number | undefined)[] = [];
+    const senders = Array.from({ length: 5 }, async () => {
+      while (reloading) heard.push((await room.send()).final?.code);
+    });
+    for (let i = 0; i < 100; i++) {
+      const before = heard.length;
+      reload(room, {
+        senders: [ANN, `alias${i}@example.com`],
+        heloName: `relay${i % 7}.example.org`,
+        localAddress: i % 3 === 0 ? '127.0.0.2' : undefined,
+      });
+      await waitFor(() => heard.length > before);
+    }
+    reloading = false;
+    await Promise.all(senders);
+    assert.deepEqual(
+      heard.filter((code) => code !== 250),
+      [],
+    );
+    assert.ok(room.provider.smtp.maxOpenOf(ANN) <= 3, `${room.provider.smtp.maxOpenOf(ANN)} at once`);
+    assert.equal(room.provider.messages.length, heard.length);
+    assert.ok(room.provider.smtp.sessions.some((s) => s.hello === 'relay5.example.org'));
+  }),
+);
+
+test(
+  'a reload that changes nothing of the way keeps the connections; a lower limit closes those too many',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { account: { max_connections: 4, min_connections: 4 } });
+    assert.equal(room.provider.smtp.connections, 4);
+    reload(room, { senders: [ANN, 'alias@example.com'] });
+    assert.equal((await room.send()).final?.code, 250);
+    assert.equal(room.provider.smtp.connections, 4);
+    const { limits } = room.upstreams.of(ANN)?.account ?? assert.fail();
+    reload(room, { limits: { ...limits, maxConnections: 2, minConnections: 1 } });
+    await waitFor(() => room.provider.smtp.open === 2);
+    assert.equal((await room.send()).final?.code, 250);
+    assert.equal(room.provider.smtp.connections, 4);
+  }),
+);
+
+test(
+  'pauses survive a reload; an account that is removed and comes back is one account',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      account: { max_connections: 1 },
+      provider: { rules: { maxConnectionsPerUser: 1 } },
+    });
+    const { transaction } = await room.mail();
+    await transaction?.rcpt([{ address: 'a@x.net', parameters: [] }]);
+    const account = room.upstreams.of(ANN)?.account ?? assert.fail();
+    room.ways.applyAccounts([]);
+    assert.equal(room.upstreams.of(ANN), undefined);
+    room.ways.applyAccounts([{ ...account }]);
+    const other = room.send();
+    const writer = transaction?.body();
+    await writer?.write(Buffer.from('x\r\n'));
+    assert.equal((await writer?.end())?.code, 250);
+    assert.equal((await other).final?.code, 250);
+    room.provider.smtp.script('end-of-data', {}, { reply: '550 5.4.5 Daily user sending limit exceeded.' });
+    await room.send();
+    reload(room, { senders: [ANN, 'b@example.com'] });
+    assert.equal(room.upstreams.status(ANN)?.state.status, 'throttled');
+    assert.equal((await room.send()).mail.code, 452);
+  }),
+);
+
+test(
+  'whoever waits behind one whose connection fails is tried next, at once',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      account: { max_connections: 1 },
+      upstreams: { maintenanceMs: 60_000, acquireTimeoutMs: 20_000 },
+    });
+    let goOn = (): void => {};
+    const until = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    room.provider.smtp.script('end-of-data', {}, { until, accept: true, after: 'close' });
+    const first = room.send();
+    await waitFor(() => room.upstreams.status(ANN)?.counts.busy === 1);
+    const waiting = Array.from({ length: 3 }, () => room.send());
+    room.provider.smtp.script('greeting', {}, { reply: '421 4.3.2 Service not active', after: 'close' });
+    goOn();
+    assert.equal((await first).final?.code, 451);
+    const heard = await within(Promise.all(waiting), 5_000, 'those who waited');
+    assert.deepEqual(heard.map((h) => h.final?.code).sort(), [250, 250, 451]);
+  }),
+);
+
+test(
+  'a login that fails beside live connections fails nobody: those who wait get one of them',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      account: { max_connections: 3 },
+      provider: { rules: { deliveryMs: 20 } },
+    });
+    room.provider.smtp.script(
+      'AUTH',
+      { times: Number.POSITIVE_INFINITY },
+      { reply: '454 4.7.0 Too many login attempts, please try again later.' },
+    );
+    const heard = await Promise.all(Array.from({ length: 8 }, () => room.send()));
+    assert.deepEqual(new Set(heard.map((h) => h.final?.code)), new Set([250]));
+    assert.equal(room.provider.smtp.logins(ANN), 1);
+  }),
+);
+
+test(
+  '12 s after a restart of the provider an account is back above 70 % of its rate',
+  { timeout: 60_000 },
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      account: { max_connections: 5, min_connections: 1, chunking: false },
+      provider: { rules: { deliveryMs: 10 }, record: false },
+    });
+    let running = true;
+    let taken = 0;
+    const senders = Array.from({ length: 8 }, async () => {
+      while (running) {
+        const heard = await room.send();
+        if (heard.final?.code === 250) taken++;
+        else await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    });
+    const rate = async (): Promise<number> => {
+      const before = taken;
+      await new Promise((resolve) => setTimeout(resolve, 1_500));
+      return taken - before;
+    };
+    await rate();
+    const usual = await rate();
+    // As a server does that is told to stop: 421 to what is under way, then nothing listens for a second.
+    room.provider.smtp.script(
+      'end-of-data',
+      { times: 5 },
+      { reply: '421 4.3.0 Temporary System Problem.', after: 'close' },
+    );
+    await waitFor(() => room.provider.submissions.filter((s) => s.outcome !== 'accepted').length >= 3);
+    await room.provider.smtp.down(true);
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    await room.provider.smtp.up();
+    const upAt = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, 10_500));
+    const after = await rate();
+    running = false;
+    await Promise.all(senders);
+    assert.ok(performance.now() - upAt < 20_000);
+    assert.ok(after >= usual * 0.7, `${after} of ${usual}`);
+  }),
+);
+
+test(
+  'healthy traffic dilutes the trouble of single accounts; recipients that are refused for now count nothing',
+  leakless(async (_t, defer) => {
+    const users = [ANN, BEN, 'cid@example.com', 'dan@example.com'];
+    const room = await startRoom(defer, { users });
+    room.provider.smtp.script(
+      'RCPT',
+      { times: Number.POSITIVE_INFINITY, line: /grey/ },
+      { reply: '450 4.2.0 Greylisted, try again later' },
+    );
+    for (let i = 0; i < 40; i++)
+      await room.send({ from: users[i % users.length] ?? ANN, to: ['grey@example.net'] });
+    assert.equal(room.upstreams.breakers()[0]?.state, 'closed');
+    assert.equal(room.upstreams.breakers()[0]?.faults, 0);
+    assert.equal((await room.send()).final?.code, 250);
+  }),
+);
+
+test('what is relied on of generic-pool: counts change at once, a refused idle place is replaced by an empty one, nothing waits', async () => {
+  const closed: number[] = [];
+  let usable = true;
+  const places = createPlaces<number>({ isUsable: () => usable, close: (n) => closed.push(n) });
+  const fill = async (n: number): Promise<Place<number>> => {
+    const place = await places.takeEmpty();
+    assert.equal(place.connection, undefined);
+    place.connection = n;
+    return place;
+  };
+  const all = [await fill(1), await fill(2), await fill(3)];
+  assert.deepEqual([places.size, places.idle], [3, 0]);
+  for (const place of all) places.giveBack(place);
+  assert.deepEqual([places.size, places.idle], [3, 3]);
+  const taking = places.take();
+  assert.equal(places.idle, 2, 'within the call');
+  const newest = await taking;
+  assert.equal(newest.connection, 3);
+  const empty = places.takeEmpty();
+  assert.equal(places.isSorting, true);
+  assert.equal((await empty).connection, undefined);
+  assert.deepEqual([places.size, places.idle], [4, 2], 'idle ones stay');
+  places.drop(await empty);
+  assert.deepEqual([places.size, places.idle], [3, 2]);
+  await places.sweep((n) => n !== 1);
+  assert.deepEqual([closed, places.size, places.idle], [[1], 2, 1]);
+  usable = false;
+  const instead = await places.take();
+  assert.deepEqual([instead.connection, closed], [undefined, [1, 2]]);
+  places.drop(instead);
+  places.drop(newest);
+  assert.deepEqual([closed, places.size], [[1, 2, 3], 0]);
+  await within(places.close(), 1_000, 'closing');
+});
