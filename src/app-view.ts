@@ -13,6 +13,7 @@ import type {
   TokenLife,
 } from './admin/backend.ts';
 import type { BreakerState } from './breaker.ts';
+import type { News } from './fleet/news.ts';
 import type { Listener } from './listener/listener.ts';
 import { cureOf } from './protocol/causes/book.ts';
 import { formatReply } from './protocol/reply.ts';
@@ -37,12 +38,16 @@ export interface ViewDeps {
   readonly logDropped: () => number;
   /** An action changed what is seen of an account. */
   readonly changed: (accountId: string) => void;
+  /** Other relays hear of what an operator does here. */
+  readonly news: Pick<News, 'drained' | 'refreshed'> | undefined;
 }
 
 export interface AdminView {
   readonly backend: AdminBackend;
   count(record: TransactionRecord): void;
   forget(accountId: string): void;
+  /** Drains or resumes this relay's account only. */
+  setDrained(accountId: string, isDrained: boolean): void;
   /** Messages since the start, all accounts together. */
   totals(): { readonly relayed: number; readonly deferred: number; readonly rejected: number };
 }
@@ -140,6 +145,17 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     retry_at: iso(b.probeAt),
   });
 
+  function setDrained(id: string, isDrained: boolean): void {
+    if (isDrained) {
+      relay.drain(id);
+      upstreams.park(id);
+    } else {
+      relay.resume(id);
+      upstreams.unpark(id);
+    }
+    deps.changed(id);
+  }
+
   const backend: AdminBackend = {
     accounts: () => deps.accounts().accounts.map(row),
     account(idOrEmail) {
@@ -220,6 +236,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         await tokens.refresh(id);
         // A new token is worth a new try.
         void ways.retryNow([id]).then(() => ways.warmUp([id]));
+        deps.news?.refreshed(id);
         deps.changed(id);
         return { ok: true };
       } catch (error) {
@@ -247,14 +264,12 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       return had;
     },
     drain(id) {
-      relay.drain(id);
-      upstreams.park(id);
-      deps.changed(id);
+      setDrained(id, true);
+      deps.news?.drained(id, true);
     },
     resume(id) {
-      relay.resume(id);
-      upstreams.unpark(id);
-      deps.changed(id);
+      setDrained(id, false);
+      deps.news?.drained(id, false);
     },
     reload: deps.reload,
     setLogLevel: deps.setLogLevel,
@@ -263,6 +278,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
 
   return {
     backend,
+    setDrained,
     count(record) {
       const c = countedOf(record.account);
       const kind = record.outcome === 'unknown' ? 'deferred' : record.outcome;

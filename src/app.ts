@@ -5,9 +5,6 @@
  * and tokens meet.
  */
 import { readFileSync } from 'node:fs';
-import { hostname } from 'node:os';
-import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { Account } from './accounts/account.ts';
 import {
   type AccountsFile,
@@ -21,19 +18,15 @@ import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
+import { createAppState } from './app-state.ts';
 import { createAdminBackend } from './app-view.ts';
 import type { Settings } from './config.ts';
-import { createFleet, type Fleet } from './fleet/fleet.ts';
-import type { RelayRow } from './fleet/membership.ts';
 import { createHttp } from './http.ts';
 import { checkExposure } from './listener/exposure.ts';
 import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener, ListenerError } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
-import { createRedisConnection } from './redis.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
-import { createKeptLimits } from './relay/kept-limits.ts';
-import { createLimiter } from './relay/limits.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenStore } from './tokens/open-store.ts';
 import { createTokenService, GrantsUnsavedError, type TokenService } from './tokens/token-service.ts';
@@ -97,11 +90,22 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
   let warmedUp = false;
   let reloading: Promise<ReloadResult> | undefined;
   let stopping = false;
-  const startedAt = Date.now();
-  const delays = monitorEventLoopDelay();
 
-  const isShared = /^rediss?:/.test(settings.store?.reveal() ?? '');
-  const redis = isShared && settings.store ? createRedisConnection(settings.store, { log }) : undefined;
+  const state = createAppState({
+    settings,
+    log,
+    version,
+    upstreams: () => upstreams,
+    totals: () => view.totals(),
+    setDrained: (id, isDrained) => view.setDrained(id, isDrained),
+    tryAgain: (id) => void ways.retryNow([id]),
+    changed: (id) => admin.accountChanged(id),
+  });
+  const { redis, limiter, news } = state;
+  const stateChanged = (id: string): void => {
+    news?.accountChanged(id);
+    admin.accountChanged(id);
+  };
   const tokens: TokenService = createTokenService(
     {
       log,
@@ -128,22 +132,11 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
         heloName: settings.heloName,
         connectTimeoutMs: settings.connectTimeoutMs,
       }),
-      onStateChange: (id) => admin.accountChanged(id),
+      ...(state.logins && { logins: state.logins }),
+      onStateChange: stateChanged,
     },
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
   );
-  const fleet: Fleet | undefined =
-    redis &&
-    createFleet(
-      { redis, log, row: relayRow },
-      { withoutRedis: settings.withoutRedis, expected: settings.expectedRelays },
-    );
-  const localLimiter = createLimiter();
-  const limiter = fleet?.limits ?? localLimiter;
-  const keptLimits =
-    fleet === undefined && settings.stateDir !== undefined
-      ? createKeptLimits(localLimiter, join(settings.stateDir, 'limits.json'), { log })
-      : undefined;
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs });
   const ledger = openLedger();
   const ways: AccountWays = createAccountWays({
@@ -155,10 +148,10 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
       ledger,
       log,
       onCall: (call) => admin.observeGraphCall(call),
-      onStateChange: (id) => admin.accountChanged(id),
+      onStateChange: stateChanged,
     }),
     log,
-    onStateChange: (id) => admin.accountChanged(id),
+    onStateChange: stateChanged,
   });
   const relay: RunningRelay = createRelay(
     {
@@ -192,6 +185,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     },
     logDropped: () => log.dropped,
     changed: (id) => admin.accountChanged(id),
+    news,
   });
   const admin: Admin = openAdmin(
     { backend: view.backend, log },
@@ -224,20 +218,6 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     if (redis !== undefined) return { ...createRedisLedger(redis, STORE_PREFIX), close: async () => {} };
     const isKept = store === undefined || store.reveal() === 'file';
     return createLocalLedger({ log, directory: isKept ? settings.stateDir : undefined });
-  }
-
-  function relayRow(): RelayRow {
-    const { relayed, deferred, rejected } = view.totals();
-    return {
-      version,
-      host: hostname(),
-      pid: process.pid,
-      startedAt,
-      relayed,
-      deferred,
-      rejected,
-      lagMs: Math.round(delays.percentile(99) / 1e6),
-    };
   }
 
   function onRecord(record: TransactionRecord): void {
@@ -354,17 +334,9 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     closers.push({ close: () => ways.close() });
     try {
       await tokens.open();
-      if (keptLimits !== undefined) {
-        await keptLimits.restore();
-        closers.push({ close: () => keptLimits.close() });
-      }
-      if (fleet !== undefined) {
-        delays.enable();
-        await fleet.start();
-        closers.push({ close: () => fleet.close() });
-        closers.push({ close: () => void delays.disable() });
-      }
       apply(file, file.accounts);
+      closers.push({ close: () => state.close() });
+      await state.start();
       const addresses: object[] = [];
       for (const listener of listeners) {
         addresses.push(await listener.listen());

@@ -12,6 +12,7 @@ const TABLE: Record<string, readonly string[]> = {
   clock: [],
   http: [],
   redis: [],
+  'kept-state': [],
   protocol: [],
   accounts: ['protocol'],
   tokens: ['protocol', 'accounts'],
@@ -33,14 +34,15 @@ const TABLE: Record<string, readonly string[]> = {
     'admin',
     'config',
     'app-view',
-    'fleet',
+    'app-state',
   ],
-  'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin'],
+  'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
+  'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
   commands: ['protocol', 'accounts', 'tokens', 'upstream', 'config', 'app'],
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
-const LEAVES = ['log', 'breaker', 'clock', 'http', 'redis'];
+const LEAVES = ['log', 'breaker', 'clock', 'redis', 'http', 'kept-state'];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
 const TOKEN_SEAM = 'tokens/access-token.ts';

@@ -40,8 +40,8 @@ export type LimitsSnapshot = Readonly<Record<string, LedgerSnapshot>>;
 
 export interface LocalLimiter extends Limiter {
   snapshot(): LimitsSnapshot;
-  /** Adds what an earlier process has used; before the first message. */
-  restore(snapshot: LimitsSnapshot): void;
+  /** Adds what an earlier process has used; before the first message. Throws where it is no snapshot. */
+  restore(snapshot: unknown): void;
 }
 
 export const NO_PLACE: Place = { waitMs: 0, end: () => {} };
@@ -106,8 +106,29 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
       return all;
     },
     restore(snapshot) {
-      for (const [id, taken] of Object.entries(snapshot))
+      for (const [id, taken] of Object.entries(parseSnapshot(snapshot)))
         ledgerOf(id).restore(taken, clock.monotonic(), clock.now());
     },
   };
+}
+
+const isCount = (value: unknown): value is number => typeof value === 'number' && value >= 0;
+
+function isLedger(value: unknown): value is LedgerSnapshot {
+  if (typeof value !== 'object' || value === null) return false;
+  const { at, sent, day } = value as Partial<Record<keyof LedgerSnapshot, unknown>>;
+  return (
+    isCount(at) &&
+    Array.isArray(sent) &&
+    sent.every(isCount) &&
+    typeof day === 'object' &&
+    day !== null &&
+    Object.entries(day).every(([field, count]) => /^[mr]\d+$/.test(field) && isCount(count))
+  );
+}
+
+function parseSnapshot(value: unknown): LimitsSnapshot {
+  if (typeof value !== 'object' || value === null || !Object.values(value).every(isLedger))
+    throw new Error('no counts');
+  return value as LimitsSnapshot;
 }

@@ -205,3 +205,43 @@ test(
     }
   }),
 );
+
+test(
+  'what one relay learned of an account spares the others the attempt; so do the cure and what an operator does',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const [first, second] = await fleet(defer, 2, provider, redis, {});
+    assert.ok(first && second);
+    const status = async (relay: RelayProcess): Promise<string> => {
+      const { accounts } = await relay.admin<{ accounts: { status: string; drained: boolean }[] }>(
+        '/admin/accounts',
+      );
+      return accounts[0]?.drained ? 'drained' : (accounts[0]?.status ?? 'none');
+    };
+    const becomes = (relay: RelayProcess, what: string): Promise<unknown> =>
+      waitFor(async () => (await status(relay)) === what, { what: `a relay being ${what}` });
+    provider.smtp.script(
+      'end-of-data',
+      { times: 1 },
+      { reply: '550 5.4.5 Daily user sending limit exceeded.' },
+    );
+    const before = provider.submissions.length;
+    await send([first.smtpPort], 1, 1);
+    await becomes(second, 'throttled');
+    const spared = await send([second.smtpPort], 1, 1);
+    assert.match(spared.deferred[0] ?? '', /^45/);
+    assert.equal(provider.submissions.length, before + 1);
+
+    const act = (relay: RelayProcess, path: string): Promise<unknown> =>
+      fetch(`${relay.adminUrl}/admin/accounts/${USER}/${path}`, { method: 'POST' });
+    await act(second, 'drain');
+    await becomes(first, 'drained');
+    const third = (await fleet(defer, 1, provider, redis, {}))[0];
+    assert.ok(third);
+    await becomes(third, 'drained');
+    await act(first, 'resume');
+    await becomes(second, 'throttled');
+    await becomes(third, 'throttled');
+  }),
+);

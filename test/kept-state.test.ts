@@ -3,23 +3,23 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { createKeptLimits } from '../../src/relay/kept-limits.ts';
-import { createLimiter } from '../../src/relay/limits.ts';
-import { createTestClock } from '../support/clock.ts';
-import { waitFor } from '../support/wait-for.ts';
-import { createTestLog } from '../tokens/support.ts';
+import { createKeptState } from '../src/kept-state.ts';
+import { createLimiter } from '../src/relay/limits.ts';
+import { createTestClock } from './support/clock.ts';
+import { waitFor } from './support/wait-for.ts';
+import { createTestLog } from './tokens/support.ts';
 
 const LIMITS = { atOnce: 3, perMinute: undefined, perDay: 2, recipientsPerDay: undefined };
 
 function stage(t: TestContext) {
-  const directory = mkdtempSync(join(tmpdir(), 'kept-limits-'));
+  const directory = mkdtempSync(join(tmpdir(), 'kept-state-'));
   t.after(() => rmSync(directory, { recursive: true }));
-  const path = join(directory, 'limits.json');
+  const path = join(directory, 'state.json');
   const clock = createTestClock();
   const run = () => {
     const log = createTestLog();
     const limiter = createLimiter(clock);
-    return { log, limiter, kept: createKeptLimits(limiter, path, { log, clock }) };
+    return { log, limiter, kept: createKeptState(path, { limits: limiter }, { log, clock }) };
   };
   const send = ({ limiter }: ReturnType<typeof run>): boolean => {
     const result = limiter.reserve('a', LIMITS, 0);
@@ -60,16 +60,18 @@ test('a crash forgets at most what was sent since the last save', async (t) => {
 for (const text of [
   '',
   '[1',
+  'null',
   '{"a":1}',
-  '{"a":{"at":1,"sent":["x"],"day":{}}}',
-  '{"a":{"at":1,"sent":[],"day":{"z":1}}}',
+  '{"limits":{"a":1}}',
+  '{"limits":{"a":{"at":1,"sent":["x"],"day":{}}}}',
+  '{"limits":{"a":{"at":1,"sent":[],"day":{"z":1}}}}',
 ])
   test(`a file that holds no counts is said once and forgotten: ${text}`, async (t) => {
     const { path, run, send } = stage(t);
     writeFileSync(path, text);
     const first = run();
     await first.kept.restore();
-    assert.equal(first.log.lines.filter((l) => l.fields.event === 'limits_unreadable').length, 1);
+    assert.equal(first.log.lines.filter((l) => l.fields.event === 'state_unreadable').length, 1);
     assert.ok(send(first));
     await first.kept.close();
     assert.match(readFileSync(path, 'utf8'), /"a"/);
@@ -81,7 +83,7 @@ test('a directory that takes no file costs the counts, said once', async (t) => 
   const first = run();
   await first.kept.restore();
   assert.ok(send(first));
-  const failures = (): number => first.log.lines.filter((l) => l.fields.event === 'limits_not_kept').length;
+  const failures = (): number => first.log.lines.filter((l) => l.fields.event === 'state_not_kept').length;
   clock.advance(10_000);
   await waitFor(() => failures() === 1, { what: 'the warning' });
   assert.ok(send(first));

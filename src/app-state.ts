@@ -1,0 +1,145 @@
+/**
+ * What outlives a message: limits, pauses, who is drained. In: settings, the upstream room. Out: the limiter
+ * and login pacer of the relay, and whom to tell. With a shared Redis they are those of all relays, else this
+ * one's, kept in the state directory.
+ */
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { Settings } from './config.ts';
+import { createFleet, type Fleet } from './fleet/fleet.ts';
+import { createNews, type News } from './fleet/news.ts';
+import { createKeptState, type KeptState } from './kept-state.ts';
+import type { Log } from './log.ts';
+import { createRedisConnection, type RedisConnection } from './redis.ts';
+import { createLimiter, type Limiter } from './relay/limits.ts';
+import type { KeptPause } from './upstream/account-health.ts';
+import { parseKeptPause } from './upstream/kept-pause.ts';
+import type { LoginPacer } from './upstream/login-pacer.ts';
+import type { Upstreams } from './upstream/upstream.ts';
+
+export interface AppStateDeps {
+  readonly settings: Settings;
+  readonly log: Log;
+  readonly version: string;
+  readonly upstreams: () => Upstreams;
+  /** Messages since the start. */
+  readonly totals: () => { readonly relayed: number; readonly deferred: number; readonly rejected: number };
+  /** Another relay's operator did it: here, without telling anybody. */
+  readonly setDrained: (accountId: string, isDrained: boolean) => void;
+  readonly tryAgain: (accountId: string) => void;
+  /** What is seen of the account is another thing now. */
+  readonly changed: (accountId: string) => void;
+}
+
+export interface AppState {
+  readonly redis: RedisConnection | undefined;
+  readonly limiter: Limiter;
+  /** Undefined: each account's logins within this process. */
+  readonly logins: LoginPacer | undefined;
+  /** Undefined: this relay is alone. */
+  readonly fleet: Fleet | undefined;
+  /** Changes of this relay that others hear of. */
+  readonly news: News | undefined;
+  /** Once the accounts are known and the token store, which opens Redis, is open. */
+  start(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export function createAppState(deps: AppStateDeps): AppState {
+  const { settings, log, upstreams } = deps;
+  const url = settings.store;
+  if (url !== undefined && /^rediss?:/.test(url.reveal()))
+    return createShared(deps, createRedisConnection(url, { log }));
+  const limiter = createLimiter();
+  const kept: KeptState | undefined =
+    settings.stateDir === undefined
+      ? undefined
+      : createKeptState(
+          join(settings.stateDir, 'state.json'),
+          {
+            limits: limiter,
+            pauses: {
+              snapshot: () => upstreams().keptPauses(),
+              restore: (pauses) => upstreams().restorePauses(readPauses(pauses)),
+            },
+          },
+          { log },
+        );
+  return {
+    redis: undefined,
+    limiter,
+    logins: undefined,
+    fleet: undefined,
+    news: undefined,
+    start: async () => kept?.restore(),
+    close: async () => kept?.close(),
+  };
+}
+
+function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
+  const { settings, log, upstreams } = deps;
+  const startedAt = Date.now();
+  const delays = monitorEventLoopDelay();
+  const fleet = createFleet(
+    {
+      redis,
+      log,
+      row: () => ({
+        version: deps.version,
+        host: hostname(),
+        pid: process.pid,
+        startedAt,
+        ...deps.totals(),
+        lagMs: Math.round(delays.percentile(99) / 1e6),
+      }),
+    },
+    { withoutRedis: settings.withoutRedis, expected: settings.expectedRelays },
+  );
+  const news = createNews<KeptPause>({
+    states: fleet.states,
+    pausesOf: (id) => upstreams().of(id)?.health.kept(),
+    takePause(id, value) {
+      upstreams().restorePauses({ [id]: [parseKeptPause(value)] });
+      deps.changed(id);
+    },
+    endPause(id, scope) {
+      if (scope === 'logins' || scope === 'sending') upstreams().of(id)?.health.succeeded(scope);
+      deps.changed(id);
+    },
+    setDrained: deps.setDrained,
+    tryAgain: deps.tryAgain,
+  });
+  return {
+    redis,
+    limiter: fleet.limits,
+    logins: fleet.limits,
+    fleet,
+    news,
+    async start() {
+      delays.enable();
+      await fleet.start();
+    },
+    async close() {
+      delays.disable();
+      await fleet.close();
+    },
+  };
+}
+
+/** Pauses of an earlier run. What waits for a person is tried again at once: a restart is often part of the cure. Throws. */
+function readPauses(kept: unknown): Record<string, KeptPause[]> {
+  if (typeof kept !== 'object' || kept === null) throw new Error('no pauses');
+  const now = Date.now();
+  return Object.fromEntries(
+    Object.entries(kept).map(([id, list]) => {
+      if (!Array.isArray(list)) throw new Error('no pauses');
+      return [
+        id,
+        list
+          .map(parseKeptPause)
+          .map((kept) => (kept.pause.status === 'throttled' ? kept : { ...kept, until: now })),
+      ];
+    }),
+  );
+}

@@ -1,0 +1,98 @@
+/**
+ * What happens to accounts here and is told to the other relays, and the other way round: pauses begin and
+ * end, an operator drains, resumes, refreshes. In: changes of this relay, news of the others. Out: the same
+ * on the other side. Owns what it told last, so that nothing is told twice or told back.
+ */
+import { type Clock, systemClock } from '../clock.ts';
+import type { SharedStates } from './shared-states.ts';
+
+/** A pause as the upstream room keeps it. */
+interface Pause {
+  readonly pause: { readonly scope: string };
+  /** ms since the epoch. */
+  readonly until: number;
+}
+
+export interface NewsDeps<P extends Pause> {
+  readonly states: SharedStates;
+  /** Pauses that stand for an account; undefined where this relay does not serve it. */
+  readonly pausesOf: (accountId: string) => readonly P[] | undefined;
+  /** Throws where it is no pause. */
+  readonly takePause: (accountId: string, pause: unknown) => void;
+  readonly endPause: (accountId: string, scope: string) => void;
+  /** Drains or resumes here, without telling anybody. */
+  readonly setDrained: (accountId: string, isDrained: boolean) => void;
+  /** A new token came by an operator's wish: paused logins are tried again. */
+  readonly tryAgain: (accountId: string) => void;
+  readonly clock?: Clock;
+}
+
+export interface News {
+  /** The account's state may have changed here. */
+  accountChanged(accountId: string): void;
+  drained(accountId: string, isDrained: boolean): void;
+  refreshed(accountId: string): void;
+}
+
+const SCOPES = ['logins', 'sending'] as const;
+
+export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
+  const { states, clock = systemClock } = deps;
+  /** By subject: the end that was told or heard last, ms since the epoch. */
+  const known = new Map<string, number>();
+  const subjectOf = (scope: string, accountId: string): string => `pause:${scope}:${accountId}`;
+
+  states.onState((subject, state) => {
+    const [kind = '', ...rest] = subject.split(':');
+    if (kind === 'drained') {
+      deps.setDrained(rest.join(':'), state !== undefined);
+      return;
+    }
+    if (kind !== 'pause') return;
+    const [scope = '', ...of] = rest;
+    const accountId = of.join(':');
+    if (state === undefined) {
+      known.delete(subject);
+      deps.endPause(accountId, scope);
+      return;
+    }
+    if (state.leftMs === undefined || typeof state.value !== 'object' || state.value === null) return;
+    const until = clock.now() + state.leftMs;
+    known.set(subject, until);
+    try {
+      deps.takePause(accountId, { ...state.value, until });
+    } catch {
+      // Of another version: its own relay acts on it.
+      known.delete(subject);
+    }
+  });
+  states.onAsked((action) => {
+    if (action.startsWith('refresh:')) deps.tryAgain(action.slice('refresh:'.length));
+  });
+
+  return {
+    accountChanged(accountId) {
+      const pauses = deps.pausesOf(accountId);
+      if (pauses === undefined) return;
+      for (const scope of SCOPES) {
+        const subject = subjectOf(scope, accountId);
+        const pause = pauses.find((p) => p.pause.scope === scope);
+        const told = known.get(subject);
+        if (pause === undefined) {
+          if (!known.delete(subject)) continue;
+          states.clear(subject);
+        } else if (told === undefined || Math.abs(told - pause.until) > 1_000) {
+          known.set(subject, pause.until);
+          const { until, ...value } = pause;
+          states.set({ subject, value, leftMs: Math.max(1, until - clock.now()) });
+        }
+      }
+    },
+    drained(accountId, isDrained) {
+      const subject = `drained:${accountId}`;
+      if (isDrained) states.set({ subject, value: true, leftMs: undefined });
+      else states.clear(subject);
+    },
+    refreshed: (accountId) => states.ask(`refresh:${accountId}`),
+  };
+}

@@ -1,0 +1,103 @@
+/**
+ * What a relay must not forget over a restart and is no secret: counts of limits, pauses. In: parts that give
+ * and take a snapshot, a path. Out: the parts filled at the start, one file written now and then and at the
+ * end. A file that cannot be read or written costs the state, never a message.
+ */
+import { open, readFile, rename, unlink } from 'node:fs/promises';
+import { type Clock, systemClock } from './clock.ts';
+import type { Log } from './log.ts';
+
+/** A crash forgets at most what happened since the last save, ms. */
+const SAVE_EVERY_MS = 10_000;
+const MAX_OCTETS = 64 * 1_048_576;
+
+export interface KeptPart {
+  /** JSON. */
+  snapshot(): unknown;
+  /** Throws where `kept` is nothing it gave. */
+  restore(kept: unknown): void;
+}
+
+export interface KeptState {
+  /** Reads what an earlier process left; never rejects. */
+  restore(): Promise<void>;
+  /** Writes a last time. Never rejects. */
+  close(): Promise<void>;
+}
+
+export function createKeptState(
+  path: string,
+  parts: Readonly<Record<string, KeptPart>>,
+  deps: { readonly log: Log; readonly clock?: Clock },
+): KeptState {
+  const { log, clock = systemClock } = deps;
+  let written: string | undefined;
+  let saving: Promise<void> = Promise.resolve();
+  let cancel: (() => void) | undefined;
+  let hasFailed = false;
+  let isClosed = false;
+
+  const snapshot = (): string =>
+    JSON.stringify(Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, part.snapshot()])));
+
+  async function save(): Promise<void> {
+    const text = snapshot();
+    if (text === written) return;
+    const half = `${path}.${process.pid}.tmp`;
+    try {
+      await unlink(half).catch(() => undefined);
+      const file = await open(half, 'wx', 0o600);
+      try {
+        await file.writeFile(text);
+      } finally {
+        await file.close();
+      }
+      await rename(half, path);
+      written = text;
+      hasFailed = false;
+    } catch (error) {
+      if (!hasFailed)
+        log.warn(
+          { event: 'state_not_kept', file: path, reason: (error as Error).message },
+          'counts and pauses of accounts cannot be kept: a restart would forget them',
+        );
+      hasFailed = true;
+    }
+  }
+
+  function later(): void {
+    if (isClosed) return;
+    cancel = clock.after(SAVE_EVERY_MS, () => {
+      saving = save().then(later);
+    });
+  }
+
+  return {
+    async restore() {
+      // An empty state needs no file.
+      written = snapshot();
+      try {
+        const file = await open(path, 'r');
+        const { size } = await file.stat().finally(() => file.close());
+        if (size > MAX_OCTETS) throw new Error('too large');
+        const kept: unknown = JSON.parse(await readFile(path, 'utf8'));
+        for (const [name, part] of Object.entries(parts))
+          part.restore((kept as Record<string, unknown>)[name]);
+        written = undefined;
+      } catch (error) {
+        if ((error as { code?: unknown }).code !== 'ENOENT')
+          log.warn(
+            { event: 'state_unreadable', file: path },
+            'counts and pauses of an earlier run are unreadable',
+          );
+      }
+      later();
+    },
+    async close() {
+      isClosed = true;
+      cancel?.();
+      await saving;
+      await save();
+    },
+  };
+}

@@ -1,0 +1,31 @@
+/** A pause of an account as it comes back from a file or another relay: checked, because neither is this process. */
+import type { KeptPause } from './account-health.ts';
+
+const SCOPES = new Set(['logins', 'sending']);
+const STATUSES = new Set(['throttled', 'needs_consent', 'misconfigured']);
+
+const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Throws where `value` is no pause. */
+export function parseKeptPause(value: unknown): KeptPause {
+  if (!isRecord(value) || !isRecord(value.pause) || !isRecord(value.verdict)) throw new Error('no pause');
+  const { pause, verdict, step, until } = value;
+  const answer = verdict.answer;
+  const isWhole =
+    SCOPES.has(String(pause.scope)) &&
+    STATUSES.has(String(pause.status)) &&
+    Array.isArray(pause.stepsMinutes) &&
+    pause.stepsMinutes.every(isNumber) &&
+    isNumber(step) &&
+    isNumber(until) &&
+    typeof verdict.class === 'string' &&
+    isRecord(answer) &&
+    isNumber(answer.code) &&
+    answer.code >= 400 &&
+    answer.code < 600 &&
+    typeof answer.text === 'string';
+  if (!isWhole) throw new Error('no pause');
+  return value as unknown as KeptPause;
+}

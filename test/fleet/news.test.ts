@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createNews } from '../../src/fleet/news.ts';
+import type { SharedState, SharedStates } from '../../src/fleet/shared-states.ts';
+import { createTestClock } from '../support/clock.ts';
+
+interface Pause {
+  readonly pause: { readonly scope: string };
+  readonly until: number;
+}
+
+function stage() {
+  const clock = createTestClock();
+  const told: string[] = [];
+  const done: string[] = [];
+  let hear: (subject: string, state: SharedState | undefined) => void = () => {};
+  let beAsked: (action: string) => void = () => {};
+  const states: SharedStates = {
+    set: ({ subject, leftMs }) => void told.push(`set ${subject} ${leftMs}`),
+    clear: (subject) => void told.push(`clear ${subject}`),
+    ask: (action) => void told.push(`ask ${action}`),
+    onState: (listener) => {
+      hear = listener;
+    },
+    onAsked: (listener) => {
+      beAsked = listener;
+    },
+  };
+  let pauses: readonly Pause[] | undefined = [];
+  const news = createNews<Pause>({
+    states,
+    clock,
+    pausesOf: () => pauses,
+    takePause(id, pause) {
+      const { until, wrong } = pause as { until: number; wrong?: boolean };
+      if (wrong) throw new Error('no pause');
+      done.push(`take ${id} ${until - clock.now()}`);
+      pauses = [{ pause: { scope: 'sending' }, until }];
+    },
+    endPause(id, scope) {
+      done.push(`end ${id} ${scope}`);
+      pauses = [];
+    },
+    setDrained: (id, isDrained) => void done.push(`drained ${id} ${isDrained}`),
+    tryAgain: (id) => void done.push(`again ${id}`),
+  });
+  return {
+    clock,
+    told,
+    done,
+    news,
+    hear: (subject: string, state?: Omit<SharedState, 'subject'>) =>
+      hear(subject, state === undefined ? undefined : { subject, ...state }),
+    beAsked: (action: string) => beAsked(action),
+    pause: (leftMs: number | undefined) => {
+      pauses = leftMs === undefined ? [] : [{ pause: { scope: 'sending' }, until: clock.now() + leftMs }];
+    },
+  };
+}
+
+test('a pause is told once, again when it grows, and its end', () => {
+  const { told, news, pause } = stage();
+  pause(60_000);
+  news.accountChanged('a:b@x');
+  news.accountChanged('a:b@x');
+  pause(300_000);
+  news.accountChanged('a:b@x');
+  pause(undefined);
+  news.accountChanged('a:b@x');
+  news.accountChanged('a:b@x');
+  assert.deepEqual(told, [
+    'set pause:sending:a:b@x 60000',
+    'set pause:sending:a:b@x 300000',
+    'clear pause:sending:a:b@x',
+  ]);
+});
+
+test('what was heard is done here and not told back; its end here is told', () => {
+  const { told, done, news, hear, pause } = stage();
+  hear('pause:sending:a@x', { value: {}, leftMs: 5_000 });
+  news.accountChanged('a@x');
+  assert.deepEqual(done, ['take a@x 5000']);
+  assert.deepEqual(told, []);
+  pause(undefined);
+  news.accountChanged('a@x');
+  assert.deepEqual(told, ['clear pause:sending:a@x']);
+  hear('pause:sending:a@x');
+  assert.deepEqual(done.at(-1), 'end a@x sending');
+});
+
+test('what cannot be understood is left alone', () => {
+  const { done, hear, beAsked } = stage();
+  hear('pause:sending:a@x', { value: { wrong: true }, leftMs: 5_000 });
+  hear('pause:sending:a@x', { value: 'text', leftMs: 5_000 });
+  hear('pause:sending:a@x', { value: {}, leftMs: undefined });
+  hear('weather:sun', { value: {}, leftMs: undefined });
+  beAsked('dance:a@x');
+  assert.deepEqual(done, []);
+});
+
+test('drained, resumed and refreshed go both ways', () => {
+  const { told, done, news, hear, beAsked } = stage();
+  news.drained('a@x', true);
+  news.drained('a@x', false);
+  news.refreshed('a@x');
+  hear('drained:b@x', { value: true, leftMs: undefined });
+  hear('drained:b@x');
+  beAsked('refresh:b@x');
+  assert.deepEqual(told, ['set drained:a@x undefined', 'clear drained:a@x', 'ask refresh:a@x']);
+  assert.deepEqual(done, ['drained b@x true', 'drained b@x false', 'again b@x']);
+});
