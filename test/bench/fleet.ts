@@ -1,0 +1,88 @@
+/**
+ * `npm run bench -- fleet`: what limits shared through Redis cost a message, beside the same relay without, and
+ * what an account takes in Redis. Needs redis-server. Prints a table; asserts nothing.
+ */
+import { startRedis } from '../support/redis.ts';
+import { startTokenEndpoint } from '../support/token-endpoint.ts';
+import { run } from './load.ts';
+import { bodyOf, certificateFiles, clear, cpuSeconds, helper, median, startRelay, table } from './stage.ts';
+
+const SESSIONS = 8;
+const MESSAGES = 4_000;
+const ROUNDS = 3;
+
+const tokens = await startTokenEndpoint('gmail');
+const redis = await startRedis();
+try {
+  const sink = await helper('sink', certificateFiles());
+  const account = tokens.add('ann@example.com');
+  const entry = {
+    email: 'ann@example.com',
+    provider: 'gmail',
+    client_id: account.clientId,
+    client_secret: account.clientSecret,
+    refresh_token: account.refreshToken,
+    token_url: tokens.url,
+    smtp: `smtps://localhost:${sink.port}`,
+    login_interval_ms: 0,
+    max_connections: SESSIONS,
+    min_connections: SESSIONS,
+    messages_per_connection: 1_000_000,
+    recipients_per_day: 1_000_000,
+  };
+  const alone = await startRelay([entry]);
+  process.env.XOAUTH2_RELAY_STORE = redis.url;
+  process.env.XOAUTH2_RELAY_STATE_KEY = 'a-passphrase-for-the-bench-0123456789';
+  const shared = await startRelay([entry]);
+  const infoOf = (field: string): number =>
+    Number(new RegExp(`${field}:([\\d.]+)`).exec(redis.command('info', 'all'))?.[1] ?? 0);
+  const load = (port: number) => ({ port, sessions: SESSIONS, messages: MESSAGES, body: bodyOf(4_096) });
+  const figures = { alone: [] as number[], shared: [] as number[], redis: [] as number[] };
+  const rates = { alone: [] as number[], shared: [] as number[] };
+  for (let round = 0; round <= ROUNDS; round++) {
+    for (const [name, relay] of [
+      ['alone', alone],
+      ['shared', shared],
+    ] as const) {
+      const before = cpuSeconds(relay.pid);
+      const redisBefore = infoOf('used_cpu_user') + infoOf('used_cpu_sys');
+      const seconds = await run(load(relay.smtp));
+      if (round === 0) continue;
+      figures[name].push(((cpuSeconds(relay.pid) - before) / MESSAGES) * 1e6);
+      rates[name].push(MESSAGES / seconds);
+      if (name === 'shared')
+        figures.redis.push(
+          ((infoOf('used_cpu_user') + infoOf('used_cpu_sys') - redisBefore) / MESSAGES) * 1e6,
+        );
+    }
+  }
+  const perMessage = (name: 'alone' | 'shared'): number => (SESSIONS / median(rates[name])) * 1_000;
+  table('Limits shared through Redis, 4 kB, 8 kept-open sessions', [
+    ['', 'µs CPU a message', 'messages/s', 'ms a message and session'],
+    [
+      'alone',
+      median(figures.alone).toFixed(0),
+      median(rates.alone).toFixed(0),
+      perMessage('alone').toFixed(2),
+    ],
+    [
+      'shared',
+      median(figures.shared).toFixed(0),
+      median(rates.shared).toFixed(0),
+      perMessage('shared').toFixed(2),
+    ],
+    ['Redis', median(figures.redis).toFixed(0), '', ''],
+  ]);
+  const bytes = (key: string): number => Number(redis.command('memory', 'usage', key, 'samples', '0')) || 0;
+  const keys = redis.command('keys', 'xoauth2-relay:*').split('\n');
+  table(
+    'Octets in Redis for this account now',
+    keys.filter((key) => key.includes('ann@')).map((key) => [key, String(bytes(key))]),
+  );
+  await alone.stop();
+  await shared.stop();
+} finally {
+  await redis.kill();
+  await tokens.close();
+  clear();
+}
