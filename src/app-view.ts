@@ -193,6 +193,10 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         }
       );
     },
+    keptRemoved: () =>
+      tokens
+        .keptRemoved()
+        .map(({ accountId, until }) => ({ account: accountId, kept_until: new Date(until).toISOString() })),
     breakers: () => [
       ...tokens.breakers().map((b) => breakerRow('token_endpoint', b)),
       ...ways.breakers().map((b) => breakerRow('upstream', b)),

@@ -285,6 +285,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
     const ids = loaded.map((a) => a.account.id);
     const counts = settings.precache ? await warm(ids) : { fetched: 0, failed: 0, warm: 0, cold: ids.length };
     warmedUp = true;
+    tokens.resetCacheCounts();
     if (stopping) return;
     log.info(
       {

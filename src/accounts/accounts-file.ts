@@ -20,6 +20,7 @@ import {
 import { withoutLegacyKeys } from './legacy-entry.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
 import { checkAccount, checkProvider, type Issue, type Problem } from './schema.ts';
+import { resolveCommands } from './secret-command.ts';
 import { explainFileError, type SecretPlaces } from './secret-source.ts';
 
 export type { LoadedAccount } from './build-account.ts';
@@ -211,7 +212,8 @@ async function buildEntry(
   const failed = (issues: readonly Issue[]) => ({ loaded: undefined, issues, warnings: [] });
   const checked = checkAccount(value);
   if (!('entry' in checked)) return failed(checked.issues);
-  const { entry } = checked;
+  const { entry, issues } = await resolveCommands(checked.entry, places);
+  if (issues.length > 0) return failed(issues);
   const profile = providers.get(entry.provider);
   if (profile !== undefined) return buildAccount(entry, profile, places);
   const message = providers.has(entry.provider)

@@ -62,7 +62,7 @@ export function buildCredential(
 
   const key = grant === 'jwt_bearer' ? readServiceAccount(entry, places, wrong) : undefined;
   const tokenUrl = tokenUrlOf(entry, profile, key?.tokenUrl, wrong);
-  const initial = initialToken(entry, secretOf('access_token'), wrong);
+  const initial = initialToken(entry, secretOf('access_token'), places, wrong);
   const base = {
     tokenUrl: tokenUrl ?? '',
     scope: entry.scope ?? defaultScope,
@@ -138,15 +138,30 @@ function tokenUrlOf(
 /** Numbers below this are seconds: in milliseconds it would be 1973. */
 const FIRST_MILLISECONDS = 100_000_000_000;
 
-function initialToken(entry: AccountEntry, accessToken: Secret | undefined, wrong: Wrong) {
+function initialToken(
+  entry: AccountEntry,
+  accessToken: Secret | undefined,
+  places: SecretPlaces,
+  wrong: Wrong,
+) {
   if (entry.access_token === undefined && entry.expires_at !== undefined)
     return wrong('expires_at', 'stands without access_token: remove it');
   if (accessToken === undefined) return undefined;
   if (entry.expires_at === undefined) return wrong('expires_at', 'is missing: access_token needs it');
-  const { expires_at: at } = entry;
-  const expiresAt =
-    typeof at === 'string' ? Date.parse(at) : Math.round(at < FIRST_MILLISECONDS ? at * 1000 : at);
-  return { accessToken, expiresAt };
+  try {
+    const at =
+      typeof entry.expires_at === 'object' ? readSecretText(entry.expires_at, places) : entry.expires_at;
+    const seconds = typeof at === 'number' || /^\d{1,15}(?:\.\d{1,9})?$/.test(at) ? Number(at) : undefined;
+    const expiresAt =
+      seconds === undefined
+        ? Date.parse(String(at))
+        : Math.round(seconds < FIRST_MILLISECONDS ? seconds * 1000 : seconds);
+    if (Number.isNaN(expiresAt))
+      return wrong('expires_at', 'expected a time such as 2030-01-31T12:00:00Z, or seconds since 1970');
+    return { accessToken, expiresAt };
+  } catch (error) {
+    return wrong('expires_at', sourceMessage(error));
+  }
 }
 
 interface ServiceAccount {

@@ -21,6 +21,8 @@ const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const secretReference = z.union([
   z.strictObject({ env: z.string().regex(ENV_NAME, 'the name of an environment variable') }),
   z.strictObject({ file: z.string().min(1) }),
+  z.strictObject({ command: z.array(z.string()).min(1) }),
+  z.strictObject({ credential: z.string().regex(/^[^/\0]+$/, 'the name of a systemd credential') }),
 ]);
 const secret = z.union([z.string().min(1), secretReference]);
 /** A secret as written: the text itself, or where it stands. */
@@ -124,9 +126,12 @@ export const accountSchema = z.strictObject({
     .union([
       z.number().positive(),
       z.iso.datetime({ offset: true, error: 'a time such as 2030-01-31T12:00:00Z, or seconds since 1970' }),
+      z.strictObject({ env: z.string().regex(ENV_NAME, 'the name of an environment variable') }),
     ])
     .optional()
-    .describe('End of access_token: ISO 8601, or seconds or milliseconds since 1970.'),
+    .describe(
+      'End of access_token: ISO 8601, or seconds or milliseconds since 1970, or { env } with one of these.',
+    ),
   user: z.string().min(1).max(320).optional().describe('XOAUTH2 user if it is not email (shared mailbox).'),
   senders: z
     .array(pattern)
@@ -278,7 +283,7 @@ function describe(issue: z.core.$ZodIssue, root: unknown): readonly Issue[] {
       return at(
         issue.path.at(-1) === 'expires_at'
           ? 'expected a time such as 2030-01-31T12:00:00Z, or seconds since 1970'
-          : 'expected a text that is not empty, { "env": "NAME" } or { "file": "PATH" }',
+          : 'expected a text that is not empty, { "env": "NAME" }, { "file": "PATH" }, { "command": ["PROGRAM", …] } or { "credential": "NAME" }',
       );
     case 'too_small':
       return at(issue.origin === 'string' ? 'must not be empty' : `must be at least ${issue.minimum}`);

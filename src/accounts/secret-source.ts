@@ -1,9 +1,10 @@
 /**
- * Where secrets stand. In: a secret as written in the accounts file: its text, `{ env }` or `{ file }`.
+ * Where secrets stand. In: a secret as written in the accounts file: its text, `{ env }`, `{ file }`,
+ * `{ command }` or `{ credential }`.
  * Out: the secret. A failure names the place, never the content.
  */
 import { readFileSync, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Secret } from './credential.ts';
 import type { SecretSource } from './schema.ts';
 
@@ -19,7 +20,7 @@ export interface SecretPlaces {
 }
 
 /** A secret is a token, a password or a PEM key; anything larger is the wrong file. */
-const MAX_SECRET_BYTES = 65_536;
+export const MAX_SECRET_BYTES = 65_536;
 
 /** Reads a secret; one trailing line break is not part of it. Throws `SecretSourceError`. */
 export function readSecret(source: SecretSource, places: SecretPlaces): Secret {
@@ -35,9 +36,23 @@ export function readSecretText(source: SecretSource, places: SecretPlaces): stri
     if (text === '') throw new SecretSourceError(`the environment variable ${source.env} is empty`);
     return text;
   }
-  const text = readSmallFile(resolve(places.directory, source.file));
-  if (text === '') throw new SecretSourceError(`the file ${source.file} is empty`);
+  // Programs have been run before (secret-command.ts): here nobody waits.
+  if ('command' in source) throw new SecretSourceError('a command is not possible here');
+  const path =
+    'file' in source ? resolve(places.directory, source.file) : credentialPath(source.credential, places);
+  const text = readSmallFile(path);
+  if (text === '') throw new SecretSourceError(`the file ${path} is empty`);
   return text;
+}
+
+/** systemd.exec(5): LoadCredential= and SetCredential= put files there. */
+function credentialPath(name: string, { env }: SecretPlaces): string {
+  const directory = env.CREDENTIALS_DIRECTORY;
+  if (directory === undefined || directory === '')
+    throw new SecretSourceError(
+      `the credential ${name} needs systemd: LoadCredential=${name}:/path in the unit (CREDENTIALS_DIRECTORY is not set)`,
+    );
+  return join(directory, name);
 }
 
 /** A small file without its last line break. Throws `SecretSourceError`. */

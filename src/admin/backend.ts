@@ -155,6 +155,8 @@ export interface AdminBackend {
   tokenTotals(): TokenTotals;
   /** Undefined: no such account. */
   tokenDetail(id: string): TokenDetail | undefined;
+  /** Accounts that left the accounts file and whose grants are kept for a while. */
+  keptRemoved(): readonly { readonly account: string; readonly kept_until: string }[];
   breakers(): readonly BreakerRow[];
   readiness(): Readiness;
   listener(): ListenerFigures;

@@ -114,6 +114,10 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
     cache_hit_rate: share,
     refresh_success_rate: share,
     breakers: list(ref('Breaker')),
+    removed: about(
+      list(object({ account: text, kept_until: instant })),
+      'Left the accounts file; their grants are kept until then (--forget-after)',
+    ),
     accounts: list(
       object({
         ...{ id: text, email: text, provider: text, status, ...token },

@@ -124,6 +124,7 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       cache_hit_rate: rate(totals.cache_hits, totals.cache_hits + totals.cache_misses),
       refresh_success_rate: rate(totals.refresh_success, totals.refresh_success + totals.refresh_failures),
       breakers: backend.breakers(),
+      removed: backend.keptRemoved(),
       accounts: backend.accounts().map(({ id, email, provider, status, token }) => ({
         ...{ id, email, provider, status, ...token },
         ...backend.tokenDetail(id),

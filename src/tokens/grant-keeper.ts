@@ -22,6 +22,8 @@ export interface Grant {
   readonly obtainedAt: number | undefined;
   /** Counts the rotations. */
   readonly generation: number;
+  /** How often in a row the store could not take it. */
+  readonly failedSaves: number;
   /** Given to us, but the store has a later one: tried before the account is given up. */
   readonly spare: Secret | undefined;
 }
@@ -80,6 +82,18 @@ export interface GrantKeeper {
   close(boundMs: number): Promise<readonly string[]>;
 }
 
+/** The process ends and some refresh tokens could not be saved; the message names their accounts and the cure. */
+export class GrantsUnsavedError extends Error {
+  override readonly name = 'GrantsUnsavedError';
+  readonly accountIds: readonly string[];
+  constructor(accountIds: readonly string[]) {
+    super(
+      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved and are lost: ${accountIds.join(', ')}; they may have to sign in again`,
+    );
+    this.accountIds = accountIds;
+  }
+}
+
 /** How long a store that failed is left alone before what it missed is offered again. */
 const STORE_RETRY_MS = 10_000;
 
@@ -111,9 +125,13 @@ export function createGrantKeeper(deps: {
   function move(grant: Kept, event: GrantEvent): boolean {
     const next = nextGrantState(grant.state, event);
     if (next === undefined) return false;
-    const changed = (grant.state === 'unsaved') !== (next === 'unsaved');
     grant.state = next;
-    if (changed) deps.onChange(grant.accountId);
+    const failedSaves =
+      event === 'save failed' ? grant.failedSaves + 1 : next === 'unsaved' ? grant.failedSaves : 0;
+    if (failedSaves !== grant.failedSaves) {
+      grant.failedSaves = failedSaves;
+      deps.onChange(grant.accountId);
+    }
     if (next !== 'unsaved' && grants.get(keyOf(grant)) === grant && !wanted.has(grant))
       grants.delete(keyOf(grant));
     return true;
@@ -231,6 +249,7 @@ export function createGrantKeeper(deps: {
         obtainedAt: undefined,
         generation: 0,
         spare: undefined,
+        failedSaves: 0,
         saving: undefined,
         missed: {},
       };

@@ -14,7 +14,8 @@ import { AccessToken } from './access-token.ts';
 import { believe, type Doubt, stopping } from './disbelief.ts';
 import { silenceAfter } from './failure-book.ts';
 import { buildGrantForm, type GrantForm, unsignable } from './grant-form.ts';
-import type { Grant, GrantKeeper } from './grant-keeper.ts';
+import type { GrantKeeper } from './grant-keeper.ts';
+import { createGrantTurns, type Turn } from './grant-turns.ts';
 import type { Exchange, Outcome, TokenEndpoints } from './token-endpoint.ts';
 import { freshUntil, type Slot, type TokenOrigin } from './token-slot.ts';
 import type { Lease, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
@@ -79,20 +80,10 @@ const CLOCK_WARNING_MS = 2 * 60_000;
 /** A disk that does not answer holds up no mail for longer than this; the saving goes on, ms. */
 const SAVE_WAIT_MS = 5000;
 
-/** The requests of one grant, one after another. */
-interface Turns {
-  /** Ends when the last of them has, its late answer included. */
-  tail: Promise<void>;
-  /** The limit has passed and an answer is still read: until then, monotonic ms. */
-  lateUntil: number | undefined;
-  /** Told when an answer is late: they do not wait for it. */
-  readonly waiting: Set<() => void>;
-}
-
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, keeper, clock, log } = deps;
   const counts: RefreshCounts = { attempts: 0, success: 0, failures: 0 };
-  const turns = new Map<Grant, Turns>();
+  const turns = createGrantTurns();
   /** Everything that may still bring or save a refresh token. */
   const underWay = new Set<Promise<unknown>>();
   let isStopped = false;
@@ -125,10 +116,6 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     }
   }
 
-  interface Hold {
-    readonly turns: Turns;
-    late: Promise<void> | undefined;
-  }
   type Right = { readonly lease: Lease | undefined } | 'busy';
 
   async function takeRight(slot: Slot): Promise<Right> {
@@ -258,55 +245,26 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   /** After its turn: a refresh token is never used twice at once, or a provider that revokes the old one takes both. */
   function obtain(slot: Slot, request: RefreshRequest): Promise<RefreshResult> {
     if (slot.credential.grant !== 'refresh_token') return track(obtainNow(slot, request, undefined));
-    const { grant } = slot;
-    const mine = turns.get(grant) ?? { tail: Promise.resolve(), lateUntil: undefined, waiting: new Set() };
-    turns.set(grant, mine);
-    const before = mine.tail;
-    const work = takeTurn(slot, request, mine);
-    const tail = Promise.all([before, work.end]).then(() => {
-      if (turns.get(grant)?.tail === tail) turns.delete(grant);
-    });
-    mine.tail = tail;
-    return track(work.result);
-  }
-
-  function takeTurn(
-    slot: Slot,
-    request: RefreshRequest,
-    mine: Turns,
-  ): { readonly result: Promise<RefreshResult>; readonly end: Promise<unknown> } {
-    const before = mine.tail;
-    const hold: Hold = { turns: mine, late: undefined };
-    const result = (async () => {
-      let wake = (): void => undefined;
-      const late = new Promise<void>((resume) => {
-        wake = resume;
-      });
-      mine.waiting.add(wake);
-      if (mine.lateUntil === undefined) await Promise.race([before, late]);
-      mine.waiting.delete(wake);
-      if (mine.lateUntil !== undefined) return failed(stillWaiting(mine.lateUntil - clock.monotonic()));
-      return obtainNow(slot, request, hold);
-    })();
-    return { result, end: result.then(() => hold.late) };
+    return track(
+      turns.take(
+        slot.grant,
+        (turn) => obtainNow(slot, request, turn),
+        (untilMono) => failed(stillWaiting(untilMono - clock.monotonic())),
+      ),
+    );
   }
 
   /** The answer is read to its end although nobody waits: the grant stays taken as long. */
-  function readLate(slot: Slot, exchange: Exchange, lease: Lease | undefined, mine: Turns): Promise<void> {
-    mine.lateUntil = clock.monotonic() + endpoints.lateMs;
-    for (const wake of mine.waiting) wake();
-    return (async () => {
-      const outcome = await exchange.late;
-      if (outcome === undefined) {
-        log.debug({ event: 'token_answer_missing', account: slot.accountId }, 'no late answer either');
-      } else {
-        log.info({ event: 'token_answer_late', account: slot.accountId }, 'token endpoint answered late');
-        if (outcome.ok && slot.bring(tokenOf(outcome.grant, exchange.startedAt), 'on-demand'))
-          deps.onLateToken(slot);
-      }
-      await release(lease);
-      mine.lateUntil = undefined;
-    })();
+  async function readLate(slot: Slot, exchange: Exchange, lease: Lease | undefined): Promise<void> {
+    const outcome = await exchange.late;
+    if (outcome === undefined) {
+      log.debug({ event: 'token_answer_missing', account: slot.accountId }, 'no late answer either');
+    } else {
+      log.info({ event: 'token_answer_late', account: slot.accountId }, 'token endpoint answered late');
+      if (outcome.ok && slot.bring(tokenOf(outcome.grant, exchange.startedAt), 'on-demand'))
+        deps.onLateToken(slot);
+    }
+    await release(lease);
   }
 
   const hasTime = ({ token, credential }: Slot): boolean =>
@@ -319,7 +277,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   async function obtainNow(
     slot: Slot,
     request: RefreshRequest,
-    hold: Hold | undefined,
+    turn: Turn | undefined,
   ): Promise<RefreshResult> {
     if (slot.isRetired) return failed(REPLACED);
     if (isStopped) return failed(stopping);
@@ -329,6 +287,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     const right = await takeRight(slot);
     if (right === 'busy') return failed(heldElsewhere);
     const { lease } = right;
+    let isLate = false;
     try {
       // Whoever held the lease before us may have brought the token.
       const came = lease === undefined ? undefined : await look(slot, request.force);
@@ -341,8 +300,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       if (slot.isRetired) return failed(REPLACED);
       if (isStopped) return failed(stopping);
       const exchange = await askUntilSure(slot, request);
-      if (exchange.late !== undefined && hold !== undefined) {
-        hold.late = track(readLate(slot, exchange, lease, hold.turns));
+      if (exchange.late !== undefined && turn !== undefined) {
+        isLate = true;
+        turn.late(track(readLate(slot, exchange, lease)), clock.monotonic() + endpoints.lateMs);
         const { outcome } = exchange;
         const failure = outcome.ok ? REPLACED : outcome.failure;
         return failed({ ...failure, retryAfterMs: endpoints.lateMs }, true);
@@ -365,7 +325,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       if (sent && failure === outcome.failure) await tellOthers(slot, failure);
       return failed(failure, sent, probeAt);
     } finally {
-      if (hold?.late === undefined) await release(lease);
+      if (!isLate) await release(lease);
     }
   }
 

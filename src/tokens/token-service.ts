@@ -13,7 +13,7 @@ import { createBackground } from './background.ts';
 import { stopping } from './disbelief.ts';
 import { createFailureBook } from './failure-book.ts';
 import { credentialFingerprint } from './grant-form.ts';
-import { createGrantKeeper, type Grant } from './grant-keeper.ts';
+import { createGrantKeeper, type Grant, GrantsUnsavedError } from './grant-keeper.ts';
 import { type PrecacheResult, runPrecache } from './precache.ts';
 import { type AccountCredential, createServedAccount, type ServedAccount } from './served-account.ts';
 import { createMemoryStore } from './store-memory.ts';
@@ -24,6 +24,7 @@ import { countTotals, describeAccount, type TokenStatus, type TokenTotals } from
 import type { KeptGrant, TokenStore } from './token-store.ts';
 
 export type { AccountCredential };
+export { GrantsUnsavedError };
 
 export interface TokenServiceDeps {
   readonly log: Log;
@@ -50,18 +51,6 @@ export interface ApplyResult {
   readonly changed: readonly string[];
   readonly removed: readonly string[];
   readonly untouched: readonly string[];
-}
-
-/** The process ends and some refresh tokens could not be saved; the message names their accounts and the cure. */
-export class GrantsUnsavedError extends Error {
-  override readonly name = 'GrantsUnsavedError';
-  readonly accountIds: readonly string[];
-  constructor(accountIds: readonly string[]) {
-    super(
-      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved and are lost: ${accountIds.join(', ')}; they may have to sign in again`,
-    );
-    this.accountIds = accountIds;
-  }
 }
 
 export interface TokenService extends TokenSource {

@@ -56,7 +56,7 @@ export interface TokenTotals {
 
 /** What an operator does about a refresh token that cannot be saved. */
 export const UNSAVED_CURE =
-  'Free space on the disk of the state directory or bring Redis back, and do not stop the relay before: its newest refresh token is in its memory only.';
+  'free space on the disk of the state directory, or bring Redis back; do not stop the relay before';
 
 function describeSlot(slot: Slot, nextRefreshAt: number | undefined): ResourceStatus {
   const { token, trouble, state } = slot;
@@ -101,12 +101,27 @@ export function describeAccount(
   return {
     ...first,
     accountId,
-    state: worstState(...(ahead.length === 0 ? resources : ahead).map((row) => row.state)),
+    state: worstState(
+      ...(ahead.length === 0 ? resources : ahead).map((row) => row.state),
+      ...unsavedState(grant),
+    ),
     resources,
     refreshTokenObtainedAt: grant.obtainedAt,
-    unsaved: grant.state === 'unsaved',
+    unsaved: grant.failedSaves > 0,
   };
 }
+
+/** Once may be a moment's trouble of the store; what is offered in vain again needs somebody. */
+const unsavedState = ({ failedSaves }: Grant): readonly AccountState[] =>
+  failedSaves < 2
+    ? []
+    : [
+        {
+          status: 'misconfigured',
+          reason: 'its newest refresh token cannot be saved and is in the memory of the relay only',
+          cure: UNSAVED_CURE,
+        },
+      ];
 
 export function countTotals(
   counts: RefreshCounts & { readonly hits: number; readonly misses: number },

@@ -122,6 +122,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
       last_error_at: null,
       refresh_token_obtained_at: null,
     }),
+    keptRemoved: () => [],
     breakers: () => backend.breakerRows,
     readiness: () => ({
       warmed_up: backend.warmedUp,

@@ -13,10 +13,12 @@ import { type Clock, systemClock } from '../../src/clock.ts';
 import { createRedisConnection } from '../../src/redis.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createRedisStore } from '../../src/tokens/store-redis.ts';
+import { createTokenService } from '../../src/tokens/token-service.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
 import { startRelay } from '../support/relay-process.ts';
+import { runCli } from '../support/run-cli.ts';
 import { startInstance } from '../support/token-instance.ts';
 import { startTrial, type Trial } from '../support/token-trial.ts';
 import { waitFor, within } from '../support/wait-for.ts';
@@ -160,7 +162,6 @@ test(
     const holder = await trial.serve();
     await holder.refresh(user);
     trial.endpoint.revoke(user);
-    const { createTokenService } = await import('../../src/tokens/token-service.ts');
     const watching = createTokenService(
       { log: createTestLog(), store: trial.openStore(createTestLog()) },
       { endpoint: { env: {} } },
@@ -213,6 +214,53 @@ test(
     const last = await run('ready');
     const { tokens_failed: failed } = await last.event('ready');
     assert.equal(failed, 0);
+  }),
+);
+
+test(
+  'a refresh token that cannot be saved calls somebody, and SIGTERM before it is saved names the account and ends with 1',
+  leakless(async (_t, defer) => {
+    const user = 'user@outlook.example';
+    const provider = await startProvider({ flavour: 'microsoft', users: [user] });
+    defer(() => provider.close());
+    const directory = mkdtempSync(join(tmpdir(), 'relay-state-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const args = ['--state-dir', directory];
+    const relay = await startRelay({ accounts: [provider.entry(user)], caFile: provider.caFile, args });
+    defer(() => relay.stop());
+    rmSync(directory, { recursive: true });
+    const headers = { connection: 'close', 'content-type': 'application/json' };
+    await fetch(`${relay.adminUrl}/admin/accounts/${user}/refresh`, { method: 'POST', headers });
+    await relay.event('attention', { timeoutMs: 20_000 });
+    const { accounts } = await relay.admin<{ accounts: Record<string, unknown>[] }>('/admin/accounts');
+    assert.equal(accounts[0]?.status, 'misconfigured');
+    assert.match(String(accounts[0]?.reason), /newest refresh token cannot be saved/);
+    assert.match(String(accounts[0]?.cure), /do not stop the relay/);
+    relay.signal('SIGTERM');
+    assert.deepEqual(await relay.exited, { code: 1, signal: null });
+    const [line] = relay.lines.filter((each) => each.event === 'refresh_tokens_lost');
+    assert.deepEqual(line?.accounts, [user]);
+  }),
+);
+
+test(
+  'a second relay on the same directory ends with 2 and one line that names the first',
+  leakless(async (_t, defer) => {
+    const user = 'user@outlook.example';
+    const provider = await startProvider({ flavour: 'microsoft', users: [user] });
+    defer(() => provider.close());
+    const directory = mkdtempSync(join(tmpdir(), 'relay-state-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const accounts = [provider.entry(user)];
+    const first = await startRelay({ accounts, caFile: provider.caFile, args: ['--state-dir', directory] });
+    defer(() => first.stop());
+    const { code, stderr } = await runCli([
+      ...['serve', '--accounts', first.accountsFile, '--state-dir', directory],
+      ...['--port', '0', '--admin-port', '0'],
+    ]);
+    assert.equal(code, 2);
+    assert.match(stderr, new RegExp(`in use by another relay \\(pid ${first.pid}\\)`));
+    assert.equal(stderr.trim().split('\n').length, 1);
   }),
 );
 

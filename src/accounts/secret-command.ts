@@ -1,0 +1,89 @@
+/**
+ * Secrets that a program prints (a password manager, a vault). In: an entry of the accounts file. Out: the
+ * entry with the programs' output in place of `{ "command": […] }`, and what went wrong. Runs them without a
+ * shell, some at a time, never for long.
+ */
+import { execFile } from 'node:child_process';
+import type { AccountEntry, Issue } from './schema.ts';
+import { explainFileError, MAX_SECRET_BYTES, type SecretPlaces } from './secret-source.ts';
+
+/** A program that asks a person, or a network that is down, must not hold the start for ever. */
+const COMMAND_TIMEOUT_MS = 10_000;
+/** Programs at once, over all accounts. */
+const AT_ONCE = 8;
+
+let running = 0;
+const waiting: (() => void)[] = [];
+
+/** `entry` without commands; `issues` name the key of each that failed. Never rejects. */
+export async function resolveCommands(
+  entry: AccountEntry,
+  places: SecretPlaces,
+): Promise<{ readonly entry: AccountEntry; readonly issues: readonly Issue[] }> {
+  const commands = Object.entries(entry).flatMap(([key, value]) => {
+    const command = (value as { command?: unknown } | undefined)?.command;
+    return Array.isArray(command) ? [[key, command as string[]] as const] : [];
+  });
+  if (commands.length === 0) return { entry, issues: [] };
+  const issues: Issue[] = [];
+  const texts: Record<string, string> = {};
+  await Promise.all(
+    commands.map(async ([key, command]) => {
+      const result = await inTurn(() => run(command, places));
+      if ('text' in result) texts[key] = result.text;
+      else issues.push({ path: [key], message: result.wrong });
+    }),
+  );
+  return { entry: { ...entry, ...texts }, issues };
+}
+
+async function inTurn<T>(task: () => Promise<T>): Promise<T> {
+  if (running >= AT_ONCE) await new Promise<void>((resume) => waiting.push(resume));
+  else running += 1;
+  try {
+    return await task();
+  } finally {
+    const next = waiting.shift();
+    if (next === undefined) running -= 1;
+    else next();
+  }
+}
+
+/** The output without its last line break. What the program says on stderr may hold anything: it is not quoted. */
+function run(
+  [program = '', ...args]: readonly string[],
+  { env, directory }: SecretPlaces,
+): Promise<{ readonly text: string } | { readonly wrong: string }> {
+  return new Promise((resolve) => {
+    execFile(
+      program,
+      args,
+      {
+        cwd: directory,
+        env: { ...env },
+        encoding: 'utf8',
+        timeout: COMMAND_TIMEOUT_MS,
+        killSignal: 'SIGKILL',
+        maxBuffer: MAX_SECRET_BYTES,
+      },
+      (error, stdout) => {
+        const text = stdout.replace(/\r?\n$/, '');
+        if (error !== null) resolve({ wrong: explain(program, error) });
+        else if (text === '') resolve({ wrong: `the command ${program} printed nothing` });
+        else resolve({ text });
+      },
+    ).stdin?.end();
+  });
+}
+
+function explain(
+  program: string,
+  error: Error & { code?: unknown; killed?: boolean; signal?: unknown },
+): string {
+  if (error.code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER')
+    return `the command ${program} prints too much for a secret`;
+  if (error.killed === true)
+    return `the command ${program} gave no answer within ${COMMAND_TIMEOUT_MS / 1000} s`;
+  if (typeof error.code === 'string') return `cannot run ${program}: ${explainFileError(error)}`;
+  return `the command ${program} failed (${error.signal ?? `exit code ${error.code}`})`;
+}
