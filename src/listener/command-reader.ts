@@ -5,24 +5,14 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { Writable } from 'node:stream';
-import {
-  type BareLineEnds,
-  type BodyDecoder,
-  type BodyFault,
-  createBodyDecoder,
-} from '../protocol/body-decoder.ts';
+import { type BareLineEnds, type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts';
+import type { Intake } from './intake.ts';
 
 /** Why a line cannot be a command. */
 export type LineFault = 'too_long' | 'bare_line_end' | 'control_character' | 'not_utf8';
 
-export interface BodySink {
-  readonly bareLineEnds: BareLineEnds;
-  /** A promise means: wait for it. Never rejects. */
-  write(piece: Buffer): Promise<void> | undefined;
-  /** Nothing of the message may be delivered: neither what was written nor anything else. */
-  fault(kind: BodyFault): void;
-  /** Line ends were mended: the message is longer than the client counted. Before the octets are written. */
-  grew(): void;
+/** Where the octets of a body go. */
+export interface BodySink extends Pick<Intake, 'bareLineEnds' | 'write' | 'fault' | 'sizeChanged'> {
   /** The body is complete. Resolves when the client has been answered. Never rejects. */
   end(): Promise<void>;
 }
@@ -213,7 +203,7 @@ export class CommandReader extends Writable {
       pieces.length = 0;
       if (fault === undefined) sink.fault(decoder.fault);
     }
-    if (decoder.isLonger && !isLonger) sink.grew();
+    if (decoder.isLonger && !isLonger) sink.sizeChanged();
     const finish = (): void => {
       if (end < 0) {
         next();

@@ -234,7 +234,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       bareLineEnds: answer.bareLineEnds,
       write: answer.write,
       fault: answer.fault,
-      grew: answer.grew,
+      sizeChanged: answer.sizeChanged,
       end: async () => {
         const final = await answer.end();
         for (let i = 0; i < replies; i++) wire.say(final);

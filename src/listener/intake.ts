@@ -41,20 +41,13 @@ export interface IntakeOptions {
   readonly onRefuse: () => void;
 }
 
-export interface Intake {
+/** The relay's `BodyWriter` with our own judgement before it. */
+export interface Intake extends BodyWriter {
   readonly bareLineEnds: BareLineEnds;
-  /** A promise means: wait for it. Never rejects. */
-  write(piece: Buffer): Promise<void> | undefined;
   /** A line end that this listener does not take: refused, and what is upstream already is cut off. */
   fault(kind: BodyFault): void;
-  /** Line ends were mended: the size the client declared is no longer true. */
-  grew(): void;
   /** This will be the answer; what is upstream already is cut off. Only the first counts. */
   refuse(r: Reply): void;
-  /** The final reply. Never rejects. */
-  end(): Promise<Reply>;
-  /** The client is gone: what was not sent yet is not sent. */
-  cut(reason: string): void;
 }
 
 export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake {
@@ -147,7 +140,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
     bareLineEnds:
       options.bareLineEnds === 'pass' && options.checkFromHeader ? 'reject' : options.bareLineEnds,
     fault: (kind) => refuse(FAULTS[kind]),
-    grew: () => writer.sizeChanged(),
+    sizeChanged: () => writer.sizeChanged(),
     refuse,
     write(piece) {
       if (refusal !== undefined || isCut) return undefined;
