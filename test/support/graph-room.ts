@@ -8,7 +8,7 @@ import { silentLog } from '../../src/log.ts';
 import { addressMessage } from '../../src/protocol/graph-addressing.ts';
 import { parseHeader } from '../../src/protocol/message-header.ts';
 import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
-import { createEndpoint } from '../../src/upstream/endpoint.ts';
+import { createEndpoint, type UpstreamEndpoint } from '../../src/upstream/endpoint.ts';
 import {
   createGraphClient,
   type GraphCallObservation,
@@ -34,6 +34,8 @@ export interface GraphRoomOptions {
   readonly speed?: number;
   readonly client?: GraphClientOptions;
   readonly record?: boolean;
+  /** Off where the faults are not to be held against the host. */
+  readonly breaker?: false;
 }
 
 export interface GraphRoom {
@@ -88,7 +90,9 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
   };
   const http = createHttp({ env: {} }, clock);
   defer(() => http.close());
-  const endpoint = createEndpoint('graph', { maxOpening: 1_000, resetMs: 50 });
+  const real = createEndpoint('graph', { maxOpening: 1_000, resetMs: 50 });
+  const endpoint: UpstreamEndpoint =
+    options.breaker === false ? { ...real, guard: (_account, open) => open() } : real;
   const pacing = createGraphPacing(clock);
   const calls: GraphCallObservation[] = [];
   const makeLedger =

@@ -18,14 +18,18 @@ import type { Claim, Ledger } from './ledger.ts';
 const LOOK_MS = 20_000;
 /** A draft that Graph does not find: "may not succeed immediately" after a send. */
 const MISSING_MS = 10_000;
-/** A draft is unsent when it still is one this long after an unclear send. */
+/** A draft is unsent when it still is one this long after Graph said that it could not send it … */
 const SETTLE_MS = 3_000;
+/** … and this long where it may still be working on it: no answer, or a gateway that had none. */
+const SETTLE_UNANSWERED_MS = 10_000;
 /** After this long a noted draft is what it looks like. */
 const SETTLED_MS = 60_000;
 const FIRST_LOOK_MS = 250;
 const LONGEST_LOOK_MS = 4_000;
 /** Sends of one draft while the client waits. */
 const MAX_SENDS = 3;
+/** Attempts to delete drafts that were left over. */
+const MAX_TIDIES = 3;
 /** In all, for creating a draft that is throttled. */
 const CREATE_MS = 30_000;
 /** A draft found by its Message-ID was created no earlier than this before our attempt: clocks differ. */
@@ -64,6 +68,14 @@ export interface GraphDeliveryDeps {
   readonly clock?: Clock;
   /** Work that nobody waits for: deleting drafts that were left over. */
   readonly background: (work: Promise<unknown>) => void;
+}
+
+/** A draft to be sent. */
+interface Draft {
+  readonly draft: string;
+  readonly messageId: string | undefined;
+  /** Since then other drafts of the message may have been left over; ms since the epoch. */
+  readonly leftoversSince: number | undefined;
 }
 
 type Seen =
@@ -158,10 +170,17 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
 
   /** Deletes drafts that an unclear or throttled create left behind. The sent one may still look like a draft. */
   function tidy(outgoing: Outgoing, sentDraft: string, since: number): void {
-    const work = find(outgoing, since).then(async (found) => {
-      for (const { id, isDraft } of found ?? []) if (isDraft && id !== sentDraft) await client.remove(id);
-    });
-    deps.background(work);
+    const tidyOnce = async (): Promise<boolean> => {
+      const found = await find(outgoing, since);
+      let isTidy = found !== undefined;
+      for (const { id, isDraft } of found ?? [])
+        if (isDraft && id !== sentDraft && (await client.remove(id)).kind !== 'ok') isTidy = false;
+      return isTidy;
+    };
+    const work = async (): Promise<void> => {
+      for (let tries = 0; tries < MAX_TIDIES && !(await tidyOnce()); tries++) await pause(LONGEST_LOOK_MS);
+    };
+    deps.background(work());
   }
 
   /** Looks until it is clear or the time is up. */
@@ -193,17 +212,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   }
 
   /** A draft, created now or left by an unclear attempt before; or why there is none. */
-  async function obtainDraft(
-    outgoing: Outgoing,
-    claim: Claim,
-  ): Promise<
-    | {
-        readonly draft: string;
-        readonly messageId: string | undefined;
-        readonly leftoversSince: number | undefined;
-      }
-    | GraphEnding
-  > {
+  async function obtainDraft(outgoing: Outgoing, claim: Claim): Promise<Draft | GraphEnding> {
     const startedAt = claim.known?.state === 'creating' ? claim.known.at : clock.now();
     let leftoversSince = claim.known?.state === 'creating' ? startedAt : undefined;
     const adopt = async () => {
@@ -250,30 +259,41 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
 
   async function twoCalls(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
     const { known } = claim;
-    let draft: string;
-    let messageId: string | undefined;
-    let since: number | undefined;
-    let until: number | undefined;
-    if (known?.state === 'draft') {
-      draft = known.draft;
-      until = clock.monotonic() + LOOK_MS;
-      const seen = await resume(outgoing, draft, known.at, until);
-      if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId);
-      if (seen.is === 'unclear') return unknown(outgoing, seen.why);
-    } else {
+    if (known?.state !== 'draft') {
       const obtained = await obtainDraft(outgoing, claim);
       if ('kind' in obtained) return obtained;
-      ({ draft, messageId } = obtained);
-      since = obtained.leftoversSince;
+      return sendNoted(outgoing, claim, obtained, undefined);
     }
+    const { draft, leftoversSince } = known;
+    const until = clock.monotonic() + LOOK_MS;
+    const seen = await resume(outgoing, draft, known.at, until);
+    if (seen.is === 'unclear') return unknown(outgoing, seen.why);
+    if (seen.is === 'draft')
+      return sendNoted(outgoing, claim, { draft, messageId: undefined, leftoversSince }, until);
+    if (leftoversSince !== undefined) tidy(outgoing, draft, leftoversSince);
+    return sent(outgoing, claim, seen.messageId);
+  }
+
+  /** Sends a draft once it is noted. */
+  async function sendNoted(
+    outgoing: Outgoing,
+    claim: Claim,
+    { draft, messageId, leftoversSince }: Draft,
+    until: number | undefined,
+  ): Promise<GraphEnding> {
     try {
-      await claim.note({ state: 'draft', at: clock.now(), draft });
+      await claim.note({
+        state: 'draft',
+        at: clock.now(),
+        draft,
+        ...(leftoversSince === undefined ? {} : { leftoversSince }),
+      });
     } catch {
       await client.remove(draft);
       return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
     }
     const result = await sendDraft(outgoing, claim, draft, messageId, until);
-    if (since !== undefined && result.kind === 'taken') tidy(outgoing, draft, since);
+    if (leftoversSince !== undefined && result.kind === 'taken') tidy(outgoing, draft, leftoversSince);
     return result;
   }
 
@@ -295,7 +315,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       until ??= clock.monotonic() + LOOK_MS;
       const isCertain =
         answer.kind === 'refused' && !isUnclear(answer.refusal) && answer.refusal.status !== 404;
-      const seen = await look(draft, until, isCertain ? 0 : SETTLE_MS);
+      const seen = await look(draft, until, isCertain ? 0 : settleOf(answer));
       if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId ?? messageId);
       if (seen.is === 'unclear') return unknown(outgoing, `${reasonOf(answer)}; ${seen.why}`);
       if (isCertain) {
@@ -314,7 +334,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
 
   /** What became of a draft of an earlier attempt. */
   async function resume(outgoing: Outgoing, draft: string, notedAt: number, until: number): Promise<Seen> {
-    const seen = await look(draft, until, clock.now() - notedAt > SETTLED_MS ? 0 : SETTLE_MS);
+    const seen = await look(draft, until, clock.now() - notedAt > SETTLED_MS ? 0 : SETTLE_UNANSWERED_MS);
     if (seen.is !== 'unclear') return seen;
     const copy = (await find(outgoing, notedAt))?.find((m) => !m.isDraft);
     return copy === undefined ? seen : { is: 'sent', messageId: copy.internetMessageId };
@@ -408,6 +428,11 @@ const isUnclear = (r: GraphRefusal): boolean =>
   r.status >= 500 ||
   (r.status >= 200 && r.status < 300) ||
   [408, 409, 423].includes(r.status);
+
+const settleOf = (outcome: GraphOutcome<unknown>): number =>
+  outcome.kind === 'refused' && outcome.refusal.status !== 504 && outcome.refusal.status >= 400
+    ? SETTLE_MS
+    : SETTLE_UNANSWERED_MS;
 
 function reasonOf(outcome: Exclude<GraphOutcome<unknown>, { kind: 'ok' }>): string {
   switch (outcome.kind) {

@@ -16,7 +16,13 @@ export type LedgerEntry =
   /** A draft may have been created, its id is not known. */
   | { readonly state: 'creating'; readonly at: number }
   /** The draft was created; whether it was sent says the draft itself. */
-  | { readonly state: 'draft'; readonly at: number; readonly draft: string }
+  | {
+      readonly state: 'draft';
+      readonly at: number;
+      readonly draft: string;
+      /** Since then other drafts of the message may have been left over; ms since the epoch. */
+      readonly leftoversSince?: number;
+    }
   /** One call, under way or without a clear end: nobody can tell. */
   | { readonly state: 'sending'; readonly at: number }
   /** Sent for certain. */
@@ -83,7 +89,14 @@ export function parseEntry(text: string): LedgerEntry | undefined {
     case 'sending':
       return { state, at };
     case 'draft':
-      return typeof json.draft === 'string' ? { state, at, draft: json.draft } : undefined;
+      return typeof json.draft === 'string'
+        ? {
+            state,
+            at,
+            draft: json.draft,
+            ...(typeof json.leftoversSince === 'number' ? { leftoversSince: json.leftoversSince } : {}),
+          }
+        : undefined;
     case 'sent':
       return { state, at, ...(typeof json.messageId === 'string' ? { messageId: json.messageId } : {}) };
     default:
