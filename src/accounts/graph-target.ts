@@ -43,7 +43,7 @@ export function graphTargetOf(
   if (entry.grant === 'jwt_bearer') return wrong('transport', 'the grant jwt_bearer goes with smtp only');
   if (entry.graph_url !== undefined && !URL.canParse(entry.graph_url))
     return wrong('graph_url', 'expected an absolute https:// address');
-  const resource = resourceOf(entry.graph_url ?? profile.graphUrl, tokenUrl);
+  const resource = graphResource(entry.graph_url ?? profile.graphUrl, tokenUrl);
   const url = (
     entry.graph_url ?? (profile.graphUrl === DEFAULT_URL ? `${resource}/v1.0` : profile.graphUrl)
   ).replace(/\/+$/, '');
@@ -65,10 +65,11 @@ export function graphTargetOf(
 /** The profile's Graph where nothing else was said. */
 export const DEFAULT_URL = `${WORLDWIDE}/v1.0`;
 
-function resourceOf(url: string, tokenUrl: string): string {
+/** Audience of the tokens: that of a national cloud where `url` or the token endpoint is one’s. */
+export function graphResource(url: string, tokenUrl: string): string {
   const { origin } = new URL(url);
   if (origin !== WORLDWIDE && RESOURCES.includes(origin)) return origin;
-  const host = tokenUrl === '' ? '' : new URL(tokenUrl).hostname;
+  const host = URL.canParse(tokenUrl) ? new URL(tokenUrl).hostname : '';
   return CLOUDS.find(({ login }) => login.test(host))?.graph ?? WORLDWIDE;
 }
 

@@ -6,9 +6,11 @@ import { isDeepStrictEqual } from 'node:util';
 import { accountEntries, appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
 import { type LoadedAccount, parseProviders } from '../accounts/accounts-file.ts';
 import { Secret } from '../accounts/credential.ts';
+import { graphResource, graphScopes } from '../accounts/graph-target.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { readSmallFile } from '../accounts/secret-source.ts';
 import { silentLog } from '../log.ts';
+import { foldAddress } from '../protocol/text.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { grantFingerprint } from '../tokens/grant-form.ts';
 import { createMemoryStore } from '../tokens/store-memory.ts';
@@ -55,6 +57,16 @@ export const accountAdd: CommandDefinition = {
     { flags: '--service-account-file <path>', help: 'key file of a Google service account', isPath: true },
     { flags: '--tenant <id>', help: 'Microsoft tenant: its id or domain' },
     { flags: '--user <name>', help: 'XOAUTH2 user, if it is not the address (shared mailbox)' },
+    {
+      flags: '--transport <way>',
+      help: 'by which way mail leaves: smtp, graph (Microsoft Graph), smtp_then_graph',
+      choices: ['smtp', 'graph', 'smtp_then_graph'],
+    },
+    {
+      flags: '--graph-permissions <name>',
+      help: 'what the application may do by Graph: read_write (Mail.ReadWrite and Mail.Send), send (Mail.Send alone)',
+      choices: ['read_write', 'send'],
+    },
     { flags: '--smtp <url>', help: 'starttls://host:587 or smtps://host:465, if not the provider’s' },
     { flags: '--token-url <url>', help: 'token endpoint, if not the provider’s' },
     { flags: '--redirect-port <number>', help: 'port of the loopback redirect (default a free one)' },
@@ -67,6 +79,7 @@ export const accountAdd: CommandDefinition = {
     'xoauth2-relay account add alice@gmail.com --client-id ID.apps.googleusercontent.com --client-secret-file secret',
     'xoauth2-relay account add bob@example.org --provider outlook --client-id ID',
     'xoauth2-relay account add shop@example.com --provider gmail --sign-in service-account --service-account-file key.json',
+    'xoauth2-relay account add bob@example.org --provider outlook --transport graph --client-id ID',
     'xoauth2-relay account add bob@example.org --replace',
   ],
   exitCodes: { 1: 'sign-in or verification failed, nothing was written' },
@@ -106,6 +119,8 @@ async function addAccount(context: CommandContext): Promise<number> {
     ['tenant', 'tenant'],
     ['smtp', 'smtp'],
     ['token_url', 'tokenUrl'],
+    ['transport', 'transport'],
+    ['graph_permissions', 'graphPermissions'],
   ] as const)
     if (option(name) !== undefined) entry[key] = option(name);
   const { entry: signedIn, access } = await signIn(context, { email, profile, option });
@@ -125,7 +140,9 @@ async function addAccount(context: CommandContext): Promise<number> {
   };
   // The token of the sign-in serves for the check, so that a refresh token is not spent on it.
   const brought =
-    access === undefined ? {} : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
+    access === undefined || option('transport') === 'graph'
+      ? {}
+      : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
   const parsed = await parseAt(change(text, brought), path, context.env);
   const loaded = parsed.accounts.find(({ account }) => account.email.toLowerCase() === email.toLowerCase());
   if (loaded === undefined)
@@ -141,7 +158,7 @@ async function addAccount(context: CommandContext): Promise<number> {
     const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
     tokens.applyAccounts([loaded]);
     try {
-      const isGood = await verify(terminal, loaded, () => tokens.get(loaded.account.id));
+      const isGood = await verify(terminal, loaded, (resource) => tokens.get(loaded.account.id, resource));
       if (
         !isGood &&
         !isSet(context, 'force') &&
@@ -176,6 +193,8 @@ function existingOptions(text: string, index: number): Record<string, string | u
     clientSecret: read('client_secret'),
     tenant: read('tenant'),
     tokenUrl: read('token_url') ?? read('oauth_token_url'),
+    transport: read('transport'),
+    graphPermissions: read('graph_permissions'),
     signIn:
       grant === 'jwt_bearer'
         ? 'service-account'
@@ -243,6 +262,7 @@ async function signIn(context: CommandContext, facts: SignInFacts): Promise<Sign
         clientSecret,
         email: option('user') ?? email,
         tokenUrl: option('tokenUrl'),
+        ...consentOf(facts),
       };
       const access =
         way === 'device'
@@ -258,6 +278,23 @@ async function signIn(context: CommandContext, facts: SignInFacts): Promise<Sign
     default:
       return way satisfies never;
   }
+}
+
+/** What has to be consented to for the way mail is to leave by. */
+function consentOf({ profile, option, email }: SignInFacts): Pick<SignInTarget, 'scope' | 'tokenScope'> {
+  const transport = option('transport') ?? 'smtp';
+  if (transport === 'smtp') return {};
+  if (profile.graphUrl === undefined)
+    throw new CommandError(`${profile.name} cannot be reached by Microsoft Graph`, EXIT_CONFIGURATION);
+  const user = option('user');
+  const scope = graphScopes(
+    graphResource(profile.graphUrl, option('tokenUrl') ?? profile.tokenUrl),
+    option('graphPermissions') === 'send' ? 'send' : 'read_write',
+    user !== undefined && foldAddress(user) !== foldAddress(email),
+  );
+  return transport === 'graph'
+    ? { scope }
+    : { scope: `${scope} ${profile.signInScope}`, tokenScope: profile.signInScope };
 }
 
 async function chooseSignIn({ terminal }: CommandContext, profile: ProviderProfile): Promise<string> {
@@ -319,7 +356,7 @@ async function secretOption(
 async function verify(
   terminal: Terminal,
   loaded: LoadedAccount,
-  token: () => Promise<AccessToken>,
+  token: (resource: 'smtp' | 'graph') => Promise<AccessToken>,
 ): Promise<boolean> {
   const { paint } = terminal;
   const steps = await probeAccount(loaded.account, {

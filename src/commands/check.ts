@@ -36,7 +36,7 @@ export const check: CommandDefinition = {
   name: 'check',
   summary: 'check settings, accounts file and the way of every account to its provider',
   details: [
-    'For each account: token, DNS, TCP, TLS, EHLO, AUTH, MAIL FROM as each of its senders, then RSET. Nothing is sent. Of an access token that is a JWT only aud, scp, roles and exp are shown.',
+    'For each account: token, DNS, TCP, TLS, EHLO, AUTH, MAIL FROM as each of its senders, then RSET; for one that sends by Microsoft Graph: token, and a draft that is created and deleted. Nothing is sent. Of an access token that is a JWT only aud, scp, roles and exp are shown.',
   ],
   arguments: [{ name: '[accounts...]', help: 'ids or addresses; default all' }],
   options: [
@@ -167,7 +167,7 @@ async function probeAll(
     for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
       const { loaded, steps } = row;
       await probeAccount(loaded.account, {
-        token: () => tokens.get(loaded.account.id),
+        token: (resource) => tokens.get(loaded.account.id, resource),
         onStep: (step) => {
           steps.push(step);
           table?.update();
@@ -187,7 +187,7 @@ async function probeAll(
   }
 }
 
-const STAGES: readonly Stage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender'];
+const STAGES: readonly Stage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];
 
 function formatRow({ loaded, steps, isDone }: Row, { paint }: Terminal): string[] {
   const cells = STAGES.map((stage) => {

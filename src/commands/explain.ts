@@ -4,7 +4,7 @@ import { type CauseFacts, type Explanation, explain as explainTrouble } from '..
 export type { Explanation };
 
 /** A step of a probe; `sender` is MAIL FROM. */
-export type Stage = 'token' | 'dns' | 'tcp' | 'tls' | 'greeting' | 'ehlo' | 'auth' | 'sender';
+export type Stage = 'token' | 'dns' | 'tcp' | 'tls' | 'greeting' | 'ehlo' | 'auth' | 'sender' | 'graph';
 
 export interface Trouble extends CauseFacts {
   readonly stage: Stage;

@@ -1,13 +1,17 @@
 /**
  * Walks an account's way to its provider without sending anything: token, DNS, TCP, TLS, EHLO, AUTH, MAIL
- * FROM as each sender, RSET. In: account and where its token comes from. Out: one step after the other,
+ * FROM as each sender, RSET; by Graph a draft. In: account and where its token comes from. Out: one step after the other,
  * failures explained. Owns one connection at a time and closes it.
  */
 import type { Account } from '../accounts/account.ts';
+import { findReplyCause } from '../protocol/causes/book.ts';
 import { formatReply } from '../protocol/reply.ts';
+import { parseReply } from '../protocol/reply-parser.ts';
 import { type AccessToken, TokenError } from '../tokens/access-token.ts';
+import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
 import { authenticate, openDialogue, resolveHost, type SmtpDialogue, StepError } from './dialogue.ts';
 import { type Explanation, explain, type Stage } from './explain.ts';
+import { probeGraph } from './probe-graph.ts';
 
 export interface ProbeStep {
   readonly stage: Stage;
@@ -21,7 +25,7 @@ export interface ProbeStep {
 }
 
 export interface ProbeDeps {
-  token(): Promise<AccessToken>;
+  token(resource: 'smtp' | 'graph'): Promise<AccessToken>;
   onStep(step: ProbeStep): void;
   /** For each step, ms. */
   readonly timeoutMs: number;
@@ -68,9 +72,34 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     });
     startedAt = performance.now();
   };
+  /** By Graph; true where mail could leave that way. */
+  async function tryGraph(): Promise<boolean> {
+    const { graph } = account;
+    if (graph === undefined) return false;
+    try {
+      const token = await deps.token('graph');
+      passed('token', `for Graph: ${describeToken(token, Date.now())}`);
+      await probeGraph(account, graph, {
+        token,
+        timeoutMs: deps.timeoutMs,
+        passed: (detail, doubt) => passed('graph', detail, doubt),
+      });
+      return true;
+    } catch (error) {
+      if (error instanceof StepError) failed(error.stage, error.message);
+      else if (error instanceof TokenError) failed('token', error.message);
+      else throw error;
+      return false;
+    }
+  }
+  if (account.transport === 'graph') {
+    await tryGraph();
+    return steps;
+  }
+
   let smtp: SmtpDialogue | undefined;
   try {
-    const token = await deps.token();
+    const token = await deps.token('smtp');
     passed('token', describeToken(token, Date.now()));
     const address = await resolveHost(account.upstream.host);
     passed('dns', address);
@@ -94,14 +123,23 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
       await smtp.command('RSET', 'sender');
     }
     await smtp.command('QUIT', 'sender').catch(() => undefined);
+    await tryGraph();
   } catch (error) {
-    if (error instanceof StepError) failed(error.stage, error.message);
+    if (error instanceof StepError && isSwitchedOff(error) && (await tryGraph()))
+      passed('auth', error.message, `SMTP AUTH is switched off: mail leaves by Graph (${error.message})`);
+    else if (error instanceof StepError) failed(error.stage, error.message);
     else if (error instanceof TokenError) failed('token', error.message);
     else throw error;
   } finally {
     smtp?.close();
   }
   return steps;
+}
+
+/** SMTP AUTH is switched off for the mailbox: what `smtp_then_graph` is for. */
+function isSwitchedOff({ stage, message }: StepError): boolean {
+  const reply = stage === 'auth' ? parseReply(message) : undefined;
+  return reply !== undefined && SMTP_AUTH_OFF.has(findReplyCause('auth', reply).id);
 }
 
 /** Life of a token, and of a JWT who it is for: `aud`, `scp` or `roles`, `exp`, nothing else of it. */

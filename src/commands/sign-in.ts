@@ -23,6 +23,10 @@ export interface SignInTarget {
   readonly email: string;
   /** Overrides, for a provider elsewhere. */
   readonly tokenUrl?: string | undefined;
+  /** What the person consents to; default the provider’s. */
+  readonly scope?: string | undefined;
+  /** What the first token is for, where the consent covers more than one resource: a token serves one. */
+  readonly tokenScope?: string | undefined;
 }
 
 export interface SignedIn {
@@ -45,17 +49,24 @@ export async function signInWithDevice(
 ): Promise<SignedIn> {
   const config = configure(target);
   try {
-    const device = await oauth.initiateDeviceAuthorization(config, { scope: target.profile.signInScope });
+    const device = await oauth.initiateDeviceAuthorization(config, { scope: scopeOf(target) });
     show({
       url: cleanText(device.verification_uri),
       code: cleanText(device.user_code),
       minutes: Math.round(device.expires_in / 60),
     });
-    return takeTokens(target, await oauth.pollDeviceAuthorizationGrant(config, device));
+    return takeTokens(
+      target,
+      await oauth.pollDeviceAuthorizationGrant(config, device, tokenParameters(target)),
+    );
   } catch (error) {
     throw explainSignIn(error, target.email);
   }
 }
+
+const scopeOf = (target: SignInTarget): string => target.scope ?? target.profile.signInScope;
+const tokenParameters = ({ tokenScope }: SignInTarget): Record<string, string> =>
+  tokenScope === undefined ? {} : { scope: tokenScope };
 
 export interface BrowserPrompt {
   /** Called once with the address to open and the loopback port its end comes back to. */
@@ -82,7 +93,7 @@ export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPro
     const url = oauth.buildAuthorizationUrl(config, {
       ...target.profile.authorizeParameters,
       redirect_uri: redirect.uri,
-      scope: target.profile.signInScope,
+      scope: scopeOf(target),
       state,
       code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
       code_challenge_method: 'S256',
@@ -103,7 +114,7 @@ export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPro
       expectedState: state,
       ...(nonce === undefined ? {} : { expectedNonce: nonce, idTokenExpected: true }),
     };
-    const tokens = await oauth.authorizationCodeGrant(config, current, checks);
+    const tokens = await oauth.authorizationCodeGrant(config, current, checks, tokenParameters(target));
     const signedInAs = tokens.claims()?.email;
     if (typeof signedInAs === 'string' && foldAddress(signedInAs) !== foldAddress(target.email))
       throw new CommandError(

@@ -46,7 +46,7 @@ export interface AccountWaysDeps {
 }
 
 /** Rows of the book of causes by which a server says that SMTP AUTH is switched off, for OAuth too. */
-const SMTP_AUTH_OFF: ReadonlySet<string> = new Set([
+export const SMTP_AUTH_OFF: ReadonlySet<string> = new Set([
   'smtp-auth-off-mailbox',
   'smtp-auth-off-tenant',
   'security-defaults',

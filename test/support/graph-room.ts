@@ -68,13 +68,14 @@ export const mailTo = (to: string, id: string, more = ''): string =>
 
 export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {}): Promise<GraphRoom> {
   const known = new Map<string, GraphToken>([['good', GOOD]]);
+  const clock = createFastClock(options.speed ?? 50);
   const server = await startGraphServer({
+    now: () => clock.now(),
     verify: (bearer) => known.get(bearer),
     ...(options.rules === undefined ? {} : { rules: options.rules }),
     ...(options.record === undefined ? {} : { record: options.record }),
   });
   defer(() => server.close());
-  const clock = createFastClock(options.speed ?? 50);
   const tokens = { current: 'good', renewed: 0, broken: false };
   const give = async (): Promise<AccessToken> => {
     if (tokens.broken) throw new TokenError('needs_consent', 'consent was withdrawn');

@@ -100,6 +100,8 @@ export async function startGraphServer(options: {
   /** The token as issued; undefined: not one of ours. */
   readonly verify: (bearer: string) => GraphToken | undefined;
   readonly rules?: Partial<GraphRules>;
+  /** Wall clock for `createdDateTime`; default the real one. */
+  readonly now?: () => number;
   /** Bodies are kept; default true. Off for load. */
   readonly record?: boolean;
 }): Promise<GraphServer> {
@@ -253,7 +255,7 @@ export async function startGraphServer(options: {
           message,
           internetMessageId:
             own === undefined || rules.replacesMessageId ? `<${randomUUID()}@prod.outlook.com>` : own,
-          createdAt: Date.now(),
+          createdAt: (options.now ?? Date.now)(),
           isDraft: true,
           hiddenUntil: 0,
         };
