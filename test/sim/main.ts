@@ -18,6 +18,7 @@ const { values } = parseArgs({
     runs: { type: 'string' },
     seconds: { type: 'string' },
     keep: { type: 'boolean' },
+    repeat: { type: 'boolean' },
   },
 });
 
@@ -54,6 +55,16 @@ for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++
   const plan = createPlan(seed);
   const outcome = await run(plan, { keepTrace: false });
   done += 1;
+  if (values.repeat === true) {
+    const again = await run(plan, { keepTrace: true });
+    const third = await run(plan, { keepTrace: true });
+    if (outcome.digest !== again.digest || again.digest !== third.digest) {
+      const at = again.trace.findIndex((line, i) => JSON.stringify(line) !== JSON.stringify(third.trace[i]));
+      console.log(
+        `seed ${seed} is not repeatable: ${outcome.digest} ${again.digest} ${third.digest} ${JSON.stringify(again.trace.slice(Math.max(0, at - 2), at + 2))} ${JSON.stringify(third.trace.slice(Math.max(0, at - 2), at + 2))}`,
+      );
+    }
+  }
   virtualMs += outcome.ms;
   steps += outcome.steps;
   digest = hashText(outcome.digest, digest);

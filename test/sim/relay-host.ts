@@ -58,7 +58,7 @@ export async function prepareRelays(): Promise<void> {
 }
 
 /** Events at a process that are not its own timers; a signal's timer keeps nothing alive and ends with it. */
-const OTHERS_EVENTS = /^(net|token|file|event|abort timeout)/;
+const OTHERS_EVENTS = /^(net|token|file|event|immediate|abort timeout)/;
 
 export interface HostDeps {
   readonly world: World;

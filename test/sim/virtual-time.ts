@@ -39,7 +39,7 @@ class Timer {
     this.#task = task;
     this.#repeats = repeats;
     // As Node does: below 1, above 2^31 - 1 and nonsense are 1 ms.
-    this.#ms = kind === 'immediate' ? 0 : ms >= 1 && ms <= 2_147_483_647 ? ms : 1;
+    this.#ms = kind.startsWith('immediate') ? 0 : ms >= 1 && ms <= 2_147_483_647 ? ms : 1;
     this.#kind = kind;
     this.#scheduled = this.#schedule();
   }
