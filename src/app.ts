@@ -55,6 +55,8 @@ export interface AppDeps {
   readonly log: ProcessLog;
   /** The admin room; a simulation has one without a server. */
   readonly openAdmin?: typeof createAdmin;
+  /** What keeps grants; a simulation has files of its own. */
+  readonly openStore?: typeof createTokenStore;
 }
 
 /** Of the stop deadline, what is kept for the goodbyes: 421 to clients, QUIT upstream. */
@@ -76,7 +78,12 @@ const STORE_PREFIX = 'xoauth2-relay';
 
 const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 
-export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): App {
+export function createApp({
+  settings,
+  log,
+  openAdmin = createAdmin,
+  openStore = createTokenStore,
+}: AppDeps): App {
   const closers: {
     readonly close: (endsAt: number) => Promise<void> | void;
     readonly isBounded?: boolean;
@@ -109,7 +116,7 @@ export function createApp({ settings, log, openAdmin = createAdmin }: AppDeps): 
   const tokens: TokenService = createTokenService(
     {
       log,
-      store: createTokenStore({
+      store: openStore({
         stateDir: settings.stateDir,
         stateKey: settings.stateKey,
         storeUrl: settings.store,

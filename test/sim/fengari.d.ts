@@ -27,6 +27,8 @@ declare module 'fengari' {
       lua_pushstring(L: State, text: LuaText): void;
       lua_setfield(L: State, at: number, name: LuaText): void;
       lua_setglobal(L: State, name: LuaText): void;
+      lua_getglobal(L: State, name: LuaText): void;
+      lua_settop(L: State, n: number): void;
       lua_rawseti(L: State, at: number, n: number): void;
       lua_rawgeti(L: State, at: number, n: number): void;
       lua_pcall(L: State, given: number, results: number, handler: number): number;

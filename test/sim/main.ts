@@ -10,6 +10,7 @@ import { installVirtualFiles } from './virtual-files.ts';
 import { installVirtualRedis } from './virtual-redis.ts';
 import { installVirtualSockets } from './virtual-sockets.ts';
 import { installVirtualTime, nameOrigins } from './virtual-time.ts';
+import type { TraceLine } from './world.ts';
 
 const realNow = performance.now.bind(performance);
 const { values } = parseArgs({
@@ -19,6 +20,7 @@ const { values } = parseArgs({
     seconds: { type: 'string' },
     keep: { type: 'boolean' },
     repeat: { type: 'boolean' },
+    trace: { type: 'boolean' },
   },
 });
 
@@ -53,7 +55,8 @@ const broken: { seed: number; rule: string }[] = [];
 
 for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++) {
   const plan = createPlan(seed);
-  const outcome = await run(plan, { keepTrace: false });
+  const outcome = await run(plan, { keepTrace: values.trace === true });
+  if (values.trace === true) show(outcome.trace);
   done += 1;
   if (values.repeat === true) {
     const again = await run(plan, { keepTrace: true });
@@ -81,6 +84,13 @@ for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++
   break;
 }
 
+function show(trace: readonly TraceLine[]): void {
+  for (const { at, actor, text } of trace)
+    console.log(
+      `${String(Math.floor(at / 1000)).padStart(6)}.${String(at % 1000).padStart(3, '0')}  ${actor.padEnd(10)} ${text}`,
+    );
+}
+
 /** Leaves out what is not needed to break `rule`, then shows what is left. */
 async function report(plan: Plan, rule: string): Promise<void> {
   let fewest = plan;
@@ -100,10 +110,7 @@ async function report(plan: Plan, rule: string): Promise<void> {
   nameOrigins(true);
   const { trace, violations } = await run(fewest, { keepTrace: true });
   nameOrigins(false);
-  for (const { at, actor, text } of trace)
-    console.log(
-      `${String(Math.floor(at / 1000)).padStart(6)}.${String(at % 1000).padStart(3, '0')}  ${actor.padEnd(10)} ${text}`,
-    );
+  show(trace);
   console.log(`\nseed ${plan.seed} with the fewest faults that still break it:`);
   for (const fault of fewest.faults) console.log(`  ${describeFault(fault)}`);
   for (const { rule: which, detail } of violations) console.log(`  ${which}: ${detail}`);

@@ -245,36 +245,57 @@ export function createRedisData(
 
 type State = ReturnType<typeof lauxlib.luaL_newstate>;
 
-/** One script in a Lua machine of its own. */
+let machine: State | undefined;
+/** Whom `redis.call` of the script that runs now reaches. */
+let called: RedisData['command'] | undefined;
+const compiled = new Set<string>();
+
+/** One Lua machine for all: making one takes longer than any script. */
+function openMachine(): State {
+  const L = lauxlib.luaL_newstate();
+  lualib.luaL_openlibs(L);
+  lua.lua_createtable(L, 0, 1);
+  lua.lua_pushcfunction(L, (inner) => {
+    const given: string[] = [];
+    for (let i = 1; i <= lua.lua_gettop(inner); i++) given.push(asText(inner, i));
+    pushAnswer(inner, called?.(...given) ?? null);
+    return 1;
+  });
+  lua.lua_setfield(L, -2, to_luastring('call'));
+  lua.lua_setglobal(L, to_luastring('redis'));
+  return L;
+}
+
 function evaluate(
   script: string,
   keys: readonly string[],
   args: readonly string[],
   command: RedisData['command'],
 ): Answer {
-  const L = lauxlib.luaL_newstate();
-  lualib.luaL_openlibs(L);
-  lua.lua_createtable(L, 0, 1);
-  lua.lua_pushcfunction(L, (inner: State) => {
-    const given: string[] = [];
-    for (let i = 1; i <= lua.lua_gettop(inner); i++) given.push(asText(inner, i));
-    pushAnswer(inner, command(...given));
-    return 1;
-  });
-  lua.lua_setfield(L, -2, to_luastring('call'));
-  lua.lua_setglobal(L, to_luastring('redis'));
-  for (const [name, list] of [
+  machine ??= openMachine();
+  const L = machine;
+  const name = to_luastring(`script ${script}`);
+  if (!compiled.has(script)) {
+    // Lua 5.1 has it among the globals.
+    if (lauxlib.luaL_loadstring(L, to_luastring(`local unpack = table.unpack\n${script}`)) !== lua.LUA_OK)
+      throw new Error(`ERR ${asText(L, -1)}`);
+    lua.lua_setglobal(L, name);
+    compiled.add(script);
+  }
+  for (const [global, list] of [
     ['KEYS', keys],
     ['ARGV', args],
   ] as const) {
     pushAnswer(L, list);
-    lua.lua_setglobal(L, to_luastring(name));
+    lua.lua_setglobal(L, to_luastring(global));
   }
-  // Lua 5.1 has it among the globals.
-  if (lauxlib.luaL_loadstring(L, to_luastring(`unpack = table.unpack\n${script}`)) !== lua.LUA_OK)
-    throw new Error(`ERR ${asText(L, -1)}`);
-  if (lua.lua_pcall(L, 0, 1, 0) !== lua.LUA_OK) throw new Error(`ERR ${asText(L, -1)}`);
-  return asAnswer(L, -1);
+  called = command;
+  lua.lua_getglobal(L, name);
+  const isDone = lua.lua_pcall(L, 0, 1, 0) === lua.LUA_OK;
+  const answer = isDone ? asAnswer(L, -1) : asText(L, -1);
+  lua.lua_settop(L, 0);
+  if (!isDone) throw new Error(`ERR ${String(answer)}`);
+  return answer;
 }
 
 /** A number as Redis writes it: whole ones without a point. */

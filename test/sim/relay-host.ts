@@ -10,6 +10,9 @@ import { loadSettings, type Settings } from '../../src/config.ts';
 import type { LogSink } from '../../src/log/sink.ts';
 import { createLog, type ProcessLog } from '../../src/log.ts';
 import type { TransactionRecord } from '../../src/relay/record.ts';
+import { createTokenStore } from '../../src/tokens/open-store.ts';
+import type { ProcessMark } from '../../src/tokens/process-mark.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
 import type { Network } from './network.ts';
 import type { Files } from './virtual-files.ts';
 import type { Actor, World } from './world.ts';
@@ -82,6 +85,7 @@ export function createRelayHost(
   let app: App | undefined;
   let backend: AdminBackend | undefined;
   let skewMs = 0;
+  let lives = 0;
   files.put(path, options.accounts);
 
   /** The product's own log, on a destination that takes everything. */
@@ -125,10 +129,23 @@ export function createRelayHost(
     start() {
       if (actor !== undefined) return;
       const born = world.spawn(name);
+      lives += 1;
+      const life = lives;
+      const own = { pid: life, started: '', place: name };
+      const processes = { own, isAlive: (mark: ProcessMark) => mark.pid === life };
       born.skewMs = skewMs;
       actor = born;
       world.note('starts', born);
       world.after(born, 0, () => {
+        const openStore: typeof createTokenStore = (given) => {
+          if (given.stateDir === undefined) return createTokenStore(given);
+          return createFileStore(given.stateDir, {
+            ...given,
+            sealer: undefined,
+            files: files.state,
+            processes,
+          });
+        };
         const openAdmin = (given: { readonly backend: AdminBackend }): Admin => {
           backend = given.backend;
           return {
@@ -146,7 +163,7 @@ export function createRelayHost(
             close: async () => undefined,
           };
         };
-        app = createApp({ settings: settings(), log: openLog(), openAdmin });
+        app = createApp({ settings: settings(), log: openLog(), openAdmin, openStore });
         app.start().catch((error: unknown) => deps.onCrash(host, error));
       });
     },

@@ -1,9 +1,10 @@
 /**
- * Files under `/sim/` in memory, in place of `node:fs/promises` for those paths. Every operation takes a
- * moment, may fail, and is durable only as far as it was synced: `losePower` leaves what a disk would.
- * What a killed process had asked for may or may not have happened. Installed once per process.
+ * Files under `/sim/` in memory: the accounts files, in place of `node:fs/promises`, and the state
+ * directories, as the store's own file operations. Every operation takes a moment, may fail, and is durable
+ * only as far as it was synced: `losePower` leaves what a disk would.
  */
 import { createRequire, syncBuiltinESMExports } from 'node:module';
+import type { StateFiles } from '../../src/tokens/state-files.ts';
 import type { Random } from './random.ts';
 import { inhabited } from './virtual-time.ts';
 
@@ -11,68 +12,29 @@ const require = createRequire(import.meta.url);
 const ROOT = '/sim/';
 
 interface FileNode {
-  data: Buffer;
-  synced: Buffer;
-  mode: number;
+  text: string;
+  /** What of it is on the disk. */
+  synced: string;
+  changedAt: number;
 }
 
-interface DirectoryNode {
+interface Directory {
   names: Map<string, FileNode>;
   synced: Map<string, FileNode>;
-  mode: number;
 }
 
 export interface Files {
   /** At once and durable, by a person. */
   put(path: string, text: string): void;
-  text(path: string): string | undefined;
   /** As after a power cut: what was not synced is gone. */
   losePower(under: string): void;
   /** Operations that fail with a code while this answers one. */
   fault: (operation: string, path: string) => string | undefined;
+  /** Of the state directories. */
+  readonly state: StateFiles;
 }
 
 let files: Disk | undefined;
-
-class Disk implements Files {
-  readonly directories = new Map<string, DirectoryNode>();
-  readonly dice: Random;
-  fault: Files['fault'] = () => undefined;
-
-  constructor(dice: Random) {
-    this.dice = dice;
-  }
-
-  directory(path: string): DirectoryNode | undefined {
-    return this.directories.get(path);
-  }
-
-  makeDirectory(path: string): void {
-    if (!this.directories.has(path))
-      this.directories.set(path, { names: new Map(), synced: new Map(), mode: 0o700 });
-  }
-
-  put(path: string, text: string): void {
-    const [dir, name] = split(path);
-    this.makeDirectory(dir);
-    const node: FileNode = { data: Buffer.from(text), synced: Buffer.from(text), mode: 0o600 };
-    this.directory(dir)?.names.set(name, node);
-    this.directory(dir)?.synced.set(name, node);
-  }
-
-  text(path: string): string | undefined {
-    const [dir, name] = split(path);
-    return this.directory(dir)?.names.get(name)?.data.toString();
-  }
-
-  losePower(under: string): void {
-    for (const [path, directory] of this.directories) {
-      if (!path.startsWith(under)) continue;
-      directory.names = new Map(directory.synced);
-      for (const node of directory.names.values()) node.data = node.synced;
-    }
-  }
-}
 
 export function useFiles(dice: Random): Files {
   files = new Disk(dice);
@@ -88,184 +50,157 @@ function failure(code: string, operation: string, path: string): Error {
   return Object.assign(new Error(`${code}: ${operation} '${path}'`), { code, syscall: operation, path });
 }
 
-/** One operation: some time passes, then it happens as a whole or fails. */
-function operate<T>(operation: string, path: string, act: (disk: Disk) => T): Promise<T> {
-  const disk = files;
-  if (disk === undefined) throw new Error('no files');
-  const world = inhabited();
-  return new Promise((resolve, reject) => {
-    world.after(
-      world.current,
-      disk.dice.chance(0.1) ? disk.dice.between(1, 20) : disk.dice.between(0, 1),
-      () => {
-        const code = disk.fault(operation, path);
-        if (code !== undefined) return reject(failure(code, operation, path));
-        try {
-          resolve(act(disk));
-        } catch (error) {
-          reject(error);
-        }
-      },
-      'file',
-    );
-  });
-}
+class Disk implements Files {
+  readonly #directories = new Map<string, Directory>();
+  readonly #dice: Random;
+  fault: Files['fault'] = () => undefined;
 
-function nodeAt(disk: Disk, operation: string, path: string): FileNode {
-  const [dir, name] = split(path);
-  const node = disk.directory(dir)?.names.get(name);
-  if (node === undefined) throw failure('ENOENT', operation, path);
-  return node;
-}
+  constructor(dice: Random) {
+    this.#dice = dice;
+  }
 
-const stats = (size: number, mode: number, isDirectory: boolean) => ({
-  size,
-  mode: mode | (isDirectory ? 0o040000 : 0o100000),
-  isDirectory: () => isDirectory,
-  isFile: () => !isDirectory,
-  mtimeMs: 0,
-  ino: 1,
-  dev: 1,
-});
+  #directory(path: string, operation: string): Directory {
+    const found = this.#directories.get(path);
+    if (found === undefined) throw failure('ENOENT', operation, path);
+    return found;
+  }
 
-class Handle {
-  readonly #path: string;
-  readonly #node: FileNode | undefined;
-  constructor(path: string, node: FileNode | undefined) {
-    this.#path = path;
-    this.#node = node;
+  #node(path: string, operation: string): FileNode {
+    const [dir, name] = split(path);
+    const node = this.#directory(dir, operation).names.get(name);
+    if (node === undefined) throw failure('ENOENT', operation, path);
+    return node;
   }
-  #on<T>(operation: string, act: (node: FileNode) => T): Promise<T> {
-    return operate(operation, this.#path, () => {
-      if (this.#node === undefined) throw failure('EISDIR', operation, this.#path);
-      return act(this.#node);
-    });
-  }
-  stat() {
-    return operate('fstat', this.#path, (disk) =>
-      this.#node === undefined
-        ? stats(0, disk.directory(this.#path)?.mode ?? 0o700, true)
-        : stats(this.#node.data.length, this.#node.mode, false),
-    );
-  }
-  readFile(options?: unknown) {
-    return this.#on('read', (node) => (isText(options) ? node.data.toString() : node.data));
-  }
-  writeFile(data: string | Buffer) {
-    return this.#on('write', (node) => {
-      node.data = Buffer.from(data as string);
-    });
-  }
-  sync() {
-    return operate('fsync', this.#path, (disk) => {
-      if (this.#node !== undefined) this.#node.synced = this.#node.data;
-      const directory = disk.directory(this.#path);
-      if (directory !== undefined) directory.synced = new Map(directory.names);
-    });
-  }
-  datasync() {
-    return this.sync();
-  }
-  chmod(mode: number) {
-    return this.#on('fchmod', (node) => {
-      node.mode = mode;
-    });
-  }
-  close() {
-    return Promise.resolve();
-  }
-  [Symbol.asyncDispose]() {
-    return this.close();
-  }
-}
 
-const isText = (options: unknown): boolean =>
-  typeof options === 'string' || (typeof options === 'object' && options !== null && 'encoding' in options);
+  #make(path: string): void {
+    if (!this.#directories.has(path)) this.#directories.set(path, { names: new Map(), synced: new Map() });
+  }
 
-function openFile(disk: Disk, path: string, flags: string, mode: number): Handle {
-  if (disk.directory(path) !== undefined) return new Handle(path, undefined);
-  const [dir, name] = split(path);
-  const directory = disk.directory(dir);
-  if (directory === undefined) throw failure('ENOENT', 'open', path);
-  let node = directory.names.get(name);
-  if (flags.includes('x') && node !== undefined) throw failure('EEXIST', 'open', path);
-  if (node === undefined) {
-    if (flags.startsWith('r')) throw failure('ENOENT', 'open', path);
-    node = { data: Buffer.alloc(0), synced: Buffer.alloc(0), mode };
+  put(path: string, text: string): void {
+    const [dir, name] = split(path);
+    this.#make(dir);
+    const node = { text, synced: text, changedAt: inhabited().now };
+    const directory = this.#directory(dir, 'put');
     directory.names.set(name, node);
-  } else if (flags.startsWith('w')) node.data = Buffer.alloc(0);
-  return new Handle(path, node);
+    directory.synced.set(name, node);
+  }
+
+  text(path: string): string {
+    return this.#node(path, 'open').text;
+  }
+
+  losePower(under: string): void {
+    for (const [path, directory] of this.#directories) {
+      if (!path.startsWith(under)) continue;
+      directory.names = new Map(directory.synced);
+      for (const node of directory.names.values()) node.text = node.synced;
+    }
+  }
+
+  /** One operation: some time passes, then it happens as a whole or fails. */
+  operate<T>(operation: string, path: string, act: () => T): Promise<T> {
+    const world = inhabited();
+    const ms = this.#dice.chance(0.1) ? this.#dice.between(1, 20) : this.#dice.between(0, 1);
+    return new Promise((resolve, reject) => {
+      world.after(
+        world.current,
+        ms,
+        () => {
+          try {
+            this.#fail(operation, path);
+            resolve(act());
+          } catch (error) {
+            reject(error);
+          }
+        },
+        'file',
+      );
+    });
+  }
+
+  #fail(operation: string, path: string): void {
+    const code = this.fault(operation, path);
+    if (code !== undefined) throw failure(code, operation, path);
+  }
+
+  readonly state: StateFiles = {
+    openDirectory: (path) =>
+      this.operate('mkdir', path, () => {
+        this.#make(path);
+        return { othersMayEnter: false };
+      }),
+    list: (path) =>
+      this.operate('readdir', path, () => [...this.#directory(path, 'readdir').names.keys()].sort()),
+    read: (path) =>
+      this.operate('read', path, () => {
+        const [dir, name] = split(path);
+        return this.#directory(dir, 'read').names.get(name)?.text;
+      }),
+    // At once, as the product does it: no event lies between a provider's answer and this.
+    create: async (path, text) => {
+      this.#fail('write', path);
+      const [dir, name] = split(path);
+      const { names } = this.#directory(dir, 'open');
+      if (names.has(name)) throw failure('EEXIST', 'open', path);
+      names.set(name, { text, synced: '', changedAt: inhabited().now });
+    },
+    sync: (path) =>
+      this.operate('fsync', path, () => {
+        const directory = this.#directories.get(path);
+        if (directory !== undefined) {
+          directory.synced = new Map(directory.names);
+          return;
+        }
+        const node = this.#node(path, 'fsync');
+        node.synced = node.text;
+      }),
+    rename: (from, to) =>
+      this.operate('rename', from, () => {
+        const node = this.#node(from, 'rename');
+        const [fromDir, fromName] = split(from);
+        const [toDir, toName] = split(to);
+        this.#directory(toDir, 'rename').names.set(toName, node);
+        this.#directory(fromDir, 'rename').names.delete(fromName);
+      }),
+    remove: (path) =>
+      this.operate('unlink', path, () => {
+        const [dir, name] = split(path);
+        return this.#directory(dir, 'unlink').names.delete(name);
+      }),
+    touch: (path) =>
+      this.operate('utimes', path, () => {
+        this.#node(path, 'utimes').changedAt = inhabited().now;
+      }),
+    changedAt: (path) =>
+      this.operate('stat', path, () => {
+        const [dir, name] = split(path);
+        return this.#directory(dir, 'stat').names.get(name)?.changedAt;
+      }),
+  };
 }
 
-const operations = {
-  open: (path: string, flags = 'r', mode = 0o666) =>
-    operate('open', path, (disk) => openFile(disk, path, flags, mode)),
-  readFile: (path: string, options?: unknown) =>
-    operate('readFile', path, (disk) => {
-      const { data } = nodeAt(disk, 'open', path);
-      return isText(options) ? data.toString() : data;
-    }),
-  writeFile: (path: string, data: string | Buffer, options?: { flag?: string; mode?: number }) =>
-    operate('writeFile', path, (disk) => {
-      const flags = typeof options === 'object' ? (options.flag ?? 'w') : 'w';
-      openFile(disk, path, flags, 0o600);
-      nodeAt(disk, 'write', path).data = Buffer.from(data as string);
-    }),
-  rename: (from: string, to: string) =>
-    operate('rename', from, (disk) => {
-      const node = nodeAt(disk, 'rename', from);
-      const [fromDir, fromName] = split(from);
-      const [toDir, toName] = split(to);
-      disk.directory(toDir)?.names.set(toName, node);
-      disk.directory(fromDir)?.names.delete(fromName);
-    }),
-  link: (from: string, to: string) =>
-    operate('link', from, (disk) => {
-      const node = nodeAt(disk, 'link', from);
-      const [dir, name] = split(to);
-      if (disk.directory(dir)?.names.has(name)) throw failure('EEXIST', 'link', to);
-      disk.directory(dir)?.names.set(name, node);
-    }),
-  unlink: (path: string) =>
-    operate('unlink', path, (disk) => {
-      nodeAt(disk, 'unlink', path);
-      const [dir, name] = split(path);
-      disk.directory(dir)?.names.delete(name);
-    }),
-  readdir: (path: string) =>
-    operate('readdir', path, (disk) => {
-      const directory = disk.directory(path);
-      if (directory === undefined) throw failure('ENOENT', 'readdir', path);
-      return [...directory.names.keys()].sort();
-    }),
-  mkdir: (path: string) => operate('mkdir', path, (disk) => disk.makeDirectory(path)),
-  stat: (path: string) =>
-    operate('stat', path, (disk) => {
-      const directory = disk.directory(path);
-      if (directory !== undefined) return stats(0, directory.mode, true);
-      const node = nodeAt(disk, 'stat', path);
-      return stats(node.data.length, node.mode, false);
-    }),
-  access: (path: string) =>
-    operate('access', path, (disk) => {
-      if (disk.directory(path) === undefined) nodeAt(disk, 'access', path);
-    }),
-  chmod: (path: string, mode: number) =>
-    operate('chmod', path, (disk) => {
-      const directory = disk.directory(path);
-      if (directory !== undefined) directory.mode = mode;
-      else nodeAt(disk, 'chmod', path).mode = mode;
-    }),
-};
-
+/** `open` of `node:fs/promises`, for reading a file as a whole. */
 export function installVirtualFiles(): void {
   const real = require('node:fs/promises') as Record<string, (path: unknown, ...rest: unknown[]) => unknown>;
-  for (const [name, virtual] of Object.entries(operations)) {
-    const original = real[name];
-    real[name] = (path: unknown, ...rest: unknown[]) =>
-      typeof path === 'string' && path.startsWith(ROOT)
-        ? (virtual as (path: string, ...rest: unknown[]) => unknown)(path, ...rest)
-        : original?.(path, ...rest);
-  }
+  const { open } = real;
+  real.open = (path: unknown, ...rest: unknown[]) => {
+    const disk = files;
+    if (typeof path !== 'string' || !path.startsWith(ROOT) || disk === undefined)
+      return open?.(path, ...rest);
+    return disk.operate('open', path, () => {
+      const text = disk.text(path);
+      return {
+        stat: async () => ({
+          size: text.length,
+          mode: 0o100600,
+          uid: process.geteuid?.(),
+          isDirectory: () => false,
+          isFile: () => true,
+        }),
+        readFile: async (options?: unknown) => (options === undefined ? Buffer.from(text) : text),
+        close: async () => undefined,
+      };
+    });
+  };
   syncBuiltinESMExports();
 }

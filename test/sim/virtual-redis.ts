@@ -177,6 +177,9 @@ class Client extends EventEmitter {
   get(key: string): Promise<Answer> {
     return this.#ask((data) => data.command('GET', key));
   }
+  hGet(key: string, field: string): Promise<Answer> {
+    return this.#ask((data) => data.command('HGET', key, field));
+  }
   mGet(keys: readonly string[]): Promise<Answer> {
     return this.#ask((data) => data.command('MGET', ...keys));
   }
@@ -224,9 +227,23 @@ function setOptions(options: SetOptions = {}): string[] {
 /** Before the product is imported. */
 export function installVirtualRedis(): void {
   const redis = createRequire(import.meta.url)('redis') as Record<string, unknown>;
-  const createClient = (): Client => {
+  const createClient = (): object => {
     if (server === undefined) throw new Error('no Redis');
-    return new Client(server);
+    const client = new Client(server);
+    const bound = new Map<string | symbol, unknown>();
+    return new Proxy(client, {
+      get(_target, name) {
+        const value: unknown = Reflect.get(client, name, client);
+        // The product would take it for a Redis that fails.
+        if (value === undefined && typeof name === 'string' && name !== 'then') {
+          console.error(`the simulated Redis client has no ${name}`);
+          process.exit(2);
+        }
+        if (typeof value !== 'function') return value;
+        if (!bound.has(name)) bound.set(name, value.bind(client));
+        return bound.get(name);
+      },
+    });
   };
   Object.defineProperty(redis, 'createClient', { value: createClient, enumerable: true });
 }
