@@ -248,7 +248,8 @@ type State = ReturnType<typeof lauxlib.luaL_newstate>;
 let machine: State | undefined;
 /** Whom `redis.call` of the script that runs now reaches. */
 let called: RedisData['command'] | undefined;
-const compiled = new Set<string>();
+/** Scripts by the name of their function. */
+const compiled = new Map<string, ReturnType<typeof to_luastring>>();
 
 /** One Lua machine for all: making one takes longer than any script. */
 function openMachine(): State {
@@ -274,13 +275,14 @@ function evaluate(
 ): Answer {
   machine ??= openMachine();
   const L = machine;
-  const name = to_luastring(`script ${script}`);
-  if (!compiled.has(script)) {
+  let name = compiled.get(script);
+  if (name === undefined) {
+    name = to_luastring(`script${compiled.size}`);
     // Lua 5.1 has it among the globals.
     if (lauxlib.luaL_loadstring(L, to_luastring(`local unpack = table.unpack\n${script}`)) !== lua.LUA_OK)
       throw new Error(`ERR ${asText(L, -1)}`);
     lua.lua_setglobal(L, name);
-    compiled.add(script);
+    compiled.set(script, name);
   }
   for (const [global, list] of [
     ['KEYS', keys],

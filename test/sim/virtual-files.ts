@@ -118,6 +118,41 @@ class Disk implements Files {
     });
   }
 
+  /** A handle as far as the product uses one. */
+  open(path: string, flags = 'r'): Promise<object> {
+    return this.operate('open', path, () => {
+      const [dir, name] = split(path);
+      const { names } = this.#directory(dir, 'open');
+      const isRead = flags.startsWith('r');
+      if (flags.includes('x') && names.has(name)) throw failure('EEXIST', 'open', path);
+      if (isRead) this.#node(path, 'open');
+      const node = names.get(name) ?? { text: '', synced: '', changedAt: inhabited().now };
+      names.set(name, node);
+      if (flags.startsWith('w')) node.text = '';
+      const change = (act: () => void) => this.operate('write', path, act);
+      const append = (text: string | Buffer) =>
+        change(() => {
+          node.text += text;
+        });
+      return {
+        stat: async () => ({
+          size: node.text.length,
+          mode: 0o100600,
+          uid: process.geteuid?.(),
+          isDirectory: () => false,
+          isFile: () => true,
+        }),
+        readFile: async (options?: unknown) => (options === undefined ? Buffer.from(node.text) : node.text),
+        writeFile: append,
+        appendFile: append,
+        write: append,
+        sync: () => this.state.sync(path),
+        datasync: () => this.state.sync(path),
+        close: async () => undefined,
+      };
+    });
+  }
+
   #fail(operation: string, path: string): void {
     const code = this.fault(operation, path);
     if (code !== undefined) throw failure(code, operation, path);
@@ -179,28 +214,26 @@ class Disk implements Files {
   };
 }
 
-/** `open` of `node:fs/promises`, for reading a file as a whole. */
+/** What the product does with files in its own right: `node:fs/promises` under `/sim/`. */
 export function installVirtualFiles(): void {
   const real = require('node:fs/promises') as Record<string, (path: unknown, ...rest: unknown[]) => unknown>;
-  const { open } = real;
-  real.open = (path: unknown, ...rest: unknown[]) => {
-    const disk = files;
-    if (typeof path !== 'string' || !path.startsWith(ROOT) || disk === undefined)
-      return open?.(path, ...rest);
-    return disk.operate('open', path, () => {
-      const text = disk.text(path);
-      return {
-        stat: async () => ({
-          size: text.length,
-          mode: 0o100600,
-          uid: process.geteuid?.(),
-          isDirectory: () => false,
-          isFile: () => true,
-        }),
-        readFile: async (options?: unknown) => (options === undefined ? Buffer.from(text) : text),
-        close: async () => undefined,
-      };
-    });
+  const operations: Record<string, (disk: Disk, path: string, ...rest: never[]) => unknown> = {
+    open: (disk, path, flags: string) => disk.open(path, flags),
+    readFile: (disk, path, options: unknown) =>
+      disk.operate('read', path, () =>
+        options === undefined ? Buffer.from(disk.text(path)) : disk.text(path),
+      ),
+    rename: (disk, from, to: string) => disk.state.rename(from, to),
+    unlink: async (disk, path) => {
+      if (!(await disk.state.remove(path))) throw failure('ENOENT', 'unlink', path);
+    },
   };
+  for (const [name, virtual] of Object.entries(operations)) {
+    const original = real[name];
+    real[name] = (path: unknown, ...rest: unknown[]) =>
+      typeof path === 'string' && path.startsWith(ROOT) && files !== undefined
+        ? virtual(files, path, ...(rest as never[]))
+        : original?.(path, ...rest);
+  }
   syncBuiltinESMExports();
 }

@@ -140,6 +140,22 @@ class VirtualDate extends RealDate {
   }
 }
 
+/** Ids from the world's dice: their order decides things. */
+function installVirtualChance(): void {
+  const crypto = require('node:crypto') as Record<string, (...given: never[]) => unknown>;
+  const { randomBytes: realBytes } = crypto;
+  const randomBytes = (octets: number, ...rest: unknown[]): unknown => {
+    if (world === undefined || rest.length > 0) return realBytes?.(...([octets, ...rest] as never[]));
+    const dice = world.random;
+    return Buffer.from(Array.from({ length: octets }, () => Math.floor(dice() * 256)));
+  };
+  const randomUUID = (): string => {
+    const hex = (randomBytes(16) as Buffer).toString('hex');
+    return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-');
+  };
+  Object.assign(crypto, { randomBytes, randomUUID });
+}
+
 export function installVirtualTime(): void {
   const timers = {
     setTimeout: setTimer(false, 'timeout'),
@@ -159,6 +175,15 @@ export function installVirtualTime(): void {
   Object.defineProperty(performance, 'now', { value: () => inhabited().now, configurable: true });
   const { random } = Math;
   Math.random = () => (world === undefined ? random() : world.random());
+  Object.assign(require('node:perf_hooks'), {
+    monitorEventLoopDelay: () => ({
+      enable: () => true,
+      disable: () => true,
+      reset: () => undefined,
+      percentile: () => 0,
+    }),
+  });
+  installVirtualChance();
   AbortSignal.timeout = (ms: number) => {
     const controller = new AbortController();
     const timer = new Timer(
