@@ -151,7 +151,9 @@ export function createRelayHost(
           return {
             recordTransaction: (record) => {
               records.push(record);
-              world.note(`${record.outcome} ${record.reply?.code ?? ''} ${record.recipients.join(' ')}`);
+              world.note(
+                `${record.outcome} ${record.reply?.code ?? ''} ${record.recipients.join(' ')} ${record.reply?.text ?? ''}`,
+              );
             },
             observeRefresh: () => undefined,
             observeLimit: () => undefined,

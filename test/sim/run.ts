@@ -14,7 +14,7 @@ import { useFiles } from './virtual-files.ts';
 import { useRedis } from './virtual-redis.ts';
 import { useNetwork } from './virtual-sockets.ts';
 import { enterWorld } from './virtual-time.ts';
-import { type Actor, createWorld, type TraceLine, type World } from './world.ts';
+import { type Actor, createWorld, type RunEnd, type TraceLine, type World } from './world.ts';
 
 export interface Outcome {
   readonly violations: readonly Violation[];
@@ -183,13 +183,18 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
 
 async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
   const { world, relays, clients, operator, tokens } = cast;
+  const advance = async (isOver: () => boolean, until: number): Promise<RunEnd> => {
+    const end = await world.run(isOver, until);
+    if (end === 'spinning') blame('spins', `${world.current.name} has always something to do at once`);
+    return end;
+  };
   for (const relay of relays) relay.start();
   applyFaults(plan, cast);
-  await world.run(() => false, plan.activeMs);
+  if ((await advance(() => false, plan.activeMs)) === 'spinning') return;
   world.note('the last fault is over', operator);
   const idle = (): boolean => clients.every((c) => c.isDone);
   const isServable = (account: string): boolean => !tokens.lostGrants.has(account);
-  await world.run(() => idle(), plan.activeMs + HEAL_MS);
+  if ((await advance(idle, plan.activeMs + HEAL_MS)) === 'spinning') return;
   // Whoever waits for a grant that nobody has any more waits for a person.
   const stuck = clients.flatMap((c) => c.queue).filter((m) => isServable(m.account));
   if (stuck.length > 0) blame('not served again', stuck.map((m) => m.id).join(' '));
@@ -201,6 +206,6 @@ async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
       stopped += 1;
     });
   }
-  const end = await world.run(() => stopped === relays.length, world.now + 120_000);
+  const end = await advance(() => stopped === relays.length, world.now + 120_000);
   if (end !== 'over') blame('stop has no end', 'at the end of the run');
 }

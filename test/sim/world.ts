@@ -41,6 +41,9 @@ export interface TraceLine {
   readonly text: string;
 }
 
+/** `spinning`: events follow one another faster than anything that is of use could. */
+export type RunEnd = 'over' | 'empty' | 'late' | 'spinning';
+
 export interface World {
   readonly random: Random;
   /** True time since the world began, ms. */
@@ -60,7 +63,7 @@ export interface World {
   readonly digest: string;
   readonly steps: number;
   /** Runs until `isOver` or nothing is left to happen or `maxMs` have passed. */
-  run(isOver: () => boolean, maxMs: number): Promise<'over' | 'empty' | 'late'>;
+  run(isOver: () => boolean, maxMs: number): Promise<RunEnd>;
 }
 
 /** The wall clock at the beginning: 2026-11-25T12:00:00Z. */
@@ -68,6 +71,8 @@ export const EPOCH = 1_795_608_000_000;
 
 /** Node's own, before the world's take their place. */
 const realImmediate = setImmediate;
+/** Events in a second of virtual time; a busy one has some hundreds. */
+const MOST_IN_A_SECOND = 30_000;
 /** Events between two looks at the loop of the real process. */
 const BATCH = 64;
 
@@ -152,7 +157,9 @@ export function createWorld(random: Random, options: { readonly keepTrace: boole
       return new Promise((resolve, reject) => {
         let left = 0;
         let isDone = false;
-        const end = (why: 'over' | 'empty' | 'late'): void => {
+        let second = now;
+        let inSecond = 0;
+        const end = (why: RunEnd): void => {
           isDone = true;
           resolve(why);
         };
@@ -168,6 +175,15 @@ export function createWorld(random: Random, options: { readonly keepTrace: boole
           const { process, event } = chosen;
           pop(process.events);
           now = Math.max(now, event.at);
+          if (now - second >= 1_000) {
+            second = now;
+            inSecond = 0;
+          }
+          inSecond += 1;
+          if (inSecond > MOST_IN_A_SECOND) {
+            end('spinning');
+            return;
+          }
           event.state = 'over';
           running = process;
           steps += 1;
