@@ -109,7 +109,12 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const stored = (await keeper.load(slot.grant))?.tokens[slot.resource];
       if (stored?.fingerprint !== slot.tokenFingerprint) return undefined;
       const token = new AccessToken(stored.accessToken, stored.expiresAt, stored.obtainedAt);
-      return slot.bring(token, 'store') && !force && slot.isFresh() ? token : undefined;
+      if (!slot.bring(token, 'store')) return undefined;
+      log.debug(
+        { event: 'token_reused', account: slot.accountId, resource: slot.resource },
+        'access token taken from the store',
+      );
+      return !force && slot.isFresh() ? token : undefined;
     } catch {
       // The keeper has said so.
       return undefined;
@@ -238,7 +243,17 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       if (store.kind === 'redis') await kept;
       else track(kept);
     }
-    log.debug({ event: 'token_obtained', account: slot.accountId, resource: slot.resource, origin }, 'token');
+    log.info(
+      {
+        event: 'token_obtained',
+        account: slot.accountId,
+        resource: slot.resource,
+        origin,
+        expires_in_s: Math.round((token.expiresAt - clock.now()) / 1000),
+        rotated: saving !== undefined,
+      },
+      'access token obtained',
+    );
     return token;
   }
 

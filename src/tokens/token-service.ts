@@ -228,6 +228,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   ): Promise<AccessToken> {
     const refused = rejected.reveal();
     accounts.get(accountId)?.slot(resource)?.reject(rejected);
+    log.debug({ event: 'token_rejected', account: accountId, resource }, 'the mail server refused the token');
     const replacement = peek(accountId, resource);
     if (replacement !== undefined) return replacement;
     misses += 1;
@@ -252,6 +253,10 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   /** A flight under way is for those who wait for it only. */
   function drop(slot: Slot): void {
     slot.apply({ type: 'forgotten' });
+    log.debug(
+      { event: 'token_forgotten', account: slot.accountId, resource: slot.resource },
+      'access token dropped',
+    );
     background.plan(slot);
     announce(slot.accountId);
   }
