@@ -141,7 +141,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     kind,
     state: b.state,
     failures: b.faults,
-    opened_at: null,
+    opened_at: iso(b.openedAt),
     retry_at: iso(b.probeAt),
   });
 
@@ -177,7 +177,11 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         max_recipients: limits.maxRecipients,
       };
     },
-    tokenTotals: () => tokens.totals(),
+    tokenTotals() {
+      const { cache_hits, cache_misses, refresh_attempts, refresh_success, refresh_failures } =
+        tokens.totals();
+      return { cache_hits, cache_misses, refresh_attempts, refresh_success, refresh_failures };
+    },
     tokenDetail(id) {
       const token = tokens.statusOf(id);
       return (

@@ -24,6 +24,8 @@ export interface BreakerState {
   readonly faults: number;
   /** While open: when a call may probe, ms since the epoch. */
   readonly probeAt: number | undefined;
+  /** When it opened last, ms since the epoch; undefined: not yet. */
+  readonly openedAt: number | undefined;
 }
 
 export interface Breaker<T> {
@@ -54,6 +56,7 @@ export function createBreaker<T>(
   const { clock = systemClock, volume = 5, windowMs = 60_000, restMs: firstRestMs = 10_000 } = options;
   const maxRestMs = options.maxRestMs ?? firstRestMs;
   let circuit: Circuit = { is: 'closed' };
+  let openedAt: number | undefined;
   let steps: { readonly step: number; calls: number; faults: number }[] = [];
 
   function slide(): number {
@@ -64,6 +67,7 @@ export function createBreaker<T>(
 
   function open(restMs: number): void {
     circuit = { is: 'open', until: clock.monotonic() + restMs, restMs };
+    openedAt = clock.now();
     onChange('open');
   }
 
@@ -135,6 +139,7 @@ export function createBreaker<T>(
         state: stateName(),
         faults: steps.reduce((sum, s) => sum + s.faults, 0),
         probeAt: probeAt(),
+        openedAt,
       };
     },
   };

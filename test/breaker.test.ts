@@ -72,8 +72,10 @@ test('what is well dilutes trouble, and trouble is forgotten with the window', a
   assert.equal(breaker.state().faults, 0);
   for (let i = 0; i < 3; i += 1) breaker.saw(true);
   assert.equal(breaker.state().state, 'closed', 'below the volume');
+  assert.equal(breaker.state().openedAt, undefined);
   breaker.saw(true);
   assert.equal(breaker.state().state, 'open');
+  assert.equal(breaker.state().openedAt, clock.now());
 });
 
 test('the wall clock may step while it rests', async () => {

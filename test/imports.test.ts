@@ -38,7 +38,8 @@ const TABLE: Record<string, readonly string[]> = {
   ],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
-  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'config', 'app'],
+  // Of admin the shapes: what its client reads is what the relay answers.
+  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'config', 'app', 'admin'],
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
@@ -49,8 +50,8 @@ const TOKEN_SEAM = 'tokens/access-token.ts';
 
 /** Packages that have more than one owner, and why that is right. */
 const SHARED: Record<string, readonly string[]> = {
-  // Settings and the accounts file are both validated where they are described.
-  zod: ['accounts/schema.ts', 'config/settings.ts'],
+  // Settings, the accounts file and the admin API are each described where they are declared.
+  zod: ['accounts/schema.ts', 'config/settings.ts', 'admin/shapes.ts'],
   // Connections are one thing, composing a test message another, reading address lists a third.
   nodemailer: ['upstream/open.ts', 'commands/send.ts', 'protocol/address-list.ts'],
   // Token forms have redirects, limits and judgements of their own.

@@ -4,23 +4,14 @@
  * `rate`, `reload` on the hub. Owns the hub and its timer; without listeners it does nothing.
  */
 import type { TransactionRecord } from '../relay/record.ts';
-import type { AccountRow, AdminBackend, BreakerRow, ReloadResult, TokenTotals } from './backend.ts';
+import type { AccountRow, AdminBackend, ReloadResult } from './backend.ts';
 import { createEventHub, type EventHub } from './event-hub.ts';
 import type { Series } from './series.ts';
-import type { TransactionLog, TransactionRow } from './transaction-log.ts';
+import type { Shape } from './shapes.ts';
+import type { TransactionLog } from './transaction-log.ts';
 
 /** First event of a stream: all there is to show. */
-export interface Snapshot {
-  readonly version: string;
-  readonly now: string;
-  readonly ready: boolean;
-  readonly accounts: readonly AccountRow[];
-  readonly breakers: readonly BreakerRow[];
-  readonly tokens: TokenTotals;
-  readonly series: ReturnType<Series['points']>;
-  /** Newest first. */
-  readonly transactions: readonly TransactionRow[];
-}
+export type Snapshot = Shape<'Snapshot'>;
 
 export interface Live {
   readonly hub: Pick<EventHub, 'subscribe'>;
@@ -113,7 +104,7 @@ export function createLive(
       ready: isReady(),
       now: new Date().toISOString(),
       tokens: backend.tokenTotals(),
-    });
+    } satisfies Shape<'Rate'>);
     sent = 0;
     skipped = 0;
   };

@@ -1,28 +1,17 @@
 /**
- * The HTTP API: the one file that knows hono. In: requests. Out: JSON with the keys of openapi.ts, the
+ * Serves the operations of the API; the one file that knows hono. In: requests. Out: JSON of the shapes, the
  * exposition, the event stream, the dashboard's files. Every request passes the guard first.
  */
-import { type Context, Hono } from 'hono';
+import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { Log } from '../log.ts';
-import type { Outcome } from '../relay/record.ts';
 import { createAssets } from './assets.ts';
-import type { AccountDetail, AdminBackend, AdminLogLevel } from './backend.ts';
 import { openEventStream } from './event-stream.ts';
 import { createGuard, type GuardOptions } from './guard.ts';
-import type { Live } from './live.ts';
-import type { Metrics } from './metrics.ts';
 import { openApi } from './openapi.ts';
-import type { Series } from './series.ts';
-import { rate } from './summary.ts';
-import type { TransactionLog } from './transaction-log.ts';
+import { type House, OPERATIONS } from './operations.ts';
 
-export interface RouteDeps {
-  readonly backend: AdminBackend;
-  readonly metrics: Metrics;
-  readonly transactions: TransactionLog;
-  readonly series: Series;
-  readonly live: Live;
+export interface RouteDeps extends Pick<House, 'backend' | 'metrics' | 'transactions' | 'series' | 'live'> {
   readonly log: Log;
 }
 
@@ -36,10 +25,6 @@ export interface Routes {
   close(): void;
 }
 
-const OUTCOMES: readonly Outcome[] = ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'];
-const LEVELS: readonly AdminLogLevel[] = ['debug', 'info', 'warn', 'error', 'silent'];
-const DEFAULT_TRANSACTIONS = 100;
-const MAX_TRANSACTIONS = 1000;
 /** The largest body any route reads is a log level. */
 const MAX_BODY_BYTES = 16 * 1024;
 /** Event streams at once: each costs a snapshot and a backlog. */
@@ -68,7 +53,6 @@ const HEADERS: Readonly<Record<string, string>> = {
 
 /** Builds the routes; throws where the guard's options are unsafe. */
 export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
-  const { backend, live } = deps;
   const guard = createGuard(options);
   const assets = createAssets();
   const streams = new Set<() => void>();
@@ -105,129 +89,33 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
     return c.json({ error: 'internal error' }, 500);
   });
 
-  app.get('/healthz', (c) => c.json({ status: 'ok' }));
-  app.get('/readyz', (c) => {
-    const r = backend.readiness();
-    const ready = r.warmed_up && r.usable > 0;
-    return c.json({ ready, ...r }, ready ? 200 : 503);
-  });
-  app.get('/metrics', async (c) =>
-    c.body(await deps.metrics.render(), 200, { 'content-type': deps.metrics.contentType }),
-  );
-
-  app.get('/admin/openapi.json', (c) => c.json(openApi(options.version)));
-  app.get('/admin/accounts', (c) => c.json({ accounts: backend.accounts() }));
-  app.get('/admin/tokens', (c) => {
-    const totals = backend.tokenTotals();
-    return c.json({
-      ...totals,
-      cache_hit_rate: rate(totals.cache_hits, totals.cache_hits + totals.cache_misses),
-      refresh_success_rate: rate(totals.refresh_success, totals.refresh_success + totals.refresh_failures),
-      breakers: backend.breakers(),
-      removed: backend.keptRemoved(),
-      accounts: backend.accounts().map(({ id, email, provider, status, token }) => ({
-        ...{ id, email, provider, status, ...token },
-        ...backend.tokenDetail(id),
-      })),
-    });
-  });
-  app.get('/admin/breakers', (c) => c.json({ breakers: backend.breakers() }));
-  app.get('/admin/series', (c) => c.json({ points: deps.series.points() }));
-  app.get('/admin/transactions', (c) => {
-    const limit = Number(c.req.query('limit') ?? DEFAULT_TRANSACTIONS);
-    if (!Number.isInteger(limit) || limit < 1 || limit > MAX_TRANSACTIONS) {
-      return c.json({ error: `limit must be a whole number from 1 to ${MAX_TRANSACTIONS}` }, 400);
-    }
-    const wanted = c.req.query('outcome');
-    const outcome = OUTCOMES.find((o) => o === wanted);
-    if (wanted !== undefined && outcome === undefined) {
-      return c.json({ error: `outcome must be one of ${OUTCOMES.join(', ')}` }, 400);
-    }
-    const asked = c.req.query('account');
-    // An account that was removed still has its transactions: then the name is taken as its id.
-    const account = asked === undefined ? undefined : (backend.account(asked)?.id ?? asked);
-    return c.json({ transactions: deps.transactions.latest({ limit, account, outcome }) });
-  });
-  app.get('/admin/events', (c) => {
-    if (streams.size >= MAX_STREAMS) return c.json({ error: 'too many event streams' }, 503);
-    const stream = openEventStream(live, () => streams.delete(stream.end));
-    streams.add(stream.end);
-    return c.body(stream.body, 200, { 'content-type': 'text/event-stream; charset=utf-8' });
-  });
-
-  /** Runs `answer` with the account of the path, or answers 404. */
-  const withAccount =
-    (answer: (c: Context, account: AccountDetail) => Response | Promise<Response>) =>
-    (c: Context): Response | Promise<Response> => {
-      const account = backend.account(c.req.param('id') ?? '');
-      return account === undefined ? c.json({ error: 'no such account' }, 404) : answer(c, account);
-    };
-  const acted = (action: string, account: string): void => {
-    deps.log.info({ event: 'admin_action', action, account }, `admin: ${action} ${account}`);
-    live.lookSoon();
+  const house: House = {
+    ...deps,
+    acted: (action, fields) => {
+      const line = { event: 'admin_action', action, ...fields };
+      if ('account' in fields) deps.log.info(line, `admin: ${action} ${fields.account}`);
+      else deps.log.warn(line, `admin: log level is now ${fields.level}`);
+      deps.live.lookSoon();
+    },
+    openEvents: () => {
+      if (streams.size >= MAX_STREAMS) return undefined;
+      const stream = openEventStream(deps.live, () => streams.delete(stream.end));
+      streams.add(stream.end);
+      return stream.body;
+    },
+    description: () => openApi(options.version),
   };
-
-  app.get(
-    '/admin/accounts/:id',
-    withAccount((c, account) => c.json(account)),
-  );
-  app.post(
-    '/admin/accounts/:id/refresh',
-    withAccount(async (c, { id }) => {
-      const result = await backend.refreshToken(id);
-      acted('refresh', id);
-      const account = backend.account(id) ?? null;
-      if (result.ok) return c.json({ ok: true, error: null, cure: null, account });
-      const { error = 'the token could not be refreshed', cure = null } = result;
-      return c.json({ ok: false, error, cure, account }, 502);
-    }),
-  );
-  app.post(
-    '/admin/accounts/:id/retry',
-    withAccount(async (c, { id }) => {
-      await backend.retry(id);
-      acted('retry', id);
-      return c.json({ ok: true, account: backend.account(id) ?? null });
-    }),
-  );
-  app.delete(
-    '/admin/accounts/:id/token',
-    withAccount(async (c, { id }) => {
-      const forgotten = await backend.forgetToken(id);
-      acted('forget token', id);
-      return c.json({ ok: true, forgotten });
-    }),
-  );
-  app.post(
-    '/admin/accounts/:id/drain',
-    withAccount(async (c, { id }) => {
-      await backend.drain(id);
-      acted('drain', id);
-      return c.json({ ok: true, account: backend.account(id) ?? null });
-    }),
-  );
-  app.post(
-    '/admin/accounts/:id/resume',
-    withAccount(async (c, { id }) => {
-      await backend.resume(id);
-      acted('resume', id);
-      return c.json({ ok: true, account: backend.account(id) ?? null });
-    }),
-  );
-  app.post('/admin/reload', async (c) => {
-    const result = await backend.reload();
-    live.lookSoon();
-    return c.json(result, result.ok ? 200 : 422);
-  });
-  app.post('/admin/log-level', async (c) => {
-    const body: unknown = await c.req.json().catch(() => undefined);
-    const wanted = typeof body === 'object' && body !== null && 'level' in body ? body.level : undefined;
-    const level = LEVELS.find((l) => l === wanted);
-    if (level === undefined) return c.json({ error: `level must be one of ${LEVELS.join(', ')}` }, 400);
-    backend.setLogLevel(level);
-    deps.log.warn({ event: 'admin_action', action: 'log-level', level }, `admin: log level is now ${level}`);
-    return c.json({ level });
-  });
+  for (const { method, path, handle } of OPERATIONS)
+    app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ':$1'), async (c) => {
+      const { status, body, type } = await handle(house, {
+        param: (name) => c.req.param(name) ?? '',
+        query: (name) => c.req.query(name),
+        json: () => c.req.json(),
+      });
+      return type === undefined
+        ? c.json(body as object, status as 200)
+        : c.body(body as string | ReadableStream, status as 200, { 'content-type': type });
+    });
 
   app.get('*', (c) => {
     const asset = assets(c.req.path);

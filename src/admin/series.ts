@@ -4,17 +4,9 @@
  */
 import type { Outcome } from '../relay/record.ts';
 import { createSample, type Sample } from './sample.ts';
+import type { SeriesPoint } from './shapes.ts';
 
-export type OutcomeCounts = Readonly<Record<Outcome, number>>;
-
-/** One second. Percentiles are of whole transaction times and null in a second without one. */
-export interface SeriesPoint extends OutcomeCounts {
-  /** Start of the second, s since the epoch. */
-  readonly at_s: number;
-  readonly p50_ms: number | null;
-  readonly p95_ms: number | null;
-  readonly p99_ms: number | null;
-}
+export type { SeriesPoint };
 
 export interface Series {
   add(outcome: Outcome, totalMs: number): void;

@@ -6,44 +6,9 @@ import { boolean, members, number, object, orNull, text, texts, type Writer } fr
 import type { Reply } from '../protocol/reply.ts';
 import { cleanText, MAX_KEPT } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
+import type { ReplyRow, TransactionRow } from './shapes.ts';
 
-export interface ReplyRow {
-  readonly code: number;
-  readonly enhanced: string | null;
-  readonly text: string;
-}
-
-/** A finished transaction as `GET /admin/transactions` and the event stream show it. */
-export interface TransactionRow {
-  readonly id: string;
-  /** Start. */
-  readonly at: string;
-  readonly session_id: string;
-  readonly client: string;
-  readonly account: string;
-  readonly provider: string;
-  readonly way: 'smtp' | 'graph';
-  /** `*@domain` unless addresses are shown; empty for the null sender. */
-  readonly sender: string;
-  /** The first 20, shown like `sender`. */
-  readonly recipients: readonly string[];
-  readonly recipient_count: number;
-  readonly bytes: number;
-  readonly outcome: Outcome;
-  readonly reply: ReplyRow | null;
-  readonly decided_by: 'upstream' | 'relay';
-  readonly upstream_reply: ReplyRow | null;
-  readonly flights: number;
-  readonly reused: boolean;
-  readonly replayed: boolean;
-  readonly connection: string | null;
-  readonly timings: {
-    readonly total_ms: number;
-    readonly gate_ms: number;
-    readonly acquire_ms: number;
-    readonly upstream_ms: number;
-  };
-}
+export type { ReplyRow, TransactionRow };
 
 export interface TransactionFilter {
   /** 1 to the size of the log. */

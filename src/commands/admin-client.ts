@@ -1,29 +1,10 @@
 /** Talks to the admin API of a running relay. In: settings. Out: its answers; a relay that is not there is told as such. */
+import type { AccountRow, ReloadResult, Shape } from '../admin/shapes.ts';
 import type { Settings } from '../config.ts';
+import { cleanText } from '../protocol/text.ts';
 import { CommandError } from './definition.ts';
 
-/** What these commands read of an account's row. */
-export interface AccountRow {
-  readonly id: string;
-  readonly provider: string;
-  readonly status: string;
-  readonly reason: string | null;
-  readonly cure: string | null;
-  readonly token: { readonly expires_in_s: number | null };
-  readonly pool: { readonly busy: number; readonly idle: number; readonly max: number };
-  readonly messages: { readonly relayed: number; readonly deferred: number; readonly rejected: number };
-  readonly last_error: string | null;
-}
-
-/** What a reload did; `ok: false` changed nothing. */
-export interface ReloadResult {
-  readonly ok: boolean;
-  readonly added: readonly string[];
-  readonly changed: readonly string[];
-  readonly removed: readonly string[];
-  readonly untouched: readonly string[];
-  readonly errors: readonly { readonly path: string; readonly message: string }[];
-}
+export type { AccountRow, ReloadResult };
 
 export interface AdminClient {
   readonly url: string;
@@ -70,12 +51,14 @@ export function createAdminClient(settings: Settings): AdminClient {
     const type = response.headers.get('content-type') ?? '';
     if (!type.includes('json'))
       throw new CommandError(`${url} answers HTTP ${response.status} without JSON: is it a relay?`);
-    return response.json();
+    // Whoever answers there: nothing of it may steer the terminal.
+    return JSON.parse(await response.text(), (_key, value: unknown) =>
+      typeof value === 'string' ? cleanText(value) : value,
+    );
   };
   return {
     url,
-    accounts: async () =>
-      ((await json(await request('/admin/accounts'))) as { accounts: AccountRow[] }).accounts,
+    accounts: async () => ((await json(await request('/admin/accounts'))) as Shape<'Accounts'>).accounts,
     reload: async () => (await json(await request('/admin/reload', 'POST'))) as ReloadResult,
     retry: async (accountId) =>
       void (await json(await request(`/admin/accounts/${encodeURIComponent(accountId)}/retry`, 'POST'))),

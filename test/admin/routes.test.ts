@@ -348,8 +348,8 @@ describe('event stream', () => {
   it('ends a stream whose reader does not read', async () => {
     const house = createHouse();
     const answer = await house.ask('/admin/events');
-    const reply = { code: 550, text: 'x'.repeat(100_000) };
-    for (let i = 0; i < 80; i++) house.live.transaction(fakeRecord({ reply }));
+    const untouched = ['x'.repeat(100_000)];
+    for (let i = 0; i < 80; i++) house.live.reloaded({ ...house.backend.reloadResult, untouched });
     const events = await readUntil(answer, 'never');
     assert.ok(events.length < 80, `${events.length} events were kept`);
   });

@@ -48,6 +48,13 @@ export function schemaFaults(
         if (fitting !== 1) faults.push(`${path}: fits ${fitting} of oneOf`);
         break;
       }
+      case 'anyOf':
+        if (![rule].flat().some((s) => inner(value, s, path).length === 0))
+          faults.push(`${path}: fits none of anyOf`);
+        break;
+      case 'const':
+        if (value !== rule) faults.push(`${path}: ${String(value)} is not ${String(rule)}`);
+        break;
       case 'format':
         if (typeof value === 'string' && rule === 'date-time' && !/^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value)) {
           faults.push(`${path}: ${value} is no date-time`);

@@ -1,0 +1,358 @@
+/**
+ * The operations of the admin API, each once: path, words, parameters, answers and what is done. In: the
+ * parts of a request. Out: status and body. routes.ts serves them, openapi.ts describes them.
+ */
+import { answerAccounts, LISTING } from './account-listing.ts';
+import type { AccountDetail, AdminBackend, TokenDetail } from './backend.ts';
+import type { Live } from './live.ts';
+import type { Metrics } from './metrics.ts';
+import type { Series } from './series.ts';
+import { LOG_LEVELS, OUTCOMES, type Shape, type ShapeName } from './shapes.ts';
+import { rate } from './summary.ts';
+import type { TransactionLog } from './transaction-log.ts';
+
+/** What operations work on. */
+export interface House {
+  readonly backend: AdminBackend;
+  readonly metrics: Metrics;
+  readonly transactions: TransactionLog;
+  readonly series: Series;
+  readonly live: Live;
+  /** An action by an operator, for the log. */
+  acted(action: string, fields: { readonly account: string } | { readonly level: string }): void;
+  /** Undefined: too many are open. */
+  openEvents(): ReadableStream | undefined;
+  /** The description of all this. */
+  description(): object;
+}
+
+/** The parts of a request that operations read. */
+export interface Asked {
+  param(name: string): string;
+  query(name: string): string | undefined;
+  json(): Promise<unknown>;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly body: unknown;
+  /** `body` as it is, with this content type, in place of JSON. */
+  readonly type?: string;
+}
+
+export interface Parameter {
+  readonly name: string;
+  readonly in: 'path' | 'query';
+  readonly description: string;
+  readonly schema: object;
+}
+
+export interface Operation {
+  readonly method: 'get' | 'post' | 'delete';
+  /** With `{id}` for the account. */
+  readonly path: string;
+  readonly id: string;
+  readonly summary: string;
+  readonly parameters?: readonly Parameter[];
+  /** Shape of the request's body. */
+  readonly takes?: ShapeName;
+  /** By status: what it means, and the shape or content type of the body. */
+  readonly answers: Readonly<
+    Record<
+      number,
+      readonly [meaning: string, body: ShapeName | 'text/plain' | 'text/event-stream' | 'object']
+    >
+  >;
+  handle(house: House, asked: Asked): Answer | Promise<Answer>;
+}
+
+const ok = <N extends ShapeName>(_shape: N, body: Shape<N>, status = 200): Answer => ({ status, body });
+const refuse = (status: number, error: string): Answer => ok('Error', { error }, status);
+
+export const ID: Parameter = {
+  name: 'id',
+  in: 'path',
+  description: 'Account id or e-mail address, percent-encoded',
+  schema: { type: 'string' },
+};
+const NO_ACCOUNT = ['No such account', 'Error'] as const;
+
+/** An operation on one account; answers 404 where there is none. */
+const onAccount = (
+  operation: Omit<Operation, 'handle' | 'parameters'> & {
+    readonly run: (house: House, account: AccountDetail) => Answer | Promise<Answer>;
+  },
+): Operation => {
+  const { run, ...rest } = operation;
+  return {
+    ...rest,
+    parameters: [ID],
+    answers: { ...rest.answers, 404: NO_ACCOUNT },
+    handle(house, asked) {
+      const account = house.backend.account(asked.param('id'));
+      return account === undefined ? refuse(404, 'no such account') : run(house, account);
+    },
+  };
+};
+
+/** Of an account whose entry cannot be used. */
+const NO_TOKEN: TokenDetail = {
+  source: null,
+  refreshing: false,
+  next_refresh_at: null,
+  uses: 0,
+  last_used_at: null,
+  last_error: null,
+  last_error_at: null,
+  refresh_token_obtained_at: null,
+};
+
+const DEFAULT_TRANSACTIONS = 100;
+const MAX_TRANSACTIONS = 1000;
+
+const EVENTS = `Server-sent events. The first is \`snapshot\` (schema Snapshot), then as they happen:
+\`account\` (Account), \`account_removed\` ({ id }), \`breakers\` (Breakers), \`reload\` (Reload), \`transaction\` (Transaction; at most 100 a second)
+and once a second \`rate\` (Rate).`;
+
+export const OPERATIONS: readonly Operation[] = [
+  {
+    method: 'get',
+    path: '/healthz',
+    id: 'health',
+    summary: 'The process answers',
+    answers: { 200: ['It does', 'Health'] },
+    handle: () => ok('Health', { status: 'ok' }),
+  },
+  {
+    method: 'get',
+    path: '/readyz',
+    id: 'readiness',
+    summary: 'Whether mail can be relayed',
+    answers: {
+      200: ['Warm-up has ended and an account is usable', 'Readiness'],
+      503: ['Not yet, or no account is usable', 'Readiness'],
+    },
+    handle({ backend }) {
+      const r = backend.readiness();
+      const ready = r.warmed_up && r.usable > 0;
+      return ok('Readiness', { ready, ...r }, ready ? 200 : 503);
+    },
+  },
+  {
+    method: 'get',
+    path: '/metrics',
+    id: 'metrics',
+    summary: 'Prometheus exposition',
+    answers: { 200: ['Metrics', 'text/plain'] },
+    handle: async ({ metrics }) => ({
+      status: 200,
+      body: await metrics.render(),
+      type: metrics.contentType,
+    }),
+  },
+  {
+    method: 'get',
+    path: '/admin/openapi.json',
+    id: 'description',
+    summary: 'This description',
+    answers: { 200: ['OpenAPI 3.1', 'object'] },
+    handle: (house) => ({ status: 200, body: house.description() }),
+  },
+  {
+    method: 'get',
+    path: '/admin/accounts',
+    id: 'accounts',
+    summary: 'Accounts in the order of the accounts file; all of them where nothing is asked for',
+    parameters: LISTING,
+    answers: { 200: ['Accounts', 'Accounts'] },
+    handle({ backend }, asked) {
+      const listed = answerAccounts(backend.accounts(), (name) => asked.query(name));
+      return 'refusal' in listed ? refuse(400, listed.refusal) : ok('Accounts', listed);
+    },
+  },
+  onAccount({
+    method: 'get',
+    path: '/admin/accounts/{id}',
+    id: 'account',
+    summary: 'One account with its settings',
+    answers: { 200: ['The account', 'AccountDetail'] },
+    run: (_house, account) => ok('AccountDetail', account),
+  }),
+  onAccount({
+    method: 'post',
+    path: '/admin/accounts/{id}/refresh',
+    id: 'refreshToken',
+    summary: 'Fetch a new access token now',
+    answers: { 200: ['Fetched', 'Refreshed'], 502: ['The token endpoint gave none', 'Refreshed'] },
+    async run(house, { id }) {
+      const result = await house.backend.refreshToken(id);
+      house.acted('refresh', { account: id });
+      const account = house.backend.account(id) ?? null;
+      if (result.ok) return ok('Refreshed', { ok: true, error: null, cure: null, account });
+      const { error = 'the token could not be refreshed', cure = null } = result;
+      return ok('Refreshed', { ok: false, error, cure, account }, 502);
+    },
+  }),
+  onAccount({
+    method: 'post',
+    path: '/admin/accounts/{id}/retry',
+    id: 'retry',
+    summary: 'Try an account that is not ready again now, whatever pause stands',
+    answers: { 200: ['Tried; the account as it is now', 'Drained'] },
+    async run(house, { id }) {
+      await house.backend.retry(id);
+      house.acted('retry', { account: id });
+      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
+    },
+  }),
+  onAccount({
+    method: 'delete',
+    path: '/admin/accounts/{id}/token',
+    id: 'forgetToken',
+    summary: 'Drop the cached access token',
+    answers: { 200: ['Dropped', 'Forgotten'] },
+    async run(house, { id }) {
+      const forgotten = await house.backend.forgetToken(id);
+      house.acted('forget token', { account: id });
+      return ok('Forgotten', { ok: true, forgotten });
+    },
+  }),
+  onAccount({
+    method: 'post',
+    path: '/admin/accounts/{id}/drain',
+    id: 'drain',
+    summary: 'Take the account out of service: new mail is answered 451',
+    answers: { 200: ['Drained', 'Drained'] },
+    async run(house, { id }) {
+      await house.backend.drain(id);
+      house.acted('drain', { account: id });
+      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
+    },
+  }),
+  onAccount({
+    method: 'post',
+    path: '/admin/accounts/{id}/resume',
+    id: 'resume',
+    summary: 'Put the account back into service',
+    answers: { 200: ['Resumed', 'Drained'] },
+    async run(house, { id }) {
+      await house.backend.resume(id);
+      house.acted('resume', { account: id });
+      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
+    },
+  }),
+  {
+    method: 'get',
+    path: '/admin/tokens',
+    id: 'tokens',
+    summary: 'Token cache and refresh figures',
+    answers: { 200: ['Figures', 'Tokens'] },
+    handle({ backend }) {
+      const totals = backend.tokenTotals();
+      return ok('Tokens', {
+        ...totals,
+        cache_hit_rate: rate(totals.cache_hits, totals.cache_hits + totals.cache_misses),
+        refresh_success_rate: rate(totals.refresh_success, totals.refresh_success + totals.refresh_failures),
+        breakers: backend.breakers(),
+        removed: backend.keptRemoved(),
+        accounts: backend.accounts().map(({ id, email, provider, status, token }) => ({
+          ...{ id, email, provider, status },
+          ...token,
+          ...(backend.tokenDetail(id) ?? NO_TOKEN),
+        })),
+      });
+    },
+  },
+  {
+    method: 'get',
+    path: '/admin/breakers',
+    id: 'breakers',
+    summary: 'Circuit breakers',
+    answers: { 200: ['Breakers', 'Breakers'] },
+    handle: ({ backend }) => ok('Breakers', { breakers: backend.breakers() }),
+  },
+  {
+    method: 'get',
+    path: '/admin/series',
+    id: 'series',
+    summary: 'Messages and latency, second by second',
+    answers: { 200: ['Points', 'Series'] },
+    handle: ({ series }) => ok('Series', { points: series.points() }),
+  },
+  {
+    method: 'get',
+    path: '/admin/transactions',
+    id: 'transactions',
+    summary: 'The latest transactions (1,000 are kept)',
+    parameters: [
+      {
+        name: 'limit',
+        in: 'query',
+        description: 'Most to answer',
+        schema: { type: 'integer', minimum: 1, maximum: MAX_TRANSACTIONS, default: DEFAULT_TRANSACTIONS },
+      },
+      {
+        name: 'account',
+        in: 'query',
+        description: 'Only of this account (id or e-mail)',
+        schema: { type: 'string' },
+      },
+      { name: 'outcome', in: 'query', description: 'Only with this outcome', schema: { enum: OUTCOMES } },
+    ],
+    answers: { 200: ['Transactions', 'Transactions'] },
+    handle({ backend, transactions }, asked) {
+      const limit = Number(asked.query('limit') ?? DEFAULT_TRANSACTIONS);
+      if (!Number.isInteger(limit) || limit < 1 || limit > MAX_TRANSACTIONS)
+        return refuse(400, `limit must be a whole number from 1 to ${MAX_TRANSACTIONS}`);
+      const wanted = asked.query('outcome');
+      const outcome = OUTCOMES.find((o) => o === wanted);
+      if (wanted !== undefined && outcome === undefined)
+        return refuse(400, `outcome must be one of ${OUTCOMES.join(', ')}`);
+      const name = asked.query('account');
+      // An account that was removed still has its transactions: then the name is taken as its id.
+      const account = name === undefined ? undefined : (backend.account(name)?.id ?? name);
+      return ok('Transactions', { transactions: transactions.latest({ limit, account, outcome }) });
+    },
+  },
+  {
+    method: 'get',
+    path: '/admin/events',
+    id: 'events',
+    summary: EVENTS,
+    answers: { 200: ['The stream', 'text/event-stream'], 503: ['Too many streams', 'Error'] },
+    handle(house) {
+      const body = house.openEvents();
+      if (body === undefined) return refuse(503, 'too many event streams');
+      return { status: 200, body, type: 'text/event-stream; charset=utf-8' };
+    },
+  },
+  {
+    method: 'post',
+    path: '/admin/reload',
+    id: 'reload',
+    summary: 'Read the accounts file again',
+    answers: { 200: ['What changed', 'Reload'], 422: ['The file is broken: nothing changed', 'Reload'] },
+    async handle({ backend, live }) {
+      const result = await backend.reload();
+      live.lookSoon();
+      return ok('Reload', result, result.ok ? 200 : 422);
+    },
+  },
+  {
+    method: 'post',
+    path: '/admin/log-level',
+    id: 'setLogLevel',
+    summary: 'Change the log level until the next start',
+    takes: 'LogLevel',
+    answers: { 200: ['The level now', 'LogLevel'] },
+    async handle(house, asked) {
+      const body = await asked.json().catch(() => undefined);
+      const wanted = typeof body === 'object' && body !== null && 'level' in body ? body.level : undefined;
+      const level = LOG_LEVELS.find((l) => l === wanted);
+      if (level === undefined) return refuse(400, `level must be one of ${LOG_LEVELS.join(', ')}`);
+      house.backend.setLogLevel(level);
+      house.acted('log-level', { level });
+      return ok('LogLevel', { level });
+    },
+  },
+];
