@@ -58,7 +58,7 @@ try {
       min_connections: SESSIONS,
       messages_per_connection: 1_000_000,
       // Gmail's own day would end the run.
-      messages_per_day: 0,
+      recipients_per_day: 0,
       ...more,
     };
   };
