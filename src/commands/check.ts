@@ -46,7 +46,16 @@ export const check: CommandDefinition = {
       flags: '--timeout-ms <number>',
       help: `longest wait for each step, ms (default ${DEFAULT_TIMEOUT_MS})`,
     },
-    ...settingOptions(['accounts', 'stateDir', 'stateKey', 'store', 'adminHost', 'adminPort', 'adminToken']),
+    ...settingOptions([
+      'accounts',
+      'stateDir',
+      'stateKey',
+      'store',
+      'heloName',
+      'adminHost',
+      'adminPort',
+      'adminToken',
+    ]),
   ],
   examples: [
     'xoauth2-relay check',
@@ -83,6 +92,7 @@ export const check: CommandDefinition = {
     );
     await probeAll(rows, await borrowTokenStore(settings), {
       timeoutMs: numberOption(context, 'timeoutMs', '--timeout-ms', DEFAULT_TIMEOUT_MS),
+      heloName: settings.heloName,
       terminal: asJson ? undefined : terminal,
     });
 
@@ -157,7 +167,11 @@ export function showProblems(
 async function probeAll(
   rows: readonly Row[],
   store: TokenStore,
-  { timeoutMs, terminal }: { timeoutMs: number; terminal: Terminal | undefined },
+  {
+    timeoutMs,
+    heloName,
+    terminal,
+  }: { timeoutMs: number; heloName: string | undefined; terminal: Terminal | undefined },
 ): Promise<void> {
   const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
   tokens.applyAccounts(rows.map(({ loaded }) => loaded));
@@ -173,6 +187,7 @@ async function probeAll(
           table?.update();
         },
         timeoutMs,
+        heloName,
         grant: loaded.credential.grant,
       });
       row.isDone = true;

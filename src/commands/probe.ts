@@ -9,9 +9,10 @@ import { formatReply } from '../protocol/reply.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
 import { type AccessToken, TokenError } from '../tokens/access-token.ts';
 import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
-import { authenticate, openDialogue, resolveHost, type SmtpDialogue, StepError } from './dialogue.ts';
+import { openAccountDialogue } from './account-dialogue.ts';
 import { type Explanation, explain, type Stage } from './explain.ts';
 import { probeGraph } from './probe-graph.ts';
+import { type SmtpDialogue, StepError } from './smtp-dialogue.ts';
 
 export interface ProbeStep {
   readonly stage: Stage;
@@ -29,6 +30,8 @@ export interface ProbeDeps {
   onStep(step: ProbeStep): void;
   /** For each step, ms. */
   readonly timeoutMs: number;
+  /** EHLO argument of the relay. */
+  readonly heloName?: string | undefined;
   /** For the explanation. */
   readonly grant: string;
 }
@@ -101,19 +104,12 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
   try {
     const token = await deps.token('smtp');
     passed('token', describeToken(token, Date.now()));
-    const address = await resolveHost(account.upstream.host);
-    passed('dns', address);
-    smtp = await openDialogue({
-      ...account.upstream,
-      address,
-      localAddress: account.localAddress,
+    smtp = await openAccountDialogue(account, token, {
+      heloName: deps.heloName,
       timeoutMs: deps.timeoutMs,
       passed,
     });
     const { capabilities } = smtp;
-    if (!capabilities.authMechanisms.includes('XOAUTH2'))
-      throw new StepError('auth', `no XOAUTH2 among AUTH ${capabilities.authMechanisms.join(' ')}`);
-    passed('auth', formatReply(await authenticate(smtp, account.user, token)));
     for (const sender of account.senders.filter((s) => !s.includes('*') && s !== '<>')) {
       const isAscii = Buffer.byteLength(sender) === sender.length;
       const parameter = isAscii || !capabilities.smtpUtf8 ? '' : ' SMTPUTF8';

@@ -10,7 +10,7 @@ import { silentLog } from '../log.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
 import { createTokenService } from '../tokens/token-service.ts';
-import type { TokenStore } from '../tokens/token-store.ts';
+import { openAccountDialogue } from './account-dialogue.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandContext,
@@ -19,9 +19,10 @@ import {
   EXIT_CONFIGURATION,
   textOption,
 } from './definition.ts';
-import { authenticate, expect, openDialogue, resolveHost, type SmtpDialogue, StepError } from './dialogue.ts';
 import { explain } from './explain.ts';
+import { openListenerDialogue } from './listener-dialogue.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
+import { expect, type SmtpDialogue, StepError } from './smtp-dialogue.ts';
 
 /** An MTA waits longer; a person does not. */
 const STEP_TIMEOUT_MS = 60_000;
@@ -71,7 +72,7 @@ export const send: CommandDefinition = {
         if (loaded === undefined) throw new CommandError(`no usable account ${direct}`, EXIT_CONFIGURATION);
         provider = loaded.account.provider;
         sender = from ?? loaded.account.email;
-        smtp = await connectAs(loaded, await borrowTokenStore(settings), trace);
+        smtp = await connectAs(loaded, settings, trace);
       }
       const message = await compose(sender, recipient, context);
       const command = async (line: string): Promise<void> => {
@@ -121,8 +122,13 @@ async function connectToRelay(
 ): Promise<SmtpDialogue> {
   const [listener] = settings.listeners;
   const { host = '127.0.0.1', port = 0, tls = 'none' } = listener ?? {};
-  const address = await resolveHost(host === '0.0.0.0' ? '127.0.0.1' : host);
-  const smtp = await openDialogue({ host, port, tls, address, timeoutMs: STEP_TIMEOUT_MS, trace });
+  const smtp = await openListenerDialogue({
+    host: host === '0.0.0.0' ? '127.0.0.1' : host,
+    port,
+    tls,
+    timeoutMs: STEP_TIMEOUT_MS,
+    trace,
+  });
   const user = textOption(context, 'auth');
   if (user === undefined) return smtp;
   const password =
@@ -134,24 +140,20 @@ async function connectToRelay(
 
 async function connectAs(
   loaded: LoadedAccount,
-  store: TokenStore,
+  settings: Settings,
   trace: (line: string) => void,
 ): Promise<SmtpDialogue> {
   const { account } = loaded;
+  const store = await borrowTokenStore(settings);
   const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
   tokens.applyAccounts([loaded]);
   try {
     const token = await tokens.get(account.id);
-    const { localAddress, upstream } = account;
-    const address = await resolveHost(upstream.host);
-    const smtp = await openDialogue({
-      ...upstream,
-      address,
-      localAddress,
+    const smtp = await openAccountDialogue(account, token, {
+      heloName: settings.heloName,
       timeoutMs: STEP_TIMEOUT_MS,
       trace,
     });
-    await authenticate(smtp, account.user, token);
     return smtp;
   } finally {
     await tokens.close();

@@ -136,8 +136,9 @@ function takeSocket(connection: SMTPConnection): NonNullable<Exclude<SMTPConnect
 /** nodemailer's log, of which only the lines of the dialogue are wanted; it leaves credentials out itself. */
 function dialogueLog(line: NonNullable<OpenObserver['line']>): Record<string, unknown> {
   const hear = (entry: { readonly tnx?: string }, text: unknown): void => {
-    if (entry.tnx === 'client' || entry.tnx === 'server')
-      for (const part of String(text).split(/\r?\n/)) line(entry.tnx === 'client' ? 'C' : 'S', part);
+    if (entry.tnx === 'client') line('C', String(text).replace('/* secret */', '(access token)'));
+    else if (entry.tnx === 'server')
+      for (const part of String(text).split(/\r?\n/)) line('S', part.replace(ECHOED, '[removed]'));
   };
   const drop = (): void => {};
   return { level: drop, trace: drop, debug: hear, info: drop, warn: drop, error: drop, fatal: drop };

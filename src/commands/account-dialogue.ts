@@ -1,0 +1,120 @@
+/**
+ * A dialogue as an account with its provider, opened by the very code by which the relay opens its
+ * connections. In: account and token. Out: the authenticated dialogue, or a `StepError` that says at which
+ * stage it broke. Whoever opens it closes it.
+ */
+import type { TLSSocket } from 'node:tls';
+import type { Account } from '../accounts/account.ts';
+import { formatReply } from '../protocol/reply.ts';
+import type { AccessToken } from '../tokens/access-token.ts';
+import { UpstreamError } from '../upstream/failure.ts';
+import { createOpenConnection } from '../upstream/open.ts';
+import { certificateDoubt, type Stage } from './explain.ts';
+import { type SmtpDialogue, StepError } from './smtp-dialogue.ts';
+
+export interface AccountDialogueOptions {
+  /** EHLO argument of the relay. */
+  readonly heloName?: string | undefined;
+  /** For reaching the server up to its greeting, for the login, and for each command, ms. */
+  readonly timeoutMs: number;
+  passed?(stage: Stage, detail: string, doubt?: string): void;
+  /** Every line of the dialogue, secrets left out. */
+  trace?(line: string): void;
+}
+
+export async function openAccountDialogue(
+  account: Account,
+  token: AccessToken,
+  { heloName, timeoutMs, passed = () => {}, trace = () => {} }: AccountDialogueOptions,
+): Promise<SmtpDialogue> {
+  const open = createOpenConnection({ heloName, connectTimeoutMs: timeoutMs, loginTimeoutMs: timeoutMs });
+  const heard: { lastCommand: string; accepted: string; mechanisms: string | undefined } = {
+    lastCommand: '',
+    accepted: '',
+    mechanisms: undefined,
+  };
+  try {
+    const connection = await open(account, token, {
+      observer: {
+        resolved: (addresses) => passed('dns', addresses.join(', ')),
+        connected: (address) => passed('tcp', `${address}:${account.upstream.port}`),
+        secured(socket) {
+          const { detail, daysLeft } = describeCertificate(socket);
+          passed('tls', detail, certificateDoubt(daysLeft));
+        },
+        greeted(extensions) {
+          heard.mechanisms = extensions.find((line) => /^AUTH\b/i.test(line)) ?? 'nothing';
+          passed('ehlo', extensions.join(', '));
+        },
+        line(who, text) {
+          if (who === 'C') heard.lastCommand = text;
+          else if (text.startsWith('235')) heard.accepted = text;
+          trace(`${who}: ${text}`);
+        },
+      },
+    });
+    passed('auth', heard.accepted);
+    return {
+      capabilities: connection.capabilities,
+      async command(line, stage, shown = line) {
+        trace(`C: ${shown}`);
+        const [reply] = await connection.flight([`${line}\r\n`], 1, timeoutMs).catch((error: Error) => {
+          throw new StepError(stage, error.message);
+        });
+        if (reply === undefined) throw new StepError(stage, 'connection closed');
+        for (const text of reply.lines) trace(`S: ${reply.code} ${text}`);
+        return reply;
+      },
+      close: () => connection.destroy(),
+    };
+  } catch (error) {
+    if (!(error instanceof UpstreamError)) throw error;
+    if (heard.lastCommand === 'STARTTLS' && heard.mechanisms === undefined && error.event.kind === 'reply')
+      throw new StepError('tls', 'no STARTTLS offered');
+    const step = stepOf(error);
+    if (step.stage === 'auth' && heard.mechanisms !== undefined && !/XOAUTH2/i.test(heard.mechanisms))
+      throw new StepError('auth', `no XOAUTH2 among ${heard.mechanisms}`);
+    throw step;
+  }
+}
+
+/** Codes of the system and of TLS say more than nodemailer's own. */
+const TELLING_CODE = /^(?!ECONNECTION$|ESOCKET$|ETLS$|EPROTOCOL$|EAUTH$)[A-Z][A-Z0-9_]+$/;
+
+/** Where a person looks for it, and in which words the book of causes knows it. */
+function stepOf(error: UpstreamError): StepError {
+  const { event } = error;
+  if (event.kind === 'reply') return new StepError(stageOf(event.stage), formatReply(event.reply));
+  if (event.kind !== 'lost') return new StepError('tcp', error.message);
+  if (event.cause === 'dns') return new StepError('dns', codeOf(error) ?? event.detail);
+  if (event.cause === 'tls') return new StepError('tls', codeOf(error) ?? event.detail);
+  if (event.cause === 'timeout')
+    return new StepError(stageOf(event.stage), event.stage === 'connect' ? 'ETIMEDOUT' : 'timeout');
+  return new StepError(stageOf(event.stage), codeOf(error) ?? event.detail);
+}
+
+function codeOf(error: UpstreamError): string | undefined {
+  const { code, originalCode } = (error.cause ?? {}) as { code?: unknown; originalCode?: unknown };
+  return [originalCode, code].find((c): c is string => typeof c === 'string' && TELLING_CODE.test(c));
+}
+
+function stageOf(stage: string): Stage {
+  switch (stage) {
+    case 'greeting':
+    case 'ehlo':
+    case 'auth':
+      return stage;
+    default:
+      return 'tcp';
+  }
+}
+
+const DAY = 86_400_000;
+
+function describeCertificate(socket: TLSSocket): { detail: string; daysLeft: number } {
+  const certificate = socket.getPeerCertificate();
+  const daysLeft = Math.floor((Date.parse(certificate.valid_to) - Date.now()) / DAY);
+  const name = certificate.subject?.CN ?? certificate.subjectaltname ?? 'no name';
+  const issuer = certificate.issuer?.O ?? certificate.issuer?.CN ?? 'unknown issuer';
+  return { detail: `${socket.getProtocol()}, ${name} by ${issuer}, ${daysLeft} days left`, daysLeft };
+}

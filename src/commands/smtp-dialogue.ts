@@ -1,0 +1,28 @@
+/** What `check`, `account add` and `send` see of an SMTP dialogue: one command after the other, watched by a person. */
+import type { Capabilities } from '../protocol/capabilities.ts';
+import { formatReply, type Reply } from '../protocol/reply.ts';
+import type { ParsedReply } from '../protocol/reply-parser.ts';
+import type { Stage } from './explain.ts';
+
+/** What a step failed with. */
+export class StepError extends Error {
+  override readonly name = 'StepError';
+  readonly stage: Stage;
+  constructor(stage: Stage, said: string) {
+    super(said);
+    this.stage = stage;
+  }
+}
+
+export interface SmtpDialogue {
+  readonly capabilities: Capabilities;
+  /** Sends a line; `shown` stands for it in the trace where it is secret. Throws a `StepError`. */
+  command(line: string, stage: Stage, shown?: string): Promise<ParsedReply>;
+  close(): void;
+}
+
+/** The reply, unless it refuses. Throws a `StepError`. */
+export function expect<R extends Reply>(reply: R, stage: Stage): R {
+  if (reply.code >= 400) throw new StepError(stage, formatReply(reply));
+  return reply;
+}
