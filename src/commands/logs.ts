@@ -4,9 +4,13 @@ import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import pretty from 'pino-pretty';
 import { currentLogFile } from '../log/file.ts';
+import { cleanText } from '../protocol/text.ts';
 import { logFileOf } from './background.ts';
 import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
+
+/** Longer than any line of ours. */
+const MAX_LINE = 64 * 1024;
 
 export const logs: CommandDefinition = {
   name: 'logs',
@@ -40,7 +44,7 @@ export const logs: CommandDefinition = {
       singleLine: true,
     });
     const reader = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] });
-    createInterface({ input: reader.stdout }).on('line', (line) => terminal.write(format(line)));
+    createInterface({ input: reader.stdout }).on('line', (line) => terminal.write(format(cleanLine(line))));
     const code = await new Promise<number | null>((resolve) => {
       reader.once('error', () => resolve(null));
       reader.once('close', resolve);
@@ -53,3 +57,16 @@ export const logs: CommandDefinition = {
     );
   },
 };
+
+/** A line without what would steer the terminal: escaped in the JSON it is harmless, shown it would not be. */
+export function cleanLine(line: string): string {
+  try {
+    return JSON.stringify(
+      JSON.parse(line, (_key, value: unknown) =>
+        typeof value === 'string' ? cleanText(value, MAX_LINE) : value,
+      ),
+    );
+  } catch {
+    return cleanText(line, MAX_LINE);
+  }
+}

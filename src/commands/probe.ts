@@ -7,6 +7,7 @@ import type { Account } from '../accounts/account.ts';
 import { findReplyCause } from '../protocol/causes/book.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
+import { cleanText } from '../protocol/text.ts';
 import { type AccessToken, TokenError } from '../tokens/access-token.ts';
 import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
 import { openAccountDialogue } from './account-dialogue.ts';
@@ -166,7 +167,8 @@ export function publicClaims(token: string): string | undefined {
         ];
       return [];
     });
-    return shown.length === 0 ? undefined : shown.join(', ');
+    // Whoever made the token chose these words.
+    return shown.length === 0 ? undefined : cleanText(shown.join(', '));
   } catch {
     return undefined;
   }
