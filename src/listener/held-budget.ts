@@ -93,7 +93,8 @@ export function createShare(
   budget: HeldBudget,
   options: { readonly most: number; readonly waitMs: number; readonly onWait: () => void },
 ): Share {
-  const gone = new AbortController();
+  /** Made by the first wait: an aborted signal costs more than all the rest of a small message's share. */
+  let gone: AbortController | undefined;
   let size = 0;
   let isOver = false;
   return {
@@ -110,6 +111,7 @@ export function createShare(
       };
       if (budget.take(wanted, isHolder)) return granted();
       options.onWait();
+      gone ??= new AbortController();
       return budget
         .wait(wanted, options.waitMs, gone.signal, isHolder)
         .then((isGranted) => isGranted && granted());
@@ -117,7 +119,7 @@ export function createShare(
     release() {
       if (isOver) return;
       isOver = true;
-      gone.abort();
+      gone?.abort();
       budget.release(size);
     },
   };
