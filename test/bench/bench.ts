@@ -2,7 +2,7 @@
  * `npm run bench [-- quick]`: what a message costs in the relay, beside a process that only splices the
  * same sockets, in the same run and in turn. Prints a table; asserts nothing. `npm run bench -- scale`
  * measures thousands of accounts instead (scale.ts), `-- flights` round trips by recipients (flights.ts),
- * `-- fleet` limits shared through Redis (fleet.ts).
+ * `-- fleet` limits shared through Redis (fleet.ts), `-- graph` Microsoft Graph beside SMTP (graph.ts).
  */
 import { connect } from 'node:net';
 import { cpus } from 'node:os';
@@ -27,7 +27,7 @@ import {
   table,
 } from './stage.ts';
 
-for (const other of ['scale', 'flights', 'fleet']) {
+for (const other of ['scale', 'flights', 'fleet', 'graph']) {
   if (!process.argv.includes(other)) continue;
   await import(`./${other}.js`);
   process.exit();

@@ -7,6 +7,8 @@ export interface Load {
   readonly messages: number;
   /** Body with its final CRLF; dots need no stuffing. */
   readonly body: Buffer;
+  /** In place of `body`, another for each message. */
+  readonly next?: () => Buffer;
   /** MAIL, RCPT and DATA in one write. */
   readonly pipelined?: boolean;
   /** A connection for each message. */
@@ -57,10 +59,11 @@ async function one(s: Awaited<ReturnType<typeof session>>, load: Load): Promise<
     await s.say('DATA\r\n', 1);
   }
   // One write for small bodies, as an MTA's buffer makes of it.
-  if (load.body.length < 65_536) await s.say(Buffer.concat([load.body, DOT]), 1);
+  const body = load.next?.() ?? load.body;
+  if (body.length < 65_536) await s.say(Buffer.concat([body, DOT]), 1);
   else {
     s.socket.cork();
-    s.socket.write(load.body);
+    s.socket.write(body);
     const last = s.say(DOT, 1);
     s.socket.uncork();
     await last;

@@ -142,6 +142,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   }
 
   async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<GraphEnding> {
+    if (outgoing.messageId === undefined) {
+      // The next one that looks the same may be another: a device says the same thing every hour.
+      await claim.forget();
+      return taken(outgoing, messageId);
+    }
     const other = messageId === outgoing.messageId ? {} : { messageId };
     // The draft itself says the same, so a failure to note it costs nothing but a look.
     await claim

@@ -175,6 +175,25 @@ test(
 );
 
 test(
+  'without a Message-ID nothing that was sent is remembered: a device says the same thing every hour',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const alarm = `From: ${ANN}\r\nTo: ${BOB}\r\nSubject: paper jam\r\n\r\ntray 2\r\n`;
+    for (let i = 1; i <= 2; i++) {
+      assert.match(heard(await room.send(alarm, [BOB])), /^250 /);
+      assert.equal(room.server.delivered.length, i);
+    }
+    room.server.fault('send', { carriedOut: true, answer: 'reset' });
+    room.server.rules.hiddenMs = 700;
+    assert.match(heard(await room.send(alarm, [BOB])), /^451 4\.4\.2/);
+    let last = '';
+    for (let i = 0; i < 5 && !last.startsWith('250'); i++) last = heard(await room.send(alarm, [BOB]));
+    assert.match(last, /^250 /);
+    assert.equal(room.server.delivered.length, 3, 'what was unclear is');
+  }),
+);
+
+test(
   'two connections hand the same message in at once: it is sent once',
   leakless(async (_t, defer) => {
     const room = await startGraphRoom(defer, { rules: { latencyMs: 20 } });
