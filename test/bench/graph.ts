@@ -57,10 +57,7 @@ try {
   const rest = bodyOf(4_096);
   let n = 0;
   const next = (): Buffer =>
-    Buffer.concat([
-      Buffer.from(`Message-ID: <${n++}@bench>\r\nTo: bob@example.net\r\n`),
-      rest,
-    ]);
+    Buffer.concat([Buffer.from(`Message-ID: <${n++}@bench>\r\nTo: bob@example.net\r\n`), rest]);
   for (const [name, relay] of Object.entries(relays)) {
     const cpu: number[] = [];
     const rate: number[] = [];
