@@ -40,6 +40,7 @@ export interface ListenerSetting {
   readonly received: boolean;
   readonly checkFromHeader: boolean;
   readonly completeHeader: boolean;
+  readonly authEqualsLine: boolean;
   readonly bareLineEnds: 'normalize' | 'reject' | 'pass';
   readonly firstRecipient: 'deferred' | 'live';
   readonly hostname: string;
@@ -313,6 +314,7 @@ function completeListener(
     received: entry.received ?? all.received,
     checkFromHeader: entry.check_from_header ?? all.checkFromHeader,
     completeHeader: entry.complete_header ?? all.completeHeader,
+    authEqualsLine: entry.auth_equals_line ?? all.authEqualsLine,
     bareLineEnds: entry.bare_line_ends ?? all.bareLineEnds,
     firstRecipient: entry.first_recipient ?? all.firstRecipient,
     hostname: all.hostname,

@@ -61,6 +61,7 @@ export const listenerSchema = z.strictObject({
   received: z.boolean().optional(),
   check_from_header: z.boolean().optional(),
   complete_header: z.boolean().optional(),
+  auth_equals_line: z.boolean().optional(),
   bare_line_ends: z.enum(['normalize', 'reject', 'pass']).optional(),
   first_recipient: z.enum(['deferred', 'live']).optional(),
 });
@@ -203,7 +204,21 @@ export const SETTINGS = {
     'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more)',
     'Postfix and Exim send theirs together, and an MTA sends again what hears 452; live where devices and scripts send',
   ),
-  hostname: define('Listener', 'text', host, hostname(), 'own name in the greeting'),
+  hostname: define(
+    'Listener',
+    'text',
+    host,
+    `relay.${hostname()}`,
+    'own name in the greeting, in the reply to EHLO and in Received',
+    'an MTA that is greeted by its own name takes it for a loop',
+  ),
+  authEqualsLine: define(
+    'Listener',
+    'boolean',
+    z.boolean(),
+    false,
+    'also offer AUTH=PLAIN LOGIN, the form old Outlook and some printers look for',
+  ),
   maxSessions: define(
     'Listener',
     'number',

@@ -49,8 +49,9 @@ const HIGH_WATER_MARK = 128 * 1024;
 const MAX_SYNC_LINES = 100;
 const RCPT = /^RCPT /i;
 const NOT_PRINTABLE_ASCII = /[^ -~]/;
+/** Not TAB: whether that may stand for a blank depends on the client. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: finding them is the purpose
-const CONTROL = /[\u0000-\u001f\u007f]/;
+const CONTROL = /[\u0000-\u0008\u000a-\u001f\u007f]/;
 
 export class CommandReader extends Writable {
   /** Set by smtp-server when the session is over: what is left is dropped. */

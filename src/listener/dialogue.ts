@@ -82,7 +82,7 @@ const FAULTS: Readonly<Record<LineFault, Reply>> = {
 export const isBase64 = (text: string): boolean => BASE64.test(text);
 
 export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
-  const { hostname, lmtp, tls, authRequired, limits } = hooks.options;
+  const { hostname, lmtp, tls, authRequired, authEqualsLine, limits } = hooks.options;
   let auth: ClientFacts['auth'];
   let helo = '';
   let isEsmtp = false;
@@ -168,12 +168,14 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       bad(reply(500, '5.5.1', lmtp ? 'This is LMTP: send LHLO' : 'This is SMTP: send EHLO'));
       return;
     }
-    if (argument === '' || argument.includes(' ') || Buffer.byteLength(argument) > MAX_DOMAIN_OCTETS) {
+    // Devices say nothing, or their model in several words.
+    const name = isTrusted ? (argument.split(' ', 1)[0] ?? '') || 'unknown' : argument;
+    if (name === '' || name.includes(' ') || Buffer.byteLength(name) > MAX_DOMAIN_OCTETS) {
       bad(reply(501, '5.5.4', `Syntax: ${verb} hostname`));
       return;
     }
     mail?.reset(verb);
-    helo = argument;
+    helo = name;
     isEsmtp = verb !== 'HELO';
     if (verb === 'HELO') {
       wire.list(250, [hostname]);
@@ -181,7 +183,10 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     }
     const lines = [hostname, ...hooks.keywords(auth?.account)];
     if (tls === 'starttls' && wire.tls === undefined) lines.push('STARTTLS');
-    if (auth === undefined && mayAuth()) lines.push('AUTH PLAIN LOGIN');
+    if (auth === undefined && mayAuth()) {
+      if (authEqualsLine) lines.push('AUTH=PLAIN LOGIN');
+      lines.push('AUTH PLAIN LOGIN');
+    }
     wire.list(250, lines);
   }
 
@@ -284,7 +289,13 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   }
 
   return {
-    command(line, done, rcptFollows) {
+    command(given, done, rcptFollows) {
+      if (given.includes('\t') && !isTrusted) {
+        bad(FAULTS.control_character);
+        done();
+        return;
+      }
+      const line = given.replaceAll('\t', ' ');
       const space = line.indexOf(' ');
       const verb = (space < 0 ? line : line.slice(0, space)).toUpperCase();
       const argument = space < 0 ? '' : line.slice(space + 1).trim();
@@ -298,7 +309,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       else if (verb === 'STARTTLS') startTls(argument, done);
       else if (verb === 'AUTH') {
         const refusal = refusalOfAuth(argument);
-        if (refusal === undefined) wire.startSasl(line, done);
+        if (refusal === undefined) wire.startSasl(line.trimEnd(), done);
         else {
           bad(refusal);
           done();

@@ -119,7 +119,7 @@ export function createMailSession(
 
   function recipientOf(argument: string): Recipient | Reply {
     if (transaction === undefined) return MAIL_FIRST;
-    const path = parsePathArgument('RCPT', argument);
+    const path = parsePathArgument('RCPT', argument, client().isTrusted);
     if ('code' in path) return path;
     if (!usesUtf8 && hasNonAscii(argument)) return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
     const refusal = refusalOfRcptParameters(path.parameters);
@@ -201,7 +201,7 @@ export function createMailSession(
 
     async mail(argument) {
       if (since !== undefined) return reply(503, '5.5.1', 'A transaction is in progress');
-      const path = parsePathArgument('MAIL', argument);
+      const path = parsePathArgument('MAIL', argument, client().isTrusted);
       if ('code' in path) return path;
       const parameters = parseMailParameters(path.parameters);
       if ('code' in parameters) return parameters;

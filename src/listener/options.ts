@@ -66,6 +66,8 @@ export interface ListenerOptions {
   readonly checkFromHeader: boolean;
   /** Add a missing Date or Message-ID (RFC 6409 §8); an account's own choice goes before it. */
   readonly completeHeader: boolean;
+  /** Offer `AUTH=PLAIN LOGIN` as well, the form of before RFC 2554. */
+  readonly authEqualsLine: boolean;
   /** CR without LF or LF without CR, in commands and bodies (RFC 5321 §2.3.8). */
   readonly bareLineEnds: BareLineEnds;
   /** What a first recipient that comes alone hears; an account's own choice goes before it. */
@@ -124,6 +126,7 @@ export const DEFAULT_OPTIONS: ListenerOptions = {
   received: false,
   checkFromHeader: false,
   completeHeader: false,
+  authEqualsLine: false,
   // What scripts and old devices send is mended as Postfix 3.9 does; nothing ends a body but CRLF.CRLF.
   bareLineEnds: 'normalize',
   firstRecipient: 'deferred',

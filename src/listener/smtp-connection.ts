@@ -300,11 +300,12 @@ export class RelayConnection extends SMTPConnection {
     this.#isBusy = true;
     const sasl = this._nextHandler;
     this._nextHandler = false;
+    const answer = this.#admission.origin.isTrusted ? line.trimEnd() : line;
     if (fault !== undefined) {
       this.#dialogue.fault(fault);
       done();
     } else if (!sasl) this.#dialogue.command(line, done, rcptFollows);
-    else if (line === '*' || isBase64(line)) sasl.call(this, Buffer.from(line), done);
+    else if (answer === '*' || isBase64(answer)) sasl.call(this, Buffer.from(answer), done);
     else {
       this.#dialogue.bad(NOT_BASE64);
       done();

@@ -28,7 +28,7 @@ const DSN_KEYWORDS = new Set(['RET', 'ENVID', 'NOTIFY', 'ORCPT']);
 
 /**
  * Keeps what the upstream offers and drops what is only informative without its extension (SIZE,
- * BODY=7BIT); a parameter the message needs is never dropped: 555 5.5.4 for DSN (RFC 5321 §4.1.1.11),
+ * BODY=7BIT, a lone ORCPT); a parameter the message needs is never dropped: 555 5.5.4 for DSN (RFC 5321 §4.1.1.11),
  * 554 5.6.3 for 8-bit bodies (RFC 6152 §3), 550 5.6.7 for SMTPUTF8 (RFC 6531 §3.5).
  */
 export function fitParameters(parameters: readonly string[], offered: Capabilities): Fitted {
@@ -54,6 +54,8 @@ export function fitParameters(parameters: readonly string[], offered: Capabiliti
       kept.push(parameter);
     } else if (DSN_KEYWORDS.has(keyword) && offered.dsn) {
       kept.push(parameter);
+    } else if (keyword === 'ORCPT' && !offered.dsn && parameters.length === 1) {
+      // Alone it asks for nothing (RFC 3461 §4.2); an MTA that saw DSN offered before a reload sends it.
     } else {
       return {
         refusal: reply(555, '5.5.4', `the upstream of this account does not take the parameter ${keyword}`),

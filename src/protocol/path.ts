@@ -31,8 +31,8 @@ const DOMAIN =
 /** RFC 5321 §4.1.3; no tag but IPv6 was ever registered. */
 const ADDRESS_LITERAL = /^\[(IPv6:)?([0-9a-f:.]+)\]$/i;
 
-/** Splits and checks the argument; a `Reply` is the refusal for the client. */
-export function parsePathArgument(command: PathCommand, text: string): PathArgument | Reply {
+/** Splits and checks the argument; a `Reply` is the refusal for the client. `lenient`: blanks inside the brackets are dropped, as devices write them. */
+export function parsePathArgument(command: PathCommand, text: string, lenient = false): PathArgument | Reply {
   const refusal = (why: string): Reply => reply(501, command === 'MAIL' ? '5.1.7' : '5.1.3', why);
   if (CONTROL.test(text)) return refusal('Control characters in the address');
   const argument = text.trim();
@@ -42,7 +42,11 @@ export function parsePathArgument(command: PathCommand, text: string): PathArgum
     end = closingBracket(argument);
     if (end < 0) return refusal(`Syntax: ${command} ${command === 'MAIL' ? 'FROM' : 'TO'}:<address>`);
     path = argument.slice(1, end);
+    if (lenient) path = path.trim();
     end += 1;
+  } else if (/<[^<>]*>/.test(argument)) {
+    const syntax = command === 'MAIL' ? 'MAIL FROM:<' : 'RCPT TO:<';
+    return refusal(`Write the address alone, without a name: ${syntax}address>`);
   } else {
     // Devices that leave the angle brackets out; what they mean is not in doubt.
     end = argument.includes(' ') ? argument.indexOf(' ') : argument.length;
