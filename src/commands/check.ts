@@ -15,9 +15,11 @@ import {
   EXIT_CONFIGURATION,
   isSet,
   numberOption,
+  textOption,
 } from './definition.ts';
 import type { Stage } from './explain.ts';
 import { type ProbeStep, probeAccount } from './probe.ts';
+import { reportSender, type SenderReport } from './sender-report.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable, type Terminal } from './terminal.ts';
 
@@ -41,6 +43,10 @@ export const check: CommandDefinition = {
   arguments: [{ name: '[accounts...]', help: 'ids or addresses; default all' }],
   options: [
     { flags: '--offline', help: 'validate settings and accounts file only' },
+    {
+      flags: '--sender <address>',
+      help: 'only say which account takes mail from this address (<> for the null sender), and why',
+    },
     { flags: '--json', help: 'print the result as JSON' },
     {
       flags: '--timeout-ms <number>',
@@ -61,6 +67,7 @@ export const check: CommandDefinition = {
     'xoauth2-relay check',
     'xoauth2-relay check alice@example.com --accounts /etc/xoauth2-relay/accounts.json',
     'xoauth2-relay check --offline',
+    'xoauth2-relay check --sender root@host',
   ],
   exitCodes: {
     0: 'all is well',
@@ -74,6 +81,18 @@ export const check: CommandDefinition = {
     const asJson = isSet(context, 'json');
     if (!asJson) showProblems(terminal, settings.accounts, file.problems, file.warnings);
     const isWrong = file.problems.length > 0;
+
+    const sender = textOption(context, 'sender');
+    if (sender !== undefined) {
+      const report = reportSender(
+        sender,
+        [...file.accounts, ...file.unusable].map(({ account }) => account),
+      );
+      if (asJson) terminal.print(JSON.stringify(report, null, 2));
+      else showSender(terminal, report);
+      if (isWrong) return EXIT_CONFIGURATION;
+      return report.accounts.length > 0 ? 0 : 1;
+    }
 
     if (isSet(context, 'offline')) {
       if (asJson)
@@ -134,6 +153,15 @@ async function tellRelay(rows: readonly Row[], settings: Settings): Promise<read
     if (!(error instanceof CommandError)) throw error;
   }
   return told;
+}
+
+function showSender(terminal: Terminal, { sender, accounts, cure }: SenderReport): void {
+  if (cure !== undefined) {
+    terminal.print(`${terminal.paint.red('nobody')} takes mail from ${sender}: ${cure}`);
+    return;
+  }
+  const rows = accounts.map(({ account, leaves_as, why }) => [account, leaves_as, why]);
+  for (const line of formatTable([['account', 'MAIL FROM', 'why'], ...rows])) terminal.print(line);
 }
 
 function select(accounts: readonly LoadedAccount[], names: readonly string[]): readonly LoadedAccount[] {
