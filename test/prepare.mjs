@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('../', import.meta.url));
 const eximRoot = join(root, 'build/exim');
+const nullmailerRoot = join(root, 'build/nullmailer');
 
 /** Runs a command; its output is shown only when it fails. */
 function quietly(command, args, options = {}) {
@@ -64,7 +65,14 @@ const programs = {
     package: 'libnet-ssleay-perl',
     present: () => spawnSync('perl', ['-MNet::SSLeay', '-e', '1']).status === 0,
   },
-  // Excludes Postfix as a package: unpacked beside, not installed.
+  curl: { package: 'curl', present: () => onPath('curl') },
+  python3: { package: 'python3', present: () => onPath('python3') },
+  perl: { package: 'perl', present: () => spawnSync('perl', ['-MNet::SMTP', '-e', '1']).status === 0 },
+  // These exclude Postfix as packages: unpacked beside, not installed.
+  nullmailer: {
+    package: undefined,
+    present: () => existsSync(join(nullmailerRoot, 'usr/lib/nullmailer/smtp')),
+  },
   exim: {
     package: undefined,
     present: () => onPath('exim4') || existsSync(join(eximRoot, 'usr/sbin/exim4')),
@@ -93,6 +101,7 @@ export function installSystemPackages(names) {
   try {
     if (packages.length > 0) withoutServices(() => aptInstall(packages));
     if (missing.includes('exim')) unpackExim();
+    if (missing.includes('nullmailer')) unpackNullmailer();
   } catch (error) {
     console.log(`not everything could be installed: ${error.message}`);
   }
@@ -126,6 +135,16 @@ function withoutServices(install) {
   } finally {
     if (ours) rmSync(policy, { force: true });
   }
+}
+
+function unpackNullmailer() {
+  console.log('unpacking nullmailer beside Postfix');
+  const downloads = join(root, 'build/debs');
+  mkdirSync(downloads, { recursive: true });
+  apt(['download', '-q', 'nullmailer'], { cwd: downloads });
+  mkdirSync(nullmailerRoot, { recursive: true });
+  for (const file of readdirSync(downloads))
+    if (file.startsWith('nullmailer_')) execFileSync('dpkg', ['-x', join(downloads, file), nullmailerRoot]);
 }
 
 function unpackExim() {
