@@ -424,7 +424,7 @@ test('the example passes, and every key of the schema stands in it or is a pacin
     HVE_APP_SECRET: 's',
   });
   assert.deepEqual([parsed.problems, parsed.warnings], [[], []]);
-  assert.equal(parsed.accounts.length, 8);
+  assert.equal(parsed.accounts.length, 9);
 });
 
 test('the shipped JSON Schema is the generated one', () => {
