@@ -44,6 +44,12 @@ export function acceptSocket(
   pending: Map<Socket, Socket>,
 ): (() => void) | false {
   const peer = plainAddress(socket.remoteAddress ?? '');
+  // Gone before it could be asked who it was: not to be taken for a UNIX socket's client, who is trusted.
+  if (peer === '' && options.path === undefined && options.fd === undefined) {
+    socket.on('error', () => {});
+    socket.destroy();
+    return false;
+  }
   const header = door.proxyHeader(peer);
   const admission = door.admit(peer);
   // From here on somebody must count it out: the session, or the end of a connection that never has one.

@@ -1,8 +1,13 @@
 /** Attacks of a client on the listener, carried out. */
 import assert from 'node:assert/strict';
-import { connect, type Socket } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { test } from 'node:test';
+import { acceptSocket } from '../../src/listener/accept.ts';
+import { createTally } from '../../src/listener/counts.ts';
+import { createDoor } from '../../src/listener/door.ts';
 import { createHeldBudget } from '../../src/listener/held-budget.ts';
+import { resolveOptions } from '../../src/listener/options.ts';
+import { silentLog } from '../../src/log.ts';
 import { createTestClock } from '../support/clock.ts';
 import { leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -362,3 +367,13 @@ test(
     for (let i = 0; i < 4; i++) assert.equal(await from(`::ffff:10.0.0.${i}`), '220');
   }),
 );
+
+test('a connection that is gone before its address is known is nobody, not a program of this machine', () => {
+  const clock = createTestClock();
+  const options = resolveOptions({ host: '0.0.0.0', allow: ['10.0.0.0/8'] });
+  const door = createDoor({ tally: createTally(), log: silentLog }, options);
+  const gone = new Socket();
+  assert.equal(acceptSocket(gone, false, { door, clock, options, hit: () => {} }, new Map()), false);
+  assert.ok(gone.destroyed);
+  assert.equal(door.sessions, 0);
+});
