@@ -167,6 +167,7 @@ export function createApp({
       log,
       onRecord,
       onLimit: (event) => admin.observeLimit(event),
+      onPassedOver: (account, result) => admin.observePassedOver(account, result),
     },
     { replayBytes: settings.replayBytes, maxHoldMs: settings.maxHoldMs },
   );

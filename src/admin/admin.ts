@@ -44,6 +44,8 @@ export interface Admin {
   recordTransaction(record: TransactionRecord): void;
   observeRefresh(observation: RefreshObservation): void;
   observeLimit(observation: LimitObservation): void;
+  /** A message that `account` could not take; another did, or nobody. */
+  observePassedOver(account: string, result: 'other' | 'none'): void;
   observeGraphCall(observation: GraphCallObservation): void;
   /** The account's status, token or drain state is another one now, or it was added. */
   accountChanged(id: string): void;
@@ -94,6 +96,7 @@ export function createAdmin(
     },
     observeRefresh: metrics.observeRefresh,
     observeLimit: metrics.observeLimit,
+    observePassedOver: metrics.observePassedOver,
     observeGraphCall: metrics.observeGraphCall,
     accountChanged: (id) => {
       const row = backend.account(id);

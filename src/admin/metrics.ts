@@ -23,6 +23,8 @@ export interface Metrics {
   recordTransaction(record: TransactionRecord): void;
   observeRefresh(observation: RefreshObservation): void;
   observeLimit(observation: LimitObservation): void;
+  /** A message that `account` could not take; another did (`other`), or nobody (`none`). */
+  observePassedOver(account: string, result: 'other' | 'none'): void;
   observeGraphCall(observation: GraphCallObservation): void;
   /** An account has come to need a person. */
   countAttention(status: string, provider: string): void;
@@ -149,6 +151,11 @@ export function createMetrics(
     'limiter_events_total',
     'Transactions or logins held up by a limit of the relay',
     ['account', 'limit', 'result'],
+  );
+  const passedOver = counter(
+    'accounts_passed_over_total',
+    'Messages an account could not take although it matched the sender',
+    ['account', 'result'],
   );
   const limitSeconds = counter('limiter_wait_seconds_total', 'Time spent waiting for a limit of the relay', [
     'account',
@@ -288,6 +295,7 @@ export function createMetrics(
       limitWaits.inc({ account, limit, result: refused ? 'refused' : 'waited' });
       limitSeconds.inc({ account, limit }, waitedMs / 1000);
     },
+    observePassedOver: (account, result) => passedOver.inc({ account, result }),
     countAttention: (status, provider) => attention.inc({ status, provider }),
     render: () => registry.metrics(),
   };

@@ -28,6 +28,8 @@ export interface RelayDeps {
     readonly waitedMs: number;
     readonly refused: boolean;
   }) => void;
+  /** An account of the sender could not take a message; another did (`other`), or nobody (`none`). */
+  readonly onPassedOver?: (account: string, result: 'other' | 'none') => void;
   /** Default: one of this relay alone. */
   readonly limiter?: Limiter;
   readonly clock?: Clock;
@@ -198,6 +200,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         choices.length > 1 ? await choose(asked, choices, passedOver) : await ask(asked, options.maxHoldMs);
       const command = 'answer' in result ? asked : result.command;
       const { account } = command;
+      for (const passed of passedOver)
+        deps.onPassedOver?.(passed.account, 'answer' in result ? 'none' : 'other');
       if (passedOver.length > 0)
         log.info(
           {

@@ -157,6 +157,7 @@ export function createRelayHost(
             },
             observeRefresh: () => undefined,
             observeLimit: () => undefined,
+            observePassedOver: () => undefined,
             observeGraphCall: () => undefined,
             accountChanged: () => undefined,
             accountRemoved: () => undefined,
