@@ -1,12 +1,13 @@
 /** `check` and the running relay for an account that sends by Microsoft Graph. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { runCli } from '../support/run-cli.ts';
+import { startSignInServer } from '../support/sign-in-server.ts';
 
 const ANN = 'ann@example.com';
 
@@ -75,5 +76,64 @@ test(
     const { code, stdout } = await check();
     assert.equal(code, 0, stdout);
     assert.match(stdout, /mail leaves by Graph/);
+  }),
+);
+
+test(
+  'account add --transport graph asks for the consent Graph needs and writes the transport',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ flavour: 'microsoft', users: [ANN], graph: {} });
+    defer(() => provider.close());
+    const signIn = await startSignInServer(provider, ANN);
+    defer(() => signIn.close());
+    const directory = mkdtempSync(join(tmpdir(), 'graph-add-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const account = provider.token.account(ANN);
+    writeFileSync(join(directory, 'secret'), `${account?.clientSecret}\n`);
+    const sim = {
+      extends: 'outlook',
+      smtp: `starttls://localhost:${provider.smtp.port}`,
+      token_url: signIn.tokenUrl,
+      device_url: signIn.deviceUrl,
+      graph_url: provider.graph.url,
+    };
+    const add = (transport: string) => {
+      const file = join(directory, `${transport}.json`);
+      writeFileSync(file, JSON.stringify({ providers: { sim }, accounts: [] }), { mode: 0o600 });
+      const args = [
+        'account',
+        'add',
+        ANN,
+        '--provider',
+        'sim',
+        '--transport',
+        transport,
+        '--sign-in',
+        'device',
+      ];
+      const client = [
+        '--client-id',
+        account?.clientId ?? '',
+        '--client-secret-file',
+        join(directory, 'secret'),
+      ];
+      const run = runCli([...args, ...client, '--accounts', file, '--admin-port', '1'], {
+        env: { NODE_EXTRA_CA_CERTS: provider.caFile },
+      });
+      return run.then((r) => ({ ...r, entry: JSON.parse(readFileSync(file, 'utf8')).accounts[0] }));
+    };
+    const graph = await add('graph');
+    assert.equal(graph.code, 0, graph.stderr);
+    assert.equal(graph.entry.transport, 'graph');
+    assert.match(graph.stderr, /ok\s+graph draft created/);
+    assert.equal(
+      signIn.deviceScopes[0],
+      'https://graph.microsoft.com/Mail.ReadWrite https://graph.microsoft.com/Mail.Send offline_access',
+    );
+    const both = await add('smtp_then_graph');
+    assert.equal(both.code, 0, both.stderr);
+    assert.match(signIn.deviceScopes[1] ?? '', /Mail\.Send .*SMTP\.Send/);
+    assert.match(signIn.tokenRequests.at(-1)?.get('scope') ?? '', /^https:\/\/(outlook|graph)/);
+    assert.equal(provider.graph.delivered.length + provider.submissions.length, 0);
   }),
 );

@@ -21,6 +21,8 @@ export interface SignInServer {
   /** The redirect is spoilt. */
   spoilState: boolean;
   readonly tokenRequests: readonly URLSearchParams[];
+  /** What was asked for at the device endpoint. */
+  readonly deviceScopes: readonly string[];
   close(): Promise<void>;
 }
 
@@ -30,6 +32,7 @@ export async function startSignInServer(provider: Provider, user: string): Promi
     { challenge: string; redirectUri: string; nonce: string | null; scope: string }
   >();
   const devices = new Set<string>();
+  const deviceScopes: string[] = [];
   const tokenRequests: URLSearchParams[] = [];
   const json = (response: ServerResponse, status: number, body: object): void => {
     response.writeHead(status, { 'content-type': 'application/json', connection: 'close' });
@@ -87,6 +90,7 @@ export async function startSignInServer(provider: Provider, user: string): Promi
     if (url.pathname === '/device') {
       if (form.get('client_id') !== account?.clientId)
         return json(response, 400, { error: 'unauthorized_client' });
+      deviceScopes.push(form.get('scope') ?? '');
       const device = randomUUID();
       devices.add(device);
       return json(response, 200, {
@@ -144,6 +148,7 @@ export async function startSignInServer(provider: Provider, user: string): Promi
     tokenUrl: `${origin}/token`,
     user,
     devicePolls: [],
+    deviceScopes,
     claims: {},
     spoilState: false,
     tokenRequests,
