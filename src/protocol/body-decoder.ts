@@ -57,7 +57,7 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
   }
 
   /**
-   * Octet by octet from `at`. Returns as `decode` does, or where the octets can be looked at in bulk
+   * Line by line, and octet by octet where one ends or begins, from `at`. Returns as `decode` does, or where the octets can be looked at in bulk
    * again as `-2 - index`.
    */
   function walk(chunk: Buffer, from: number, pieces: Buffer[], untilPlain: boolean): number {
@@ -68,10 +68,25 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
     let length = 0;
     let at = from;
     let end = -1;
+    let lf = -1;
+    let cr = -1;
     for (; at < chunk.length; at++) {
       if (untilPlain && (position === 'text' || position === 'lineStart')) {
         end = -2 - at;
         break;
+      }
+      const isStart = position === 'lineStart' || position === 'lfStart';
+      if (position === 'text' || (isStart && chunk[at] !== DOT)) {
+        // What stands before the next CR or LF in one go.
+        if (lf < at) lf = indexOrEnd(chunk, LF, at);
+        if (cr < at) cr = indexOrEnd(chunk, CR, at);
+        const stop = Math.min(lf, cr);
+        if (stop > at) {
+          length += chunk.copy(out, length, at, stop);
+          position = 'text';
+          at = stop;
+          if (at === chunk.length) break;
+        }
       }
       const octet = chunk[at] as number;
       if (position === 'dotCr' && octet === LF) {
@@ -204,4 +219,9 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
       }
     },
   };
+}
+
+function indexOrEnd(chunk: Buffer, octet: number, from: number): number {
+  const found = chunk.indexOf(octet, from);
+  return found < 0 ? chunk.length : found;
 }
