@@ -44,6 +44,11 @@ const onPath = (program) =>
     existsSync(join(d, program)),
   );
 
+function pythonMinor() {
+  const said = spawnSync('python3', ['-c', 'import sys; print(sys.version_info[1])'], { encoding: 'utf8' });
+  return /^\d+$/m.exec(said.stdout ?? '')?.[0] ?? '11';
+}
+
 /** What a `// needs:` line may name, by program: where it comes from and whether it is there. */
 const programs = {
   postfix: { package: 'postfix', present: () => onPath('postfix') },
@@ -68,6 +73,15 @@ const programs = {
   curl: { package: 'curl', present: () => onPath('curl') },
   python3: { package: 'python3', present: () => onPath('python3') },
   perl: { package: 'perl', present: () => spawnSync('perl', ['-MNet::SMTP', '-e', '1']).status === 0 },
+  // Messages odd enough to test mail programs with; whichever Python this Debian has.
+  'odd-mail': {
+    package: `libpython3.${pythonMinor()}-testsuite`,
+    present: () => existsSync(`/usr/lib/python3.${pythonMinor()}/test/test_email/data`),
+  },
+  'sample-mail': {
+    package: 'spamassassin',
+    present: () => existsSync('/usr/share/doc/spamassassin/examples/sample-spam.txt'),
+  },
   // These exclude Postfix as packages: unpacked beside, not installed.
   nullmailer: {
     package: undefined,
