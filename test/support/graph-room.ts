@@ -14,9 +14,10 @@ import {
   type GraphCallObservation,
   type GraphClientOptions,
 } from '../../src/upstream/graph/client.ts';
-import { createGraphDelivery, type GraphEnding } from '../../src/upstream/graph/delivery.ts';
+import { createGraphDelivery } from '../../src/upstream/graph/delivery.ts';
 import { type Ledger, ledgerKey, messageIdOf } from '../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
+import type { GraphEnding } from '../../src/upstream/graph/outcome.ts';
 import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
 import { createFastClock } from './fast-clock.ts';
 import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';

@@ -6,22 +6,29 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import { describeRefusal, type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
-import { type Reply, reply } from '../../protocol/reply.ts';
-import { foldAddress } from '../../protocol/text.ts';
-import type { Verdict } from '../../protocol/verdict.ts';
+import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
+import { reply } from '../../protocol/reply.ts';
 import { UpstreamError } from '../failure.ts';
-import type { GraphClient, GraphMessage, GraphOutcome } from './client.ts';
+import type { GraphClient, GraphMessage } from './client.ts';
 import type { Claim, Ledger } from './ledger.ts';
+import {
+  clientGone,
+  type GraphEnding,
+  isThrottled,
+  isUnclear,
+  judged,
+  later,
+  reasonOf,
+  SETTLE_UNANSWERED_MS,
+  setOf,
+  settleOf,
+  unreachable,
+} from './outcome.ts';
 
 /** In all, until an unclear send is clear; then the message waits for the client's retry. */
 const LOOK_MS = 20_000;
 /** A draft that Graph does not find: "may not succeed immediately" after a send. */
 const MISSING_MS = 10_000;
-/** A draft is unsent when it still is one this long after Graph said that it could not send it … */
-const SETTLE_MS = 3_000;
-/** … and this long where it may still be working on it: no answer, or a gateway that had none. */
-const SETTLE_UNANSWERED_MS = 10_000;
 /** After this long a noted draft is what it looks like. */
 const SETTLED_MS = 60_000;
 const FIRST_LOOK_MS = 250;
@@ -47,11 +54,6 @@ export interface Outgoing {
   /** The client has left: nobody would hear the 250. */
   readonly isClientGone: () => boolean;
 }
-
-export type GraphEnding =
-  | { readonly kind: 'taken'; readonly reply: Reply }
-  /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
-  | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };
 
 export interface GraphDelivery {
   /** Never rejects. */
@@ -91,35 +93,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     kind: 'taken',
     reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
   });
-  const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused', verdict: error.verdict });
   const refused = (refusal: GraphRefusal, { sender }: Outgoing): GraphEnding => ({
     kind: 'refused',
     verdict: judgeGraph(refusal, { account, sender }),
     refusal,
   });
-  const later = (code: string, text: string): GraphEnding => ({
-    kind: 'refused',
-    verdict: {
-      class: 'message_temporary',
-      answer: reply(451, code, text),
-      breaker: 'none',
-      renewToken: false,
-      retry: 'none',
-      slowDown: false,
-    },
-  });
-  const clientGone = (): GraphEnding => judged(new UpstreamError({ kind: 'local', cause: 'client_gone' }));
-  const unreachable = (code: string): GraphEnding =>
-    judged(
-      new UpstreamError({
-        kind: 'lost',
-        stage: 'connect',
-        cause: 'tcp',
-        detail: code,
-        reused: false,
-        finalByteSent: false,
-      }),
-    );
 
   function unknown(outgoing: Outgoing, why: string): GraphEnding {
     log.warn(
@@ -424,35 +402,3 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     },
   };
 }
-
-const isThrottled = (r: GraphRefusal): boolean => r.status === 429 || r.code === 'ApplicationThrottled';
-
-/** After these the request may have been carried out all the same. */
-const isUnclear = (r: GraphRefusal): boolean =>
-  isThrottled(r) ||
-  r.status >= 500 ||
-  (r.status >= 200 && r.status < 300) ||
-  [408, 409, 423].includes(r.status);
-
-const settleOf = (outcome: GraphOutcome<unknown>): number =>
-  outcome.kind === 'refused' && outcome.refusal.status !== 504 && outcome.refusal.status >= 400
-    ? SETTLE_MS
-    : SETTLE_UNANSWERED_MS;
-
-function reasonOf(outcome: Exclude<GraphOutcome<unknown>, { kind: 'ok' }>): string {
-  switch (outcome.kind) {
-    case 'refused':
-      return `Graph said ${describeRefusal(outcome.refusal)}`;
-    case 'lost':
-      return outcome.code === 'TIMEOUT'
-        ? 'Graph did not answer in time'
-        : `connection to Graph lost (${outcome.code})`;
-    case 'unasked':
-      return outcome.error.message;
-    default:
-      return outcome satisfies never;
-  }
-}
-
-const setOf = (addresses: readonly string[]): string =>
-  [...new Set(addresses.map(foldAddress))].sort().join('\n');

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { formatReply } from '../../../src/protocol/reply.ts';
-import type { GraphEnding } from '../../../src/upstream/graph/delivery.ts';
+import type { GraphEnding } from '../../../src/upstream/graph/outcome.ts';
 import { ANN, GOOD, mailTo, startGraphRoom } from '../../support/graph-room.ts';
 import type { GraphFault } from '../../support/graph-server.ts';
 import { leakless } from '../../support/leak-check.ts';

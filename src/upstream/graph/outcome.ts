@@ -1,0 +1,77 @@
+/** What came of a call to Graph or of a whole delivery, and what it means for the message. Pure. */
+import { describeRefusal, type GraphRefusal } from '../../protocol/graph-answer.ts';
+import { type Reply, reply } from '../../protocol/reply.ts';
+import { foldAddress } from '../../protocol/text.ts';
+import type { Verdict } from '../../protocol/verdict.ts';
+import { UpstreamError } from '../failure.ts';
+import type { GraphOutcome } from './client.ts';
+
+/** A draft is unsent when it still is one this long after Graph said that it could not send it … */
+const SETTLE_MS = 3_000;
+/** … and this long where it may still be working on it: no answer, or a gateway that had none. */
+export const SETTLE_UNANSWERED_MS = 10_000;
+
+export type GraphEnding =
+  | { readonly kind: 'taken'; readonly reply: Reply }
+  /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
+  | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };
+
+export const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused', verdict: error.verdict });
+
+export const later = (code: string, text: string): GraphEnding => ({
+  kind: 'refused',
+  verdict: {
+    class: 'message_temporary',
+    answer: reply(451, code, text),
+    breaker: 'none',
+    renewToken: false,
+    retry: 'none',
+    slowDown: false,
+  },
+});
+export const clientGone = (): GraphEnding =>
+  judged(new UpstreamError({ kind: 'local', cause: 'client_gone' }));
+export const unreachable = (code: string): GraphEnding =>
+  judged(
+    new UpstreamError({
+      kind: 'lost',
+      stage: 'connect',
+      cause: 'tcp',
+      detail: code,
+      reused: false,
+      finalByteSent: false,
+    }),
+  );
+
+export const isThrottled = (r: GraphRefusal): boolean =>
+  r.status === 429 || r.code === 'ApplicationThrottled';
+
+/** After these the request may have been carried out all the same. */
+export const isUnclear = (r: GraphRefusal): boolean =>
+  isThrottled(r) ||
+  r.status >= 500 ||
+  (r.status >= 200 && r.status < 300) ||
+  [408, 409, 423].includes(r.status);
+
+export const settleOf = (outcome: GraphOutcome<unknown>): number =>
+  outcome.kind === 'refused' && outcome.refusal.status !== 504 && outcome.refusal.status >= 400
+    ? SETTLE_MS
+    : SETTLE_UNANSWERED_MS;
+
+export function reasonOf(outcome: Exclude<GraphOutcome<unknown>, { kind: 'ok' }>): string {
+  switch (outcome.kind) {
+    case 'refused':
+      return `Graph said ${describeRefusal(outcome.refusal)}`;
+    case 'lost':
+      return outcome.code === 'TIMEOUT'
+        ? 'Graph did not answer in time'
+        : `connection to Graph lost (${outcome.code})`;
+    case 'unasked':
+      return outcome.error.message;
+    default:
+      return outcome satisfies never;
+  }
+}
+
+export const setOf = (addresses: readonly string[]): string =>
+  [...new Set(addresses.map(foldAddress))].sort().join('\n');
