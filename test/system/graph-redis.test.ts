@@ -1,0 +1,47 @@
+// needs: redis-server
+/** Several relays share through a real Redis what is known of messages sent by Graph. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Secret } from '../../src/accounts/credential.ts';
+import { silentLog } from '../../src/log.ts';
+import { createRedisConnection } from '../../src/redis.ts';
+import { createRedisLedger } from '../../src/upstream/graph/ledger-redis.ts';
+import { leakless } from '../support/leak-check.ts';
+import { startRedis } from '../support/redis.ts';
+
+const KEY = 'k'.repeat(32);
+
+test(
+  'one relay at a time works on a message, the next knows what the first noted; without Redis nobody does',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const ledgers = [1, 2].map(() =>
+      createRedisLedger(createRedisConnection(new Secret(redis.url), { log: silentLog }), 'test'),
+    );
+    for (const ledger of ledgers) {
+      await ledger.open();
+      defer(() => ledger.close());
+    }
+    const [first, second] = ledgers;
+    assert.ok(first && second);
+    const claim = await first.claim(KEY);
+    assert.ok(claim !== 'busy');
+    assert.equal(claim.known, undefined);
+    assert.equal(await second.claim(KEY), 'busy');
+    await claim.note({ state: 'draft', at: 1, draft: 'id', leftoversSince: 2 });
+    await claim.release();
+    const next = await second.claim(KEY);
+    assert.ok(next !== 'busy');
+    assert.deepEqual(next.known, { state: 'draft', at: 1, draft: 'id', leftoversSince: 2 });
+    await assert.rejects(
+      claim.note({ state: 'sent', at: 3 }),
+      /another relay/,
+      'a claim that was lost notes nothing',
+    );
+    await next.forget();
+    await next.release();
+    await redis.kill();
+    await assert.rejects(first.claim(KEY));
+  }),
+);
