@@ -13,6 +13,7 @@ import type {
   TokenLife,
 } from './admin/backend.ts';
 import type { BreakerState } from './breaker.ts';
+import type { Fleet } from './fleet/fleet.ts';
 import type { News } from './fleet/news.ts';
 import type { Listener } from './listener/listener.ts';
 import { cureOf } from './protocol/causes/book.ts';
@@ -40,6 +41,7 @@ export interface ViewDeps {
   readonly changed: (accountId: string) => void;
   /** Other relays hear of what an operator does here. */
   readonly news: Pick<News, 'drained' | 'refreshed'> | undefined;
+  readonly fleet: Pick<Fleet, 'isApart' | 'size' | 'relays'> | undefined;
 }
 
 export interface AdminView {
@@ -201,6 +203,24 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       tokens
         .keptRemoved()
         .map(({ accountId, until }) => ({ account: accountId, kept_until: new Date(until).toISOString() })),
+    fleet: () => ({
+      shared: deps.fleet !== undefined,
+      apart: deps.fleet?.isApart ?? false,
+      share: 1 / (deps.fleet?.size ?? 1),
+      relays: (deps.fleet?.relays ?? []).map(({ id, isSelf, silentMs, row }) => ({
+        id,
+        self: isSelf,
+        version: row.version ?? null,
+        host: row.host ?? null,
+        pid: row.pid ?? null,
+        since: iso(row.startedAt),
+        relayed: row.relayed ?? 0,
+        deferred: row.deferred ?? 0,
+        rejected: row.rejected ?? 0,
+        lag_ms: row.lagMs ?? 0,
+        silent_ms: Math.max(0, silentMs),
+      })),
+    }),
     breakers: () => [
       ...tokens.breakers().map((b) => breakerRow('token_endpoint', b)),
       ...ways.breakers().map((b) => breakerRow('upstream', b)),

@@ -194,6 +194,7 @@ export function createApp({
     logDropped: () => log.dropped,
     changed: (id) => admin.accountChanged(id),
     news,
+    fleet: state.fleet,
   });
   const admin: Admin = openAdmin(
     { backend: view.backend, log },

@@ -6,6 +6,7 @@ import type {
   AccountDetail,
   AccountRow,
   BreakerRow,
+  FleetView,
   ReloadResult,
   Shape,
   TokenDetail,
@@ -16,6 +17,7 @@ export type {
   AccountDetail,
   AccountRow,
   BreakerRow,
+  FleetView,
   ReloadResult,
   ResourceTokenRow,
   TokenDetail,
@@ -54,6 +56,8 @@ export interface AdminBackend {
   /** Accounts that left the accounts file and whose grants are kept for a while. */
   keptRemoved(): readonly { readonly account: string; readonly kept_until: string }[];
   breakers(): readonly BreakerRow[];
+  /** The relays seen last, this one among them. */
+  fleet(): FleetView;
   readiness(): Readiness;
   listener(): ListenerFigures;
 

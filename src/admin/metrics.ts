@@ -15,7 +15,7 @@ import type {
 /** What the metrics read when they are scraped. */
 export type ScrapeSource = Pick<
   AdminBackend,
-  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener' | 'logDropped'
+  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener' | 'logDropped' | 'fleet'
 >;
 
 export interface Metrics {
@@ -180,6 +180,13 @@ export function createMetrics(
   gauge('build_info', 'Always 1; the labels say what runs', ['version', 'node'], (g) =>
     g.set({ version: build.version, node: process.versions.node }, 1),
   );
+  gauge('fleet_relays', 'Relays that share these accounts, this one included', [], (g) => {
+    g.set(Math.max(1, source.fleet().relays.length));
+  });
+  gauge('shared_limits_apart', '1 while limits are not shared because Redis is away', [], (g) => {
+    const { shared, apart } = source.fleet();
+    g.set(shared && apart ? 1 : 0);
+  });
   gauge('ready', '1 when /readyz answers 200', [], (g) => {
     const r = source.readiness();
     g.set(r.warmed_up && r.usable > 0 ? 1 : 0);

@@ -265,6 +265,14 @@ export const OPERATIONS: readonly Operation[] = [
   },
   {
     method: 'get',
+    path: '/admin/fleet',
+    id: 'fleet',
+    summary: 'The relays that serve these accounts together',
+    answers: { 200: ['The relays seen last', 'Fleet'] },
+    handle: ({ backend }) => ok('Fleet', backend.fleet()),
+  },
+  {
+    method: 'get',
     path: '/admin/breakers',
     id: 'breakers',
     summary: 'Circuit breakers',

@@ -188,6 +188,29 @@ const Reload = object({
 /** What a reload did. With `ok: false` nothing changed and `errors` say why. */
 export type ReloadResult = z.infer<typeof Reload>;
 
+const Fleet = object({
+  shared: flag.describe('Several relays share limits and states through Redis'),
+  apart: flag.describe('Redis does not decide now: each relay keeps to its share'),
+  share: z.number().min(0).max(1).describe("This relay's part of each account's limits while apart"),
+  relays: list(
+    object({
+      id: text,
+      self: flag,
+      version: text.nullable(),
+      host: text.nullable(),
+      pid: count.nullable(),
+      since: instant.nullable(),
+      relayed: count,
+      deferred: count,
+      rejected: count,
+      lag_ms: ms.describe('99th percentile of the event loop delay'),
+      silent_ms: ms.describe('Since its last sign of life'),
+    }),
+  ),
+});
+/** The relays that serve these accounts together. */
+export type FleetView = z.infer<typeof Fleet>;
+
 const share = z.number().min(0).max(1).nullable().describe('Null before the first one');
 const Accounts = object({
   accounts: list(Account),
@@ -234,6 +257,7 @@ export const SHAPES = {
   Forgotten: object({ ok: flag, forgotten: flag.describe('There was a token to forget') }),
   Drained: object({ ok: flag, account: AccountDetail.nullable() }),
   Reload,
+  Fleet,
   LogLevel: object({ level: z.enum(LOG_LEVELS) }),
   Snapshot: object({
     version: text,

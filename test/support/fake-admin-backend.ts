@@ -5,6 +5,7 @@ import type {
   AccountRow,
   AdminBackend,
   BreakerRow,
+  FleetView,
   ReloadResult,
   TokenTotals,
 } from '../../src/admin/backend.ts';
@@ -29,6 +30,7 @@ export interface FakeAdminBackend extends AdminBackend {
   set(account: FakeAccount): void;
   remove(id: string): void;
   totals: TokenTotals;
+  fleetView: FleetView;
   breakerRows: BreakerRow[];
   warmedUp: boolean;
   /** What `reload` answers. */
@@ -84,6 +86,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
       refresh_failures: 1,
     },
     breakerRows: [],
+    fleetView: { shared: false, apart: false, share: 1, relays: [] },
     warmedUp: true,
     reloadResult: { ok: true, added: [], changed: [], removed: [], untouched: [...kept.keys()], errors: [] },
     refreshResult: { ok: true },
@@ -124,6 +127,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     }),
     keptRemoved: () => [],
     breakers: () => backend.breakerRows,
+    fleet: () => backend.fleetView,
     readiness: () => ({
       warmed_up: backend.warmedUp,
       usable: [...kept.values()].filter((a) => (a.status ?? 'ready') === 'ready').length,

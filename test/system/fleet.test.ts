@@ -245,3 +245,45 @@ test(
     await becomes(third, 'throttled');
   }),
 );
+
+test(
+  'the relays are seen as one: /admin/fleet lists them, metrics count them',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const [first, second] = await fleet(defer, 2, provider, redis, {});
+    assert.ok(first && second);
+    await send([first.smtpPort], 1, 2);
+    interface Seen {
+      readonly shared: boolean;
+      readonly apart: boolean;
+      readonly share: number;
+      readonly relays: readonly { self: boolean; pid: number; relayed: number; silent_ms: number }[];
+    }
+    const seen = await waitFor(
+      async () => {
+        const view = await second.admin<Seen>('/admin/fleet');
+        return view.relays.length === 2 && view.relays.some((r) => r.relayed === 2) ? view : undefined;
+      },
+      { what: 'both relays and the messages' },
+    );
+    assert.deepEqual([seen.shared, seen.apart, seen.share], [true, false, 0.5]);
+    assert.deepEqual(
+      new Map(seen.relays.map((r) => [r.pid, r.self])),
+      new Map([
+        [first.pid, false],
+        [second.pid, true],
+      ]),
+    );
+    const metrics = await (await fetch(`${second.adminUrl}/metrics`)).text();
+    assert.match(metrics, /^xoauth2_relay_fleet_relays 2$/m);
+    assert.match(metrics, /^xoauth2_relay_shared_limits_apart 0$/m);
+    redis.freeze();
+    await waitFor(async () => (await second.admin<Seen>('/admin/fleet')).apart, { what: 'apart' });
+    redis.thaw();
+    await waitFor(async () => !(await second.admin<Seen>('/admin/fleet')).apart, {
+      what: 'together again',
+      timeoutMs: 20_000,
+    });
+  }),
+);

@@ -17,6 +17,7 @@ import {
   STATUS_ORDER,
   STATUS_WORDS,
 } from './format.ts';
+import { watchRelays } from './relays.ts';
 import { type Changes, connect, type ShownAccount, type State } from './stream.ts';
 import { createTransactionsView } from './transactions.ts';
 
@@ -257,3 +258,5 @@ setInterval(() => {
   if (stream.state.breakers.some((b) => b.state !== 'closed')) showBreakers(stream.state);
 }, 1000);
 applyTheme(savedTheme());
+
+watchRelays();
