@@ -1,8 +1,12 @@
 /**
- * A circuit breaker. In: calls and a rule which results are the endpoint's fault. Out: the result, or
- * undefined while it rests. It opens when at least half of what it saw lately were faults; after the
- * rest one call probes: a fault opens it again for twice as long, anything else closes it.
+ * A circuit breaker; the one file that knows opossum. In: calls and a rule which results are the endpoint's
+ * fault. Out: the result, or undefined while it rests. opossum counts and decides when it opens: at least
+ * half of what it saw lately were faults. Its window turns by our clock; how long it rests and that one call
+ * probes is said here, because opossum's own rest is always the same: a fault opens it again for twice as
+ * long, anything else closes it.
  */
+import { EventEmitter } from 'node:events';
+import CircuitBreaker from 'opossum';
 import { type Clock, systemClock } from './clock.ts';
 
 export interface BreakerOptions {
@@ -40,6 +44,27 @@ export interface Breaker<T> {
 
 /** The window slides in steps of this part of it. */
 const STEPS = 6;
+/** At least half: opossum opens above its threshold. */
+const MOST_FAULTS_PERCENT = 49.99;
+/** opossum never half-opens by itself: the longest that a timer takes, ms. */
+const NEVER_MS = 2 ** 31 - 1;
+
+/** Of what was well outside calls, as many are counted in a step: every message of a busy relay would cost more than it tells. */
+const MOST_WELL = 200;
+
+interface Outcome<T> {
+  readonly isFault: boolean;
+  readonly result?: T;
+}
+
+/** Carries a faulty outcome through opossum, which counts rejections. */
+class Fault<T> extends Error {
+  readonly outcome: Outcome<T>;
+  constructor(outcome: Outcome<T>) {
+    super('endpoint fault');
+    this.outcome = outcome;
+  }
+}
 
 type Circuit =
   | { readonly is: 'closed' }
@@ -55,36 +80,54 @@ export function createBreaker<T>(
 ): Breaker<T> {
   const { clock = systemClock, volume = 5, windowMs = 60_000, restMs: firstRestMs = 10_000 } = options;
   const maxRestMs = options.maxRestMs ?? firstRestMs;
+  const rotation = new EventEmitter();
+  const stepNow = (): number => Math.floor((clock.monotonic() / windowMs) * STEPS);
   let circuit: Circuit = { is: 'closed' };
   let openedAt: number | undefined;
-  let steps: { readonly step: number; calls: number; faults: number }[] = [];
+  let counter = newCounter();
+  let step = stepNow();
+  let well = 0;
 
-  function slide(): number {
-    const step = Math.floor((clock.monotonic() / windowMs) * STEPS);
-    if ((steps[0]?.step ?? step) <= step - STEPS) steps = steps.filter((s) => s.step > step - STEPS);
-    return step;
+  /** Counts one closed time after the other. */
+  function newCounter(): CircuitBreaker<[() => Promise<Outcome<T>>], Outcome<T>> {
+    const made = new CircuitBreaker<[() => Promise<Outcome<T>>], Outcome<T>>(
+      async (call) => {
+        const outcome = await call();
+        if (outcome.isFault) throw new Fault(outcome);
+        return outcome;
+      },
+      {
+        name,
+        timeout: false,
+        errorThresholdPercentage: MOST_FAULTS_PERCENT,
+        volumeThreshold: volume,
+        rollingCountTimeout: windowMs,
+        rollingCountBuckets: STEPS,
+        rollingPercentilesEnabled: false,
+        rotateBucketController: rotation,
+        enableSnapshots: false,
+        resetTimeout: NEVER_MS,
+        errorFilter: (error) => !(error instanceof Fault),
+      },
+    );
+    made.once('open', () => {
+      if (made === counter && circuit.is === 'closed') open(firstRestMs);
+    });
+    return made;
+  }
+
+  function slide(): void {
+    const now = stepNow();
+    if (now === step) return;
+    for (let turns = Math.min(now - step, STEPS); turns > 0; turns--) rotation.emit('rotate');
+    step = now;
+    well = 0;
   }
 
   function open(restMs: number): void {
     circuit = { is: 'open', until: clock.monotonic() + restMs, restMs };
     openedAt = clock.now();
     onChange('open');
-  }
-
-  function saw(fault: boolean): void {
-    const step = slide();
-    let last = steps.at(-1);
-    if (last?.step !== step) {
-      last = { step, calls: 0, faults: 0 };
-      steps.push(last);
-    }
-    last.calls++;
-    if (!fault) return;
-    last.faults++;
-    if (circuit.is !== 'closed') return;
-    const calls = steps.reduce((sum, s) => sum + s.calls, 0);
-    const faults = steps.reduce((sum, s) => sum + s.faults, 0);
-    if (calls >= volume && faults * 2 >= calls) open(firstRestMs);
   }
 
   function probed(fault: boolean, restMs: number): void {
@@ -94,8 +137,26 @@ export function createBreaker<T>(
       return;
     }
     circuit = { is: 'closed' };
-    steps = [];
+    // Shut down, it listens to no rotation and has no timer.
+    counter.shutdown();
+    counter = newCounter();
     onChange('closed');
+  }
+
+  /** Through opossum, which counts it; where it has opened meanwhile, past it. */
+  async function counted(call: () => Promise<T>): Promise<T> {
+    slide();
+    try {
+      const outcome = await counter.fire(async () => {
+        const result = await call();
+        return { result, isFault: isFault(result) };
+      });
+      return outcome.result as T;
+    } catch (error) {
+      if (error instanceof Fault) return error.outcome.result as T;
+      if (CircuitBreaker.isOurError(error as Error)) return call();
+      throw error;
+    }
   }
 
   const isResting = (): boolean =>
@@ -118,26 +179,31 @@ export function createBreaker<T>(
   return {
     async run(call) {
       if (isResting()) return undefined;
-      const restMs = circuit.is === 'open' ? circuit.restMs : undefined;
-      if (restMs !== undefined) circuit = { is: 'probing', restMs };
+      if (circuit.is !== 'open') return counted(call);
+      const { restMs } = circuit;
+      circuit = { is: 'probing', restMs };
       let fault = false;
       try {
         const result = await call();
         fault = isFault(result);
         return result;
       } finally {
-        if (restMs === undefined) saw(fault);
-        else probed(fault, restMs);
+        probed(fault, restMs);
       }
     },
-    saw,
+    saw(fault) {
+      if (circuit.is !== 'closed') return;
+      slide();
+      if (!fault && ++well > MOST_WELL) return;
+      counter.fire(async () => ({ isFault: fault })).catch(() => undefined);
+    },
     probeAt,
     state() {
       slide();
       return {
         name,
         state: stateName(),
-        faults: steps.reduce((sum, s) => sum + s.faults, 0),
+        faults: counter.stats.failures,
         probeAt: probeAt(),
         openedAt,
       };

@@ -15,6 +15,8 @@ const start = (changes: string[] = [], clock = createTestClock()) => ({
   ),
 });
 
+/** What was seen outside calls is counted in a turn of its own. */
+const counted = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 const fault = async (): Promise<Result> => 'fault';
 const fine = async (): Promise<Result> => 'fine';
 
@@ -67,13 +69,16 @@ test('what is well dilutes trouble, and trouble is forgotten with the window', a
   const { breaker, clock } = start();
   for (let i = 0; i < 10; i += 1) breaker.saw(false);
   for (let i = 0; i < 9; i += 1) breaker.saw(true);
+  await counted();
   assert.equal(breaker.state().state, 'closed');
   clock.advance(70_000);
   assert.equal(breaker.state().faults, 0);
   for (let i = 0; i < 3; i += 1) breaker.saw(true);
+  await counted();
   assert.equal(breaker.state().state, 'closed', 'below the volume');
   assert.equal(breaker.state().openedAt, undefined);
   breaker.saw(true);
+  await counted();
   assert.equal(breaker.state().state, 'open');
   assert.equal(breaker.state().openedAt, clock.now());
 });

@@ -116,6 +116,7 @@ const CALLS: readonly (Ask & {
   },
   { template: '/admin/tokens', path: '/admin/tokens', status: 200 },
   { template: '/admin/breakers', path: '/admin/breakers', status: 200 },
+  { template: '/admin/fleet', path: '/admin/fleet', status: 200 },
   { template: '/admin/series', path: '/admin/series', status: 200 },
   {
     template: '/admin/transactions',
