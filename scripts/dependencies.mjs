@@ -13,6 +13,7 @@ const PURPOSE = {
   hono: 'routes of the admin API',
   jose: 'signed assertions for service accounts and certificates',
   nodemailer: 'opening and authenticating upstream connections; composing test messages',
+  opossum: 'circuit breakers of endpoints',
   'openid-client': 'signing in: device code, browser with PKCE',
   pino: 'log',
   'pino-pretty': 'readable log for `logs`',
