@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { AccountsFileError } from './accounts/accounts-file.ts';
 import { accountAdd } from './commands/account-add.ts';
 import { accountImport, accountList, accountRemove } from './commands/account-file.ts';
+import { accountDrain, accountRefresh, accountResume, accountShow } from './commands/account-running.ts';
 import { check } from './commands/check.ts';
 import { createCompletion } from './commands/completion.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './commands/definition.ts';
@@ -13,11 +14,12 @@ import { hashPassword } from './commands/hash-password.ts';
 import { logs } from './commands/logs.ts';
 import { createManual } from './commands/manual.ts';
 import { runProgram } from './commands/program.ts';
-import { reload, status, stop } from './commands/running.ts';
+import { reload, stop } from './commands/running.ts';
 import { schema } from './commands/schema.ts';
 import { send } from './commands/send.ts';
 import { serve } from './commands/serve.ts';
 import { start } from './commands/start.ts';
+import { status } from './commands/status.ts';
 import { createTerminal, NoTerminalError } from './commands/terminal.ts';
 import { SettingsError } from './config.ts';
 
@@ -51,6 +53,10 @@ const COMMANDS: readonly CommandDefinition[] = [
   accountList,
   accountRemove,
   accountImport,
+  accountShow,
+  accountRefresh,
+  accountDrain,
+  accountResume,
   check,
   send,
   status,

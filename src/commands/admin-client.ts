@@ -1,14 +1,18 @@
 /** Talks to the admin API of a running relay. In: settings. Out: its answers; a relay that is not there is told as such. */
-import type { AccountRow, ReloadResult, Shape } from '../admin/shapes.ts';
+import type { AccountDetail, AccountRow, ReloadResult, Shape } from '../admin/shapes.ts';
 import type { Settings } from '../config.ts';
 import { cleanText } from '../protocol/text.ts';
 import { CommandError } from './definition.ts';
 
-export type { AccountRow, ReloadResult };
+export type { AccountDetail, AccountRow, ReloadResult };
 
 export interface AdminClient {
   readonly url: string;
   accounts(): Promise<readonly AccountRow[]>;
+  /** By id or address. Rejects with `CommandError` where there is none. */
+  account(id: string): Promise<AccountDetail>;
+  /** Rejects with `CommandError` where it cannot be done. */
+  act(id: string, action: 'refresh' | 'drain' | 'resume'): Promise<void>;
   reload(): Promise<ReloadResult>;
   /** Tells the relay that an account may be well again. */
   retry(accountId: string): Promise<void>;
@@ -56,8 +60,23 @@ export function createAdminClient(settings: Settings): AdminClient {
       typeof value === 'string' ? cleanText(value) : value,
     );
   };
+  const path = (id: string, rest = ''): string => `/admin/accounts/${encodeURIComponent(id)}${rest}`;
+  const orNone = (id: string, response: Response): Response => {
+    if (response.status === 404)
+      throw new CommandError(`the relay at ${url} has no account ${id}: "xoauth2-relay status" lists them`);
+    return response;
+  };
   return {
     url,
+    account: async (id) => (await json(orNone(id, await request(path(id))))) as AccountDetail,
+    async act(id, action) {
+      const response = orNone(id, await request(path(id, `/${action}`), 'POST'));
+      const answer = (await json(response)) as { ok?: boolean; error?: string; cure?: string };
+      if (!response.ok || answer.ok === false)
+        throw new CommandError(
+          `${answer.error ?? `HTTP ${response.status}`}${answer.cure === undefined ? '' : ` — ${answer.cure}`}`,
+        );
+    },
     accounts: async () => ((await json(await request('/admin/accounts'))) as Shape<'Accounts'>).accounts,
     reload: async () => (await json(await request('/admin/reload', 'POST'))) as ReloadResult,
     retry: async (accountId) =>

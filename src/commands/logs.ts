@@ -17,18 +17,32 @@ export const logs: CommandDefinition = {
   summary: 'show the log of a relay in the background, readable',
   options: [
     { flags: '-f, --follow', help: 'go on with what is written from now on' },
-    { flags: '-n, --lines <number>', help: 'lines to begin with (default 50)' },
+    {
+      flags: '-n, --lines <number>',
+      help: 'lines to begin with, before any filter (default 50, with a filter 10000)',
+    },
+    { flags: '--account <account>', help: 'only lines of this account' },
+    {
+      flags: '--outcome <outcome>',
+      help: 'only transactions that ended so',
+      choices: ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'],
+    },
     {
       flags: '--unit <name>',
       help: 'read the journal of this systemd unit (default xoauth2-relay when there is no log file)',
     },
     ...settingOptions(['logFile', 'stateDir']),
   ],
-  examples: ['xoauth2-relay logs --follow', 'xoauth2-relay logs --unit xoauth2-relay -n 200'],
-  exitCodes: { 1: 'no log was found' },
+  examples: [
+    'xoauth2-relay logs --follow',
+    'xoauth2-relay logs -n 10000 --account alice@example.com --outcome rejected',
+    'xoauth2-relay logs --unit xoauth2-relay -n 200',
+  ],
+  exitCodes: { 1: 'no log, or no line of that kind, was found' },
   async run(context) {
     const { terminal } = context;
-    const lines = textOption(context, 'lines') ?? '50';
+    const isFiltered = ['account', 'outcome'].some((name) => textOption(context, name) !== undefined);
+    const lines = textOption(context, 'lines') ?? (isFiltered ? '10000' : '50');
     if (!/^\d+$/.test(lines)) throw new CommandError('--lines: expected a whole number', 2);
     const given = logFileOf(context, await commandSettings(context));
     const file = existsSync(given) ? given : currentLogFile(given);
@@ -42,14 +56,27 @@ export const logs: CommandDefinition = {
       colorize: terminal.isLive,
       ignore: 'pid,hostname',
       singleLine: true,
+      translateTime: 'SYS:yyyy-mm-dd HH:MM:ss.l',
     });
+    const wants = createFilter(textOption(context, 'account'), textOption(context, 'outcome'));
+    let shown = 0;
     const reader = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] });
-    createInterface({ input: reader.stdout }).on('line', (line) => terminal.write(format(cleanLine(line))));
+    createInterface({ input: reader.stdout }).on('line', (line) => {
+      if (!wants(line)) return;
+      shown += 1;
+      terminal.write(format(cleanLine(line)));
+    });
     const code = await new Promise<number | null>((resolve) => {
       reader.once('error', () => resolve(null));
       reader.once('close', resolve);
     });
-    if (code === 0) return 0;
+    if (code === 0 && shown > 0) return 0;
+    if (code === 0) {
+      terminal.note(
+        `no line of that kind among the last ${lines}${unit === undefined ? ` of ${file}` : ''}; -n looks further back`,
+      );
+      return 1;
+    }
     throw new CommandError(
       unit === undefined
         ? `cannot read ${file}`
@@ -69,4 +96,22 @@ export function cleanLine(line: string): string {
   } catch {
     return cleanText(line, MAX_LINE);
   }
+}
+
+/** Whether a line is of the account and outcome asked for; a line that is no JSON is of neither. */
+function createFilter(account: string | undefined, outcome: string | undefined): (line: string) => boolean {
+  if (account === undefined && outcome === undefined) return () => true;
+  const wanted = account?.toLowerCase();
+  return (line) => {
+    let fields: Record<string, unknown>;
+    try {
+      fields = JSON.parse(line) as Record<string, unknown>;
+    } catch {
+      return false;
+    }
+    if (outcome !== undefined && fields.outcome !== outcome) return false;
+    return (
+      wanted === undefined || (typeof fields.account === 'string' && fields.account.toLowerCase() === wanted)
+    );
+  };
 }

@@ -13,7 +13,9 @@ export interface ProgramOptions {
 }
 
 /** Words in front of a nested command and what they gather. */
-const GROUPS: Readonly<Record<string, string>> = { account: 'add, list, remove and import accounts' };
+const GROUPS: Readonly<Record<string, string>> = {
+  account: 'accounts of the file and of the running relay',
+};
 
 /** Runs the command that `argv` (without node and script) names. Rejects with what the command rejects with. */
 export async function runProgram(

@@ -18,6 +18,8 @@ export interface Terminal {
   readonly isLive: boolean;
   /** Height of the terminal in lines. */
   readonly rows: number;
+  /** Its width in columns; 80 where there is none. */
+  readonly columns: number;
   readonly paint: Paint;
   /** Asks for a line. Rejects with `NoTerminalError` where nobody can answer. */
   ask(question: string, fallback?: string, signal?: AbortSignal): Promise<string>;
@@ -35,7 +37,7 @@ export class NoTerminalError extends Error {
 
 interface Streams {
   readonly stdin: NodeJS.ReadableStream & Partial<Pick<ReadStream, 'isTTY'>>;
-  readonly stdout: NodeJS.WritableStream & Partial<Pick<WriteStream, 'isTTY' | 'rows'>>;
+  readonly stdout: NodeJS.WritableStream & Partial<Pick<WriteStream, 'isTTY' | 'rows' | 'columns'>>;
   readonly stderr: NodeJS.WritableStream;
   readonly env: Readonly<Record<string, string | undefined>>;
 }
@@ -96,7 +98,12 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
     write: (text) => void stdout.write(text),
     isInteractive: stdin.isTTY === true,
     isLive,
-    rows: stdout.rows ?? 24,
+    get rows() {
+      return stdout.rows ?? 24;
+    },
+    get columns() {
+      return stdout.columns ?? 80;
+    },
     paint,
     ask,
     askSecret: (question) => read(`${question}: `, true),
@@ -154,4 +161,4 @@ export function formatTable(rows: readonly (readonly string[])[]): string[] {
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences are what it looks for
-const visibleLength = (text: string): number => text.replace(/\x1b\[[0-9;]*m/g, '').length;
+export const visibleLength = (text: string): number => text.replace(/\x1b\[[0-9;]*m/g, '').length;

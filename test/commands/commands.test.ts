@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { verifyPassword } from '../../src/accounts/scrypt.ts';
+import { sendMail } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { repositoryRoot, startRelay } from '../support/relay-process.ts';
@@ -275,7 +276,23 @@ test(
 
     const status = await runCli(['status', ...admin]);
     assert.equal(status.code, 0, status.stderr);
-    assert.match(status.stdout, /a@x\.org\s+\S+\s+ready/);
+    assert.match(status.stdout, /a@x\.org\s+ready/);
+    const shown = await runCli(['account', 'show', 'A@x.org', ...admin]);
+    assert.equal(shown.code, 0, shown.stderr);
+    assert.match(shown.stdout, /^status\s+ready$[\s\S]*^messages\s+1 relayed/m);
+    const drained = await runCli(['account', 'drain', 'a@x.org', ...admin]);
+    assert.deepEqual([drained.code, /status\s+drained/.test(drained.stdout)], [0, true], drained.stderr);
+    assert.match((await runCli(['status', ...admin])).stdout, /a@x\.org\s+drained/);
+    assert.equal((await sendMail(relay.smtpPort, { from: 'a@x.org' })).code, 451);
+    assert.equal((await runCli(['account', 'resume', 'a@x.org', ...admin])).code, 0);
+    assert.equal((await sendMail(relay.smtpPort, { from: 'a@x.org' })).code, 250);
+    const fetches = provider.token.count('a@x.org');
+    assert.equal((await runCli(['account', 'refresh', 'a@x.org', ...admin])).code, 0);
+    assert.equal(provider.token.count('a@x.org'), fetches + 1);
+    const unknown = await runCli(['account', 'drain', 'nobody@x.org', ...admin]);
+    assert.equal(unknown.code, 1);
+    assert.match(unknown.stderr, /has no account nobody@x\.org.*xoauth2-relay status/);
+
     relay.writeAccounts([provider.entry('a@x.org'), provider.entry('b@x.org')]);
     const reloaded = await runCli(['reload', ...admin]);
     assert.equal(reloaded.code, 0, reloaded.stderr);
@@ -318,6 +335,10 @@ test(
     assert.match(twice.stderr, /running already/);
     const follow = startCli(['logs', '--follow', ...state]);
     await follow.seen(/INFO.*ready/);
+    assert.match(follow.stdout(), /^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/m);
+    const none = await runCli(['logs', '--outcome', 'rejected', ...state]);
+    assert.equal(none.code, 1);
+    assert.match(none.stderr, /no line of that kind/);
     const stopped = await runCli(['stop', ...state]);
     assert.equal(stopped.code, 0, stopped.stderr);
     await follow.seen(/stopped/);

@@ -1,0 +1,96 @@
+/** `account show|refresh|drain|resume`: one account of the running relay. In: its admin API. Out: words and an exit code. */
+import { type AccountDetail, createAdminClient } from './admin-client.ts';
+import { type CommandContext, type CommandDefinition, isSet } from './definition.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+import { describeAccount, NEEDS_SOMEBODY } from './status.ts';
+import { formatTable, type Terminal } from './terminal.ts';
+
+const json = { flags: '--json', help: 'print the answer of the admin API' };
+const adminOptions = settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken']);
+const account = [{ name: '<account>', help: 'id or address' }];
+
+async function show(context: CommandContext, detail: AccountDetail): Promise<number> {
+  if (isSet(context, 'json')) context.terminal.print(JSON.stringify(detail, null, 2));
+  else for (const line of formatDetail(context.terminal, detail)) context.terminal.print(line);
+  return NEEDS_SOMEBODY.includes(detail.status) ? 1 : 0;
+}
+
+function formatDetail(terminal: Terminal, detail: AccountDetail): readonly string[] {
+  const { token, pool, messages } = detail;
+  const rate = (count: number | null, unit: string): string => (count === null ? '' : `, ${count} ${unit}`);
+  const rows: readonly (readonly [string, string | null])[] = [
+    ['status', describeAccount(terminal, detail)],
+    ['why', detail.reason],
+    ['cure', detail.cure],
+    ['until', detail.until],
+    ['provider', `${detail.provider}, ${detail.smtp}, as ${detail.user}`],
+    ['senders', detail.senders.join(' ')],
+    ['token', token.expires_in_s === null ? 'none' : `${Math.round(token.expires_in_s / 60)} min left`],
+    ['connections', `${pool.busy} busy, ${pool.idle} idle, at most ${pool.max}`],
+    ['messages', `${messages.relayed} relayed, ${messages.deferred} deferred, ${messages.rejected} rejected`],
+    [
+      'limits',
+      `${detail.max_recipients} recipients${rate(detail.messages_per_minute, 'a minute')}${rate(detail.messages_per_day, 'a day')}`,
+    ],
+    ['last error', detail.last_error === null ? null : `${detail.last_error} (${detail.last_error_at})`],
+  ];
+  return formatTable([
+    [terminal.paint.bold(detail.id), ''],
+    ...rows.filter((row): row is [string, string] => row[1] !== null && row[1] !== ''),
+  ]);
+}
+
+export const accountShow: CommandDefinition = {
+  name: 'account show',
+  summary: 'show one account of the running relay: status, why, cure, limits',
+  arguments: account,
+  options: [json, ...adminOptions],
+  examples: ['xoauth2-relay account show alice@example.com'],
+  exitCodes: { 1: 'no relay answers, no such account, or it needs somebody' },
+  async run(context) {
+    const client = createAdminClient(await commandSettings(context));
+    return show(context, await client.account(context.arguments[0] ?? ''));
+  },
+};
+
+/** A command that acts on one account and shows what became of it. */
+function action(
+  name: 'refresh' | 'drain' | 'resume',
+  summary: string,
+  details: readonly string[],
+): CommandDefinition {
+  return {
+    name: `account ${name}`,
+    summary,
+    details,
+    arguments: account,
+    options: [json, ...settingOptions(['adminHost', 'adminPort', 'adminToken'])],
+    examples: [`xoauth2-relay account ${name} alice@example.com`],
+    exitCodes: { 1: 'no relay answers, no such account, or it cannot be done' },
+    async run(context) {
+      const client = createAdminClient(await commandSettings(context));
+      const id = context.arguments[0] ?? '';
+      await client.act(id, name);
+      const detail = await client.account(id);
+      if (name === 'refresh') return show(context, detail);
+      await show(context, detail);
+      return 0;
+    },
+  };
+}
+
+export const accountRefresh: CommandDefinition = action(
+  'refresh',
+  'fetch a new token for an account of the running relay now',
+  ['What was paused for the account is tried again at once.'],
+);
+export const accountDrain: CommandDefinition = action(
+  'drain',
+  'let an account of the running relay take no new message until it is resumed',
+  ['Its senders hear 451 meanwhile, so that their mail waits. A restart of the relay resumes it.'],
+);
+export const accountResume: CommandDefinition = action(
+  'resume',
+  'let a drained account of the running relay take messages again',
+  [],
+);

@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { AccountRow } from '../../src/commands/admin-client.ts';
+import { formatAccounts } from '../../src/commands/status.ts';
+import { createTerminal } from '../../src/commands/terminal.ts';
+
+const terminal = createTerminal({
+  stdin: process.stdin,
+  stdout: process.stderr,
+  stderr: process.stderr,
+  env: { NO_COLOR: '1' },
+});
+
+const row = (id: string, more: Partial<AccountRow> = {}): AccountRow => ({
+  id,
+  email: id,
+  provider: 'outlook',
+  status: 'ready',
+  reason: null,
+  cure: null,
+  until: null,
+  drained: false,
+  token: { expires_in_s: 3_000 },
+  pool: { busy: 1, idle: 2, max: 3 },
+  messages: { relayed: 1_234_567, deferred: 1_234, rejected: 12 },
+  last_error: null,
+  last_error_at: null,
+  ...more,
+});
+
+test('status fits 80 columns and begins with what needs somebody', () => {
+  const lines = formatAccounts({ ...terminal, columns: 80 }, [
+    row('fine@example.com'),
+    row('off@example.com', { drained: true }),
+    row('a.very.long.address.of.somebody.in.sales@subsidiary.department.example.com', {
+      status: 'throttled',
+      until: '2026-11-25T20:15:00.000Z',
+      reason: 'the provider asked for a pause because of too many messages in the last minute',
+    }),
+    row('gone@example.com', {
+      status: 'needs_consent',
+      reason: 'the sign-in was revoked',
+      cure: 'sign in again: xoauth2-relay account add gone@example.com --replace',
+    }),
+  ]);
+  for (const line of lines) assert(line.length <= 80, `${line.length}: ${line}`);
+  assert.match(lines[0] ?? '', /^account +status +token +conn +relayed +defer +reject$/);
+  assert.match(lines[1] ?? '', /^gone@example\.com +needs_consent /);
+  assert.match(lines[2] ?? '', /^a\.very.*… +throttled until \d\d:\d\d /);
+  assert.match(lines[3] ?? '', /^off@example\.com +drained /);
+  assert.match(lines[4] ?? '', /^fine@example\.com +ready /);
+  assert.match(lines.slice(5).join(' ').replaceAll(/\s+/g, ' '), /account add gone@example\.com --replace/);
+});
