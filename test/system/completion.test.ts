@@ -18,7 +18,16 @@ COMP_WORDS=(xoauth2-relay ${list}); COMP_CWORD=${words.length}; _xoauth2_relay; 
 
 test('bash completes commands, options, values and files', async () => {
   assert.deepEqual(await complete('ser'), ['serve']);
-  assert.deepEqual((await complete('account', '')).toSorted(), ['add', 'import', 'list', 'remove']);
+  assert.deepEqual((await complete('account', '')).toSorted(), [
+    'add',
+    'drain',
+    'import',
+    'list',
+    'refresh',
+    'remove',
+    'resume',
+    'show',
+  ]);
   assert.deepEqual(await complete('serve', '--admin-p'), ['--admin-port']);
   assert.deepEqual(await complete('serve', '--log-level', 'w'), ['warn']);
   assert.deepEqual(await complete('check', '--accounts', 'accounts.ex'), ['accounts.example.json']);
