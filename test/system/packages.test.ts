@@ -36,6 +36,10 @@ async function relaysMail(defer: Defer, bin: string): Promise<void> {
   assert.equal((await sendMail(relay.smtpPort, { from: 'a@x.org' })).code, 250);
 }
 
+/** Waits for whoever else installs something. */
+const apt = (...args: readonly string[]): Promise<string> =>
+  run('apt-get', '-qq', '-y', '-o', 'DPkg::Lock::Timeout=120', ...args);
+
 const isRoot = (t: TestContext): boolean => {
   if (process.getuid?.() === 0) return true;
   t.skip('needs root');
@@ -47,7 +51,7 @@ test(
   leakless(async (t, defer) => {
     if (!isRoot(t)) return;
     defer(() => runProgram('dpkg', ['--purge', 'xoauth2-relay']));
-    await run('dpkg', '--force-depends', '-i', made(`xoauth2-relay_${version}_all.deb`));
+    await apt('install', '--no-install-recommends', '--reinstall', made(`xoauth2-relay_${version}_all.deb`));
     assert.equal((await run('/usr/bin/xoauth2-relay', '--version')).trim(), version);
     const offline = await runProgram('/usr/bin/xoauth2-relay', ['check', '--offline']);
     assert.match(offline.output, /\/etc\/xoauth2-relay\/accounts\.json/);
@@ -62,9 +66,9 @@ test(
     const key = readFileSync('/etc/xoauth2-relay/state-key', 'utf8');
     await relaysMail(defer, '/usr/lib/xoauth2-relay/bin/xoauth2-relay.js');
     // An upgrade keeps the key that seals the tokens.
-    await run('dpkg', '--force-depends', '-i', made(`xoauth2-relay_${version}_all.deb`));
+    await apt('install', '--no-install-recommends', '--reinstall', made(`xoauth2-relay_${version}_all.deb`));
     assert.equal(readFileSync('/etc/xoauth2-relay/state-key', 'utf8'), key);
-    await run('dpkg', '--purge', 'xoauth2-relay');
+    await apt('purge', 'xoauth2-relay');
     for (const path of ['/usr/bin/xoauth2-relay', '/usr/lib/xoauth2-relay', '/etc/xoauth2-relay'])
       assert(!existsSync(path), path);
   }),
