@@ -26,6 +26,10 @@ export interface Evidence {
   readonly secretMark: string;
   /** 5xx that the relay says for a documented reason. */
   readonly isOurs: (reply: Heard) => boolean;
+  /** Nothing went wrong in this run: nobody may be deferred but for a limit. */
+  readonly isCalm: boolean;
+  /** Messages a minute, by account; 0: no limit. */
+  readonly perMinute: ReadonlyMap<string, number>;
 }
 
 export interface Figures {
@@ -59,7 +63,7 @@ export function check(evidence: Evidence): { readonly violations: Violation[]; r
   }
   for (const [key, deliveries] of taken)
     violations.push({ rule: 'delivered from nowhere', detail: key, at: deliveries[0]?.at ?? 0 });
-  violations.push(...checkSecrets(evidence));
+  violations.push(...checkSecrets(evidence), ...checkMinutes(evidence));
   return { violations, figures };
 }
 
@@ -87,6 +91,13 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
     if (excuse !== undefined)
       blame(excuse, `heard ${final === undefined ? 'nothing' : `${final.code} ${final.text}`}`);
   }
+  for (const heard of [attempt.mail, ...attempt.rcpts.map((r) => r.reply), attempt.data, final]) {
+    if (heard === undefined || heard.code < 400 || heard.code >= 500) continue;
+    const seconds = Number(LIMIT_WAIT.exec(heard.text)?.[1] ?? 0);
+    if (/rate limit|in a minute/i.test(heard.text) && seconds > 61)
+      blame('limit beyond its window', heard.text);
+    if (evidence.isCalm && !/limit|in a minute/i.test(heard.text)) blame('deferred for nothing', heard.text);
+  }
   for (const { reply } of attempt.rcpts) checkReply(attempt, reply, evidence, blame);
   checkReply(attempt, attempt.mail, evidence, blame);
   checkReply(attempt, final, evidence, blame);
@@ -98,6 +109,26 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
     checkReply(attempt, attempt.data, evidence, blame);
   return found;
 }
+
+/** Sent within a minute, by when the last octet left; what waited for its body may come close together. */
+function checkMinutes({ deliveries, perMinute }: Evidence): Violation[] {
+  const found: Violation[] = [];
+  for (const [account, most] of perMinute) {
+    if (most === 0) continue;
+    const sent = deliveries.filter((d) => d.account === account).map((d) => d.sentAt);
+    sent.sort((a, b) => a - b);
+    const slack = Math.ceil(most / 2);
+    for (const [i, at] of sent.entries()) {
+      const later = sent[i + most + slack];
+      if (later === undefined || later - at >= 60_000) continue;
+      found.push({ rule: 'too many in a minute', detail: `${account}: more than ${most + slack}`, at });
+      break;
+    }
+  }
+  return found;
+}
+
+const LIMIT_WAIT = /(?:try again in|after) (\d+) s/;
 
 /** Why this delivery, of which the client did not hear 250, is wrong; undefined: such is SMTP. */
 function unacknowledged(attempt: Attempt, delivery: Delivery, evidence: Evidence): string | undefined {

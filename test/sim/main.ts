@@ -1,5 +1,5 @@
 /**
- * `npm run sim -- [--seed N] [--runs M] [--seconds S]`: runs the relay in simulated worlds, one seed after
+ * `npm run sim -- [--seed N] [--runs M] [--seconds S] [--stores memory,file,redis] [--keep] [--trace] [--repeat]`: runs the relay in simulated worlds, one seed after
  * another. Exit 1 when an invariant is broken; then the fewest faults that still break it, and the trace.
  */
 import { parseArgs } from 'node:util';
@@ -18,6 +18,7 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     runs: { type: 'string' },
     seconds: { type: 'string' },
+    stores: { type: 'string' },
     keep: { type: 'boolean' },
     repeat: { type: 'boolean' },
     trace: { type: 'boolean' },
@@ -55,6 +56,7 @@ const broken: { seed: number; rule: string }[] = [];
 
 for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++) {
   const plan = createPlan(seed);
+  if (values.stores !== undefined && !values.stores.split(',').includes(plan.store)) continue;
   const outcome = await run(plan, { keepTrace: values.trace === true });
   if (values.trace === true) show(outcome.trace);
   done += 1;

@@ -106,13 +106,14 @@ export function createPlan(seed: number): Plan {
   const relays = store === 'redis' ? dice.between(1, 3) : 1;
   const accounts = Array.from({ length: dice.between(1, 3) }, (_, i) => planAccount(dice, i));
   const clients = Array.from({ length: dice.between(1, 4) }, () => planClient(dice));
+  const isBurst = dice.chance(0.3);
   const count = dice.between(3, 25);
   const messages = Array.from({ length: count }, () => ({
     client: dice.between(0, clients.length - 1),
     account: dice.between(0, accounts.length - 1),
     recipients: dice.chance(0.6) ? 1 : dice.between(2, 5),
     octets: dice.chance(0.8) ? dice.between(50, 1500) : dice.between(1500, 20_000),
-    at: dice.between(0, Math.floor(activeMs * 0.8)),
+    at: dice.between(0, isBurst ? 20_000 : Math.floor(activeMs * 0.8)),
   }));
   const faults = Array.from({ length: dice.chance(0.1) ? 0 : dice.between(1, 6) }, () =>
     planFault(dice, activeMs, store, relays),
@@ -232,10 +233,11 @@ function planMood(dice: Random): { readonly stage: Stage; readonly mood: Mood } 
   if (how < 7)
     return { stage, mood: { kind: 'drop', how: dice.pick(['fin', 'reset']), acts: dice.chance(0.5) } };
   if (how === 7) return { stage, mood: { kind: 'silence' } };
-  if (how === 8) return { stage, mood: { kind: 'late', ms: dice.pick([2_000, 20_000, 100_000]) } };
-  return dice.chance(0.5)
+  if (how === 8 && dice.chance(0.5))
+    return { stage, mood: { kind: 'late', ms: dice.pick([2_000, 20_000, 100_000]) } };
+  return dice.chance(0.25)
     ? { stage, mood: { kind: 'drip', stepMs: 250 } }
-    : { stage: dice.pick(['rcpt', 'end']), mood: { kind: 'extra', ms: dice.pick([0, 5, 500]) } };
+    : { stage: 'end' as const, mood: { kind: 'extra', ms: 0 } };
 }
 
 function planTokenMood(dice: Random): TokenMood {

@@ -33,6 +33,7 @@ export interface RelayHost {
   /** Processes that were killed. */
   readonly killed: readonly Actor[];
   start(): void;
+  readonly isStopping: boolean;
   /** Writes the accounts file anew and reloads. */
   reload(accounts: string): void;
   /** `done` when the process has ended. */
@@ -60,6 +61,8 @@ export async function prepareRelays(): Promise<void> {
   defaults = await loadSettings({ flags: {}, env: {} });
 }
 
+/** After a stop, before what is left is counted, ms. */
+const SETTLE_MS = 15_000;
 /** Events at a process that are not its own timers; a signal's timer keeps nothing alive and ends with it. */
 const OTHERS_EVENTS = /^(net|token|file|event|immediate|abort timeout)/;
 
@@ -85,6 +88,7 @@ export function createRelayHost(
   let app: App | undefined;
   let backend: AdminBackend | undefined;
   let skewMs = 0;
+  let isStopping = false;
   let lives = 0;
   files.put(path, options.accounts);
 
@@ -122,6 +126,9 @@ export function createRelayHost(
     },
     get backend() {
       return backend;
+    },
+    get isStopping() {
+      return isStopping;
     },
     log,
     records,
@@ -180,31 +187,37 @@ export function createRelayHost(
     stop(deadlineMs, done) {
       const running = app;
       const ending = actor;
-      if (ending === undefined || running === undefined) return;
+      if (ending === undefined || running === undefined || isStopping) return;
+      isStopping = true;
       world.note('is stopped', ending);
       const begunAt = world.now;
       world.after(ending, 0, () => {
         void running.stop({ deadlineMs }).then(() => {
-          const held = backend?.listener();
-          const left: Leftovers = {
-            name,
-            timers: world.pending(ending).filter((kind) => !OTHERS_EVENTS.test(kind)),
-            sockets: network.openOf(ending).map((end) => `${end.address} to ${end.peer.address}`),
-            heldBytes: held?.held_bytes ?? 0,
-            sessions: held?.sessions ?? 0,
-            busy: (backend?.accounts() ?? []).filter((a) => a.pool.busy > 0).map((a) => a.id),
-            tookMs: world.now - begunAt,
-          };
+          const tookMs = world.now - begunAt;
           world.note('has stopped', ending);
-          // What remains of a process when it ends: its sockets are closed.
-          network.closeAllOf(ending);
-          world.kill(ending);
-          if (actor === ending) {
-            actor = undefined;
-            app = undefined;
-            backend = undefined;
-          }
-          done(left);
+          // What has an end of its own within seconds is nothing left behind.
+          world.after(ending, SETTLE_MS, () => {
+            const held = backend?.listener();
+            const left: Leftovers = {
+              name,
+              timers: world.pending(ending).filter((kind) => !OTHERS_EVENTS.test(kind)),
+              sockets: network.openOf(ending).map((end) => `${end.address} to ${end.peer.address}`),
+              heldBytes: held?.held_bytes ?? 0,
+              sessions: held?.sessions ?? 0,
+              busy: (backend?.accounts() ?? []).filter((a) => a.pool.busy > 0).map((a) => a.id),
+              tookMs,
+            };
+            // What remains of a process when it ends: its sockets are closed.
+            network.closeAllOf(ending);
+            world.kill(ending);
+            isStopping = false;
+            if (actor === ending) {
+              actor = undefined;
+              app = undefined;
+              backend = undefined;
+            }
+            done(left);
+          });
         });
       });
     },
@@ -215,6 +228,7 @@ export function createRelayHost(
       world.kill(actor);
       if (how === 'power') files.losePower(`/sim/${name}`);
       killed.push(actor);
+      isStopping = false;
       actor = undefined;
       app = undefined;
       backend = undefined;

@@ -55,6 +55,8 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       log: cast.relays.flatMap((relay) => relay.log),
       texts: [],
       secretMark: SECRET_MARK,
+      isCalm: plan.faults.length === 0,
+      perMinute: new Map(plan.relays > 1 ? [] : plan.accounts.map((a) => [a.email, a.messagesPerMinute])),
       isOurs: (reply) =>
         plan.faults.some((f) => f.kind === 'reload' && f.edit === 'remove and add') &&
         reply.text.includes('No account for sender'),
@@ -198,6 +200,7 @@ async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
   // Whoever waits for a grant that nobody has any more waits for a person.
   const stuck = clients.flatMap((c) => c.queue).filter((m) => isServable(m.account));
   if (stuck.length > 0) blame('not served again', stuck.map((m) => m.id).join(' '));
+  await advance(() => relays.every((relay) => !relay.isStopping), world.now + 60_000);
   let stopped = 0;
   for (const relay of relays) {
     if (relay.actor === undefined) stopped += 1;
