@@ -214,15 +214,18 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 
   function placeOf(book: AccountBook, limits: MailboxLimits, id: string, waitMs: number): Place {
     let isOver = false;
+    let isSure = false;
     let again: Place | undefined;
     unclaimed.set(id, { book, since: clock.monotonic() + waitMs });
     return {
       waitMs,
       claim(maxWaitMs) {
-        if (unclaimed.delete(id) || again !== undefined || isOver) return undefined;
+        isSure ||= unclaimed.delete(id);
+        if (isSure || isOver) return undefined;
         const atOnce = { ...limits, perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
         return reserve(book.id, atOnce, maxWaitMs).then((result) => {
           if (!result.granted) return false;
+          isSure = true;
           again = result.place;
           again.claim?.(0);
           if (isOver) again.end({ unsent: false, recipients: 0 });

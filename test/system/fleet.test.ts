@@ -287,3 +287,30 @@ test(
     });
   }),
 );
+
+test(
+  'a message to several recipients takes one place, however often the provider is asked',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const [relay] = await fleet(defer, 1, provider, redis, { max_connections: 1 });
+    assert.ok(relay);
+    const client = await smtpClient(relay.smtpPort);
+    await client.expect(undefined, 220);
+    await client.expect('EHLO load.test', 250);
+    for (let message = 0; message < 3; message++) {
+      await client.expect(`MAIL FROM:<${USER}>`, 250);
+      for (const name of ['a', 'b', 'c', 'd']) await client.expect(`RCPT TO:<${name}@example.net>`, 250);
+      await client.expect('DATA', 354);
+      assert.equal((await client.body('Subject: n\r\n\r\nx\r\n')).code, 250);
+    }
+    client.end();
+    assert.deepEqual(
+      provider.messages.map((m) => m.recipients.length),
+      [4, 4, 4],
+    );
+    await waitFor(() => redis.command('zcard', `xoauth2-relay:lease:${USER}`) === '0', {
+      what: 'given back',
+    });
+  }),
+);
