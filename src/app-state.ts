@@ -28,6 +28,8 @@ export interface AppStateDeps {
   /** Another relay's operator did it: here, without telling anybody. */
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
   readonly tryAgain: (accountId: string) => void;
+  /** What all relays share has been lost: this one's part of it is written again. */
+  readonly storeForgot: () => void;
   /** What is seen of the account is another thing now. */
   readonly changed: (accountId: string) => void;
 }
@@ -109,6 +111,10 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
     },
     setDrained: deps.setDrained,
     tryAgain: deps.tryAgain,
+  });
+  fleet.onForgotten(() => {
+    deps.storeForgot();
+    news.tellAgain(Object.keys(upstreams().keptPauses()));
   });
   return {
     redis,

@@ -106,6 +106,7 @@ export function createApp({
     totals: () => view.totals(),
     setDrained: (id, isDrained) => view.setDrained(id, isDrained),
     tryAgain: (id) => void ways.retryNow([id]),
+    storeForgot: () => void tokens.saveAgain(),
     changed: (id) => admin.accountChanged(id),
   });
   const { redis, limiter, news } = state;

@@ -18,6 +18,8 @@ export interface Fleet {
   readonly size: number;
   /** Limits are not shared now: Redis is away, or only just back. */
   readonly isApart: boolean;
+  /** Redis has lost its data and answers again. */
+  onForgotten(listener: () => void): void;
   /** Begins to be seen; the connection is open by then. */
   start(): Promise<void>;
   /** Leaves in order, so that no share is kept for this relay. The connection stays open. */
@@ -55,6 +57,7 @@ export function createFleet(
     get isApart() {
       return limits.isApart;
     },
+    onForgotten: membership.onForgotten,
     start: membership.start,
     async close() {
       await limits.close();

@@ -41,6 +41,8 @@ export interface Membership {
   readonly seen: readonly RelaySeen[];
   /** Redis answers; the epoch changes when it has lost what it knew. Heard at every sign of life. */
   onEpoch(listener: (epoch: string) => void): void;
+  /** Redis has lost what it was told before. */
+  onForgotten(listener: () => void): void;
   /** A sign of life now, and what follows from the answer. */
   beat(): void;
   start(): Promise<void>;
@@ -60,6 +62,7 @@ export function createMembership(
   const prefix = options.prefix ?? 'xoauth2-relay';
   const keys = [`${prefix}:relays`, `${prefix}:relay-rows`, `${prefix}:epoch`];
   const listeners: ((epoch: string) => void)[] = [];
+  const forgottenListeners: (() => void)[] = [];
   let relays = Math.max(1, options.expected ?? 1);
   let rank = 0;
   let seen: readonly RelaySeen[] = [];
@@ -78,8 +81,8 @@ export function createMembership(
       const answer = (await redis.run(BEAT, keys, [redis.instance, JSON.stringify(deps.row())])) as unknown[];
       const [epoch, , count, place, ...rows] = answer;
       const now = clock.monotonic();
-      if (before.isOpen || (epochHeard !== undefined && epochHeard !== epoch))
-        before = { relays, rank, until: now + SETTLE_MS, isOpen: false };
+      const hasForgotten = epochHeard !== undefined && epochHeard !== epoch;
+      if (before.isOpen || hasForgotten) before = { relays, rank, until: now + SETTLE_MS, isOpen: false };
       epochHeard = String(epoch);
       const isSettled = now >= before.until;
       relays = Math.max(1, Number(count), isSettled ? 1 : before.relays);
@@ -95,6 +98,7 @@ export function createMembership(
         });
       seen = all;
       for (const listener of listeners) listener(String(epoch));
+      if (hasForgotten) for (const listener of forgottenListeners) listener();
     } catch {
       // The connection tells that Redis is away.
     } finally {
@@ -125,6 +129,7 @@ export function createMembership(
       return seen;
     },
     onEpoch: (listener) => void listeners.push(listener),
+    onForgotten: (listener) => void forgottenListeners.push(listener),
     beat: () => void once(),
     async start() {
       await once();

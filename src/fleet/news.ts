@@ -32,6 +32,8 @@ export interface News {
   accountChanged(accountId: string): void;
   drained(accountId: string, isDrained: boolean): void;
   refreshed(accountId: string): void;
+  /** What was told is lost: tells it again, of these accounts and of the drained ones. */
+  tellAgain(accountIds: readonly string[]): void;
 }
 
 const SCOPES = ['logins', 'sending'] as const;
@@ -40,11 +42,16 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
   const { states, clock = systemClock } = deps;
   /** By subject: the end that was told or heard last, ms since the epoch. */
   const known = new Map<string, number>();
+  const drained = new Set<string>();
   const subjectOf = (scope: string, accountId: string): string => `pause:${scope}:${accountId}`;
+
+  const markDrained = (accountId: string, isDrained: boolean): void =>
+    void (isDrained ? drained.add(accountId) : drained.delete(accountId));
 
   states.onState((subject, state) => {
     const [kind = '', ...rest] = subject.split(':');
     if (kind === 'drained') {
+      markDrained(rest.join(':'), state !== undefined);
       deps.setDrained(rest.join(':'), state !== undefined);
       return;
     }
@@ -70,29 +77,38 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
     if (action.startsWith('refresh:')) deps.tryAgain(action.slice('refresh:'.length));
   });
 
-  return {
-    accountChanged(accountId) {
-      const pauses = deps.pausesOf(accountId);
-      if (pauses === undefined) return;
-      for (const scope of SCOPES) {
-        const subject = subjectOf(scope, accountId);
-        const pause = pauses.find((p) => p.pause.scope === scope);
-        const told = known.get(subject);
-        if (pause === undefined) {
-          if (!known.delete(subject)) continue;
-          states.clear(subject);
-        } else if (told === undefined || Math.abs(told - pause.until) > 1_000) {
-          known.set(subject, pause.until);
-          const { until, ...value } = pause;
-          states.set({ subject, value, leftMs: Math.max(1, until - clock.now()) });
-        }
+  function accountChanged(accountId: string): void {
+    const pauses = deps.pausesOf(accountId);
+    if (pauses === undefined) return;
+    for (const scope of SCOPES) {
+      const subject = subjectOf(scope, accountId);
+      const pause = pauses.find((p) => p.pause.scope === scope);
+      const told = known.get(subject);
+      if (pause === undefined) {
+        if (!known.delete(subject)) continue;
+        states.clear(subject);
+      } else if (told === undefined || Math.abs(told - pause.until) > 1_000) {
+        known.set(subject, pause.until);
+        const { until, ...value } = pause;
+        states.set({ subject, value, leftMs: Math.max(1, until - clock.now()) });
       }
-    },
+    }
+  }
+
+  return {
+    accountChanged,
     drained(accountId, isDrained) {
+      markDrained(accountId, isDrained);
       const subject = `drained:${accountId}`;
       if (isDrained) states.set({ subject, value: true, leftMs: undefined });
       else states.clear(subject);
     },
     refreshed: (accountId) => states.ask(`refresh:${accountId}`),
+    tellAgain(accountIds) {
+      known.clear();
+      for (const accountId of accountIds) accountChanged(accountId);
+      for (const accountId of drained)
+        states.set({ subject: `drained:${accountId}`, value: true, leftMs: undefined });
+    },
   };
 }

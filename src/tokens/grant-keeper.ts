@@ -73,6 +73,8 @@ export interface GrantKeeper {
   unsaved(): readonly string[];
   /** Lets grants go that no account has and nothing is under way for. */
   keepOnly(grants: ReadonlySet<Grant>): void;
+  /** The store has lost what it had: every rotated grant is given to it again. Never rejects. */
+  saveAgain(): Promise<void>;
   /** Tells the log once of an outage, and of its end. */
   storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void;
   storeAnswered(): void;
@@ -295,6 +297,10 @@ export function createGrantKeeper(deps: {
     keepOnly(all) {
       wanted = all;
       for (const [key, grant] of grants) if (!all.has(grant) && grant.state !== 'unsaved') grants.delete(key);
+    },
+    async saveAgain() {
+      for (const grant of [...grants.values()])
+        if (grant.state === 'kept' && move(grant, 'rotated')) await save(grant, NONE);
     },
     storeFailed,
     storeAnswered,

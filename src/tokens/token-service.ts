@@ -76,6 +76,8 @@ export interface TokenService extends TokenSource {
   totals(): TokenTotals;
   /** Statistics of the cache begin anew, for what comes after the warm-up. */
   resetCacheCounts(): void;
+  /** The store has lost its data: what this process knows of it is written again. */
+  saveAgain(): Promise<void>;
   /** One per token endpoint asked so far. */
   breakers(): readonly BreakerState[];
   onStateChange(listener: (accountId: string, state: AccountState) => void): void;
@@ -387,6 +389,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       hits = 0;
       misses = 0;
     },
+    saveAgain: () => keeper.saveAgain(),
     breakers: endpoints.breakers,
     onStateChange: (listener) => void stateListeners.push(listener),
     onRefresh: (listener) => void refreshListeners.push(listener),

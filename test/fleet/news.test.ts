@@ -88,6 +88,20 @@ test('what was heard is done here and not told back; its end here is told', () =
   assert.deepEqual(done.at(-1), 'end a@x sending');
 });
 
+test('what was told is told again when it is lost', () => {
+  const { told, news, pause } = stage();
+  pause(60_000);
+  news.accountChanged('a@x');
+  news.drained('b@x', true);
+  news.tellAgain(['a@x']);
+  assert.deepEqual(told, [
+    'set pause:sending:a@x 60000',
+    'set drained:b@x undefined',
+    'set pause:sending:a@x 60000',
+    'set drained:b@x undefined',
+  ]);
+});
+
 test('what cannot be understood is left alone', () => {
   const { done, hear, beAsked } = stage();
   hear('pause:sending:a@x', { value: { wrong: true }, leftMs: 5_000 });

@@ -314,3 +314,27 @@ test(
     });
   }),
 );
+
+test(
+  'Redis loses its data: grants, pauses and drained accounts are written again by who knows them',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const relays = await fleet(defer, 2, provider, redis, {});
+    const [first, second] = relays;
+    assert.ok(first && second);
+    await fetch(`${first.adminUrl}/admin/accounts/${USER}/refresh`, { method: 'POST' });
+    await fetch(`${first.adminUrl}/admin/accounts/${USER}/drain`, { method: 'POST' });
+    const keys = (): readonly string[] =>
+      redis
+        .command('keys', '*grant*')
+        .split('\n')
+        .filter((k) => k !== '');
+    await waitFor(() => keys().length > 0, { what: 'the rotated grant in Redis' });
+    redis.command('flushall');
+    await waitFor(() => keys().length > 0, { what: 'the grant in Redis again' });
+    await waitFor(() => redis.command('hkeys', 'xoauth2-relay:states') === `drained:${USER}`, {
+      what: 'the drained account in Redis again',
+    });
+  }),
+);
