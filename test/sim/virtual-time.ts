@@ -32,7 +32,7 @@ class Timer {
   readonly #repeats: boolean;
   readonly #task: () => void;
   readonly #ms: number;
-  readonly #kind: string;
+  #kind: string;
   #scheduled: Scheduled;
   constructor(task: () => void, ms: number, repeats: boolean, kind: string) {
     this.#actor = inhabited().current;
@@ -68,7 +68,10 @@ class Timer {
   ref(): this {
     return this;
   }
+  /** Keeps no process alive: not left behind when one ends. */
   unref(): this {
+    this.#kind = 'unref';
+    this.#scheduled.kind = 'unref';
     return this;
   }
   hasRef(): boolean {

@@ -19,14 +19,14 @@ export interface Scheduled {
   cancel(): void;
   /** Not run and not cancelled. */
   readonly isPending: boolean;
+  /** For the list of what was left behind. */
+  kind: string;
 }
 
 interface Event extends Scheduled {
   readonly at: number;
   readonly order: number;
   readonly task: () => void;
-  /** For the list of what was left behind. */
-  readonly kind: string;
   state: 'pending' | 'over';
 }
 
