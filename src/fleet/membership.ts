@@ -4,11 +4,17 @@
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { RedisConnection } from '../redis.ts';
-import { BEAT, LEAVE } from './scripts.ts';
+import { BEAT, GONE_AFTER_MS, LEAVE } from './scripts.ts';
 
 const BEAT_MS = 1_000;
 /** After Redis is back every relay has found it again within this, ms: two seconds between attempts, two for one. */
 export const SETTLE_MS = 5_000;
+
+/**
+ * Who was silent while Redis was away may be cut off from it as we were: relays count as gone only after this
+ * much unbroken contact, ms.
+ */
+const REMEMBER_MS = GONE_AFTER_MS + SETTLE_MS;
 
 /** What a relay says of itself. Instants in ms since the epoch by its own wall clock. */
 export interface RelayRow {
@@ -68,7 +74,7 @@ export function createMembership(
   let seen: readonly RelaySeen[] = [];
   let beats = 0;
   let epochHeard: string | undefined;
-  /** After an outage those that have not spoken yet are reckoned with for a while. */
+  /** Before an outage: those that have not spoken since are reckoned with for a while. */
   let before = { relays, rank, until: 0, isOpen: false };
   let cancel: (() => void) | undefined;
   let isBeating = false;
@@ -82,7 +88,7 @@ export function createMembership(
       const [epoch, , count, place, ...rows] = answer;
       const now = clock.monotonic();
       const hasForgotten = epochHeard !== undefined && epochHeard !== epoch;
-      if (before.isOpen || hasForgotten) before = { relays, rank, until: now + SETTLE_MS, isOpen: false };
+      if (before.isOpen || hasForgotten) before = { relays, rank, until: now + REMEMBER_MS, isOpen: false };
       epochHeard = String(epoch);
       const isSettled = now >= before.until;
       relays = Math.max(1, Number(count), isSettled ? 1 : before.relays);

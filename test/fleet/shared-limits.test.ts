@@ -42,11 +42,7 @@ interface Relay {
 }
 
 async function relay(defer: Defer, redis: Redis, withoutRedis: WithoutRedis = 'share'): Promise<Relay> {
-  const connection = createRedisConnection(
-    { reveal: () => redis.url },
-    { log: silentLog },
-    { answerMs: 500 },
-  );
+  const connection = createRedisConnection({ reveal: () => redis.url }, { log: silentLog });
   await connection.open();
   const membership = createMembership({ redis: connection, row: () => ROW });
   const shared = createSharedLimits({ redis: connection, membership, log: silentLog }, { withoutRedis });
@@ -214,7 +210,8 @@ async function outage(trouble: 'frozen' | 'killed' | 'flushed', defer: Defer): P
     assert.ok(inMinute <= 20, `${inMinute} messages in a minute`);
   }
   assert.ok(most <= 3, `${most} at once`);
-  assert.ok(longest < 2_000 + 1_000, `a message waited ${longest} ms`);
+  // What it may wait for a place, one answer of Redis, and what a busy machine adds.
+  assert.ok(longest < 2_000 + 1_500 + 1_500, `a message waited ${longest} ms`);
   assert.ok(times.length > 20, `${times.length} sent in all`);
   console.log(`${trouble}: ${times.length} messages, longest wait ${Math.round(longest)} ms`);
 }
