@@ -122,7 +122,7 @@ export function createFileStore(
       ENOTDIR: 'a part of the path is no directory: give another path',
     };
     const code = codeOf(error) ?? 'unknown';
-    return `cannot use the state directory ${directory}: ${words[code] ?? code}`;
+    return `cannot use the state directory ${directory}: ${words[code] ?? code} (--state-dir)`;
   }
 
   /** What a killed process had written and not yet put in place: its refresh token may be the only good one. */

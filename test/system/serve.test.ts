@@ -85,9 +85,10 @@ test(
     assert.equal(provider.smtp.connections, connections);
 
     const bad = { ...provider.entry(BOB), client_id: 7 };
+    const from = relay.lines.length;
     const line = await relay.reload([provider.entry(ANN), bad, provider.entry(DORA)]);
     assert.equal(line.event, 'reloaded');
-    const problem = await relay.event('account_problem', { from: relay.lines.length - 20 });
+    const problem = await relay.event('account_problem', { from });
     assert.equal(problem.path, 'accounts[1].client_id');
     assert.equal((await sendMail(relay.smtpPort, { from: DORA })).code, 250);
     // Its mail waits for the operator: never a bounce because of our own file.
