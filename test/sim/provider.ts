@@ -211,18 +211,32 @@ export function createProvider(
         body.left = -1;
         this.#body = undefined;
         this.#held = body.pieces;
-        this.#answer('data', 250, '2.0.0 chunk', () => undefined);
+        // RFC 3030 §2: a chunk that was refused takes the message with it.
+        const wasRefused = this.#isChunkRefused;
+        this.#isChunkRefused = true;
+        if (wasRefused) this.#say(503, '5.5.1 a chunk was refused', 'data', this.#envelope);
+        else
+          this.#answer('data', 250, '2.0.0 chunk', () => {
+            this.#isChunkRefused = false;
+          });
       }
       return true;
     }
 
     /** Pieces of earlier chunks. */
     #held: Buffer[] = [];
+    #isChunkRefused = false;
 
     #finish(body: Buffer, sentAt: number): void {
       const envelope = this.#envelope;
       this.#envelope = undefined;
       this.#held = [];
+      const isChunkRefused = this.#isChunkRefused;
+      this.#isChunkRefused = false;
+      if (isChunkRefused) {
+        this.#say(503, '5.5.1 a chunk was refused', 'end', envelope);
+        return;
+      }
       if (envelope === undefined || envelope.recipients.length === 0) {
         this.#say(503, '5.5.1 no valid recipients', 'end', envelope);
         return;
@@ -300,6 +314,7 @@ export function createProvider(
         case 'RSET':
           this.#envelope = undefined;
           this.#held = [];
+          this.#isChunkRefused = false;
           this.#say(250, '2.0.0 flushed', 'mail');
           return;
         case 'NOOP':
