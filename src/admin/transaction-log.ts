@@ -27,18 +27,16 @@ export interface TransactionLog {
 /** A row stays small whatever the envelope. */
 const MAX_RECIPIENTS_SHOWN = 20;
 /** `ann@example.com` → `*@example.com`; the null sender stays empty. */
-const maskAddress = (address: string): string => address.replace(/^.+(?=@)/su, '*');
+const maskAddress = (address: string): string => {
+  const at = address.lastIndexOf('@');
+  return at > 0 ? `*${address.slice(at)}` : address;
+};
 
 const BETWEEN_WORDS = /([\s<>"'(),;:]+)/;
 
 /** Every address in a text, masked. Takes time linear in the text: it may be a hostile server's. */
 export const maskAddresses = (text: string): string =>
-  text.includes('@')
-    ? text
-        .split(BETWEEN_WORDS)
-        .map((word) => (word.lastIndexOf('@') > 0 ? `*${word.slice(word.lastIndexOf('@'))}` : word))
-        .join('')
-    : text;
+  text.includes('@') ? text.split(BETWEEN_WORDS).map(maskAddress).join('') : text;
 
 /** Rounds to µs: a row carries no noise digits. */
 const ms = (value: number): number => Math.round(value * 1000) / 1000;

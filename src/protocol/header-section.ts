@@ -27,7 +27,12 @@ export function createHeaderCollector(maxOctets: number): HeaderCollector {
   /** The last octets taken, as many as the end may have begun with. */
   let tail: Buffer = CRLF;
 
-  const section = (length: number): Buffer => Buffer.concat(pieces, octets).subarray(0, Math.max(0, length));
+  /** A view of the piece where there is one. */
+  const section = (length: number): Buffer =>
+    (pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces, octets)).subarray(
+      0,
+      Math.max(0, length),
+    );
   const take = (piece: Buffer): void => {
     pieces.push(piece);
     octets += piece.length;

@@ -113,13 +113,14 @@ export class UpstreamConnection {
 
   /** Whether a new message may start on it, now or `aheadMs` from now. */
   isUsable(limits: AccountLimits, aheadMs = 0): boolean {
+    const then = this.#clock.monotonic() + aheadMs;
     return (
       this.#dead === undefined &&
       !this.#leaving &&
       this.#flights.length === 0 &&
       this.messages < limits.messagesPerConnection &&
-      this.ageMs + aheadMs < limits.maxAgeMs * this.#ageShare &&
-      this.idleMs + aheadMs < limits.idleMs
+      then - this.#openedAt < limits.maxAgeMs * this.#ageShare &&
+      then - this.#lastUsedAt < limits.idleMs
     );
   }
 
