@@ -3,7 +3,7 @@
  * wrong with path, line and what was expected. One bad account never stops the others; a file that cannot
  * be read as a whole throws. Owns nothing.
  */
-import { open } from 'node:fs/promises';
+import { constants, open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { foldAddress } from '../protocol/text.ts';
 import type { Account, Grant } from './account.ts';
@@ -76,11 +76,13 @@ export async function readAccountsFile(
 /** The text of the file and its mode. Throws `AccountsFileError`. */
 export async function readAccountsText(path: string): Promise<{ text: string; mode: number }> {
   try {
-    const file = await open(path, 'r');
+    // A FIFO would hold up the opening, and with it every later reload.
+    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const facts = await file.stat();
       if (facts.isDirectory())
         throw new AccountsFileError(`${path} is a directory: name the accounts file in it`);
+      if (!facts.isFile()) throw new AccountsFileError(`${path} is no file`);
       if (facts.size > MAX_FILE_BYTES)
         throw new AccountsFileError(`${path} is larger than 64 MiB: is it the right file?`);
       return { text: decodeText(await file.readFile(), path), mode: facts.mode };

@@ -51,6 +51,9 @@ export function choicesFor(
         '5.7.1',
         `<${sender}> is not a sender of account ${account.id}: ${help(sender)} to its "senders"`,
       );
+    // A login without a password gives no more than none: another's mailbox with a password stays closed.
+    const [best] = isOpen && sender !== '' ? directory.candidates(sender) : [];
+    if (best?.account.clientPassword !== undefined && best.exactness !== exactness) return AUTH_FIRST;
     return [toChoice({ account, exactness })];
   }
   if (options.authRequired) return AUTH_FIRST;

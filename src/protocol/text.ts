@@ -44,12 +44,21 @@ export function foldDomain(domain: string): string {
   return ascii !== '' && domainToUnicode(ascii) === folded ? ascii : folded;
 }
 
-/** A mailbox as it is compared: local part by `foldAscii`, domain by `foldDomain`. */
+const NEEDS_NO_QUOTES = /^[^\s"(),:;<>@[\\\]]+$/;
+
+/** A local part without quotes it does not need: `"a\b"` and `ab` are one mailbox (RFC 5321 §4.1.2). */
+function unquote(local: string): string {
+  if (local.length < 2 || !local.startsWith('"') || !local.endsWith('"')) return local;
+  const content = local.slice(1, -1).replace(/\\(.)/gs, '$1');
+  return NEEDS_NO_QUOTES.test(content) ? content : `"${content.replace(/["\\]/g, '\\$&')}"`;
+}
+
+/** A mailbox as it is compared: local part without needless quotes by `foldAscii`, domain by `foldDomain`. */
 export function foldAddress(address: string): string {
   const at = address.lastIndexOf('@');
   return at < 0
     ? foldAscii(address)
-    : `${foldAscii(address.slice(0, at))}@${foldDomain(address.slice(at + 1))}`;
+    : `${foldAscii(unquote(address.slice(0, at)))}@${foldDomain(address.slice(at + 1))}`;
 }
 
 /**

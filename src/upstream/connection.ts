@@ -33,6 +33,9 @@ interface Flight {
   stop: (() => void) | undefined;
 }
 
+const isOfAnAddress = (flight: Flight | undefined): boolean =>
+  flight?.replies.at(-1)?.enhanced?.startsWith('2.1.') === true;
+
 /** QUIT is a courtesy; nobody waits longer for its reply. */
 const QUIT_TIMEOUT_MS = 2_000;
 
@@ -231,10 +234,15 @@ export class UpstreamConnection {
       this.#die('garbage', error instanceof Error ? `upstream sent ${error.message}` : 'no SMTP');
       return;
     }
+    const complete: Flight[] = [];
     for (const reply of replies) {
       if (reply.code === 421) this.#leaving = true;
       const flight = this.#flights[0];
       if (flight === undefined) {
+        // A refusal behind what reads like a late answer to RCPT (RFC 3463 §3.2): nobody can tell which was meant.
+        if (reply.code >= 400 && reply.code !== 421 && isOfAnAddress(complete.at(-1)))
+          this.#flights.push(...complete.splice(0));
+        for (const { resolve, replies } of complete) resolve(replies);
         // Said to nobody: the server ends an idle session, or is out of step. Either way it is over.
         this.#die(reply.code >= 400 ? 'eof' : 'garbage', 'upstream spoke unasked');
         return;
@@ -243,9 +251,10 @@ export class UpstreamConnection {
       if (flight.isComplete(flight.replies)) {
         this.#flights.shift();
         flight.stop?.();
-        flight.resolve(flight.replies);
+        complete.push(flight);
       }
     }
+    for (const flight of complete) flight.resolve(flight.replies);
     // Part of a reply that nobody waits for.
     if (this.#flights.length === 0 && this.#parser.unfinished) this.#die('garbage', 'upstream spoke unasked');
     // After 421 the server closes: commands pipelined behind it get no reply of their own.

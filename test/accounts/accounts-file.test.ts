@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -364,6 +365,9 @@ for (const [text, words] of [
 test('files that cannot be read name the cure', async () => {
   await assert.rejects(readAccountsFile(directory), /is a directory: name the accounts file/);
   await assert.rejects(readAccountsFile(join(directory, 'none')), /no such file: create it with/);
+  // Opening it would wait for a writer for ever.
+  execFileSync('mkfifo', [join(directory, 'fifo')]);
+  await assert.rejects(readAccountsFile(join(directory, 'fifo')), /is no file/);
   const utf16 = join(directory, 'utf16.json');
   writeFileSync(utf16, Buffer.from('\ufeff{"accounts":[]}', 'utf16le'));
   await assert.rejects(readAccountsFile(utf16), /UTF-16: save it as UTF-8/);

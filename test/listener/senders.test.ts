@@ -36,6 +36,13 @@ const rows: readonly [sender: string, facts: object, options: object, expected: 
   ['', { auth: { account: accounts[1] } }, {}, 'safe@x.test as '],
   ['root@host', { auth: { account: accounts[2] } }, {}, 'rest@x.test as rest@x.test'],
   ['alice@x.test', { auth: { account: accounts[1] } }, {}, /^550 .*"\*@x\.test" to its "senders"/],
+  // A login that needs no password opens no mailbox that has one.
+  ['safe@x.test', { auth: { account: accounts[2] } }, {}, /^530/],
+  ['a@shop.test', { auth: { account: accounts[2] } }, {}, /^530/],
+  // Needless quotes make no other mailbox of it (RFC 5321 §4.1.2).
+  ['"safe"@x.test', {}, {}, /^530/],
+  ['"s\\afe"@x.test', {}, {}, /^530/],
+  ['"x"@spam.test', {}, {}, /^550 .* refused by "deny"/],
 ];
 
 for (const [sender, facts, more, expected] of rows) {

@@ -47,3 +47,16 @@ test('addresses are no words of the peer', () => {
     assert.doesNotMatch(ownWords(text), /RefuseQuota/);
   assert.match(ownWords('no user <a@b> here'), /no user .* here/);
 });
+
+test('a quoted local part is the mailbox without needless quotes', () => {
+  for (const [address, folded] of [
+    ['"Boss"@Example.com', 'boss@example.com'],
+    ['"b\\o\\ss"@example.com', 'boss@example.com'],
+    ['"a b"@example.com', '"a b"@example.com'],
+    ['"a\\ b"@example.com', '"a b"@example.com'],
+    ['"a\\"b"@example.com', '"a\\"b"@example.com'],
+    ['""@example.com', '""@example.com'],
+    ['"@example.com', '"@example.com'],
+  ] as const)
+    assert.equal(foldAddress(address), folded, address);
+});

@@ -165,6 +165,12 @@ test(
       assert.equal((await room.send()).final?.code, 250);
       assert.equal(new Set(room.provider.submissions.map((s) => s.connectionId)).size, 2);
     }
+    // A refusal behind what looks like the verdict: nobody can tell, so it is not acknowledged.
+    const doubtful = await startRoom(defer);
+    await doubtful.send();
+    doubtful.provider.smtp.script('end-of-data', {}, { raw: '250 2.1.5 OK late\r\n550 5.7.1 refused\r\n' });
+    const answer = (await doubtful.send()).final;
+    assert.ok(answer !== undefined && answer.code >= 400, `${answer?.code}`);
     // The final reply before the body: the body is not sent there.
     const room = await startRoom(defer, { provider: { rules: { withhold: ['CHUNKING'] } } });
     room.provider.smtp.script('DATA', {}, { raw: '354 Go ahead\r\n250 2.0.0 OK\r\n', after: 'hang' });
