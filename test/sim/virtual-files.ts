@@ -218,7 +218,8 @@ class Disk implements Files {
 export function installVirtualFiles(): void {
   const real = require('node:fs/promises') as Record<string, (path: unknown, ...rest: unknown[]) => unknown>;
   const operations: Record<string, (disk: Disk, path: string, ...rest: never[]) => unknown> = {
-    open: (disk, path, flags: string) => disk.open(path, flags),
+    // Flags as numbers only read here.
+    open: (disk, path, flags: string | number) => disk.open(path, typeof flags === 'number' ? 'r' : flags),
     readFile: (disk, path, options: unknown) =>
       disk.operate('read', path, () =>
         options === undefined ? Buffer.from(disk.text(path)) : disk.text(path),
