@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 export const root = fileURLToPath(new URL('../', import.meta.url));
 const eximRoot = join(root, 'build/exim');
 const nullmailerRoot = join(root, 'build/nullmailer');
+const dmaRoot = join(root, 'build/dma');
 
 /** Runs a command; its output is shown only when it fails. */
 function quietly(command, args, options = {}) {
@@ -87,6 +88,7 @@ const programs = {
     package: undefined,
     present: () => existsSync(join(nullmailerRoot, 'usr/lib/nullmailer/smtp')),
   },
+  dma: { package: undefined, present: () => existsSync(join(dmaRoot, 'usr/sbin/dma')) },
   exim: {
     package: undefined,
     present: () => onPath('exim4') || existsSync(join(eximRoot, 'usr/sbin/exim4')),
@@ -115,7 +117,8 @@ export function installSystemPackages(names) {
   try {
     if (packages.length > 0) withoutServices(() => aptInstall(packages));
     if (missing.includes('exim')) unpackExim();
-    if (missing.includes('nullmailer')) unpackNullmailer();
+    if (missing.includes('nullmailer')) unpack('nullmailer', nullmailerRoot);
+    if (missing.includes('dma')) unpack('dma', dmaRoot);
   } catch (error) {
     console.log(`not everything could be installed: ${error.message}`);
   }
@@ -151,14 +154,14 @@ function withoutServices(install) {
   }
 }
 
-function unpackNullmailer() {
-  console.log('unpacking nullmailer beside Postfix');
+function unpack(name, place) {
+  console.log(`unpacking ${name} beside Postfix`);
   const downloads = join(root, 'build/debs');
   mkdirSync(downloads, { recursive: true });
-  apt(['download', '-q', 'nullmailer'], { cwd: downloads });
-  mkdirSync(nullmailerRoot, { recursive: true });
+  apt(['download', '-q', name], { cwd: downloads });
+  mkdirSync(place, { recursive: true });
   for (const file of readdirSync(downloads))
-    if (file.startsWith('nullmailer_')) execFileSync('dpkg', ['-x', join(downloads, file), nullmailerRoot]);
+    if (file.startsWith(`${name}_`)) execFileSync('dpkg', ['-x', join(downloads, file), place]);
 }
 
 function unpackExim() {

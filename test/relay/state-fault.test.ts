@@ -51,3 +51,27 @@ for (const [command, wire] of faults) {
     }),
   );
 }
+
+test(
+  'at a third recipient, once: the whole envelope goes again over a fresh connection, and everybody gets the message',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer);
+    const script = room.provider.smtp.script(
+      'RCPT',
+      { user: ANN, line: /third/, times: 1 },
+      { reply: ['503 5.5.2 Need mail command'] },
+    );
+    const recipients = ['first@example.net', 'second@example.net', 'third@example.net'];
+    const { rcpts, final } = await room.send({ to: recipients });
+    assert.deepEqual(
+      rcpts.map((r) => r.code),
+      [250, 250, 250],
+    );
+    assert.equal(final?.code, 250);
+    assert.equal(script.hits, 1);
+    assert.deepEqual(
+      room.provider.messages.map((m) => m.recipients.map((r) => r.address)),
+      [recipients],
+    );
+  }),
+);

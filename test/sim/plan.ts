@@ -237,7 +237,7 @@ function planMood(dice: Random): { readonly stage: Stage; readonly mood: Mood } 
     return { stage, mood: { kind: 'late', ms: dice.pick([2_000, 20_000, 100_000]) } };
   return dice.chance(0.25)
     ? { stage, mood: { kind: 'drip', stepMs: 250 } }
-    : { stage: 'end' as const, mood: { kind: 'extra', ms: 0 } };
+    : { stage: 'end' as const, mood: { kind: 'extra', ms: dice.pick([0, 5, 500, 5_000]) } };
 }
 
 function planTokenMood(dice: Random): TokenMood {

@@ -1,7 +1,7 @@
-// needs: python3, curl, perl, msmtp, swaks, postfix, nullmailer
+// needs: python3, curl, perl, msmtp, swaks, postfix, nullmailer, dma
 /** What real clients send: each its own way with line ends, dots, logins; every message arrives as it was meant. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -155,5 +155,31 @@ test(
       }),
     );
     assert.equal(bodyOf(nullmailer), BODY);
+  }),
+);
+
+test(
+  "dma, Debian's small sendmail",
+  leakless(async (_t, defer) => {
+    const s = await open(defer);
+    // Its configuration has one place; the spool is ours.
+    const place = '/etc/dma';
+    assert.ok(!existsSync(place), 'no dma of this machine is touched');
+    mkdirSync(place);
+    defer(() => rmSync(place, { recursive: true }));
+    const spool = mkdtempSync(join(tmpdir(), 'dma-spool-'));
+    defer(() => rmSync(spool, { recursive: true }));
+    for (const [path, mode] of [
+      [place, 0o755],
+      [spool, 0o777],
+    ] as const)
+      chmodSync(path, mode);
+    writeFileSync(
+      join(place, 'dma.conf'),
+      `SMARTHOST 127.0.0.1\nPORT ${s.port}\nSPOOLDIR ${spool}\nMAILNAME client.test\n`,
+    );
+    const program = join(repositoryRoot, 'build/dma/usr/sbin/dma');
+    const message = await sent(s, () => runProgram(program, ['-i', '-D', '-f', FROM, TO], { input: LF }));
+    assert.equal(bodyOf(message), BODY);
   }),
 );
