@@ -88,6 +88,7 @@ const programs = {
     package: undefined,
     present: () => existsSync(join(nullmailerRoot, 'usr/lib/nullmailer/smtp')),
   },
+  'dpkg-deb': { package: 'dpkg', present: () => onPath('dpkg-deb') },
   dma: { package: undefined, present: () => existsSync(join(dmaRoot, 'usr/sbin/dma')) },
   exim: {
     package: undefined,
