@@ -10,6 +10,7 @@ const TABLE: Record<string, readonly string[]> = {
   log: [],
   breaker: [],
   clock: [],
+  heap: [],
   http: [],
   redis: [],
   'kept-state': [],
@@ -43,7 +44,7 @@ const TABLE: Record<string, readonly string[]> = {
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
-const LEAVES = ['log', 'breaker', 'clock', 'redis', 'http', 'kept-state'];
+const LEAVES = ['log', 'breaker', 'clock', 'redis', 'http', 'kept-state', 'heap'];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
 const TOKEN_SEAM = 'tokens/access-token.ts';
