@@ -52,15 +52,15 @@ const NEVER_MS = 2 ** 31 - 1;
 /** Of what was well outside calls, as many are counted in a step: every message of a busy relay would cost more than it tells. */
 const MOST_WELL = 200;
 
-interface Outcome<T> {
+interface Tried<T> {
   readonly isFault: boolean;
   readonly result?: T;
 }
 
 /** Carries a faulty outcome through opossum, which counts rejections. */
 class Fault<T> extends Error {
-  readonly outcome: Outcome<T>;
-  constructor(outcome: Outcome<T>) {
+  readonly outcome: Tried<T>;
+  constructor(outcome: Tried<T>) {
     super('endpoint fault');
     this.outcome = outcome;
   }
@@ -89,8 +89,8 @@ export function createBreaker<T>(
   let well = 0;
 
   /** Counts one closed time after the other. */
-  function newCounter(): CircuitBreaker<[() => Promise<Outcome<T>>], Outcome<T>> {
-    const made = new CircuitBreaker<[() => Promise<Outcome<T>>], Outcome<T>>(
+  function newCounter(): CircuitBreaker<[() => Promise<Tried<T>>], Tried<T>> {
+    const made = new CircuitBreaker<[() => Promise<Tried<T>>], Tried<T>>(
       async (call) => {
         const outcome = await call();
         if (outcome.isFault) throw new Fault(outcome);

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { AccountsFileError } from './accounts/accounts-file.ts';
 import { accountAdd } from './commands/account-add.ts';
-import { accountImport, accountList, accountRemove } from './commands/account-file.ts';
+import { accountImport, accountList, accountRemove } from './commands/account-entries.ts';
 import { accountDrain, accountRefresh, accountResume, accountShow } from './commands/account-running.ts';
 import { check } from './commands/check.ts';
 import { createCompletion } from './commands/completion.ts';
@@ -13,9 +13,9 @@ import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './comm
 import { hashPassword } from './commands/hash-password.ts';
 import { logs } from './commands/logs.ts';
 import { createManual } from './commands/manual.ts';
+import { schema } from './commands/print-schema.ts';
 import { runProgram } from './commands/program.ts';
 import { reload, stop } from './commands/running.ts';
-import { schema } from './commands/schema.ts';
 import { send } from './commands/send.ts';
 import { serve } from './commands/serve.ts';
 import { start } from './commands/start.ts';

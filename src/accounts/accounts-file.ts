@@ -8,7 +8,6 @@ import { dirname, resolve } from 'node:path';
 import { foldAddress } from '../protocol/text.ts';
 import type { Account, Grant } from './account.ts';
 import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
-import { parseSmtpUrl } from './endpoint.ts';
 import {
   createLineIndex,
   formatPath,
@@ -22,6 +21,7 @@ import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './provid
 import { checkAccount, checkProvider, type Issue, type Problem } from './schema.ts';
 import { resolveCommands } from './secret-command.ts';
 import { explainFileError, type SecretPlaces } from './secret-source.ts';
+import { parseSmtpUrl } from './smtp-url.ts';
 
 export type { LoadedAccount } from './build-account.ts';
 export type { Problem } from './schema.ts';

@@ -9,12 +9,12 @@ import { foldAddress, foldAscii } from '../protocol/text.ts';
 import type { Account, AccountLimits, ClientPassword, Endpoint, GraphTarget } from './account.ts';
 import { buildCredential, type Wrong } from './build-credential.ts';
 import type { Credential } from './credential.ts';
-import { parseHostPort, parseSmtpUrl } from './endpoint.ts';
 import { GRAPH_MAX_BYTES, graphScopes, graphTargetOf } from './graph-target.ts';
 import type { ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, ProviderEntry, SecretSource } from './schema.ts';
 import { formatScryptHash, hashPassword, isScryptHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
 import { readSecretText, type SecretPlaces } from './secret-source.ts';
+import { parseHostPort, parseSmtpUrl } from './smtp-url.ts';
 
 export interface LoadedAccount {
   readonly account: Account;

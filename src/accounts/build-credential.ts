@@ -6,7 +6,6 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { Grant } from './account.ts';
 import type { ClientCertificate, Credential, Secret } from './credential.ts';
-import { isLoopbackHost } from './endpoint.ts';
 import { isSharedTenant, type ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, SecretSource } from './schema.ts';
 import {
@@ -17,6 +16,7 @@ import {
   type SecretPlaces,
   SecretSourceError,
 } from './secret-source.ts';
+import { isLoopbackHost } from './smtp-url.ts';
 
 /** Notes what is wrong with a key; undefined so that it can be returned in place of a value. */
 export type Wrong = (key: string, message: string) => undefined;

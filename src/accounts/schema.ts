@@ -6,7 +6,7 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import { isHeloName } from '../protocol/helo-name.ts';
 import { foldPattern } from '../protocol/sender-pattern.ts';
-import { parseHostPort, parseSmtpUrl } from './endpoint.ts';
+import { parseHostPort, parseSmtpUrl } from './smtp-url.ts';
 
 /** What is wrong, where: `path` such as `accounts[3].client_id`, `message` what was expected. Never a value. */
 export interface Problem {

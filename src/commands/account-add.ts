@@ -15,7 +15,7 @@ import type { AccessToken } from '../tokens/access-token.ts';
 import { grantFingerprint } from '../tokens/grant-form.ts';
 import { createMemoryStore } from '../tokens/store-memory.ts';
 import { createTokenService } from '../tokens/token-service.ts';
-import { editAccounts, findAccount, parseAt, readOrEmpty, reloadRunning } from './accounts-store.ts';
+import { editAccounts, findAccount, parseAt, readOrEmpty, reloadRunning } from './accounts-on-disk.ts';
 import {
   type CommandContext,
   type CommandDefinition,

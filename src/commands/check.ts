@@ -17,7 +17,7 @@ import {
   numberOption,
   textOption,
 } from './definition.ts';
-import type { Stage } from './explain.ts';
+import type { Step } from './explain.ts';
 import { type ProbeStep, probeAccount } from './probe.ts';
 import { reportSender, type SenderReport } from './sender-report.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
@@ -230,7 +230,7 @@ async function probeAll(
   }
 }
 
-const STAGES: readonly Stage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];
+const STAGES: readonly Step[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];
 
 function formatRow({ loaded, steps, isDone }: Row, { paint }: Terminal): string[] {
   const cells = STAGES.map((stage) => {

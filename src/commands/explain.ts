@@ -4,10 +4,10 @@ import { type CauseFacts, type Explanation, explain as explainTrouble } from '..
 export type { Explanation };
 
 /** A step of a probe; `sender` is MAIL FROM. */
-export type Stage = 'token' | 'dns' | 'tcp' | 'tls' | 'greeting' | 'ehlo' | 'auth' | 'sender' | 'graph';
+export type Step = 'token' | 'dns' | 'tcp' | 'tls' | 'greeting' | 'ehlo' | 'auth' | 'sender' | 'graph';
 
 export interface Trouble extends CauseFacts {
-  readonly stage: Stage;
+  readonly stage: Step;
   /** What was said or reported: a reply line, an OAuth error, a system error code. */
   readonly said: string;
 }

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import pretty from 'pino-pretty';
 import { currentLogFile } from '../log/file.ts';
 import { cleanText } from '../protocol/text.ts';
-import { logFileOf } from './background.ts';
+import { logFileOf } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 

@@ -12,7 +12,7 @@ import type { AccessToken, TokenSource } from '../tokens/access-token.ts';
 import { createEndpoint } from '../upstream/endpoint.ts';
 import { createGraphClient, type GraphOutcome } from '../upstream/graph/client.ts';
 import { createGraphPacing } from '../upstream/graph/pacing.ts';
-import { StepError } from './smtp-dialogue.ts';
+import { StepError } from './client-dialogue.ts';
 
 export interface GraphProbeDeps {
   readonly token: AccessToken;

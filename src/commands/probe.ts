@@ -10,13 +10,13 @@ import { parseReply } from '../protocol/reply-parser.ts';
 import { cleanText } from '../protocol/text.ts';
 import { type AccessToken, TokenError } from '../tokens/access-token.ts';
 import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
-import { openAccountDialogue } from './account-dialogue.ts';
-import { type Explanation, explain, type Stage } from './explain.ts';
+import { type ClientDialogue, StepError } from './client-dialogue.ts';
+import { dialAccount } from './dial-account.ts';
+import { type Explanation, explain, type Step } from './explain.ts';
 import { probeGraph } from './probe-graph.ts';
-import { type SmtpDialogue, StepError } from './smtp-dialogue.ts';
 
 export interface ProbeStep {
-  readonly stage: Stage;
+  readonly stage: Step;
   readonly ok: boolean;
   readonly ms: number;
   /** Facts where it went well, the other side's words where not. Never a secret. */
@@ -45,7 +45,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     deps.onStep(step);
   };
   let startedAt = performance.now();
-  const passed = (stage: Stage, detail: string, doubt?: string): void => {
+  const passed = (stage: Step, detail: string, doubt?: string): void => {
     const now = performance.now();
     add({
       stage,
@@ -56,7 +56,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     });
     startedAt = now;
   };
-  const failed = (stage: Stage, said: string, sender?: string): void => {
+  const failed = (stage: Step, said: string, sender?: string): void => {
     const { host, port } = account.upstream;
     const trouble = {
       stage,
@@ -101,11 +101,11 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     return steps;
   }
 
-  let smtp: SmtpDialogue | undefined;
+  let smtp: ClientDialogue | undefined;
   try {
     const token = await deps.token('smtp');
     passed('token', describeToken(token, Date.now()));
-    smtp = await openAccountDialogue(account, token, {
+    smtp = await dialAccount(account, token, {
       heloName: deps.heloName,
       timeoutMs: deps.timeoutMs,
       passed,

@@ -1,7 +1,7 @@
 /** `reload`, `stop`: a relay that runs, seen from outside. In: its admin API, its pid file. */
 import { readFile } from 'node:fs/promises';
 import { createAdminClient } from './admin-client.ts';
-import { pidFileOf, pidFileOption } from './background.ts';
+import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, numberOption } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { waitUntil } from './wait-until.ts';

@@ -10,8 +10,8 @@ import { silentLog } from '../log.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
 import { createTokenService } from '../tokens/token-service.ts';
-import { openAccountDialogue } from './account-dialogue.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
+import { type ClientDialogue, expect, StepError } from './client-dialogue.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -19,10 +19,10 @@ import {
   EXIT_CONFIGURATION,
   textOption,
 } from './definition.ts';
+import { dialAccount } from './dial-account.ts';
+import { dialListener } from './dial-listener.ts';
 import { explain } from './explain.ts';
-import { openListenerDialogue } from './listener-dialogue.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-import { expect, type SmtpDialogue, StepError } from './smtp-dialogue.ts';
 
 /** An MTA waits longer; a person does not. */
 const STEP_TIMEOUT_MS = 60_000;
@@ -57,7 +57,7 @@ export const send: CommandDefinition = {
     const from =
       textOption(context, 'from') ?? (direct === undefined ? accounts[0]?.account.email : undefined);
     const trace = (line: string): void => terminal.print(terminal.paint.dim(line));
-    let smtp: SmtpDialogue | undefined;
+    let smtp: ClientDialogue | undefined;
     let provider = '';
     try {
       let sender = from ?? '';
@@ -119,10 +119,10 @@ async function connectToRelay(
   settings: Settings,
   context: CommandContext,
   trace: (line: string) => void,
-): Promise<SmtpDialogue> {
+): Promise<ClientDialogue> {
   const [listener] = settings.listeners;
   const { host = '127.0.0.1', port = 0, tls = 'none' } = listener ?? {};
-  const smtp = await openListenerDialogue({
+  const smtp = await dialListener({
     host: host === '0.0.0.0' ? '127.0.0.1' : host,
     port,
     tls,
@@ -142,14 +142,14 @@ async function connectAs(
   loaded: LoadedAccount,
   settings: Settings,
   trace: (line: string) => void,
-): Promise<SmtpDialogue> {
+): Promise<ClientDialogue> {
   const { account } = loaded;
   const store = await borrowTokenStore(settings);
   const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
   tokens.applyAccounts([loaded]);
   try {
     const token = await tokens.get(account.id);
-    const smtp = await openAccountDialogue(account, token, {
+    const smtp = await dialAccount(account, token, {
       heloName: settings.heloName,
       timeoutMs: STEP_TIMEOUT_MS,
       trace,

@@ -5,8 +5,8 @@
  */
 import * as oauth from 'openid-client';
 import { Secret } from '../accounts/credential.ts';
-import { isLoopbackHost } from '../accounts/endpoint.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
+import { isLoopbackHost } from '../accounts/smtp-url.ts';
 import { ANY_ACCOUNT, findSignInCause } from '../protocol/causes/book.ts';
 import { explainCause } from '../protocol/causes/cause.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';

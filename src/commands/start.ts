@@ -4,7 +4,7 @@ import { mkdir, open, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { currentLogFile } from '../log/file.ts';
-import { logFileOf, pidFileOf, pidFileOption } from './background.ts';
+import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
 import { isRelay, readPid } from './running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';

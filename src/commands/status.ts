@@ -1,7 +1,7 @@
 /** `status`: the accounts of a running relay, those that need somebody first. In: its admin API, its pid file. Out: at most the width of the terminal. */
 import { readFile } from 'node:fs/promises';
 import { type AccountRow, createAdminClient } from './admin-client.ts';
-import { pidFileOf, pidFileOption } from './background.ts';
+import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, isSet } from './definition.ts';
 import { isRelay, readPid } from './running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';

@@ -4,7 +4,7 @@
  * dropped, so that no limit stands longer than its window.
  */
 import { redisScript } from '../redis.ts';
-import { BUCKET_MS, BUCKETS } from '../relay/ledger.ts';
+import { BUCKET_MS, BUCKETS } from '../relay/mailbox-counts.ts';
 
 /** A relay that has not said anything for this long is missing: its share is kept free. */
 export const MISSING_AFTER_MS = 4_000;

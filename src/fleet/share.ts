@@ -3,8 +3,9 @@
  * limit: not later, and not in the first moments either, when the others may still send what they were
  * granted before. Pure: times are arguments.
  */
-import type { Ledger, MailboxLimits } from '../relay/ledger.ts';
+
 import type { Reservation } from '../relay/limits.ts';
+import type { MailboxCounts, MailboxLimits } from '../relay/mailbox-counts.ts';
 
 /** What a relay that was killed held is free after this, ms. */
 export const LEASE_MS = 12_000;
@@ -39,37 +40,37 @@ export function shareOf(limit: number, relays: number, rank: number): number {
 
 /** The wait for a place within the share, ms, or why there is none. */
 export function withinShare(
-  ledger: Ledger,
+  counts: MailboxCounts,
   limits: MailboxLimits,
   maxWaitMs: number,
   apart: Apart,
 ): number | Refused {
   const { now, wall, lostAt, relays, share } = apart;
   const isAlone = relays === 1;
-  const seen = ledger.lastSeen;
+  const seen = counts.lastSeen;
   const part = share(limits.atOnce);
   if (part === 0) return AWAY;
   if (limits.perDay !== undefined) {
     const left =
       seen === undefined || isAlone
-        ? share(limits.perDay) - ledger.ofDay('m', wall)
-        : Math.floor((limits.perDay - seen.day) / relays) - ledger.daySinceLoss;
+        ? share(limits.perDay) - counts.ofDay('m', wall)
+        : Math.floor((limits.perDay - seen.day) / relays) - counts.daySinceLoss;
     if (left <= 0) return DAY_FULL;
   }
-  if (limits.recipientsPerDay !== undefined && ledger.ofDay('r', wall) >= share(limits.recipientsPerDay))
+  if (limits.recipientsPerDay !== undefined && counts.ofDay('r', wall) >= share(limits.recipientsPerDay))
     return DAY_FULL;
   // The others may still hold what they held when Redis went away.
-  const most = isAlone || now - lostAt >= LEASE_MS ? part : Math.min(part, ledger.heldAtLoss);
-  if (ledger.held.size >= most) return BUSY;
+  const most = isAlone || now - lostAt >= LEASE_MS ? part : Math.min(part, counts.heldAtLoss);
+  if (counts.held.size >= most) return BUSY;
   if (limits.perMinute === undefined) return 0;
   const mostAMinute = share(limits.perMinute);
   if (mostAMinute === 0) return AWAY;
-  let waitMs = ledger.minuteWait(mostAMinute, now);
+  let waitMs = counts.minuteWait(mostAMinute, now);
   if (!isAlone && now - lostAt < MINUTE_MS) {
     const isKnown = seen !== undefined && lostAt - seen.at < FRESH_MS;
     const free = isKnown ? Math.floor((limits.perMinute - seen.minute) / relays) : 0;
-    if (ledger.sentSinceLoss - ledger.expiredSinceLoss(now) >= free)
-      waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, ledger.leavesAt(0)) - now);
+    if (counts.sentSinceLoss - counts.expiredSinceLoss(now) >= free)
+      waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, counts.leavesAt(0)) - now);
   }
   return waitMs > maxWaitMs ? { granted: false, limit: 'minute', retryAfterMs: waitMs } : waitMs;
 }

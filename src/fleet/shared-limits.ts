@@ -2,13 +2,13 @@
  * The limits of a mailbox, held over all relays that share a Redis. In: a request for a place. Out: the
  * place, or when to ask again. One script a message; giving back waits for nobody. While Redis is away each
  * relay keeps to its share, measured against what it knows the others may have sent; when Redis is back it
- * registers what it did before anything new is admitted. Owns the ledgers and who waits.
+ * registers what it did before anything new is admitted. Owns what was counted and who waits.
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type RedisConnection, RedisUnavailable } from '../redis.ts';
-import { Ledger, type MailboxLimits } from '../relay/ledger.ts';
 import type { Limiter, Place, Reservation } from '../relay/limits.ts';
+import { MailboxCounts, type MailboxLimits } from '../relay/mailbox-counts.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
 import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE } from './scripts.ts';
 import { ASK_AGAIN_MS, LEASE_MS, type Refused, shareOf, withinShare } from './share.ts';
@@ -58,7 +58,7 @@ type Answer = readonly [
 
 interface AccountBook {
   readonly id: string;
-  readonly ledger: Ledger;
+  readonly counts: MailboxCounts;
   /** Somebody is asking; the others wait their turn. */
   asking: boolean;
   readonly turns: (() => void)[];
@@ -88,8 +88,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   function bookOf(id: string): AccountBook {
     let book = books.get(id);
     if (book === undefined) {
-      book = { id, ledger: new Ledger(), asking: false, turns: [], wake: undefined, nextLogin: 0 };
-      book.ledger.lost(clock.monotonic());
+      book = { id, counts: new MailboxCounts(), asking: false, turns: [], wake: undefined, nextLogin: 0 };
+      book.counts.lost(clock.monotonic());
       books.set(id, book);
     }
     return book;
@@ -100,7 +100,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     cancelSettling = undefined;
     if (mode === 'shared') {
       lostAt = clock.monotonic();
-      for (const book of books.values()) book.ledger.lost(lostAt);
+      for (const book of books.values()) book.counts.lost(lostAt);
       log.warn(
         { event: 'shared_limits_away', relays: membership.relays, policy: withoutRedis },
         withoutRedis === 'share'
@@ -135,7 +135,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 
   async function register(book: AccountBook): Promise<void> {
     if (epoch === undefined) return;
-    const args = book.ledger.takeUnknown(clock.monotonic(), clock.now(), epoch);
+    const args = book.counts.takeUnknown(clock.monotonic(), clock.now(), epoch);
     if (args === undefined) return;
     await redis
       .run(REGISTER, [key('lease', book.id), key('pace', book.id), key('day', book.id)], [LEASE_MS, ...args])
@@ -152,7 +152,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     withoutRedis === 'defer' ? 0 : shareOf(limit, membership.relays, membership.rank);
 
   const shareWait = (book: AccountBook, limits: MailboxLimits, maxWaitMs: number): number | Refused =>
-    withinShare(book.ledger, limits, maxWaitMs, {
+    withinShare(book.counts, limits, maxWaitMs, {
       now: clock.monotonic(),
       wall: clock.now(),
       lostAt,
@@ -164,7 +164,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     const waitMs = shareWait(book, limits, maxWaitMs);
     if (typeof waitMs !== 'number') return waitMs;
     const id = `${redis.instance}:${nextId++}`;
-    book.ledger.begin(id, limits, clock.monotonic() + waitMs, clock.now(), undefined);
+    book.counts.begin(id, limits, clock.monotonic() + waitMs, clock.now(), undefined);
     return { granted: true, place: placeOf(book, limits, id, waitMs) };
   }
 
@@ -202,13 +202,13 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       return 'again';
     }
     const isGranted = what === 'granted';
-    book.ledger.lastSeen = {
+    book.counts.lastSeen = {
       at: sentAt,
       minute: minute + (isGranted ? 1 : 0),
       day: day + (isGranted ? 1 : 0),
     };
     if (!isGranted) return { granted: false, limit: what, retryAfterMs: what === 'busy' ? ASK_AGAIN_MS : ms };
-    book.ledger.begin(id, limits, clock.monotonic() + ms, clock.now(), of);
+    book.counts.begin(id, limits, clock.monotonic() + ms, clock.now(), of);
     return { granted: true, place: placeOf(book, limits, id, ms) };
   }
 
@@ -238,7 +238,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         unclaimed.delete(id);
         again?.end({ unsent: false, recipients: 0 });
         const isTold = mode !== 'away';
-        book.ledger.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
+        book.counts.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
         book.wake?.();
         if (!isTold) return;
         giveBack(book, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
@@ -257,7 +257,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     for (const [id, { book, since }] of unclaimed) {
       if (now - since < PARK_AFTER_MS) continue;
       unclaimed.delete(id);
-      book.ledger.park(id);
+      book.counts.park(id);
       book.wake?.();
       if (mode !== 'away') giveBack(book, id, false, 0);
     }
@@ -326,8 +326,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     if (mode === 'away') return;
     const held: [string, string][] = [];
     for (const book of books.values()) {
-      for (const id of book.ledger.held) held.push([key('lease', book.id), id]);
-      if (book.ledger.isEmpty(clock.monotonic(), clock.now()) && !book.asking) books.delete(book.id);
+      for (const id of book.counts.held) held.push([key('lease', book.id), id]);
+      if (book.counts.isEmpty(clock.monotonic(), clock.now()) && !book.asking) books.delete(book.id);
     }
     for (let i = 0; i < held.length; i += EXTEND_AT_ONCE) {
       const some = held.slice(i, i + EXTEND_AT_ONCE);
@@ -381,7 +381,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     },
     keepOnly(accountIds) {
       for (const [id, book] of books)
-        if (!accountIds.has(id) && book.ledger.held.size === 0 && !book.asking) books.delete(id);
+        if (!accountIds.has(id) && book.counts.held.size === 0 && !book.asking) books.delete(id);
     },
     get isApart() {
       return mode !== 'shared';

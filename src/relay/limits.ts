@@ -5,7 +5,7 @@
  * one of the same shape (src/fleet).
  */
 import { type Clock, systemClock } from '../clock.ts';
-import { Ledger, type LedgerSnapshot, type MailboxLimits } from './ledger.ts';
+import { type CountsSnapshot, MailboxCounts, type MailboxLimits } from './mailbox-counts.ts';
 
 /** A message's place in the limits; ends once. */
 export interface Place {
@@ -36,7 +36,7 @@ export interface Limiter {
 }
 
 /** What an account has used, to be kept over a restart. */
-export type LimitsSnapshot = Readonly<Record<string, LedgerSnapshot>>;
+export type LimitsSnapshot = Readonly<Record<string, CountsSnapshot>>;
 
 export interface LocalLimiter extends Limiter {
   snapshot(): LimitsSnapshot;
@@ -50,73 +50,73 @@ const isLimited = (limits: MailboxLimits): boolean =>
   limits.perMinute !== undefined || limits.perDay !== undefined || limits.recipientsPerDay !== undefined;
 
 export function createLimiter(clock: Clock = systemClock): LocalLimiter {
-  const ledgers = new Map<string, Ledger>();
+  const mailboxes = new Map<string, MailboxCounts>();
   let places = 0;
 
-  function ledgerOf(accountId: string): Ledger {
-    let ledger = ledgers.get(accountId);
-    if (ledger === undefined) {
-      ledger = new Ledger();
-      ledgers.set(accountId, ledger);
+  function countsOf(accountId: string): MailboxCounts {
+    let counts = mailboxes.get(accountId);
+    if (counts === undefined) {
+      counts = new MailboxCounts();
+      mailboxes.set(accountId, counts);
     }
-    return ledger;
+    return counts;
   }
 
   return {
     room(accountId, limits) {
-      const ledger = ledgers.get(accountId);
-      if (ledger === undefined) return 1;
+      const counts = mailboxes.get(accountId);
+      if (counts === undefined) return 1;
       const wall = clock.now();
       const left = (used: number, most: number | undefined): number =>
         most === undefined ? 1 : Math.max(0, 1 - used / most);
       return Math.min(
-        left(ledger.minute(clock.monotonic()), limits.perMinute),
-        left(ledger.ofDay('m', wall), limits.perDay),
-        left(ledger.ofDay('r', wall), limits.recipientsPerDay),
+        left(counts.minute(clock.monotonic()), limits.perMinute),
+        left(counts.ofDay('m', wall), limits.perDay),
+        left(counts.ofDay('r', wall), limits.recipientsPerDay),
       );
     },
     reserve(accountId, limits, maxWaitMs) {
       if (!isLimited(limits)) return { granted: true, place: NO_PLACE };
-      const ledger = ledgerOf(accountId);
+      const counts = countsOf(accountId);
       const now = clock.monotonic();
       const wall = clock.now();
-      const fullDay = ledger.fullDay(limits, wall);
+      const fullDay = counts.fullDay(limits, wall);
       if (fullDay !== undefined) return { granted: false, limit: 'day', retryAfterMs: fullDay };
-      const waitMs = limits.perMinute === undefined ? 0 : ledger.minuteWait(limits.perMinute, now);
+      const waitMs = limits.perMinute === undefined ? 0 : counts.minuteWait(limits.perMinute, now);
       if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
       const id = `${places++}`;
-      ledger.begin(id, limits, now + waitMs, wall, undefined);
+      counts.begin(id, limits, now + waitMs, wall, undefined);
       return {
         granted: true,
         place: {
           waitMs,
-          end: ({ unsent, recipients }) => ledger.end(id, limits, clock.now(), unsent, recipients, undefined),
+          end: ({ unsent, recipients }) => counts.end(id, limits, clock.now(), unsent, recipients, undefined),
         },
       };
     },
     keepOnly(accountIds) {
-      for (const id of ledgers.keys()) if (!accountIds.has(id)) ledgers.delete(id);
+      for (const id of mailboxes.keys()) if (!accountIds.has(id)) mailboxes.delete(id);
     },
     snapshot() {
-      const all: Record<string, LedgerSnapshot> = {};
-      for (const [id, ledger] of ledgers) {
-        const taken = ledger.snapshot(clock.monotonic(), clock.now());
+      const all: Record<string, CountsSnapshot> = {};
+      for (const [id, counts] of mailboxes) {
+        const taken = counts.snapshot(clock.monotonic(), clock.now());
         if (taken !== undefined) all[id] = taken;
       }
       return all;
     },
     restore(snapshot) {
       for (const [id, taken] of Object.entries(parseSnapshot(snapshot)))
-        ledgerOf(id).restore(taken, clock.monotonic(), clock.now());
+        countsOf(id).restore(taken, clock.monotonic(), clock.now());
     },
   };
 }
 
 const isCount = (value: unknown): value is number => typeof value === 'number' && value >= 0;
 
-function isLedger(value: unknown): value is LedgerSnapshot {
+function isSnapshot(value: unknown): value is CountsSnapshot {
   if (typeof value !== 'object' || value === null) return false;
-  const { at, sent, day } = value as Partial<Record<keyof LedgerSnapshot, unknown>>;
+  const { at, sent, day } = value as Partial<Record<keyof CountsSnapshot, unknown>>;
   return (
     isCount(at) &&
     Array.isArray(sent) &&
@@ -128,7 +128,7 @@ function isLedger(value: unknown): value is LedgerSnapshot {
 }
 
 function parseSnapshot(value: unknown): LimitsSnapshot {
-  if (typeof value !== 'object' || value === null || !Object.values(value).every(isLedger))
+  if (typeof value !== 'object' || value === null || !Object.values(value).every(isSnapshot))
     throw new Error('no counts');
   return value as LimitsSnapshot;
 }

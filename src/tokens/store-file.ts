@@ -21,7 +21,7 @@ import {
   withoutEnded,
   withToken,
 } from './stored-text.ts';
-import type { GrantId, KeptGrant, Lease, StoredGrant, TokenStore } from './token-store.ts';
+import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
 export interface FileStoreDeps {
   readonly log: Log;
@@ -258,7 +258,7 @@ export function createFileStore(
   /** Names of those whose file is in the directory, as far as this process has known them. */
   const known = new Map<string, string>();
 
-  async function lock(accountId: string): Promise<Lease | undefined> {
+  async function lock(accountId: string): Promise<GrantLock | undefined> {
     const path = `${pathOf(accountId)}.lock`;
     const deadline = clock.monotonic() + lockWaitMs;
     for (;;) {

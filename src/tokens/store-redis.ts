@@ -10,7 +10,7 @@ import type { Log } from '../log.ts';
 import { type RedisConnection, redisScript } from '../redis.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
-import type { GrantId, Lease, StoredGrant, StoredToken, TokenStore } from './token-store.ts';
+import type { GrantId, GrantLock, StoredGrant, StoredToken, TokenStore } from './token-store.ts';
 
 export interface RedisStoreDeps {
   readonly log: Log;
@@ -151,7 +151,7 @@ export function createRedisStore(
     );
   }
 
-  async function tryLock(accountId: string): Promise<Lease | undefined> {
+  async function tryLock(accountId: string): Promise<GrantLock | undefined> {
     const keys = [key('lock', accountId), key('begun', accountId)];
     const owner = randomUUID();
     const begun = await run(TAKE, keys, [owner, lockMs, clock.now(), BEGUN_LIFE_MS]);

@@ -12,7 +12,7 @@ import {
   type TokenAnswer,
   type TokenFailure,
 } from '../protocol/token-failure.ts';
-import { judgeTokenAnswer, refreshTokenIn, type TokenGrant } from '../protocol/token-response.ts';
+import { judgeTokenAnswer, refreshTokenIn, type TokenJudgement } from '../protocol/token-response.ts';
 import { createHttpPost, type HttpAnswer, type HttpPost } from './http-post.ts';
 
 export interface TokenEndpointOptions {
@@ -31,12 +31,8 @@ export interface TokenEndpointOptions {
   readonly http?: HttpPost;
 }
 
-export type Outcome =
-  | { readonly ok: true; readonly grant: TokenGrant }
-  | { readonly ok: false; readonly failure: TokenFailure };
-
 export interface Exchange {
-  readonly outcome: Outcome;
+  readonly outcome: TokenJudgement;
   /** False where the breaker was open: nothing went out. */
   readonly sent: boolean;
   /** Provider's clock minus ours, ms; undefined where the answer had no Date. */
@@ -47,7 +43,7 @@ export interface Exchange {
   /** While resting: when the endpoint may be asked again, ms since the epoch. */
   readonly probeAt: number | undefined;
   /** After the limit, where the answer is still read: what came in the end. */
-  readonly late: Promise<Outcome | undefined> | undefined;
+  readonly late: Promise<TokenJudgement | undefined> | undefined;
 }
 
 export interface ExchangeRequest {
@@ -170,7 +166,7 @@ export function createTokenEndpoints(
         cancelEnd();
         underWay.delete(controller);
       });
-    const outcomeOf = (came: Received | TokenFailure): Outcome =>
+    const outcomeOf = (came: Received | TokenFailure): TokenJudgement =>
       'kind' in came ? { ok: false, failure: came } : judgeTokenAnswer(came.answer);
     const done = (came: Received | TokenFailure, late: Exchange['late']): Exchange => ({
       outcome: outcomeOf(came),

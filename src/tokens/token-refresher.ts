@@ -9,16 +9,16 @@ import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { cureOf } from '../protocol/causes/book.ts';
 import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
-import type { TokenGrant } from '../protocol/token-response.ts';
+import type { TokenGrant, TokenJudgement } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
 import { believe, type Doubt, stopping } from './disbelief.ts';
 import { silenceAfter } from './failure-book.ts';
 import { buildGrantForm, type GrantForm, unsignable } from './grant-form.ts';
 import type { GrantKeeper } from './grant-keeper.ts';
 import { createGrantTurns, type Turn } from './grant-turns.ts';
-import type { Exchange, Outcome, TokenEndpoints } from './token-endpoint.ts';
+import type { Exchange, TokenEndpoints } from './token-endpoint.ts';
 import { freshUntil, type Slot, type TokenOrigin } from './token-slot.ts';
-import type { Lease, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
+import type { GrantLock, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
 
 export interface RefreshRequest {
   readonly origin: TokenOrigin;
@@ -121,7 +121,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     }
   }
 
-  type Right = { readonly lease: Lease | undefined } | 'busy';
+  type Right = { readonly lease: GrantLock | undefined } | 'busy';
 
   async function takeRight(slot: Slot): Promise<Right> {
     if (store.lock === undefined) return { lease: undefined };
@@ -196,7 +196,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       ...(used === undefined ? {} : { onRefreshToken }),
     });
     const isCurrent = !slot.isRetired;
-    const keep = (outcome: Outcome | undefined): void =>
+    const keep = (outcome: TokenJudgement | undefined): void =>
       judged(
         outcome?.ok === true && isCurrent
           ? { [slot.resource]: storedToken(slot, tokenOf(outcome.grant, exchange.startedAt)) }
@@ -270,7 +270,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   }
 
   /** The answer is read to its end although nobody waits: the grant stays taken as long. */
-  async function readLate(slot: Slot, exchange: Exchange, lease: Lease | undefined): Promise<void> {
+  async function readLate(slot: Slot, exchange: Exchange, lease: GrantLock | undefined): Promise<void> {
     const outcome = await exchange.late;
     if (outcome === undefined) {
       log.debug({ event: 'token_answer_missing', account: slot.accountId }, 'no late answer either');
@@ -285,7 +285,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   const hasTime = ({ token, credential }: Slot): boolean =>
     token !== undefined && freshUntil(token, credential.safetyBufferMs) > clock.now();
 
-  async function release(lease: Lease | undefined): Promise<void> {
+  async function release(lease: GrantLock | undefined): Promise<void> {
     await lease?.release().catch((error: unknown) => keeper.storeFailed(error, 'lock'));
   }
 

@@ -72,7 +72,7 @@ export interface Interruption {
 }
 
 /** The right to refresh the grants of one account, among all processes that share the store. */
-export interface Lease {
+export interface GrantLock {
   /** What the last holder left behind when it died or lost its lock. */
   readonly interrupted: Interruption | undefined;
   release(): Promise<void>;
@@ -107,7 +107,7 @@ export interface TokenStore {
    * Waits for the right to refresh. Undefined: another process holds it for longer than anybody should wait.
    * Rejects when the store cannot be reached. Present where several processes may share the store.
    */
-  lock?(accountId: string): Promise<Lease | undefined>;
+  lock?(accountId: string): Promise<GrantLock | undefined>;
   /** Notes that the account is not to be asked about; a later `rotate` or `saveToken` ends it. */
   block?(accountId: string, resource: TokenResource, block: StoredBlock): Promise<void>;
   blockOf?(accountId: string, resource: TokenResource): Promise<StoredBlock | undefined>;

@@ -46,7 +46,7 @@ export interface UpstreamEndpoint {
 }
 
 /** How opening a connection ended, with what it says about the provider. */
-type Outcome = { readonly connection: unknown } | { readonly error: unknown; readonly fault: boolean };
+type Opened = { readonly connection: unknown } | { readonly error: unknown; readonly fault: boolean };
 
 /** `maxOpening`: connections being opened at once, 1 to 1000. `onBreaker` hears each change of state. */
 export function createEndpoint(
@@ -61,7 +61,7 @@ export function createEndpoint(
   const { clock = systemClock } = options;
   const evidence = new Map<string, { readonly at: number; readonly weight: number }>();
   let accounts = 0;
-  const breaker = createBreaker<Outcome>(
+  const breaker = createBreaker<Opened>(
     name,
     (outcome) => 'fault' in outcome && outcome.fault,
     () => options.onBreaker?.(breaker.state()),

@@ -6,7 +6,7 @@ import { createMembership, type RelayRow } from '../../src/fleet/membership.ts';
 import { createSharedLimits, type SharedLimits, type WithoutRedis } from '../../src/fleet/shared-limits.ts';
 import { silentLog } from '../../src/log.ts';
 import { createRedisConnection } from '../../src/redis.ts';
-import type { MailboxLimits } from '../../src/relay/ledger.ts';
+import type { MailboxLimits } from '../../src/relay/mailbox-counts.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
 import { waitFor } from '../support/wait-for.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { MailboxLimits } from '../../src/relay/ledger.ts';
 import { createLimiter, type LocalLimiter, type Reservation } from '../../src/relay/limits.ts';
+import type { MailboxLimits } from '../../src/relay/mailbox-counts.ts';
 import { createTestClock, type TestClock } from '../support/clock.ts';
 
 const MINUTE = 60_000;

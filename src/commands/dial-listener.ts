@@ -6,8 +6,8 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
-import type { Stage } from './explain.ts';
-import { expect, type SmtpDialogue, StepError } from './smtp-dialogue.ts';
+import { type ClientDialogue, expect, StepError } from './client-dialogue.ts';
+import type { Step } from './explain.ts';
 
 export interface ListenerTarget {
   readonly host: string;
@@ -20,7 +20,7 @@ export interface ListenerTarget {
 }
 
 /** Connects up to and including the last EHLO. Throws a `StepError`. */
-export async function openListenerDialogue(target: ListenerTarget): Promise<SmtpDialogue> {
+export async function dialListener(target: ListenerTarget): Promise<ClientDialogue> {
   const { host, port, tls, timeoutMs, trace } = target;
   const servername = isIP(host) > 0 ? undefined : host;
   const tcp = connectTcp({ host, port });
@@ -84,7 +84,7 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
   const onClose = (): void => onEnd();
   socket.on('data', onData).on('error', onEnd).on('close', onClose);
-  const reply = async (stage: Stage): Promise<ParsedReply> => {
+  const reply = async (stage: Step): Promise<ParsedReply> => {
     const deadline = setTimeout(() => {
       failure ??= 'timeout';
       wake();
@@ -107,7 +107,7 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
   return {
     reply,
-    command: (line: string, stage: Stage, shown = line): Promise<ParsedReply> => {
+    command: (line: string, stage: Step, shown = line): Promise<ParsedReply> => {
       trace(`C: ${shown}`);
       socket.write(`${line}\r\n`);
       return reply(stage);
@@ -117,7 +117,7 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
 }
 
-function settled(socket: Socket, event: string, stage: Stage, timeoutMs: number): Promise<void> {
+function settled(socket: Socket, event: string, stage: Step, timeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const finish = (said?: string): void => {
       clearTimeout(timer);

@@ -36,7 +36,7 @@ export interface LastSeen {
 }
 
 /** JSON for a file. */
-export interface LedgerSnapshot {
+export interface CountsSnapshot {
   /** When it was taken, ms since the epoch. */
   readonly at: number;
   /** How long before that each message of the last minute went, ms. */
@@ -45,7 +45,7 @@ export interface LedgerSnapshot {
   readonly day: Readonly<Record<string, number>>;
 }
 
-export class Ledger {
+export class MailboxCounts {
   /** Messages under way. */
   readonly held = new Set<string>();
   /** Counted, but not under way: their clients dawdle. */
@@ -203,13 +203,13 @@ export class Ledger {
     return isNews ? words : undefined;
   }
 
-  snapshot(now: number, wall: number): LedgerSnapshot | undefined {
+  snapshot(now: number, wall: number): CountsSnapshot | undefined {
     if (this.isEmpty(now, wall)) return undefined;
     const day = Object.fromEntries([...this.#day].map(([field, { count }]) => [field, count]));
     return { at: wall, sent: this.#sent.map((s) => Math.round(now - s.at)), day };
   }
 
-  restore(taken: LedgerSnapshot, now: number, wall: number): void {
+  restore(taken: CountsSnapshot, now: number, wall: number): void {
     // A wall clock that stepped back makes nothing younger than it was.
     const since = Math.max(0, wall - taken.at);
     for (const [i, age] of taken.sent.entries())

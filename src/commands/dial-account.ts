@@ -9,24 +9,24 @@ import { formatReply } from '../protocol/reply.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamError } from '../upstream/failure.ts';
 import { createOpenConnection } from '../upstream/open.ts';
-import { certificateDoubt, type Stage } from './explain.ts';
-import { type SmtpDialogue, StepError } from './smtp-dialogue.ts';
+import { type ClientDialogue, StepError } from './client-dialogue.ts';
+import { certificateDoubt, type Step } from './explain.ts';
 
-export interface AccountDialogueOptions {
+export interface DialAccountOptions {
   /** EHLO argument of the relay. */
   readonly heloName?: string | undefined;
   /** For reaching the server up to its greeting, for the login, and for each command, ms. */
   readonly timeoutMs: number;
-  passed?(stage: Stage, detail: string, doubt?: string): void;
+  passed?(stage: Step, detail: string, doubt?: string): void;
   /** Every line of the dialogue, secrets left out. */
   trace?(line: string): void;
 }
 
-export async function openAccountDialogue(
+export async function dialAccount(
   account: Account,
   token: AccessToken,
-  { heloName, timeoutMs, passed = () => {}, trace = () => {} }: AccountDialogueOptions,
-): Promise<SmtpDialogue> {
+  { heloName, timeoutMs, passed = () => {}, trace = () => {} }: DialAccountOptions,
+): Promise<ClientDialogue> {
   const open = createOpenConnection({ heloName, connectTimeoutMs: timeoutMs, loginTimeoutMs: timeoutMs });
   const heard: { lastCommand: string; accepted: string; mechanisms: string | undefined } = {
     lastCommand: '',
@@ -98,7 +98,7 @@ function codeOf(error: UpstreamError): string | undefined {
   return [originalCode, code].find((c): c is string => typeof c === 'string' && TELLING_CODE.test(c));
 }
 
-function stageOf(stage: string): Stage {
+function stageOf(stage: string): Step {
   switch (stage) {
     case 'greeting':
     case 'ehlo':
