@@ -5,6 +5,8 @@
  * except where octets change.
  */
 
+import { findOddOctet, indexOrEnd } from './line-scan.ts';
+
 /**
  * What a CR without LF or a LF without CR means (RFC 5321 §2.3.8). `normalize`: LF is taken for CRLF, CR
  * is a fault. `reject`: both are faults. `pass`: both are content.
@@ -171,7 +173,6 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
           pieces.push(start === 0 && end === length ? chunk : chunk.subarray(start, end));
       };
       let views = 0;
-      let cr = -1;
       for (;;) {
         if (at >= length) {
           keep(length);
@@ -187,29 +188,23 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
           at += 1;
           start = at;
         }
-        if (!seeks) {
-          const hit = chunk.indexOf(CRLF_DOT, at);
-          if (hit >= 0) at = hit + 2;
-          else if (chunk[length - 1] === CR) return leave(length - 1, 'cr');
-          else {
-            const isLine = length - 2 >= at && chunk[length - 1] === LF && chunk[length - 2] === CR;
-            return leave(length, isLine ? 'lineStart' : 'text');
-          }
-        } else {
-          const lf = chunk.indexOf(LF, at);
-          // Not looked for again in every line: a body without any CR would be searched to its end each time.
-          if (cr < at) {
-            const found = chunk.indexOf(CR, at);
-            cr = found < 0 ? length : found;
-          }
-          if (lf >= 0 && cr + 1 === lf) at = lf + 1;
-          else if (lf < 0 && cr >= length - 1) return leave(cr, cr === length ? 'text' : 'cr');
-          else {
-            keep(at);
-            return walk(chunk, at, pieces, false);
-          }
+        const odd = seeks ? findOddOctet(chunk, at, position === 'lineStart') : dotAfterCrLf(chunk, at);
+        if (odd === length) {
+          if (chunk[length - 1] === CR) return leave(length - 1, 'cr');
+          const isLine = length - 2 >= at && chunk[length - 1] === LF && chunk[length - 2] === CR;
+          return leave(length, isLine ? 'lineStart' : 'text');
         }
-        position = 'lineStart';
+        const before = odd > at ? chunk[odd - 1] : undefined;
+        if (before !== CR && chunk[odd] === DOT) {
+          at = odd;
+          position = 'lineStart';
+          continue;
+        }
+        // A CR or LF that stands alone.
+        const alone = before === CR ? odd - 1 : odd;
+        if (alone > at) position = chunk[alone - 1] === LF ? 'lineStart' : 'text';
+        keep(alone);
+        return walk(chunk, alone, pieces, false);
       }
 
       function leave(end: number, as: Position): -1 {
@@ -221,7 +216,8 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
   };
 }
 
-function indexOrEnd(chunk: Buffer, octet: number, from: number): number {
-  const found = chunk.indexOf(octet, from);
-  return found < 0 ? chunk.length : found;
+/** Where `CRLF.` has its dot; the length where there is none. */
+function dotAfterCrLf(chunk: Buffer, from: number): number {
+  const hit = chunk.indexOf(CRLF_DOT, from);
+  return hit < 0 ? chunk.length : hit + 2;
 }
