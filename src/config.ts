@@ -8,61 +8,20 @@ import { AccountsFileError, readAccountsText } from './accounts/accounts-file.ts
 import { Secret } from './accounts/credential.ts';
 import { JsonSyntaxError, parseJsonText } from './accounts/json-text.ts';
 import { readSecretText, readSmallFile, SecretSourceError } from './accounts/secret-source.ts';
-import {
-  type ListenerEntry,
-  SETTINGS,
-  type SettingDefinition,
-  type SettingName,
-  settingFlag,
-  settingKey,
-  settingVariable,
-} from './config/settings.ts';
+import { SETTINGS, type SettingName, settingFlag, settingVariable } from './config/settings.ts';
+import { completeListener, type ListenerEntry, type ListenerOptions } from './listener/options.ts';
+import { type SettingDefinition, type SettingValue, settingKey } from './setting.ts';
 
-type Value<N extends SettingName> = (typeof SETTINGS)[N] extends SettingDefinition<infer T> ? T : never;
 type SecretName = 'store' | 'stateKey' | 'adminToken' | 'adminReadToken' | 'alertWebhook';
-
-/** One listener, as the listener room takes it. */
-export interface ListenerSetting {
-  readonly host: string;
-  readonly port: number;
-  readonly path?: string;
-  readonly fd?: number;
-  readonly pathMode?: number;
-  readonly tls: 'none' | 'starttls' | 'implicit';
-  readonly certFile?: string;
-  readonly keyFile?: string;
-  readonly allow: readonly string[];
-  readonly authRequired: boolean;
-  readonly proxyProtocol: boolean | readonly string[];
-  readonly proxyFrom: readonly string[];
-  readonly accounts?: readonly string[];
-  readonly lmtp: boolean;
-  readonly received: boolean;
-  readonly checkFromHeader: boolean;
-  readonly completeHeader: boolean;
-  readonly authEqualsLine: boolean;
-  readonly bareLineEnds: 'normalize' | 'reject' | 'pass';
-  readonly firstRecipient: 'deferred' | 'live';
-  readonly hostname: string;
-  readonly limits: {
-    readonly maxSessions: number;
-    readonly maxSessionsPerAddress: number;
-    readonly maxRecipients: number;
-    readonly maxMessageBytes: number;
-    readonly idleMs: number;
-    readonly transactionMs: number;
-    readonly maxHeldBytes: number;
-  };
-}
 
 /** Checked settings; durations in ms, sizes in octets, paths absolute, secrets unprintable. */
 export type Settings = {
-  readonly [N in Exclude<SettingName, SecretName | 'listeners'>]: Value<N>;
+  readonly [N in Exclude<SettingName, SecretName | 'listeners'>]: SettingValue<(typeof SETTINGS)[N]>;
 } & {
   readonly [N in SecretName]: Secret | undefined;
 } & {
   /** At least one. */
-  readonly listeners: readonly ListenerSetting[];
+  readonly listeners: readonly ListenerOptions[];
 };
 
 export interface SettingsProblem {
@@ -151,7 +110,9 @@ export async function loadSettings({ flags, env }: SettingsSources): Promise<Set
   if (problems.length > 0) throw new SettingsError(problems);
   const flat = values as unknown as Omit<Settings, 'listeners'> & { listeners: ListenerEntry[] | undefined };
   const directory = configPath === undefined ? process.cwd() : dirname(resolve(configPath));
-  const listeners = (flat.listeners ?? [{}]).map((entry) => completeListener(entry, flat, directory));
+  const listeners = (flat.listeners ?? [{}]).map((entry) =>
+    completeListener(entry, flat, (path) => resolve(directory, path)),
+  );
   for (const [index, listener] of listeners.entries())
     if (listener.tls !== 'none' && (listener.certFile === undefined || listener.keyFile === undefined))
       problems.push({
@@ -285,47 +246,4 @@ async function readConfigFile(
     else throw error;
     return undefined;
   }
-}
-
-function completeListener(
-  entry: ListenerEntry,
-  all: Omit<Settings, 'listeners'>,
-  directory: string,
-): ListenerSetting {
-  const isPort = entry.host !== undefined || entry.port !== undefined || entry.fd !== undefined;
-  const path = entry.path === undefined ? (isPort ? undefined : all.socket) : resolve(directory, entry.path);
-  const certFile = entry.cert_file === undefined ? all.certFile : resolve(directory, entry.cert_file);
-  const keyFile = entry.key_file === undefined ? all.keyFile : resolve(directory, entry.key_file);
-  return {
-    host: entry.host ?? all.host,
-    port: entry.port ?? all.port,
-    ...(path === undefined ? {} : { path }),
-    ...(entry.fd === undefined ? {} : { fd: entry.fd }),
-    ...(entry.path_mode === undefined ? {} : { pathMode: Number.parseInt(entry.path_mode, 8) }),
-    tls: entry.tls ?? all.tls,
-    ...(certFile === undefined ? {} : { certFile }),
-    ...(keyFile === undefined ? {} : { keyFile }),
-    allow: entry.allow ?? all.allow,
-    authRequired: entry.auth_required ?? all.authRequired,
-    proxyProtocol: entry.proxy_protocol ?? all.proxyProtocol,
-    proxyFrom: entry.proxy_from ?? all.proxyFrom,
-    ...(entry.accounts === undefined ? {} : { accounts: entry.accounts }),
-    lmtp: entry.lmtp ?? all.lmtp,
-    received: entry.received ?? all.received,
-    checkFromHeader: entry.check_from_header ?? all.checkFromHeader,
-    completeHeader: entry.complete_header ?? all.completeHeader,
-    authEqualsLine: entry.auth_equals_line ?? all.authEqualsLine,
-    bareLineEnds: entry.bare_line_ends ?? all.bareLineEnds,
-    firstRecipient: entry.first_recipient ?? all.firstRecipient,
-    hostname: all.hostname,
-    limits: {
-      maxSessions: all.maxSessions,
-      maxSessionsPerAddress: all.maxSessionsPerAddress,
-      maxRecipients: all.maxRecipients,
-      maxMessageBytes: all.maxMessageBytes,
-      idleMs: all.idleTimeoutMs,
-      transactionMs: all.transactionTimeoutMs,
-      maxHeldBytes: all.maxHeldBytes,
-    },
-  };
 }

@@ -8,6 +8,7 @@ import { repositoryRoot } from './support/relay-process.ts';
 /** A directory of src, or a file beside them. Each may import itself, the rooms named, and the leaves. */
 const TABLE: Record<string, readonly string[]> = {
   log: [],
+  setting: [],
   breaker: [],
   clock: [],
   heap: [],
@@ -24,7 +25,8 @@ const TABLE: Record<string, readonly string[]> = {
   admin: ['protocol'],
   // What several relays agree on: the limiter of the relay, held over all of them.
   fleet: ['relay'],
-  config: ['protocol', 'accounts'],
+  // What a listener can be told stands in its room.
+  config: ['protocol', 'accounts', 'listener'],
   app: [
     'protocol',
     'accounts',
@@ -44,7 +46,7 @@ const TABLE: Record<string, readonly string[]> = {
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
-const LEAVES = ['log', 'breaker', 'clock', 'redis', 'http', 'kept-state', 'heap'];
+const LEAVES = ['log', 'setting', 'breaker', 'clock', 'redis', 'http', 'kept-state', 'heap'];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
 const TOKEN_SEAM = 'tokens/access-token.ts';
@@ -52,7 +54,7 @@ const TOKEN_SEAM = 'tokens/access-token.ts';
 /** Packages that have more than one owner, and why that is right. */
 const SHARED: Record<string, readonly string[]> = {
   // Settings, the accounts file and the admin API are each described where they are declared.
-  zod: ['accounts/schema.ts', 'config/settings.ts', 'admin/shapes.ts'],
+  zod: ['accounts/schema.ts', 'setting.ts', 'config/settings.ts', 'listener/options.ts', 'admin/shapes.ts'],
   // Connections are one thing, composing a test message another, reading address lists a third.
   nodemailer: ['upstream/open.ts', 'commands/send.ts', 'protocol/address-list.ts'],
   // Token forms have redirects, limits and judgements of their own.

@@ -1,5 +1,6 @@
 /** `manual`: the manual page xoauth2-relay(1) in man(7) format, made of the command and setting definitions. */
-import { SETTINGS, type SettingDefinition, settingKey, settingVariable } from '../config/settings.ts';
+import { SETTINGS, settingVariable } from '../config/settings.ts';
+import { type SettingDefinition, settingKey } from '../setting.ts';
 import type { CommandDefinition } from './definition.ts';
 import { describeFallback } from './setting-options.ts';
 

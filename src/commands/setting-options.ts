@@ -1,7 +1,8 @@
 /** Settings as command line options. In: the settings table. Out: option definitions, and settings from a command. */
 
-import { SETTINGS, type SettingDefinition, type SettingName, settingFlag } from '../config/settings.ts';
+import { SETTINGS, type SettingName, settingFlag } from '../config/settings.ts';
 import { loadSettings, type Settings } from '../config.ts';
+import type { SettingDefinition } from '../setting.ts';
 import type { CommandContext, OptionDefinition } from './definition.ts';
 
 const VALUE: Record<SettingDefinition['kind'], string> = {

@@ -1,101 +1,40 @@
 /**
- * Every setting once: its form, default, the reason for the default, and what it means. Flags, environment,
- * config file, validation, --help and the manual page are all derived from this table. Pure.
+ * Every setting of the process. Flags, environment, config file, validation, --help and the manual page are all
+ * derived from this table; what a listener can be told stands in its room. Pure.
  */
-import { hostname } from 'node:os';
 import { z } from 'zod';
+import { HOSTNAME, LIMIT_SETTINGS, LISTENER_SETTINGS, listenerEntry } from '../listener/options.ts';
 import { isHeloName } from '../protocol/helo-name.ts';
+import {
+  define,
+  HOUR,
+  host,
+  list,
+  MIB,
+  MINUTE,
+  milliseconds,
+  optional,
+  port,
+  SECOND,
+  settingKey,
+  text,
+} from '../setting.ts';
 
-/** How a value is written as text (flag, environment) and read. `path` is resolved where it was written. */
-export type SettingKind = 'text' | 'path' | 'number' | 'boolean' | 'list' | 'json' | 'secret';
-
-export interface SettingDefinition<T = unknown> {
-  readonly kind: SettingKind;
-  readonly schema: z.ZodType<T>;
-  readonly fallback: T;
-  /** What it is, with its unit. */
-  readonly help: string;
-  /** Why the default is what it is; empty where there is nothing to say. */
-  readonly why: string;
-  /** Heading in --help and the manual. */
-  readonly group: SettingGroup;
-}
-
-export type SettingGroup = 'Serving' | 'Listener' | 'Tokens' | 'Upstream' | 'Admin' | 'Log and alerts';
-
-const SECOND = 1_000;
-const MINUTE = 60 * SECOND;
-const HOUR = 60 * MINUTE;
-const MIB = 1_048_576;
-
-const host = z.string().min(1, 'must not be empty').max(255);
-const port = z.int().min(0).max(65_535);
-const text = z.string().min(1, 'must not be empty');
-const list = z.array(text);
-const milliseconds = (min: number, max: number) => z.int().min(min).max(max);
-const optional = <T>(schema: z.ZodType<T>): z.ZodType<T | undefined> => schema.optional();
 const url = z.string().regex(/^https?:\/\/\S+$/, 'expected an http:// or https:// address');
-
-const tlsMode = z.enum(['none', 'starttls', 'implicit']);
-const proxyProtocol = z.union([z.boolean(), list]);
-
-/** One entry of `listeners`; what is left out comes from the settings of the same name. */
-export const listenerSchema = z.strictObject({
-  host: host.optional(),
-  port: port.optional(),
-  path: text.optional(),
-  fd: z.int().min(3).optional(),
-  path_mode: z
-    .string()
-    .regex(/^0?[0-7]{3}$/, 'expected three octal digits such as 660')
-    .optional(),
-  tls: tlsMode.optional(),
-  cert_file: text.optional(),
-  key_file: text.optional(),
-  allow: list.optional(),
-  auth_required: z.boolean().optional(),
-  proxy_protocol: proxyProtocol.optional(),
-  proxy_from: list.optional(),
-  accounts: list.optional(),
-  lmtp: z.boolean().optional(),
-  received: z.boolean().optional(),
-  check_from_header: z.boolean().optional(),
-  complete_header: z.boolean().optional(),
-  auth_equals_line: z.boolean().optional(),
-  bare_line_ends: z.enum(['normalize', 'reject', 'pass']).optional(),
-  first_recipient: z.enum(['deferred', 'live']).optional(),
-});
-export type ListenerEntry = z.infer<typeof listenerSchema>;
-
-function define<T>(
-  group: SettingGroup,
-  kind: SettingKind,
-  schema: z.ZodType<T>,
-  fallback: NoInfer<T>,
-  help: string,
-  why = '',
-): SettingDefinition<T> {
-  return { group, kind, schema, fallback, help, why };
-}
 
 export const SETTINGS = {
   accounts: define('Serving', 'path', text, 'accounts.json', 'accounts file'),
-  host: define(
-    'Serving',
-    'text',
-    host,
-    '127.0.0.1',
-    'address the SMTP listener binds',
-    'only programs of this machine',
+  listeners: define(
+    'Listener',
+    'json',
+    optional(z.array(listenerEntry).min(1)),
+    undefined,
+    'several listeners in place of host and port, JSON',
   ),
-  port: define(
-    'Serving',
-    'number',
-    port,
-    2525,
-    'port of the SMTP listener, 0 for a free one',
-    'needs no privilege',
-  ),
+  socket: define('Listener', 'path', optional(text), undefined, 'UNIX socket in place of host and port'),
+  ...LISTENER_SETTINGS,
+  hostname: HOSTNAME,
+  ...LIMIT_SETTINGS,
   adminHost: define(
     'Serving',
     'text',
@@ -127,153 +66,6 @@ export const SETTINGS = {
     30 * SECOND,
     'how long a stop waits for transactions, ms',
     'well inside the 90 s of systemd and above the slowest normal final reply',
-  ),
-
-  listeners: define(
-    'Listener',
-    'json',
-    optional(z.array(listenerSchema).min(1)),
-    undefined,
-    'several listeners in place of host and port, JSON',
-  ),
-  socket: define('Listener', 'path', optional(text), undefined, 'UNIX socket in place of host and port'),
-  tls: define('Listener', 'text', tlsMode, 'none', 'none, starttls or implicit', 'loopback needs none'),
-  certFile: define('Listener', 'path', optional(text), undefined, 'PEM certificate chain'),
-  keyFile: define('Listener', 'path', optional(text), undefined, 'PEM private key'),
-  allow: define(
-    'Listener',
-    'list',
-    list,
-    [],
-    'addresses and CIDR ranges that may connect',
-    'empty: everybody who can',
-  ),
-  authRequired: define('Listener', 'boolean', z.boolean(), false, 'AUTH with a password before MAIL'),
-  proxyProtocol: define(
-    'Listener',
-    'json',
-    proxyProtocol,
-    false,
-    'a PROXY header (v1 or v2) comes first: true, or the ranges it may come from',
-  ),
-  proxyFrom: define(
-    'Listener',
-    'list',
-    list,
-    [],
-    'load balancers whose PROXY header is believed, addresses and CIDR ranges; others are refused',
-    'beyond loopback proxy_protocol needs it',
-  ),
-  lmtp: define('Listener', 'boolean', z.boolean(), false, 'LMTP (RFC 2033) in place of SMTP'),
-  received: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
-    'prepend a Received line',
-    'bodies pass untouched',
-  ),
-  checkFromHeader: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
-    'refuse a message whose From: is none of the account’s senders',
-  ),
-  completeHeader: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
-    'add a missing Date or Message-ID, for devices (RFC 6409)',
-    'bodies pass untouched',
-  ),
-  bareLineEnds: define(
-    'Listener',
-    'text',
-    z.enum(['normalize', 'reject', 'pass']),
-    'normalize',
-    'LF alone: normalize to CRLF, reject or pass (CR alone only with pass)',
-    'scripts and devices send LF; only CRLF.CRLF ends a message, and passing on what others take for it invites smuggling',
-  ),
-  firstRecipient: define(
-    'Listener',
-    'text',
-    z.enum(['deferred', 'live']),
-    'deferred',
-    'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more)',
-    'Postfix and Exim send theirs together, and an MTA sends again what hears 452; live where devices and scripts send',
-  ),
-  hostname: define(
-    'Listener',
-    'text',
-    host,
-    `relay.${hostname()}`,
-    'own name in the greeting, in the reply to EHLO and in Received',
-    'an MTA that is greeted by its own name takes it for a loop',
-  ),
-  authEqualsLine: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
-    'also offer AUTH=PLAIN LOGIN, the form old Outlook and some printers look for',
-  ),
-  maxSessions: define(
-    'Listener',
-    'number',
-    z.int().min(1),
-    1_000,
-    'client sessions at once',
-    'far above what an MTA opens',
-  ),
-  maxSessionsPerAddress: define(
-    'Listener',
-    'number',
-    z.int().min(1),
-    500,
-    'client sessions at once from one address',
-    'one leaking client leaves half to the others',
-  ),
-  maxRecipients: define(
-    'Listener',
-    'number',
-    z.int().min(1),
-    1_000,
-    'recipients in one transaction',
-    'the account’s own limit is usually lower',
-  ),
-  maxMessageBytes: define(
-    'Listener',
-    'number',
-    z.int().min(1024),
-    157_286_400,
-    'largest message, octets',
-    'what Exchange Online announces, the largest of the providers',
-  ),
-  idleTimeoutMs: define(
-    'Listener',
-    'number',
-    milliseconds(1_000, HOUR),
-    5 * MINUTE,
-    'a client silent for longer is let go, ms',
-    'RFC 5321 §4.5.3.2.7',
-  ),
-  transactionTimeoutMs: define(
-    'Listener',
-    'number',
-    milliseconds(1_000, 24 * HOUR),
-    30 * MINUTE,
-    'a transaction longer than this is ended, ms',
-    '150 MiB at 1 Mbit/s take 21 minutes',
-  ),
-  maxHeldBytes: define(
-    'Listener',
-    'number',
-    z.int().min(MIB),
-    128 * MIB,
-    'bodies held in memory at once, octets; then clients wait',
-    '512 messages of replay_bytes',
   ),
 
   store: define(
@@ -458,10 +250,6 @@ export const SETTINGS = {
 } as const;
 
 export type SettingName = keyof typeof SETTINGS;
-
-/** `stateDir` → `state_dir`, the key in the config file. */
-export const settingKey = (name: string): string =>
-  name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
 /** `stateDir` → `XOAUTH2_RELAY_STATE_DIR`. */
 export const settingVariable = (name: string): string => `XOAUTH2_RELAY_${settingKey(name).toUpperCase()}`;

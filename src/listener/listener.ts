@@ -19,7 +19,7 @@ import { createDoor, type Door } from './door.ts';
 import { checkExposure, describeUnusable } from './exposure.ts';
 import { createHeldBudget, type HeldBudget } from './held-budget.ts';
 import { createMailSession } from './mail-session.ts';
-import { formatPlace, type ListenerSettings, resolveOptions } from './options.ts';
+import { formatPlace, type PartialListenerOptions, resolveOptions } from './options.ts';
 import { serves } from './sender-choice.ts';
 import { type ConnectionHooks, RelayServer, type ServerCertificate } from './smtp-connection.ts';
 
@@ -79,7 +79,7 @@ const MAX_USER = 320;
 /** How often transactions are looked at for their time; the limit itself is minutes. */
 const SWEEP_MS = 5_000;
 
-export function createListener(deps: ListenerDeps, settings: ListenerSettings = {}): Listener {
+export function createListener(deps: ListenerDeps, settings: PartialListenerOptions = {}): Listener {
   const options = resolveOptions(settings);
   const tally = createTally();
   const budget = deps.budget ?? createHeldBudget(options.limits.maxHeldBytes, deps.clock);

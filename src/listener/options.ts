@@ -1,142 +1,304 @@
-/** What can be set of one listener, with the defaults and their reasons. */
-import type { BareLineEnds } from '../protocol/body-decoder.ts';
-import type { FirstRecipient } from '../relay/relay.ts';
+/**
+ * What can be set of a listener, once: the table from which flags, environment, config file, `listeners` and
+ * `ListenerOptions` come, and the limits that are nobody's choice. Pure.
+ */
+import { hostname } from 'node:os';
+import { z } from 'zod';
+import {
+  define,
+  HOUR,
+  host,
+  list,
+  MIB,
+  MINUTE,
+  milliseconds,
+  optional,
+  port,
+  SECOND,
+  type SettingDefinition,
+  type SettingValue,
+  settingKey,
+  text,
+} from '../setting.ts';
 
-export type ListenerTls = 'none' | 'starttls' | 'implicit';
+/** Of one listener; an entry of `listeners` may set each for itself, under the key of the same name. */
+export const LISTENER_SETTINGS = {
+  host: define(
+    'Serving',
+    'text',
+    host,
+    '127.0.0.1',
+    'address the SMTP listener binds',
+    'only programs of this machine',
+  ),
+  port: define(
+    'Serving',
+    'number',
+    port,
+    2525,
+    'port of the SMTP listener, 0 for a free one',
+    'needs no privilege',
+  ),
+  tls: define(
+    'Listener',
+    'text',
+    z.enum(['none', 'starttls', 'implicit']),
+    'none',
+    'none, starttls or implicit',
+    'loopback needs none',
+  ),
+  certFile: define('Listener', 'path', optional(text), undefined, 'PEM certificate chain'),
+  keyFile: define('Listener', 'path', optional(text), undefined, 'PEM private key'),
+  allow: define(
+    'Listener',
+    'list',
+    list,
+    [],
+    'addresses and CIDR ranges that may connect',
+    'empty: everybody who can',
+  ),
+  authRequired: define('Listener', 'boolean', z.boolean(), false, 'AUTH with a password before MAIL'),
+  proxyProtocol: define(
+    'Listener',
+    'json',
+    z.union([z.boolean(), list]),
+    false,
+    'a PROXY header (v1 or v2) comes first: true, or the ranges it may come from',
+  ),
+  proxyFrom: define(
+    'Listener',
+    'list',
+    list,
+    [],
+    'load balancers whose PROXY header is believed, addresses and CIDR ranges; others are refused',
+    'beyond loopback proxy_protocol needs it',
+  ),
+  lmtp: define('Listener', 'boolean', z.boolean(), false, 'LMTP (RFC 2033) in place of SMTP'),
+  received: define(
+    'Listener',
+    'boolean',
+    z.boolean(),
+    false,
+    'prepend a Received line',
+    'bodies pass untouched',
+  ),
+  checkFromHeader: define(
+    'Listener',
+    'boolean',
+    z.boolean(),
+    false,
+    'refuse a message whose From: is none of the account’s senders',
+  ),
+  completeHeader: define(
+    'Listener',
+    'boolean',
+    z.boolean(),
+    false,
+    'add a missing Date or Message-ID, for devices (RFC 6409)',
+    'bodies pass untouched',
+  ),
+  bareLineEnds: define(
+    'Listener',
+    'text',
+    z.enum(['normalize', 'reject', 'pass']),
+    'normalize',
+    'LF alone: normalize to CRLF, reject or pass (CR alone only with pass)',
+    'scripts and devices send LF; only CRLF.CRLF ends a message, and passing on what others take for it invites smuggling',
+  ),
+  firstRecipient: define(
+    'Listener',
+    'text',
+    z.enum(['deferred', 'live']),
+    'deferred',
+    'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more)',
+    'Postfix and Exim send theirs together, and an MTA sends again what hears 452; live where devices and scripts send',
+  ),
+  authEqualsLine: define(
+    'Listener',
+    'boolean',
+    z.boolean(),
+    false,
+    'also offer AUTH=PLAIN LOGIN, the form old Outlook and some printers look for',
+  ),
+} as const;
 
-export interface ListenerLimits {
-  /** Sessions at once. */
-  readonly maxSessions: number;
-  /** Sessions at once from one address. */
-  readonly maxSessionsPerAddress: number;
-  /** Recipients in one transaction; an account's own limit may be lower. */
-  readonly maxRecipients: number;
-  /** Octets of a message, declared (SIZE) and counted; an account's own limit may be lower. */
-  readonly maxMessageBytes: number;
-  /** Octets of a command line without CRLF. */
-  readonly maxCommandOctets: number;
-  /** A session in which the client says nothing for so long is closed, ms. */
-  readonly idleMs: number;
-  /** MAIL to the end of the body, ms. */
-  readonly transactionMs: number;
-  /** Commands before AUTH where AUTH is required, AUTH itself and its answers not counted. */
-  readonly maxUnauthenticatedCommands: number;
-  /** Unknown or malformed commands in one session. */
-  readonly maxBadCommands: number;
-  /** Body octets held in memory by all transactions together. */
-  readonly maxHeldBytes: number;
-  /** How long DATA may wait for memory, ms. */
-  readonly heldWaitMs: number;
-  /** From accept to the first command: PROXY header and handshake of implicit TLS; also that of STARTTLS. ms. */
-  readonly handshakeMs: number;
-  /** From accept to AUTH, for clients that may do nothing without it, ms. */
-  readonly authMs: number;
-}
+/** The name of all listeners of a process. */
+export const HOSTNAME = define(
+  'Listener',
+  'text',
+  host,
+  `relay.${hostname()}`,
+  'own name in the greeting, in the reply to EHLO and in Received',
+  'an MTA that is greeted by its own name takes it for a loop',
+);
 
-export interface ListenerOptions {
-  /** Address to listen on; ignored with `path` or `fd`. */
-  readonly host: string;
-  /** 0 picks a free one. */
-  readonly port: number;
-  /** UNIX socket instead of a port. */
+/** Limits of each listener, the same for all of a process; `maxHeldBytes` counts over all of them. */
+export const LIMIT_SETTINGS = {
+  maxSessions: define(
+    'Listener',
+    'number',
+    z.int().min(1),
+    1_000,
+    'client sessions at once',
+    'far above what an MTA opens',
+  ),
+  maxSessionsPerAddress: define(
+    'Listener',
+    'number',
+    z.int().min(1),
+    500,
+    'client sessions at once from one address',
+    'one leaking client leaves half to the others',
+  ),
+  maxRecipients: define(
+    'Listener',
+    'number',
+    z.int().min(1),
+    1_000,
+    'recipients in one transaction',
+    'the account’s own limit is usually lower',
+  ),
+  maxMessageBytes: define(
+    'Listener',
+    'number',
+    z.int().min(1024),
+    157_286_400,
+    'largest message, octets',
+    'what Exchange Online announces, the largest of the providers',
+  ),
+  idleTimeoutMs: define(
+    'Listener',
+    'number',
+    milliseconds(1_000, HOUR),
+    5 * MINUTE,
+    'a client silent for longer is let go, ms',
+    'RFC 5321 §4.5.3.2.7',
+  ),
+  transactionTimeoutMs: define(
+    'Listener',
+    'number',
+    milliseconds(1_000, 24 * HOUR),
+    30 * MINUTE,
+    'a transaction longer than this is ended, ms',
+    '150 MiB at 1 Mbit/s take 21 minutes',
+  ),
+  maxHeldBytes: define(
+    'Listener',
+    'number',
+    z.int().min(MIB),
+    128 * MIB,
+    'bodies held in memory at once, octets; then clients wait',
+    '512 messages of replay_bytes',
+  ),
+} as const;
+
+/** Limits that cannot be set. */
+const FIXED_LIMITS = {
+  /** Octets of a command line without CRLF. RFC 4954 §4: AUTH lines may be as long as this; MAIL and RCPT with all extensions stay below 2048. */
+  maxCommandOctets: 12_288,
+  /** Commands before AUTH where AUTH is required, AUTH itself and its answers not counted: EHLO, STARTTLS, EHLO again and some NOOPs; nobody who means to log in needs more. */
+  maxUnauthenticatedCommands: 20,
+  /** Unknown or malformed commands in one session: a client that is wrong ten times is not speaking SMTP. */
+  maxBadCommands: 10,
+  /** How long DATA may wait for memory, ms: half of what an MTA waits for its reply (RFC 5321 §4.5.3.2.4: 2 minutes). */
+  heldWaitMs: MINUTE,
+  /** From accept to the first command: PROXY header and handshake of implicit TLS; also that of STARTTLS. A proxy sends its header at once; a handshake takes a few round trips. ms. */
+  handshakeMs: 30 * SECOND,
+  /** From accept to AUTH, for clients that may do nothing without it: a handshake and some ten round trips; a device that asks a person for the password asks before it connects. ms. */
+  authMs: MINUTE,
+};
+
+type Values<Table> = { readonly [N in keyof Table]: SettingValue<Table[N]> };
+
+export type ListenerLimits = Values<typeof LIMIT_SETTINGS> & {
+  readonly [N in keyof typeof FIXED_LIMITS]: number;
+};
+
+export interface ListenerOptions extends Values<typeof LISTENER_SETTINGS> {
+  /** UNIX socket instead of host and port. */
   readonly path?: string | undefined;
-  /** An already listening descriptor (socket activation) instead of a port. */
+  /** An already listening descriptor (socket activation) instead of host and port. */
   readonly fd?: number | undefined;
   /** Permissions of the UNIX socket. */
   readonly pathMode: number;
-  readonly tls: ListenerTls;
-  /** PEM files; both needed unless `tls` is `none`. Read at the start and by `reloadTls`. */
-  readonly certFile?: string | undefined;
-  readonly keyFile?: string | undefined;
-  /** Addresses and CIDR ranges that may connect, trusted as loopback is; empty: everybody. */
-  readonly allow: readonly string[];
-  /** AUTH with a password before MAIL; an account without one cannot be used here. */
-  readonly authRequired: boolean;
-  /** A PROXY header (version 1 or 2) comes first: from every peer, or from these ranges. */
-  readonly proxyProtocol: boolean | readonly string[];
-  /** The load balancers (addresses, CIDR ranges) whose header is believed; other peers that should send one are refused. Empty: anybody, on loopback only. */
-  readonly proxyFrom: readonly string[];
   /** Ids or addresses of the accounts that may be used here; undefined: all. */
   readonly accounts?: readonly string[] | undefined;
-  /** LMTP (RFC 2033) instead of SMTP. */
-  readonly lmtp: boolean;
-  /** Prepend a `Received` line. */
-  readonly received: boolean;
-  /** Refuse a message whose `From:` is not one of the account's senders. */
-  readonly checkFromHeader: boolean;
-  /** Add a missing Date or Message-ID (RFC 6409 §8); an account's own choice goes before it. */
-  readonly completeHeader: boolean;
-  /** Offer `AUTH=PLAIN LOGIN` as well, the form of before RFC 2554. */
-  readonly authEqualsLine: boolean;
-  /** CR without LF or LF without CR, in commands and bodies (RFC 5321 §2.3.8). */
-  readonly bareLineEnds: BareLineEnds;
-  /** What a first recipient that comes alone hears; an account's own choice goes before it. */
-  readonly firstRecipient: FirstRecipient;
   /** Our name in the greeting and in `Received`. */
   readonly hostname: string;
   readonly limits: ListenerLimits;
 }
 
+/** One entry of `listeners`: the settings of a listener, and what only an entry can say. */
+export const listenerEntry = z.strictObject({
+  ...Object.fromEntries(
+    Object.entries<SettingDefinition>(LISTENER_SETTINGS).map(([name, { schema }]) => [
+      settingKey(name),
+      schema.optional(),
+    ]),
+  ),
+  path: text.optional(),
+  fd: z.int().min(3).optional(),
+  path_mode: z
+    .string()
+    .regex(/^0?[0-7]{3}$/, 'expected three octal digits such as 660')
+    .optional(),
+  accounts: list.optional(),
+});
+export type ListenerEntry = z.infer<typeof listenerEntry>;
+
 /** What a caller sets; everything else is the default. */
-export type ListenerSettings = Partial<Omit<ListenerOptions, 'limits'>> & {
+export type PartialListenerOptions = Partial<Omit<ListenerOptions, 'limits'>> & {
   readonly limits?: Partial<ListenerLimits>;
 };
 
-export const DEFAULT_LIMITS: ListenerLimits = {
-  // Far above what an MTA opens to one next hop (Postfix 20, PowerMTA a few hundred), well below the
-  // descriptor limit of 4096 that a service commonly starts with, each session needing one upstream too.
-  maxSessions: 1_000,
-  // One client that leaks connections leaves half to the others.
-  maxSessionsPerAddress: 500,
-  // The largest number a provider takes in one message (Exchange Online, administrator's maximum).
-  maxRecipients: 1_000,
-  // What Exchange Online announces, the largest of the providers.
-  maxMessageBytes: 157_286_400,
-  // RFC 4954 §4: AUTH lines may be as long as this; MAIL and RCPT with all extensions stay below 2048.
-  maxCommandOctets: 12_288,
-  // RFC 5321 §4.5.3.2.7: at least 5 minutes.
-  idleMs: 300_000,
-  // 150 MiB at 1 Mbit/s take 21 minutes; slower is an attack or a broken line.
-  transactionMs: 1_800_000,
-  // EHLO, STARTTLS, EHLO again and some NOOPs; nobody who means to log in needs more.
-  maxUnauthenticatedCommands: 20,
-  // A client that is wrong ten times is not speaking SMTP.
-  maxBadCommands: 10,
-  // 512 messages of the size that is held whole; the upstream is the bottleneck long before.
-  maxHeldBytes: 134_217_728,
-  // Half of what an MTA waits for the reply to DATA (RFC 5321 §4.5.3.2.4: 2 minutes).
-  heldWaitMs: 60_000,
-  // A proxy sends its header at once; a TLS handshake takes a few round trips.
-  handshakeMs: 30_000,
-  // A handshake and some ten round trips; a device that asks a person for the password asks before it connects.
-  authMs: 60_000,
-};
+type Table = Readonly<Record<string, SettingDefinition>>;
+const fallbacks = (table: Table) =>
+  Object.fromEntries(Object.entries(table).map(([name, d]) => [name, d.fallback]));
+const ofTable = (table: Table, values: object) =>
+  Object.fromEntries(Object.entries(values).filter(([name]) => Object.hasOwn(table, name)));
 
-export const DEFAULT_OPTIONS: ListenerOptions = {
-  host: '127.0.0.1',
-  port: 2525,
+const DEFAULTS = {
+  ...(fallbacks(LISTENER_SETTINGS) as Values<typeof LISTENER_SETTINGS>),
   // The MTA's user gets in through the socket's group.
   pathMode: 0o660,
-  tls: 'none',
-  allow: [],
-  authRequired: false,
-  proxyProtocol: false,
-  proxyFrom: [],
-  lmtp: false,
-  received: false,
-  checkFromHeader: false,
-  completeHeader: false,
-  authEqualsLine: false,
-  // What scripts and old devices send is mended as Postfix 3.9 does; nothing ends a body but CRLF.CRLF.
-  bareLineEnds: 'normalize',
-  firstRecipient: 'deferred',
-  hostname: 'localhost',
-  limits: DEFAULT_LIMITS,
+  hostname: HOSTNAME.fallback,
+};
+const LIMITS = {
+  ...(fallbacks(LIMIT_SETTINGS) as Values<typeof LIMIT_SETTINGS>),
+  ...FIXED_LIMITS,
 };
 
-/** Settings completed with the defaults. */
-export function resolveOptions(settings: ListenerSettings): ListenerOptions {
-  return { ...DEFAULT_OPTIONS, ...settings, limits: { ...DEFAULT_LIMITS, ...settings.limits } };
+export const resolveOptions = (given: PartialListenerOptions): ListenerOptions => ({
+  ...DEFAULTS,
+  ...given,
+  limits: { ...LIMITS, ...given.limits },
+});
+
+/** A listener of the settings: `socket` and what else `entry` leaves out comes from `all`. `resolvePath`: from where paths of the entry start. */
+export function completeListener(
+  entry: ListenerEntry,
+  all: Values<typeof LISTENER_SETTINGS> & { readonly socket?: string | undefined; readonly hostname: string },
+  resolvePath: (path: string) => string,
+): ListenerOptions {
+  const given = entry as Readonly<Record<string, unknown>>;
+  const { fd, path, path_mode: pathMode, accounts } = entry;
+  const isPort = given.host !== undefined || given.port !== undefined || fd !== undefined;
+  const own = Object.entries<SettingDefinition>(LISTENER_SETTINGS)
+    .map(([name, { kind }]) => {
+      const value = given[settingKey(name)];
+      return [name, kind === 'path' && typeof value === 'string' ? resolvePath(value) : value] as const;
+    })
+    .filter(([, value]) => value !== undefined);
+  return resolveOptions({
+    ...ofTable(LISTENER_SETTINGS, all),
+    ...Object.fromEntries(own),
+    hostname: all.hostname,
+    path: path === undefined ? (isPort ? undefined : all.socket) : resolvePath(path),
+    fd,
+    accounts,
+    ...(pathMode === undefined ? {} : { pathMode: Number.parseInt(pathMode, 8) }),
+    limits: ofTable(LIMIT_SETTINGS, all),
+  });
 }
 
 /** Where a listener listens, in words: `127.0.0.1:2525`, `[::1]:2525`, `/run/relay.sock`. */

@@ -104,8 +104,8 @@ export class RelayConnection extends SMTPConnection {
   /** Closes the session where a transaction takes longer than allowed and it is the client we wait for. */
   checkTransactionTime(now: number): void {
     const { since } = this.#dialogue;
-    const { transactionMs } = this._server.hooks.options.limits;
-    if (since === undefined || now - since < transactionMs || this.#isOurTurn()) return;
+    const { transactionTimeoutMs } = this._server.hooks.options.limits;
+    if (since === undefined || now - since < transactionTimeoutMs || this.#isOurTurn()) return;
     this._server.hooks.hit('transaction_time');
     this.#say(reply(421, '4.4.2', 'Transaction takes too long, closing connection'));
   }
@@ -191,13 +191,13 @@ export class RelayConnection extends SMTPConnection {
   /** One timer a session: when it fires it looks how long the client has really been silent. */
   #armIdle(): void {
     const { clock, options } = this._server.hooks;
-    const { idleMs } = options.limits;
-    const left = Math.max(0, this.#lastActive + idleMs - clock.monotonic());
+    const { idleTimeoutMs } = options.limits;
+    const left = Math.max(0, this.#lastActive + idleTimeoutMs - clock.monotonic());
     this.#stopIdle = clock.after(left, () => {
       if (this._closing) return;
       const now = clock.monotonic();
       if (this._upgrading || this.#isOurTurn()) this.#lastActive = now;
-      if (now - this.#lastActive >= idleMs) {
+      if (now - this.#lastActive >= idleTimeoutMs) {
         this._server.hooks.hit('idle');
         this.#say(reply(421, '4.4.2', 'Idle for too long, closing connection'));
       } else this.#armIdle();

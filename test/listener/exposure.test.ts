@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkExposure, describeUnusable } from '../../src/listener/exposure.ts';
-import { type ListenerSettings, resolveOptions } from '../../src/listener/options.ts';
+import { type PartialListenerOptions, resolveOptions } from '../../src/listener/options.ts';
 import { account } from './stage.ts';
 
 const open = account('open@x.test');
 const closed = account('closed@x.test', { clientPassword: { hash: 'scrypt$…' } });
 
-const free: readonly [string, ListenerSettings][] = [
+const free: readonly [string, PartialListenerOptions][] = [
   ['loopback', {}],
   ['localhost by name', { host: 'localhost' }],
   ['IPv6 loopback', { host: '::1' }],
@@ -26,7 +26,7 @@ for (const [what, settings] of free) {
   });
 }
 
-const exposed: readonly [string, ListenerSettings][] = [
+const exposed: readonly [string, PartialListenerOptions][] = [
   ['every address', { host: '0.0.0.0' }],
   ['every IPv6 address', { host: '::' }],
   ['an address of the host', { host: '192.0.2.1' }],

@@ -2,7 +2,7 @@
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { createListener, type Listener } from '../../src/listener/listener.ts';
-import type { ListenerSettings } from '../../src/listener/options.ts';
+import type { PartialListenerOptions } from '../../src/listener/options.ts';
 import { silentLog } from '../../src/log.ts';
 import type { Defer } from '../support/leak-check.ts';
 import { ANN, type Room, type RoomOptions, startRoom } from '../support/relay-room.ts';
@@ -14,7 +14,7 @@ export interface Front extends Room {
 
 export async function startFront(
   defer: Defer,
-  options: RoomOptions & { readonly settings?: ListenerSettings } = {},
+  options: RoomOptions & { readonly settings?: PartialListenerOptions } = {},
 ): Promise<Front> {
   const room = await startRoom(defer, options);
   const entries = (options.users ?? [ANN]).map((user) => room.provider.entry(user, options.account));

@@ -88,7 +88,7 @@ test(
 test(
   'an idle client is told and dropped, one that waits for us is not',
   leakless(async (_t, defer) => {
-    const s = await stage(defer, { settings: { limits: { idleMs: 100 } } });
+    const s = await stage(defer, { settings: { limits: { idleTimeoutMs: 100 } } });
     const idle = await s.greeted();
     await idle.expect(undefined, '421 4.4.2');
     await idle.closed();
@@ -119,7 +119,7 @@ test(
   'a transaction that trickles is ended by the clock',
   leakless(async (_t, defer) => {
     const clock = createTestClock();
-    const s = await stage(defer, { deps: { clock }, settings: { limits: { transactionMs: 60_000 } } });
+    const s = await stage(defer, { deps: { clock }, settings: { limits: { transactionTimeoutMs: 60_000 } } });
     const client = await s.inBody();
     const other = await s.greeted();
     await client.raw('half');

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Account, AccountLimits } from '../../src/accounts/account.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { createListener, type Listener, type ListenerDeps } from '../../src/listener/listener.ts';
-import type { ListenerSettings } from '../../src/listener/options.ts';
+import type { PartialListenerOptions } from '../../src/listener/options.ts';
 import { silentLog } from '../../src/log.ts';
 import { type Reply, reply } from '../../src/protocol/reply.ts';
 import type { MailCommand, Relay } from '../../src/relay/relay.ts';
@@ -159,7 +159,7 @@ export interface Stage {
 }
 
 export interface StageOptions {
-  readonly settings?: ListenerSettings;
+  readonly settings?: PartialListenerOptions;
   readonly accounts?: readonly Account[];
   readonly deps?: Partial<ListenerDeps>;
 }
