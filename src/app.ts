@@ -40,8 +40,8 @@ import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
 import { type AccountWays, createAccountWays } from './upstream/ways.ts';
 
 export interface App {
-  /** Opens everything; resolves when mail can be handed in. Tokens and connections come in the background (`ready` in the log). Rejects with `AccountsFileError`, `ListenerError` or a system error; nothing stays open then. */
-  start(): Promise<void>;
+  /** Opens everything; resolves when mail can be handed in. Tokens and connections come in the background (`ready` in the log). Rejects with `AccountsFileError`, `ListenerError` or a system error; nothing stays open then. `stopped`: `stop` came first, and closes what was open. */
+  start(): Promise<'serving' | 'stopped'>;
   /** Reads the accounts file again and applies what changed while mail flows. Never rejects: `ok: false` and nothing changed. */
   reload(): Promise<ReloadResult>;
   /** Drains: no new sessions, transactions finish within `deadlineMs`, QUIT upstream. */
@@ -97,6 +97,7 @@ export function createApp({
   let warmedUp = false;
   let reloading: Promise<ReloadResult> | undefined;
   let stopping = false;
+  let opening: Promise<unknown> | undefined;
 
   const state = createAppState({
     settings,
@@ -327,8 +328,18 @@ export function createApp({
     if (lost !== undefined) throw lost;
   }
 
-  async function start(): Promise<void> {
+  async function start(): Promise<'serving' | 'stopped'> {
+    opening = open();
+    await opening;
+    if (stopping) return 'stopped';
+    void firstRound();
+    return 'serving';
+  }
+
+  /** Opens nothing more once it is told to stop; `stop` closes what is open by then. */
+  async function open(): Promise<void> {
     const file = await readAccountsFile(settings.accounts);
+    if (stopping) return;
     report(file);
     if (file.accounts.length === 0 && file.problems.length > 0)
       throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
@@ -345,14 +356,17 @@ export function createApp({
     closers.push({ close: () => ways.close() });
     try {
       await tokens.open();
+      if (stopping) return;
       apply(file, file.accounts);
       closers.push({ close: () => state.close() });
       await state.start();
       const addresses: object[] = [];
       for (const listener of listeners) {
+        if (stopping) return;
         addresses.push(await listener.listen());
         closers.push({ close: () => listener.cut() });
       }
+      if (stopping) return;
       closers.push({ close: () => admin.close() });
       const adminAddress = await admin.listen();
       log.info(
@@ -371,7 +385,6 @@ export function createApp({
       await closeAll();
       throw error;
     }
-    void firstRound();
   }
 
   /** What is not ready is tried again: the operator may have cured it, and a reload says so. Never rejects. */
@@ -480,6 +493,14 @@ export function createApp({
       tokens.drain();
       const endsAt = performance.now() + deadlineMs;
       const forTransactions = Math.max(0, deadlineMs - CLOSING_MS);
+      if (opening !== undefined)
+        await orAfter(
+          opening.then(
+            () => undefined,
+            () => undefined,
+          ),
+          forTransactions,
+        );
       await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs: forTransactions })));
       await closeAll(endsAt);
       log.info({ event: 'stopped' }, 'stopped');

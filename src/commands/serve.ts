@@ -90,11 +90,13 @@ async function runApp(
   process.on('SIGHUP', onReload);
   const pidFile = env.XOAUTH2_RELAY_PID_FILE;
   try {
-    await Promise.race([app.start(), stopped.promise]).catch((error: unknown) => {
+    const begun = await Promise.race([app.start(), stopped.promise]).catch((error: unknown) => {
       throw explainStart(error, settings);
     });
-    if (pidFile !== undefined) await writePidFile(pidFile);
-    notifier.ready('serving');
+    if (begun === 'serving') {
+      if (pidFile !== undefined) await writePidFile(pidFile);
+      notifier.ready('serving');
+    }
     return await stopped.promise;
   } finally {
     process.off('SIGHUP', onReload);

@@ -42,6 +42,15 @@ export function createPaths(plan: Plan, world: World, sideOf: (a: Actor, b: Acto
   };
 }
 
+/** How long an operator leaves a changed accounts file, ms. */
+const MEND_MS = 20_000;
+
+/** Whether no account in the accounts file can be used just now, or a moment ago: then a relay does not start. */
+export const isBeingMended = (plan: Plan, now: number): boolean =>
+  plan.faults.some(
+    (f) => f.kind === 'reload' && f.edit === 'unreadable' && now >= f.at && now <= f.at + MEND_MS + 1_000,
+  );
+
 export function applyFaults(plan: Plan, cast: Cast): void {
   const { world, provider, tokens, clients } = cast;
   const dice = (fault: Fault): (() => number) => createRandom(plan.seed).branch(JSON.stringify(fault));
@@ -105,7 +114,7 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
     case 'reload':
       at(fault.at, () => relays[fault.relay]?.reload(cast.accountsFile(fault.edit)));
       if (fault.edit !== 'nothing')
-        at(Math.min(plan.activeMs, fault.at + 20_000), () =>
+        at(Math.min(plan.activeMs, fault.at + MEND_MS), () =>
           relays[fault.relay]?.reload(cast.accountsFile()),
         );
       return;

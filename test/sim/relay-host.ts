@@ -13,6 +13,7 @@ import type { TransactionRecord } from '../../src/relay/record.ts';
 import { createTokenStore } from '../../src/tokens/open-store.ts';
 import type { ProcessMark } from '../../src/tokens/process-mark.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
+import { GrantsUnsavedError } from '../../src/tokens/token-service.ts';
 import type { Network } from './network.ts';
 import type { Files } from './virtual-files.ts';
 import type { Actor, World } from './world.ts';
@@ -51,6 +52,8 @@ export interface Leftovers {
   readonly heldBytes: number;
   readonly sessions: number;
   readonly busy: readonly string[];
+  /** Accounts whose newest refresh token it could not save, as it said itself. */
+  readonly unsaved: readonly string[];
   readonly tookMs: number;
 }
 
@@ -192,33 +195,42 @@ export function createRelayHost(
       world.note('is stopped', ending);
       const begunAt = world.now;
       world.after(ending, 0, () => {
-        void running.stop({ deadlineMs }).then(() => {
-          const tookMs = world.now - begunAt;
-          world.note('has stopped', ending);
-          // What has an end of its own within seconds is nothing left behind.
-          world.after(ending, SETTLE_MS, () => {
-            const held = backend?.listener();
-            const left: Leftovers = {
-              name,
-              timers: world.pending(ending).filter((kind) => !OTHERS_EVENTS.test(kind)),
-              sockets: network.openOf(ending).map((end) => `${end.address} to ${end.peer.address}`),
-              heldBytes: held?.held_bytes ?? 0,
-              sessions: held?.sessions ?? 0,
-              busy: (backend?.accounts() ?? []).filter((a) => a.pool.busy > 0).map((a) => a.id),
-              tookMs,
-            };
-            // What remains of a process when it ends: its sockets are closed.
-            network.closeAllOf(ending);
-            world.kill(ending);
-            isStopping = false;
-            if (actor === ending) {
-              actor = undefined;
-              app = undefined;
-              backend = undefined;
-            }
-            done(left);
+        let unsaved: readonly string[] = [];
+        const told = (error: unknown): void => {
+          if (!(error instanceof GrantsUnsavedError)) throw error;
+          unsaved = error.accountIds;
+        };
+        void running
+          .stop({ deadlineMs })
+          .catch(told)
+          .then(() => {
+            const tookMs = world.now - begunAt;
+            world.note('has stopped', ending);
+            // What has an end of its own within seconds is nothing left behind.
+            world.after(ending, SETTLE_MS, () => {
+              const held = backend?.listener();
+              const left: Leftovers = {
+                name,
+                timers: world.pending(ending).filter((kind) => !OTHERS_EVENTS.test(kind)),
+                sockets: network.openOf(ending).map((end) => `${end.address} to ${end.peer.address}`),
+                heldBytes: held?.held_bytes ?? 0,
+                sessions: held?.sessions ?? 0,
+                busy: (backend?.accounts() ?? []).filter((a) => a.pool.busy > 0).map((a) => a.id),
+                unsaved,
+                tookMs,
+              };
+              // What remains of a process when it ends: its sockets are closed.
+              network.closeAllOf(ending);
+              world.kill(ending);
+              isStopping = false;
+              if (actor === ending) {
+                actor = undefined;
+                app = undefined;
+                backend = undefined;
+              }
+              done(left);
+            });
           });
-        });
       });
     },
     kill(how) {

@@ -1,9 +1,10 @@
 /** One run: a world made from a plan, its faults, the healing after them, and what is found wrong. */
 
+import { AccountsFileError } from '../../src/accounts/accounts-file.ts';
 import { Secret } from '../../src/accounts/credential.ts';
 import { check, type Figures, type Violation } from './checks.ts';
 import { type Client, createClient, type Message } from './client.ts';
-import { applyFaults, type Cast, createPaths, writeAccounts } from './faults.ts';
+import { applyFaults, type Cast, createPaths, isBeingMended, writeAccounts } from './faults.ts';
 import { createNetwork, type Network } from './network.ts';
 import type { Plan } from './plan.ts';
 import { createProvider } from './provider.ts';
@@ -28,6 +29,8 @@ export interface Outcome {
 
 /** After the last fault every message is delivered within this, ms: an account's longest pause and a retry. */
 const HEAL_MS = 75 * 60_000;
+/** How long the relay may leave a store alone that failed, ms: what was not saved is offered again after this. */
+const UNSAVED_MS = 20_000;
 /** How much longer than its deadline a stop may take, ms. */
 const STOP_SLACK_MS = 5_000;
 
@@ -120,7 +123,8 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
           // Whoever watches over the service starts it again.
           host.kill('kill');
           world.after(operator, 10_000, () => host.start());
-          if (!plan.faults.some((f) => f.kind === 'disk'))
+          const isFileUnusable = error instanceof AccountsFileError && isBeingMended(plan, world.now);
+          if (!isFileUnusable && !plan.faults.some((f) => f.kind === 'disk'))
             blame('does not start', `${host.name}: ${String(error)}`);
         },
       },
@@ -155,6 +159,17 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
     clients[m.client]?.add(message, m.at);
   }
   const onStopped = (left: Leftovers, deadlineMs: number): void => {
+    // Only a disk or a Redis that takes nothing excuses it.
+    const isStoreAway = plan.faults.some(
+      (f) =>
+        (f.kind === 'disk' || f.kind === 'redis') &&
+        world.now >= f.from &&
+        world.now - left.tookMs - UNSAVED_MS < f.to,
+    );
+    for (const account of left.unsaved) {
+      if (isStoreAway) tokens.lostGrants.add(account);
+      else blame('grant lost at a stop', account);
+    }
     if (left.tookMs > deadlineMs + STOP_SLACK_MS)
       blame('stop has no end', `${left.name}: ${left.tookMs} ms with a deadline of ${deadlineMs} ms`);
     // At the deadline the process ends whatever it still holds.
@@ -192,6 +207,8 @@ async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
   };
   for (const relay of relays) relay.start();
   applyFaults(plan, cast);
+  // The time comes whether or not anything else happens then.
+  world.after(operator, plan.activeMs, () => undefined);
   if ((await advance(() => false, plan.activeMs)) === 'spinning') return;
   world.note('the last fault is over', operator);
   const idle = (): boolean => clients.every((c) => c.isDone);
