@@ -2,7 +2,17 @@
  * The latest transactions, in memory. In: `TransactionRecord`s. Out: rows as the API shows them,
  * newest first. Addresses keep their domain only, unless the operator asked for whole ones.
  */
-import { boolean, members, number, object, orNull, text, texts, type Writer } from '../log/stringify.ts';
+import {
+  boolean,
+  members,
+  number,
+  object,
+  orNull,
+  text,
+  texts,
+  thousandths,
+  type Writer,
+} from '../log/stringify.ts';
 import type { Reply } from '../protocol/reply.ts';
 import { cleanText, MAX_KEPT } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
@@ -100,7 +110,12 @@ export const formatTransactionRow: Writer<TransactionRow> = members<TransactionR
   reused: boolean,
   replayed: boolean,
   connection: orNull(text),
-  timings: object({ total_ms: number, gate_ms: number, acquire_ms: number, upstream_ms: number }),
+  timings: object({
+    total_ms: thousandths,
+    gate_ms: thousandths,
+    acquire_ms: thousandths,
+    upstream_ms: thousandths,
+  }),
 });
 
 /** The record as it stays in memory: of a long reply what is shown. */

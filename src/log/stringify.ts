@@ -14,6 +14,14 @@ const UNSAFE = /["\\\u0000-\u001f\ud800-\udfff]/;
 /** Text; what needs no escape is only quoted. */
 export const text: Writer<string> = (value) => (UNSAFE.test(value) ? JSON.stringify(value) : `"${value}"`);
 export const number: Writer<number> = (value) => (Number.isFinite(value) ? `${value}` : 'null');
+/** A number of three decimals at most, from whole numbers: those are written several times faster than others. */
+export const thousandths: Writer<number> = (value) => {
+  const all = Math.round(value * 1000);
+  if (!Number.isSafeInteger(all) || all < 0) return number(value);
+  const rest = all % 1000;
+  const whole = `${(all - rest) / 1000}`;
+  return rest === 0 ? whole : `${whole}.${`${rest + 1000}`.slice(1)}`;
+};
 export const boolean: Writer<boolean> = (value) => (value ? 'true' : 'false');
 export const texts: Writer<readonly string[]> = (values) =>
   values.length === 1 ? `[${text(values[0] as string)}]` : `[${values.map(text).join(',')}]`;

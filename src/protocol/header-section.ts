@@ -5,6 +5,7 @@
 
 const END = Buffer.from('\r\n\r\n');
 const CRLF = Buffer.from('\r\n');
+const CR = 0x0d;
 
 export interface HeaderCollector {
   /**
@@ -47,8 +48,10 @@ export function createHeaderCollector(maxOctets: number): HeaderCollector {
     },
     push(piece) {
       // An empty line right at the start ends a section without fields: the start counts as after CRLF.
-      const seam = Buffer.concat([tail, piece.subarray(0, END.length - 1)]);
-      const across = seam.indexOf(END);
+      const across =
+        octets === 0 && piece[0] !== CR
+          ? -1
+          : Buffer.concat([tail, piece.subarray(0, END.length - 1)]).indexOf(END);
       const inside = across >= 0 ? -1 : piece.indexOf(END);
       const end = across >= 0 ? across + END.length - tail.length : inside < 0 ? -1 : inside + END.length;
       if (end >= 0 && octets + end <= maxOctets + END.length) {
