@@ -1,16 +1,21 @@
 /**
- * How far V8 lets the heap grow between two full collections. In: nothing. Out: nothing; changes this process.
- *
- * V8 derives the limit from what is alive, but counts octets read from sockets against it. With some 20 MB
- * alive and mail flowing it marked the whole heap after every 10 MB of mail, which cost as much as relaying
- * it (100 kB messages: 36 full collections in 4,500 messages and 800 µs of CPU each; 8 and 490 µs with this).
+ * How V8 collects in a process that relays: much that is young dies at once, little is old. In: nothing.
+ * Out: nothing; changes this process. What each brings is measured by `npm run bench`.
  */
 import { setFlagsFromString } from 'node:v8';
 
-/** In per cent of what is alive. Below, collections become more; above, nothing is gained any more. */
+/**
+ * How far the heap may grow between two full collections, in per cent of what is alive. V8 counts octets
+ * read from sockets against its limit: with some 20 MB alive it marked the whole heap after every 10 MB of
+ * mail, which cost as much as relaying it (100 kB messages: 36 full collections in 4,500 of them and 800 µs
+ * of CPU each; 8 and 490 µs with this). More brings nothing further.
+ */
 const GROWTH_PERCENT = 200;
 
-/** Call before mail flows; V8 reads it at each full collection. */
-export function letHeapGrow(): void {
+/** Call before mail flows; V8 looks at each collection. */
+export function tuneHeap(): void {
   setFlagsFromString(`--heap-growing-percent=${GROWTH_PERCENT}`);
+  // To wake threads for the few survivors of a young collection costs more than to copy them: a tenth of
+  // the CPU of a small message.
+  setFlagsFromString('--no-parallel-scavenge');
 }

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
-import { letHeapGrow } from '../heap.ts';
+import { tuneHeap } from '../heap.ts';
 import { openLogFile } from '../log/file.ts';
 import { createLogSink, type LogSink } from '../log/sink.ts';
 import { standardOutput } from '../log/target.ts';
@@ -37,7 +37,7 @@ export const serve: CommandDefinition = {
   },
   async run(context) {
     const settings = await commandSettings(context);
-    letHeapGrow();
+    tuneHeap();
     const sink = openSink(settings.logFile);
     // Also after a fatal error: what its last turn said reaches the destination.
     process.on('exit', sink.flushNow);
