@@ -8,6 +8,7 @@ import type { Account, GraphTarget } from '../accounts/account.ts';
 import { createHttp } from '../http.ts';
 import { silentLog } from '../log.ts';
 import { describeRefusal } from '../protocol/graph-answer.ts';
+import { createWatch } from '../protocol/masking.ts';
 import type { AccessToken, TokenSource } from '../tokens/access-token.ts';
 import { createEndpoint } from '../upstream/endpoint.ts';
 import { createGraphClient, type GraphOutcome } from '../upstream/graph/client.ts';
@@ -32,7 +33,12 @@ export async function probeGraph(account: Account, target: GraphTarget, deps: Gr
     return;
   }
   const http = createHttp();
-  const source: TokenSource = { peek: () => token, get: async () => token, renew: async () => token };
+  const source: TokenSource = {
+    peek: () => token,
+    get: async () => token,
+    renew: async () => token,
+    mask: () => createWatch([token.reveal()]),
+  };
   const client = createGraphClient(
     {
       account: account.id,

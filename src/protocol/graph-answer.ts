@@ -5,8 +5,9 @@
  */
 import { findGraphCause } from './causes/book.ts';
 import type { GraphCall, GraphHeard } from './causes/graph-causes.ts';
+import type { Mask } from './masking.ts';
 import { reply as makeReply } from './reply.ts';
-import { cleanText } from './text.ts';
+import { cleanText, MAX_JUDGED } from './text.ts';
 import { parseJsonObject } from './token-failure.ts';
 import type { Pause, Verdict, VerdictClass } from './verdict.ts';
 
@@ -20,7 +21,7 @@ export interface GraphRefusal extends GraphHeard {
 /** Longest `Retry-After` that is believed, ms. */
 const MAX_RETRY_AFTER_MS = 60 * 60_000;
 
-/** `nowMs` (wall) is for a `Retry-After` that is a date (RFC 9110 §10.2.3). */
+/** `nowMs` (wall) is for a `Retry-After` that is a date (RFC 9110 §10.2.3). `mask` takes out what must not be told. */
 export function parseGraphRefusal(
   call: GraphCall,
   answer: {
@@ -29,6 +30,7 @@ export function parseGraphRefusal(
     readonly body: string;
   },
   nowMs: number,
+  mask: Mask = (text) => text,
 ): GraphRefusal {
   const { error } = parseJsonObject(answer.body) ?? {};
   const { code, message } = (typeof error === 'object' && error !== null ? error : {}) as Record<
@@ -39,10 +41,13 @@ export function parseGraphRefusal(
   return {
     call,
     status: answer.status,
-    code: typeof code === 'string' ? cleanText(code, 100) : '',
-    message: cleanText(typeof message === 'string' ? message : answer.body.trim(), 300),
+    code: typeof code === 'string' ? cleanText(mask(code.slice(0, MAX_JUDGED)), 100) : '',
+    message: cleanText(
+      mask((typeof message === 'string' ? message : answer.body.trim()).slice(0, MAX_JUDGED)),
+      300,
+    ),
     retryAfterMs: parseRetryAfter(answer.headers['retry-after'], nowMs),
-    requestId: id === undefined ? undefined : cleanText(id, 64),
+    requestId: id === undefined ? undefined : cleanText(mask(id), 64),
   };
 }
 

@@ -2,6 +2,7 @@
  * Reads replies off a byte stream, however it is split. In: chunks. Out: whole replies in order.
  * RFC 5321 §4.2.1 (multi-line replies). Pure; owns the bytes of an unfinished line.
  */
+import type { Mask } from './masking.ts';
 import type { Reply } from './reply.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';
 
@@ -55,7 +56,8 @@ export interface ReplyParser {
   readonly unfinished: boolean;
 }
 
-export function createReplyParser(): ReplyParser {
+/** `mask` takes out of each line what must not be told. */
+export function createReplyParser(mask: Mask = (text) => text): ReplyParser {
   let rest: Buffer | undefined;
   let code = 0;
   let lines: string[] = [];
@@ -74,7 +76,7 @@ export function createReplyParser(): ReplyParser {
     if (lines.length > 0 && lineCode !== code)
       throw new ReplySyntaxError('a multi-line reply that changes its code');
     code = lineCode;
-    lines.push(cleanText(m[3] ?? '', MAX_JUDGED));
+    lines.push(mask(cleanText(m[3] ?? '', MAX_JUDGED)));
     if (m[2] === '-') {
       if (lines.length > MAX_LINES) throw new ReplySyntaxError('a reply that does not end');
       return;
@@ -111,9 +113,9 @@ export function createReplyParser(): ReplyParser {
 }
 
 /** A reply from text as other libraries keep it (lines separated by LF). Undefined where it is none. */
-export function parseReply(text: string): ParsedReply | undefined {
+export function parseReply(text: string, mask?: Mask): ParsedReply | undefined {
   try {
-    return createReplyParser().feed(Buffer.from(`${text.trimEnd()}\r\n`))[0];
+    return createReplyParser(mask).feed(Buffer.from(`${text.trimEnd()}\r\n`))[0];
   } catch {
     return undefined;
   }

@@ -4,6 +4,7 @@
  */
 import { inspect } from 'node:util';
 import type { TokenResource } from '../accounts/credential.ts';
+import type { Mask } from '../protocol/masking.ts';
 
 export type { TokenResource };
 
@@ -88,4 +89,6 @@ export interface TokenSource {
   get(accountId: string, resource?: TokenResource): Promise<AccessToken>;
   /** After the upstream refused `rejected` (SMTP 535, HTTP 401): fetches only if `rejected` is still the cached one, once. Rejects with `TokenError`. */
   renew(accountId: string, rejected: AccessToken, resource?: TokenResource): Promise<AccessToken>;
+  /** Takes `used` and everything else of the account that is ever sent out of a text that a server wrote. */
+  mask(accountId: string, used: AccessToken): Mask;
 }

@@ -15,6 +15,8 @@ export interface ServedAccount {
   slot(resource: TokenResource): Slot | undefined;
   /** Those there are. */
   slots(): readonly Slot[];
+  /** What is sent to servers: grant, client secret, access tokens. A private key never is. */
+  secrets(): readonly string[];
   /** The same account with other public facts. */
   setAccount(account: Account): void;
 }
@@ -67,6 +69,14 @@ export function createServedAccount(
     ahead,
     slot,
     slots: () => [...slots.values()],
+    secrets: () =>
+      [
+        'clientSecret' in credential ? credential.clientSecret : undefined,
+        'refreshToken' in credential ? credential.refreshToken : undefined,
+        grant.refreshToken,
+        grant.spare,
+        ...[...slots.values()].map((each) => each.token),
+      ].flatMap((secret) => secret?.reveal() ?? []),
     setAccount(next) {
       account = next;
       for (const each of slots.values()) each.account = next;

@@ -8,6 +8,7 @@ import type { TokenResource } from '../accounts/credential.ts';
 import type { BreakerState } from '../breaker.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { createWatch } from '../protocol/masking.ts';
 import { type AccessToken, TokenError, type TokenSource } from './access-token.ts';
 import { createBackground } from './background.ts';
 import { stopping } from './disbelief.ts';
@@ -345,6 +346,8 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     peek,
     get,
     renew,
+    mask: (accountId, used) =>
+      createWatch([...new Set([used.reveal(), ...(accounts.get(accountId)?.secrets() ?? [])])]),
     applyAccounts,
     async precache(accountIds) {
       const wanted = accountIds ?? [...accounts.keys()];

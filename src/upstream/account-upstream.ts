@@ -136,7 +136,7 @@ export function createAccountUpstream(
     access: AccessToken,
   ): Promise<UpstreamConnection> {
     const guarded = (): Promise<UpstreamConnection> =>
-      at.guard(id, () => deps.open(of, access, { signal: closed.signal }));
+      at.guard(id, () => deps.open(of, access, { signal: closed.signal, mask: tokens.mask(id, access) }));
     const connection = await guarded();
     const { chunking, pipelining } = connection.capabilities;
     if (!of.chunking || !chunking || !pipelining) return connection;

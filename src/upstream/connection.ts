@@ -7,6 +7,7 @@ import type { Socket } from 'node:net';
 import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { type Capabilities, parseCapabilities } from '../protocol/capabilities.ts';
+import type { Mask } from '../protocol/masking.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
 import type { LossCause } from '../protocol/verdict.ts';
 import { lossCause } from './failure.ts';
@@ -62,6 +63,8 @@ export class UpstreamConnection {
   heloName = '';
   /** Enhanced codes of its first 2xx to MAIL, RCPT and a body: how late replies are told from those awaited. */
   readonly said: { mail?: string; rcpt?: string; end?: string } = {};
+  /** Takes secrets out of what the server says. Set once it is in use: what it needs costs an idle connection nothing. */
+  mask: Mask = (text) => text;
   /** Messages the upstream took or refused on this connection. */
   messages = 0;
   /** The last transaction was given up half-way: the next flight starts with RSET. */
@@ -74,7 +77,7 @@ export class UpstreamConnection {
   readonly #openedAt: number;
   #lastUsedAt: number;
   readonly #socket: Socket;
-  readonly #parser = createReplyParser();
+  readonly #parser = createReplyParser((text) => this.mask(text));
   readonly #flights: Flight[] = [];
   #dead: { readonly how: LossCause; readonly detail: string } | undefined;
   /** The server announced that it closes (421). */

@@ -10,6 +10,7 @@ import SMTPConnection from 'nodemailer/lib/smtp-connection';
 import type { Account } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { addressLiteral, isDottedHostName } from '../protocol/helo-name.ts';
+import { createWatch, type Mask } from '../protocol/masking.ts';
 import type { Reply } from '../protocol/reply.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
 import type { LossCause, Stage } from '../protocol/verdict.ts';
@@ -53,11 +54,11 @@ export interface OpenObserver {
   line?(who: 'C' | 'S', text: string): void;
 }
 
-/** `signal` ends the attempt at once, with its reason. */
+/** `signal` ends the attempt at once, with its reason. `mask` takes out of all the server says what must not be told; default the token. */
 export type OpenConnection = (
   account: Account,
   token: AccessToken,
-  how?: { readonly observer?: OpenObserver; readonly signal?: AbortSignal },
+  how?: { readonly observer?: OpenObserver; readonly signal?: AbortSignal; readonly mask?: Mask },
 ) => Promise<UpstreamConnection>;
 
 /** What nodemailer puts on its errors. */
@@ -98,8 +99,8 @@ const refused = (stage: Stage, reply: Reply, account: string): UpstreamError =>
   });
 
 /** A refused or failed handshake as an `UpstreamError`; with the reply where the server gave one. */
-function handshakeError(error: ConnectionError, stage: Stage, account: string): UpstreamError {
-  const reply = typeof error.response === 'string' ? parseReply(error.response) : undefined;
+function handshakeError(error: ConnectionError, stage: Stage, account: string, mask: Mask): UpstreamError {
+  const reply = typeof error.response === 'string' ? parseReply(error.response, mask) : undefined;
   if (reply !== undefined && reply.code >= 400) return refused(stage, reply, account);
   let cause: LossCause = lossCause(error.originalCode ?? error.code);
   if (error instanceof OutOfTime) cause = 'timeout';
@@ -109,7 +110,7 @@ function handshakeError(error: ConnectionError, stage: Stage, account: string): 
   else if (typeof error.response === 'string') cause = 'garbage';
   // nodemailer puts the server's words behind its own; here they are no SMTP and may be anything.
   const words = error.message.split(/: | response=/)[0] ?? cause;
-  return lost(stage, cause, words.slice(0, 200), { reused: false, finalByteSent: false }, error);
+  return lost(stage, cause, mask(words.slice(0, 200)), { reused: false, finalByteSent: false }, error);
 }
 
 /** nodemailer closes on 421 without handing the reply on: it is the last thing the server said. */
@@ -134,11 +135,11 @@ function takeSocket(connection: SMTPConnection): NonNullable<Exclude<SMTPConnect
 }
 
 /** nodemailer's log, of which only the lines of the dialogue are wanted; it leaves credentials out itself. */
-function dialogueLog(line: NonNullable<OpenObserver['line']>): Record<string, unknown> {
+function dialogueLog(line: NonNullable<OpenObserver['line']>, mask: Mask): Record<string, unknown> {
   const hear = (entry: { readonly tnx?: string }, text: unknown): void => {
     if (entry.tnx === 'client') line('C', String(text).replace('/* secret */', '(access token)'));
     else if (entry.tnx === 'server')
-      for (const part of String(text).split(/\r?\n/)) line('S', part.replace(ECHOED, '[removed]'));
+      for (const part of String(text).split(/\r?\n/)) line('S', mask(part).replace(ECHOED, '[removed]'));
   };
   const drop = (): void => {};
   return { level: drop, trace: drop, debug: hear, info: drop, warn: drop, error: drop, fatal: drop };
@@ -164,6 +165,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     dialed: Dialed,
     observer: OpenObserver,
     signal: AbortSignal,
+    mask: Mask,
     greeted: () => void,
   ): Promise<UpstreamConnection> {
     const { upstream } = account;
@@ -184,7 +186,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       socketCloseTimeout: 0,
       ...(observer.line === undefined
         ? { logger: false }
-        : { logger: dialogueLog(observer.line) as never, debug: true }),
+        : { logger: dialogueLog(observer.line, mask) as never, debug: true }),
       tls: {
         minVersion: 'TLSv1.2',
         rejectUnauthorized: true,
@@ -225,7 +227,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
           greeted();
           const socket = connection._socket;
           if (socket) observer.secured?.(socket as TLSSocket);
-          observer.greeted?.(extensionsOf(connection.lastServerResponse));
+          observer.greeted?.(extensionsOf(connection.lastServerResponse).map(mask));
           connection.login({ user: account.user, method: 'XOAUTH2', oauth2: {} as never }, (error) =>
             error ? reject(error) : resolve(),
           );
@@ -241,7 +243,8 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       const reply = await taken.ehlo(heloName, loginTimeoutMs).catch((error: unknown) => {
         throw signal.aborted ? signal.reason : error;
       });
-      if (reply.code !== 250) throw refused('ehlo', reply, account.id);
+      if (reply.code !== 250) throw refused('ehlo', { ...reply, text: mask(reply.text) }, account.id);
+      taken.mask = mask;
       return taken;
     } catch (error) {
       taken?.destroy();
@@ -260,13 +263,17 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
           ? 'ehlo'
           : 'greeting';
       if (!connected) dialed.judged(false);
-      throw handshakeError(failed, stage, account.id);
+      throw handshakeError(failed, stage, account.id, mask);
     } finally {
       signal.removeEventListener('abort', endAttempt);
     }
   }
 
-  return async function openConnection(account, token, { observer = {}, signal: outer } = {}) {
+  return async function openConnection(
+    account,
+    token,
+    { observer = {}, signal: outer, mask = createWatch([token.reveal()]) } = {},
+  ) {
     const wholeMs = connectTimeoutMs + loginTimeoutMs;
     const startedAt = clock.monotonic();
     const leftMs = (): number => Math.max(0, wholeMs - (clock.monotonic() - startedAt));
@@ -274,13 +281,13 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       const dialed = await limited(clock, Math.min(connectTimeoutMs, leftMs()), outer, (signal) =>
         dial({ ...account.upstream, localAddress: account.localAddress }, signal, observer),
       ).catch((error: ConnectionError) => {
-        throw handshakeError(error, 'connect', account.id);
+        throw handshakeError(error, 'connect', account.id, mask);
       });
       observer.connected?.(dialed.address);
       const greetingMs = Math.min(dialed.hasOthers ? silentAddressMs : connectTimeoutMs, leftMs());
       try {
         return await limited(clock, greetingMs, outer, (signal, extend) =>
-          authenticate(account, token, dialed, observer, signal, () => extend(leftMs())),
+          authenticate(account, token, dialed, observer, signal, mask, () => extend(leftMs())),
         );
       } catch (error) {
         const event = error instanceof UpstreamError ? error.event : undefined;

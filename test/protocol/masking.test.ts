@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createMask, maskSecrets } from '../../src/protocol/masking.ts';
+import { createMask, createWatch, maskSecrets } from '../../src/protocol/masking.ts';
 
 const SECRET = '1//0gäb c+d/~x_Y';
 const mask = createMask([SECRET, 'GOCSPX-short', 'ab']);
@@ -76,4 +76,27 @@ test('masking is linear in text and secret', () => {
   time(1000);
   const [small, large] = [Math.min(time(20_000), time(20_000)), Math.min(time(40_000), time(40_000))];
   assert.ok(large < Math.max(small, 2) * 6, `${small} ${large}`);
+});
+
+test('what is watched for costs little, and whole secrets and long parts are found in every spelling', () => {
+  const text = fc.string({ minLength: 8, maxLength: 60, unit: 'grapheme-ascii' });
+  fc.assert(
+    fc.property(text, fc.string({ maxLength: 40 }), fc.string({ maxLength: 40 }), (secret, before, after) => {
+      const watch = createWatch(['1234567', secret]);
+      for (const form of [secret, secret.toUpperCase(), Buffer.from(`${before}${secret}`).toString('base64')])
+        if (watch(before + form + after) !== createMask(['1234567', secret])(before + form + after))
+          return false;
+      return watch(`a 1234567 b`) === 'a [secret] b';
+    }),
+  );
+  const secret = Array.from({ length: 2_000 }, (_, i) =>
+    String.fromCharCode(33 + ((i * i * 7 + i) % 90)),
+  ).join('');
+  const watch = createWatch([secret]);
+  for (let at = 0; at + 15 <= secret.length; at += 1)
+    assert.notEqual(watch(`said ${secret.slice(at, at + 15)}`), `said ${secret.slice(at, at + 15)}`);
+  assert.equal(
+    watch('2.0.0 OK 1732574983 d9443c01a7336-2e49f74d093sm13051525ad.83 - gsmtp'),
+    '2.0.0 OK 1732574983 d9443c01a7336-2e49f74d093sm13051525ad.83 - gsmtp',
+  );
 });

@@ -6,6 +6,7 @@ import type { Clock } from '../../src/clock.ts';
 import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
 import { addressMessage } from '../../src/protocol/graph-addressing.ts';
+import { createWatch } from '../../src/protocol/masking.ts';
 import { parseHeader } from '../../src/protocol/message-header.ts';
 import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
 import { createEndpoint, type UpstreamEndpoint } from '../../src/upstream/endpoint.ts';
@@ -89,6 +90,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       tokens.renewed++;
       return give();
     },
+    mask: (_account, used) => createWatch([used.reveal()]),
   };
   const http = createHttp({ env: {} }, clock);
   defer(() => http.close());

@@ -10,6 +10,7 @@ import type { Http, HttpAnswer, HttpRequest } from '../../http.ts';
 import type { Log } from '../../log.ts';
 import type { GraphCall } from '../../protocol/causes/graph-causes.ts';
 import { type GraphRefusal, parseGraphRefusal, parseRetryAfter } from '../../protocol/graph-answer.ts';
+import type { Mask } from '../../protocol/masking.ts';
 import { cleanText } from '../../protocol/text.ts';
 import { parseJsonObject } from '../../protocol/token-failure.ts';
 import type { BreakerWeight } from '../../protocol/verdict.ts';
@@ -103,8 +104,15 @@ export function createGraphClient(
   const answerMs = options.answerMs ?? 20_000;
   const uploadMs = options.uploadMs ?? 60_000;
 
+  let masked: { readonly bearer: AccessToken; readonly mask: Mask } | undefined;
+
   async function token(): Promise<AccessToken> {
     return tokens.peek(mailbox.account, 'graph') ?? tokens.get(mailbox.account, 'graph');
+  }
+
+  function maskFor(bearer: AccessToken): Mask {
+    if (masked?.bearer !== bearer) masked = { bearer, mask: tokens.mask(mailbox.account, bearer) };
+    return masked.mask;
   }
 
   const unasked = (error: unknown): Extract<GraphOutcome<never>, { kind: 'unasked' }> => {
@@ -121,7 +129,7 @@ export function createGraphClient(
   };
 
   /** One request behind the breaker. Rejects with `UpstreamError` where it is open. */
-  async function ask(call: GraphCall, request: HttpRequest): Promise<HttpAnswer> {
+  async function ask(call: GraphCall, request: HttpRequest, mask: Mask): Promise<HttpAnswer> {
     const startedAt = clock.monotonic();
     let answer: HttpAnswer | undefined;
     try {
@@ -146,7 +154,8 @@ export function createGraphClient(
         outcome,
         ms: Math.round(ms),
         client_request_id: request.headers['client-request-id'],
-        request_id: answer.kind === 'answer' ? cleanText(answer.headers['request-id'] ?? '', 64) : undefined,
+        request_id:
+          answer.kind === 'answer' ? cleanText(mask(answer.headers['request-id'] ?? ''), 64) : undefined,
       },
       'asked Graph',
     );
@@ -176,26 +185,30 @@ export function createGraphClient(
           };
         let answer: HttpAnswer;
         try {
-          answer = await ask(name, {
-            method,
-            url,
-            headers: {
-              authorization: `Bearer ${bearer.reveal()}`,
-              accept: 'application/json',
-              'user-agent': 'xoauth2-relay',
-              'client-request-id': randomUUID(),
-              ...IMMUTABLE,
-              // Graph demands a length of a POST without a body too (learn.microsoft.com/graph/api/message-send).
-              ...(message !== undefined
-                ? { 'content-type': 'text/plain' }
-                : method === 'POST'
-                  ? { 'content-length': '0' }
-                  : {}),
+          answer = await ask(
+            name,
+            {
+              method,
+              url,
+              headers: {
+                authorization: `Bearer ${bearer.reveal()}`,
+                accept: 'application/json',
+                'user-agent': 'xoauth2-relay',
+                'client-request-id': randomUUID(),
+                ...IMMUTABLE,
+                // Graph demands a length of a POST without a body too (learn.microsoft.com/graph/api/message-send).
+                ...(message !== undefined
+                  ? { 'content-type': 'text/plain' }
+                  : method === 'POST'
+                    ? { 'content-length': '0' }
+                    : {}),
+              },
+              // Only now: while it waits a message is not held twice.
+              ...(message === undefined ? {} : { body: message.toString('base64') }),
+              timeoutMs: left(octets > 0 ? uploadMs : answerMs),
             },
-            // Only now: while it waits a message is not held twice.
-            ...(message === undefined ? {} : { body: message.toString('base64') }),
-            timeoutMs: left(octets > 0 ? uploadMs : answerMs),
-          });
+            maskFor(bearer),
+          );
         } finally {
           place.leave();
         }
@@ -205,14 +218,14 @@ export function createGraphClient(
         if (answer.status === 429) pacing.throttled(mailbox.key, retryAfterMs);
         else if (retryAfterMs !== undefined) pacing.pause(mailbox.key, retryAfterMs);
         if (answer.status === spec.wanted) {
-          const value = spec.read(answer.body);
+          const value = spec.read(answer.body, maskFor(bearer));
           if (value !== undefined) return { kind: 'ok', value };
         }
         if (answer.status === 401 && !isRenewed) {
           bearer = await tokens.renew(mailbox.account, bearer, 'graph');
           continue;
         }
-        return { kind: 'refused', refusal: parseGraphRefusal(name, answer, clock.now()) };
+        return { kind: 'refused', refusal: parseGraphRefusal(name, answer, clock.now(), maskFor(bearer)) };
       }
     } catch (error) {
       return unasked(error);
@@ -230,7 +243,7 @@ export function createGraphClient(
         url: messagesUrl,
         message,
         wanted: 201,
-        read: (body) => parseMessage(parseJsonObject(body)),
+        read: (body, mask) => parseMessage(parseJsonObject(body), mask),
       }),
     send: (draft) =>
       call({ name: 'send', method: 'POST', url: `${draftUrl(draft)}/send`, wanted: 202, read: done }),
@@ -240,7 +253,7 @@ export function createGraphClient(
         method: 'GET',
         url: `${draftUrl(draft)}?$select=${FIELDS}`,
         wanted: 200,
-        read: (body) => parseMessage(parseJsonObject(body)),
+        read: (body, mask) => parseMessage(parseJsonObject(body), mask),
         withinMs,
       });
       const isGone = outcome.kind === 'refused' && outcome.refusal.status === 404;
@@ -254,9 +267,9 @@ export function createGraphClient(
           `internetMessageId eq '${internetMessageId.replaceAll("'", "''")}'`,
         )}&$select=${FIELDS},createdDateTime,toRecipients,ccRecipients,bccRecipients&$top=20`,
         wanted: 200,
-        read(body) {
+        read(body, mask) {
           const { value } = parseJsonObject(body) ?? {};
-          return Array.isArray(value) ? value.flatMap((item) => parseMessage(item) ?? []) : undefined;
+          return Array.isArray(value) ? value.flatMap((item) => parseMessage(item, mask) ?? []) : undefined;
         },
       }),
     remove: (draft) =>
@@ -283,7 +296,7 @@ interface CallSpec<T> {
   /** Goes as base64. */
   readonly message?: Buffer;
   readonly wanted: number;
-  readonly read: (body: string) => T | undefined;
+  readonly read: (body: string, mask: Mask) => T | undefined;
   /** In all, waiting for a place included, ms. */
   readonly withinMs?: number;
 }
@@ -307,7 +320,7 @@ function fault(answer: HttpAnswer, weight: BreakerWeight): UpstreamError {
   return new UpstreamError(error.event, undefined, { ...error.verdict, breaker: weight });
 }
 
-function parseMessage(item: unknown): GraphMessage | undefined {
+function parseMessage(item: unknown, mask: Mask): GraphMessage | undefined {
   if (typeof item !== 'object' || item === null) return undefined;
   const json = item as Record<string, unknown>;
   const { id, isDraft, internetMessageId, createdDateTime } = json;
@@ -318,7 +331,8 @@ function parseMessage(item: unknown): GraphMessage | undefined {
   return {
     id,
     isDraft,
-    internetMessageId: typeof internetMessageId === 'string' ? cleanText(internetMessageId, 998) : undefined,
+    internetMessageId:
+      typeof internetMessageId === 'string' ? mask(cleanText(internetMessageId, 998)) : undefined,
     recipients: lists.every(Array.isArray)
       ? lists.flatMap((list) => (list as unknown[]).flatMap(addressOf))
       : undefined,
