@@ -54,6 +54,8 @@ export interface Dialogue {
   drain(): void;
   /** Ends the transaction in progress; nothing of it is delivered. */
   reset(reason: string): void;
+  /** As `reset`, but a final reply that is awaited still comes, at once; false where none is. */
+  giveUp(): boolean;
   /** Nothing learned before TLS counts after it (RFC 3207 §4.2). */
   forget(): void;
 }
@@ -343,6 +345,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     reset(reason) {
       mail?.reset(reason);
     },
+    giveUp: () => mail?.giveUp() === true,
     forget() {
       mail?.reset('STARTTLS');
       helo = '';

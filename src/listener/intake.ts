@@ -172,5 +172,6 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       isCut = true;
       writer.cut(reason);
     },
+    giveUp: () => writer.giveUp(),
   };
 }

@@ -263,6 +263,8 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
         stop();
       };
       await orAfter(deadlineMs);
+      for (const connection of current.relayConnections()) connection.hurry();
+      await orAfter(GOODBYE_MS);
       for (const connection of current.relayConnections()) connection.dismiss();
       await orAfter(GOODBYE_MS);
       for (const connection of current.relayConnections()) connection.cut();

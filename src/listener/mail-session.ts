@@ -62,6 +62,8 @@ export interface MailSession {
   data(): Promise<Reply | Intake>;
   /** RSET, EHLO, the client gone: the transaction is over and nothing is delivered. Idempotent. */
   reset(reason: string): void;
+  /** The final reply is awaited and comes at once, whatever is known; false where none is awaited. */
+  giveUp(): boolean;
 }
 
 /** Reserved for a body whatever size was declared. */
@@ -91,6 +93,8 @@ export function createMailSession(
   /** Recipients that wait for those that came with them. */
   let together: { readonly recipient: Recipient; readonly answer: (r: Reply) => void }[] = [];
   let intake: Intake | undefined;
+  /** The body is complete, the final reply awaited. */
+  let isEnding = false;
   /** Ends the wait for memory. */
   let release: (() => void) | undefined;
   /** Counts transactions and resets: an answer that comes for an older one is no longer wanted. */
@@ -102,6 +106,7 @@ export function createMailSession(
     account = undefined;
     since = undefined;
     intake = undefined;
+    isEnding = false;
     release = undefined;
     for (const { answer } of together.splice(0)) answer(reply(451, '4.4.2', 'The session ended'));
     accepted = 0;
@@ -289,7 +294,6 @@ export function createMailSession(
         return NO_MEMORY;
       }
       if (era !== mine) return reply(451, '4.4.2', 'The session ended');
-      let isEnding = false;
       let isRefused = false;
       let octets = 0;
       const inner = createIntake(transaction.body(), {
@@ -331,6 +335,12 @@ export function createMailSession(
         },
       };
       return intake;
+    },
+
+    giveUp() {
+      if (!isEnding) return false;
+      intake?.giveUp();
+      return true;
     },
 
     reset(reason) {

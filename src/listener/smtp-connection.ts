@@ -88,6 +88,12 @@ export class RelayConnection extends SMTPConnection {
     else this.#leaveIfDrained();
   }
 
+  /** A final reply that is awaited comes now, "unknown" if need be, and 421 after it; every other session is dismissed. */
+  hurry(): void {
+    this.#isDraining = true;
+    if (!this.#dialogue.giveUp()) this.dismiss();
+  }
+
   /** Ends whatever is under way with 421 and closes; what is not finished is not delivered. */
   dismiss(): void {
     this.#dialogue.reset('the relay is stopping');

@@ -275,6 +275,7 @@ function claiming(way: Way, place: Place, maxWaitMs: number): Way {
           (await isSure()) ? delivery.send(mail, told, body, octets) : { verdict: tooBusy },
         open: async (mail, told) => ((await isSure()) ? delivery.open(mail, told) : { verdict: tooBusy }),
         close: () => delivery.close(),
+        giveUp: () => delivery.giveUp(),
       };
     },
   };

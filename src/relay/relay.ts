@@ -53,6 +53,8 @@ export interface BodyWriter {
   end(): Promise<Reply>;
   /** The client is gone or the message is refused locally: nothing may be delivered; after `end`, what still waits is not sent. Idempotent. */
   cut(reason: string): void;
+  /** After `end`, where nobody can wait for the provider any longer: `end` resolves soon, with "unknown" where the last octet has left. */
+  giveUp(): void;
 }
 
 /** One transaction: MAIL to final reply. */

@@ -176,6 +176,11 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     },
 
     cut: leave,
+
+    giveUp() {
+      leave();
+      delivery.giveUp();
+    },
   };
 
   return {

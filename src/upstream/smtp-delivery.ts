@@ -250,6 +250,14 @@ export function createSmtpDelivery(
     return undefined;
   }
 
+  function close(): void {
+    if (isClosed) return;
+    isClosed = true;
+    endPause?.();
+    talking?.abandon();
+    if (!isRunning) free();
+  }
+
   return {
     async ask(mail, told, asked) {
       let isRefusedAtMail = false;
@@ -327,12 +335,10 @@ export function createSmtpDelivery(
       return { stream: streamOn(result.on, stream, mail) };
     },
 
-    close() {
-      if (isClosed) return;
-      isClosed = true;
-      endPause?.();
-      talking?.abandon();
-      if (!isRunning) free();
+    close,
+    giveUp() {
+      close();
+      if (isRunning) talking?.giveUp();
     },
   };
 

@@ -79,6 +79,12 @@ export class Submission {
     this.#isAbandoned = true;
   }
 
+  /** Nobody waits for the server any longer: what is awaited ends as a loss. */
+  giveUp(): void {
+    this.#isAbandoned = true;
+    this.#connection.destroy();
+  }
+
   /** Whether the connection still answers: RSET and its reply. Never rejects. */
   async isAlive(): Promise<boolean> {
     if (this.#connection.dead) return false;

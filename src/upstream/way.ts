@@ -80,6 +80,8 @@ export interface Delivery {
   ): Promise<{ readonly stream: BodyStream } | { readonly verdict: Verdict }>;
   /** The transaction is over or the client gone: what is not complete is never delivered, what waits is not sent. Idempotent. */
   close(): void;
+  /** As `close`, and what is awaited of the provider ends now: `unknown` where the last octet has left. */
+  giveUp(): void;
 }
 
 /** A body on its way. */

@@ -133,6 +133,7 @@ export function fakeRelay(): FakeRelay {
               isOver = true;
               one.cut = reason;
             },
+            giveUp() {},
           }),
           abort(reason) {
             if (isOver) return;

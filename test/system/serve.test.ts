@@ -178,15 +178,19 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   );
 }
 
-for (const stage of ['greeting', 'MAIL', 'end-of-data'] as const) {
+for (const [stage, codes] of [
+  ['greeting', [421]],
+  ['DATA', [451, 421]],
+  ['end-of-data', [451, 421]],
+] as const) {
   test(
-    `the stop deadline is one: a provider silent at ${stage}, the client hears 421, exit 0`,
+    `the stop deadline is one: a provider silent at ${stage}, the client hears ${codes.join(', then ')}, exit 0`,
     leakless(async (_t, defer) => {
       const provider = await startProvider({ users: [ANN] });
       defer(() => provider.close());
       // The warm connections first, so that it is this message that meets the silence.
       const relay = await startRelay({
-        accounts: [provider.entry(ANN)],
+        accounts: [provider.entry(ANN, stage === 'DATA' ? { chunking: false } : {})],
         caFile: provider.caFile,
         args: ['--stop-deadline-ms', '2000', ...(stage === 'greeting' ? ['--no-precache'] : [])],
       });
@@ -198,9 +202,19 @@ for (const stage of ['greeting', 'MAIL', 'end-of-data'] as const) {
       await waitFor(() => silence.hits > 0, { what: 'the silence' });
       const startedAt = performance.now();
       relay.signal('SIGTERM');
-      assert.equal((await verdict).code, 421);
+      const heard = await verdict;
+      const rest = codes.length > 1 ? [(await client.reply()).code] : [];
+      assert.deepEqual([heard.code, ...rest], codes);
       assert.deepEqual(await relay.exited, { code: 0, signal: null });
-      assert.ok(performance.now() - startedAt < 4_000, `${performance.now() - startedAt} ms`);
+      assert.ok(performance.now() - startedAt < 2_500, `${performance.now() - startedAt} ms`);
+      assert.equal(provider.messages.length, 0);
+      if (stage === 'greeting') return;
+      // Whoever reads the log must know that the message may have been delivered, or that it cannot have been.
+      const isUnknown = stage === 'end-of-data';
+      const { outcome, reply } = relay.lines.find((line) => line.event === 'transaction') ?? {};
+      assert.equal(outcome, isUnknown ? 'unknown' : 'aborted');
+      assert.equal(/delivery status unknown/.test(heard.text), isUnknown, heard.text);
+      assert.equal(/delivery status unknown/.test(String(reply)), isUnknown, String(reply));
     }),
   );
 }

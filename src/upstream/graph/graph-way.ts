@@ -253,6 +253,10 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
           close() {
             isClosed = true;
           },
+          // A request cannot be taken back: it is awaited as long as the client can be.
+          giveUp() {
+            isClosed = true;
+          },
         };
       },
     });
