@@ -63,10 +63,12 @@ interface Counted {
 
 const iso = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
 
+const NO_NEWS: AccountState = { status: 'ready' };
+
 /** An account whose entry cannot be used: its mail waits until the entry is corrected. */
-const unusable = (problem: string | undefined): AccountState => ({
+const unusable = (problem: string): AccountState => ({
   status: 'misconfigured',
-  reason: `its entry in the accounts file cannot be used${problem === undefined ? '' : `: ${problem}`}`,
+  reason: `its entry in the accounts file cannot be used: ${problem}`,
   cure: 'correct the entry (xoauth2-relay check names what is wrong) and reload',
 });
 
@@ -99,10 +101,12 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     const token = tokens.statusOf(id);
     const upstream = ways.status(id);
     const c = countedOf(id);
+    const problem = deps.accounts().problemOf(id);
+    // While the relay ends its rooms close one after the other.
     const state =
-      token === undefined || upstream === undefined
-        ? unusable(deps.accounts().problemOf(id))
-        : worstState(upstream.state, token.state);
+      problem === undefined
+        ? worstState(upstream?.state ?? NO_NEWS, token?.state ?? NO_NEWS)
+        : unusable(problem);
     const tokenError = token?.lastError;
     const last =
       tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)

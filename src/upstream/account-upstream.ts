@@ -168,12 +168,16 @@ export function createAccountUpstream(
     const paused = health.gate('logins');
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
-    await waitForLogin();
-    if (closed.signal.aborted) throw draining();
-    const of = account;
-    const at = endpoint;
     const startedAt = clock.monotonic();
+    let of = account;
+    let at = endpoint;
     try {
+      // First: without a token there is no login, and none that waits for its turn.
+      await token();
+      await waitForLogin();
+      if (closed.signal.aborted) throw draining();
+      of = account;
+      at = endpoint;
       const connection = await openAuthenticated(of, at);
       if (closed.signal.aborted) {
         connection.destroy();

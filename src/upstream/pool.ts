@@ -25,7 +25,7 @@ export interface PoolCounts {
 }
 
 export interface ConnectionPool {
-  /** A usable connection. Rejects with the `UpstreamError` of opening one, `acquire_timeout` or `draining`. */
+  /** A usable connection. Rejects with the `UpstreamError` of opening one, `acquire_timeout` where none came free, or `draining`. */
   acquire(): Promise<Lease>;
   /** Opens what is missing to `count` connections, in the background of nobody; resolves when done, never rejects. */
   warm(count: number): Promise<void>;
@@ -82,6 +82,7 @@ export function createConnectionPool(
   const leaving = new Map<UpstreamConnection, Promise<void>>();
   const waiters: Waiter[] = [];
   let openAgainAt = 0;
+  let lastFailure: { readonly at: number; readonly error: unknown } | undefined;
   let whenEmpty = (): void => {};
 
   const isUsable = (connection: UpstreamConnection, aheadMs = 0): boolean =>
@@ -191,6 +192,7 @@ export function createConnectionPool(
       keep(place, connection);
     } catch (failure) {
       places.drop(place);
+      lastFailure = { at: clock.monotonic(), error: failure };
       if (busy.size + idle.size > 0) {
         openAgainAt = clock.monotonic() + TRY_AGAIN_MS;
         clock.after(TRY_AGAIN_MS, serve);
@@ -203,6 +205,7 @@ export function createConnectionPool(
   }
 
   function wait(): Promise<Lease> {
+    const since = clock.monotonic();
     return new Promise((resolve, reject) => {
       const waiter: Waiter = {
         resolve,
@@ -210,7 +213,11 @@ export function createConnectionPool(
         stop: clock.after(options.acquireTimeoutMs, () => {
           const at = waiters.indexOf(waiter);
           if (at >= 0) waiters.splice(at, 1);
-          reject(new UpstreamError({ kind: 'local', cause: 'acquire_timeout' }));
+          // Not merely busy: another connection was tried for, and why there is none is the better answer.
+          const isKnown = lastFailure !== undefined && lastFailure.at >= since;
+          reject(
+            isKnown ? lastFailure?.error : new UpstreamError({ kind: 'local', cause: 'acquire_timeout' }),
+          );
         }),
       };
       waiters.push(waiter);

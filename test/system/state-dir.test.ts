@@ -89,3 +89,25 @@ test(
     );
   }),
 );
+
+test(
+  'a stop while nothing can be saved names what is lost, and nothing that is not the trouble',
+  leakless(async (_t, defer) => {
+    const { provider, directory, run } = await stage(defer);
+    const relay = await run();
+    rmSync(directory, { recursive: true });
+    writeFileSync(directory, '');
+    const [user = ''] = USERS;
+    const before = provider.token.count();
+    await fetch(`${relay.adminUrl}/admin/accounts/${user}/refresh`, {
+      method: 'POST',
+      headers: { connection: 'close' },
+    });
+    assert.equal(provider.token.count(), before + 1);
+    relay.signal('SIGTERM');
+    assert.deepEqual(await relay.exited, { code: 1, signal: null });
+    assert.deepEqual(relay.lines.find((line) => line.event === 'refresh_tokens_lost')?.accounts, [user]);
+    const wrong = relay.lines.filter((line) => /entry in the accounts file/.test(JSON.stringify(line)));
+    assert.deepEqual(wrong, []);
+  }),
+);

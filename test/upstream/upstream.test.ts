@@ -394,3 +394,21 @@ test(
     assert.equal((await room.send()).final?.code, 250);
   }),
 );
+
+test(
+  'a token endpoint that answers 404: every message hears of the token, nobody that connections are busy',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      warm: false,
+      account: { login_interval_ms: 10_000 },
+      upstreams: { acquireTimeoutMs: 100 },
+    });
+    room.provider.token.queue({ status: 404, body: 'not here' }, { times: 50 });
+    const heard: string[] = [];
+    for (let i = 0; i < 4; i++) heard.push((await room.mail()).reply.text);
+    const all = await Promise.all(Array.from({ length: 8 }, () => room.mail()));
+    heard.push(...all.map(({ reply }) => reply.text));
+    for (const text of heard) assert.match(text, /token/, text);
+    assert.ok(all.every(({ reply }) => reply.code === 451));
+  }),
+);
