@@ -12,7 +12,7 @@ import type { Credential } from './credential.ts';
 import { GRAPH_MAX_BYTES, graphScopes, graphTargetOf } from './graph-target.ts';
 import type { ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, ProviderEntry, SecretSource } from './schema.ts';
-import { formatScryptHash, hashPassword, isScryptHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
+import { formatScryptHash, hashPassword, isPasswordHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
 import { readSecretText, type SecretPlaces } from './secret-source.ts';
 import { parseHostPort, parseSmtpUrl } from './smtp-url.ts';
 
@@ -156,7 +156,7 @@ async function buildClientPassword(
 ): Promise<ClientPassword | undefined> {
   if (source === undefined) return undefined;
   const text = readSecretText(source, places);
-  if (isScryptHash(text)) return { hash: formatScryptHash(parseScryptHash(text)) };
+  if (isPasswordHash(text)) return { hash: formatScryptHash(parseScryptHash(text)) };
   const salt = createHmac('sha256', PROCESS_KEY).update(text).digest().subarray(0, 16);
   return { hash: await hashPassword(text, MEMORY_COST, salt) };
 }

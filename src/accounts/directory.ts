@@ -21,7 +21,7 @@ export interface AccountDirectory {
   bySender(address: string): Account | undefined;
   /** Those that may use `address` in MAIL FROM, first choice first; `''` is the null sender. */
   candidates(address: string): readonly Candidate[];
-  /** An account whose patterns match but which denies the address by name. */
+  /** An account whose patterns match but which denies the address, by name or because it may look like one denied. */
   deniedBy(address: string): Account | undefined;
   byId(idOrEmail: string): Account | undefined;
   /** What is wrong with the account's entry in the accounts file, with its place; undefined where it can be used. */
@@ -58,17 +58,30 @@ function rulesOf(account: Account): Rules {
   return known;
 }
 
-const denies = (account: Account, keys: readonly SenderKey[]): boolean => {
+/**
+ * Whether `deny` refuses what a pattern of `exactness` lets in. What is denied is a name as people read it, and
+ * letters outside ASCII look like others (full-width, Cyrillic): past a `deny` they get only where they are named.
+ */
+function denies(account: Account, keys: readonly SenderKey[], exactness: Exactness): boolean {
   const { deny } = rulesOf(account);
-  return deny.size > 0 && keys.some(({ key }) => deny.has(key));
-};
+  if (deny.size === 0) return false;
+  return keys.some(({ key }) => deny.has(key)) || mayLookLikeAnother(keys[0]?.key ?? '', exactness);
+}
+
+const PLAIN = /^[ -~]*$/;
+const A_LABEL = /[@.]xn--/;
+
+function mayLookLikeAnother(folded: string, exactness: Exactness): boolean {
+  if (exactness === 'address') return false;
+  return !PLAIN.test(folded) || (exactness === 'any' && A_LABEL.test(folded));
+}
 
 /** By which kind of pattern `account` may use `address` in MAIL FROM; undefined where it may not. */
 export function exactnessOf(account: Account, address: string): Exactness | undefined {
   const keys = senderKeys(address);
   const { senders } = rulesOf(account);
   const found = keys.find(({ key }) => senders.has(key));
-  return found === undefined || denies(account, keys) ? undefined : found.exactness;
+  return found === undefined || denies(account, keys, found.exactness) ? undefined : found.exactness;
 }
 
 /** Whether `account` may use `address` in MAIL FROM. */
@@ -114,7 +127,7 @@ export function createAccountDirectory(
     for (const { key, exactness } of keys)
       for (const account of senders.get(key) ?? []) {
         if (found.length === MAX_CANDIDATES) return found;
-        if (denies(account, keys) || found.some((c) => c.account === account)) continue;
+        if (found.some((c) => c.account === account) || denies(account, keys, exactness)) continue;
         found.push({ account, exactness });
       }
     return found;
@@ -127,7 +140,9 @@ export function createAccountDirectory(
     bySender: (address) => candidates(address)[0]?.account,
     deniedBy: (address) => {
       const keys = senderKeys(address);
-      return keys.flatMap(({ key }) => senders.get(key) ?? []).find((account) => denies(account, keys));
+      for (const { key, exactness } of keys)
+        for (const account of senders.get(key) ?? []) if (denies(account, keys, exactness)) return account;
+      return undefined;
     },
     byId: (idOrEmail) => ids.get(foldAddress(idOrEmail)),
     problemOf: (id) => problems.get(id),

@@ -30,8 +30,12 @@ const SALT_OCTETS = 16;
 const HASH_OCTETS = 32;
 const FORM = /^scrypt\$(\d{1,7})\$(\d{1,2})\$(\d{1,2})\$([A-Za-z0-9_-]{2,128})\$([A-Za-z0-9_-]{22,128})$/;
 
-/** Whether `text` claims to be such a hash; `parseScryptHash` tells whether it is one. */
-export const isScryptHash = (text: string): boolean => text.startsWith('scrypt$');
+/** What other programs make: crypt(3) (`$6$`, `$2b$`, `$argon2id$`, `$scrypt$`) and LDAP (`{SSHA}`); also a damaged one of ours. */
+const HASH =
+  /^\s*(?:scrypt\$|\$(?:1|2[abxy]?|5|6|7|y|gy|md5|sha1|apr1|argon2[a-z]*|scrypt|bcrypt|pbkdf2[a-z0-9-]*)\$|\{(?:s?sha\d*|s?md5|crypt|pbkdf2[^}]*|argon2[^}]*|scrypt)\})/i;
+
+/** Whether `text` claims to be a hash and no password; `parseScryptHash` tells whether it is one of ours. */
+export const isPasswordHash = (text: string): boolean => HASH.test(text);
 
 /** Reads a hash. Throws a `SyntaxError` that never repeats the text. */
 export function parseScryptHash(text: string): ScryptHash {
@@ -45,7 +49,10 @@ export function parseScryptHash(text: string): ScryptHash {
     cost.r <= 32 &&
     cost.p >= 1 &&
     cost.p <= 16;
-  if (!isCost) throw new SyntaxError('not a scrypt$N$r$p$salt$hash value');
+  if (!isCost)
+    throw new SyntaxError(
+      'looks like a hash, but is no scrypt$N$r$p$salt$hash value: make one with "xoauth2-relay hash-password"',
+    );
   return { ...cost, salt: Buffer.from(salt, 'base64url'), hash: Buffer.from(hash, 'base64url') };
 }
 

@@ -1,5 +1,5 @@
 /** `hash-password`: a client password becomes the hash that stands in the accounts file. */
-import { hashPassword as hash, isScryptHash } from '../accounts/scrypt.ts';
+import { hashPassword as hash, isPasswordHash } from '../accounts/scrypt.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './definition.ts';
 
 export const hashPassword: CommandDefinition = {
@@ -12,7 +12,7 @@ export const hashPassword: CommandDefinition = {
   async run({ terminal }) {
     const password = await terminal.askSecret('Password');
     if (password === '') throw new CommandError('the password is empty', EXIT_CONFIGURATION);
-    if (isScryptHash(password)) throw new CommandError('that is a hash already', EXIT_CONFIGURATION);
+    if (isPasswordHash(password)) throw new CommandError('that is a hash already', EXIT_CONFIGURATION);
     if (terminal.isInteractive && (await terminal.askSecret('Again')) !== password)
       throw new CommandError('the two differ', EXIT_CONFIGURATION);
     terminal.print(await hash(password));

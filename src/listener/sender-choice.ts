@@ -4,6 +4,7 @@
  */
 import type { Account } from '../accounts/account.ts';
 import { type AccountDirectory, type Candidate, exactnessOf } from '../accounts/directory.ts';
+import { hasNonAscii } from '../protocol/path.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { foldAddress } from '../protocol/text.ts';
 import type { Choice } from '../relay/choice.ts';
@@ -85,7 +86,11 @@ function help(sender: string): string {
 function nobody(sender: string, directory: AccountDirectory): Reply {
   const denier = directory.deniedBy(sender);
   if (denier !== undefined)
-    return reply(550, '5.7.1', `<${sender}> is refused by "deny" of account ${denier.id}`);
+    return reply(
+      550,
+      '5.7.1',
+      `<${sender}> is refused by "deny" of account ${denier.id}${hasNonAscii(sender) ? ': past it, letters outside ASCII have to be named in "senders"' : ''}`,
+    );
   // It may be the one whose entry has the mistake: its mail waits, it does not bounce.
   if (!directory.isComplete)
     return reply(451, '4.3.5', `No account for <${sender}>, and the accounts file has a mistake`);

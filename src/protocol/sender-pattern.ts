@@ -2,7 +2,7 @@
  * Patterns of `senders` and `deny`: which addresses in MAIL FROM an account may use. In: patterns and
  * addresses. Out: keys to look up, so that a match is an equality and no search. Pure.
  */
-import { parsePathArgument } from './path.ts';
+import { hasNonAscii, parsePathArgument } from './path.ts';
 import { foldAddress, foldAscii, foldDomain } from './text.ts';
 
 /** From most to least exact; a sender that only `any` matches is foreign to the account. */
@@ -46,6 +46,8 @@ export function senderKeys(address: string): readonly SenderKey[] {
   const local = folded.slice(0, at);
   const domain = folded.slice(at + 1);
   const keys: SenderKey[] = [{ key: folded, exactness: 'address' }];
+  // Some server will read a domain that is not in its own spelling (full-width) as another's.
+  if (hasNonAscii(domain)) return keys;
   for (let plus = local.lastIndexOf('+'); plus > 0; plus = local.lastIndexOf('+', plus - 1))
     keys.push({ key: `${local.slice(0, plus)}+*@${domain}`, exactness: 'subaddress' });
   keys.push({ key: `*@${domain}`, exactness: 'domain' });

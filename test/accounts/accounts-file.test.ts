@@ -228,10 +228,16 @@ for (const [name, entry, path, words] of [
   ['token without end', { ...gmail, access_token: LEAK }, 'expires_at', /is missing/],
   ['no time', { ...gmail, access_token: LEAK, expires_at: 'soon' }, 'expires_at', /2030/],
   ['damaged hash', { ...gmail, password: `scrypt$${LEAK}` }, 'password', /scrypt/],
+  ['hash with a sign too many', { ...gmail, password: `$scrypt$${LEAK}` }, 'password', /hash-password/],
+  ['hash of another program', { ...gmail, password: `$2b$10$${LEAK}` }, 'password', /hash-password/],
+  ['hash in an environment variable', { ...gmail, password: { env: 'HASH' } }, 'password', /hash-password/],
   ['no source address', { ...gmail, local_address: 'eth0' }, 'local_address', /IP address/],
 ] as const) {
   test(`reported with its path, the rest is served: ${name}`, async () => {
-    const parsed = await parse({ accounts: [{ ...gmail, email: 'first@example.com' }, entry] });
+    const parsed = await parse(
+      { accounts: [{ ...gmail, email: 'first@example.com' }, entry] },
+      { HASH: '{SSHA}x' },
+    );
     assert.equal(parsed.accounts.length, 1);
     const problem = parsed.problems.find((p) => p.path === `accounts[1].${path}`);
     assert.match(problem?.message ?? `only ${JSON.stringify(parsed.problems)}`, words);
@@ -439,4 +445,21 @@ test('the shipped JSON Schema is the generated one', () => {
   );
   const example = JSON.parse(readFileSync('accounts.example.json', 'utf8')) as { $schema: string };
   assert.equal(example.$schema, './accounts.schema.json');
+});
+
+test('keys that JavaScript knows are unknown keys like any other', async () => {
+  const good = JSON.stringify(gmail).slice(0, -1);
+  for (const [text, path] of [
+    [`{"__proto__":{"x":1},"accounts":[${good}}]}`, '__proto__'],
+    [`{"constructor":1,"accounts":[${good}}]}`, 'constructor'],
+    [`{"accounts":[${good},"__proto__":null}]}`, 'accounts[0].__proto__'],
+    [`[${good},"toString":1}]`, 'accounts[0].toString'],
+    [`{"accounts":[${good},"password":{"env":"A","__proto__":1}}]}`, 'accounts[0].password.__proto__'],
+    [`{"providers":{"p":{"__proto__":1,"smtp":"smtps://h"}},"accounts":[${good}}]}`, 'providers.p.__proto__'],
+  ] as const)
+    assert.deepEqual(
+      (await parse(text)).problems.map((p) => [p.path, p.message.replace(/:.*/, '')])[0],
+      [path, 'unknown key'],
+      text,
+    );
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Account } from '../../src/accounts/account.ts';
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory, maySendAs } from '../../src/accounts/directory.ts';
 
@@ -90,6 +91,21 @@ for (const [address, expected] of [
     );
   });
 }
+
+test('letters outside ASCII pass a deny only where they are named, and always where nothing is denied', () => {
+  const some = choices.accounts[0];
+  const ends = (account: object) => createAccountDirectory([{ ...(some as Account), ...account }]);
+  const named = ends({ senders: ['*', 'm\u00fcller@host', '*@xn--bcher-kva.test'], deny: ['root@host'] });
+  const allowed = (d: typeof named, sender: string) => d.candidates(sender).length > 0;
+  for (const sender of ['m\u00fcller@host', 'x@b\u00fccher.test', 'x@xn--bcher-kva.test', 'y@host'])
+    assert.ok(allowed(named, sender), sender);
+  for (const sender of ['m\u00fcler@host', 'r\u03bfot@host', 'x@\u0430.test', '\u017froot@b\u00fccher.test'])
+    assert.ok(!allowed(named, sender), sender);
+  const open = ends({ senders: ['*'], deny: [] });
+  for (const sender of ['m\u00fcller@host', 'x@b\u00fccher.test', 'x@xn--pam-lmd.test'])
+    assert.ok(allowed(open, sender), sender);
+  assert.ok(!allowed(open, 'x@\uff48ost'), 'a domain that is no spelling of its own');
+});
 
 test('a sender that is refused by name is told apart from one nobody has', () => {
   assert.equal(choices.deniedBy('root@host')?.email, 'all@a.test');

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import {
   formatScryptHash,
   hashPassword,
-  isScryptHash,
+  isPasswordHash,
   MEMORY_COST,
   parseScryptHash,
   verifyPassword,
@@ -46,6 +46,8 @@ for (const bad of [
 }
 
 test('a damaged hash is still recognised as meant to be one', () => {
-  assert.equal(isScryptHash('scrypt$oops'), true);
-  assert.equal(isScryptHash('hunter2'), false);
+  for (const text of ['scrypt$oops', ' SCRYPT$1$', '$scrypt$broken', '$2b$10$abc', '$6$salt$x', '{SSHA}abcd'])
+    assert.equal(isPasswordHash(text), true, text);
+  for (const text of ['hunter2', '$ecret', '$a$', 'x$6$y', '{brace}', '$$$', 'my scrypt$'])
+    assert.equal(isPasswordHash(text), false, text);
 });

@@ -43,6 +43,13 @@ const rows: readonly [sender: string, facts: object, options: object, expected: 
   ['"safe"@x.test', {}, {}, /^530/],
   ['"s\\afe"@x.test', {}, {}, /^530/],
   ['"x"@spam.test', {}, {}, /^550 .* refused by "deny"/],
+  // What looks like a denied name to a person, or is one to some server: full-width, Cyrillic, IDNA's own mapping.
+  ['x@\uff53pam.test', {}, {}, /^550 No account/],
+  ['x@spam\u3002test', {}, {}, /^550 No account/],
+  ['x@\u0455pam.test', {}, {}, /^550 .* refused by "deny".*"senders"/],
+  ['x@xn--pam-lmd.test', {}, {}, /^550 .* refused by "deny"/],
+  ['\uff52oot@host', {}, {}, /^550 .* refused by "deny".*"senders"/],
+  ['r\u043eot@host', {}, {}, /^550 .* refused by "deny".*"senders"/],
 ];
 
 for (const [sender, facts, more, expected] of rows) {
