@@ -1,5 +1,5 @@
 /**
- * What outlives a message: limits, pauses, who is drained. In: settings, the upstream room. Out: the limiter
+ * What outlives a message: limits, pauses. In: settings, the upstream room. Out: the limiter
  * and login pacer of the relay, and whom to tell. With a shared Redis they are those of all relays, else this
  * one's, kept in the state directory.
  */
@@ -27,6 +27,7 @@ export interface AppStateDeps {
   readonly totals: () => { readonly relayed: number; readonly deferred: number; readonly rejected: number };
   /** Another relay's operator did it: here, without telling anybody. */
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
+  readonly drained: () => Iterable<string>;
   readonly tryAgain: (accountId: string) => void;
   /** What all relays share has been lost: this one's part of it is written again. */
   readonly storeForgot: () => void;
@@ -110,6 +111,7 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
       deps.changed(id);
     },
     setDrained: deps.setDrained,
+    drained: deps.drained,
     tryAgain: deps.tryAgain,
   });
   fleet.onForgotten(() => {

@@ -152,13 +152,9 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
   });
 
   function setDrained(id: string, isDrained: boolean): void {
-    if (isDrained) {
-      relay.drain(id);
-      upstreams.park(id);
-    } else {
-      relay.resume(id);
-      upstreams.unpark(id);
-    }
+    if (isDrained) relay.drain(id);
+    else relay.resume(id);
+    upstreams.lookAfter(id);
     deps.changed(id);
   }
 

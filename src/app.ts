@@ -5,26 +5,18 @@
  * and tokens meet.
  */
 import { readFileSync } from 'node:fs';
-import type { Account } from './accounts/account.ts';
-import {
-  type AccountsFile,
-  AccountsFileError,
-  type LoadedAccount,
-  readAccountsFile,
-  type UnusableAccount,
-} from './accounts/accounts-file.ts';
-import { type AccountDirectory, createAccountDirectory } from './accounts/directory.ts';
-import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload-diff.ts';
+import { AccountsFileError, readAccountsFile } from './accounts/accounts-file.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
+import { createAppAccounts } from './app-accounts.ts';
 import { createAppState } from './app-state.ts';
 import { createAdminBackend } from './app-view.ts';
+import { CLOSING_MS, createClosers, orAfter } from './closers.ts';
 import type { Settings } from './config.ts';
 import { createHttp } from './http.ts';
-import { checkExposure } from './listener/exposure.ts';
 import { createHeldBudget } from './listener/held-budget.ts';
-import { createListener, type Listener, ListenerError } from './listener/listener.ts';
+import { createListener, type Listener } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
@@ -59,17 +51,6 @@ export interface AppDeps {
   readonly openStore?: typeof createTokenStore;
 }
 
-/** Of the stop deadline, what is kept for the goodbyes: 421 to clients, QUIT upstream. */
-const CLOSING_MS = 750;
-/** What a QUIT and its answer take at the least. */
-const LAST_WORD_MS = 250;
-
-async function orAfter(closed: Promise<void>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([closed, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
-  clearTimeout(timer);
-}
-
 const DAY_MS = 86_400_000;
 /** Told twice to stop, nobody waits long; a refresh token on its way is worth this much, ms. */
 const CUT_MS = 5000;
@@ -84,16 +65,7 @@ export function createApp({
   openAdmin = createAdmin,
   openStore = createTokenStore,
 }: AppDeps): App {
-  const closers: {
-    readonly close: (endsAt: number) => Promise<void> | void;
-    readonly isBounded?: boolean;
-  }[] = [];
-  let loaded: readonly LoadedAccount[] = [];
-  let unusable: readonly UnusableAccount[] = [];
-  /** What is served now, usable or not. */
-  const known = (): ReadonlyMap<string, Account> =>
-    new Map([...loaded, ...unusable].map(({ account }) => [account.id, account]));
-  let directory: AccountDirectory = createAccountDirectory([]);
+  const closers = createClosers(log, (error) => error instanceof GrantsUnsavedError);
   let warmedUp = false;
   let reloading: Promise<ReloadResult> | undefined;
   let stopping = false;
@@ -106,6 +78,7 @@ export function createApp({
     upstreams: () => upstreams,
     totals: () => view.totals(),
     setDrained: (id, isDrained) => view.setDrained(id, isDrained),
+    drained: () => relay.drained,
     tryAgain: (id) => void ways.retryNow([id]),
     storeForgot: () => void tokens.saveAgain(),
     changed: (id) => admin.accountChanged(id),
@@ -142,6 +115,7 @@ export function createApp({
         connectTimeoutMs: settings.connectTimeoutMs,
       }),
       ...(state.logins && { logins: state.logins }),
+      isParked: (id) => relay.isDrained(id),
       onStateChange: stateChanged,
     },
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
@@ -173,16 +147,35 @@ export function createApp({
     },
     { replayBytes: settings.replayBytes, maxHoldMs: settings.maxHoldMs },
   );
+  const accounts = createAppAccounts({
+    path: settings.accounts,
+    log,
+    tokens,
+    ways,
+    keepOnly(ids) {
+      limiter.keepOnly(ids);
+      // With a shared Redis who is drained is the fleet's: other relays may serve what this one does not.
+      if (state.fleet === undefined) relay.keepOnly(ids);
+    },
+  });
   const shown = (text: string): string => (settings.logAddresses ? text : maskAddresses(text));
   const budget = createHeldBudget(settings.maxHeldBytes);
   const listeners: Listener[] = settings.listeners.map((listener) =>
     createListener(
-      { relay, directory: () => directory, log, replayBytes: settings.replayBytes, budget, offered, shown },
+      {
+        relay,
+        directory: () => accounts.directory,
+        log,
+        replayBytes: settings.replayBytes,
+        budget,
+        offered: accounts.offered,
+        shown,
+      },
       listener,
     ),
   );
   const view = createAdminBackend({
-    accounts: () => directory,
+    accounts: () => accounts.directory,
     tokens,
     upstreams,
     ways,
@@ -243,45 +236,6 @@ export function createApp({
       );
   }
 
-  /** What every upstream in use can honour; an account whose upstream is not known yet counts as without DSN. */
-  function offered(): { dsn: boolean; smtpUtf8: boolean; eightBitMime: boolean } {
-    let dsn = loaded.length > 0;
-    let smtpUtf8 = true;
-    let eightBitMime = true;
-    for (const { account } of loaded) {
-      const known = ways.capabilities(account.id);
-      dsn &&= known?.dsn === true;
-      smtpUtf8 &&= known?.smtpUtf8 !== false;
-      eightBitMime &&= known?.eightBitMime !== false;
-    }
-    return { dsn, smtpUtf8, eightBitMime };
-  }
-
-  function report(file: AccountsFile): void {
-    // A remark on the file as a whole names it itself.
-    const place = (path: string): string => (path === '' ? '' : `${settings.accounts}: ${path}: `);
-    for (const { path, message } of file.problems)
-      log.error({ event: 'account_problem', path }, `${place(path)}${message}`);
-    for (const { path, message } of file.warnings)
-      log.warn({ event: 'account_warning', path }, `${place(path)}${message}`);
-  }
-
-  function apply(file: AccountsFile, accounts: readonly LoadedAccount[]): void {
-    unusable = [...file.unusable, ...missingAccounts(file, known())];
-    loaded = accounts;
-    tokens.applyAccounts(
-      accounts,
-      unusable.map((u) => u.account.id),
-    );
-    ways.applyAccounts(accounts.map((a) => a.account));
-    // An account whose entry is wrong stays known, so that its mail waits instead of bouncing.
-    directory = createAccountDirectory([...known().values()], {
-      problems: new Map(unusable.map((u) => [u.account.id, formatProblems(u.problems)])),
-      isComplete: file.isComplete,
-    });
-    limiter.keepOnly(new Set(known().keys()));
-  }
-
   /** Tokens, then connections, of `ids`; each in parallel, bounded. Never rejects. */
   async function warm(
     ids: readonly string[],
@@ -293,7 +247,7 @@ export function createApp({
 
   async function firstRound(): Promise<void> {
     const startedAt = performance.now();
-    const ids = loaded.map((a) => a.account.id);
+    const { ids } = accounts;
     const counts = settings.precache ? await warm(ids) : { fetched: 0, failed: 0, warm: 0, cold: ids.length };
     warmedUp = true;
     tokens.resetCacheCounts();
@@ -313,21 +267,6 @@ export function createApp({
     for (const id of ids) admin.accountChanged(id);
   }
 
-  /** In reverse order; after `endsAt` (monotonic) nobody is waited for who does not say himself how long he takes. */
-  async function closeAll(endsAt = performance.now() + CLOSING_MS): Promise<void> {
-    let lost: GrantsUnsavedError | undefined;
-    for (const { close, isBounded } of closers.splice(0).reverse()) {
-      try {
-        const closed = Promise.resolve(close(endsAt));
-        await (isBounded ? closed : orAfter(closed, Math.max(endsAt - performance.now(), LAST_WORD_MS)));
-      } catch (error) {
-        if (error instanceof GrantsUnsavedError) lost = error;
-        else log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');
-      }
-    }
-    if (lost !== undefined) throw lost;
-  }
-
   async function start(): Promise<'serving' | 'stopped'> {
     opening = open();
     await opening;
@@ -340,13 +279,9 @@ export function createApp({
   async function open(): Promise<void> {
     const file = await readAccountsFile(settings.accounts);
     if (stopping) return;
-    report(file);
+    accounts.report(file);
     if (file.accounts.length === 0 && file.problems.length > 0)
       throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
-    for (const listener of settings.listeners) {
-      const reason = checkExposure(listener);
-      if (reason !== undefined) throw new ListenerError('exposed', reason);
-    }
     closers.push({
       close: (endsAt) => tokens.close({ deadlineMs: endsAt - performance.now() }),
       isBounded: true,
@@ -357,7 +292,7 @@ export function createApp({
     try {
       await tokens.open();
       if (stopping) return;
-      apply(file, file.accounts);
+      accounts.apply(file);
       closers.push({ close: () => state.close() });
       await state.start();
       const addresses: object[] = [];
@@ -375,14 +310,14 @@ export function createApp({
           smtp: addresses[0],
           listeners: addresses,
           admin: adminAddress,
-          accounts: loaded.length,
+          accounts: accounts.ids.length,
           version,
           pid: process.pid,
         },
         'listening',
       );
     } catch (error) {
-      await closeAll();
+      await closers.closeAll();
       throw error;
     }
   }
@@ -399,76 +334,38 @@ export function createApp({
   }
 
   async function reloadNow(): Promise<ReloadResult> {
-    const nothing = { added: [], changed: [], removed: [], untouched: loaded.map((a) => a.account.id) };
-    let file: AccountsFile;
-    try {
-      file = await readAccountsFile(settings.accounts);
-    } catch (error) {
-      const message = error instanceof Error ? error.message : 'cannot be read';
-      log.error({ event: 'reload_failed' }, `reload failed, nothing changed: ${message}`);
-      return { ok: false, ...nothing, errors: [{ path: settings.accounts, message }] };
-    }
-    const isEmpty = file.accounts.length === 0 && file.problems.length > 0;
-    if (isEmpty) {
-      report(file);
-      const message = 'no account in it can be served';
-      log.error({ event: 'reload_failed' }, `reload failed, nothing changed: ${message}`);
-      return { ok: false, ...nothing, errors: [{ path: settings.accounts, message }, ...file.problems] };
-    }
-    report(file);
-    const errors: { path: string; message: string }[] = [...file.problems];
+    const { result: read, gone } = await accounts.reload();
+    if (!read.ok) return read;
+    const errors = [...read.errors];
     for (const listener of listeners) {
       await listener.reloadTls().catch((error: Error) => {
         errors.push({ path: 'listeners', message: error.message });
         log.error({ event: 'reload_tls_failed' }, error.message);
       });
     }
-    const before = known();
-    const diff = diffAccounts(loaded, file.accounts);
-    const order = new Map(file.accounts.map((a, i) => [a.account.id, i]));
-    const next = [...diff.untouched, ...diff.added, ...diff.changed.map((c) => c.after)].sort(
-      (a, b) => (order.get(a.account.id) ?? 0) - (order.get(b.account.id) ?? 0),
-    );
-    apply(file, next);
-    const after = known();
-    const gone = [...before.values()].filter((account) => !after.has(account.id));
-    const ids = (list: readonly LoadedAccount[]): string[] => list.map((a) => a.account.id);
-    const result: ReloadResult = {
-      ok: true,
-      added: ids(diff.added).filter((id) => !before.has(id)),
-      // One that could not be used and now can has changed.
-      changed: [
-        ...diff.changed.map((c) => c.after.account.id),
-        ...ids(diff.added).filter((id) => before.has(id)),
-      ],
-      // A place in the file that was mended was nobody's account.
-      removed: gone.filter((account) => account.email.includes('@')).map((account) => account.id),
-      untouched: ids(diff.untouched),
-      errors,
-    };
-    for (const { id } of gone) {
+    for (const id of gone) {
       view.forget(id);
       admin.accountRemoved(id);
     }
     log.info(
       {
         event: 'reloaded',
-        added: result.added,
-        changed: result.changed,
-        removed: result.removed,
-        untouched: result.untouched.length,
-        problems: file.problems.length,
+        added: read.added,
+        changed: read.changed,
+        removed: read.removed,
+        untouched: read.untouched.length,
+        problems: read.errors.length,
       },
       'accounts reloaded',
     );
-    const fresh = [...result.added, ...result.changed];
+    const fresh = [...read.added, ...read.changed];
     if (settings.precache && fresh.length > 0)
       void warm(fresh).then((counts) =>
         log.info({ event: 'reload_ready', ...counts }, 'changed accounts are warm'),
       );
     for (const id of fresh) admin.accountChanged(id);
-    void retryIll(result.untouched);
-    return result;
+    void retryIll(read.untouched);
+    return { ...read, errors };
   }
 
   /** One reload at a time; a request during one asks for another after it, since the file may have changed again. */
@@ -502,7 +399,7 @@ export function createApp({
           forTransactions,
         );
       await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs: forTransactions })));
-      await closeAll(endsAt);
+      await closers.closeAll(endsAt);
       log.info({ event: 'stopped' }, 'stopped');
     },
     async cut() {

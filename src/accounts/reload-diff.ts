@@ -1,6 +1,6 @@
 /**
  * What reading the accounts file again changes. In: what is served, what the file says now. Out: accounts added,
- * changed, gone, untouched, and those that only seem to be gone. Pure.
+ * changed, untouched, and those that only seem to be gone. Pure.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Account } from './account.ts';
@@ -9,13 +9,8 @@ import { Secret } from './credential.ts';
 
 export interface AccountsDiff {
   readonly added: readonly LoadedAccount[];
-  readonly changed: readonly {
-    readonly before: LoadedAccount;
-    readonly after: LoadedAccount;
-    /** Whether tokens have to be obtained anew; else only facts such as limits changed. */
-    readonly credentialChanged: boolean;
-  }[];
-  readonly removed: readonly LoadedAccount[];
+  /** As they are now. */
+  readonly changed: readonly LoadedAccount[];
   readonly untouched: readonly LoadedAccount[];
 }
 
@@ -25,9 +20,8 @@ export function diffAccounts(
   after: readonly LoadedAccount[],
 ): AccountsDiff {
   const old = new Map(before.map((item) => [item.account.id, item]));
-  const kept = new Set(after.map((item) => item.account.id));
   const added: LoadedAccount[] = [];
-  const changed: AccountsDiff['changed'][number][] = [];
+  const changed: LoadedAccount[] = [];
   const untouched: LoadedAccount[] = [];
   for (const item of after) {
     const earlier = old.get(item.account.id);
@@ -35,12 +29,11 @@ export function diffAccounts(
       added.push(item);
       continue;
     }
-    const credentialChanged = !isSame(earlier.credential, item.credential);
-    if (credentialChanged || !isSame(earlier.account, item.account))
-      changed.push({ before: earlier, after: item, credentialChanged });
-    else untouched.push(earlier);
+    if (isSame(earlier.credential, item.credential) && isSame(earlier.account, item.account))
+      untouched.push(earlier);
+    else changed.push(item);
   }
-  return { added, changed, removed: before.filter((item) => !kept.has(item.account.id)), untouched };
+  return { added, changed, untouched };
 }
 
 // A deep comparison alone takes any two secrets for equal: their text is private to them.

@@ -22,6 +22,8 @@ export interface NewsDeps<P extends Pause> {
   readonly endPause: (accountId: string, scope: string) => void;
   /** Drains or resumes here, without telling anybody. */
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
+  /** The accounts that are drained here. */
+  readonly drained: () => Iterable<string>;
   /** A new token came by an operator's wish: paused logins are tried again. */
   readonly tryAgain: (accountId: string) => void;
   readonly clock?: Clock;
@@ -42,16 +44,11 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
   const { states, clock = systemClock } = deps;
   /** By subject: the end that was told or heard last, ms since the epoch. */
   const known = new Map<string, number>();
-  const drained = new Set<string>();
   const subjectOf = (scope: string, accountId: string): string => `pause:${scope}:${accountId}`;
-
-  const markDrained = (accountId: string, isDrained: boolean): void =>
-    void (isDrained ? drained.add(accountId) : drained.delete(accountId));
 
   states.onState((subject, state) => {
     const [kind = '', ...rest] = subject.split(':');
     if (kind === 'drained') {
-      markDrained(rest.join(':'), state !== undefined);
       deps.setDrained(rest.join(':'), state !== undefined);
       return;
     }
@@ -98,7 +95,6 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
   return {
     accountChanged,
     drained(accountId, isDrained) {
-      markDrained(accountId, isDrained);
       const subject = `drained:${accountId}`;
       if (isDrained) states.set({ subject, value: true, leftMs: undefined });
       else states.clear(subject);
@@ -107,7 +103,7 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
     tellAgain(accountIds) {
       known.clear();
       for (const accountId of accountIds) accountChanged(accountId);
-      for (const accountId of drained)
+      for (const accountId of deps.drained())
         states.set({ subject: `drained:${accountId}`, value: true, leftMs: undefined });
     },
   };

@@ -45,6 +45,9 @@ export interface RunningRelay extends Relay {
   drain(accountId: string): void;
   resume(accountId: string): void;
   isDrained(accountId: string): boolean;
+  readonly drained: ReadonlySet<string>;
+  /** Forgets that any other account is drained. */
+  keepOnly(accountIds: ReadonlySet<string>): void;
 }
 
 /** Answer for an account whose entry in the accounts file cannot be used. */
@@ -255,6 +258,10 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     drain: (accountId) => void drained.add(accountId),
     resume: (accountId) => void drained.delete(accountId),
     isDrained: (accountId) => drained.has(accountId),
+    drained,
+    keepOnly(accountIds) {
+      for (const id of drained) if (!accountIds.has(id)) drained.delete(id);
+    },
   };
 }
 

@@ -35,9 +35,8 @@ export interface Upstreams {
   warmUp(accountIds?: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
   /** The operator changed something: accounts that are paused or unreachable (default all of them) are tried again now. Resolves with those, when their login has succeeded or failed. */
   retryNow(accountIds?: readonly string[]): Promise<readonly string[]>;
-  /** Closes the account's connections as they fall idle and opens none ahead, until `unpark`. */
-  park(accountId: string): void;
-  unpark(accountId: string): void;
+  /** Looks after the account's connections now: `isParked` may say something else. */
+  lookAfter(accountId: string): void;
   status(accountId: string): UpstreamStatus | undefined;
   breakers(): readonly BreakerState[];
   /** Pauses that stand, by account id, to be kept over a restart. */
@@ -54,6 +53,8 @@ export interface UpstreamsDeps {
   /** Default: each account's logins within this process. */
   readonly logins?: LoginPacer;
   readonly clock?: Clock;
+  /** Whether the account's connections close as they fall idle and none are opened ahead. Default: never. */
+  readonly isParked?: (accountId: string) => boolean;
   /** An account's state may have changed. */
   readonly onStateChange?: (accountId: string) => void;
   readonly onBreaker?: (state: BreakerState) => void;
@@ -77,7 +78,6 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   const served = new Map<string, ServedAccount>();
   /** Removed, with transactions or connections still open. */
   const retiring = new Map<string, ServedAccount>();
-  const parked = new Set<string>();
   const ending = new Set<Promise<void>>();
 
   function endpointOf(account: Account): UpstreamEndpoint {
@@ -111,7 +111,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         log,
         clock,
         endpointOf,
-        isParked: () => parked.has(account.id),
+        isParked: () => deps.isParked?.(account.id) ?? false,
         onStateChange: () => deps.onStateChange?.(account.id),
       },
       options,
@@ -154,7 +154,6 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       for (const [id, current] of served) {
         if (wanted.has(id)) continue;
         served.delete(id);
-        parked.delete(id);
         end(retire(id, current));
       }
       ownLogins.keepOnly(wanted);
@@ -201,14 +200,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       );
       return ids;
     },
-    park(accountId) {
-      parked.add(accountId);
-      served.get(accountId)?.pool.maintain();
-    },
-    unpark(accountId) {
-      parked.delete(accountId);
-      served.get(accountId)?.pool.maintain();
-    },
+    lookAfter: (accountId) => served.get(accountId)?.pool.maintain(),
     status,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
     keptPauses() {

@@ -13,6 +13,7 @@ function stage() {
   const clock = createTestClock();
   const told: string[] = [];
   const done: string[] = [];
+  const drained: string[] = [];
   let hear: (subject: string, state: SharedState | undefined) => void = () => {};
   let beAsked: (action: string) => void = () => {};
   const states: SharedStates = {
@@ -42,12 +43,14 @@ function stage() {
       pauses = [];
     },
     setDrained: (id, isDrained) => void done.push(`drained ${id} ${isDrained}`),
+    drained: () => drained,
     tryAgain: (id) => void done.push(`again ${id}`),
   });
   return {
     clock,
     told,
     done,
+    drained,
     news,
     hear: (subject: string, state?: Omit<SharedState, 'subject'>) =>
       hear(subject, state === undefined ? undefined : { subject, ...state }),
@@ -89,9 +92,10 @@ test('what was heard is done here and not told back; its end here is told', () =
 });
 
 test('what was told is told again when it is lost', () => {
-  const { told, news, pause } = stage();
+  const { told, drained, news, pause } = stage();
   pause(60_000);
   news.accountChanged('a@x');
+  drained.push('b@x');
   news.drained('b@x', true);
   news.tellAgain(['a@x']);
   assert.deepEqual(told, [

@@ -114,6 +114,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
         clock,
         ...options.open,
       }),
+      isParked: (id) => relay.isDrained(id),
       onStateChange: (id) => changes.push(`${id}:${upstreams.status(id)?.state.status}`),
     },
     { acquireTimeoutMs: 5_000, ...options.upstreams },

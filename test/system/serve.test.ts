@@ -43,6 +43,19 @@ function stream(relay: RelayProcess, user: string): { stop: () => Promise<number
 }
 
 test(
+  'that an account is drained is forgotten with the account',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await start(defer);
+    const drained = await fetch(`${relay.adminUrl}/admin/accounts/${BOB}/drain`, { method: 'POST' });
+    assert.equal(drained.status, 200);
+    assert.equal((await sendMail(relay.smtpPort, { from: BOB })).code, 451);
+    await relay.reload([provider.entry(ANN)]);
+    await relay.reload([provider.entry(ANN), provider.entry(BOB)]);
+    assert.equal((await sendMail(relay.smtpPort, { from: BOB })).code, 250);
+  }),
+);
+
+test(
   'SIGHUP applies what changed while mail flows; what did not keeps its token and connections',
   leakless(async (_t, defer) => {
     const { provider, relay } = await start(defer);

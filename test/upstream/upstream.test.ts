@@ -383,13 +383,15 @@ test(
     assert.ok(transaction);
     await transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
     await transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
-    room.upstreams.park(ANN);
+    room.relay.drain(ANN);
+    room.upstreams.lookAfter(ANN);
     await waitFor(() => room.provider.smtp.open === 1);
     const writer = transaction.body();
     await writer.write(Buffer.from('x\r\n'));
     assert.equal((await writer.end()).code, 250);
     await waitFor(() => room.provider.smtp.open === 0);
-    room.upstreams.unpark(ANN);
+    room.relay.resume(ANN);
+    room.upstreams.lookAfter(ANN);
     await waitFor(() => room.upstreams.status(ANN)?.counts.idle === 2);
     assert.equal((await room.send()).final?.code, 250);
   }),

@@ -1,0 +1,51 @@
+/**
+ * What has been opened, to be closed in reverse. In: closers, as rooms open. Out: all of them closed within a
+ * time. A closer that fails or is slow keeps no other from its turn.
+ */
+import type { Log } from './log.ts';
+
+export interface Closer {
+  /** `endsAt`: monotonic ms. */
+  close(endsAt: number): Promise<void> | void;
+  /** Says himself how long he takes: he is waited for. */
+  readonly isBounded?: boolean;
+}
+
+export interface Closers {
+  push(closer: Closer): void;
+  /** After `endsAt` (monotonic) nobody is waited for who is not bounded. Rejects, when all are closed, with the last error that is a loss. */
+  closeAll(endsAt?: number): Promise<void>;
+}
+
+/** Of the stop deadline, what is kept for the goodbyes: 421 to clients, QUIT upstream. */
+export const CLOSING_MS = 750;
+/** What a QUIT and its answer take at the least. */
+const LAST_WORD_MS = 250;
+
+/** Resolves when `closed` does, or after `ms`. */
+export async function orAfter(closed: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([closed, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
+  clearTimeout(timer);
+}
+
+/** `isLoss`: whether an error must be told to whoever closes; others are only logged. */
+export function createClosers(log: Log, isLoss: (error: unknown) => boolean): Closers {
+  const closers: Closer[] = [];
+  return {
+    push: (closer) => void closers.push(closer),
+    async closeAll(endsAt = performance.now() + CLOSING_MS) {
+      let loss: unknown;
+      for (const { close, isBounded } of closers.splice(0).reverse()) {
+        try {
+          const closed = Promise.resolve(close(endsAt));
+          await (isBounded ? closed : orAfter(closed, Math.max(endsAt - performance.now(), LAST_WORD_MS)));
+        } catch (error) {
+          if (isLoss(error)) loss = error;
+          else log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');
+        }
+      }
+      if (loss !== undefined) throw loss;
+    },
+  };
+}
