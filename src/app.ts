@@ -23,9 +23,7 @@ import type { TransactionRecord } from './relay/record.ts';
 import { createTokenStore } from './tokens/open-store.ts';
 import { createTokenService, GrantsUnsavedError, type TokenService } from './tokens/token-service.ts';
 import { createGraphWays } from './upstream/graph/graph-way.ts';
-import type { Ledger } from './upstream/graph/ledger.ts';
-import { createLocalLedger } from './upstream/graph/ledger-local.ts';
-import { createRedisLedger } from './upstream/graph/ledger-redis.ts';
+import { openLedger } from './upstream/graph/open-ledger.ts';
 import { createOpenConnection } from './upstream/open.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
 import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
@@ -54,8 +52,6 @@ export interface AppDeps {
 const DAY_MS = 86_400_000;
 /** Told twice to stop, nobody waits long; a refresh token on its way is worth this much, ms. */
 const CUT_MS = 5000;
-/** First part of every key in Redis. */
-const STORE_PREFIX = 'xoauth2-relay';
 
 const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 
@@ -121,7 +117,8 @@ export function createApp({
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
   );
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs });
-  const ledger = openLedger();
+  const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
+  const ledger = openLedger({ log, redis, directory: keepsFiles ? settings.stateDir : undefined });
   const ways: AccountWays = createAccountWays({
     upstreams,
     smtp: createSmtpWays({ upstreams, log }, { busyWaitMs: settings.submissionRetryMs }),
@@ -214,15 +211,6 @@ export function createApp({
       durationMs: o.ms,
     }),
   );
-
-  /** What is known of messages sent by Graph, where tokens are kept. */
-  function openLedger(): Ledger {
-    const { store } = settings;
-    // The connection is the token store's, which closes it.
-    if (redis !== undefined) return { ...createRedisLedger(redis, STORE_PREFIX), close: async () => {} };
-    const isKept = store === undefined || store.reveal() === 'file';
-    return createLocalLedger({ log, directory: isKept ? settings.stateDir : undefined });
-  }
 
   function onRecord(record: TransactionRecord): void {
     view.count(record);

@@ -7,6 +7,9 @@ import { createHash, randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from './clock.ts';
 import type { Log } from './log.ts';
 
+/** First part of every key and channel. */
+export const KEY_PREFIX = 'xoauth2-relay';
+
 /** After an unanswered command nothing is asked for this long: nobody waits twice for the same outage, ms. */
 const REST_MS = 3000;
 
@@ -179,7 +182,7 @@ async function createConnection(url: string) {
   const { createClient } = await import('redis');
   return createClient({
     url,
-    name: 'xoauth2-relay',
+    name: KEY_PREFIX,
     disableOfflineQueue: true,
     // A connection that is dead without saying so is noticed by the ping that gets no answer.
     pingInterval: 3000,

@@ -3,7 +3,7 @@
  * second; who is silent for 4 s is missing (its share is kept free), after 15 s gone.
  */
 import { type Clock, systemClock } from '../clock.ts';
-import type { RedisConnection } from '../redis.ts';
+import { KEY_PREFIX, type RedisConnection } from '../redis.ts';
 import { BEAT, GONE_AFTER_MS, LEAVE } from './scripts.ts';
 
 const BEAT_MS = 1_000;
@@ -65,7 +65,7 @@ export function createMembership(
   } = {},
 ): Membership {
   const { redis, clock = systemClock } = deps;
-  const prefix = options.prefix ?? 'xoauth2-relay';
+  const prefix = options.prefix ?? KEY_PREFIX;
   const keys = [`${prefix}:relays`, `${prefix}:relay-rows`, `${prefix}:epoch`];
   const listeners: ((epoch: string) => void)[] = [];
   const forgottenListeners: (() => void)[] = [];

@@ -6,7 +6,7 @@
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { type RedisConnection, RedisUnavailable } from '../redis.ts';
+import { KEY_PREFIX, type RedisConnection, RedisUnavailable } from '../redis.ts';
 import type { Limiter, Place, Reservation } from '../relay/limits.ts';
 import { MailboxCounts, type MailboxLimits } from '../relay/mailbox-counts.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
@@ -69,7 +69,7 @@ interface AccountBook {
 
 export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimitsOptions = {}): SharedLimits {
   const { redis, membership, log, clock = systemClock, random = Math.random } = deps;
-  const prefix = options.prefix ?? 'xoauth2-relay';
+  const prefix = options.prefix ?? KEY_PREFIX;
   const withoutRedis = options.withoutRedis ?? 'share';
   const freed = `${prefix}:freed`;
   const books = new Map<string, AccountBook>();

@@ -5,7 +5,7 @@
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { type RedisConnection, redisScript } from '../redis.ts';
+import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import type { Membership } from './membership.ts';
 
 /** Something that stands until it ends or is taken back. `value` is JSON of the room it belongs to, never a secret. */
@@ -66,7 +66,7 @@ export function createSharedStates(
   options: { readonly prefix?: string } = {},
 ): SharedStates {
   const { redis, membership, log, clock = systemClock } = deps;
-  const prefix = options.prefix ?? 'xoauth2-relay';
+  const prefix = options.prefix ?? KEY_PREFIX;
   const key = `${prefix}:states`;
   const channel = `${prefix}:news`;
   const stateListeners: ((subject: string, state: SharedState | undefined) => void)[] = [];

@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import type { TokenResource } from '../accounts/credential.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { type RedisConnection, redisScript } from '../redis.ts';
+import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
 import type { GrantId, GrantLock, StoredGrant, StoredToken, TokenStore } from './token-store.ts';
@@ -71,7 +71,7 @@ export function createRedisStore(
 ): TokenStore {
   const { log, sealer, clock = systemClock, random = Math.random } = deps;
   const { ask, run } = connection;
-  const prefix = options.prefix ?? 'xoauth2-relay';
+  const prefix = options.prefix ?? KEY_PREFIX;
   const lockMs = options.lockMs ?? 10_000;
   const lockWaitMs = options.lockWaitMs ?? 25_000;
   const channel = `${prefix}:forgotten`;
