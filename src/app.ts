@@ -12,6 +12,7 @@ import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/t
 import { createAppAccounts } from './app-accounts.ts';
 import { createAppState } from './app-state.ts';
 import { createAdminBackend } from './app-view.ts';
+import { createAppWarmUp } from './app-warm-up.ts';
 import { CLOSING_MS, createClosers, orAfter } from './closers.ts';
 import type { Settings } from './config.ts';
 import { createHttp } from './http.ts';
@@ -62,7 +63,6 @@ export function createApp({
   openStore = createTokenStore,
 }: AppDeps): App {
   const closers = createClosers(log, (error) => error instanceof GrantsUnsavedError);
-  let warmedUp = false;
   let reloading: Promise<ReloadResult> | undefined;
   let stopping = false;
   let opening: Promise<unknown> | undefined;
@@ -178,7 +178,7 @@ export function createApp({
     ways,
     relay,
     listeners,
-    warmedUp: () => warmedUp,
+    warmedUp: () => warmUp.isOver,
     reload,
     setLogLevel: (level) => {
       log.level = level;
@@ -188,6 +188,10 @@ export function createApp({
     news,
     fleet: state.fleet,
   });
+  const warmUp = createAppWarmUp(
+    { tokens, ways, log, retry: (id) => view.backend.retry(id), isStopping: () => stopping },
+    { precache: settings.precache },
+  );
   const admin: Admin = openAdmin(
     { backend: view.backend, log },
     {
@@ -224,35 +228,10 @@ export function createApp({
       );
   }
 
-  /** Tokens, then connections, of `ids`; each in parallel, bounded. Never rejects. */
-  async function warm(
-    ids: readonly string[],
-  ): Promise<{ fetched: number; failed: number; warm: number; cold: number }> {
-    const fetched = await tokens.precache(ids);
-    const connected = await ways.warmUp(ids);
-    return { fetched: fetched.fetched + fetched.cached, failed: fetched.failed, ...connected };
-  }
-
   async function firstRound(): Promise<void> {
-    const startedAt = performance.now();
     const { ids } = accounts;
-    const counts = settings.precache ? await warm(ids) : { fetched: 0, failed: 0, warm: 0, cold: ids.length };
-    warmedUp = true;
-    tokens.resetCacheCounts();
-    if (stopping) return;
-    log.info(
-      {
-        event: 'ready',
-        accounts: ids.length,
-        tokens: counts.fetched,
-        tokens_failed: counts.failed,
-        warm: counts.warm,
-        cold: counts.cold,
-        ms: Math.round(performance.now() - startedAt),
-      },
-      counts.failed === 0 ? 'ready' : 'ready; some accounts have no token yet',
-    );
-    for (const id of ids) admin.accountChanged(id);
+    await warmUp.firstRound(ids);
+    if (!stopping) for (const id of ids) admin.accountChanged(id);
   }
 
   async function start(): Promise<'serving' | 'stopped'> {
@@ -310,17 +289,6 @@ export function createApp({
     }
   }
 
-  /** What is not ready is tried again: the operator may have cured it, and a reload says so. Never rejects. */
-  async function retryIll(ids: readonly string[]): Promise<void> {
-    const { backend } = view;
-    const ill = ids.filter(
-      (id) => ways.status(id)?.state.status !== 'ready' || tokens.statusOf(id)?.state.status !== 'ready',
-    );
-    await Promise.all(ill.map((id) => backend.retry(id)));
-    if (ill.length > 0)
-      log.info({ event: 'retried', accounts: ill }, 'accounts that were not ready were tried again');
-  }
-
   async function reloadNow(): Promise<ReloadResult> {
     const { result: read, gone } = await accounts.reload();
     if (!read.ok) return read;
@@ -347,12 +315,8 @@ export function createApp({
       'accounts reloaded',
     );
     const fresh = [...read.added, ...read.changed];
-    if (settings.precache && fresh.length > 0)
-      void warm(fresh).then((counts) =>
-        log.info({ event: 'reload_ready', ...counts }, 'changed accounts are warm'),
-      );
     for (const id of fresh) admin.accountChanged(id);
-    void retryIll(read.untouched);
+    warmUp.reloaded(fresh, read.untouched);
     return { ...read, errors };
   }
 

@@ -4,6 +4,7 @@
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { resolve } from 'node:path';
+import { isLoopbackHost } from '../protocol/cidr.ts';
 import type { Grant } from './account.ts';
 import type { ClientCertificate, Credential, Secret } from './credential.ts';
 import { isSharedTenant, type ProviderProfile } from './providers.ts';
@@ -16,7 +17,6 @@ import {
   type SecretPlaces,
   SecretSourceError,
 } from './secret-source.ts';
-import { isLoopbackHost } from './smtp-url.ts';
 
 /** Notes what is wrong with a key; undefined so that it can be returned in place of a value. */
 export type Wrong = (key: string, message: string) => undefined;

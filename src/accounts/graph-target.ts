@@ -2,11 +2,12 @@
  * Where and as whom an account sends by Microsoft Graph. In: its entry and provider profile. Out: public
  * facts and the scopes of the token requests, or a complaint. Pure.
  */
+
+import { isLoopbackHost } from '../protocol/cidr.ts';
 import type { GraphTarget } from './account.ts';
 import type { Wrong } from './build-credential.ts';
 import type { ProviderProfile } from './providers.ts';
 import type { AccountEntry } from './schema.ts';
-import { isLoopbackHost } from './smtp-url.ts';
 
 /** Graph takes requests of 4 MiB, in base64: about 3.1 MB of message, of which some is left for our own header lines. */
 export const GRAPH_MAX_BYTES = 3_000_000;

@@ -4,6 +4,7 @@
  * shell, some at a time, never for long.
  */
 import { execFile } from 'node:child_process';
+import { createSemaphore } from '../semaphore.ts';
 import type { AccountEntry, Issue } from './schema.ts';
 import { explainFileError, MAX_SECRET_BYTES, type SecretPlaces } from './secret-source.ts';
 
@@ -12,8 +13,7 @@ const COMMAND_TIMEOUT_MS = 10_000;
 /** Programs at once, over all accounts. */
 const AT_ONCE = 8;
 
-let running = 0;
-const waiting: (() => void)[] = [];
+const commandsAtOnce = createSemaphore(AT_ONCE);
 
 /** `entry` without commands; `issues` name the key of each that failed. Never rejects. */
 export async function resolveCommands(
@@ -29,24 +29,12 @@ export async function resolveCommands(
   const texts: Record<string, string> = {};
   await Promise.all(
     commands.map(async ([key, command]) => {
-      const result = await inTurn(() => run(command, places));
+      const result = await commandsAtOnce.run(() => run(command, places));
       if ('text' in result) texts[key] = result.text;
       else issues.push({ path: [key], message: result.wrong });
     }),
   );
   return { entry: { ...entry, ...texts }, issues };
-}
-
-async function inTurn<T>(task: () => Promise<T>): Promise<T> {
-  if (running >= AT_ONCE) await new Promise<void>((resume) => waiting.push(resume));
-  else running += 1;
-  try {
-    return await task();
-  } finally {
-    const next = waiting.shift();
-    if (next === undefined) running -= 1;
-    else next();
-  }
 }
 
 /** The output without its last line break. What the program says on stderr may hold anything: it is not quoted. */

@@ -28,7 +28,3 @@ function checkPort(text: string | number): number {
   if (port < 1 || port > 65_535) throw new SyntaxError('expected a port from 1 to 65535');
   return port;
 }
-
-/** Whether a host name or address, as in `URL.hostname`, is this machine's own. */
-export const isLoopbackHost = (host: string): boolean =>
-  host === 'localhost' || host === '[::1]' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(host);

@@ -5,7 +5,7 @@
  * Pure but for the digests of the tokens.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { isIP } from 'node:net';
+import { isLoopbackHost } from '../protocol/cidr.ts';
 
 /** A secret that leaves only through `reveal()`. */
 export interface Revealable {
@@ -33,14 +33,6 @@ export interface Refusal {
   readonly error: string;
 }
 
-/** Whether an address or name can only mean this machine. */
-export function isLoopback(host: string): boolean {
-  const bare = host.toLowerCase().replace(/^\[|\]$/g, '');
-  if (bare === 'localhost' || bare.endsWith('.localhost')) return true;
-  if (isIP(bare) === 4) return bare.startsWith('127.');
-  return bare === '::1' || bare.startsWith('::ffff:127.');
-}
-
 /** Name or address in a Host header, lower-cased, brackets kept off; undefined where it is none. */
 function hostName(value: string): string | undefined {
   const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]/@\s]+))(?::\d{1,5})?$/i.exec(value);
@@ -52,7 +44,7 @@ const isReading = (method: string): boolean => method === 'GET' || method === 'H
 /** Throws where the address needs a token and none is set. */
 export function createGuard(options: GuardOptions): (request: RequestFacts) => Refusal | undefined {
   const { tokenRead, tokenWrite } = options;
-  const open = isLoopback(options.host);
+  const open = isLoopbackHost(options.host);
   const named = new Set((options.allowedHosts ?? []).map((name) => name.toLowerCase()));
   if (!open && tokenRead === undefined && tokenWrite === undefined) {
     throw new Error(
@@ -71,7 +63,9 @@ export function createGuard(options: GuardOptions): (request: RequestFacts) => R
     const name = host === undefined ? undefined : hostName(host);
     if (host === undefined || name === undefined)
       return { status: 400, error: 'Host header missing or malformed' };
-    if (open && !isLoopback(name) && !named.has(name)) {
+    // Browsers never ask DNS for a name below `localhost`.
+    const isHere = isLoopbackHost(name) || name.endsWith('.localhost');
+    if (open && !isHere && !named.has(name)) {
       return { status: 403, error: 'this Host is not served here; allow it with admin_allowed_hosts' };
     }
     const origin = request.header('origin');

@@ -2,7 +2,7 @@
 import type { Server } from 'node:http';
 import type { Socket } from 'node:net';
 import { createAdaptorServer } from '@hono/node-server';
-import { isLoopback } from './guard.ts';
+import { isLoopbackHost } from '../protocol/cidr.ts';
 import { createRoutes, type RouteDeps, type RouteOptions } from './routes.ts';
 
 export interface AdminServerOptions extends RouteOptions {
@@ -45,7 +45,7 @@ export function createAdminServer(deps: RouteDeps, options: AdminServerOptions):
           server.off('error', reject);
           const address = server.address();
           const port = typeof address === 'object' && address !== null ? address.port : options.port;
-          if (!isLoopback(options.host)) {
+          if (!isLoopbackHost(options.host)) {
             deps.log.warn(
               { event: 'admin_exposed', host: options.host, port },
               'the admin address is not loopback: every request needs the admin token; put TLS in front of it',

@@ -6,9 +6,9 @@
 import * as oauth from 'openid-client';
 import { Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
-import { isLoopbackHost } from '../accounts/smtp-url.ts';
 import { ANY_ACCOUNT, findSignInCause } from '../protocol/causes/book.ts';
 import { explainCause } from '../protocol/causes/cause.ts';
+import { isLoopbackHost } from '../protocol/cidr.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
 import { CommandError } from './definition.ts';
 import { listenForRedirect } from './loopback.ts';

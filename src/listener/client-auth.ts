@@ -11,6 +11,7 @@ import { parseScryptHash, verifyPassword } from '../accounts/scrypt.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { foldAddress } from '../protocol/text.ts';
+import { createSemaphore } from '../semaphore.ts';
 import type { Origin } from './door.ts';
 import { createLockout, lockoutKey } from './lockout.ts';
 
@@ -72,22 +73,8 @@ export function createClientAuth(
   const memoryKey = randomBytes(32);
   /** The costliest hash of a directory, and how long it takes, ms. */
   const costliest = new WeakMap<AccountDirectory, Promise<{ readonly hash: string; readonly ms: number }>>();
-  let running = 0;
   let waitingRows = 0;
-  const waiting: (() => void)[] = [];
-
-  async function slot<T>(work: () => Promise<T>): Promise<T> {
-    if (running >= MAX_CONCURRENT) await new Promise<void>((resolve) => waiting.push(resolve));
-    else running += 1;
-    try {
-      return await work();
-    } finally {
-      // Handed on without going through zero, so that nobody can slip in between.
-      const next = waiting.shift();
-      if (next === undefined) running -= 1;
-      else next();
-    }
-  }
+  const checks = createSemaphore(MAX_CONCURRENT);
 
   const sleep = (ms: number): Promise<void> => new Promise((resolve) => void clock.after(ms, resolve));
 
@@ -96,7 +83,7 @@ export function createClientAuth(
     let known = costliest.get(directory);
     if (known === undefined) {
       const hash = costliestHash(directory);
-      known = slot(async () => {
+      known = checks.run(async () => {
         const startedAt = clock.monotonic();
         await verify(hash, '').catch(() => false);
         return { hash, ms: clock.monotonic() - startedAt };
@@ -112,10 +99,10 @@ export function createClientAuth(
   async function isRight(hash: string | undefined, password: string): Promise<boolean> {
     if (hash === undefined) {
       const imitated = await costliestOf(deps.directory());
-      await slot(() => verify(imitated.hash, password));
+      await checks.run(() => verify(imitated.hash, password));
       return false;
     }
-    if (!(await slot(() => verify(hash, password)))) return false;
+    if (!(await checks.run(() => verify(hash, password)))) return false;
     remembered.add(memoryOf(hash, password));
     if (remembered.size > MAX_REMEMBERED) {
       const oldest = remembered.values().next();
@@ -176,7 +163,7 @@ export function createClientAuth(
         waitingRows -= 1;
       }
       let isKnown = false;
-      if (waiting.length >= MAX_WAITING) {
+      if (checks.waiting >= MAX_WAITING) {
         lockout.end(key, clock.monotonic(), true, false);
         return { refusal: TOO_MANY, failure: 'too many logins at once' };
       }

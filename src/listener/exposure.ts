@@ -4,7 +4,7 @@
  * others who was not named. Pure.
  */
 import type { Account } from '../accounts/account.ts';
-import { isLoopbackAddress } from '../protocol/cidr.ts';
+import { isLoopbackHost } from '../protocol/cidr.ts';
 import { formatPlace, type ListenerOptions } from './options.ts';
 
 /** Only programs on this host reach it. A proxy in front may bring anybody. */
@@ -17,7 +17,7 @@ export function isLocalOnly(
 function isReachedLocally(options: Pick<ListenerOptions, 'host' | 'path' | 'fd'>): boolean {
   if (options.path !== undefined) return true;
   if (options.fd !== undefined) return false;
-  return options.host === 'localhost' || isLoopbackAddress(options.host);
+  return isLoopbackHost(options.host);
 }
 
 /** Why the listener must not start, and what to set; undefined where it may. */

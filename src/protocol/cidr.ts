@@ -26,6 +26,12 @@ const isInLoopback = parseRanges(['127.0.0.0/8', '::1']);
 /** 127.0.0.0/8, ::1 and their IPv4-mapped forms. */
 export const isLoopbackAddress = (address: string): boolean => isInLoopback(address);
 
+/** Whether a host as operators and URLs write it (name, address, `[address]`) can only be this machine: a name below `localhost` is asked of DNS by some resolvers. */
+export function isLoopbackHost(host: string): boolean {
+  const bare = host.toLowerCase().replace(/^\[|\]$/g, '');
+  return bare === 'localhost' || isLoopbackAddress(bare);
+}
+
 /** `::ffff:192.0.2.1` is how a dual-stack socket names an IPv4 peer. */
 const unmapped = (address: string): string =>
   /^::ffff:[\d.]+$/i.test(address) ? address.slice('::ffff:'.length) : address;

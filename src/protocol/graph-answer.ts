@@ -7,6 +7,7 @@ import { findGraphCause } from './causes/book.ts';
 import type { GraphCall, GraphHeard } from './causes/graph-causes.ts';
 import type { Mask } from './masking.ts';
 import { reply as makeReply } from './reply.ts';
+import { parseRetryAfter } from './retry-after.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';
 import { parseJsonObject } from './token-failure.ts';
 import type { Pause, Verdict, VerdictClass } from './verdict.ts';
@@ -17,9 +18,6 @@ export interface GraphRefusal extends GraphHeard {
   /** The provider's own id of the request, for its support. */
   readonly requestId: string | undefined;
 }
-
-/** Longest `Retry-After` that is believed, ms. */
-const MAX_RETRY_AFTER_MS = 60 * 60_000;
 
 /** `nowMs` (wall) is for a `Retry-After` that is a date (RFC 9110 §10.2.3). `mask` takes out what must not be told. */
 export function parseGraphRefusal(
@@ -49,12 +47,6 @@ export function parseGraphRefusal(
     retryAfterMs: parseRetryAfter(answer.headers['retry-after'], nowMs),
     requestId: id === undefined ? undefined : cleanText(mask(id), 64),
   };
-}
-
-export function parseRetryAfter(value: string | undefined, nowMs: number): number | undefined {
-  if (value === undefined) return undefined;
-  const ms = /^\d{1,9}$/.test(value.trim()) ? Number(value) * 1000 : Date.parse(value) - nowMs;
-  return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), MAX_RETRY_AFTER_MS);
 }
 
 /** In one line, for logs and replies. */

@@ -8,6 +8,7 @@
 import { aadstsIn, findTokenCause, findTokenNetworkCause } from './causes/book.ts';
 import type { TokenFailureKind } from './causes/token-causes.ts';
 import { maskSecrets } from './masking.ts';
+import { parseRetryAfter } from './retry-after.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';
 
 export type { TokenFailureKind };
@@ -47,8 +48,6 @@ const DEFAULT_THROTTLE_MS = 60_000;
 const MIN_THROTTLE_MS = 1000;
 /** AADSTS50196 counts like requests over five minutes; silence shorter than that prolongs it. */
 const LOOP_SILENCE_MS = 5 * 60_000;
-/** A longer Retry-After is a mistake or an attack: nobody could mend it by waiting. */
-const MAX_RETRY_AFTER_MS = 60 * 60_000;
 /** Longest quotation of a provider's own words. */
 const MAX_QUOTED = 300;
 /** Microsoft sends one or two. */
@@ -138,15 +137,6 @@ export function endpointResting(host: string): TokenFailure {
     `token endpoint ${host} has failed repeatedly and is not asked for the moment`,
     'token-service-fault',
   );
-}
-
-/** `Retry-After` in ms, bounded to an hour; undefined where absent or nonsense (RFC 9110 §10.2.3). */
-export function parseRetryAfter(value: string | undefined, now: number): number | undefined {
-  if (value === undefined) return undefined;
-  const text = value.trim();
-  const ms = /^\d{1,10}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
-  if (Number.isNaN(ms)) return undefined;
-  return Math.min(Math.max(ms, 0), MAX_RETRY_AFTER_MS);
 }
 
 interface ErrorBody {

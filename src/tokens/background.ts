@@ -3,10 +3,10 @@
  * looked for in the store while refused. In: slots. Owns their timers, on monotonic time.
  */
 import type { Clock } from '../clock.ts';
+import { createSemaphore } from '../semaphore.ts';
 import type { AccessToken } from './access-token.ts';
 import { LOOK_AGAIN_MS } from './disbelief.ts';
 import type { FailureBook } from './failure-book.ts';
-import { createLimiter } from './limiter.ts';
 import { refreshAheadAt, type Slot, type TokenOrigin } from './token-slot.ts';
 
 export interface Background {
@@ -36,7 +36,7 @@ export function createBackground(
   options: { readonly bound: number; readonly refreshAhead: boolean },
 ): Background {
   const { clock, random, book, fetch } = deps;
-  const limited = createLimiter(options.bound);
+  const limited = createSemaphore(options.bound);
   const plans = new Map<Slot, { readonly atMono: number; readonly cancel: () => void }>();
   const looks = new Map<Slot, () => void>();
   let isStopped = false;
@@ -70,10 +70,12 @@ export function createBackground(
 
   function run(slot: Slot): void {
     plans.delete(slot);
-    limited(async () => {
-      if (book.pausedUntil(slot) > clock.monotonic()) plan(slot);
-      else if (!slot.isRetired && !isStopped) await fetch(slot, 'refresh-ahead');
-    }).catch(() => undefined);
+    limited
+      .run(async () => {
+        if (book.pausedUntil(slot) > clock.monotonic()) plan(slot);
+        else if (!slot.isRetired && !isStopped) await fetch(slot, 'refresh-ahead');
+      })
+      .catch(() => undefined);
   }
 
   /** Another relay, or a command, may have what this one was refused. */
@@ -82,13 +84,15 @@ export function createBackground(
       slot,
       clock.after(LOOK_AGAIN_MS * (1 + random()), () => {
         looks.delete(slot);
-        limited(async () => {
-          if (slot.isRetired || isStopped || slot.flight !== undefined) return;
-          const news = await deps.lookAgain(slot);
-          if (slot.trouble === undefined) plan(slot);
-          else if (news && !slot.isRetired) await fetch(slot, 'refresh-ahead');
-          else if (!slot.isRetired && slot.flight === undefined && !isStopped) watch(slot);
-        }).catch(() => undefined);
+        limited
+          .run(async () => {
+            if (slot.isRetired || isStopped || slot.flight !== undefined) return;
+            const news = await deps.lookAgain(slot);
+            if (slot.trouble === undefined) plan(slot);
+            else if (news && !slot.isRetired) await fetch(slot, 'refresh-ahead');
+            else if (!slot.isRetired && slot.flight === undefined && !isStopped) watch(slot);
+          })
+          .catch(() => undefined);
       }),
     );
   }

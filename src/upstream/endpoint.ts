@@ -9,6 +9,7 @@ import { type BreakerState, createBreaker } from '../breaker.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import type { BreakerWeight } from '../protocol/verdict.ts';
+import { createSemaphore } from '../semaphore.ts';
 import { UpstreamError } from './failure.ts';
 import { createProofs, type Proofs } from './proof.ts';
 
@@ -88,19 +89,7 @@ export function createEndpoint(
     return total >= Math.min(DISTINCT_ACCOUNTS, Math.max(1, accounts));
   }
 
-  let opening = 0;
-  const waiting: (() => void)[] = [];
-  async function bounded<T>(open: () => Promise<T>): Promise<T> {
-    if (opening >= options.maxOpening) await new Promise<void>((resolve) => waiting.push(resolve));
-    else opening++;
-    try {
-      return await open();
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) opening--;
-      else next();
-    }
-  }
+  const openings = createSemaphore(options.maxOpening);
 
   return {
     name,
@@ -120,7 +109,7 @@ export function createEndpoint(
     },
     async guard<T>(accountId: string, open: () => Promise<T>): Promise<T> {
       const outcome = await breaker.run(() =>
-        bounded(open).then(
+        openings.run(open).then(
           (connection) => ({ connection }),
           (error: unknown) => ({
             error,

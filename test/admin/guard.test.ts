@@ -1,42 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createGuard, type GuardOptions, isLoopback } from '../../src/admin/guard.ts';
+import { createGuard, type GuardOptions } from '../../src/admin/guard.ts';
 
 const secret = (text: string) => ({ reveal: () => text });
 const HERE: GuardOptions = { host: '127.0.0.1' };
 const THERE: GuardOptions = { host: '0.0.0.0', tokenWrite: secret('write-me'), tokenRead: secret('read-me') };
 const basic = (password: string): string => `Basic ${Buffer.from(`admin:${password}`).toString('base64')}`;
 
-describe('isLoopback', () => {
-  for (const host of [
-    '127.0.0.1',
-    '127.8.9.1',
-    'localhost',
-    'LOCALHOST',
-    'a.localhost',
-    '::1',
-    '[::1]',
-    '::ffff:127.0.0.1',
-  ]) {
-    it(`${host} is this machine`, () => assert.ok(isLoopback(host)));
-  }
-  for (const host of [
-    '0.0.0.0',
-    '::',
-    '10.0.0.1',
-    'localhost.evil.example',
-    '127.0.0.1.evil.example',
-    '127.evil.example',
-    '',
-  ]) {
-    it(`${host || 'nothing'} is not`, () => assert.ok(!isLoopback(host)));
-  }
-});
-
 describe('guard', () => {
   const cases: readonly [string, GuardOptions, string, Record<string, string>, number | undefined][] = [
     ['a plain request on loopback', HERE, 'GET', { host: '127.0.0.1:9090' }, undefined],
     ['localhost through a forwarded port', HERE, 'GET', { host: 'localhost:8080' }, undefined],
+    ['a name below localhost', HERE, 'GET', { host: 'a.localhost:9090' }, undefined],
     ['IPv6', HERE, 'GET', { host: '[::1]:9090' }, undefined],
     ['no Host', HERE, 'GET', {}, 400],
     ['a Host that is none', HERE, 'GET', { host: 'a b' }, 400],

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { isLoopbackAddress, parseRanges } from '../../src/protocol/cidr.ts';
+import { isLoopbackAddress, isLoopbackHost, parseRanges } from '../../src/protocol/cidr.ts';
 
 test('an address is in the ranges that hold it', () => {
   const isIn = parseRanges(['10.0.0.0/8', '192.0.2.7', '2001:db8::/32', ' fe80::1 ']);
@@ -53,4 +53,31 @@ test('knows loopback addresses', () => {
     assert.equal(isLoopbackAddress(yes), true);
   for (const no of ['128.0.0.1', '::2', '0.0.0.0', '::', 'localhost', ''])
     assert.equal(isLoopbackAddress(no), false);
+});
+
+test('a host name or address that can only be this machine', () => {
+  for (const host of [
+    '127.0.0.1',
+    '127.8.9.1',
+    'localhost',
+    'LOCALHOST',
+    '::1',
+    '[::1]',
+    '::ffff:127.0.0.1',
+  ]) {
+    assert.ok(isLoopbackHost(host), host);
+  }
+  for (const host of [
+    // Some resolvers ask DNS for it.
+    'a.localhost',
+    '0.0.0.0',
+    '::',
+    '10.0.0.1',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example',
+    '127.evil.example',
+    '',
+  ]) {
+    assert.ok(!isLoopbackHost(host), host);
+  }
 });

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ANY_ACCOUNT, cureOf } from '../../src/protocol/causes/book.ts';
+import { parseRetryAfter } from '../../src/protocol/retry-after.ts';
 import {
   classifyNetworkFailure,
   classifyTokenFailure,
-  parseRetryAfter,
   type TokenAnswer,
   type TokenFailure,
   type TokenFailureKind,

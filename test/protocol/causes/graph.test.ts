@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ANY_ACCOUNT, cureOf, explain } from '../../../src/protocol/causes/book.ts';
 import type { GraphCall } from '../../../src/protocol/causes/graph-causes.ts';
-import { judgeGraph, parseGraphRefusal, parseRetryAfter } from '../../../src/protocol/graph-answer.ts';
+import { judgeGraph, parseGraphRefusal } from '../../../src/protocol/graph-answer.ts';
 import { formatReply } from '../../../src/protocol/reply.ts';
+import { parseRetryAfter } from '../../../src/protocol/retry-after.ts';
 
 const NOW = 1_800_000_000_000;
 function judged(

@@ -1,0 +1,82 @@
+/**
+ * Accounts made ready ahead of their mail: at the start, after a reload. In: ids of accounts. Out: their tokens
+ * fetched and connections opened, in the background, bounded; what was not ready is tried again.
+ */
+import type { Log } from './log.ts';
+import type { TokenService } from './tokens/token-service.ts';
+import type { AccountWays } from './upstream/ways.ts';
+
+export interface AppWarmUpDeps {
+  readonly tokens: TokenService;
+  readonly ways: AccountWays;
+  readonly log: Log;
+  /** Tries an account again; never rejects. */
+  readonly retry: (accountId: string) => Promise<void>;
+  readonly isStopping: () => boolean;
+}
+
+export interface AppWarmUp {
+  /** The first round has ended. */
+  readonly isOver: boolean;
+  /** Never rejects. */
+  firstRound(ids: readonly string[]): Promise<void>;
+  /** After a reload: what is new is warmed, and what is untouched and not ready tried again. */
+  reloaded(fresh: readonly string[], untouched: readonly string[]): void;
+}
+
+/** `precache`: false leaves tokens and connections to the first message. */
+export function createAppWarmUp(
+  { tokens, ways, log, retry, isStopping }: AppWarmUpDeps,
+  { precache }: { readonly precache: boolean },
+): AppWarmUp {
+  let isOver = false;
+
+  /** Tokens, then connections; each in parallel, bounded. Never rejects. */
+  async function warm(ids: readonly string[]) {
+    const fetched = await tokens.precache(ids);
+    const connected = await ways.warmUp(ids);
+    return { fetched: fetched.fetched + fetched.cached, failed: fetched.failed, ...connected };
+  }
+
+  /** The operator may have cured it, and a reload says so. Never rejects. */
+  async function retryIll(ids: readonly string[]): Promise<void> {
+    const ill = ids.filter(
+      (id) => ways.status(id)?.state.status !== 'ready' || tokens.statusOf(id)?.state.status !== 'ready',
+    );
+    await Promise.all(ill.map(retry));
+    if (ill.length > 0)
+      log.info({ event: 'retried', accounts: ill }, 'accounts that were not ready were tried again');
+  }
+
+  return {
+    get isOver() {
+      return isOver;
+    },
+    async firstRound(ids) {
+      const startedAt = performance.now();
+      const counts = precache ? await warm(ids) : { fetched: 0, failed: 0, warm: 0, cold: ids.length };
+      isOver = true;
+      tokens.resetCacheCounts();
+      if (isStopping()) return;
+      log.info(
+        {
+          event: 'ready',
+          accounts: ids.length,
+          tokens: counts.fetched,
+          tokens_failed: counts.failed,
+          warm: counts.warm,
+          cold: counts.cold,
+          ms: Math.round(performance.now() - startedAt),
+        },
+        counts.failed === 0 ? 'ready' : 'ready; some accounts have no token yet',
+      );
+    },
+    reloaded(fresh, untouched) {
+      if (precache && fresh.length > 0)
+        void warm(fresh).then((counts) =>
+          log.info({ event: 'reload_ready', ...counts }, 'changed accounts are warm'),
+        );
+      void retryIll(untouched);
+    },
+  };
+}

@@ -1,0 +1,28 @@
+/** Runs at most so many tasks at once; the others wait in the order they came. */
+export interface Semaphore {
+  run<T>(task: () => Promise<T>): Promise<T>;
+  /** How many wait. */
+  readonly waiting: number;
+}
+
+export function createSemaphore(bound: number): Semaphore {
+  let running = 0;
+  const turns: (() => void)[] = [];
+  return {
+    get waiting() {
+      return turns.length;
+    },
+    async run(task) {
+      if (running >= bound) await new Promise<void>((resume) => turns.push(resume));
+      else running += 1;
+      try {
+        return await task();
+      } finally {
+        // The place is handed on, so that nobody can slip in between.
+        const next = turns.shift();
+        if (next === undefined) running -= 1;
+        else next();
+      }
+    },
+  };
+}
