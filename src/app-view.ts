@@ -66,6 +66,10 @@ const iso = (at: number | undefined): string | null => (at === undefined ? null 
 const NO_NEWS: AccountState = { status: 'ready' };
 
 /** An account whose entry cannot be used: its mail waits until the entry is corrected. */
+/** Where both are as ill, a login that failed for want of a token says less than the token room itself. */
+const worstOf = (upstream: AccountState, token: AccountState): AccountState =>
+  token.status === 'ready' ? worstState(upstream, token) : worstState(token, upstream);
+
 const unusable = (problem: string): AccountState => ({
   status: 'misconfigured',
   reason: `its entry in the accounts file cannot be used: ${problem}`,
@@ -105,7 +109,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     // While the relay ends its rooms close one after the other.
     const state =
       problem === undefined
-        ? worstState(upstream?.state ?? NO_NEWS, token?.state ?? NO_NEWS)
+        ? worstOf(upstream?.state ?? NO_NEWS, token?.state ?? NO_NEWS)
         : unusable(problem);
     const tokenError = token?.lastError;
     const last =

@@ -93,12 +93,14 @@ export function createApp({
         storeUrl: settings.store,
         answerTimeoutMs: settings.tokenTimeoutMs,
         redis,
+        aloneSince: () => state.fleet?.aloneSince,
         log,
       }),
     },
     {
       concurrency: settings.precacheConcurrency,
       forgetAfterMs: settings.forgetAfter * DAY_MS,
+      withoutStore: settings.withoutStore,
       endpoint: { answerTimeoutMs: settings.tokenTimeoutMs },
     },
   );

@@ -24,6 +24,8 @@ export interface ProviderProfile {
   readonly issuer?: string;
   /** Host of the loopback redirect as registered with the client; default 127.0.0.1 (RFC 8252 §7.3). */
   readonly redirectHost?: string;
+  /** Its token endpoint never answers with another refresh token: two who ask at once harm nothing. */
+  readonly neverRotates?: true;
   /** Default tenant; absent where the provider has none. */
   readonly tenant?: string;
   /** Scope sent in the token request by grant; a grant without an entry is not offered. `''` sends none. */
@@ -87,6 +89,8 @@ const BUILT_IN: readonly ProviderProfile[] = [
     title: 'Gmail and Google Workspace',
     smtp: { host: 'smtp.gmail.com', port: 587, tls: 'starttls' },
     tokenUrl: 'https://oauth2.googleapis.com/token',
+    // Only a consent gives one; a refresh answers with an access token alone.
+    neverRotates: true,
     authorizeUrl: 'https://accounts.google.com/o/oauth2/v2/auth',
     // Without these two Google gives no refresh token the second time.
     authorizeParameters: { access_type: 'offline', prompt: 'consent' },

@@ -99,6 +99,14 @@ export const SETTINGS = {
     'relays on one Redis to reckon with as long as it was never heard since the start',
     'one relay may use the whole limit',
   ),
+  withoutStore: define(
+    'Tokens',
+    'text',
+    z.enum(['wait', 'ask']),
+    'wait',
+    'while the store that several relays share is away: wait with accounts whose token has ended, or ask for a new one without a lock',
+    'two who ask at once can cost a mailbox its consent, where the provider revokes the old refresh token',
+  ),
   stateKey: define(
     'Tokens',
     'secret',

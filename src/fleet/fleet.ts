@@ -16,6 +16,8 @@ export interface Fleet {
   readonly relays: readonly RelaySeen[];
   /** How many relays this one reckons with, at least 1. */
   readonly size: number;
+  /** Since when this was the only relay, as Redis last said, monotonic ms. */
+  readonly aloneSince: number | undefined;
   /** Limits are not shared now: Redis is away, or only just back. */
   readonly isApart: boolean;
   /** Redis has lost its data and answers again. */
@@ -53,6 +55,9 @@ export function createFleet(
     },
     get size() {
       return membership.relays;
+    },
+    get aloneSince() {
+      return membership.aloneSince;
     },
     get isApart() {
       return limits.isApart;

@@ -45,6 +45,8 @@ export interface Membership {
   /** Others may not have heard of this relay yet. */
   readonly justJoined: boolean;
   readonly seen: readonly RelaySeen[];
+  /** Since when this was the only relay, as Redis last said, monotonic ms; undefined: there were others, or it was never heard. */
+  readonly aloneSince: number | undefined;
   /** Redis answers; the epoch changes when it has lost what it knew. Heard at every sign of life. */
   onEpoch(listener: (epoch: string) => void): void;
   /** Redis has lost what it was told before. */
@@ -73,6 +75,7 @@ export function createMembership(
   let rank = 0;
   let seen: readonly RelaySeen[] = [];
   let beats = 0;
+  let aloneSince: number | undefined;
   let epochHeard: string | undefined;
   /** Before an outage: those that have not spoken since are reckoned with for a while. */
   let before = { relays, rank, until: 0, isOpen: false };
@@ -94,6 +97,7 @@ export function createMembership(
       relays = Math.max(1, Number(count), isSettled ? 1 : before.relays);
       rank = isSettled ? Number(place) : before.rank;
       beats++;
+      aloneSince = relays === 1 ? (aloneSince ?? now) : undefined;
       const all: RelaySeen[] = [];
       for (let i = 0; i + 2 < rows.length; i += 3)
         all.push({
@@ -133,6 +137,9 @@ export function createMembership(
     },
     get seen() {
       return seen;
+    },
+    get aloneSince() {
+      return aloneSince;
     },
     onEpoch: (listener) => void listeners.push(listener),
     onForgotten: (listener) => void forgottenListeners.push(listener),

@@ -2,7 +2,7 @@
  * When `invalid_grant` is not believed. A refresh token that is refused may have been rotated by another
  * process whose answer is not in the store yet. Pure.
  */
-import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
+import type { TokenFailure } from '../protocol/token-failure.ts';
 import type { Interruption } from './token-store.ts';
 
 export interface Doubt {
@@ -24,13 +24,28 @@ export interface Doubt {
 export const LOOK_AGAIN_MS = 3000;
 
 /** The relay is about to end: what it would ask for, it might not be able to keep. */
-export const stopping: TokenFailure = unusableToken('the relay is stopping: no token is asked for any more');
+export const stopping: TokenFailure = passing('the relay is stopping: no token is asked for any more');
+
+/** Nothing is wrong with the account or its provider. */
+export function passing(message: string): TokenFailure {
+  return {
+    kind: 'provider_fault',
+    message,
+    cure: 'wait: it is tried again by itself',
+    retryAfterMs: undefined,
+    scope: 'account',
+  };
+}
 
 /** The failure as it counts: a passing one while there is doubt, with word of a refresh that was cut short. */
 export function believe(failure: TokenFailure, doubt: Doubt): TokenFailure {
   const { isShared, isStoreAway, interrupted } = doubt;
   if (failure.kind !== 'needs_consent' || !isShared) return failure;
-  if (isStoreAway) return waiting(failure, 'the token store is away, and a newer refresh token may be in it');
+  if (isStoreAway)
+    return waiting(
+      failure,
+      'the token store is away or has lost its data, and another relay may have a newer refresh token',
+    );
   if (interrupted === undefined) return failure;
   const begun = new Date(interrupted.begunAt).toISOString();
   const isRecent = Math.abs(doubt.now - interrupted.begunAt) < doubt.patienceMs;
@@ -43,7 +58,7 @@ export function believe(failure: TokenFailure, doubt: Doubt): TokenFailure {
 }
 
 const waiting = (failure: TokenFailure, why: string): TokenFailure => ({
-  ...unusableToken(`${failure.message}; not believed yet: ${why}`),
+  ...passing(`${failure.message}; not believed yet: ${why}`),
   cure: 'wait: it is looked for again by itself every few seconds',
   retryAfterMs: LOOK_AGAIN_MS,
 });

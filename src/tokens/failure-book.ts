@@ -10,6 +10,7 @@ import { cureOf, findTokenCauseInText } from '../protocol/causes/book.ts';
 import type { TokenFailure } from '../protocol/token-failure.ts';
 import { TokenError } from './access-token.ts';
 import { type Slot, type Trouble, usableUntil } from './token-slot.ts';
+import { isStoreAway } from './unlocked.ts';
 
 export interface FailureBook {
   /** The trouble a failure makes. Logs one line unless the slot has moved on (`current` false). */
@@ -77,7 +78,9 @@ export function createFailureBook(deps: {
   /** The breaker has reported the endpoint; an account is named once, when its token is about to end. True where it was named. */
   function reportResting(slot: Slot, error: TokenError, failure: TokenFailure): boolean {
     const { token, credential } = slot;
-    const ending = token !== undefined && token.expiresAt - clock.now() < credential.safetyBufferMs;
+    const lifeLeftMs = token === undefined ? 0 : token.expiresAt - clock.now();
+    const ending =
+      (token !== undefined || isStoreAway(failure.cause)) && lifeLeftMs < credential.safetyBufferMs;
     if (ending && slot.trouble?.warned !== true) report(slot, error, failure);
     else log.debug({ event: 'token_endpoint_resting', account: slot.accountId }, failure.message);
     return ending;
@@ -100,7 +103,7 @@ export function createFailureBook(deps: {
       const before = slot.trouble;
       const resting = !sent && failure.kind === 'provider_fault';
       // While the endpoint rests, the failure that made it rest says more.
-      const stands = resting && before !== undefined;
+      const stands = resting && before !== undefined && !isStoreAway(failure.cause);
       let warned = before?.warned ?? false;
       if (current && !slot.isRetired) {
         if (resting) warned = reportResting(slot, error, failure) || warned;

@@ -22,6 +22,8 @@ export interface Grant {
   readonly obtainedAt: number | undefined;
   /** Counts the rotations. */
   readonly generation: number;
+  /** When the store last had nothing later, monotonic ms; undefined: it was never read. */
+  readonly seenAt: number | undefined;
   /** How often in a row the store could not take it. */
   readonly failedSaves: number;
   /** Given to us, but the store has a later one: tried before the account is given up. */
@@ -78,7 +80,7 @@ export interface GrantKeeper {
   /** Tells the log once of an outage, and of its end. */
   storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void;
   storeAnswered(): void;
-  /** Whether the last thing asked of the store failed. */
+  /** The last thing asked of the store failed, or it has only just lost what others may not have given it again yet. */
   readonly isStoreAway: boolean;
   /** The last attempt at what is unsaved, at most `boundMs`; names the accounts that are lost if this process ends. */
   close(boundMs: number): Promise<readonly string[]>;
@@ -99,10 +101,15 @@ export class GrantsUnsavedError extends Error {
 /** How long a store that failed is left alone before what it missed is offered again. */
 const STORE_RETRY_MS = 10_000;
 
+/** A store that has lost its data has had it again from all relays after this, ms. */
+const COMPLETE_AGAIN_MS = 10_000;
+
 const NONE: Promise<StoredTokens> = Promise.resolve({});
 
 type Kept = { -readonly [K in keyof Grant]: Grant[K] } & {
   saving: Promise<void> | undefined;
+  /** What is unsaved: a new refresh token, or the one the store had and has lost. */
+  toSave: 'new' | 'lost';
   /** Access tokens that the store could not take: no other relay need ask for them again. */
   missed: Partial<Record<TokenResource, StoredToken>>;
 };
@@ -119,6 +126,7 @@ export function createGrantKeeper(deps: {
   let storeFailing = false;
   let cancelRetry: (() => void) | undefined;
   let toldOfMemory = false;
+  let completeAgainAt = 0;
 
   const kept = (grant: Grant): Kept => grant as Kept;
   const idOf = ({ accountId, fingerprint }: Grant) => ({ accountId, fingerprint });
@@ -162,6 +170,14 @@ export function createGrantKeeper(deps: {
     grant.generation = stored.generation;
   }
 
+  /** The store had it: it goes back as what it was, so that a later one of another relay stands above it. */
+  function lostBy(grant: Kept): boolean {
+    if (grant.state !== 'kept') return false;
+    grant.toSave = 'lost';
+    completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    return move(grant, 'rotated');
+  }
+
   /** One at a time for a grant; a rotation during a save is saved after it. */
   function save(grant: Kept, tokens: Promise<StoredTokens>): Promise<void> {
     const mine = (grant.saving ?? Promise.resolve()).then(() => saveNow(grant, tokens));
@@ -175,14 +191,16 @@ export function createGrantKeeper(deps: {
     const { refreshToken } = grant;
     if (grant.state !== 'unsaved' || refreshToken === undefined) return;
     const rotation: Rotation = {
-      base: grant.generation,
+      base: grant.generation - (grant.toSave === 'lost' ? 1 : 0),
       refreshToken: refreshToken.reveal(),
       obtainedAt: grant.obtainedAt ?? clock.now(),
       tokens,
     };
     try {
+      const at = clock.monotonic();
       const result = await store.rotate(idOf(grant), rotation);
       storeAnswered();
+      grant.seenAt = at;
       if (result.kept) {
         grant.generation = Math.max(grant.generation, result.generation);
         if (grant.refreshToken === refreshToken) move(grant, 'saved');
@@ -250,9 +268,11 @@ export function createGrantKeeper(deps: {
         refreshToken: undefined,
         obtainedAt: undefined,
         generation: 0,
+        seenAt: undefined,
         spare: undefined,
         failedSaves: 0,
         saving: undefined,
+        toSave: 'new',
         missed: {},
       };
       const known = grants.get(keyOf(made));
@@ -263,12 +283,14 @@ export function createGrantKeeper(deps: {
     async load(grant) {
       const own = kept(grant);
       try {
+        const at = clock.monotonic();
         const stored = await store.load(idOf(grant));
         storeAnswered();
+        own.seenAt = at;
         if (stored !== undefined) takeStored(own, stored);
         // A store that came back without what it had (a failover, an empty disk) is given it again.
         const isBehind = own.state === 'kept' && (stored?.generation ?? 0) < own.generation;
-        if (isBehind && move(own, 'rotated')) void save(own, NONE);
+        if (isBehind && lostBy(own)) void save(own, NONE);
         return stored;
       } catch (error) {
         storeFailed(error, 'read');
@@ -280,6 +302,7 @@ export function createGrantKeeper(deps: {
       grants.set(keyOf(own), own);
       own.refreshToken = new Secret(refreshToken);
       own.obtainedAt = clock.now();
+      own.toSave = 'new';
       move(own, 'rotated');
       await save(own, tokens);
       if (store.kind !== 'memory' || toldOfMemory) return;
@@ -299,13 +322,12 @@ export function createGrantKeeper(deps: {
       for (const [key, grant] of grants) if (!all.has(grant) && grant.state !== 'unsaved') grants.delete(key);
     },
     async saveAgain() {
-      for (const grant of [...grants.values()])
-        if (grant.state === 'kept' && move(grant, 'rotated')) await save(grant, NONE);
+      for (const grant of [...grants.values()]) if (lostBy(grant)) await save(grant, NONE);
     },
     storeFailed,
     storeAnswered,
     get isStoreAway() {
-      return storeFailing;
+      return storeFailing || clock.monotonic() < completeAgainAt;
     },
     async close(boundMs) {
       giveUpRetry();

@@ -18,6 +18,8 @@ export interface TokenStoreOptions {
   readonly storeUrl?: Secret | undefined;
   /** Shared with the limits; default a connection of its own to `storeUrl`. */
   readonly redis?: RedisConnection | undefined;
+  /** With Redis: since when this relay has been the only one, monotonic ms; undefined: it is not, or that is not known. */
+  readonly aloneSince?: (() => number | undefined) | undefined;
   /** `guest`: a command beside the running relay; it does not claim the directory and prunes nothing. Default `owner`. */
   readonly role?: 'owner' | 'guest';
   /** Longest answer time of a token endpoint, ms: nobody waits for another process's refresh much longer. */
@@ -47,5 +49,9 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
     log.warn({ event: 'store_in_the_clear' }, 'tokens in Redis are not encrypted: give a state key');
   }
   const connection = options.redis ?? createRedisConnection(options.storeUrl, { log, clock });
-  return createRedisStore(connection, { log, sealer, clock }, { lockWaitMs });
+  return createRedisStore(
+    connection,
+    { log, sealer, clock, ...(options.aloneSince && { aloneSince: options.aloneSince }) },
+    { lockWaitMs },
+  );
 }

@@ -71,6 +71,7 @@ export function createFileStore(
   /** Last operation per account: reads and writes of one account never overlap. */
   const queues = new Map<string, Promise<unknown>>();
   let directoryLock: FileLock | undefined;
+  let openedAt: number | undefined;
   let temporary = 0;
 
   function inTurn<T>(accountId: string, task: () => Promise<T>): Promise<T> {
@@ -98,6 +99,7 @@ export function createFileStore(
       const attempt = await locks.attempt(join(directory, DIRECTORY_LOCK));
       if (!attempt.taken) throw new StateDirectoryError(inUse(attempt.holder));
       directoryLock = attempt.lock;
+      openedAt = clock.monotonic();
       await finishLeftovers();
       const any = (await files.list(directory)).find((name) => OURS.test(name));
       if (any !== undefined) await readQuietly(join(directory, any));
@@ -337,6 +339,8 @@ export function createFileStore(
       return { gone, kept };
     },
     lock,
+    // Commands share the directory, but ask for nothing while they cannot use it.
+    aloneSince: () => openedAt,
     async close() {
       await Promise.allSettled(queues.values());
       await directoryLock?.release().catch(() => undefined);

@@ -16,6 +16,8 @@ export interface RedisStoreDeps {
   readonly log: Log;
   /** Without one the values are in the clear. */
   readonly sealer: Sealer | undefined;
+  /** Since when this relay has been the only one, monotonic ms. Default: never known. */
+  readonly aloneSince?: () => number | undefined;
   readonly clock?: Clock;
   /** 0 to 1, for jitter. */
   readonly random?: () => number;
@@ -211,6 +213,7 @@ export function createRedisStore(
         await pause(clock, POLL_MS * (0.5 + random()));
       }
     },
+    aloneSince: () => deps.aloneSince?.(),
     async block(accountId, resource, block) {
       const value = Math.ceil(block.until - clock.now());
       if (value < 1) return;

@@ -4,21 +4,28 @@
  * failure, never a rejection. Owns the turns of a grant and the counters of requests.
  */
 import { causeFacts } from '../accounts/account.ts';
-import type { Secret } from '../accounts/credential.ts';
 import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { cureOf } from '../protocol/causes/book.ts';
-import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
-import type { TokenGrant, TokenJudgement } from '../protocol/token-response.ts';
+import type { TokenFailure } from '../protocol/token-failure.ts';
+import type { TokenGrant } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
-import { believe, type Doubt, stopping } from './disbelief.ts';
+import { believe, type Doubt, passing, stopping } from './disbelief.ts';
 import { silenceAfter } from './failure-book.ts';
-import { buildGrantForm, type GrantForm, unsignable } from './grant-form.ts';
+import {
+  type Asked,
+  createGrantAsker,
+  type RefreshCounts,
+  type RefreshObservation,
+  storedToken,
+  tokenOf,
+} from './grant-asker.ts';
 import type { GrantKeeper } from './grant-keeper.ts';
 import { createGrantTurns, type Turn } from './grant-turns.ts';
 import type { Exchange, TokenEndpoints } from './token-endpoint.ts';
 import { freshUntil, type Slot, type TokenOrigin } from './token-slot.ts';
-import type { GrantLock, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
+import type { GrantLock, TokenStore } from './token-store.ts';
+import { mayAskAlone, type WithoutStore, waitingForStore } from './unlocked.ts';
 
 export interface RefreshRequest {
   readonly origin: TokenOrigin;
@@ -37,20 +44,7 @@ export type RefreshResult =
       readonly probeAt: number | undefined;
     };
 
-/** One request to a token endpoint, for metrics. */
-export interface RefreshObservation {
-  readonly accountId: string;
-  readonly provider: string;
-  readonly ok: boolean;
-  readonly ms: number;
-  readonly origin: TokenOrigin;
-}
-
-export interface RefreshCounts {
-  attempts: number;
-  success: number;
-  failures: number;
-}
+export type { RefreshCounts, RefreshObservation };
 
 export interface Refresher {
   readonly counts: RefreshCounts;
@@ -67,6 +61,8 @@ export interface RefresherDeps {
   readonly endpoints: TokenEndpoints;
   readonly store: TokenStore;
   readonly keeper: GrantKeeper;
+  /** What to do while the store cannot be had and two could ask at once. */
+  readonly withoutStore: WithoutStore;
   readonly clock: Clock;
   readonly log: Log;
   readonly onRefresh: (observation: RefreshObservation) => void;
@@ -74,20 +70,16 @@ export interface RefresherDeps {
   readonly onLateToken: (slot: Slot) => void;
 }
 
-/** A clock further off than this is worth a warning: assertions live for minutes. */
-const CLOCK_WARNING_MS = 2 * 60_000;
-
 /** A disk that does not answer holds up no mail for longer than this; the saving goes on, ms. */
 const SAVE_WAIT_MS = 5000;
 
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, keeper, clock, log } = deps;
-  const counts: RefreshCounts = { attempts: 0, success: 0, failures: 0 };
+  const asker = createGrantAsker({ ...deps, track });
   const turns = createGrantTurns();
   /** Everything that may still bring or save a refresh token. */
   const underWay = new Set<Promise<unknown>>();
   let isStopped = false;
-  let clockWarned = false;
 
   const failed = (failure: TokenFailure, sent = false, probeAt?: number): RefreshResult => ({
     ok: false,
@@ -103,35 +95,43 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     return work;
   }
 
-  /** Looks into the store; the token where one fresh enough came out of it. */
-  async function look(slot: Slot, force: boolean): Promise<AccessToken | undefined> {
+  /** Looks into the store. `away`: what is in it is not known. */
+  async function look(slot: Slot, force: boolean): Promise<AccessToken | 'nothing' | 'away'> {
     try {
       const stored = (await keeper.load(slot.grant))?.tokens[slot.resource];
-      if (stored?.fingerprint !== slot.tokenFingerprint) return undefined;
+      if (stored?.fingerprint !== slot.tokenFingerprint) return 'nothing';
       const token = new AccessToken(stored.accessToken, stored.expiresAt, stored.obtainedAt);
-      if (!slot.bring(token, 'store')) return undefined;
+      if (!slot.bring(token, 'store')) return 'nothing';
       log.debug(
         { event: 'token_reused', account: slot.accountId, resource: slot.resource },
         'access token taken from the store',
       );
-      return !force && slot.isFresh() ? token : undefined;
+      return !force && slot.isFresh() ? token : 'nothing';
     } catch {
       // The keeper has said so.
-      return undefined;
+      return 'away';
     }
   }
 
-  type Right = { readonly lease: GrantLock | undefined } | 'busy';
-
-  async function takeRight(slot: Slot): Promise<Right> {
-    if (store.lock === undefined) return { lease: undefined };
+  /** `needless`: no other process has the store. `away`: it cannot be had. */
+  async function takeRight(slot: Slot): Promise<GrantLock | 'needless' | 'busy' | 'away'> {
+    if (store.lock === undefined) return 'needless';
     try {
-      const lease = await store.lock(slot.accountId);
-      return lease === undefined ? 'busy' : { lease };
+      return (await store.lock(slot.accountId)) ?? 'busy';
     } catch (error) {
       keeper.storeFailed(error, 'lock');
-      return { lease: undefined };
+      return 'away';
     }
+  }
+
+  /** Why nothing may be asked without the store; undefined where it may. */
+  function forbidden(slot: Slot, { origin }: RefreshRequest): TokenFailure | undefined {
+    // Not while there is time to wait for it.
+    if (origin === 'refresh-ahead' && hasTime(slot)) return waitingForStore(store.kind);
+    if (deps.withoutStore === 'ask') return undefined;
+    return mayAskAlone(slot.credential, slot.grant, store.aloneSince?.())
+      ? undefined
+      : waitingForStore(store.kind);
   }
 
   /** What another relay has heard about this credential, so that the provider is not asked twice. */
@@ -153,76 +153,6 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     await store
       .block(slot.accountId, slot.resource, block)
       .catch((error: unknown) => keeper.storeFailed(error, 'write'));
-  }
-
-  const storedToken = (slot: Slot, token: AccessToken): StoredToken => ({
-    fingerprint: slot.tokenFingerprint,
-    accessToken: token.reveal(),
-    expiresAt: token.expiresAt,
-    obtainedAt: token.obtainedAt,
-  });
-  const tokenOf = (grant: TokenGrant, startedAt: number): AccessToken =>
-    new AccessToken(grant.accessToken, startedAt + grant.lifetimeMs, startedAt);
-
-  /** One request, with everything about a refresh token in its answer already on its way into the store. */
-  async function ask(
-    slot: Slot,
-    origin: TokenOrigin,
-    refreshToken: Secret | undefined,
-    offsetMs: number,
-  ): Promise<Exchange & { readonly saving: Promise<void> | undefined }> {
-    const { credential, account, grant } = slot;
-    let built: GrantForm;
-    try {
-      built = await buildGrantForm(credential, slot.scope, refreshToken, clock.now() + offsetMs);
-    } catch (error) {
-      return { ...unsignable(error, clock.now()), saving: undefined };
-    }
-    const used = refreshToken ?? (credential.grant === 'refresh_token' ? credential.refreshToken : undefined);
-    let saving: Promise<void> | undefined;
-    let judged = (_tokens: StoredTokens): void => undefined;
-    const tokens = new Promise<StoredTokens>((resolve) => {
-      judged = resolve;
-    });
-    const onRefreshToken = (came: string): void => {
-      if (came === used?.reveal()) return;
-      saving = track(keeper.rotated(grant, came, tokens));
-    };
-    counts.attempts += 1;
-    const exchange = await endpoints.exchange({
-      tokenUrl: credential.tokenUrl,
-      form: built.form,
-      secrets: built.secrets,
-      ...(used === undefined ? {} : { onRefreshToken }),
-    });
-    const isCurrent = !slot.isRetired;
-    const keep = (outcome: TokenJudgement | undefined): void =>
-      judged(
-        outcome?.ok === true && isCurrent
-          ? { [slot.resource]: storedToken(slot, tokenOf(outcome.grant, exchange.startedAt)) }
-          : {},
-      );
-    if (exchange.late === undefined) keep(exchange.outcome);
-    else exchange.late.then(keep, () => keep(undefined));
-    if (!exchange.sent) {
-      counts.attempts -= 1;
-      return { ...exchange, saving };
-    }
-    const { ok } = exchange.outcome;
-    if (ok) counts.success += 1;
-    else counts.failures += 1;
-    deps.onRefresh({ accountId: account.id, provider: account.provider, ok, ms: exchange.ms, origin });
-    watchClock(exchange.clockOffsetMs);
-    return { ...exchange, saving };
-  }
-
-  function watchClock(offsetMs: number | undefined): void {
-    if (offsetMs === undefined || clockWarned || Math.abs(offsetMs) < CLOCK_WARNING_MS) return;
-    clockWarned = true;
-    log.warn(
-      { event: 'clock_skew', offset_s: Math.round(offsetMs / 1000) },
-      "clock of this host differs from the token endpoint's: set it (NTP)",
-    );
   }
 
   async function accept(
@@ -298,18 +228,18 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     if (isStopped) return failed(stopping);
     // The store is asked first: what is in it costs no request, and no lock.
     const early = await look(slot, request.force);
-    if (early !== undefined) return { ok: true, token: early, origin: 'store' };
+    if (typeof early !== 'string') return { ok: true, token: early, origin: 'store' };
     const right = await takeRight(slot);
     if (right === 'busy') return failed(heldElsewhere);
-    const { lease } = right;
+    const lease = typeof right === 'string' ? undefined : right;
     let isLate = false;
     try {
       // Whoever held the lease before us may have brought the token.
-      const came = lease === undefined ? undefined : await look(slot, request.force);
-      if (came !== undefined) return { ok: true, token: came, origin: 'store' };
-      const isUnlocked = lease === undefined && store.lock !== undefined;
-      // Without a lock two relays may refresh at once: not while there is time to wait for the store.
-      if (isUnlocked && request.origin === 'refresh-ahead' && hasTime(slot)) return failed(storeIsAway);
+      const came = lease === undefined ? 'nothing' : await look(slot, request.force);
+      if (typeof came !== 'string') return { ok: true, token: came, origin: 'store' };
+      const isUnlocked = right === 'away' || came === 'away';
+      const refusal = isUnlocked ? forbidden(slot, request) : undefined;
+      if (refusal !== undefined) return failed(refusal);
       const blocked = request.force ? undefined : await blockedByOthers(slot);
       if (blocked !== undefined) return failed(blocked);
       if (slot.isRetired) return failed(REPLACED);
@@ -345,8 +275,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   }
 
   /** Asks; again where our clock was wrong, or where what was refused is not the newest refresh token any more. */
-  async function askUntilSure(slot: Slot, { origin }: RefreshRequest): ReturnType<typeof ask> {
+  async function askUntilSure(slot: Slot, { origin }: RefreshRequest): Promise<Asked> {
     const { grant } = slot;
+    const { ask } = asker;
     let used = grant.refreshToken;
     let exchange = await ask(slot, origin, used, 0);
     if (isFailure(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
@@ -368,7 +299,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   }
 
   return {
-    counts,
+    counts: asker.counts,
     obtain,
     async lookAgain(slot) {
       const before = slot.grant.refreshToken;
@@ -398,12 +329,11 @@ const isFailure = ({ outcome, late }: Exchange, kind: TokenFailure['kind']): boo
   !outcome.ok && late === undefined && outcome.failure.kind === kind;
 
 /** For nobody: whoever waits asks the slot that took the place. */
-const REPLACED = unusableToken('the account was changed or removed meanwhile');
-const heldElsewhere = unusableToken(
+const REPLACED = passing('the account was changed or removed meanwhile');
+const heldElsewhere = passing(
   'another process refreshes this account and has not finished: nothing is asked beside it',
 );
-const storeIsAway = unusableToken('the token store is away: not refreshed ahead without it');
 const stillWaiting = (restMs: number): TokenFailure => ({
-  ...unusableToken('the token endpoint has not answered the last request yet: its answer is still awaited'),
+  ...passing('the token endpoint has not answered the last request yet: its answer is still awaited'),
   retryAfterMs: Math.max(restMs, 0),
 });

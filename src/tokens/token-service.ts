@@ -10,21 +10,22 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { createWatch } from '../protocol/masking.ts';
 import { type AccessToken, TokenError, type TokenSource } from './access-token.ts';
+import { type ApplyResult, createAccountRoll } from './account-roll.ts';
 import { createBackground } from './background.ts';
 import { stopping } from './disbelief.ts';
 import { createFailureBook } from './failure-book.ts';
-import { credentialFingerprint } from './grant-form.ts';
-import { createGrantKeeper, type Grant, GrantsUnsavedError } from './grant-keeper.ts';
+import { createGrantKeeper, GrantsUnsavedError } from './grant-keeper.ts';
 import { type PrecacheResult, runPrecache } from './precache.ts';
-import { type AccountCredential, createServedAccount, type ServedAccount } from './served-account.ts';
+import type { AccountCredential } from './served-account.ts';
 import { createMemoryStore } from './store-memory.ts';
 import { createTokenEndpoints, type TokenEndpointOptions } from './token-endpoint.ts';
 import { createRefresher, type RefreshObservation } from './token-refresher.ts';
 import type { Slot, TokenOrigin } from './token-slot.ts';
 import { countTotals, describeAccount, type TokenStatus, type TokenTotals } from './token-status.ts';
 import type { KeptGrant, TokenStore } from './token-store.ts';
+import type { WithoutStore } from './unlocked.ts';
 
-export type { AccountCredential };
+export type { AccountCredential, ApplyResult };
 export { GrantsUnsavedError };
 
 export interface TokenServiceDeps {
@@ -43,25 +44,15 @@ export interface TokenServiceOptions {
   readonly refreshAhead?: boolean;
   /** How long the grant of an account that has left the accounts file is kept, ms. Default 14 days. */
   readonly forgetAfterMs?: number;
+  /** While the store that processes share cannot be had. Default `wait`. */
+  readonly withoutStore?: WithoutStore;
   readonly endpoint?: TokenEndpointOptions;
-}
-
-/** What `applyAccounts` did, by account id. */
-export interface ApplyResult {
-  readonly added: readonly string[];
-  readonly changed: readonly string[];
-  readonly removed: readonly string[];
-  readonly untouched: readonly string[];
 }
 
 export interface TokenService extends TokenSource {
   /** Opens the store; before anything else. Rejects where it cannot be used as configured. */
   open(): Promise<void>;
-  /**
-   * Makes exactly these accounts known: untouched ones keep their tokens, changed ones drop them; the grants of
-   * removed ones are kept for a while. `alsoKeep` are accounts that cannot be served just now, say for a typing
-   * error: they are not removed.
-   */
+  /** Makes exactly these accounts known (see `AccountRoll.apply`). */
   applyAccounts(entries: readonly AccountCredential[], alsoKeep?: readonly string[]): ApplyResult;
   /** Fetches for the given accounts (default: all) what is not cached. Never rejects. */
   precache(accountIds?: readonly string[]): Promise<PrecacheResult>;
@@ -100,7 +91,6 @@ const LAST_SAVE_MS = 5000;
 export function createTokenService(deps: TokenServiceDeps, options: TokenServiceOptions = {}): TokenService {
   const { log, clock = systemClock, random = Math.random } = deps;
   const store = deps.store ?? createMemoryStore(clock);
-  const accounts = new Map<string, ServedAccount>();
   const announced = new Map<string, AccountStatus>();
   const stateListeners: ((accountId: string, state: AccountState) => void)[] = [];
   const refreshListeners: ((observation: RefreshObservation) => void)[] = [];
@@ -110,6 +100,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     endpoints,
     store,
     keeper,
+    withoutStore: options.withoutStore ?? 'wait',
     clock,
     log,
     onRefresh: (observation) => {
@@ -125,10 +116,13 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     { clock, random, book, fetch, lookAgain: refresher.lookAgain, isShared: store.kind !== 'memory' },
     { bound: options.concurrency ?? 50, refreshAhead: options.refreshAhead !== false },
   );
+  const accounts = createAccountRoll(
+    { store, keeper, book, background, clock, log },
+    { forgetAfterMs: options.forgetAfterMs ?? FORGET_AFTER_MS },
+  );
   let hits = 0;
   let misses = 0;
   let stage: 'serving' | 'draining' | 'closed' = 'serving';
-  let kept: readonly KeptGrant[] = [];
 
   store.onForgotten?.((accountId) => {
     for (const slot of accounts.get(accountId)?.slots() ?? []) drop(slot);
@@ -264,62 +258,6 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     announce(slot.accountId);
   }
 
-  function retire(account: ServedAccount): void {
-    for (const slot of account.slots()) {
-      slot.apply({ type: 'retired' });
-      background.cancel(slot);
-    }
-  }
-
-  function applyAccounts(
-    wanted: readonly AccountCredential[],
-    alsoKeep: readonly string[] = [],
-  ): ApplyResult {
-    const ids = new Set(wanted.map((w) => w.account.id));
-    const removed = [...accounts.keys()].filter((id) => !ids.has(id));
-    const result = { added: [] as string[], changed: [] as string[], untouched: [] as string[], removed };
-    for (const id of removed) {
-      const account = accounts.get(id);
-      if (account !== undefined) retire(account);
-      accounts.delete(id);
-      announced.delete(id);
-    }
-    for (const entry of wanted) {
-      const { id } = entry.account;
-      const old = accounts.get(id);
-      if (old !== undefined && old.fingerprint === credentialFingerprint(entry.credential)) {
-        old.setAccount(entry.account);
-        result.untouched.push(id);
-        continue;
-      }
-      const made = createServedAccount(entry, { keeper, clock, onSlot: background.plan });
-      if (old !== undefined) {
-        retire(old);
-        for (const slot of old.slots()) made.slot(slot.resource)?.inherit(slot);
-      }
-      accounts.set(id, made);
-      (old === undefined ? result.added : result.changed).push(id);
-    }
-    keeper.keepOnly(new Set<Grant>([...accounts.values()].map((account) => account.grant)));
-    book.keepOnly([...accounts.values()].flatMap((account) => account.slots()));
-    prune(new Set([...ids, ...alsoKeep]));
-    return result;
-  }
-
-  function prune(ids: ReadonlySet<string>): void {
-    store.prune(ids, options.forgetAfterMs ?? FORGET_AFTER_MS).then(
-      (pruned) => {
-        kept = pruned.kept;
-        if (pruned.gone > 0)
-          log.info(
-            { event: 'token_store_pruned', gone: pruned.gone },
-            'removed tokens of accounts that are gone',
-          );
-      },
-      () => log.warn({ event: 'token_store_failed', store: store.kind, what: 'prune' }, 'token store failed'),
-    );
-  }
-
   function statusOf(accountId: string): TokenStatus | undefined {
     const account = accounts.get(accountId);
     if (account === undefined) return undefined;
@@ -348,9 +286,13 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     renew,
     mask: (accountId, used) =>
       createWatch([...new Set([used.reveal(), ...(accounts.get(accountId)?.secrets() ?? [])])]),
-    applyAccounts,
+    applyAccounts(entries, alsoKeep = []) {
+      const result = accounts.apply(entries, alsoKeep);
+      for (const id of result.removed) announced.delete(id);
+      return result;
+    },
     async precache(accountIds) {
-      const wanted = accountIds ?? [...accounts.keys()];
+      const wanted = accountIds ?? accounts.ids();
       return runPrecache(
         {
           clock,
@@ -386,7 +328,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     },
     statusOf,
     unsaved: keeper.unsaved,
-    keptRemoved: () => kept,
+    keptRemoved: accounts.keptRemoved,
     totals: () => countTotals({ hits, misses, ...refresher.counts }),
     resetCacheCounts() {
       hits = 0;
@@ -402,7 +344,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       drain();
       await refresher.settled(Math.max(deadlineMs, endpoints.answerTimeoutMs));
       stage = 'closed';
-      for (const account of accounts.values()) retire(account);
+      accounts.retireAll();
       await endpoints.close();
       // What was cut may have ended with a refresh token in what had come of its answer.
       await refresher.settled(LAST_SAVE_MS);

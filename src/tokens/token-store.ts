@@ -108,6 +108,11 @@ export interface TokenStore {
    * Rejects when the store cannot be reached. Present where several processes may share the store.
    */
   lock?(accountId: string): Promise<GrantLock | undefined>;
+  /**
+   * Since when this process alone can have refreshed, monotonic ms; undefined: another one may have, or may be doing
+   * so. Known without the store. Present where there is a `lock`.
+   */
+  aloneSince?(): number | undefined;
   /** Notes that the account is not to be asked about; a later `rotate` or `saveToken` ends it. */
   block?(accountId: string, resource: TokenResource, block: StoredBlock): Promise<void>;
   blockOf?(accountId: string, resource: TokenResource): Promise<StoredBlock | undefined>;

@@ -11,6 +11,7 @@ import {
   type TokenServiceDeps,
 } from '../../src/tokens/token-service.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
+import type { WithoutStore } from '../../src/tokens/unlocked.ts';
 import { account, refreshCredential } from '../tokens/support.ts';
 import { startTokenEndpoint, type TokenEndpoint } from './token-endpoint.ts';
 
@@ -22,7 +23,7 @@ export interface Trial {
   /** A service as a new process would have it. */
   serve(
     deps?: Partial<TokenServiceDeps>,
-    options?: { answerTimeoutMs?: number; lateMs?: number },
+    options?: { answerTimeoutMs?: number; lateMs?: number; withoutStore?: WithoutStore },
   ): Promise<TokenService>;
   /** Refreshes every account by a new service on the same ground; names those that cannot be. */
   lost(): Promise<readonly string[]>;
@@ -56,11 +57,11 @@ export async function startTrial(count: number, openStore: (log: Log) => TokenSt
     users,
     openStore,
     restart: (user) => endpoint.acceptAgain(user),
-    async serve(deps = {}, { answerTimeoutMs = 2000, lateMs = 2000 } = {}) {
+    async serve(deps = {}, { answerTimeoutMs = 2000, lateMs = 2000, withoutStore = 'wait' } = {}) {
       const { log = silentLog, ...rest } = deps;
       const service = createTokenService(
         { log, store: openStore(log), ...rest },
-        { refreshAhead: false, endpoint: { answerTimeoutMs, lateMs, env: {} } },
+        { refreshAhead: false, withoutStore, endpoint: { answerTimeoutMs, lateMs, env: {} } },
       );
       open.add(service);
       await service.open();

@@ -46,7 +46,11 @@ async function instance(
   log = createTestLog(),
   consent?: ReadonlyMap<string, string>,
 ): Promise<TokenService> {
-  const tokens = createTokenService({ log, store: openStore(redis, log) }, { refreshAhead: false });
+  const tokens = createTokenService(
+    { log, store: openStore(redis, log) },
+    // Who may ask without the lock is tried in fleet-grants.test.ts.
+    { refreshAhead: false, withoutStore: 'ask' },
+  );
   defer(() => tokens.close());
   await tokens.open();
   tokens.applyAccounts(

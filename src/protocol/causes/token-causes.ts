@@ -361,6 +361,22 @@ export const TOKEN_CAUSES: readonly TokenCause[] = [
     cure: 'check grant, client_id, scope, tenant and token_url of the account; the provider’s own words say more',
   }),
 
+  // Nothing was asked.
+  token({
+    id: 'token-store-away',
+    class: 'provider_fault',
+    symptom: '"Redis is away, and another relay may be refreshing this account"',
+    what: 'the token has ended, and without Redis the relay cannot know whether another one is asking for a new one: two who ask at once can cost the mailbox its consent',
+    cure: 'bring Redis back (see redis_lost in the log): the mail leaves at once. Only where mail matters more than a new sign-in: without_store "ask"',
+  }),
+  token({
+    id: 'state-directory-unusable',
+    class: 'provider_fault',
+    symptom: '"the state directory cannot be used, and another process may be refreshing this account"',
+    what: 'the refresh token in the state directory cannot be read or locked, and an older one must not be used in its place',
+    cure: 'make the state directory readable and writable for the relay (disk full, owner, mode); the relay tries again by itself',
+  }),
+
   // No answer, or none of a token endpoint.
   token({
     id: 'token-url-wrong',

@@ -1,0 +1,64 @@
+/** A store that loses its data gets back the latest refresh token any relay has, whoever comes first. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { silentLog } from '../../src/log.ts';
+import { createGrantKeeper } from '../../src/tokens/grant-keeper.ts';
+import { createMemoryStore } from '../../src/tokens/store-memory.ts';
+import type { TokenStore } from '../../src/tokens/token-store.ts';
+
+const ID = { accountId: 'a@x', fingerprint: 'f' };
+const NONE = Promise.resolve({});
+
+async function twoRelays() {
+  let inside = createMemoryStore();
+  const store: TokenStore = {
+    kind: 'redis',
+    open: () => inside.open(),
+    load: (id) => inside.load(id),
+    rotate: (id, rotation) => inside.rotate(id, rotation),
+    saveToken: (id, resource, token) => inside.saveToken(id, resource, token),
+    prune: (ids, ms) => inside.prune(ids, ms),
+    close: () => inside.close(),
+  };
+  const keeper = () =>
+    createGrantKeeper({ store, clock: systemClock, log: silentLog, onChange: () => undefined });
+  const served = () => {
+    const made = keeper();
+    made.keepOnly(new Set([made.of('a@x', 'f')]));
+    return made;
+  };
+  const [behind, ahead] = [served(), served()];
+  await behind.rotated(behind.of('a@x', 'f'), 'first', NONE);
+  await ahead.load(ahead.of('a@x', 'f'));
+  await ahead.rotated(ahead.of('a@x', 'f'), 'second', NONE);
+  inside = createMemoryStore();
+  return { store, behind, ahead };
+}
+
+for (const order of [
+  'the later one first',
+  'the earlier one first',
+  'the earlier one twice, and then the later',
+])
+  test(`${order}: the later refresh token stands`, async () => {
+    const { store, behind, ahead } = await twoRelays();
+    if (order === 'the later one first') await ahead.saveAgain();
+    await behind.load(behind.of('a@x', 'f'));
+    await behind.saveAgain();
+    if (order.includes('twice')) await behind.saveAgain();
+    await ahead.saveAgain();
+    assert.equal((await store.load(ID))?.refreshToken, 'second');
+    await behind.load(behind.of('a@x', 'f'));
+    assert.equal(behind.of('a@x', 'f').refreshToken?.reveal(), 'second');
+    for (const keeper of [behind, ahead]) assert.deepEqual(await keeper.close(1000), []);
+  });
+
+test('a rotation goes on top of what was given again', async () => {
+  const { store, behind, ahead } = await twoRelays();
+  await behind.saveAgain();
+  await ahead.saveAgain();
+  await ahead.rotated(ahead.of('a@x', 'f'), 'third', NONE);
+  assert.equal((await store.load(ID))?.refreshToken, 'third');
+  for (const keeper of [behind, ahead]) assert.deepEqual(await keeper.close(1000), []);
+});
