@@ -6,7 +6,7 @@
  */
 
 import { aadstsIn, findTokenCause, findTokenNetworkCause } from './causes/book.ts';
-import type { TokenFailureKind } from './causes/token-causes.ts';
+import type { TokenFailureKind } from './causes/token-cause.ts';
 import { maskSecrets } from './masking.ts';
 import { parseRetryAfter } from './retry-after.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';

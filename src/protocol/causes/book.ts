@@ -12,7 +12,8 @@ import { LOGIN_CAUSES } from './login-causes.ts';
 import type { Heard, ReplyCause } from './reply-cause.ts';
 import { SENDING_CAUSES } from './sending-causes.ts';
 import { SIGN_IN_CAUSES } from './sign-in-causes.ts';
-import { TOKEN_CAUSES, type TokenCause } from './token-causes.ts';
+import type { TokenCause } from './token-cause.ts';
+import { TOKEN_CAUSES } from './token-causes.ts';
 import { WAY_CAUSES, type WayCause } from './way-causes.ts';
 
 export type { Cause, CauseFacts, CauseStage, Explanation } from './cause.ts';
