@@ -38,7 +38,7 @@ async function main(): Promise<number> {
   try {
     options = readOptions();
   } catch (error) {
-    console.error(`${(error as Error).message}: see npm run soak -- --help`);
+    console.error(`${(error as Error).message.replace(/\s+/g, ' ')}: see npm run soak -- --help`);
     return 2;
   }
   if (options === undefined) {
