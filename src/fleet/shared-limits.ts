@@ -224,12 +224,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         if (isSure || isOver) return undefined;
         const atOnce = { ...limits, perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
         return reserve(book.id, atOnce, maxWaitMs).then((result) => {
-          if (!result.granted) return false;
+          if (!result.granted) return result;
           isSure = true;
           again = result.place;
           again.claim?.(0);
           if (isOver) again.end({ unsent: false, recipients: 0 });
-          return true;
+          return { granted: true };
         });
       },
       end({ unsent, recipients }) {

@@ -7,10 +7,10 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { formatReply, type Reply, reply } from '../protocol/reply.ts';
-import { judge } from '../protocol/verdict.ts';
+import { judge, type Verdict } from '../protocol/verdict.ts';
 import type { Way, Ways } from '../upstream/way.ts';
 import { type Choice, inOrder, type PassedOver } from './choice.ts';
-import { createLimiter, type Limiter, type Place } from './limits.ts';
+import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
 import type { MailboxLimits } from './mailbox-counts.ts';
 import { startRecord, type TransactionRecord } from './record.ts';
 import type { MailCommand, Relay } from './relay.ts';
@@ -135,11 +135,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       });
     if (!result.granted)
       return {
-        answer: judge({
-          kind: 'local',
-          cause: LIMIT_CAUSES[result.limit],
-          waitSeconds: Math.ceil(result.retryAfterMs / 1000),
-        }).answer,
+        answer: judgeLimit(result).answer,
         retryAfterMs: result.retryAfterMs,
       };
     if (waitMs > 0) await new Promise<void>((resume) => clock.after(waitMs, resume));
@@ -267,8 +263,11 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
 
 /** The way as it is, but nothing begins upstream before the message's place is sure. */
 function claiming(way: Way, place: Place, maxWaitMs: number): Way {
-  const isSure = async (): Promise<boolean> => (await place.claim?.(maxWaitMs)) ?? true;
-  const tooBusy = judge({ kind: 'local', cause: 'acquire_timeout' });
+  /** Undefined where it is. */
+  const refusal = async (): Promise<Verdict | undefined> => {
+    const claimed = await place.claim?.(maxWaitMs);
+    return claimed === undefined || claimed.granted ? undefined : judgeLimit(claimed);
+  };
   return {
     account: way.account,
     facts: way.facts,
@@ -276,14 +275,24 @@ function claiming(way: Way, place: Place, maxWaitMs: number): Way {
     begin(trace) {
       const delivery = way.begin(trace);
       return {
-        ask: async (mail, told, asked) =>
-          (await isSure()) ? delivery.ask(mail, told, asked) : { kind: 'failed', verdict: tooBusy },
-        send: async (mail, told, body, octets) =>
-          (await isSure()) ? delivery.send(mail, told, body, octets) : { verdict: tooBusy },
-        open: async (mail, told) => ((await isSure()) ? delivery.open(mail, told) : { verdict: tooBusy }),
+        async ask(mail, told, asked) {
+          const verdict = await refusal();
+          return verdict === undefined ? delivery.ask(mail, told, asked) : { kind: 'failed', verdict };
+        },
+        async send(mail, told, body, octets) {
+          const verdict = await refusal();
+          return verdict === undefined ? delivery.send(mail, told, body, octets) : { verdict };
+        },
+        async open(mail, told) {
+          const verdict = await refusal();
+          return verdict === undefined ? delivery.open(mail, told) : { verdict };
+        },
         close: () => delivery.close(),
         giveUp: () => delivery.giveUp(),
       };
     },
   };
 }
+
+const judgeLimit = ({ limit, retryAfterMs }: NoPlace): Verdict =>
+  judge({ kind: 'local', cause: LIMIT_CAUSES[limit], waitSeconds: Math.ceil(retryAfterMs / 1000) });

@@ -4,27 +4,29 @@
  * reload forgets what was sent. This is the limiter of one relay alone; several that share a mailbox have
  * one of the same shape (src/fleet).
  */
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, pause, systemClock } from '../clock.ts';
 import { type CountsSnapshot, MailboxCounts, type MailboxLimits } from './mailbox-counts.ts';
 
 /** A message's place in the limits; ends once. */
 export interface Place {
   /** Wait this long before sending, ms. */
   readonly waitMs: number;
-  /** Now it begins upstream. A promise where the place at once had been given to others meanwhile: false if none came free in `maxWaitMs`. */
-  claim?(maxWaitMs: number): Promise<boolean> | undefined;
+  /** Now it begins upstream. A promise where its place has been given to others meanwhile, or does not stand for now: what became of it within `maxWaitMs`. */
+  claim?(maxWaitMs: number): Promise<Claimed> | undefined;
   /** `recipients`: accepted by the provider. `unsent`: nothing went upstream, so it counts nothing. Idempotent. */
   end(result: { readonly unsent: boolean; readonly recipients: number }): void;
 }
 
-export type Reservation =
-  | { readonly granted: true; readonly place: Place }
-  | {
-      readonly granted: false;
-      /** `busy`: too many at once. `away`: what the relays share is gone and this one's part is used up. */
-      readonly limit: 'minute' | 'day' | 'busy' | 'away';
-      readonly retryAfterMs: number;
-    };
+export interface NoPlace {
+  readonly granted: false;
+  /** `busy`: too many at once. `away`: what the relays share is gone and this one's part is used up. */
+  readonly limit: 'minute' | 'day' | 'busy' | 'away';
+  readonly retryAfterMs: number;
+}
+
+export type Claimed = { readonly granted: true } | NoPlace;
+
+export type Reservation = { readonly granted: true; readonly place: Place } | NoPlace;
 
 export interface Limiter {
   /** A place now or at most `maxWaitMs` later, in order of asking. Never rejects. */
@@ -62,6 +64,23 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
     return counts;
   }
 
+  /** Waits for a minute with room for a message whose client took its time between MAIL and the rest. */
+  async function begin(
+    counts: MailboxCounts,
+    id: string,
+    most: number,
+    first: number,
+    maxWaitMs: number,
+  ): Promise<Claimed> {
+    const until = clock.monotonic() + maxWaitMs;
+    for (let waitMs = first; waitMs > 0; waitMs = counts.start(id, most, clock.monotonic())) {
+      if (clock.monotonic() + waitMs > until)
+        return { granted: false, limit: 'minute', retryAfterMs: waitMs };
+      await pause(clock, waitMs);
+    }
+    return { granted: true };
+  }
+
   return {
     room(accountId, limits) {
       const counts = mailboxes.get(accountId);
@@ -85,11 +104,23 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
       const waitMs = limits.perMinute === undefined ? 0 : counts.minuteWait(limits.perMinute, now);
       if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
       const id = `${places++}`;
-      counts.begin(id, limits, now + waitMs, wall, undefined);
+      const { perMinute } = limits;
+      counts.begin(id, limits, now + waitMs, wall, undefined, false);
+      let isBegun = perMinute === undefined;
       return {
         granted: true,
         place: {
           waitMs,
+          claim(maxWaitMs) {
+            if (isBegun || perMinute === undefined) return undefined;
+            const first = counts.start(id, perMinute, clock.monotonic());
+            isBegun = first === 0;
+            if (isBegun) return undefined;
+            return begin(counts, id, perMinute, first, maxWaitMs).then((claimed) => {
+              isBegun = claimed.granted;
+              return claimed;
+            });
+          },
           end: ({ unsent, recipients }) => counts.end(id, limits, clock.now(), unsent, recipients, undefined),
         },
       };

@@ -4,6 +4,8 @@
  * share a mailbox it also tells what Redis does not know yet, and what happened since Redis was lost.
  */
 const MINUTE_MS = 60_000;
+/** Between its place and its beginning a message takes this long without being counted anew, ms. */
+const PROMPT_MS = 100;
 /** The day slides in steps of this: 96 numbers an account instead of one per message. */
 export const BUCKET_MS = 15 * MINUTE_MS;
 export const BUCKETS = 96;
@@ -23,8 +25,10 @@ export interface MailboxLimits {
 interface Sent {
   readonly id: string;
   /** Monotonic ms. */
-  readonly at: number;
+  at: number;
   epoch: string | undefined;
+  /** Went out, or soon will without being asked for again. */
+  isBegun: boolean;
 }
 
 /** What Redis said last of all relays together. */
@@ -59,15 +63,27 @@ export class MailboxCounts {
   #sentAtLoss = 0;
   /** In the order of `at`. */
   #sent: Sent[] = [];
+  #begun = 0;
   /** By kind and bucket (`m1967`): counted, and of these known to Redis in `#epoch`. */
   readonly #day = new Map<string, { count: number; known: number }>();
   #epoch: string | undefined;
 
-  /** A message goes out at `at` (monotonic, perhaps a little later than now); `epoch` where Redis knows of it. */
-  begin(id: string, limits: MailboxLimits, at: number, wall: number, epoch: string | undefined): void {
+  /**
+   * A message has its place at `at` (monotonic, perhaps a little later than now); `epoch` where Redis knows of it.
+   * Unless `isBegun` it goes out when `start` says so.
+   */
+  begin(
+    id: string,
+    limits: MailboxLimits,
+    at: number,
+    wall: number,
+    epoch: string | undefined,
+    isBegun = true,
+  ): void {
     this.held.add(id);
     if (limits.perMinute !== undefined) {
-      this.#sent.push({ id, at, epoch });
+      this.#sent.push({ id, at, epoch, isBegun });
+      if (isBegun) this.#begun++;
       if (epoch === undefined) this.sentSinceLoss++;
     }
     if (limits.perDay !== undefined) {
@@ -98,7 +114,34 @@ export class MailboxCounts {
     if (limits.perDay !== undefined) this.#count('m', wall, -1, epoch);
     const at = this.#sent.findIndex((s) => s.id === id);
     const [sent] = at < 0 ? [] : this.#sent.splice(at, 1);
-    if (sent !== undefined && sent.epoch === undefined) this.sentSinceLoss--;
+    if (sent === undefined) return;
+    if (sent.epoch === undefined) this.sentSinceLoss--;
+    if (sent.isBegun) this.#begun--;
+  }
+
+  /**
+   * The message goes out now, which may be long after its place: 0, or how long it must wait so that no minute holds
+   * more than `most` that have, ms.
+   */
+  start(id: string, most: number, now: number): number {
+    this.#slide(now);
+    const at = this.#sent.findLastIndex((s) => s.id === id);
+    const sent = this.#sent[at];
+    if (sent?.isBegun === true) return 0;
+    if (this.#begun >= most) {
+      const oldest = this.#sent.filter((s) => s.isBegun)[this.#begun - most];
+      return Math.max(1, (oldest?.at ?? now) + MINUTE_MS - now);
+    }
+    this.#begun++;
+    if (sent !== undefined && now - sent.at <= PROMPT_MS) {
+      sent.isBegun = true;
+      return 0;
+    }
+    // Its place has slid out of the minute, or is too old to stand for now.
+    if (sent !== undefined) this.#sent.splice(at, 1);
+    const after = this.#sent.findLastIndex((s) => s.at <= now) + 1;
+    this.#sent.splice(after, 0, { id, at: now, epoch: sent?.epoch, isBegun: true });
+    return 0;
   }
 
   #count(kind: 'm' | 'r', wall: number, by: number, epoch: string | undefined): void {
@@ -213,14 +256,18 @@ export class MailboxCounts {
     // A wall clock that stepped back makes nothing younger than it was.
     const since = Math.max(0, wall - taken.at);
     for (const [i, age] of taken.sent.entries())
-      this.#sent.push({ id: `restored${i}`, at: now - age - since, epoch: undefined });
+      this.#sent.push({ id: `restored${i}`, at: now - age - since, epoch: undefined, isBegun: true });
+    this.#begun += taken.sent.length;
     for (const [field, count] of Object.entries(taken.day)) this.#day.set(field, { count, known: 0 });
     this.#slide(now);
   }
 
   #slide(now: number): void {
     let gone = 0;
-    while ((this.#sent[gone]?.at ?? now) <= now - MINUTE_MS) gone++;
+    while ((this.#sent[gone]?.at ?? now) <= now - MINUTE_MS) {
+      if (this.#sent[gone]?.isBegun === true) this.#begun--;
+      gone++;
+    }
     if (gone > 0) this.#sent.splice(0, gone);
   }
 }

@@ -129,3 +129,47 @@ test('no limits, no waiting', () => {
   const { send } = stage();
   for (let i = 0; i < 1000; i++) assert.ok(send(limits({})));
 });
+
+test('nor does it when clients take their time between MAIL and the message', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 6 }),
+      fc.array(fc.tuple(fc.integer({ min: 0, max: 20_000 }), fc.integer({ min: 0, max: 150_000 })), {
+        maxLength: 40,
+      }),
+      async (most, clients) => {
+        const { clock, ask } = stage();
+        const sent: number[] = [];
+        const refused: number[] = [];
+        let at = 0;
+        for (const [gap, dawdleMs] of clients) {
+          at += gap;
+          clock.after(at, () => {
+            const result = ask(limits({ perMinute: most }), 30_000);
+            if (!result.granted) return;
+            const { place } = result;
+            clock.after(place.waitMs + dawdleMs, () => {
+              const claim = place.claim?.(30_000);
+              if (claim === undefined) sent.push(clock.monotonic());
+              else
+                void claim.then((claimed) => {
+                  if (claimed.granted) sent.push(clock.monotonic());
+                  else refused.push(claimed.retryAfterMs);
+                });
+            });
+          });
+        }
+        for (let ms = 0; ms < at + 250_000; ms += 500) {
+          clock.advance(500);
+          await Promise.resolve();
+          await Promise.resolve();
+        }
+        // What begins promptly stands where its place does.
+        for (const start of sent)
+          assert.ok(sent.filter((t) => t >= start && t < start + MINUTE - 600).length <= most);
+        for (const retryAfterMs of refused) assert.ok(retryAfterMs > 0 && retryAfterMs <= MINUTE);
+      },
+    ),
+    { seed: 20261125, numRuns: 300 },
+  );
+});

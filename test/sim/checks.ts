@@ -30,6 +30,8 @@ export interface Evidence {
   readonly isCalm: boolean;
   /** Messages a minute, by account; 0: no limit. */
   readonly perMinute: ReadonlyMap<string, number>;
+  /** From its place in the minute to its first octet upstream a message may wait so long for a connection, ms. */
+  readonly connectMs: number;
 }
 
 export interface Figures {
@@ -110,24 +112,28 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
   return found;
 }
 
-/** Sent within a minute, by when the last octet left; what waited for its body may come close together. */
-function checkMinutes({ deliveries, perMinute }: Evidence): Violation[] {
+/** Begun upstream within a minute, as the provider counts. */
+function checkMinutes({ deliveries, perMinute, connectMs }: Evidence): Violation[] {
   const found: Violation[] = [];
   for (const [account, most] of perMinute) {
     if (most === 0) continue;
-    const sent = deliveries.filter((d) => d.account === account).map((d) => d.sentAt);
-    sent.sort((a, b) => a - b);
-    const slack = Math.ceil(most / 2);
-    for (const [i, at] of sent.entries()) {
-      const later = sent[i + most + slack];
-      if (later === undefined || later - at >= 60_000) continue;
-      found.push({ rule: 'too many in a minute', detail: `${account}: more than ${most + slack}`, at });
+    const begun = deliveries.filter((d) => d.account === account).map((d) => d.begunAt);
+    begun.sort((a, b) => a - b);
+    for (const [i, at] of begun.entries()) {
+      const later = begun[i + most];
+      if (later === undefined || later - at >= MINUTE_MS - connectMs) continue;
+      found.push({
+        rule: 'too many in a minute',
+        detail: `${account}: more than ${most} in ${later - at} ms`,
+        at,
+      });
       break;
     }
   }
   return found;
 }
 
+const MINUTE_MS = 60_000;
 const LIMIT_WAIT = /(?:try again in|after) (\d+) s/;
 
 /** Why this delivery, of which the client did not hear 250, is wrong; undefined: such is SMTP. */

@@ -27,6 +27,8 @@ export interface Envelope {
   readonly sender: string;
   /** Accepted ones. */
   readonly recipients: string[];
+  /** When the relay wrote MAIL, true time. */
+  readonly begunAt: number;
 }
 
 /** A message taken with 250. */
@@ -37,6 +39,8 @@ export interface Delivery {
   readonly recipients: readonly string[];
   readonly body: Buffer;
   readonly at: number;
+  /** When the relay wrote MAIL, true time. */
+  readonly begunAt: number;
   /** When the relay wrote the last octet, true time. */
   readonly sentAt: number;
   readonly relay: Actor;
@@ -254,6 +258,7 @@ export function createProvider(
             recipients: [...envelope.recipients],
             body,
             at: world.now,
+            begunAt: envelope.begunAt,
             sentAt,
             relay: this.#end.peer.actor,
           });
@@ -354,7 +359,8 @@ export function createProvider(
         return;
       }
       const sender = /<([^>]*)>/.exec(line)?.[1] ?? '';
-      const envelope: Envelope = { account: this.account, sender, recipients: [] };
+      const begunAt = this.#end.peer.sentAt(this.#octetsRead - 1);
+      const envelope: Envelope = { account: this.account, sender, recipients: [], begunAt };
       this.#answer(
         'mail',
         250,

@@ -6,7 +6,7 @@ import { check, type Figures, type Violation } from './checks.ts';
 import { type Client, createClient, type Message } from './client.ts';
 import { applyFaults, type Cast, createPaths, isBeingMended, writeAccounts } from './faults.ts';
 import { createNetwork, type Network } from './network.ts';
-import type { Plan } from './plan.ts';
+import type { Fault, Plan } from './plan.ts';
 import { createProvider } from './provider.ts';
 import { createRandom } from './random.ts';
 import { createRelayHost, type Leftovers, type RelayHost } from './relay-host.ts';
@@ -31,6 +31,9 @@ export interface Outcome {
 const HEAL_MS = 75 * 60_000;
 /** How long the relay may leave a store alone that failed, ms: what was not saved is offered again after this. */
 const UNSAVED_MS = 20_000;
+/** A message waits so long for a connection, and for logins that keep their distance, ms. */
+const ACQUIRE_MS = 45_000;
+const PACED_MS = 3_500;
 /** How much longer than its deadline a stop may take, ms. */
 const STOP_SLACK_MS = 5_000;
 
@@ -59,7 +62,10 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       texts: [],
       secretMark: SECRET_MARK,
       isCalm: plan.faults.length === 0,
-      perMinute: new Map(plan.relays > 1 ? [] : plan.accounts.map((a) => [a.email, a.messagesPerMinute])),
+      perMinute: new Map(
+        forgetsMinutes(plan) ? [] : plan.accounts.map((a) => [a.email, a.messagesPerMinute]),
+      ),
+      connectMs: plan.faults.every(isHarmlessToConnections) ? PACED_MS : ACQUIRE_MS,
       isOurs: (reply) =>
         plan.faults.some((f) => f.kind === 'reload' && f.edit === 'remove and add') &&
         reply.text.includes('No account for sender'),
@@ -77,6 +83,17 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
     process.off('unhandledRejection', crashed);
   }
 }
+
+/** Whether a relay may begin anew in the middle of a minute, or know nothing of the others. */
+const forgetsMinutes = ({ store, relays, faults }: Plan): boolean =>
+  relays > 1 ||
+  faults.some(
+    ({ kind }) =>
+      kind === 'kill' || kind === 'disk' || kind === 'redis' || (kind === 'stop' && store === 'memory'),
+  );
+
+const isHarmlessToConnections = ({ kind }: Fault): boolean =>
+  kind === 'hang up' || kind === 'clock' || kind === 'reload' || kind === 'stop' || kind === 'disk';
 
 type Blame = (rule: string, detail: string) => void;
 
