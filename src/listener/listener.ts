@@ -20,8 +20,10 @@ import { checkExposure, describeUnusable } from './exposure.ts';
 import { createHeldBudget, type HeldBudget } from './held-budget.ts';
 import { createMailSession } from './mail-session.ts';
 import { formatPlace, type PartialListenerOptions, resolveOptions } from './options.ts';
+import { RelayServer } from './relay-server.ts';
 import { serves } from './sender-choice.ts';
-import { type ConnectionHooks, RelayServer, type ServerCertificate } from './smtp-connection.ts';
+import type { ConnectionHooks } from './smtp-connection.ts';
+import type { ServerCertificate } from './smtp-server-seam.ts';
 
 /** Extensions of which the upstreams decide whether they can be offered. */
 export interface OfferedExtensions {
@@ -252,7 +254,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       const current = server;
       const closed = new Promise<void>((resolve) => void current.server.close(() => resolve()));
       const empty = new Promise<void>((resolve) => door?.close(resolve));
-      for (const socket of current._pendingSockets.values()) socket.destroy();
+      for (const socket of current.pendingSockets.values()) socket.destroy();
       for (const connection of current.relayConnections()) connection.drain();
       const orAfter = async (ms: number): Promise<void> => {
         let stop = (): void => {};
@@ -276,7 +278,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       door?.close(() => {});
       server?.server.close();
       for (const connection of server?.relayConnections() ?? []) connection.cut();
-      for (const socket of server?._pendingSockets.values() ?? []) socket.destroy();
+      for (const socket of server?.pendingSockets.values() ?? []) socket.destroy();
     },
 
     counts: () => snapshot(tally, door?.sessions ?? 0, budget),
