@@ -37,6 +37,7 @@ export interface ViewDeps {
   readonly reload: () => Promise<ReloadResult>;
   readonly setLogLevel: (level: AdminLogLevel) => void;
   readonly logDropped: () => number;
+  readonly logWaiting: () => number;
   /** An action changed what is seen of an account. */
   readonly changed: (accountId: string) => void;
   /** Other relays hear of what an operator does here. */
@@ -306,6 +307,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     reload: deps.reload,
     setLogLevel: deps.setLogLevel,
     logDropped: deps.logDropped,
+    logWaiting: deps.logWaiting,
   };
 
   return {

@@ -186,6 +186,7 @@ export function createApp({
       log.level = level;
     },
     logDropped: () => log.dropped,
+    logWaiting: () => log.waiting,
     changed: (id) => admin.accountChanged(id),
     news,
     fleet: state.fleet,

@@ -21,6 +21,8 @@ export interface ProcessLog extends Log {
   line(level: 'info' | 'warn', fields: string, message: string): void;
   /** Lines thrown away because the destination took none. */
   readonly dropped: number;
+  /** Lines the destination has not taken yet. */
+  readonly waiting: number;
 }
 
 /** The process log. A line leaves at the end of the turn of the event loop that made it. */
@@ -49,6 +51,9 @@ export function createLog(level: LogLevel, sink: LogSink): ProcessLog {
       ),
     get dropped() {
       return sink.dropped;
+    },
+    get waiting() {
+      return sink.waiting;
     },
   };
 }

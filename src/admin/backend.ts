@@ -76,6 +76,7 @@ export interface AdminBackend {
   setLogLevel(level: AdminLogLevel): void;
   /** Log lines thrown away since the start because the destination took none. */
   logDropped(): number;
+  logWaiting(): number;
 }
 
 /** A finished token fetch, for metrics. */

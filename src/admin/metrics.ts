@@ -15,7 +15,7 @@ import type {
 /** What the metrics read when they are scraped. */
 export type ScrapeSource = Pick<
   AdminBackend,
-  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener' | 'logDropped' | 'fleet'
+  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener' | 'logDropped' | 'logWaiting' | 'fleet'
 >;
 
 export interface Metrics {
@@ -252,6 +252,14 @@ export function createMetrics(
     'Log lines thrown away because the destination took none',
     source.logDropped,
   );
+  new Gauge({
+    name: `${PREFIX}log_lines_waiting`,
+    help: 'Log lines the destination has not taken yet; at 4 MiB the oldest are thrown away',
+    registers,
+    collect() {
+      this.set(source.logWaiting());
+    },
+  });
   mirrored(
     'token_cache_hits_total',
     'Tokens handed out from the cache',

@@ -18,6 +18,8 @@ export interface LogSink {
   write(line: string): void;
   /** Lines thrown away since the start. */
   readonly dropped: number;
+  /** Lines the destination has not taken yet. */
+  readonly waiting: number;
   /** Resolves when nothing waits any more, or after `timeoutMs`. */
   drain(timeoutMs: number): Promise<void>;
   /** Hands over what waits without waiting: for the end of the process. */
@@ -45,6 +47,8 @@ export function createLogSink(
   let waiting = 0;
   /** What is left of the chunk begun; never thrown away, so that no line is cut. */
   let chunk: Buffer | undefined;
+  /** Lines in it. */
+  let begun = 0;
   let dropped = 0;
   let reported = 0;
   let pauseMs = RETRY_MIN_MS;
@@ -57,6 +61,7 @@ export function createLogSink(
     while (end < lines.length && size < BATCH) size += (lines[end++] as string).length;
     const text = first === 0 && end === lines.length ? lines.join('') : lines.slice(first, end).join('');
     waiting -= size;
+    begun = end - first;
     if (end === lines.length) {
       lines = [];
       first = 0;
@@ -119,6 +124,9 @@ export function createLogSink(
     onRecovered: () => {},
     get dropped() {
       return dropped;
+    },
+    get waiting() {
+      return lines.length - first + (chunk === undefined ? 0 : begun);
     },
     write(line) {
       lines.push(line);

@@ -44,6 +44,9 @@ interface Talk {
   readonly refusal: Decision | undefined;
 }
 
+/** Clients exist that take nothing but 250, and 251 to RCPT, for a yes: what is a yes by its first digit is told them as one. */
+const inKnownCode = (r: Reply): Reply => (r.code === 250 || r.code === 251 ? r : { ...r, code: 250 });
+
 const REFUSED_IN_REPETITION = '4.5.0';
 
 export function createSmtpDelivery(
@@ -231,7 +234,7 @@ export function createSmtpDelivery(
   function taken(reply: Reply): Ending {
     trace.upstreamReply = reply;
     upstream.delivered();
-    return { taken: reply };
+    return { taken: inKnownCode(reply) };
   }
 
   const split = (decision: Decision): Talk & { readonly decision: Decision } => ({
@@ -302,7 +305,7 @@ export function createSmtpDelivery(
       return {
         kind: 'heard',
         replies: replies.map((reply) => {
-          if (isPositive(reply)) return reply;
+          if (isPositive(reply)) return inKnownCode(reply);
           const verdict = judged({ stage: 'rcpt', reply }, on);
           upstream.report(verdict, trace);
           return verdict.answer;

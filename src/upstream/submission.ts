@@ -48,6 +48,16 @@ export const isUnknownCommand = (reply: ParsedReply): boolean => reply.code === 
 export const isHeaderMiscount = (reply: ParsedReply): boolean =>
   reply.code === 552 && /header size/i.test(reply.text);
 
+/** Positive replies that belong to other commands: HELP and the like, the greeting, QUIT, AUTH. */
+const OF_OTHER_COMMANDS: ReadonlySet<number> = new Set([211, 214, 220, 221, 235]);
+
+/**
+ * Whether a positive code cannot be the answer at `stage`. One that no RFC knows can: its first digit decides
+ * (RFC 5321 §4.2.1), and 2xx to a body means that the server has it. 251 and 252 are of RCPT (and VRFY).
+ */
+const isOfAnother = (code: number, stage: Stage): boolean =>
+  code >= 300 || OF_OTHER_COMMANDS.has(code) || (stage !== 'rcpt' && (code === 251 || code === 252));
+
 /** Thrown inside: the reply at hand is no answer to the command at hand. */
 const OUT_OF_STEP = 'upstream answered out of step';
 
@@ -269,8 +279,7 @@ export class Submission {
     for (const [i, stage] of stages.entries()) {
       const reply = replies[i];
       if (reply === undefined) break;
-      // 354 outside DATA, or anything but 2xx as an acceptance, is no answer to what we said.
-      if (isPositive(reply) && reply.code >= 300) throw this.#outOfStep();
+      if (isPositive(reply) && isOfAnother(reply.code, stage)) throw this.#outOfStep();
       if (!isPositive(reply)) {
         // Refused, and yet the body was taken: nobody can tell for whom. Close; the refusal stands.
         if (stage !== 'end' && replies[stages.length - 1]?.code === 250) this.#connection.destroy();
@@ -308,7 +317,7 @@ export class Submission {
    */
   #isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
     if (reply === undefined || !isPositive(reply)) return false;
-    if (reply.code >= 300) throw this.#outOfStep();
+    if (isOfAnother(reply.code, to)) throw this.#outOfStep();
     const { said } = this.#connection;
     const code = reply.enhanced ?? '';
     const usual = said[to];

@@ -170,6 +170,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
       backend.actions.push(`log-level ${level}`);
     },
     logDropped: () => 0,
+    logWaiting: () => 0,
   };
   return backend;
 }

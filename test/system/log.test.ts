@@ -69,8 +69,21 @@ test(
   leakless(async (_t, defer) => {
     const fd = openSync('/dev/full', 'w');
     defer(() => closeSync(fd));
-    const { child, port, exited } = await startMute(defer, fd);
+    const { child, port, admin, exited } = await startMute(defer, fd);
     await send(port, MESSAGES);
+    const metric = async (name: string): Promise<number> =>
+      Number(
+        new RegExp(`^xoauth2_relay_log_lines_${name} (\\d+)$`, 'm').exec(
+          (await admin('/metrics')) ?? '',
+        )?.[1],
+      );
+    assert.equal(await metric('dropped_total'), 0);
+    assert.ok((await metric('waiting')) >= MESSAGES, `${await metric('waiting')} lines`);
+    // More than waits in memory: 4 MiB.
+    const client = await greeted(port);
+    while ((await metric('dropped_total')) === 0)
+      for (let i = 0; i < 1_000; i++) await client.send(`MAIL FROM:<${'x'.repeat(60)}${i}@nobody.example>`);
+    client.end();
     child.kill('SIGTERM');
     assert.equal(await within(exited, 5_000, 'the end'), 0);
   }),
