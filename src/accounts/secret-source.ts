@@ -89,6 +89,8 @@ export function explainFileError(error: unknown): string {
     case 'ENOSPC':
     case 'EDQUOT':
       return 'no space left';
+    case 'ENXIO':
+      return 'it is a FIFO that nobody reads, or a socket';
     case 'ELOOP':
       return 'it is a symbolic link, which is not followed';
     default:

@@ -50,12 +50,22 @@ export const serve: CommandDefinition = {
       const awake = setInterval(() => {}, LOG_DRAIN_MS);
       await sink.drain(LOG_DRAIN_MS);
       clearInterval(awake);
+      if (sink.isWriting) process.once('exit', leaveStuckWrite);
     }
   },
 };
 
 /** How long the end waits for a destination that is slow; one that is full or not read loses the last lines. */
 const LOG_DRAIN_MS = 500;
+
+/**
+ * Node waits at its end for the thread that writes, and on a disk that hangs that is for ever. Of the signals
+ * that end a process at once service managers take SIGTERM for a clean end (systemd.service(5) SuccessExitStatus=).
+ */
+function leaveStuckWrite(exitCode: number): void {
+  process.removeAllListeners('SIGTERM');
+  process.kill(process.pid, exitCode === 0 ? 'SIGTERM' : 'SIGKILL');
+}
 
 function openSink(file: string | undefined): LogSink {
   if (file === undefined) return createLogSink(standardOutput());

@@ -36,8 +36,10 @@ export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): Lo
   point();
 
   function openNumber(n: number): number {
-    const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
-    return openSync(join(directory, `${base}.${n}.log`), O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o640);
+    const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
+    // Of a FIFO nobody reads neither the opening nor a write may wait.
+    const flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
+    return openSync(join(directory, `${base}.${n}.log`), flags, 0o640);
   }
 
   /** A link made beside and renamed: a reader never finds none. */

@@ -20,6 +20,8 @@ export interface LogSink {
   readonly dropped: number;
   /** Lines the destination has not taken yet. */
   readonly waiting: number;
+  /** A write is under way that has not come back. */
+  readonly isWriting: boolean;
   /** Resolves when nothing waits any more, or after `timeoutMs`. */
   drain(timeoutMs: number): Promise<void>;
   /** Hands over what waits without waiting: for the end of the process. */
@@ -124,6 +126,9 @@ export function createLogSink(
     onRecovered: () => {},
     get dropped() {
       return dropped;
+    },
+    get isWriting() {
+      return state === 'writing';
     },
     get waiting() {
       return lines.length - first + (chunk === undefined ? 0 : begun);

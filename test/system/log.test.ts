@@ -1,7 +1,16 @@
 /** Mail goes on whatever becomes of the log, and a stop ends the process. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,7 +40,12 @@ async function freePort(): Promise<number> {
 }
 
 /** A relay whose standard output is `stdout`; it cannot say its ports, so they are given. */
-async function startMute(defer: Defer, stdout: number | 'pipe', more: readonly string[] = []) {
+async function startMute(
+  defer: Defer,
+  stdout: number | 'pipe',
+  more: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+) {
   const provider = await startProvider({ users: [ANN] });
   defer(() => provider.close());
   const directory = temporary(defer);
@@ -45,7 +59,10 @@ async function startMute(defer: Defer, stdout: number | 'pipe', more: readonly s
       ...['--accounts', join(directory, 'accounts.json')],
       ...['--port', `${port}`, '--admin-port', `${adminPort}`, '--log-level', 'debug', ...more],
     ],
-    { stdio: ['ignore', stdout, 'inherit'], env: { ...process.env, NODE_EXTRA_CA_CERTS: provider.caFile } },
+    {
+      stdio: ['ignore', stdout, 'inherit'],
+      env: { ...process.env, NODE_EXTRA_CA_CERTS: provider.caFile, ...env },
+    },
   );
   defer(() => void child.kill('SIGKILL'));
   const exited = new Promise<number | null>((resolve) => child.once('exit', resolve));
@@ -157,6 +174,54 @@ function mountSmall(t: TestContext, defer: Defer, directory: string): boolean {
   defer(() => execFileSync('umount', ['-l', directory]));
   return true;
 }
+
+test(
+  'a disk that hangs in a write: every message is relayed, and a stop ends the process',
+  leakless(async (_t, defer) => {
+    const directory = temporary(defer);
+    // Stands in for the disk: a write to it blocks its thread, which Node awaits at its end.
+    const [fifo, preload] = [join(directory, 'fifo'), join(directory, 'hangs.mjs')];
+    execFileSync('mkfifo', [fifo]);
+    writeFileSync(
+      preload,
+      `import fs from 'node:fs';
+       import { syncBuiltinESMExports } from 'node:module';
+       const disk = fs.openSync(${JSON.stringify(fifo)}, fs.constants.O_RDWR);
+       const { write } = fs;
+       fs.write = (fd, ...rest) => write(disk, ...rest);
+       syncBuiltinESMExports();`,
+    );
+    const { child, port, exited } = await startMute(
+      defer,
+      'pipe',
+      ['--log-file', join(directory, 'relay.log')],
+      { NODE_OPTIONS: `--import=${preload}` },
+    );
+    await send(port, MESSAGES);
+    child.kill('SIGTERM');
+    await within(exited, 5_000, 'the end');
+    // What ends by it has ended well for a service manager.
+    assert.equal(child.signalCode, 'SIGTERM');
+  }),
+);
+
+test(
+  'a FIFO that nobody reads as log file: every message is relayed, the stop is prompt',
+  leakless(async (_t, defer) => {
+    const directory = temporary(defer);
+    const fifo = join(directory, 'relay.1.log');
+    execFileSync('mkfifo', [fifo]);
+    const held = openSync(fifo, constants.O_RDWR);
+    defer(() => closeSync(held));
+    const { child, port, exited } = await startMute(defer, 'pipe', [
+      '--log-file',
+      join(directory, 'relay.log'),
+    ]);
+    await send(port, MESSAGES);
+    child.kill('SIGTERM');
+    assert.equal(await within(exited, 5_000, 'the end'), 0);
+  }),
+);
 
 test(
   'what the log says last is there after a fatal error and after a stop',
