@@ -58,7 +58,6 @@ const OF_OTHER_COMMANDS: ReadonlySet<number> = new Set([211, 214, 220, 221, 235]
 const isOfAnother = (code: number, stage: Stage): boolean =>
   code >= 300 || OF_OTHER_COMMANDS.has(code) || (stage !== 'rcpt' && (code === 251 || code === 252));
 
-/** Thrown inside: the reply at hand is no answer to the command at hand. */
 const OUT_OF_STEP = 'upstream answered out of step';
 
 export class Submission {
@@ -124,8 +123,7 @@ export class Submission {
     const commands = `${reset}${formatMail(mail)}${formatRcpt(recipient)}`;
     const expected = reset === '' ? 3 : 4;
     if (this.usesBdat && octets > 0) {
-      // Where replies look all alike, a reply too many shows only if one after the last can be told from it.
-      const marker = this.#isTagged ? [] : ['NOOP\r\n'];
+      const marker = this.#marker;
       const replies = await this.#exchange(
         [`${commands}BDAT ${octets} LAST\r\n`, ...body, ...marker],
         expected + marker.length,
@@ -195,10 +193,9 @@ export class Submission {
   /** The whole body after an accepted envelope. Rejects with `UpstreamError`. */
   async sendBody(body: readonly Buffer[], octets: number): Promise<Decision> {
     // DATA's 354 cannot be mistaken for a late reply to RCPT.
-    if (this.usesBdat && octets > 0 && this.#isTagged) {
-      const replies = await this.#exchange([`BDAT ${octets} LAST\r\n`, ...body], 1, FINAL_TIMEOUT_MS, true);
-      return this.#decide(replies, ['end']);
-    }
+    if (this.usesBdat && octets > 0 && this.#isTagged)
+      return this.#decide(await this.#sendLast([`BDAT ${octets} LAST\r\n`, ...body]), ['end']);
+
     this.#stage = 'body';
     const [go] = await this.#exchange(['DATA\r\n'], 1, ENVELOPE_TIMEOUT_MS);
     return go?.code === 354 ? this.#finishData(body) : this.#refused('body', go);
@@ -215,8 +212,7 @@ export class Submission {
       const stream = createChunkStream(this.#connection, {
         lost: (error) => this.#lost(error),
         refused: (reply) => this.#keep({ stage: 'body', reply }),
-        sendLast: async (parts) =>
-          this.#decide(await this.#exchange(parts, 1, FINAL_TIMEOUT_MS, true), ['end']),
+        sendLast: async (parts) => this.#decide(await this.#sendLast(parts), ['end']),
       });
       return { refusal: undefined, stream };
     }
@@ -234,6 +230,11 @@ export class Submission {
       decide: (reply) => this.#decide(reply === undefined ? [] : [reply], ['end']),
     });
     return { refusal: undefined, stream };
+  }
+
+  #sendLast(parts: readonly (string | Buffer)[]): Promise<ParsedReply[]> {
+    const marker = this.#marker;
+    return this.#exchange([...parts, ...marker], 1 + marker.length, FINAL_TIMEOUT_MS, true);
   }
 
   async #finishData(body: readonly Buffer[]): Promise<Decision> {
@@ -267,9 +268,10 @@ export class Submission {
     try {
       return await this.#connection.flight(parts, expected, timeoutMs);
     } catch (error) {
+      const replies = error instanceof ConnectionLost ? [...error.replies] : [];
       // A refusal that came before the loss decides: the provider did not take the message.
-      if (error instanceof ConnectionLost && error.replies.some((r) => !isPositive(r)))
-        return [...error.replies];
+      if (replies.some((r) => !isPositive(r))) return replies;
+      if (final && replies.length === expected - 1 && this.#isCertain(replies.at(-1))) return replies;
       throw this.#lost(error);
     }
   }
@@ -303,6 +305,19 @@ export class Submission {
     const { mail, rcpt, end } = this.#connection.said;
     if (!this.#connection.capabilities.enhancedStatusCodes) return false;
     return end === undefined || (end !== mail && end !== rcpt);
+  }
+
+  /**
+   * Where replies look all alike, or how they look is not known yet, a reply too many shows only if one after
+   * the last can be told from it.
+   */
+  get #marker(): readonly string[] {
+    return this.#isTagged && this.#connection.said.end !== undefined ? [] : ['NOOP\r\n'];
+  }
+
+  /** The verdict came and only the marker's answer did not: it is the verdict where it reads like none on an address. */
+  #isCertain({ enhanced }: Partial<ParsedReply> = {}): boolean {
+    return this.#marker.length > 0 && enhanced !== undefined && !enhanced.startsWith('2.1.');
   }
 
   #remember(mail: ParsedReply | undefined, rcpt: ParsedReply | undefined): void {

@@ -263,15 +263,16 @@ test(
   'a reply too many closes that connection and never reaches another message',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, { account: { max_connections: 1 } });
-    room.provider.smtp.script(
-      'end-of-data',
-      {},
-      { raw: '250 2.0.0 OK first\r\n550 5.7.1 for somebody else\r\n' },
-    );
+    const twice = { raw: '250 2.0.0 OK first\r\n550 5.7.1 for somebody else\r\n' };
+    // On the first message of a connection either may be the verdict: nobody hears a 250 that may be none.
+    room.provider.smtp.script('end-of-data', {}, twice);
+    assert.match((await room.send()).final?.text ?? '', /^delivery status unknown/);
+    assert.equal((await room.send()).final?.code, 250);
+    room.provider.smtp.script('end-of-data', {}, twice);
     assert.equal((await room.send()).final?.text, 'OK first');
     assert.equal((await room.send()).final?.code, 250);
     const ids = new Set(room.provider.submissions.map((s) => s.connectionId));
-    assert.equal(ids.size, 2);
+    assert.equal(ids.size, 3);
   }),
 );
 
