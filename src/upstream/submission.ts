@@ -307,10 +307,7 @@ export class Submission {
     return end === undefined || (end !== mail && end !== rcpt);
   }
 
-  /**
-   * Where replies look all alike, or how they look is not known yet, a reply too many shows only if one after
-   * the last can be told from it.
-   */
+  /** Where replies look all alike, or how is not known yet, one too many shows only by what answers a NOOP behind the last. */
   get #marker(): readonly string[] {
     return this.#isTagged && this.#connection.said.end !== undefined ? [] : ['NOOP\r\n'];
   }
