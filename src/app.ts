@@ -13,9 +13,10 @@ import { createAppAccounts } from './app-accounts.ts';
 import { createAppState } from './app-state.ts';
 import { createAdminBackend } from './app-view.ts';
 import { createAppWarmUp } from './app-warm-up.ts';
+import { createAppWays } from './app-ways.ts';
+import { type Clock, systemClock } from './clock.ts';
 import { CLOSING_MS, createClosers, orAfter } from './closers.ts';
 import type { Settings } from './config.ts';
-import { createHttp } from './http.ts';
 import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
@@ -23,12 +24,9 @@ import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createTokenStore } from './tokens/open-store.ts';
 import { createTokenService, GrantsUnsavedError, type TokenService } from './tokens/token-service.ts';
-import { createGraphWays } from './upstream/graph/graph-way.ts';
-import { openLedger } from './upstream/graph/open-ledger.ts';
 import { createOpenConnection } from './upstream/open.ts';
-import { createSmtpWays } from './upstream/smtp-way.ts';
 import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
-import { type AccountWays, createAccountWays } from './upstream/ways.ts';
+import type { AccountWays } from './upstream/ways.ts';
 
 export interface App {
   /** Opens everything; resolves when mail can be handed in. Tokens and connections come in the background (`ready` in the log). Rejects with `AccountsFileError`, `ListenerError` or a system error; nothing stays open then. `stopped`: `stop` came first, and closes what was open. */
@@ -48,6 +46,7 @@ export interface AppDeps {
   readonly openAdmin?: typeof createAdmin;
   /** What keeps grants; a simulation has files of its own. */
   readonly openStore?: typeof createTokenStore;
+  readonly clock?: Clock;
 }
 
 const DAY_MS = 86_400_000;
@@ -61,6 +60,7 @@ export function createApp({
   log,
   openAdmin = createAdmin,
   openStore = createTokenStore,
+  clock = systemClock,
 }: AppDeps): App {
   const closers = createClosers(log, (error) => error instanceof GrantsUnsavedError);
   let reloading: Promise<ReloadResult> | undefined;
@@ -87,6 +87,7 @@ export function createApp({
   const tokens: TokenService = createTokenService(
     {
       log,
+      clock,
       store: openStore({
         stateDir: settings.stateDir,
         stateKey: settings.stateKey,
@@ -108,6 +109,7 @@ export function createApp({
     {
       tokens,
       log,
+      clock,
       open: createOpenConnection({
         heloName: settings.heloName,
         connectTimeoutMs: settings.connectTimeoutMs,
@@ -118,28 +120,23 @@ export function createApp({
     },
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
   );
-  const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs });
-  const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
-  const ledger = openLedger({ log, redis, directory: keepsFiles ? settings.stateDir : undefined });
-  const ways: AccountWays = createAccountWays({
-    upstreams,
-    smtp: createSmtpWays({ upstreams, log }, { busyWaitMs: settings.submissionRetryMs }),
-    graph: createGraphWays({
-      tokens,
-      http,
-      ledger,
-      log,
-      onCall: (call) => admin.observeGraphCall(call),
-      onStateChange: stateChanged,
-    }),
+  const mailWays = createAppWays({
+    settings,
     log,
+    clock,
+    redis,
+    tokens,
+    upstreams,
+    onCall: (call) => admin.observeGraphCall(call),
     onStateChange: stateChanged,
   });
+  const ways: AccountWays = mailWays.ways;
   const relay: RunningRelay = createRelay(
     {
       ways,
       limiter,
       log,
+      clock,
       onRecord,
       onLimit: (event) => admin.observeLimit(event),
       onPassedOver: (account, result) => admin.observePassedOver(account, result),
@@ -256,9 +253,7 @@ export function createApp({
       close: (endsAt) => tokens.close({ deadlineMs: endsAt - performance.now() }),
       isBounded: true,
     });
-    closers.push({ close: () => http.close() });
-    closers.push({ close: () => ledger.close() });
-    closers.push({ close: () => ways.close() });
+    for (const closer of mailWays.closers) closers.push({ close: () => closer.close() });
     try {
       await tokens.open();
       if (stopping) return;

@@ -42,11 +42,13 @@ const TABLE: Record<string, readonly string[]> = {
     'app-state',
     'app-accounts',
     'app-warm-up',
+    'app-ways',
     'closers',
   ],
   'app-warm-up': ['tokens', 'upstream'],
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
+  'app-ways': ['config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
   // Of admin the shapes: what its client reads is what the relay answers.
   commands: ['protocol', 'accounts', 'tokens', 'upstream', 'config', 'app', 'admin'],

@@ -55,6 +55,8 @@ export function createEndpoint(
   options: {
     readonly maxOpening: number;
     readonly resetMs?: number;
+    /** Attempts in a minute before the breaker may open. Default 5. */
+    readonly volume?: number;
     readonly clock?: Clock;
     readonly onBreaker?: (state: BreakerState) => void;
   },
@@ -67,7 +69,7 @@ export function createEndpoint(
     (outcome) => 'fault' in outcome && outcome.fault,
     () => options.onBreaker?.(breaker.state()),
     {
-      volume: VOLUME_THRESHOLD,
+      volume: options.volume ?? VOLUME_THRESHOLD,
       windowMs: EVIDENCE_WINDOW_MS,
       restMs: options.resetMs ?? RESET_MS,
       maxRestMs: Math.max(options.resetMs ?? 0, MAX_RESET_MS),

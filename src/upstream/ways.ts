@@ -50,6 +50,7 @@ export const SMTP_AUTH_OFF: ReadonlySet<string> = new Set([
   'smtp-auth-off-mailbox',
   'smtp-auth-off-tenant',
   'security-defaults',
+  'smtp-no-licence',
 ]);
 const NO_CONNECTIONS: PoolCounts = { size: 0, idle: 0, busy: 0, max: 0 };
 

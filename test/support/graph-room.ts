@@ -36,8 +36,6 @@ export interface GraphRoomOptions {
   readonly speed?: number;
   readonly client?: GraphClientOptions;
   readonly record?: boolean;
-  /** Off where the faults are not to be held against the host. */
-  readonly breaker?: false;
 }
 
 export interface GraphRoom {
@@ -45,6 +43,9 @@ export interface GraphRoom {
   readonly clock: Clock;
   readonly calls: readonly GraphCallObservation[];
   readonly pacing: GraphPacing;
+  readonly endpoint: UpstreamEndpoint;
+  /** Of the process that runs now. */
+  readonly ledger: Ledger;
   /** Tokens as issued; changing them changes what the next request carries. */
   readonly tokens: { current: string; renewed: number; broken: boolean };
   /** What a token text is good for. */
@@ -94,9 +95,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
   };
   const http = createHttp({ env: {} }, clock);
   defer(() => http.close());
-  const real = createEndpoint('graph', { maxOpening: 1_000, resetMs: 50 });
-  const endpoint: UpstreamEndpoint =
-    options.breaker === false ? { ...real, guard: (_account, open) => open() } : real;
+  const endpoint = createEndpoint('graph', { maxOpening: 1_000, volume: 10, clock });
   const pacing = createGraphPacing(clock);
   const calls: GraphCallObservation[] = [];
   const makeLedger =
@@ -132,6 +131,10 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
   return {
     server,
     clock,
+    endpoint,
+    get ledger() {
+      return ledger;
+    },
     calls,
     pacing,
     tokens,

@@ -34,11 +34,18 @@ test(
     const next = await second.claim(KEY);
     assert.ok(next !== 'busy');
     assert.deepEqual(next.known, { state: 'draft', at: 1, draft: 'id', leftoversSince: 2 });
+    assert.equal(await second.ownerOf('id'), KEY);
+    assert.equal(await second.ownerOf('other'), undefined);
+    const now = Date.now();
+    await next.note({ state: 'draft', at: now, draft: 'id' });
+    assert.deepEqual(await first.list(), [{ key: KEY, entry: { state: 'draft', at: now, draft: 'id' } }]);
     await assert.rejects(
       claim.note({ state: 'sent', at: 3 }),
       /another relay/,
       'a claim that was lost notes nothing',
     );
+    await next.note({ state: 'sent', at: now });
+    assert.deepEqual(await first.list(), []);
     await next.forget();
     await next.release();
     await redis.kill();

@@ -7,7 +7,7 @@ import { formatReply, type Reply } from '../reply.ts';
 import { parseReply } from '../reply-parser.ts';
 import { MAX_JUDGED, ownWords } from '../text.ts';
 import { type Cause, type CauseFacts, type CauseStage, type Explanation, explainCause } from './cause.ts';
-import { GRAPH_CAUSES, type GraphCause, type GraphHeard } from './graph-causes.ts';
+import { GRAPH_CAUSES, GRAPH_OWN_CAUSES, type GraphCause, type GraphHeard } from './graph-causes.ts';
 import { LOGIN_CAUSES } from './login-causes.ts';
 import type { Heard, ReplyCause } from './reply-cause.ts';
 import { SENDING_CAUSES } from './sending-causes.ts';
@@ -26,6 +26,7 @@ export const CAUSES: readonly Cause[] = [
   ...LOGIN_CAUSES,
   ...SENDING_CAUSES,
   ...GRAPH_CAUSES,
+  ...GRAPH_OWN_CAUSES,
 ];
 
 const BY_ID: ReadonlyMap<string, Cause> = new Map(CAUSES.map((cause) => [cause.id, cause]));

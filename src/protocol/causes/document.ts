@@ -4,7 +4,7 @@
  */
 import { ANY_ACCOUNT } from './book.ts';
 import { type Cause, wordsFor } from './cause.ts';
-import { GRAPH_CAUSES } from './graph-causes.ts';
+import { GRAPH_CAUSES, GRAPH_OWN_CAUSES } from './graph-causes.ts';
 import { LOGIN_CAUSES } from './login-causes.ts';
 import { SENDING_CAUSES } from './sending-causes.ts';
 import { SIGN_IN_CAUSES } from './sign-in-causes.ts';
@@ -36,7 +36,7 @@ const CHAPTERS: readonly (readonly [title: string, intro: string, causes: readon
   [
     'Microsoft Graph',
     'Answers to the requests by which mail leaves with `transport` `graph`. Whether a message was sent is looked up before any of these is told.',
-    GRAPH_CAUSES,
+    [...GRAPH_CAUSES, ...GRAPH_OWN_CAUSES],
   ],
 ];
 

@@ -80,16 +80,26 @@ export const GRAPH_CAUSES: readonly GraphCause[] = [
     cure: 'correct the address and send again',
   }),
   graph({
+    id: 'graph-no-licence',
+    class: 'account',
+    is: ({ code, message }) =>
+      /MailboxNotEnabledForRESTAPI|MailboxNotSupportedForRESTAPI/i.test(code) ||
+      /mailbox is either inactive|not enabled for/i.test(message),
+    symptom: 'MailboxNotEnabledForRESTAPI',
+    what: (f) =>
+      `Graph may not use the mailbox ${f.user}: it has no Exchange Online licence, is switched off, or is on premises`,
+    cure: 'give the mailbox an Exchange Online licence (it can take an hour until Graph knows); mail of one on premises cannot leave by Graph',
+  }),
+  graph({
     id: 'graph-no-mailbox',
     class: 'account',
     is: ({ code }) =>
-      /MailboxNotEnabledForRESTAPI|^(?:MailboxNotFound|ErrorNonExistentMailbox|ErrorInvalidUser|ResourceNotFound|Request_ResourceNotFound)$/i.test(
+      /^(?:MailboxNotFound|ErrorNonExistentMailbox|ErrorInvalidUser|ResourceNotFound|Request_ResourceNotFound)$/i.test(
         code,
       ),
-    symptom: 'MailboxNotEnabledForRESTAPI, MailboxNotFound, ErrorInvalidUser',
-    what: (f) =>
-      `Graph finds no mailbox ${f.user}: it has no Exchange Online licence, is on premises, or signs in under another name`,
-    cure: 'give the mailbox an Exchange Online licence; where the sign-in name (UPN) is not the address, set user to it',
+    symptom: 'MailboxNotFound, ErrorInvalidUser',
+    what: (f) => `Graph finds no mailbox ${f.user}: the tenant has none, or it signs in under another name`,
+    cure: 'where the sign-in name (UPN) is not the address, set user to it; check tenant',
   }),
   graph({
     id: 'graph-mailbox-full',
@@ -176,4 +186,29 @@ export const GRAPH_CAUSES: readonly GraphCause[] = [
     what: 'Graph did not understand the request',
     cure: 'check graph_url of the account',
   }),
+];
+
+/** What a client hears of the relay itself on this way. */
+export const GRAPH_OWN_CAUSES: readonly Cause[] = [
+  {
+    id: 'graph-unclear',
+    stages: ['graph'],
+    symptom: '451 4.4.2 delivery status unknown',
+    what: 'nobody knows whether Graph sent the message; the relay never sends a second copy',
+    cure: 'with graph_permissions read_write nothing: the next retry looks again. With send, or where it stays: look in Sent Items of the mailbox, then delete the message from the queue of the mail server, or send it again under a new Message-ID',
+  },
+  {
+    id: 'graph-foreign-recipients',
+    stages: ['graph'],
+    symptom: '554 5.6.0 this account delivers by Graph to whomever the header names',
+    what: 'a header names somebody who is not in the transaction, and Graph would mail that person too',
+    cure: 'let the mail server hand over all recipients at once (Postfix: default_destination_recipient_limit = 500), or set graph_recipients to rewrite',
+  },
+  {
+    id: 'graph-foreign-sender',
+    stages: ['graph'],
+    symptom: '550 5.7.1 Graph sends as its mailbox',
+    what: 'From: or MAIL FROM is no address of the account; Graph sends as the mailbox, and the null sender cannot be used',
+    cure: 'let the application write the address of the mailbox in From:, or add what it writes to senders of the account; let bounces go another way',
+  },
 ];

@@ -38,6 +38,15 @@ export const LOGIN_CAUSES: readonly ReplyCause[] = [
       `an Exchange administrator allows it for this mailbox: Set-CASMailbox -Identity ${f.user} -SmtpClientAuthenticationDisabled $false; https://aka.ms/smtp_auth_disabled`,
   },
   {
+    id: 'smtp-no-licence',
+    class: 'login_policy',
+    stages: AUTH,
+    is: ({ enhanced, words }) => enhanced === '5.7.139' && /licen[cs]|mailbox is not enabled/i.test(words),
+    symptom: '535 5.7.139 … that names a licence',
+    what: (f) => `the mailbox ${f.user} has no licence with SMTP AUTH`,
+    cure: 'give the mailbox an Exchange Online licence, or let its mail leave by Graph: docs/microsoft-graph.md',
+  },
+  {
     id: 'security-defaults',
     class: 'login_policy',
     stages: AUTH,

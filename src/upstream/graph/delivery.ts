@@ -8,12 +8,16 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import { reply } from '../../protocol/reply.ts';
+import { cleanText } from '../../protocol/text.ts';
 import { UpstreamError } from '../failure.ts';
-import type { GraphClient, GraphMessage } from './client.ts';
-import type { Claim, Ledger } from './ledger.ts';
+import type { GraphClient } from './client.ts';
+import { CLAIM_MS, type Claim, hashOf, type Ledger, type LedgerEntry, type Subject } from './ledger.ts';
+import { createMailboxSearch, type Seen } from './mailbox-search.ts';
 import {
+  certainRefusal,
   clientGone,
   type GraphEnding,
+  isPermanent,
   isThrottled,
   isUnclear,
   judged,
@@ -27,20 +31,14 @@ import {
 
 /** In all, until an unclear send is clear; then the message waits for the client's retry. */
 const LOOK_MS = 20_000;
-/** A draft that Graph does not find: "may not succeed immediately" after a send. */
-const MISSING_MS = 10_000;
 /** After this long a noted draft is what it looks like. */
 const SETTLED_MS = 60_000;
-const FIRST_LOOK_MS = 250;
-const LONGEST_LOOK_MS = 4_000;
 /** Sends of one draft while the client waits. */
 const MAX_SENDS = 3;
-/** Attempts to delete drafts that were left over. */
-const MAX_TIDIES = 3;
 /** In all, for creating a draft that is throttled. */
 const CREATE_MS = 30_000;
-/** A draft found by its Message-ID was created no earlier than this before our attempt: clocks differ. */
-const CLOCK_SLACK_MS = 5 * 60_000;
+/** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
+const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
 
 export interface Outgoing {
   /** As it goes out, To, Cc and Bcc included. */
@@ -72,6 +70,8 @@ export interface GraphDeliveryDeps {
   readonly background: (work: Promise<unknown>) => void;
 }
 
+const EARLIER = 'an earlier attempt had no clear answer';
+
 /** A draft to be sent. */
 interface Draft {
   readonly draft: string;
@@ -80,14 +80,17 @@ interface Draft {
   readonly leftoversSince: number | undefined;
 }
 
-type Seen =
-  | { readonly is: 'sent'; readonly messageId: string | undefined }
-  | { readonly is: 'draft' }
-  | { readonly is: 'unclear'; readonly why: string };
+/** Monotonic. */
+interface Times {
+  /** No send after this. */
+  readonly deadline: number;
+  /** No look after this, where looking has begun. */
+  readonly until?: number;
+}
 
 export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   const { client, ledger, log, account, permissions, clock = systemClock } = deps;
-  const pause = (ms: number): Promise<void> => new Promise((resume) => void clock.after(ms, resume));
+  const mailbox = createMailboxSearch({ client, ledger, clock });
 
   const taken = (outgoing: Outgoing, messageId: string | undefined): GraphEnding => ({
     kind: 'taken',
@@ -99,7 +102,22 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     refusal,
   });
 
-  function unknown(outgoing: Outgoing, why: string): GraphEnding {
+  const subjectOf = (outgoing: Outgoing): Subject => ({
+    account,
+    ...(outgoing.messageId === undefined ? {} : { messageId: outgoing.messageId }),
+    to: hashOf(setOf(outgoing.recipients)),
+  });
+
+  /** `entry`: what is noted of the message; that it is unclear is noted with it, for the person who decides. */
+  async function unknown(
+    outgoing: Outgoing,
+    claim: Claim,
+    entry: LedgerEntry,
+    why: string,
+  ): Promise<GraphEnding> {
+    const unclear = cleanText(why, 200);
+    if (entry.unclear !== unclear)
+      await claim.note({ ...entry, subject: subjectOf(outgoing), unclear }).catch(() => undefined);
     log.warn(
       { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId, reason: why },
       permissions === 'send'
@@ -111,6 +129,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       verdict: {
         class: 'unknown',
         answer: reply(451, '4.4.2', `delivery status unknown: ${why}`),
+        cause: 'graph-unclear',
         breaker: 'none',
         renewToken: false,
         retry: 'none',
@@ -137,69 +156,12 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     return taken(outgoing, messageId);
   }
 
-  /** Messages in the mailbox with this Message-ID and exactly these recipients. */
-  async function find(outgoing: Outgoing, since: number): Promise<readonly GraphMessage[] | undefined> {
-    if (outgoing.messageId === undefined) return [];
-    const found = await client.search(outgoing.messageId);
-    if (found.kind !== 'ok') return undefined;
-    const wanted = setOf(outgoing.recipients);
-    return found.value.filter(
-      (m) =>
-        m.recipients !== undefined &&
-        setOf(m.recipients) === wanted &&
-        (m.createdAt ?? Number.POSITIVE_INFINITY) >= since - CLOCK_SLACK_MS,
-    );
-  }
-
-  /** Deletes drafts that an unclear or throttled create left behind. The sent one may still look like a draft. */
-  function tidy(outgoing: Outgoing, sentDraft: string, since: number): void {
-    const tidyOnce = async (): Promise<boolean> => {
-      const found = await find(outgoing, since);
-      let isTidy = found !== undefined;
-      for (const { id, isDraft } of found ?? [])
-        if (isDraft && id !== sentDraft && (await client.remove(id)).kind !== 'ok') isTidy = false;
-      return isTidy;
-    };
-    const work = async (): Promise<void> => {
-      for (let tries = 0; tries < MAX_TIDIES && !(await tidyOnce()); tries++) await pause(LONGEST_LOOK_MS);
-    };
-    deps.background(work());
-  }
-
-  /** Looks until it is clear or the time is up. */
-  async function look(draft: string, until: number, settleMs: number): Promise<Seen> {
-    let draftSince: number | undefined;
-    let missingSince: number | undefined;
-    let why = 'Graph does not find the draft';
-    for (let waitMs = FIRST_LOOK_MS; ; waitMs = Math.min(waitMs * 2, LONGEST_LOOK_MS)) {
-      const left = until - clock.monotonic();
-      if (left <= 0) return { is: 'unclear', why };
-      const seen = await client.look(draft, left);
-      const now = clock.monotonic();
-      if (seen.kind === 'ok' && seen.value !== 'none') {
-        if (!seen.value.isDraft) return { is: 'sent', messageId: seen.value.internetMessageId };
-        draftSince ??= now;
-        if (now - draftSince >= settleMs) return { is: 'draft' };
-        missingSince = undefined;
-      } else if (seen.kind === 'ok') {
-        draftSince = undefined;
-        missingSince ??= now;
-        if (now - missingSince >= MISSING_MS) return { is: 'unclear', why };
-      } else {
-        why = reasonOf(seen);
-        // Nobody may ask for longer than we wait.
-        if (seen.kind === 'unasked' && (seen.waitMs ?? 0) > until - now) return { is: 'unclear', why };
-      }
-      await pause(Math.min(waitMs, Math.max(0, until - clock.monotonic())));
-    }
-  }
-
   /** A draft, created now or left by an unclear attempt before; or why there is none. */
   async function obtainDraft(outgoing: Outgoing, claim: Claim): Promise<Draft | GraphEnding> {
     const startedAt = claim.known?.state === 'creating' ? claim.known.at : clock.now();
     let leftoversSince = claim.known?.state === 'creating' ? startedAt : undefined;
     const adopt = async () => {
-      const draft = (await find(outgoing, startedAt))?.find((m) => m.isDraft);
+      const draft = await mailbox.findDraft(outgoing, startedAt);
       return draft && { draft: draft.id, messageId: draft.internetMessageId, leftoversSince: startedAt };
     };
     if (claim.known?.state === 'creating') {
@@ -234,26 +196,28 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       }
       const adopted = await adopt();
       if (adopted !== undefined) return adopted;
-      await claim.note({ state: 'creating', at: startedAt }).catch(() => undefined);
+      await claim
+        .note({ state: 'creating', at: startedAt, subject: subjectOf(outgoing) })
+        .catch(() => undefined);
       if (created.kind === 'refused') return refused(created.refusal, outgoing);
       return later('4.4.2', `Graph did not answer (${created.code}), nothing was sent`);
     }
   }
 
-  async function twoCalls(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
+  async function twoCalls(outgoing: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding> {
     const { known } = claim;
     if (known?.state !== 'draft') {
       const obtained = await obtainDraft(outgoing, claim);
       if ('kind' in obtained) return obtained;
-      return sendNoted(outgoing, claim, obtained, undefined);
+      return sendNoted(outgoing, claim, obtained, { deadline });
     }
     const { draft, leftoversSince } = known;
     const until = clock.monotonic() + LOOK_MS;
     const seen = await resume(outgoing, draft, known.at, until);
-    if (seen.is === 'unclear') return unknown(outgoing, seen.why);
+    if (seen.is === 'unclear') return unknown(outgoing, claim, known, seen.why);
     if (seen.is === 'draft')
-      return sendNoted(outgoing, claim, { draft, messageId: undefined, leftoversSince }, until);
-    if (leftoversSince !== undefined) tidy(outgoing, draft, leftoversSince);
+      return sendNoted(outgoing, claim, { draft, messageId: undefined, leftoversSince }, { deadline, until });
+    if (leftoversSince !== undefined) deps.background(mailbox.tidy(outgoing, draft, leftoversSince));
     return sent(outgoing, claim, seen.messageId);
   }
 
@@ -262,49 +226,61 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     outgoing: Outgoing,
     claim: Claim,
     { draft, messageId, leftoversSince }: Draft,
-    until: number | undefined,
+    times: Times,
   ): Promise<GraphEnding> {
+    const entry: LedgerEntry = {
+      state: 'draft',
+      at: clock.now(),
+      subject: subjectOf(outgoing),
+      draft,
+      ...(leftoversSince === undefined ? {} : { leftoversSince }),
+    };
     try {
-      await claim.note({
-        state: 'draft',
-        at: clock.now(),
-        draft,
-        ...(leftoversSince === undefined ? {} : { leftoversSince }),
-      });
+      await claim.note(entry);
     } catch {
       await client.remove(draft);
       return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
     }
-    const result = await sendDraft(outgoing, claim, draft, messageId, until);
-    if (leftoversSince !== undefined && result.kind === 'taken') tidy(outgoing, draft, leftoversSince);
+    const result = await sendDraft(outgoing, claim, entry, messageId, times);
+    if (leftoversSince !== undefined && result.kind === 'taken')
+      deps.background(mailbox.tidy(outgoing, draft, leftoversSince));
     return result;
   }
 
   async function sendDraft(
     outgoing: Outgoing,
     claim: Claim,
-    draft: string,
+    entry: Extract<LedgerEntry, { state: 'draft' }>,
     messageId: string | undefined,
-    resumedUntil: number | undefined,
+    { deadline, until: resumedUntil }: Times,
   ): Promise<GraphEnding> {
+    const { draft } = entry;
     let until = resumedUntil;
     for (let sends = 1; ; sends++) {
       if (outgoing.isClientGone()) return clientGone();
-      const answer = await client.send(draft);
+      const left = deadline - clock.monotonic();
+      if (left <= 0)
+        return later('4.4.2', 'it took too long until the message could be sent; nothing was sent');
+      const answer = await client.send(draft, left);
       if (answer.kind === 'ok') return sent(outgoing, claim, messageId);
       // Nothing went out now, and before this the draft was seen unsent: it waits for the retry.
       if (answer.kind === 'unasked') return judged(answer.error);
       if (answer.kind === 'lost' && !answer.maybeSent) return unreachable(answer.code);
       until ??= clock.monotonic() + LOOK_MS;
-      const isCertain =
-        answer.kind === 'refused' && !isUnclear(answer.refusal) && answer.refusal.status !== 404;
-      const seen = await look(draft, until, isCertain ? 0 : settleOf(answer));
+      const refusal = certainRefusal(answer);
+      const seen = await mailbox.look(draft, until, refusal === undefined ? settleOf(answer) : 0);
       if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId ?? messageId);
-      if (seen.is === 'unclear') return unknown(outgoing, `${reasonOf(answer)}; ${seen.why}`);
-      if (isCertain) {
+      if (refusal !== undefined) {
+        const ending = refused(refusal, outgoing);
+        // Before this send the draft was seen unsent. It waits where it cannot be looked at; a bounce would be final.
+        if (seen.is === 'unclear')
+          return isPermanent(ending)
+            ? unknown(outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`)
+            : ending;
         if ((await client.remove(draft)).kind === 'ok') await claim.forget();
-        return refused(answer.refusal, outgoing);
+        return ending;
       }
+      if (seen.is === 'unclear') return unknown(outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`);
       if (sends >= MAX_SENDS || clock.monotonic() >= until)
         return answer.kind === 'refused'
           ? refused(answer.refusal, outgoing)
@@ -317,17 +293,25 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
 
   /** What became of a draft of an earlier attempt. */
   async function resume(outgoing: Outgoing, draft: string, notedAt: number, until: number): Promise<Seen> {
-    const seen = await look(draft, until, clock.now() - notedAt > SETTLED_MS ? 0 : SETTLE_UNANSWERED_MS);
+    const seen = await mailbox.look(
+      draft,
+      until,
+      clock.now() - notedAt > SETTLED_MS ? 0 : SETTLE_UNANSWERED_MS,
+    );
     if (seen.is !== 'unclear') return seen;
-    const copy = (await find(outgoing, notedAt))?.find((m) => !m.isDraft);
+    const copy = (await mailbox.find(outgoing, notedAt))?.find((m) => !m.isDraft);
     return copy === undefined ? seen : { is: 'sent', messageId: copy.internetMessageId };
   }
 
   async function oneCall(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
-    if (claim.known !== undefined) return unknown(outgoing, 'an earlier attempt had no clear answer');
+    const { known } = claim;
+    // A draft that was only created never went out; the message itself goes now.
+    if (known !== undefined && known.state !== 'creating')
+      return unknown(outgoing, claim, known, known.unclear ?? EARLIER);
     if (outgoing.isClientGone()) return clientGone();
+    const entry: LedgerEntry = { state: 'sending', at: clock.now(), subject: subjectOf(outgoing) };
     try {
-      await claim.note({ state: 'sending', at: clock.now() });
+      await claim.note(entry);
     } catch {
       return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
     }
@@ -339,11 +323,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         await claim.forget();
         return judged(answer.error);
       case 'lost':
-        if (answer.maybeSent) return unknown(outgoing, reasonOf(answer));
+        if (answer.maybeSent) return unknown(outgoing, claim, entry, reasonOf(answer));
         await claim.forget();
         return unreachable(answer.code);
       case 'refused':
-        if (isUnclear(answer.refusal)) return unknown(outgoing, reasonOf(answer));
+        if (isUnclear(answer.refusal)) return unknown(outgoing, claim, entry, reasonOf(answer));
         await claim.forget();
         return refused(answer.refusal, outgoing);
       default:
@@ -352,13 +336,13 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   }
 
   /** The account may look now: a message of which an earlier call left no clear end may be in Sent Items. */
-  async function lookForSent(outgoing: Outgoing, claim: Claim, since: number): Promise<GraphEnding> {
-    const copy = (await find(outgoing, since))?.find((m) => !m.isDraft);
+  async function lookForSent(outgoing: Outgoing, claim: Claim, known: LedgerEntry): Promise<GraphEnding> {
+    const copy = (await mailbox.find(outgoing, known.at))?.find((m) => !m.isDraft);
     if (copy !== undefined) return sent(outgoing, claim, copy.internetMessageId);
-    return unknown(outgoing, 'an earlier attempt had no clear answer');
+    return unknown(outgoing, claim, known, known.unclear ?? EARLIER);
   }
 
-  async function work(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
+  async function work(outgoing: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding> {
     const { known } = claim;
     if (known?.state === 'sent') {
       log.info(
@@ -371,15 +355,18 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         },
         'this very message was sent before: not sent again',
       );
+      // A person decided so; the next one that looks the same may be another.
+      if (outgoing.messageId === undefined) await claim.forget();
       return taken(outgoing, known.messageId);
     }
     if (permissions === 'send') return oneCall(outgoing, claim);
-    if (known?.state === 'sending') return lookForSent(outgoing, claim, known.at);
-    return twoCalls(outgoing, claim);
+    if (known?.state === 'sending') return lookForSent(outgoing, claim, known);
+    return twoCalls(outgoing, claim, deadline);
   }
 
   return {
     async deliver(outgoing) {
+      const deadline = clock.monotonic() + LAST_SEND_MS;
       let claim: Claim | 'busy';
       try {
         claim = await ledger.claim(outgoing.key);
@@ -392,7 +379,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       }
       if (claim === 'busy') return later('4.4.2', 'this very message is being sent now');
       try {
-        return await work(outgoing, claim);
+        return await work(outgoing, claim, deadline);
       } catch (error) {
         log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
         return judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error));

@@ -10,6 +10,7 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Http } from '../../http.ts';
 import type { Log } from '../../log.ts';
 import type { Capabilities } from '../../protocol/capabilities.ts';
+import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { parseFromAddresses } from '../../protocol/from-header.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
@@ -28,6 +29,8 @@ import { createGraphPacing } from './pacing.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
 const MAX_REQUESTS = 1_000;
+/** Requests in a minute before the breaker may open: those of three messages in trouble, and more. */
+const BREAKER_VOLUME = 10;
 /** A whole request has at most 4 MiB, in base64. */
 const MAX_MESSAGE_OCTETS = (4 * 1024 * 1024 * 3) / 4;
 /** A throttled mailbox that is free again sooner is waited for, ms. */
@@ -93,6 +96,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     if (endpoint === undefined) {
       endpoint = createEndpoint(name, {
         maxOpening: MAX_REQUESTS,
+        volume: BREAKER_VOLUME,
         clock,
         onBreaker: (state) =>
           log.warn({ event: 'breaker', endpoint: state.name, state: state.state }, 'Graph breaker changed'),
@@ -171,7 +175,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     ): Promise<Ending> {
       const message = Buffer.concat(body);
       const refusal = refusalOf(mail, message);
-      if (refusal !== undefined) return { verdict: ownVerdict(refusal) };
+      if (refusal !== undefined) return { verdict: ownVerdict(refusal, 'graph-foreign-sender') };
       const recipients = told.map((r) => r.address);
       const addressed = addressMessage(message, recipients, target.recipients);
       if (addressed.kind !== 'ready') {
@@ -179,7 +183,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
           addressed.kind === 'foreign'
             ? `the header names ${addressed.addresses.slice(0, 5).join(', ')}, who is not in this transaction`
             : addressed.reason;
-        return { verdict: ownVerdict(reply(554, '5.6.0', `${FOREIGN_WORDS}: ${why}. ${FOREIGN_CURE}`)) };
+        const cause = 'graph-foreign-recipients';
+        const text = `${FOREIGN_WORDS}: ${why}; ${cureOf(cause, ANY_ACCOUNT)}`;
+        return { verdict: ownVerdict(reply(554, '5.6.0', text), cause) };
       }
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
@@ -215,6 +221,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       trace.upstreamMs = clock.monotonic() - startedAt;
       if (ending.kind === 'taken') {
         trace.upstreamReply = ending.reply;
+        endpoint.succeeded(account.id);
         if (health.succeeded('sending')) deps.onStateChange?.(account.id);
         return { taken: ending.reply };
       }
@@ -305,10 +312,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 
 const NULL_SENDER = reply(550, '5.7.1', 'the null sender cannot be used: Graph sends as the mailbox');
 const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
-const FOREIGN_CURE =
-  'Let the mail server hand over all recipients at once (Postfix: default_destination_recipient_limit = 500), or set graph_recipients to rewrite';
 
-const ownVerdict = (answer: Reply): Verdict => ({
+const ownVerdict = (answer: Reply, cause?: string): Verdict => ({
+  ...(cause === undefined ? {} : { cause }),
   class: answer.code < 500 ? 'message_temporary' : 'message_permanent',
   answer,
   breaker: 'none',

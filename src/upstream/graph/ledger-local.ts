@@ -7,7 +7,15 @@ import { type FileHandle, open, readFile, rename, unlink } from 'node:fs/promise
 import { join } from 'node:path';
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import { formatEntry, KEEP_MS, type Ledger, type LedgerEntry, parseEntry } from './ledger.ts';
+import {
+  formatEntry,
+  KEEP_MS,
+  keepMsOf,
+  type Ledger,
+  type LedgerEntry,
+  OWNED_MS,
+  parseEntry,
+} from './ledger.ts';
 
 /** Entries of sent messages beyond these are forgotten, oldest first; what is unclear never is before its time. */
 const MAX_SENT = 100_000;
@@ -33,6 +41,8 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   /** Oldest note first. */
   const entries = new Map<string, LedgerEntry>();
   const busy = new Set<string>();
+  /** By draft, oldest note first. */
+  const owners = new Map<string, { readonly key: string; readonly at: number }>();
   let sent = 0;
   let lines = 0;
   let journal: Journal | undefined;
@@ -45,15 +55,29 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     if (entry === undefined) return;
     entries.set(key, entry);
     if (entry.state === 'sent') sent++;
+    if (entry.state === 'draft') own(entry.draft, key);
+  }
+
+  function own(draft: string, key: string): void {
+    owners.delete(draft);
+    owners.set(draft, { key, at: clock.monotonic() });
+    for (const [oldest, owner] of owners) {
+      if (clock.monotonic() - owner.at < OWNED_MS) return;
+      owners.delete(oldest);
+      const entry = entries.get(owner.key);
+      if (entry?.state === 'draft' && entry.draft === oldest)
+        owners.set(oldest, { key: owner.key, at: clock.monotonic() });
+    }
   }
 
   function forgetOld(): void {
-    const oldest = clock.now() - KEEP_MS;
+    const now = clock.now();
     for (const [key, entry] of entries) {
       if (busy.has(key)) continue;
-      if (entry.at < oldest || (sent > MAX_SENT && entry.state === 'sent')) keep(key, undefined);
+      const isSpare = sent > MAX_SENT && entry.state === 'sent';
+      if (isSpare || entry.at < now - keepMsOf(entry)) keep(key, undefined);
       // In the order of notes: what follows is younger.
-      else if (sent <= MAX_SENT) break;
+      else if (sent <= MAX_SENT && entry.at >= now - KEEP_MS) break;
     }
   }
 
@@ -134,7 +158,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       if (busy.has(key)) return 'busy';
       busy.add(key);
       const known = entries.get(key);
-      const isOld = known !== undefined && known.at < clock.now() - KEEP_MS;
+      const isOld = known !== undefined && known.at < clock.now() - keepMsOf(known);
       let isOver = false;
       return {
         known: isOld ? undefined : known,
@@ -147,6 +171,15 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
           busy.delete(key);
         },
       };
+    },
+    async ownerOf(draft) {
+      await opened();
+      return owners.get(draft)?.key;
+    },
+    async list() {
+      await opened();
+      forgetOld();
+      return [...entries].flatMap(([key, entry]) => (entry.state === 'sent' ? [] : [{ key, entry }]));
     },
     async close() {
       await rewriting;

@@ -4,36 +4,58 @@
  * may have sent them.
  */
 import { randomUUID } from 'node:crypto';
+import { type Clock, systemClock } from '../../clock.ts';
 import { type RedisConnection, redisScript } from '../../redis.ts';
-import { CLAIM_MS, formatEntry, KEEP_MS, type Ledger, parseEntry } from './ledger.ts';
+import {
+  CLAIM_MS,
+  formatEntry,
+  hashOf,
+  keepMsOf,
+  type Ledger,
+  type LedgerRow,
+  OWNED_MS,
+  parseEntry,
+} from './ledger.ts';
 
 /** `false` where the claim is held, else what is known (`''` for nothing). */
 const CLAIM = redisScript(
   `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('get', KEYS[2]) or '' else return false end`,
 );
-/** Only the holder may note; 0: the claim was lost. */
+/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft. */
 const NOTE = redisScript(
-  `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3]) return 1`,
+  `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
+if ARGV[5] == 'sent' then redis.call('hdel', KEYS[3], ARGV[4]) else redis.call('hset', KEYS[3], ARGV[4], ARGV[2]) end
+if ARGV[5] == 'draft' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
+return 1`,
 );
 const FORGET = redisScript(
-  `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('del', KEYS[2])`,
+  `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('hdel', KEYS[3], ARGV[2])
+return redis.call('del', KEYS[2])`,
 );
 const RELEASE = redisScript(
   `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end`,
 );
 
 /** `prefix` is the first part of every key. Connects with the first message; closes the connection with itself. */
-export function createRedisLedger(redis: RedisConnection, prefix: string): Ledger {
+export function createRedisLedger(
+  redis: RedisConnection,
+  prefix: string,
+  clock: Clock = systemClock,
+): Ledger {
+  const unsent = `${prefix}:graph:unsent`;
+  const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   return {
     open: () => redis.open(),
     async claim(key) {
       await redis.open();
       const owner = randomUUID();
-      const keys = [`${prefix}:graph:claim:${key}`, `${prefix}:graph:known:${key}`];
-      const known = await redis.run(CLAIM, keys, [owner, CLAIM_MS]);
+      const keys = [`${prefix}:graph:claim:${key}`, `${prefix}:graph:known:${key}`, unsent];
+      const known = await redis.run(CLAIM, keys.slice(0, 2), [owner, CLAIM_MS]);
       if (typeof known !== 'string') return 'busy';
       const give = (script: typeof FORGET): Promise<void> =>
-        redis.run(script, keys, [owner]).then(
+        redis.run(script, keys, [owner, key]).then(
           () => undefined,
           () => undefined,
         );
@@ -41,7 +63,16 @@ export function createRedisLedger(redis: RedisConnection, prefix: string): Ledge
       return {
         known: parseEntry(known),
         async note(entry) {
-          const held = await redis.run(NOTE, keys, [owner, formatEntry(entry), KEEP_MS]);
+          const owned = ownerKey(entry.state === 'draft' ? entry.draft : key);
+          const said = [
+            owner,
+            formatEntry(entry),
+            keepMsOf(entry),
+            key,
+            entry.state,
+            keepMsOf(entry) + OWNED_MS,
+          ];
+          const held = await redis.run(NOTE, [...keys, owned], said);
           if (held !== 1) throw new Error('another relay took the message over');
         },
         forget: () => give(FORGET),
@@ -51,6 +82,19 @@ export function createRedisLedger(redis: RedisConnection, prefix: string): Ledge
           await give(RELEASE);
         },
       };
+    },
+    ownerOf: (draft) => redis.ask((r) => r.get(ownerKey(draft))).then((key) => key ?? undefined),
+    async list() {
+      const rows: LedgerRow[] = [];
+      const over: string[] = [];
+      for (const [key, text] of Object.entries(await redis.ask((r) => r.hGetAll(unsent)))) {
+        const entry = parseEntry(text);
+        if (entry === undefined || entry.at < clock.now() - keepMsOf(entry)) over.push(key);
+        else rows.push({ key, entry });
+      }
+      // Whose own key has ended: nothing else removes it here.
+      if (over.length > 0) await redis.ask((r) => r.hDel(unsent, over));
+      return rows.sort((a, b) => a.entry.at - b.entry.at);
     },
     close: async () => redis.close(),
   };

@@ -9,24 +9,47 @@ import { parseJsonObject } from '../../protocol/token-failure.ts';
 
 /** Longer than a mail server keeps a message in its queue (Postfix: 5 days). */
 export const KEEP_MS = 5 * 24 * 60 * 60_000;
-/** A right to work whose holder died ends after this; above the longest delivery. */
+/** What may have left a draft in the mailbox is known this much longer, so that the draft can be deleted. */
+export const SWEEP_MS = 2 * 24 * 60 * 60_000;
+/** A right to work whose holder died ends after this; no send begins after three quarters of it. */
 export const CLAIM_MS = 5 * 60_000;
+/** So long a draft that was sent may still look like one. */
+export const OWNED_MS = 60 * 60_000;
 
-export type LedgerEntry =
-  /** A draft may have been created, its id is not known. */
-  | { readonly state: 'creating'; readonly at: number }
-  /** The draft was created; whether it was sent says the draft itself. */
-  | {
-      readonly state: 'draft';
-      readonly at: number;
-      readonly draft: string;
-      /** Since then other drafts of the message may have been left over; ms since the epoch. */
-      readonly leftoversSince?: number;
-    }
-  /** One call, under way or without a clear end: nobody can tell. */
-  | { readonly state: 'sending'; readonly at: number }
-  /** Sent for certain. */
-  | { readonly state: 'sent'; readonly at: number; readonly messageId?: string };
+/** Whose message it is: what is needed to find it in the mailbox without having it. */
+export interface Subject {
+  /** Account id. */
+  readonly account: string;
+  /** With angle brackets. */
+  readonly messageId?: string;
+  /** Hash of the recipients (`hashOf`). */
+  readonly to?: string;
+}
+
+interface Noted {
+  /** ms since the epoch. */
+  readonly at: number;
+  /** Always noted while the message may be unsent. */
+  readonly subject?: Subject;
+  /** Why the client heard that nobody knows; undefined: it did not hear so. */
+  readonly unclear?: string;
+}
+
+export type LedgerEntry = Noted &
+  (
+    | /** A draft may have been created, its id is not known. */ { readonly state: 'creating' }
+    /** The draft was created; whether it was sent says the draft itself. */
+    | {
+        readonly state: 'draft';
+        readonly draft: string;
+        /** Since then other drafts of the message may have been left over; ms since the epoch. */
+        readonly leftoversSince?: number;
+      }
+    /** One call, under way or without a clear end: nobody can tell. */
+    | { readonly state: 'sending' }
+    /** Sent for certain. */
+    | { readonly state: 'sent'; readonly messageId?: string }
+  );
 
 /** The right to work on one message. */
 export interface Claim {
@@ -40,13 +63,29 @@ export interface Claim {
   release(): Promise<void>;
 }
 
+export interface LedgerRow {
+  readonly key: string;
+  readonly entry: LedgerEntry;
+}
+
 export interface Ledger {
   /** First of all. Rejects where the place cannot be used as configured. */
   open(): Promise<void>;
   /** `busy`: somebody works on this very message now. Rejects when it cannot be known. */
   claim(key: string): Promise<Claim | 'busy'>;
+  /** The key of the message that a draft was noted for, while it is unsent and an hour after; undefined: nobody's. Rejects when it cannot be known. */
+  ownerOf(draft: string): Promise<string | undefined>;
+  /** What is not known to be sent, oldest first. Rejects when it cannot be known. */
+  list(): Promise<readonly LedgerRow[]>;
   close(): Promise<void>;
 }
+
+export const hashOf = (text: string): string =>
+  createHash('sha256').update(text).digest('base64url').slice(0, 22);
+
+/** How long an entry counts, ms. */
+export const keepMsOf = ({ state }: LedgerEntry): number =>
+  state === 'draft' || state === 'creating' ? KEEP_MS + SWEEP_MS : KEEP_MS;
 
 /** Written anew at every stop on the way; a retry has others. */
 const TRACE_FIELDS =
@@ -83,23 +122,43 @@ export const formatEntry = (entry: LedgerEntry): string => JSON.stringify(entry)
 export function parseEntry(text: string): LedgerEntry | undefined {
   const json = parseJsonObject(text);
   if (json === undefined || typeof json.at !== 'number') return undefined;
-  const { state, at } = json;
+  const { state, at, draft } = json;
+  const subject = parseSubject(json.subject);
+  const noted: Noted = {
+    at,
+    ...(subject === undefined ? {} : { subject }),
+    ...(typeof json.unclear === 'string' ? { unclear: json.unclear } : {}),
+  };
   switch (state) {
     case 'creating':
     case 'sending':
-      return { state, at };
+      return { state, ...noted };
     case 'draft':
-      return typeof json.draft === 'string'
+      return typeof draft === 'string'
         ? {
             state,
-            at,
-            draft: json.draft,
+            ...noted,
+            draft,
             ...(typeof json.leftoversSince === 'number' ? { leftoversSince: json.leftoversSince } : {}),
           }
         : undefined;
     case 'sent':
-      return { state, at, ...(typeof json.messageId === 'string' ? { messageId: json.messageId } : {}) };
+      return {
+        state,
+        ...noted,
+        ...(typeof json.messageId === 'string' ? { messageId: json.messageId } : {}),
+      };
     default:
       return undefined;
   }
+}
+
+function parseSubject(json: unknown): Subject | undefined {
+  const { account, messageId, to } = (json ?? {}) as Record<string, unknown>;
+  if (typeof account !== 'string') return undefined;
+  return {
+    account,
+    ...(typeof messageId === 'string' ? { messageId } : {}),
+    ...(typeof to === 'string' ? { to } : {}),
+  };
 }

@@ -1,4 +1,5 @@
 /** Chooses where is known what was sent by Graph: where tokens are kept. In: Redis or a directory. Out: a ledger. */
+import type { Clock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { KEY_PREFIX, type RedisConnection } from '../../redis.ts';
 import type { Ledger } from './ledger.ts';
@@ -10,8 +11,9 @@ export function openLedger(options: {
   readonly log: Log;
   readonly redis: RedisConnection | undefined;
   readonly directory: string | undefined;
+  readonly clock: Clock;
 }): Ledger {
-  const { log, redis, directory } = options;
-  if (redis === undefined) return createLocalLedger({ log, directory });
-  return { ...createRedisLedger(redis, KEY_PREFIX), close: async () => {} };
+  const { log, redis, directory, clock } = options;
+  if (redis === undefined) return createLocalLedger({ log, clock, directory });
+  return { ...createRedisLedger(redis, KEY_PREFIX, clock), close: async () => {} };
 }

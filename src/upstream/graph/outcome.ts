@@ -53,6 +53,16 @@ export const isUnclear = (r: GraphRefusal): boolean =>
   (r.status >= 200 && r.status < 300) ||
   [408, 409, 423].includes(r.status);
 
+/** The refusal where nothing was done, and the same request would hear the same. A 404 may be too early. */
+export const certainRefusal = (outcome: GraphOutcome<unknown>): GraphRefusal | undefined =>
+  outcome.kind === 'refused' && !isUnclear(outcome.refusal) && outcome.refusal.status !== 404
+    ? outcome.refusal
+    : undefined;
+
+/** The client would bounce the message. */
+export const isPermanent = (ending: GraphEnding): boolean =>
+  ending.kind === 'refused' && ending.verdict.answer.code >= 500;
+
 export const settleOf = (outcome: GraphOutcome<unknown>): number =>
   outcome.kind === 'refused' && outcome.refusal.status !== 504 && outcome.refusal.status >= 400
     ? SETTLE_MS

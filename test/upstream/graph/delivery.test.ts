@@ -9,6 +9,7 @@ import type { GraphEnding } from '../../../src/upstream/graph/outcome.ts';
 import { ANN, GOOD, mailTo, startGraphRoom } from '../../support/graph-room.ts';
 import type { GraphFault } from '../../support/graph-server.ts';
 import { leakless } from '../../support/leak-check.ts';
+import { waitFor } from '../../support/wait-for.ts';
 
 const BOB = 'bob@example.net';
 const heard = (d: GraphEnding): string => formatReply(d.kind === 'taken' ? d.reply : d.verdict.answer);
@@ -267,6 +268,8 @@ test(
       ledger: () => ({
         open: async () => undefined,
         close: async () => undefined,
+        ownerOf: async () => undefined,
+        list: async () => [],
         claim: async () => ({
           known: undefined,
           note: () => Promise.reject(new Error('disk full')),
@@ -300,9 +303,81 @@ test(
   leakless(async (_t, defer) => {
     const room = await startGraphRoom(defer);
     await room.server.close();
-    for (let i = 0; i < 8; i++)
+    for (let i = 0; i < 14; i++)
       assert.match(heard(await room.send(mailTo(BOB, `down${i}`), [BOB])), /^451 4\.(4\.1|3\.2)/);
-    assert.ok(room.calls.length < 8, 'an open breaker asks no more');
+    assert.equal(room.endpoint.breaker.state, 'open');
+    assert.equal(room.calls.length, 10, 'an open breaker asks no more');
+  }),
+);
+
+test(
+  'one message in trouble, looked at many times, opens no breaker; the next one goes',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('send', { carriedOut: true, answer: { status: 504 } });
+    room.server.fault('look', { answer: { status: 503 } }, 100);
+    assert.match(heard(await room.send(mailTo(BOB, 'trouble'), [BOB])), /^451 4\.4\.2/);
+    assert.ok(room.server.count('look') >= 5);
+    assert.equal(room.endpoint.breaker.state, 'closed');
+    assert.match(heard(await room.send(mailTo(BOB, 'next'), [BOB])), /^250 /);
+  }),
+);
+
+test(
+  'while the breaker is open what is unclear is looked at all the same',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('send', { carriedOut: true, answer: 'reset' });
+    room.server.fault('look', { answer: { status: 503 } }, 4);
+    const unclear = room.send(mailTo(BOB, 'open'), [BOB]);
+    await waitFor(() => room.server.count('look') > 0, { what: 'the first look' });
+    room.server.fault('create', { answer: 'reset' }, 20);
+    await Promise.all(Array.from({ length: 12 }, (_, i) => room.send(mailTo(BOB, `fault${i}`), [BOB])));
+    assert.ok(room.endpoint.breaker.openedAt !== undefined);
+    assert.match(heard(await unclear), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'the token is refused between draft and send: the account’s trouble at once, and the draft goes later',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('send', { answer: { status: 401, code: 'InvalidAuthenticationToken' } }, 2);
+    room.server.fault('look', { answer: { status: 401, code: 'InvalidAuthenticationToken' } }, 2);
+    const ending = await room.send(mailTo(BOB, 'revoked'), [BOB]);
+    assert.match(heard(ending), /^451 4\.7\.0/);
+    assert.equal(ending.kind === 'refused' && ending.verdict.pause?.status, 'needs_consent');
+    assert.equal(room.server.count('look'), 2, 'a refused look is not repeated for 20 s');
+    assert.match(heard(await room.send(mailTo(BOB, 'revoked'), [BOB])), /^250 /);
+    assert.equal(room.server.count('create'), 1);
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'two messages share Message-ID and recipients: neither takes the other’s draft or copy for its own',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const first = mailTo(BOB, 'same');
+    const second = first.replace('hello', 'another body');
+    // The first is unclear, and its draft still looks unsent.
+    room.server.fault('send', { answer: 'reset' });
+    room.server.fault('look', { answer: { status: 404 } }, 100);
+    assert.match(heard(await room.send(first, [BOB])), /^451 4\.4\.2/);
+    room.server.fault('create', { answer: 'reset' });
+    assert.match(heard(await room.send(second, [BOB])), /^451 /);
+    assert.match(heard(await room.send(second, [BOB])), /^250 /);
+    assert.deepEqual(
+      room.server.delivered.map((d) => d.text),
+      [second],
+      'not the draft of the first',
+    );
+    assert.match(
+      heard(await room.send(first, [BOB])),
+      /^451 4\.4\.2/,
+      'the copy of the second proves nothing of the first',
+    );
   }),
 );
 

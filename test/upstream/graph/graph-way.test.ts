@@ -143,7 +143,7 @@ test(
     assert.match(await said(room, { to: [BOB], body: mail(BOB, 'no') }), /^451 4\.7\.0/);
     assert.deepEqual(
       [room.ways.status(ANN)?.state.status, room.ways.status(ANN)?.state.cause],
-      ['misconfigured', 'graph-no-mailbox'],
+      ['misconfigured', 'graph-no-licence'],
     );
     const asked = room.provider.graph.requests.length;
     assert.match(await said(room, { to: [BOB], body: mail(BOB, 'no') }), /^451 4\.7\.0/);
@@ -158,6 +158,7 @@ test(
 const OFF = [
   '535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled [x]',
   '535 5.7.139 Authentication unsuccessful, user is locked by your organization’s security defaults policy. Contact your administrator. [x]',
+  '535 5.7.139 Authentication unsuccessful, the mailbox has no license for SMTP. [x]',
 ];
 for (const refusal of OFF)
   test(

@@ -103,6 +103,34 @@ test('the journal outlives the process, half a line at its end too; nobody else 
   await third.close();
 });
 
+test('drafts have an owner while they may be unsent, and what is not sent is listed', async (t) => {
+  const clock = createTestClock();
+  const directory = await tempDirectory(t);
+  const ledger = createLocalLedger({ log: silentLog, clock, directory });
+  const claim = await claimOf(ledger);
+  const subject = { account: 'ann', messageId: '<1@c>', to: 'hash' };
+  const entry: LedgerEntry = { state: 'draft', at: clock.now(), subject, draft: 'D', unclear: 'why' };
+  await claim.note(entry);
+  assert.equal(await ledger.ownerOf('D'), KEY);
+  assert.deepEqual(await ledger.list(), [{ key: KEY, entry }]);
+  await ledger.close();
+  const next = createLocalLedger({ log: silentLog, clock, directory });
+  assert.equal(await next.ownerOf('D'), KEY, 'after a restart too');
+  assert.deepEqual(await next.list(), [{ key: KEY, entry }]);
+  clock.advance(KEEP_MS + 1);
+  const other = await claimOf(next, 'o'.repeat(32));
+  await other.note({ state: 'draft', at: clock.now(), draft: 'E' });
+  assert.equal(await next.ownerOf('D'), KEY, 'as long as it is not known to be sent');
+  assert.equal((await next.list()).length, 2, 'known beyond 5 days, so that the draft can be deleted');
+  const again = await claimOf(next);
+  await again.note({ state: 'sent', at: clock.now() });
+  assert.equal(await next.ownerOf('D'), KEY, 'a sent draft may still look like one');
+  clock.advance(60 * 60_000);
+  await other.note({ state: 'draft', at: clock.now(), draft: 'E' });
+  assert.equal(await next.ownerOf('D'), undefined);
+  await next.close();
+});
+
 test('after 5 days it is forgotten', async () => {
   const clock = createTestClock();
   const ledger = createLocalLedger({ log: silentLog, clock });

@@ -1,0 +1,49 @@
+/**
+ * The ways mail leaves by, with what they need: connections to Graph, the ledger of what was sent by it,
+ * SMTP and Graph behind one seam. In: tokens, upstreams. Out: the ways, and what is to be closed.
+ */
+import type { GraphCallObservation } from './admin/backend.ts';
+import { type Clock, systemClock } from './clock.ts';
+import type { Settings } from './config.ts';
+import { createHttp } from './http.ts';
+import type { Log } from './log.ts';
+import type { RedisConnection } from './redis.ts';
+import type { TokenSource } from './tokens/access-token.ts';
+import { createGraphWays } from './upstream/graph/graph-way.ts';
+import { openLedger } from './upstream/graph/open-ledger.ts';
+import { createSmtpWays } from './upstream/smtp-way.ts';
+import type { Upstreams } from './upstream/upstream.ts';
+import { type AccountWays, createAccountWays } from './upstream/ways.ts';
+
+export interface AppWaysDeps {
+  readonly settings: Settings;
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly redis: RedisConnection | undefined;
+  readonly tokens: TokenSource;
+  readonly upstreams: Upstreams;
+  readonly onCall: (call: GraphCallObservation) => void;
+  readonly onStateChange: (accountId: string) => void;
+}
+
+export interface AppWays {
+  readonly ways: AccountWays;
+  /** The last first. */
+  readonly closers: readonly { close(): Promise<void> }[];
+}
+
+export function createAppWays(deps: AppWaysDeps): AppWays {
+  const { settings, log, clock = systemClock, redis, tokens, upstreams, onCall, onStateChange } = deps;
+  const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs }, clock);
+  const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
+  const directory = keepsFiles ? settings.stateDir : undefined;
+  const ledger = openLedger({ log, redis, directory, clock });
+  const ways = createAccountWays({
+    upstreams,
+    smtp: createSmtpWays({ upstreams, log, clock }, { busyWaitMs: settings.submissionRetryMs }),
+    graph: createGraphWays({ tokens, http, ledger, log, clock, onCall, onStateChange }),
+    log,
+    onStateChange,
+  });
+  return { ways, closers: [http, ledger, ways] };
+}
