@@ -37,6 +37,7 @@ const TABLE: Record<string, readonly string[]> = {
     'relay',
     'listener',
     'admin',
+    'enrol',
     'config',
     'app-view',
     'app-state',
@@ -45,13 +46,15 @@ const TABLE: Record<string, readonly string[]> = {
     'app-ways',
     'closers',
   ],
+  // Sign-in and proof of an account: the one room beside the command line that a person talks to.
+  enrol: ['protocol', 'accounts', 'tokens', 'upstream'],
   'app-warm-up': ['tokens', 'upstream'],
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
   'app-ways': ['config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
   // Of admin the shapes: what its client reads is what the relay answers.
-  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'config', 'app', 'admin'],
+  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'enrol', 'config', 'app', 'admin'],
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */

@@ -9,13 +9,15 @@ import { Secret } from '../accounts/credential.ts';
 import { graphResource, graphScopes } from '../accounts/graph-target.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { readSmallFile } from '../accounts/secret-source.ts';
+import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
+import { probeAccount } from '../enrol/probe.ts';
+import { type SignedIn, type SignInTarget, signInWithBrowser, signInWithDevice } from '../enrol/sign-in.ts';
 import { silentLog } from '../log.ts';
 import { foldAddress } from '../protocol/text.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { grantFingerprint } from '../tokens/grant-form.ts';
 import { createMemoryStore } from '../tokens/store-memory.ts';
 import { createTokenService } from '../tokens/token-service.ts';
-import { editAccounts, findAccount, parseAt, readOrEmpty, reloadRunning } from './accounts-on-disk.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -25,9 +27,8 @@ import {
   numberOption,
   textOption,
 } from './definition.ts';
-import { probeAccount } from './probe.ts';
+import { reloadRunning } from './reload-running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-import { type SignedIn, type SignInTarget, signInWithBrowser, signInWithDevice } from './sign-in.ts';
 import type { Terminal } from './terminal.ts';
 
 const SIGN_INS = ['device', 'browser', 'refresh-token', 'service-account', 'client-credentials'] as const;

@@ -2,10 +2,11 @@
 import { accountEntries, appendAccount, removeAccount } from '../accounts/accounts-edit.ts';
 import { readAccountsFile, readAccountsText } from '../accounts/accounts-file.ts';
 import { JsonSyntaxError } from '../accounts/json-text.ts';
-import { editAccounts, findAccount, parseAt, readOrEmpty, reloadRunning } from './accounts-on-disk.ts';
+import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
 import { showProblems } from './check.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet } from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
+import { reloadRunning } from './reload-running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable } from './terminal.ts';
 

@@ -4,6 +4,8 @@
  */
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
 import type { Settings } from '../config.ts';
+import type { Step } from '../enrol/explain.ts';
+import { type ProbeStep, probeAccount } from '../enrol/probe.ts';
 import { silentLog } from '../log.ts';
 import { createTokenService } from '../tokens/token-service.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
@@ -17,8 +19,6 @@ import {
   numberOption,
   textOption,
 } from './definition.ts';
-import type { Step } from './explain.ts';
-import { type ProbeStep, probeAccount } from './probe.ts';
 import { reportSender, type SenderReport } from './sender-report.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable, type Terminal } from './terminal.ts';

@@ -2,6 +2,7 @@
  * What a command is: names, options, examples and exit codes as values, and a function that runs it.
  * The command line, --help, shell completion and the manual page are all derived from these.
  */
+import { OperatorError as CommandError } from '../enrol/operator-error.ts';
 import type { Terminal } from './terminal.ts';
 
 export interface OptionDefinition {
@@ -43,14 +44,7 @@ export interface CommandContext {
 }
 
 /** Ends a command with a message for a person; never holds a secret. */
-export class CommandError extends Error {
-  override readonly name = 'CommandError';
-  readonly exitCode: number;
-  constructor(message: string, exitCode = 1, options: { cause?: unknown } = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    this.exitCode = exitCode;
-  }
-}
+export { OperatorError as CommandError } from '../enrol/operator-error.ts';
 
 /** Exit code for a wrong command line, wrong settings or a wrong accounts file. */
 export const EXIT_CONFIGURATION = 2;

@@ -4,10 +4,10 @@
  */
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
+import type { Step } from '../enrol/explain.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
-import { type ClientDialogue, expect, StepError } from './client-dialogue.ts';
-import type { Step } from './explain.ts';
 
 export interface ListenerTarget {
   readonly host: string;

@@ -1,10 +1,10 @@
 /** `reload`, `stop`: a relay that runs, seen from outside. In: its admin API, its pid file. */
 import { readFile } from 'node:fs/promises';
+import { waitUntil } from '../enrol/wait-until.ts';
 import { createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, numberOption } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-import { waitUntil } from './wait-until.ts';
 
 const adminOptions = settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken']);
 export const reload: CommandDefinition = {

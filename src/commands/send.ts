@@ -6,12 +6,14 @@ import { hostname } from 'node:os';
 import MailComposer from 'nodemailer/lib/mail-composer/index.js';
 import { type LoadedAccount, readAccountsFile } from '../accounts/accounts-file.ts';
 import type { Settings } from '../config.ts';
+import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
+import { dialAccount } from '../enrol/dial-account.ts';
+import { explain } from '../enrol/explain.ts';
 import { silentLog } from '../log.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
 import { createTokenService } from '../tokens/token-service.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
-import { type ClientDialogue, expect, StepError } from './client-dialogue.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -19,9 +21,7 @@ import {
   EXIT_CONFIGURATION,
   textOption,
 } from './definition.ts';
-import { dialAccount } from './dial-account.ts';
 import { dialListener } from './dial-listener.ts';
-import { explain } from './explain.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
 /** An MTA waits longer; a person does not. */

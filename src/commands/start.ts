@@ -3,12 +3,12 @@ import { spawn } from 'node:child_process';
 import { mkdir, open, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { waitUntil } from '../enrol/wait-until.ts';
 import { currentLogFile } from '../log/file.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
 import { isRelay, readPid } from './running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-import { waitUntil } from './wait-until.ts';
 
 /** A thousand accounts are ready in about 10 s; a slow token endpoint takes longer. */
 const READY_TIMEOUT_MS = 60_000;

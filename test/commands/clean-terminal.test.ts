@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { cleanLine } from '../../src/commands/logs.ts';
-import { publicClaims } from '../../src/commands/probe.ts';
+import { publicClaims } from '../../src/enrol/probe.ts';
 
 const STEERS = '\u001b[2J\u009b31m\u202e';
 

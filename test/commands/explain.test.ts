@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { explain, type Trouble } from '../../src/commands/explain.ts';
+import { explain, type Trouble } from '../../src/enrol/explain.ts';
 
 const google = {
   provider: 'gmail',

@@ -4,13 +4,13 @@
  */
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { CommandError } from './definition.ts';
+import { OperatorError } from './operator-error.ts';
 
 export interface Redirect {
   /** `http://127.0.0.1:PORT/`, to be sent as redirect_uri. */
   readonly uri: string;
   readonly port: number;
-  /** Rejects with `CommandError` when nobody came in time. */
+  /** Rejects with `OperatorError` when nobody came in time. */
   readonly arrived: Promise<URL>;
   close(): void;
 }
@@ -54,13 +54,13 @@ export async function listenForRedirect(host: string, port: number, timeoutMs: n
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) =>
-      reject(new CommandError(`cannot listen on 127.0.0.1:${port}: ${error.code ?? error.message}`)),
+      reject(new OperatorError(`cannot listen on 127.0.0.1:${port}: ${error.code ?? error.message}`)),
     );
     server.listen(port, '127.0.0.1', resolve);
   });
   const bound = (server.address() as AddressInfo).port;
   uri = `http://${host}:${bound}/`;
-  const timer = setTimeout(() => refuse(new CommandError('nobody signed in: start again')), timeoutMs);
+  const timer = setTimeout(() => refuse(new OperatorError('nobody signed in: start again')), timeoutMs);
   return {
     uri,
     port: bound,

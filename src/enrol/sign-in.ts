@@ -10,8 +10,8 @@ import { ANY_ACCOUNT, findSignInCause } from '../protocol/causes/book.ts';
 import { explainCause } from '../protocol/causes/cause.ts';
 import { isLoopbackHost } from '../protocol/cidr.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
-import { CommandError } from './definition.ts';
 import { listenForRedirect } from './loopback.ts';
+import { OperatorError } from './operator-error.ts';
 
 export interface SignInTarget {
   readonly profile: ProviderProfile;
@@ -46,6 +46,7 @@ export interface DevicePrompt {
 export async function signInWithDevice(
   target: SignInTarget,
   show: (prompt: DevicePrompt) => void,
+  signal?: AbortSignal,
 ): Promise<SignedIn> {
   const config = configure(target);
   try {
@@ -57,7 +58,12 @@ export async function signInWithDevice(
     });
     return takeTokens(
       target,
-      await oauth.pollDeviceAuthorizationGrant(config, device, tokenParameters(target)),
+      await oauth.pollDeviceAuthorizationGrant(
+        config,
+        device,
+        tokenParameters(target),
+        signal === undefined ? {} : { signal },
+      ),
     );
   } catch (error) {
     throw explainSignIn(error, target.email);
@@ -79,48 +85,76 @@ export interface BrowserPrompt {
   readonly timeoutMs: number;
 }
 
-/** Sign-in in a browser, here or elsewhere. */
-export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPrompt): Promise<SignedIn> {
+/** A sign-in page that was prepared, and what makes a grant of the address it ends on. */
+export interface BrowserSignIn {
+  /** The page to open. */
+  readonly url: string;
+  /** Comes back in the redirect; known to nobody else. */
+  readonly state: string;
+  /** Rejects with `OperatorError` where the redirect is no consent for this mailbox. */
+  finish(redirect: URL): Promise<SignedIn>;
+}
+
+/** Prepares a sign-in whose redirect comes to `redirectUri`. */
+export async function beginBrowserSignIn(target: SignInTarget, redirectUri: string): Promise<BrowserSignIn> {
   const config = configure(target);
   const state = oauth.randomState();
   const verifier = oauth.randomPKCECodeVerifier();
   // Only an ID token carries a nonce back.
   const nonce = target.profile.signInScope.split(' ').includes('openid') ? oauth.randomNonce() : undefined;
-  const host = target.profile.redirectHost ?? '127.0.0.1';
-  const redirect = await listenForRedirect(host, prompt.port, prompt.timeoutMs);
+  const url = oauth.buildAuthorizationUrl(config, {
+    ...target.profile.authorizeParameters,
+    redirect_uri: redirectUri,
+    scope: scopeOf(target),
+    state,
+    code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
+    code_challenge_method: 'S256',
+    login_hint: target.email,
+    ...(nonce === undefined ? {} : { nonce }),
+  });
+  return {
+    url: url.href,
+    state,
+    async finish(redirect) {
+      try {
+        const current = new URL(redirect);
+        // Some providers name themselves there without announcing it (RFC 9207); the nonce already binds it.
+        if (target.profile.issuer === undefined) current.searchParams.delete('iss');
+        const checks = {
+          pkceCodeVerifier: verifier,
+          expectedState: state,
+          ...(nonce === undefined ? {} : { expectedNonce: nonce, idTokenExpected: true }),
+        };
+        const tokens = await oauth.authorizationCodeGrant(config, current, checks, tokenParameters(target));
+        const signedInAs = tokens.claims()?.email;
+        if (typeof signedInAs === 'string' && foldAddress(signedInAs) !== foldAddress(target.email))
+          throw new OperatorError(
+            `signed in as ${cleanText(signedInAs)}, not as ${target.email}: choose the right account on the sign-in page`,
+          );
+        return takeTokens(target, tokens);
+      } catch (error) {
+        throw explainSignIn(error, target.email);
+      }
+    },
+  };
+}
+
+/** Host that a loopback redirect is registered with. */
+export const loopbackHost = (profile: ProviderProfile): string => profile.redirectHost ?? '127.0.0.1';
+
+/** Sign-in in a browser, here or elsewhere. */
+export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPrompt): Promise<SignedIn> {
+  const redirect = await listenForRedirect(loopbackHost(target.profile), prompt.port, prompt.timeoutMs);
   const typing = new AbortController();
   try {
-    const url = oauth.buildAuthorizationUrl(config, {
-      ...target.profile.authorizeParameters,
-      redirect_uri: redirect.uri,
-      scope: scopeOf(target),
-      state,
-      code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
-      code_challenge_method: 'S256',
-      login_hint: target.email,
-      ...(nonce === undefined ? {} : { nonce }),
-    });
-    prompt.show(url.href, redirect.port);
+    const begun = await beginBrowserSignIn(target, redirect.uri);
+    prompt.show(begun.url, redirect.port);
     const pasted = prompt.askRedirect(typing.signal).then(
       (text) => parseRedirect(text, redirect.uri),
       // Nobody to paste: the loopback redirect has to do.
       () => new Promise<never>(() => {}),
     );
-    const current = await Promise.race([redirect.arrived, pasted]);
-    // Some providers name themselves there without announcing it (RFC 9207); the nonce already binds it.
-    if (target.profile.issuer === undefined) current.searchParams.delete('iss');
-    const checks = {
-      pkceCodeVerifier: verifier,
-      expectedState: state,
-      ...(nonce === undefined ? {} : { expectedNonce: nonce, idTokenExpected: true }),
-    };
-    const tokens = await oauth.authorizationCodeGrant(config, current, checks, tokenParameters(target));
-    const signedInAs = tokens.claims()?.email;
-    if (typeof signedInAs === 'string' && foldAddress(signedInAs) !== foldAddress(target.email))
-      throw new CommandError(
-        `signed in as ${cleanText(signedInAs)}, not as ${target.email}: choose the right account on the sign-in page`,
-      );
-    return takeTokens(target, tokens);
+    return await begun.finish(await Promise.race([redirect.arrived, pasted]));
   } catch (error) {
     throw explainSignIn(error, target.email);
   } finally {
@@ -136,7 +170,7 @@ export function parseRedirect(text: string, redirectUri: string): URL {
   const url = new URL(redirectUri);
   url.search = query.replace(/#.*$/, '');
   if (!url.searchParams.has('code') && !url.searchParams.has('error'))
-    throw new CommandError('that address holds no code: copy the whole address of the page you ended on');
+    throw new OperatorError('that address holds no code: copy the whole address of the page you ended on');
   return url;
 }
 
@@ -151,7 +185,7 @@ function configure({ profile, tenant, clientId, clientSecret, tokenUrl }: SignIn
   const given = Object.entries(urls).filter((entry): entry is [string, string] => entry[1] !== undefined);
   const clear = given.filter(([, url]) => new URL(url).protocol !== 'https:');
   for (const [name, url] of clear)
-    if (!isLoopbackHost(new URL(url).hostname)) throw new CommandError(`${name} must be https: ${url}`, 2);
+    if (!isLoopbackHost(new URL(url).hostname)) throw new OperatorError(`${name} must be https: ${url}`, 2);
   const issuer = profile.issuer ?? new URL(urls.token_endpoint ?? '').origin;
   const config = new oauth.Configuration(
     { issuer, ...Object.fromEntries(given) },
@@ -171,7 +205,7 @@ function takeTokens(
   tokens: { access_token: string; refresh_token?: string; expires_in?: number | undefined },
 ): SignedIn {
   if (tokens.refresh_token === undefined)
-    throw new CommandError(
+    throw new OperatorError(
       `${profile.title} gave no refresh token: the scope has to ask for offline access (offline_access, or access_type=offline at Google)`,
     );
   return {
@@ -186,7 +220,7 @@ const MAX_QUOTED = 300;
 
 /** openid-client's errors in our words; the provider's description is kept, tokens never stand in it. */
 function explainSignIn(error: unknown, email: string): unknown {
-  if (error instanceof CommandError) return error;
+  if (error instanceof OperatorError) return error;
   if (!(error instanceof Error)) return error;
   const {
     error: code,
@@ -202,8 +236,8 @@ function explainSignIn(error: unknown, email: string): unknown {
     const { what, cure } = explainCause(found, { ...ANY_ACCOUNT, user: email });
     const said =
       sentence === '' ? cleanText(code, MAX_QUOTED) : `${cleanText(code, MAX_QUOTED)} (${sentence})`;
-    return new CommandError(`${what}: ${said}\n  cure: ${cure}`, 1, { cause: error });
+    return new OperatorError(`${what}: ${said}\n  cure: ${cure}`, 1, { cause: error });
   }
   const reason = cause instanceof Error ? `: ${(cause as NodeJS.ErrnoException).code ?? cause.message}` : '';
-  return new CommandError(cleanText(`sign-in failed: ${error.message}${reason}`), 1, { cause: error });
+  return new OperatorError(cleanText(`sign-in failed: ${error.message}${reason}`), 1, { cause: error });
 }

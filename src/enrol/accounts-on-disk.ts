@@ -1,6 +1,5 @@
 /**
- * The accounts file under the account commands. In: path, an edit of its text. Out: the checked new file on
- * disk, and a running relay told to reload. A text that would not parse is never written.
+ * The accounts file while it is edited. In: path, an edit of its text. Out: the checked new file on disk. A text that would not parse is never written.
  */
 
 import { realpath } from 'node:fs/promises';
@@ -9,14 +8,10 @@ import { accountEntries, EMPTY_ACCOUNTS_TEXT, type EntryObject } from '../accoun
 import { type AccountsFile, parseAccounts, readAccountsText } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { systemClock } from '../clock.ts';
-import type { Settings } from '../config.ts';
 import { createFileLocks, type FileLock } from '../tokens/file-lock.ts';
 import { createProcesses } from '../tokens/process-mark.ts';
 import { stateFiles } from '../tokens/state-files.ts';
-import { createAdminClient, NotRunningError } from './admin-client.ts';
-import type { CommandContext } from './definition.ts';
-import { CommandError } from './definition.ts';
-import type { Terminal } from './terminal.ts';
+import { OperatorError } from './operator-error.ts';
 import { waitUntil } from './wait-until.ts';
 import { writeFileAtomically } from './write-file.ts';
 
@@ -41,13 +36,16 @@ export function findAccount(text: string, name: string): number {
 }
 
 /** Parses `text` as the file at `path` would be. */
-export const parseAt = (text: string, path: string, env: CommandContext['env']): Promise<AccountsFile> =>
-  parseAccounts(text, { env, directory: dirname(path) });
+export const parseAt = (
+  text: string,
+  path: string,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<AccountsFile> => parseAccounts(text, { env, directory: dirname(path) });
 
 /**
  * Reads, changes and writes the file while nobody else does. `change` gets the text as it is now and gives the
  * new one, or undefined to leave it; a file changed by hand in between is read again. A text that is no
- * accounts file is never written. Rejects with `CommandError`.
+ * accounts file is never written. Rejects with `OperatorError`.
  */
 export async function editAccounts(
   path: string,
@@ -71,8 +69,8 @@ export async function editAccounts(
     }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (error instanceof CommandError || code === undefined) throw error;
-    throw new CommandError(`cannot write ${path}: ${explainFileError(error)}`, 1, { cause: error });
+    if (error instanceof OperatorError || code === undefined) throw error;
+    throw new OperatorError(`cannot write ${path}: ${explainFileError(error)}`, 1, { cause: error });
   }
 }
 
@@ -95,24 +93,7 @@ async function lockFile(lockPath: string, path: string): Promise<FileLock> {
     LOCK_POLL_MS,
   );
   if (isLocked && lock !== undefined) return lock;
-  throw new CommandError(
+  throw new OperatorError(
     `${path} is being changed by process ${holder ?? 'unknown'}: try again when it has ended (${lockPath})`,
   );
-}
-
-/** Tells a running relay; says what came of it. */
-export async function reloadRunning(settings: Settings, terminal: Terminal): Promise<void> {
-  try {
-    const result = await createAdminClient(settings).reload();
-    terminal.note(
-      result.ok
-        ? `reloaded: ${result.added.length} added, ${result.changed.length} changed, ${result.removed.length} removed`
-        : 'the running relay did not take the file; see its log',
-    );
-  } catch (error) {
-    if (error instanceof NotRunningError)
-      terminal.note('no running relay to reload; it will read the file when it starts');
-    else if (error instanceof CommandError) terminal.note(`not reloaded: ${error.message}`);
-    else throw error;
-  }
 }
