@@ -4,13 +4,12 @@
  * known; one whose entry is wrong stays known, so that its mail waits instead of bouncing.
  */
 import type { Account } from './accounts/account.ts';
+import { type AccountsFile, type LoadedAccount, readAccountsFile } from './accounts/accounts-file.ts';
 import {
-  type AccountsFile,
-  type LoadedAccount,
-  readAccountsFile,
-  type UnusableAccount,
-} from './accounts/accounts-file.ts';
-import { type AccountDirectory, createAccountDirectory } from './accounts/directory.ts';
+  type AccountDirectory,
+  createAccountDirectory,
+  createDirectoryInSlices,
+} from './accounts/directory.ts';
 import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload-diff.ts';
 import type { ReloadResult } from './admin/backend.ts';
 import type { OfferedExtensions } from './listener/listener.ts';
@@ -35,8 +34,8 @@ export interface AppAccounts {
   offered(): OfferedExtensions;
   /** Logs what is wrong with the file. */
   report(file: AccountsFile): void;
-  /** Serves the accounts of `file` from now on. */
-  apply(file: AccountsFile, accounts?: readonly LoadedAccount[]): void;
+  /** Serves the accounts of `file` from now on; what takes long is done before, in slices. */
+  apply(file: AccountsFile, accounts?: readonly LoadedAccount[]): Promise<void>;
   /** Reads the file again and applies what changed. `gone`: nobody knows them any more. Never rejects: `ok: false` and nothing changed. */
   reload(): Promise<{ readonly result: ReloadResult; readonly gone: readonly string[] }>;
 }
@@ -44,12 +43,11 @@ export interface AppAccounts {
 export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
   const { path, log, tokens, ways } = deps;
   let loaded: readonly LoadedAccount[] = [];
-  let unusable: readonly UnusableAccount[] = [];
   let directory: AccountDirectory = createAccountDirectory([]);
-
   /** What is served now, usable or not. */
-  const known = (): ReadonlyMap<string, Account> =>
-    new Map([...loaded, ...unusable].map(({ account }) => [account.id, account]));
+  let known: ReadonlyMap<string, Account> = new Map();
+  /** One account of each upstream: what a server offers it offers all. */
+  let examples: readonly string[] = [];
   const idsOf = (list: readonly LoadedAccount[]): string[] => list.map((a) => a.account.id);
 
   function report(file: AccountsFile): void {
@@ -61,19 +59,25 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       log.warn({ event: 'account_warning', path: of }, `${place(of)}${message}`);
   }
 
-  function apply(file: AccountsFile, accounts: readonly LoadedAccount[] = file.accounts): void {
-    unusable = [...file.unusable, ...missingAccounts(file, known())];
-    loaded = accounts;
-    tokens.applyAccounts(
-      accounts,
-      unusable.map((u) => u.account.id),
-    );
-    ways.applyAccounts(accounts.map((a) => a.account));
-    directory = createAccountDirectory([...known().values()], {
-      problems: new Map(unusable.map((u) => [u.account.id, formatProblems(u.problems)])),
+  async function apply(
+    file: AccountsFile,
+    accounts: readonly LoadedAccount[] = file.accounts,
+  ): Promise<void> {
+    const unread = [...file.unusable, ...missingAccounts(file, known)];
+    const all = new Map<string, Account>();
+    for (const list of [accounts, unread]) for (const { account } of list) all.set(account.id, account);
+    const next = await createDirectoryInSlices([...all.values()], {
+      problems: new Map(unread.map((u) => [u.account.id, formatProblems(u.problems)])),
       isComplete: file.isComplete,
     });
-    deps.keepOnly(new Set(known().keys()));
+    // At once for all rooms: no message meets half of it.
+    tokens.applyAccounts(
+      accounts,
+      unread.map((u) => u.account.id),
+    );
+    ways.applyAccounts(accounts.map((a) => a.account));
+    [directory, known, loaded, examples] = [next, all, accounts, examplesOf(accounts)];
+    deps.keepOnly(new Set(all.keys()));
   }
 
   function unchanged(message: string, problems: ReloadResult['errors'] = []) {
@@ -96,8 +100,8 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       let dsn = loaded.length > 0;
       let smtpUtf8 = true;
       let eightBitMime = true;
-      for (const { account } of loaded) {
-        const capabilities = ways.capabilities(account.id);
+      for (const id of examples) {
+        const capabilities = ways.capabilities(id);
         dsn &&= capabilities?.dsn === true;
         smtpUtf8 &&= capabilities?.smtpUtf8 !== false;
         eightBitMime &&= capabilities?.eightBitMime !== false;
@@ -116,15 +120,15 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       report(file);
       if (file.accounts.length === 0 && file.problems.length > 0)
         return unchanged('no account in it can be served', file.problems);
-      const before = known();
-      const { added, changed, untouched } = diffAccounts(loaded, file.accounts);
+      const before = known;
+      const { added, changed, untouched } = await diffAccounts(loaded, file.accounts);
       const order = new Map(file.accounts.map((a, i) => [a.account.id, i]));
       const place = ({ account }: LoadedAccount): number => order.get(account.id) ?? 0;
-      apply(
+      await apply(
         file,
         [...untouched, ...added, ...changed].sort((a, b) => place(a) - place(b)),
       );
-      const after = known();
+      const after = known;
       const gone = [...before.values()].filter((account) => !after.has(account.id));
       const result: ReloadResult = {
         ok: true,
@@ -139,4 +143,13 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       return { result, gone: gone.map((account) => account.id) };
     },
   };
+}
+
+function examplesOf(accounts: readonly LoadedAccount[]): readonly string[] {
+  const byUpstream = new Map<string, string>();
+  for (const { account } of accounts) {
+    const { host, port } = account.upstream;
+    byUpstream.set(account.transport === 'graph' ? 'graph' : `${host}:${port}`, account.id);
+  }
+  return [...byUpstream.values()];
 }

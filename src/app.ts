@@ -257,7 +257,8 @@ export function createApp({
     try {
       await tokens.open();
       if (stopping) return;
-      accounts.apply(file);
+      await accounts.apply(file);
+      if (stopping) return;
       closers.push({ close: () => state.close() });
       await state.start();
       const addresses: object[] = [];

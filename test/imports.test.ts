@@ -12,6 +12,7 @@ const TABLE: Record<string, readonly string[]> = {
   semaphore: [],
   breaker: [],
   clock: [],
+  slices: [],
   heap: [],
   closers: [],
   http: [],
@@ -58,7 +59,18 @@ const TABLE: Record<string, readonly string[]> = {
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
-const LEAVES = ['log', 'setting', 'semaphore', 'breaker', 'clock', 'redis', 'http', 'kept-state', 'heap'];
+const LEAVES = [
+  'log',
+  'setting',
+  'semaphore',
+  'breaker',
+  'clock',
+  'slices',
+  'redis',
+  'http',
+  'kept-state',
+  'heap',
+];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
 const TOKEN_SEAM = 'tokens/access-token.ts';

@@ -6,6 +6,7 @@
 import { constants, open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { foldAddress } from '../protocol/text.ts';
+import { createSlices, mapInSlices } from '../slices.ts';
 import type { Account, Grant } from './account.ts';
 import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
 import {
@@ -14,6 +15,7 @@ import {
   type JsonNode,
   JsonSyntaxError,
   nodeAt,
+  parseJsonInSlices,
   parseJsonText,
 } from './json-text.ts';
 import { withoutLegacyKeys } from './legacy-entry.ts';
@@ -109,12 +111,17 @@ function decodeText(content: Buffer, path: string): string {
   }
 }
 
-/** Parses the text of an accounts file. Throws `AccountsFileError` when it is no such file at all. */
+/** Parses the text of an accounts file, in slices. Throws `AccountsFileError` when it is no such file at all. */
 export async function parseAccounts(text: string, places: SecretPlaces): Promise<AccountsFile> {
-  const root = parseRoot(text);
+  const slices = createSlices();
+  const root = await rootOf(text, () => parseJsonInSlices(text, slices));
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
-  const position = createLineIndex(text);
+  let lines: ReturnType<typeof createLineIndex> | undefined;
+  const position: ReturnType<typeof createLineIndex> = (offset) => {
+    lines ??= createLineIndex(text);
+    return lines(offset);
+  };
   const located = (path: readonly PropertyKey[], message: string): Problem => {
     // In a bare array the entries stand one level higher.
     const node = nearestNode(root, root.items === undefined ? path : path.slice(1));
@@ -135,27 +142,22 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
 
   /** Keys of the earlier tool, by the first entry that has them. */
   const legacyKeys = new Map<string, number>();
-  const built = await Promise.all(
-    list.map(
-      async (
-        node,
-        index,
-      ): Promise<{ account: Account; loaded?: LoadedAccount; wrong: Problem[]; isNamed: boolean }> => {
-        const here = (issue: Issue): Problem => located(['accounts', index, ...issue.path], issue.message);
-        const { entry, ignored } = withoutLegacyKeys(node.value);
-        for (const key of ignored) if (!legacyKeys.has(key)) legacyKeys.set(key, index);
-        const { loaded, issues, warnings: doubts } = await buildEntry(entry, providers, places);
-        const wrong = issues.map(here);
-        problems.push(...wrong);
-        warnings.push(...doubts.map(here));
-        if (loaded !== undefined) return { account: loaded.account, loaded, wrong, isNamed: true };
-        const email = node.members?.get('email')?.value;
-        const isNamed = typeof email === 'string' && email.includes('@');
-        const name = isNamed ? email : formatPath(['accounts', index]);
-        return { account: await placeholderAccount(node.value, name), wrong, isNamed };
-      },
-    ),
-  );
+  async function build(node: JsonNode, index: number): Promise<Built> {
+    const here = (issue: Issue): Problem => located(['accounts', index, ...issue.path], issue.message);
+    const { entry, ignored } = withoutLegacyKeys(node.value);
+    for (const key of ignored) if (!legacyKeys.has(key)) legacyKeys.set(key, index);
+    const { loaded, issues, warnings: doubts } = await buildEntry(entry, providers, places);
+    const wrong = issues.map(here);
+    problems.push(...wrong);
+    warnings.push(...doubts.map(here));
+    if (loaded !== undefined) return { account: loaded.account, loaded, wrong, isNamed: true };
+    const email = node.members?.get('email')?.value;
+    const isNamed = typeof email === 'string' && email.includes('@');
+    const name = isNamed ? email : formatPath(['accounts', index]);
+    return { account: await placeholderAccount(node.value, name), wrong, isNamed };
+  }
+  // Side by side: programs and hashes of some entries take their time.
+  const built = await Promise.all(await mapInSlices(list, build, slices));
 
   for (const [key, index] of legacyKeys)
     warnings.push(located(['accounts', index, key], 'is a key of the earlier tool and ignored'));
@@ -172,6 +174,7 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
     if (item.loaded === undefined)
       unusable.push({ account: item.account, problems: item.wrong, isNamed: item.isNamed });
     else accounts.push(item.loaded);
+    if (slices.isOver) await slices.rest();
   }
   const byLine = (a: Problem, b: Problem): number => (a.line ?? 0) - (b.line ?? 0);
   return {
@@ -183,19 +186,41 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
   };
 }
 
+/** What is known of an entry, usable or not. */
+interface Built {
+  readonly account: Account;
+  readonly loaded?: LoadedAccount;
+  readonly wrong: readonly Problem[];
+  readonly isNamed: boolean;
+}
+
 function parseRoot(text: string): JsonNode {
+  checkNotEmpty(text);
+  try {
+    return parseJsonText(text);
+  } catch (error) {
+    throw explained(error);
+  }
+}
+
+async function rootOf(text: string, parse: () => Promise<JsonNode>): Promise<JsonNode> {
+  checkNotEmpty(text);
+  return parse().catch((error: unknown) => {
+    throw explained(error);
+  });
+}
+
+function checkNotEmpty(text: string): void {
   if (text.replace(/^\ufeff/, '').trim() === '')
     throw new AccountsFileError(
       'is empty: write { "accounts": [] } or add one with "xoauth2-relay account add"',
     );
-  try {
-    return parseJsonText(text);
-  } catch (error) {
-    if (error instanceof JsonSyntaxError)
-      throw new AccountsFileError(`not JSON: ${error.message}`, { cause: error });
-    throw error;
-  }
 }
+
+const explained = (error: unknown): unknown =>
+  error instanceof JsonSyntaxError
+    ? new AccountsFileError(`not JSON: ${error.message}`, { cause: error })
+    : error;
 
 /** The node at `path`, or the deepest one above it that exists. */
 function nearestNode(root: JsonNode, path: readonly PropertyKey[]): JsonNode {

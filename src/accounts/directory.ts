@@ -5,6 +5,7 @@
  */
 import { EXACTNESS, type Exactness, type SenderKey, senderKeys } from '../protocol/sender-pattern.ts';
 import { foldAddress } from '../protocol/text.ts';
+import { createSlices } from '../slices.ts';
 import type { Account } from './account.ts';
 
 /** An account that may send as an address. */
@@ -41,30 +42,38 @@ const MAX_CANDIDATES = 100;
 const DEFAULT_PREFERENCE = 10;
 
 interface Rules {
-  readonly senders: ReadonlySet<string>;
+  readonly senders: Pick<ReadonlySet<string>, 'has'> & Iterable<string>;
   readonly deny: ReadonlySet<string>;
 }
 const rules = new WeakMap<Account, Rules>();
+const NO_DENY: ReadonlySet<string> = new Set();
 
 function rulesOf(account: Account): Rules {
+  const { senders, deny = [] } = account;
+  const email = foldAddress(account.email);
+  // Most accounts send as themselves alone: nothing is kept of them.
+  if (deny.length === 0 && senders.every((sender) => sender === email))
+    return { senders: onlyOne(email), deny: NO_DENY };
   let known = rules.get(account);
   if (known === undefined) {
-    known = {
-      senders: new Set([foldAddress(account.email), ...account.senders]),
-      deny: new Set(account.deny ?? []),
-    };
+    known = { senders: new Set([email, ...senders]), deny: new Set(deny) };
     rules.set(account, known);
   }
   return known;
 }
+
+const onlyOne = (key: string): Rules['senders'] => ({
+  has: (other) => other === key,
+  [Symbol.iterator]: () => [key].values(),
+});
 
 /**
  * Whether `deny` refuses what a pattern of `exactness` lets in. What is denied is a name as people read it, and
  * letters outside ASCII look like others (full-width, Cyrillic): past a `deny` they get only where they are named.
  */
 function denies(account: Account, keys: readonly SenderKey[], exactness: Exactness): boolean {
+  if ((account.deny ?? []).length === 0) return false;
   const { deny } = rulesOf(account);
-  if (deny.size === 0) return false;
   return keys.some(({ key }) => deny.has(key)) || mayLookLikeAnother(keys[0]?.key ?? '', exactness);
 }
 
@@ -88,44 +97,87 @@ export function exactnessOf(account: Account, address: string): Exactness | unde
 export const maySendAs = (account: Account, address: string): boolean =>
   exactnessOf(account, address) !== undefined;
 
-/** Builds the lookup. */
+/** Builds the lookup at once. */
 export function createAccountDirectory(
   accounts: readonly Account[],
-  { problems, isComplete }: Unreadable = { problems: new Map(), isComplete: true },
+  unreadable?: Unreadable,
 ): AccountDirectory {
-  const senders = new Map<string, Account[]>();
+  const building = buildSteps(accounts, unreadable);
+  for (;;) {
+    const { done, value } = building.next();
+    if (done) return value;
+  }
+}
+
+/** Builds the lookup in slices. */
+export async function createDirectoryInSlices(
+  accounts: readonly Account[],
+  unreadable?: Unreadable,
+): Promise<AccountDirectory> {
+  const slices = createSlices();
+  const building = buildSteps(accounts, unreadable);
+  for (;;) {
+    const { done, value } = building.next();
+    if (done) return value;
+    if (slices.isOver) await slices.rest();
+  }
+}
+
+function* buildSteps(
+  accounts: readonly Account[],
+  { problems, isComplete }: Unreadable = { problems: new Map(), isComplete: true },
+): Generator<undefined, AccountDirectory> {
+  const senders = new Map<string, Account | Account[]>();
   const users = new Map<string, Account>();
   const ids = new Map<string, Account>();
   const claim = (map: Map<string, Account>, key: string, account: Account): void => {
-    const folded = foldAddress(key);
-    if (!map.has(folded)) map.set(folded, account);
+    if (!map.has(key)) map.set(key, account);
   };
   // Identities before users, so that a shared user name of an earlier account never hides a mailbox.
-  for (const a of accounts) claim(ids, a.id, a);
-  for (const a of accounts) claim(ids, a.email, a);
-  for (const a of accounts) claim(users, a.id, a);
-  for (const a of accounts) claim(users, a.email, a);
-  for (const a of accounts) claim(users, a.user, a);
-  for (const account of accounts)
+  for (const a of accounts) {
+    claim(ids, foldAddress(a.id), a);
+    yield;
+  }
+  for (const a of accounts) {
+    claim(ids, foldAddress(a.email), a);
+    yield;
+  }
+  const byIdentity = (name: string): Account | undefined => ids.get(name);
+  for (const a of accounts) {
+    // Most have no other user name than their own.
+    const user = foldAddress(a.user);
+    if (byIdentity(user) === undefined) claim(users, user, a);
+    yield;
+  }
+  for (const account of accounts) {
     for (const key of rulesOf(account).senders) {
-      const list = senders.get(key);
-      if (list === undefined) senders.set(key, [account]);
-      else list.push(account);
+      const found = senders.get(key);
+      if (found === undefined) senders.set(key, account);
+      else if (Array.isArray(found)) found.push(account);
+      else senders.set(key, [found, account]);
     }
+    yield;
+  }
   // The mailbox itself is more exact than an account that lists its address; else the file's order stays.
-  for (const [key, list] of senders)
-    if (list.length > 1)
+  for (const [key, list] of senders) {
+    if (Array.isArray(list))
       list.sort(
         (a, b) =>
           Number(foldAddress(b.email) === key) - Number(foldAddress(a.email) === key) ||
           (a.preference ?? DEFAULT_PREFERENCE) - (b.preference ?? DEFAULT_PREFERENCE),
       );
+    yield;
+  }
+  const sendersOf = (key: string): readonly Account[] => {
+    const found = senders.get(key);
+    return found === undefined ? [] : Array.isArray(found) ? found : [found];
+  };
 
   function candidates(address: string): readonly Candidate[] {
     const keys = senderKeys(address);
     const found: Candidate[] = [];
     for (const { key, exactness } of keys)
-      for (const account of senders.get(key) ?? []) {
+      for (const account of sendersOf(key)) {
         if (found.length === MAX_CANDIDATES) return found;
         if (found.some((c) => c.account === account) || denies(account, keys, exactness)) continue;
         found.push({ account, exactness });
@@ -135,16 +187,16 @@ export function createAccountDirectory(
 
   return {
     accounts,
-    byUser: (name) => users.get(foldAddress(name)),
+    byUser: (name) => byIdentity(foldAddress(name)) ?? users.get(foldAddress(name)),
     candidates,
     bySender: (address) => candidates(address)[0]?.account,
     deniedBy: (address) => {
       const keys = senderKeys(address);
       for (const { key, exactness } of keys)
-        for (const account of senders.get(key) ?? []) if (denies(account, keys, exactness)) return account;
+        for (const account of sendersOf(key)) if (denies(account, keys, exactness)) return account;
       return undefined;
     },
-    byId: (idOrEmail) => ids.get(foldAddress(idOrEmail)),
+    byId: (idOrEmail) => byIdentity(foldAddress(idOrEmail)),
     problemOf: (id) => problems.get(id),
     isComplete,
   };

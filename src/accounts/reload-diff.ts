@@ -3,6 +3,7 @@
  * changed, untouched, and those that only seem to be gone. Pure.
  */
 import { isDeepStrictEqual } from 'node:util';
+import { createSlices } from '../slices.ts';
 import type { Account } from './account.ts';
 import type { AccountsFile, LoadedAccount, Problem, UnusableAccount } from './accounts-file.ts';
 import { Secret } from './credential.ts';
@@ -14,16 +15,18 @@ export interface AccountsDiff {
   readonly untouched: readonly LoadedAccount[];
 }
 
-/** What a reload changes, by account id. An untouched account is the object of `before`. */
-export function diffAccounts(
+/** What a reload changes, by account id, found out in slices. An untouched account is the object of `before`. */
+export async function diffAccounts(
   before: readonly LoadedAccount[],
   after: readonly LoadedAccount[],
-): AccountsDiff {
+): Promise<AccountsDiff> {
+  const slices = createSlices();
   const old = new Map(before.map((item) => [item.account.id, item]));
   const added: LoadedAccount[] = [];
   const changed: LoadedAccount[] = [];
   const untouched: LoadedAccount[] = [];
   for (const item of after) {
+    if (slices.isOver) await slices.rest();
     const earlier = old.get(item.account.id);
     if (earlier === undefined) {
       added.push(item);

@@ -63,6 +63,9 @@ export function createAccountRoll(
   function place(entry: AccountCredential): 'added' | 'changed' | 'untouched' {
     const { id } = entry.account;
     const old = accounts.get(id);
+    // The same object needs no hash.
+    if (old !== undefined && old.credential === entry.credential && old.account === entry.account)
+      return 'untouched';
     if (old !== undefined && old.fingerprint === credentialFingerprint(entry.credential)) {
       old.setAccount(entry.account);
       return 'untouched';

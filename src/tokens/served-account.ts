@@ -7,6 +7,9 @@ import type { Grant, GrantKeeper } from './grant-keeper.ts';
 import { createSlot, initialToken, type Slot } from './token-slot.ts';
 
 export interface ServedAccount {
+  readonly account: Account;
+  readonly credential: Credential;
+  /** Of the credential. */
   readonly fingerprint: string;
   readonly grant: Grant;
   /** Fetched ahead of need. */
@@ -64,7 +67,13 @@ export function createServedAccount(
 
   const ahead = (credential.ahead ?? ['smtp']).flatMap((resource) => slot(resource) ?? []);
   return {
-    fingerprint: credentialFingerprint(credential),
+    get account() {
+      return account;
+    },
+    credential,
+    get fingerprint() {
+      return credentialFingerprint(credential);
+    },
     grant,
     ahead,
     slot,

@@ -404,7 +404,7 @@ test('a reload tells added, changed and untouched apart, by their secrets too', 
     { ...d, max_connections: 1 },
     { ...gmail, email: 'new@x' },
   ]);
-  const diff = diffAccounts(before.accounts, after.accounts);
+  const diff = await diffAccounts(before.accounts, after.accounts);
   assert.deepEqual(
     diff.added.map((l) => l.account.id),
     ['new@x'],

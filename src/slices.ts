@@ -1,0 +1,43 @@
+/**
+ * Long work that holds nobody up. In: work of many small steps. Out: the same in slices, with the event loop's
+ * turn between two of them. A message takes some ten turns of the loop, and each may meet a slice.
+ */
+import { type Clock, systemClock } from './clock.ts';
+
+/** Longest slice, ms: ten of them are still no delay that anybody notices. */
+const SLICE_MS = 1;
+
+export interface Slices {
+  /** It is time to `await rest()`. */
+  readonly isOver: boolean;
+  /** Everything else has its turn; a new slice begins. */
+  rest(): Promise<void>;
+}
+
+/** For one piece of work. With a clock that stands still during it there is one slice only. */
+export function createSlices(clock: Pick<Clock, 'monotonic'> = systemClock, sliceMs = SLICE_MS): Slices {
+  let endsAt = clock.monotonic() + sliceMs;
+  return {
+    get isOver() {
+      return clock.monotonic() >= endsAt;
+    },
+    async rest() {
+      await new Promise<void>((resume) => setImmediate(resume));
+      endsAt = clock.monotonic() + sliceMs;
+    },
+  };
+}
+
+/** What `step` makes of each of `items`, in slices. */
+export async function mapInSlices<T, R>(
+  items: Iterable<T>,
+  step: (item: T, index: number) => R,
+  slices: Slices = createSlices(),
+): Promise<R[]> {
+  const made: R[] = [];
+  for (const item of items) {
+    made.push(step(item, made.length));
+    if (slices.isOver) await slices.rest();
+  }
+  return made;
+}

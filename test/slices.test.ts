@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseAccounts } from '../src/accounts/accounts-file.ts';
+import { createDirectoryInSlices } from '../src/accounts/directory.ts';
+import { diffAccounts } from '../src/accounts/reload-diff.ts';
+import { createSlices, mapInSlices } from '../src/slices.ts';
+
+/** Turns of the event loop while `work` goes on. */
+async function turnsDuring(work: () => Promise<unknown>): Promise<number> {
+  let turns = 0;
+  let isOver = false;
+  const turn = (): void => {
+    turns++;
+    if (!isOver) setImmediate(turn);
+  };
+  setImmediate(turn);
+  await work();
+  isOver = true;
+  return turns;
+}
+
+test('a slice ends with its time, and begins anew after a rest', async () => {
+  let now = 0;
+  const slices = createSlices({ monotonic: () => now }, 5);
+  assert.equal(slices.isOver, false);
+  now = 5;
+  assert.equal(slices.isOver, true);
+  await slices.rest();
+  assert.equal(slices.isOver, false);
+});
+
+test('while the clock stands still there is one slice', async () => {
+  const slices = createSlices({ monotonic: () => 0 });
+  assert.deepEqual(await mapInSlices([1, 2, 3], (n) => n * 2, slices), [2, 4, 6]);
+});
+
+test('reading, comparing and looking up thousands of accounts leave the loop its turns', async () => {
+  const entries = Array.from({ length: 2_000 }, (_, i) => ({
+    email: `user${i}@example.com`,
+    provider: 'gmail',
+    client_id: 'client',
+    client_secret: 'secret',
+    refresh_token: `token ${i}`,
+  }));
+  const text = JSON.stringify({ accounts: entries });
+  const read = () => parseAccounts(text, { env: {}, directory: '/' });
+  // Two slices would be one turn; the work takes tens of milliseconds on any machine.
+  assert.ok((await turnsDuring(read)) > 10);
+  const [before, after] = [await read(), await read()];
+  assert.ok((await turnsDuring(() => diffAccounts(before.accounts, after.accounts))) > 3);
+  const { accounts } = after;
+  assert.ok((await turnsDuring(() => createDirectoryInSlices(accounts.map((a) => a.account)))) > 1);
+});
