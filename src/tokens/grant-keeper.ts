@@ -8,6 +8,7 @@ import { Secret } from '../accounts/credential.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { codeOf } from './state-files.ts';
+import { SharedStoreAway } from './store-twofold.ts';
 import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
 
 /** One consent of one account. Written by the keeper alone. */
@@ -26,6 +27,8 @@ export interface Grant {
   readonly seenAt: number | undefined;
   /** How often in a row the store could not take it. */
   readonly failedSaves: number;
+  /** What is unsaved is in this relay's own directory, although not in the store that relays share. */
+  readonly isHere: boolean;
   /** Given to us, but the store has a later one: tried before the account is given up. */
   readonly spare: Secret | undefined;
 }
@@ -214,6 +217,8 @@ export function createGrantKeeper(deps: {
       move(grant, 'overtaken');
       takeStored(grant, result.stored);
     } catch (error) {
+      if (grant.refreshToken === refreshToken)
+        grant.isHere = error instanceof SharedStoreAway && error.here !== undefined;
       move(grant, 'save failed');
       storeFailed(error, 'write');
       Object.assign(grant.missed, await tokens);
@@ -271,6 +276,7 @@ export function createGrantKeeper(deps: {
         seenAt: undefined,
         spare: undefined,
         failedSaves: 0,
+        isHere: false,
         saving: undefined,
         toSave: 'new',
         missed: {},
@@ -294,6 +300,8 @@ export function createGrantKeeper(deps: {
         return stored;
       } catch (error) {
         storeFailed(error, 'read');
+        // Others may have a later one, which is not known; an earlier one is surely no good.
+        if (error instanceof SharedStoreAway && error.here !== undefined) takeStored(own, error.here);
         throw error;
       }
     },
@@ -303,6 +311,7 @@ export function createGrantKeeper(deps: {
       own.refreshToken = new Secret(refreshToken);
       own.obtainedAt = clock.now();
       own.toSave = 'new';
+      own.isHere = false;
       move(own, 'rotated');
       await save(own, tokens);
       if (store.kind !== 'memory' || toldOfMemory) return;
@@ -340,7 +349,14 @@ export function createGrantKeeper(deps: {
         cancel();
       }
       giveUpRetry();
-      return unsaved();
+      const left = [...grants.values()].filter((grant) => grant.state === 'unsaved');
+      const here = left.filter((grant) => grant.isHere).map((grant) => grant.accountId);
+      if (here.length > 0)
+        log.warn(
+          { event: 'refresh_tokens_kept_here', accounts: here },
+          'the newest refresh tokens of these accounts are in the state directory only: start this relay again with it, so that the others get them',
+        );
+      return left.filter((grant) => !grant.isHere).map((grant) => grant.accountId);
     },
   };
 }

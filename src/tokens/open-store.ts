@@ -7,10 +7,11 @@ import { createSealer } from './sealing.ts';
 import { createFileStore } from './store-file.ts';
 import { createMemoryStore } from './store-memory.ts';
 import { createRedisStore } from './store-redis.ts';
+import { createTwofoldStore } from './store-twofold.ts';
 import type { TokenStore } from './token-store.ts';
 
 export interface TokenStoreOptions {
-  /** Directory of the file store. */
+  /** Directory of the file store; with Redis, of this relay's own copies. */
   readonly stateDir?: string | undefined;
   /** Keys that seal what is stored, each on a line, the first one seals. */
   readonly stateKey?: Secret | undefined;
@@ -49,9 +50,11 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
     log.warn({ event: 'store_in_the_clear' }, 'tokens in Redis are not encrypted: give a state key');
   }
   const connection = options.redis ?? createRedisConnection(options.storeUrl, { log, clock });
-  return createRedisStore(
+  const shared = createRedisStore(
     connection,
     { log, sealer, clock, ...(options.aloneSince && { aloneSince: options.aloneSince }) },
     { lockWaitMs },
   );
+  if (stateDir === undefined || role === 'guest') return shared;
+  return createTwofoldStore(shared, createFileStore(stateDir, { log, sealer, clock }), log);
 }

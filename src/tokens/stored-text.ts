@@ -28,7 +28,11 @@ export function afterRotation(
   const { base, refreshToken, obtainedAt } = rotation;
   if (stored !== undefined && stored.generation > base && stored.refreshToken !== refreshToken)
     return { result: { kept: false, stored }, grant: stored };
-  const generation = Math.max(base, stored?.generation ?? 0) + 1;
+  // The same one again is no later one.
+  const generation =
+    stored?.refreshToken === refreshToken
+      ? Math.max(base + 1, stored.generation)
+      : Math.max(base, stored?.generation ?? 0) + 1;
   const grant: StoredGrant = {
     grantFingerprint,
     generation,

@@ -112,8 +112,8 @@ export function describeAccount(
 }
 
 /** Once may be a moment's trouble of the store; what is offered in vain again needs somebody. */
-const unsavedState = ({ failedSaves }: Grant): readonly AccountState[] =>
-  failedSaves < 2
+const unsavedState = ({ failedSaves, isHere }: Grant): readonly AccountState[] =>
+  failedSaves < 2 || isHere
     ? []
     : [
         {

@@ -4,11 +4,17 @@
  * still, at an endpoint that revokes a refresh token the moment it gives the next.
  */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
 import { createMembership } from '../../src/fleet/membership.ts';
+import type { Log } from '../../src/log.ts';
 import { createRedisConnection } from '../../src/redis.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createRedisStore } from '../../src/tokens/store-redis.ts';
+import { createTwofoldStore } from '../../src/tokens/store-twofold.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import type { WithoutStore } from '../../src/tokens/unlocked.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
@@ -21,6 +27,7 @@ import { startTrial, type Trial } from '../support/token-trial.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { account, createTestLog, refreshCredential } from '../tokens/support.ts';
 
+const STOPS = 50;
 const ROW = { version: '', host: '', pid: 1, startedAt: 0, relayed: 0, deferred: 0, rejected: 0, lagMs: 0 };
 
 interface Relay {
@@ -49,6 +56,16 @@ async function relayOn(
   defer(() => membership.leave());
   return { tokens, others: () => membership.relays - 1 };
 }
+
+/** A relay with a state directory of its own, as a process would open its store; each in its turn. */
+const openTwofold = (redis: Redis, directory: string) => (log: Log) => {
+  const connection = createRedisConnection(new Secret(redis.url), { log }, { answerMs: 400 });
+  return createTwofoldStore(
+    createRedisStore(connection, { log, sealer: undefined }, { lockMs: 1000 }),
+    createFileStore(directory, { log, sealer: undefined }),
+    log,
+  );
+};
 
 async function trialOn(defer: Defer, count: number): Promise<{ redis: Redis; trial: Trial }> {
   const redis = await startRedis();
@@ -179,6 +196,70 @@ test(
     assert.deepEqual(willing.tokens.unsaved(), [user]);
     await redis.start();
     await waitFor(() => willing.tokens.unsaved().length === 0, { timeoutMs: 20_000, what: 'the saving' });
+  }),
+);
+
+const DEATHS: readonly [what: string, begin: (redis: Redis) => unknown, end: (redis: Redis) => unknown][] = [
+  ['silent', (redis) => redis.freeze(), (redis) => redis.thaw()],
+  ['killed, and back empty', (redis) => redis.kill(), (redis) => redis.start()],
+];
+
+for (const [what, begin, end] of DEATHS)
+  test(
+    `${STOPS} stops of a relay while Redis is ${what} and refreshes are under way: nothing is lost`,
+    leakless(async (_t, defer) => {
+      const redis = await startRedis();
+      defer(() => redis.kill());
+      const directory = mkdtempSync(join(tmpdir(), 'relay-state-'));
+      defer(() => rmSync(directory, { recursive: true }));
+      const trial = await startTrial(3, openTwofold(redis, directory));
+      defer(() => trial.close());
+      let keptHere = 0;
+      for (let stop = 0; stop < STOPS; stop += 1) {
+        const log = createTestLog();
+        const service = await trial.serve({ log });
+        for (const user of trial.users) await service.refresh(user);
+        trial.endpoint.delayMs = 20 + (stop % 7);
+        const before = trial.endpoint.count();
+        const asked = trial.users.map((user) => service.refresh(user).catch(String));
+        await waitFor(() => trial.endpoint.count() === before + trial.users.length, { what: 'the requests' });
+        await begin(redis);
+        await service.close();
+        await Promise.all(asked);
+        keptHere += log.lines.filter((line) => line.fields.event === 'refresh_tokens_kept_here').length;
+        await end(redis);
+        assert.deepEqual(await trial.lost(), [], `stop ${stop}`);
+      }
+      assert.equal(keptHere, STOPS);
+    }),
+  );
+
+test(
+  'a relay that starts again while Redis is still away uses what it kept, and another one gets it later',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const directory = mkdtempSync(join(tmpdir(), 'relay-state-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const trial = await startTrial(1, openTwofold(redis, directory));
+    defer(() => trial.close());
+    const [user = ''] = trial.users;
+    await redis.kill();
+    for (let life = 0; life < 3; life += 1) {
+      const service = await trial.serve({}, { withoutStore: 'ask' });
+      await service.refresh(user);
+      await service.close();
+    }
+    await redis.start();
+    // It asks, and what it has goes to the others first.
+    const back = await trial.serve();
+    await back.get(user);
+    await back.close();
+    const log = createTestLog();
+    const connection = createRedisConnection(new Secret(redis.url), { log });
+    const other = await trial.serve({ log, store: createRedisStore(connection, { log, sealer: undefined }) });
+    await other.refresh(user);
+    await other.close();
   }),
 );
 

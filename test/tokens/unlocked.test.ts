@@ -14,6 +14,7 @@ const grant = (more: Partial<Grant> = {}): Grant => ({
   generation: 0,
   seenAt: 500,
   failedSaves: 0,
+  isHere: false,
   spare: undefined,
   ...more,
 });

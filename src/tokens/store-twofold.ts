@@ -1,0 +1,94 @@
+/**
+ * A store that relays share, with a directory of this relay's own behind it. A refresh token that came to this
+ * relay is written there too, so that neither a shared store that is away when the relay stops or dies, nor one
+ * that has lost its data, costs a grant: at the next start the shared store is given what it lacks.
+ */
+import type { Log } from '../log.ts';
+import { codeOf } from './state-files.ts';
+import type { GrantId, RotationResult, StoredGrant, StoredTokens, TokenStore } from './token-store.ts';
+
+/** The shared store cannot be had. */
+export class SharedStoreAway extends Error {
+  override readonly name = 'SharedStoreAway';
+  /** What this relay's own directory has of the grant; after `rotate`: it has been kept there. */
+  readonly here: StoredGrant | undefined;
+  readonly code: string | undefined;
+  constructor(cause: unknown, here: StoredGrant | undefined) {
+    super('the shared token store cannot be reached', { cause });
+    this.here = here;
+    this.code = codeOf(cause);
+  }
+}
+
+const NONE: Promise<StoredTokens> = Promise.resolve({});
+
+/** `load` and `rotate` reject with `SharedStoreAway`. */
+export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Log): TokenStore {
+  /** Grants whose copy here is known to be no later than the shared one. */
+  const compared = new Set<string>();
+  const keyOf = ({ accountId, fingerprint }: GrantId): string => `${fingerprint} ${accountId}`;
+
+  /** The shared store is given what it lacks. */
+  async function complete(id: GrantId, own: StoredGrant, found: StoredGrant | undefined) {
+    const { refreshToken, generation, refreshTokenObtainedAt: obtainedAt = 0 } = own;
+    if (refreshToken === undefined || generation <= (found?.generation ?? 0)) return found;
+    const result = await shared.rotate(id, { base: generation - 1, refreshToken, obtainedAt, tokens: NONE });
+    log.info(
+      { event: 'refresh_token_given_again', account: id.accountId },
+      'the shared store lacked the newest refresh token: it was in the state directory',
+    );
+    return result.kept
+      ? { ...own, generation: result.generation, tokens: found?.tokens ?? {} }
+      : result.stored;
+  }
+
+  return {
+    ...shared,
+    async open() {
+      await here.open();
+      await shared.open();
+    },
+    async load(id) {
+      const key = keyOf(id);
+      const own = compared.has(key) ? undefined : await here.load(id).catch(() => undefined);
+      try {
+        const found = await shared.load(id);
+        const whole = own === undefined ? found : await complete(id, own, found);
+        compared.add(key);
+        return whole;
+      } catch (error) {
+        throw new SharedStoreAway(error, own);
+      }
+    },
+    async rotate(id, rotation): Promise<RotationResult> {
+      const [own, given] = await Promise.allSettled([
+        here.rotate(id, { ...rotation, tokens: NONE }),
+        shared.rotate(id, rotation),
+      ]);
+      if (own.status === 'rejected')
+        log.error(
+          { event: 'token_store_failed', store: here.kind, what: 'write', reason: codeOf(own.reason) },
+          'a refresh token could not be written into the state directory',
+        );
+      if (given.status === 'fulfilled') return given.value;
+      const { refreshToken, obtainedAt } = rotation;
+      throw new SharedStoreAway(
+        given.reason,
+        own.status === 'fulfilled' && own.value.kept
+          ? {
+              grantFingerprint: id.fingerprint,
+              generation: own.value.generation,
+              refreshToken,
+              refreshTokenObtainedAt: obtainedAt,
+              tokens: {},
+            }
+          : undefined,
+      );
+    },
+    prune: (accountIds, forgetAfterMs) => here.prune(accountIds, forgetAfterMs),
+    async close() {
+      await here.close();
+      await shared.close();
+    },
+  };
+}
