@@ -64,7 +64,7 @@ export function graphTargetOf(
 }
 
 /** The profile's Graph where nothing else was said. */
-export const DEFAULT_URL = `${WORLDWIDE}/v1.0`;
+const DEFAULT_URL = `${WORLDWIDE}/v1.0`;
 
 /** Audience of the tokens: that of a national cloud where `url` or the token endpoint is one’s. */
 export function graphResource(url: string, tokenUrl: string): string {

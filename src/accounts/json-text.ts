@@ -30,7 +30,7 @@ export class JsonSyntaxError extends Error {
 }
 
 /** Line and column, both from 1, of an offset. */
-export const positionAt = (text: string, offset: number): { line: number; column: number } =>
+const positionAt = (text: string, offset: number): { line: number; column: number } =>
   createLineIndex(text)(offset);
 
 /** As `positionAt`, for many offsets of one text. */

@@ -99,7 +99,7 @@ const pacing = {
 
 const grant = z.enum(['refresh_token', 'client_credentials', 'jwt_bearer']);
 
-export const accountSchema = z.strictObject({
+const accountSchema = z.strictObject({
   email: z
     .string()
     .max(320)
@@ -216,7 +216,7 @@ export const accountSchema = z.strictObject({
 });
 export type AccountEntry = z.infer<typeof accountSchema>;
 
-export const providerSchema = z.strictObject({
+const providerSchema = z.strictObject({
   extends: z.string().optional().describe('A built-in provider whose values hold where none is given.'),
   title: z.string().optional(),
   smtp: smtp.optional(),

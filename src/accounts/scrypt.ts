@@ -19,7 +19,7 @@ export interface ScryptHash extends ScryptCost {
 }
 
 /** For hashes that are kept in a file: about 60 ms and 16 MiB a guess (RFC 7914 §2 names N=16384 for logins). */
-export const KEPT_COST: ScryptCost = { n: 16_384, r: 8, p: 1 };
+const KEPT_COST: ScryptCost = { n: 16_384, r: 8, p: 1 };
 /**
  * For passwords that stand in clear text in the accounts file: the hash lives in memory only, so it need
  * not resist guessing, and a thousand of them must not hold up the start (about 3 ms each).

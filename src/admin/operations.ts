@@ -69,7 +69,7 @@ export interface Operation {
 const ok = <N extends ShapeName>(_shape: N, body: Shape<N>, status = 200): Answer => ({ status, body });
 const refuse = (status: number, error: string): Answer => ok('Error', { error }, status);
 
-export const ID: Parameter = {
+const ID: Parameter = {
   name: 'id',
   in: 'path',
   description: 'Account id or e-mail address, percent-encoded',

@@ -67,7 +67,7 @@ export function createAdminServer(deps: RouteDeps, options: AdminServerOptions):
  * Whoever opens too many connections loses his own, the idle and the oldest first, and never keeps a new one
  * out: `/healthz` answers however many somebody holds open.
  */
-export function limitConnections(
+function limitConnections(
   server: Server,
   { perAddress = MAX_CONNECTIONS_PER_ADDRESS, inAll = MAX_CONNECTIONS } = {},
 ): void {

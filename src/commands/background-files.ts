@@ -9,11 +9,6 @@ export const pidFileOption: OptionDefinition = {
   help: 'file with the process id (default relay.pid beside the state)',
   isPath: true,
 };
-export const logFileOption: OptionDefinition = {
-  flags: '--log-file <path>',
-  help: 'log file (default relay.log beside the state)',
-  isPath: true,
-};
 
 /** The state directory, else XDG_STATE_HOME (~/.local/state). */
 const directoryOf = ({ env }: CommandContext, settings: Settings): string =>

@@ -13,9 +13,8 @@ export function createCompletion(commands: () => readonly CommandDefinition[]): 
     ],
     exitCodes: {},
     async run({ arguments: [shell], terminal }) {
-      const visible = commands().filter((command) => command.hidden !== true);
-      if (shell === 'bash') terminal.write(formatBash(visible));
-      else if (shell === 'zsh') terminal.write(formatZsh(visible));
+      if (shell === 'bash') terminal.write(formatBash(commands()));
+      else if (shell === 'zsh') terminal.write(formatZsh(commands()));
       else throw new CommandError('expected bash or zsh', EXIT_CONFIGURATION);
       return 0;
     },
@@ -44,7 +43,7 @@ function flagsOf({ options }: CommandDefinition): readonly Flag[] {
 }
 
 /** A bash completion function: words by command, values by option. */
-export function formatBash(commands: readonly CommandDefinition[]): string {
+function formatBash(commands: readonly CommandDefinition[]): string {
   const first = [...new Set(commands.map(({ name }) => name.split(' ')[0]))].join(' ');
   const groups = [
     ...new Set(commands.filter(({ name }) => name.includes(' ')).map(({ name }) => name.split(' ')[0] ?? '')),
@@ -102,7 +101,7 @@ complete -F _xoauth2_relay xoauth2-relay
 const quoteZsh = (text: string): string => text.replace(/'/g, "'\\''").replace(/[[\]:]/g, '\\$&');
 
 /** A zsh completion function. */
-export function formatZsh(commands: readonly CommandDefinition[]): string {
+function formatZsh(commands: readonly CommandDefinition[]): string {
   const describe = (list: readonly { readonly word: string; readonly help: string }[]): string =>
     list.map(({ word, help }) => `      '${word}:${quoteZsh(help)}'`).join('\n');
   const groups = new Map<string, CommandDefinition[]>();

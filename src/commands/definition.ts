@@ -29,8 +29,6 @@ export interface CommandDefinition {
   readonly examples: readonly string[];
   /** Beyond 0 (done) and 2 (usage or configuration wrong). */
   readonly exitCodes: Readonly<Record<number, string>>;
-  /** Left out of --help and completion. */
-  readonly hidden?: boolean;
   /** Resolves to the exit code. Rejects with `CommandError` for what the operator can cure. */
   run(context: CommandContext): Promise<number>;
 }

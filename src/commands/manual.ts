@@ -18,12 +18,7 @@ export function createManual(
     ],
     exitCodes: {},
     async run({ terminal }) {
-      terminal.write(
-        formatManual(
-          commands().filter((command) => command.hidden !== true),
-          version,
-        ),
-      );
+      terminal.write(formatManual(commands(), version));
       return 0;
     },
   };
@@ -39,7 +34,7 @@ const roff = (text: string): string =>
     .replaceAll('…', '...')
     .replace(/^([.'])/gm, '\\&$1');
 
-export function formatManual(commands: readonly CommandDefinition[], version: string): string {
+function formatManual(commands: readonly CommandDefinition[], version: string): string {
   const lines = [
     `.TH XOAUTH2\\-RELAY 1 "" "xoauth2\\-relay ${version}" "User Commands"`,
     '.SH NAME',

@@ -43,10 +43,7 @@ export async function runProgram(
         base(root.command(groupName).description(GROUPS[groupName] ?? ''), options).helpCommand(false);
       groups.set(groupName, parent);
     }
-    const command = base(
-      parent.command(last, definition.hidden === true ? { hidden: true } : {}),
-      options,
-    ).summary(definition.summary);
+    const command = base(parent.command(last), options).summary(definition.summary);
     command.description([definition.summary, ...(definition.details ?? [])].join('\n\n'));
     for (const argument of definition.arguments ?? []) command.argument(argument.name, argument.help);
     for (const item of definition.options) {

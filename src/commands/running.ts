@@ -72,7 +72,7 @@ export async function isRelay(pid: number): Promise<boolean> {
   return commandLine === undefined || /\0serve\0/.test(`${commandLine}\0`);
 }
 
-export function isAlive(pid: number): boolean {
+function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

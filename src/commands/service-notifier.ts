@@ -8,7 +8,6 @@ import type { Log } from '../log.ts';
 
 export interface ServiceNotifier {
   ready(status: string): void;
-  status(status: string): void;
   reloading(): void;
   stopping(): void;
   /** Ends the watchdog messages; resolves when what was said has been carried, or after a second. */
@@ -23,7 +22,7 @@ export function createServiceNotifier(
   log: Log,
 ): ServiceNotifier {
   if (env.NOTIFY_SOCKET === undefined)
-    return { ready() {}, status() {}, reloading() {}, stopping() {}, close: async () => {} };
+    return { ready() {}, reloading() {}, stopping() {}, close: async () => {} };
 
   // One after the other: a READY that overtakes its RELOADING would leave the unit reloading for ever.
   let last = Promise.resolve();
@@ -48,7 +47,6 @@ export function createServiceNotifier(
   watchdog?.unref();
   return {
     ready: (status) => send('READY=1', `STATUS=${status}`),
-    status: (status) => send(`STATUS=${status}`),
     reloading: () => send('RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1_000n}`),
     stopping: () => send('STOPPING=1'),
     async close() {
@@ -61,7 +59,7 @@ export function createServiceNotifier(
 }
 
 /** Half the time after which systemd takes the service for dead, as sd_watchdog_enabled(3) advises. */
-export function watchdogPeriodMs(
+function watchdogPeriodMs(
   env: Readonly<Record<string, string | undefined>>,
   pid: number,
 ): number | undefined {

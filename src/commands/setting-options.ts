@@ -60,7 +60,7 @@ export function describeFallback(fallback: unknown): string {
 }
 
 /** The closed set of values of a setting, if it has one. */
-export function choicesOf({ schema }: SettingDefinition): readonly string[] | undefined {
+function choicesOf({ schema }: SettingDefinition): readonly string[] | undefined {
   const options: unknown = (schema as { options?: unknown }).options;
   return Array.isArray(options) && options.every((option) => typeof option === 'string')
     ? options

@@ -140,7 +140,7 @@ function isSwitchedOff({ stage, message }: StepError): boolean {
 }
 
 /** Life of a token, and of a JWT who it is for: `aud`, `scp` or `roles`, `exp`, nothing else of it. */
-export function describeToken(token: AccessToken, now: number): string {
+function describeToken(token: AccessToken, now: number): string {
   const minutes = Math.round((token.expiresAt - now) / 60_000);
   const age = Math.round((now - token.obtainedAt) / 1_000);
   const life = `${minutes} min left, ${age} s old`;

@@ -7,7 +7,7 @@ import { redisScript } from '../redis.ts';
 import { BUCKET_MS, BUCKETS } from '../relay/mailbox-counts.ts';
 
 /** A relay that has not said anything for this long is missing: its share is kept free. */
-export const MISSING_AFTER_MS = 4_000;
+const MISSING_AFTER_MS = 4_000;
 /** … and after this it counts as gone. */
 export const GONE_AFTER_MS = 15_000;
 

@@ -71,11 +71,6 @@ export class CommandReader extends Writable {
     });
   }
 
-  /** Whether a body is being read. */
-  get isInBody(): boolean {
-    return this.#sink !== undefined;
-  }
-
   /** Whether it is us the client waits for: an upstream that takes no more, or the final reply. */
   get isSinkWaiting(): boolean {
     return this.#isSinkWaiting;

@@ -1,7 +1,7 @@
 /** What a listener counts, for metrics. In: events. Out: a snapshot. */
 
 /** Closed set: one label value each. */
-export const LIMIT_NAMES = [
+const LIMIT_NAMES = [
   'sessions',
   'sessions_per_address',
   'not_allowed',

@@ -33,7 +33,7 @@ function reopenTerminal(): number | undefined {
 }
 
 /** A non-blocking descriptor: what does not fit now is told at once. */
-export function instantTarget(fd: number): LogTarget {
+function instantTarget(fd: number): LogTarget {
   return {
     write(chunk, done) {
       let written = 0;

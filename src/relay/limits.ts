@@ -46,7 +46,7 @@ export interface LocalLimiter extends Limiter {
   restore(snapshot: unknown): void;
 }
 
-export const NO_PLACE: Place = { waitMs: 0, end: () => {} };
+const NO_PLACE: Place = { waitMs: 0, end: () => {} };
 
 const isLimited = (limits: MailboxLimits): boolean =>
   limits.perMinute !== undefined || limits.perDay !== undefined || limits.recipientsPerDay !== undefined;

@@ -55,7 +55,7 @@ export interface TokenTotals {
 }
 
 /** What an operator does about a refresh token that cannot be saved. */
-export const UNSAVED_CURE =
+const UNSAVED_CURE =
   'free space on the disk of the state directory, or bring Redis back; do not stop the relay before';
 
 function describeSlot(slot: Slot, nextRefreshAt: number | undefined): ResourceStatus {

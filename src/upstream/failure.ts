@@ -15,7 +15,7 @@ export class UpstreamError extends Error {
 }
 
 /** The event in one line for people. */
-export function describe(event: UpstreamEvent): string {
+function describe(event: UpstreamEvent): string {
   switch (event.kind) {
     case 'reply':
       return `upstream answered at ${event.stage}: ${formatReply(event.reply)}`;

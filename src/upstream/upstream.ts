@@ -57,7 +57,6 @@ export interface UpstreamsDeps {
   readonly isParked?: (accountId: string) => boolean;
   /** An account's state may have changed. */
   readonly onStateChange?: (accountId: string) => void;
-  readonly onBreaker?: (state: BreakerState) => void;
 }
 
 export interface UpstreamsOptions {
@@ -93,7 +92,6 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
             { event: 'breaker', endpoint: state.name, state: state.state },
             'upstream breaker changed',
           );
-          deps.onBreaker?.(state);
         },
       });
       endpoints.set(name, endpoint);
