@@ -4,6 +4,7 @@
  */
 
 import type { CauseFacts } from '../protocol/causes/cause.ts';
+import { type AccountStatus, STATUSES } from '../protocol/vocabulary.ts';
 
 export type Grant = 'refresh_token' | 'client_credentials' | 'jwt_bearer';
 
@@ -114,14 +115,7 @@ export const causeFacts = ({ provider, upstream, user, email, grant }: Account):
   grant,
 });
 
-/** What an operator sees of an account. */
-export type AccountStatus =
-  | 'ready'
-  | 'refreshing'
-  | 'throttled'
-  | 'needs_consent'
-  | 'misconfigured'
-  | 'unreachable';
+export type { AccountStatus };
 
 /** A status with what led to it. Text is in words, never a secret. */
 export interface AccountState {
@@ -136,22 +130,12 @@ export interface AccountState {
   readonly until?: number;
 }
 
-/** Worst first; a merge of states takes the first that applies. */
-const SEVERITY: readonly AccountStatus[] = [
-  'misconfigured',
-  'needs_consent',
-  'unreachable',
-  'throttled',
-  'refreshing',
-  'ready',
-];
-
 /** The state an operator should look at first among several of one account. */
 export function worstState(...states: readonly AccountState[]): AccountState {
   // Of equals the first: a `ready` may have something to say too.
   const [first = { status: 'ready' }, ...others] = states;
   return others.reduce(
-    (worst, s) => (SEVERITY.indexOf(s.status) < SEVERITY.indexOf(worst.status) ? s : worst),
+    (worst, s) => (STATUSES.indexOf(s.status) < STATUSES.indexOf(worst.status) ? s : worst),
     first,
   );
 }

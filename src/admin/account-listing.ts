@@ -3,8 +3,9 @@
  * begins. Without a query all rows. Pure.
  */
 import { foldAscii } from '../protocol/text.ts';
+import { STATUSES } from '../protocol/vocabulary.ts';
 import type { Parameter } from './operations.ts';
-import { type AccountRow, type Shape, STATUSES } from './shapes.ts';
+import type { AccountRow, Shape } from './shapes.ts';
 
 const MAX_LIMIT = 1000;
 

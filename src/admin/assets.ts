@@ -42,6 +42,8 @@ export function createAssets(): (path: string) => Asset | undefined {
   const loaded = new Map<string, Asset>();
   const files = new Map<string, File>([
     ...ownFiles(),
+    // What the page shares with the server; compiled beside it.
+    ['/protocol/vocabulary.js', { url: new URL('../protocol/vocabulary.js', import.meta.url), type: 'js' }],
     ['/assets/uplot.js', { url: uplotFile('uPlot.esm.js'), type: 'js' }],
     ['/assets/uplot.css', { url: uplotFile('uPlot.min.css'), type: 'css' }],
   ]);

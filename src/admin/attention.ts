@@ -4,9 +4,9 @@
  * fall ill of the same cause at the same time share one alert. Owns the memory of what was said.
  */
 import { spawn } from 'node:child_process';
-import type { AccountStatus } from '../accounts/account.ts';
 import type { Log } from '../log.ts';
 import { ANY_ACCOUNT, cureOf } from '../protocol/causes/book.ts';
+import { type AccountStatus, needsPerson } from '../protocol/vocabulary.ts';
 import type { AccountRow } from './backend.ts';
 
 export interface AttentionOptions {
@@ -46,10 +46,6 @@ const COMMAND_TIMEOUT_MS = 30_000;
 const CLOSE_WAIT_MS = 3_000;
 /** Accounts named in a text; the rest are counted. */
 const MAX_NAMED = 10;
-
-/** Whether only a person can bring the account back. */
-export const needsPerson = (status: AccountStatus): boolean =>
-  status === 'needs_consent' || status === 'misconfigured';
 
 const HEADLINE: Partial<Record<AccountStatus, string>> = {
   needs_consent: 'needs a person to sign in again',

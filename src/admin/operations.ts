@@ -2,12 +2,14 @@
  * The operations of the admin API, each once: path, words, parameters, answers and what is done. In: the
  * parts of a request. Out: status and body. routes.ts serves them, openapi.ts describes them.
  */
+
+import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { answerAccounts, LISTING } from './account-listing.ts';
 import type { AccountDetail, AdminBackend, TokenDetail } from './backend.ts';
 import type { Live } from './live.ts';
 import type { Metrics } from './metrics.ts';
 import type { Series } from './series.ts';
-import { LOG_LEVELS, OUTCOMES, type Shape, type ShapeName } from './shapes.ts';
+import { LOG_LEVELS, type Shape, type ShapeName } from './shapes.ts';
 import { rate } from './summary.ts';
 import type { TransactionLog } from './transaction-log.ts';
 

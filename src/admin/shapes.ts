@@ -4,6 +4,7 @@
  * none is named that could carry a secret. Instants are ISO 8601 text in UTC; durations end in `_s` or `_ms`.
  */
 import { z } from 'zod';
+import { OUTCOMES, STATUSES } from '../protocol/vocabulary.ts';
 
 const text = z.string();
 const flag = z.boolean();
@@ -13,15 +14,6 @@ const instant = z.string().meta({ format: 'date-time' });
 const list = <T extends z.ZodType>(of: T) => z.array(of).readonly();
 const object = <T extends z.ZodRawShape>(shape: T) => z.strictObject(shape).readonly();
 
-export const STATUSES = [
-  'ready',
-  'refreshing',
-  'throttled',
-  'needs_consent',
-  'misconfigured',
-  'unreachable',
-] as const;
-export const OUTCOMES = ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'] as const;
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 const status = z.enum(STATUSES);
 const outcome = z.enum(OUTCOMES);

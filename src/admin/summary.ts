@@ -3,8 +3,8 @@
  * In: finished transactions. Out: a line at level info, `event: "summary"`. Owns its timer.
  */
 import type { Log } from '../log.ts';
+import { needsPerson } from '../protocol/vocabulary.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
-import { needsPerson } from './attention.ts';
 import type { AdminBackend, TokenTotals } from './backend.ts';
 import { createSample } from './sample.ts';
 

@@ -2,7 +2,7 @@
 import { type AccountDetail, createAdminClient } from './admin-client.ts';
 import { type CommandContext, type CommandDefinition, isSet } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-import { describeAccount, NEEDS_SOMEBODY } from './status.ts';
+import { describeAccount, isUnusable } from './status.ts';
 import { formatTable, type Terminal } from './terminal.ts';
 
 const json = { flags: '--json', help: 'print the answer of the admin API' };
@@ -12,7 +12,7 @@ const account = [{ name: '<account>', help: 'id or address' }];
 async function show(context: CommandContext, detail: AccountDetail): Promise<number> {
   if (isSet(context, 'json')) context.terminal.print(JSON.stringify(detail, null, 2));
   else for (const line of formatDetail(context.terminal, detail)) context.terminal.print(line);
-  return NEEDS_SOMEBODY.includes(detail.status) ? 1 : 0;
+  return isUnusable(detail) ? 1 : 0;
 }
 
 function formatDetail(terminal: Terminal, detail: AccountDetail): readonly string[] {

@@ -1,5 +1,6 @@
 /** `status`: the accounts of a running relay, those that need somebody first. In: its admin API, its pid file. Out: at most the width of the terminal. */
 import { readFile } from 'node:fs/promises';
+import { needsPerson, STATUSES } from '../protocol/vocabulary.ts';
 import { type AccountRow, createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, isSet } from './definition.ts';
@@ -8,9 +9,9 @@ import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable, type Terminal, visibleLength } from './terminal.ts';
 
 const WATCH_MS = 1_000;
-/** Worst first. */
-const ORDER = ['misconfigured', 'needs_consent', 'unreachable', 'throttled', 'refreshing', 'ready'];
-export const NEEDS_SOMEBODY: readonly string[] = ['needs_consent', 'misconfigured', 'unreachable'];
+/** Whether mail of the account waits until somebody, here or at the provider, does something. */
+export const isUnusable = ({ status }: Pick<AccountRow, 'status'>): boolean =>
+  needsPerson(status) || status === 'unreachable';
 
 export const status: CommandDefinition = {
   name: 'status',
@@ -42,7 +43,7 @@ export const status: CommandDefinition = {
         if (isWatching) terminal.write('\x1b[H\x1b[2J');
         for (const line of isWatching ? cut(lines, terminal.rows - 1) : lines) terminal.print(line);
       }
-      return accounts.some((row) => NEEDS_SOMEBODY.includes(row.status)) ? 1 : 0;
+      return accounts.some((row) => isUnusable(row)) ? 1 : 0;
     };
     if (!isSet(context, 'watch')) return show();
     for (;;) {
@@ -84,14 +85,13 @@ const formatSpan = (seconds: number): string =>
 /** The status in words and colour; `drained` and what is paused until when stand with it. */
 export function describeAccount({ paint }: Terminal, row: AccountRow): string {
   if (row.drained) return paint.yellow('drained');
-  const colour =
-    row.status === 'ready' ? paint.green : NEEDS_SOMEBODY.includes(row.status) ? paint.red : paint.yellow;
+  const colour = row.status === 'ready' ? paint.green : isUnusable(row) ? paint.red : paint.yellow;
   const until = row.until === null ? '' : ` until ${new Date(row.until).toTimeString().slice(0, 5)}`;
   return colour(row.status + until);
 }
 
 export function formatAccounts(terminal: Terminal, accounts: readonly AccountRow[]): readonly string[] {
-  const rank = (row: AccountRow): number => (row.drained ? 3.5 : ORDER.indexOf(row.status));
+  const rank = (row: AccountRow): number => (row.drained ? 3.5 : STATUSES.indexOf(row.status));
   const sorted = [...accounts].sort((a, b) => rank(a) - rank(b));
   const life = (seconds: number | null): string =>
     seconds === null ? '-' : seconds < 0 ? 'over' : `${Math.floor(seconds / 60)} min`;

@@ -1,13 +1,10 @@
 /** What is kept of a finished transaction: the one log line, the metrics and the admin list come from it. */
 import type { Reply } from '../protocol/reply.ts';
+import type { Outcome } from '../protocol/vocabulary.ts';
 import type { Trace } from '../upstream/way.ts';
 import type { MailCommand } from './relay.ts';
 
-/**
- * `relayed`: the provider said 250. `deferred`: the client heard 4xx. `rejected`: the client heard 5xx.
- * `aborted`: the client left or sent RSET first. `unknown`: the final byte went out and no reply came (451 4.4.2).
- */
-export type Outcome = 'relayed' | 'deferred' | 'rejected' | 'aborted' | 'unknown';
+export type { Outcome };
 
 /** Filled as the transaction goes; all times in ms. */
 export interface RecordDraft extends Trace {

@@ -2,10 +2,10 @@
  * The accounts table: as many DOM rows as fit the window, however many accounts. In: the state's
  * accounts, a search, a status filter, an order. Out: rows, kept and updated in place.
  */
-import type { AccountStatus } from '../../accounts/account.ts';
+import { type AccountStatus, STATUSES } from '../../protocol/vocabulary.ts';
 import { act } from './actions.ts';
 import { byId, h, setAttribute, setChildren, setText } from './dom.ts';
-import { formatAgo, formatCount, formatLife, STATUS_ORDER, STATUS_WORDS } from './format.ts';
+import { formatAgo, formatCount, formatLife, STATUS_WORDS } from './format.ts';
 import type { ShownAccount } from './stream.ts';
 
 export interface AccountsView {
@@ -33,7 +33,7 @@ const LOW_TOKEN_S = 300;
 
 const SORT: Readonly<Record<SortKey, (a: ShownAccount, b: ShownAccount) => number>> = {
   email: (a, b) => (a.email < b.email ? -1 : a.email > b.email ? 1 : 0),
-  status: (a, b) => STATUS_ORDER.indexOf(a.status) - STATUS_ORDER.indexOf(b.status),
+  status: (a, b) => STATUSES.indexOf(a.status) - STATUSES.indexOf(b.status),
   token: (a, b) => (a.tokenUntil ?? 0) - (b.tokenUntil ?? 0),
   pool: (a, b) => b.pool.busy - a.pool.busy || b.pool.size - a.pool.size,
   relayed: (a, b) => b.messages.relayed - a.messages.relayed,
@@ -207,7 +207,7 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
   };
 
   const chips = new Map<AccountStatus | undefined, { button: HTMLButtonElement; count: HTMLElement }>();
-  for (const status of [undefined, ...STATUS_ORDER]) {
+  for (const status of [undefined, ...STATUSES]) {
     const count = h('b');
     const button = h(
       'button',

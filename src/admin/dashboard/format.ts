@@ -1,6 +1,5 @@
 /** Values → the words and numbers the page shows. Pure. */
-import type { AccountStatus } from '../../accounts/account.ts';
-import type { Outcome } from '../../relay/record.ts';
+import type { AccountStatus, Outcome } from '../../protocol/vocabulary.ts';
 
 export const STATUS_WORDS: Readonly<Record<AccountStatus, string>> = {
   ready: 'Ready',
@@ -11,16 +10,6 @@ export const STATUS_WORDS: Readonly<Record<AccountStatus, string>> = {
   unreachable: 'Unreachable',
 };
 
-/** What an operator should see first, first. */
-export const STATUS_ORDER: readonly AccountStatus[] = [
-  'needs_consent',
-  'misconfigured',
-  'unreachable',
-  'throttled',
-  'refreshing',
-  'ready',
-];
-
 export const OUTCOME_WORDS: Readonly<Record<Outcome, string>> = {
   relayed: 'Relayed',
   deferred: 'Deferred',
@@ -28,8 +17,6 @@ export const OUTCOME_WORDS: Readonly<Record<Outcome, string>> = {
   aborted: 'Aborted',
   unknown: 'Unknown',
 };
-
-export const OUTCOMES: readonly Outcome[] = ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'];
 
 const grouped = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });

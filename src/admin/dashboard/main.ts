@@ -1,6 +1,5 @@
 /** The page: connects, and hands what has changed to the parts that show it. */
-import type { AccountStatus } from '../../accounts/account.ts';
-import type { Outcome } from '../../relay/record.ts';
+import { type AccountStatus, needsPerson, type Outcome, STATUSES } from '../../protocol/vocabulary.ts';
 import { createAccountsView } from './accounts.ts';
 import { describeReload, reload, toast } from './actions.ts';
 import { createCharts } from './charts.ts';
@@ -14,7 +13,6 @@ import {
   formatRate,
   formatShare,
   OUTCOME_WORDS,
-  STATUS_ORDER,
   STATUS_WORDS,
 } from './format.ts';
 import { watchRelays } from './relays.ts';
@@ -26,9 +24,6 @@ const ATTENTION_SHOWN = 4;
 const RATE_WINDOW_S = 5;
 const LATENCY_WINDOW_S = 60;
 const THEMES = ['auto', 'light', 'dark'] as const;
-
-const needsPerson = (status: AccountStatus): boolean =>
-  status === 'needs_consent' || status === 'misconfigured';
 
 const accountsView = createAccountsView((id) => void openDetail(id, stream.state));
 const transactionsView = createTransactionsView();
@@ -132,7 +127,7 @@ function showAccountFigures(state: State): void {
   for (const { status } of state.accounts.values()) counts.set(status, (counts.get(status) ?? 0) + 1);
   setText(byId('tile-ready'), formatCount(counts.get('ready') ?? 0));
   setText(byId('tile-total'), `of ${formatCount(state.accounts.size)} ready`);
-  const others = STATUS_ORDER.filter((s) => s !== 'ready' && counts.has(s));
+  const others = STATUSES.filter((s) => s !== 'ready' && counts.has(s));
   setText(
     byId('tile-status'),
     others.length === 0

@@ -1,0 +1,23 @@
+/** The closed sets of words that operators see of accounts and transactions, in code and on the page. Pure, imports nothing: browsers load it too. */
+
+/** What an operator sees of an account, worst first; a merge of states takes the first that applies. */
+export const STATUSES = [
+  'misconfigured',
+  'needs_consent',
+  'unreachable',
+  'throttled',
+  'refreshing',
+  'ready',
+] as const;
+export type AccountStatus = (typeof STATUSES)[number];
+
+/** Whether only a person can bring the account back. */
+export const needsPerson = (status: AccountStatus): boolean =>
+  status === 'needs_consent' || status === 'misconfigured';
+
+/**
+ * `relayed`: the provider said 250. `deferred`: the client heard 4xx. `rejected`: the client heard 5xx.
+ * `aborted`: the client left or sent RSET first. `unknown`: the final byte went out and no reply came (451 4.4.2).
+ */
+export const OUTCOMES = ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'] as const;
+export type Outcome = (typeof OUTCOMES)[number];
