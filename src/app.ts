@@ -14,8 +14,8 @@ import { createAppState } from './app-state.ts';
 import { createAdminBackend } from './app-view.ts';
 import { createAppWarmUp } from './app-warm-up.ts';
 import { createAppWays } from './app-ways.ts';
-import { type Clock, systemClock } from './clock.ts';
-import { CLOSING_MS, createClosers, orAfter } from './closers.ts';
+import { type Clock, orAfter, systemClock } from './clock.ts';
+import { CLOSING_MS, createClosers } from './closers.ts';
 import type { Settings } from './config.ts';
 import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener } from './listener/listener.ts';
@@ -343,6 +343,7 @@ export function createApp({
       const forTransactions = Math.max(0, deadlineMs - CLOSING_MS);
       if (opening !== undefined)
         await orAfter(
+          clock,
           opening.then(
             () => undefined,
             () => undefined,
@@ -355,7 +356,7 @@ export function createApp({
     },
     async cut() {
       for (const listener of listeners) listener.cut();
-      await orAfter(tokens.close(), CUT_MS);
+      await orAfter(clock, tokens.close(), CUT_MS);
     },
   };
 }

@@ -25,9 +25,22 @@ export const systemClock: Clock = {
   },
 };
 
-/** Resolves after `ms` of monotonic time. Unlike `after` it keeps the process alive: somebody is waiting. */
+/** `clock.after`, but it keeps the process alive: somebody is waiting. */
+function keepAlive(clock: Clock, ms: number, task: () => void): () => void {
+  if (clock !== systemClock) return clock.after(ms, task);
+  const timer = setTimeout(task, Math.min(ms, MAX_TIMER_MS));
+  return () => clearTimeout(timer);
+}
+
+/** Resolves after `ms` of monotonic time, and keeps the process alive until then. */
 export const pause = (clock: Clock, ms: number): Promise<void> =>
-  new Promise((resume) => {
-    if (clock === systemClock) setTimeout(resume, Math.min(ms, MAX_TIMER_MS));
-    else clock.after(ms, resume);
+  new Promise((resume) => void keepAlive(clock, ms, resume));
+
+/** Resolves when `done` does, or after `ms` of monotonic time. Rejects as `done` does. */
+export async function orAfter(clock: Clock, done: Promise<unknown>, ms: number): Promise<void> {
+  let cancel = (): void => {};
+  const time = new Promise<void>((resume) => {
+    cancel = keepAlive(clock, ms, resume);
   });
+  await Promise.race([done, time]).finally(() => cancel());
+}

@@ -2,6 +2,7 @@
  * What has been opened, to be closed in reverse. In: closers, as rooms open. Out: all of them closed within a
  * time. A closer that fails or is slow keeps no other from its turn.
  */
+import { orAfter, systemClock } from './clock.ts';
 import type { Log } from './log.ts';
 
 export interface Closer {
@@ -22,13 +23,6 @@ export const CLOSING_MS = 750;
 /** What a QUIT and its answer take at the least. */
 const LAST_WORD_MS = 250;
 
-/** Resolves when `closed` does, or after `ms`. */
-export async function orAfter(closed: Promise<void>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([closed, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
-  clearTimeout(timer);
-}
-
 /** `isLoss`: whether an error must be told to whoever closes; others are only logged. */
 export function createClosers(log: Log, isLoss: (error: unknown) => boolean): Closers {
   const closers: Closer[] = [];
@@ -39,7 +33,9 @@ export function createClosers(log: Log, isLoss: (error: unknown) => boolean): Cl
       for (const { close, isBounded } of closers.splice(0).reverse()) {
         try {
           const closed = Promise.resolve(close(endsAt));
-          await (isBounded ? closed : orAfter(closed, Math.max(endsAt - performance.now(), LAST_WORD_MS)));
+          await (isBounded
+            ? closed
+            : orAfter(systemClock, closed, Math.max(endsAt - performance.now(), LAST_WORD_MS)));
         } catch (error) {
           if (isLoss(error)) loss = error;
           else log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');

@@ -4,6 +4,7 @@
  * them: the unit needs NotifyAccess=all. Without NOTIFY_SOCKET nothing happens.
  */
 import { execFile } from 'node:child_process';
+import { orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 
 export interface ServiceNotifier {
@@ -51,9 +52,7 @@ export function createServiceNotifier(
     stopping: () => send('STOPPING=1'),
     async close() {
       clearInterval(watchdog);
-      let timer: NodeJS.Timeout | undefined;
-      await Promise.race([last, new Promise((resolve) => (timer = setTimeout(resolve, LAST_WORD_MS)))]);
-      clearTimeout(timer);
+      await orAfter(systemClock, last, LAST_WORD_MS);
     },
   };
 }

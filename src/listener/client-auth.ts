@@ -8,7 +8,7 @@ import { createHmac, randomBytes } from 'node:crypto';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
 import { parseScryptHash, verifyPassword } from '../accounts/scrypt.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, pause, systemClock } from '../clock.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { createSemaphore } from '../semaphore.ts';
@@ -76,8 +76,6 @@ export function createClientAuth(
   let waitingRows = 0;
   const checks = createSemaphore(MAX_CONCURRENT);
 
-  const sleep = (ms: number): Promise<void> => new Promise((resolve) => void clock.after(ms, resolve));
-
   /** Measured once for each directory, by the first who is refused. */
   function costliestOf(directory: AccountDirectory): Promise<{ readonly hash: string; readonly ms: number }> {
     let known = costliest.get(directory);
@@ -117,7 +115,7 @@ export function createClientAuth(
     const step = Math.max(refusalMs, 2 * ms);
     const elapsed = clock.monotonic() - startedAt;
     const left = step === 0 ? 0 : Math.ceil(elapsed / step) * step - elapsed;
-    if (left > 0) await sleep(left);
+    if (left > 0) await pause(clock, left);
     // Our own file is wrong, not the password: a client that hears 535 gives its mail up.
     const directory = deps.directory();
     const isOurFault =

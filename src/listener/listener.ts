@@ -9,7 +9,7 @@ import { createSecureContext } from 'node:tls';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
 import type { verifyPassword } from '../accounts/scrypt.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { cleanText } from '../protocol/text.ts';
 import type { Relay } from '../relay/relay.ts';
@@ -256,19 +256,11 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       const empty = new Promise<void>((resolve) => door?.close(resolve));
       for (const socket of current.pendingSockets.values()) socket.destroy();
       for (const connection of current.relayConnections()) connection.drain();
-      const orAfter = async (ms: number): Promise<void> => {
-        let stop = (): void => {};
-        const time = new Promise<void>((resolve) => {
-          stop = clock.after(ms, resolve);
-        });
-        await Promise.race([empty, time]);
-        stop();
-      };
-      await orAfter(deadlineMs);
+      await orAfter(clock, empty, deadlineMs);
       for (const connection of current.relayConnections()) connection.hurry();
-      await orAfter(GOODBYE_MS);
+      await orAfter(clock, empty, GOODBYE_MS);
       for (const connection of current.relayConnections()) connection.dismiss();
-      await orAfter(GOODBYE_MS);
+      await orAfter(clock, empty, GOODBYE_MS);
       for (const connection of current.relayConnections()) connection.cut();
       await closed;
     },

@@ -3,7 +3,7 @@
  * record of each. Owns the limits of the accounts and who is drained.
  */
 import type { Account } from '../accounts/account.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { formatReply, type Reply, reply } from '../protocol/reply.ts';
@@ -138,7 +138,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         answer: judgeLimit(result).answer,
         retryAfterMs: result.retryAfterMs,
       };
-    if (waitMs > 0) await new Promise<void>((resume) => clock.after(waitMs, resume));
+    if (waitMs > 0) await pause(clock, waitMs);
     return result.place;
   }
 

@@ -3,7 +3,7 @@
  * endpoints, the one maintenance timer, and what becomes of an account that is removed, or comes back.
  */
 import type { Account, AccountState } from '../accounts/account.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { TokenSource } from '../tokens/access-token.ts';
 import type { KeptPause } from './account-health.ts';
@@ -176,13 +176,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
           return s?.pool.warm(s.upstream.account.limits.minConnections);
         }),
       );
-      await new Promise<void>((resolve) => {
-        const cancel = clock.after(WARM_UP_MS, resolve);
-        void all.then(() => {
-          cancel();
-          resolve();
-        });
-      });
+      await orAfter(clock, all, WARM_UP_MS);
       const warm = ids.filter((id) => (served.get(id)?.pool.live ?? 0) > 0).length;
       return { warm, cold: ids.length - warm };
     },
