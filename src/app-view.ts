@@ -3,7 +3,7 @@
  * operators ask for: messages by account and the last error in words.
  */
 import { type Account, type AccountState, causeFacts, worstState } from './accounts/account.ts';
-import type { AccountDirectory } from './accounts/directory.ts';
+import { type AccountDirectory, DEFAULT_PREFERENCE } from './accounts/directory.ts';
 import type {
   AccountRow,
   AdminBackend,
@@ -100,18 +100,20 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     return c;
   }
 
+  function stateOf(id: string): AccountState {
+    const problem = deps.accounts().problemOf(id);
+    if (problem !== undefined) return unusable(problem);
+    // While the relay ends its rooms close one after the other.
+    return worstOf(ways.status(id)?.state ?? NO_NEWS, tokens.statusOf(id)?.state ?? NO_NEWS);
+  }
+
   function row(account: Account): AccountRow {
     const now = Date.now();
     const { id } = account;
     const token = tokens.statusOf(id);
     const upstream = ways.status(id);
     const c = countedOf(id);
-    const problem = deps.accounts().problemOf(id);
-    // While the relay ends its rooms close one after the other.
-    const state =
-      problem === undefined
-        ? worstOf(upstream?.state ?? NO_NEWS, token?.state ?? NO_NEWS)
-        : unusable(problem);
+    const state = stateOf(id);
     const tokenError = token?.lastError;
     const last =
       tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)
@@ -178,6 +180,16 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
           graph === undefined
             ? null
             : { url: graph.url, permissions: graph.permissions, recipients: graph.recipients },
+        preference: account.preference ?? DEFAULT_PREFERENCE,
+        group: deps
+          .accounts()
+          .groupOf(account)
+          .map(({ id, preference = DEFAULT_PREFERENCE }) => ({
+            id,
+            preference,
+            status: stateOf(id).status,
+            drained: relay.isDrained(id),
+          })),
         max_connections: limits.maxConnections,
         messages_per_minute: limits.messagesPerMinute ?? null,
         messages_per_day: limits.messagesPerDay ?? null,

@@ -3,7 +3,13 @@
  * address, the most exact match first, then by preference, then as the file has them; compared as
  * `foldAddress` has it. Replaced as a whole on reload.
  */
-import { EXACTNESS, type Exactness, type SenderKey, senderKeys } from '../protocol/sender-pattern.ts';
+import {
+  EXACTNESS,
+  type Exactness,
+  NULL_SENDER,
+  type SenderKey,
+  senderKeys,
+} from '../protocol/sender-pattern.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { createSlices } from '../slices.ts';
 import type { Account } from './account.ts';
@@ -25,6 +31,8 @@ export interface AccountDirectory {
   /** An account whose patterns match but which denies the address, by name or because it may look like one denied. */
   deniedBy(address: string): Account | undefined;
   byId(idOrEmail: string): Account | undefined;
+  /** Other accounts that can take mail of this one's senders, 20 at most. */
+  groupOf(account: Account): readonly Account[];
   /** What is wrong with the account's entry in the accounts file, with its place; undefined where it can be used. */
   problemOf(id: string): string | undefined;
   /** Whether every entry of the file could be read. Else a sender that is not found may belong to one that could not. */
@@ -39,7 +47,9 @@ export interface Unreadable {
 
 /** More accounts for one sender are no choice but a mistake, and each has to be looked at. */
 const MAX_CANDIDATES = 100;
-const DEFAULT_PREFERENCE = 10;
+export const DEFAULT_PREFERENCE = 10;
+/** Of a group an operator reads no more. */
+const MAX_GROUP = 20;
 
 interface Rules {
   readonly senders: Pick<ReadonlySet<string>, 'has'> & Iterable<string>;
@@ -195,6 +205,17 @@ function* buildSteps(
       for (const { key, exactness } of keys)
         for (const account of sendersOf(key)) if (denies(account, keys, exactness)) return account;
       return undefined;
+    },
+    groupOf(account) {
+      const group = new Set<Account>();
+      for (const pattern of rulesOf(account).senders) {
+        const sample = pattern === NULL_SENDER ? '' : pattern.replace('@*.', '@x.').replace('*', 'x');
+        // Nearly every account could send a sender that only `*` matches; the others with `*` do.
+        for (const other of pattern === '*' ? sendersOf('*') : candidates(sample).map((c) => c.account))
+          if (other !== account && group.size < MAX_GROUP) group.add(other);
+        if (group.size === MAX_GROUP) break;
+      }
+      return [...group];
     },
     byId: (idOrEmail) => byIdentity(foldAddress(idOrEmail)),
     problemOf: (id) => problems.get(id),

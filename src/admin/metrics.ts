@@ -157,6 +157,11 @@ export function createMetrics(
     'Messages an account could not take although it matched the sender',
     ['account', 'result'],
   );
+  const chosen = counter(
+    'accounts_chosen_total',
+    'Messages of senders that several accounts match, by the account that took it and why',
+    ['account', 'chosen_by'],
+  );
   const limitSeconds = counter('limiter_wait_seconds_total', 'Time spent waiting for a limit of the relay', [
     'account',
     'limit',
@@ -287,6 +292,7 @@ export function createMetrics(
       const { account, provider, outcome } = r;
       transactions.inc({ account, provider, outcome, reply_class: replyClass(r) });
       byWay.inc({ way: r.way, outcome });
+      if (r.chosenBy !== undefined) chosen.inc({ account, chosen_by: r.chosenBy });
       duration.observe({ provider, outcome }, r.totalMs / 1000);
       gate.observe({ provider }, r.gateMs / 1000);
       if (r.replayed) replays.inc({ provider });

@@ -4,7 +4,7 @@
  * none is named that could carry a secret. Instants are ISO 8601 text in UTC; durations end in `_s` or `_ms`.
  */
 import { z } from 'zod';
-import { OUTCOMES, STATUSES } from '../protocol/vocabulary.ts';
+import { CHOSEN_BY, OUTCOMES, STATUSES } from '../protocol/vocabulary.ts';
 
 const text = z.string();
 const flag = z.boolean();
@@ -72,6 +72,10 @@ const AccountDetail = object({
     .describe(
       'Null where mail does not leave by Graph, by which recipients are not checked and refusals arrive as mail',
     ),
+  preference: count.describe('Among equally exact matches of a sender the lower comes first'),
+  group: list(object({ id: text, preference: count, status, drained: flag })).describe(
+    'Other accounts that can take mail of its senders, 20 at most',
+  ),
   max_connections: count,
   messages_per_minute: count.nullable(),
   messages_per_day: count.nullable(),
@@ -135,6 +139,12 @@ const Transaction = object({
   account: text,
   provider: text,
   way,
+  chosen_by: z
+    .enum(CHOSEN_BY)
+    .nullable()
+    .describe(
+      'Why this account of several that match the sender: the more exact match, the lower preference, more room, its place in the file, those before it could take nothing, or it was ready first; null where there was no choice',
+    ),
   sender: text.describe('`*@domain` unless addresses are logged; empty for the null sender'),
   recipients: list(text).describe('The first 20, shown like `sender`'),
   recipient_count: count,

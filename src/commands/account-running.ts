@@ -25,6 +25,11 @@ function formatDetail(terminal: Terminal, detail: AccountDetail): readonly strin
     ['until', detail.until],
     ['provider', `${detail.provider}, ${detail.smtp}, as ${detail.user}`],
     ['senders', detail.senders.join(' ')],
+    ['preference', detail.group.length === 0 ? null : `${detail.preference}`],
+    [
+      'shares with',
+      detail.group.map((a) => `${a.id} (${a.preference}, ${a.drained ? 'drained' : a.status})`).join(' '),
+    ],
     ['token', token.expires_in_s === null ? 'none' : `${Math.round(token.expires_in_s / 60)} min left`],
     ['connections', `${pool.busy} busy, ${pool.idle} idle, at most ${pool.max}`],
     ['messages', `${messages.relayed} relayed, ${messages.deferred} deferred, ${messages.rejected} rejected`],

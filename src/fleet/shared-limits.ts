@@ -358,6 +358,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 
   return {
     reserve,
+    room(accountId, limits) {
+      const counts = books.get(accountId)?.counts;
+      // What was seen of the others is of all relays; apart there is only a share of each limit.
+      const part = mode === 'shared' ? 1 : 1 / Math.max(1, membership.relays);
+      return counts?.room(limits, clock.monotonic(), clock.now(), part) ?? 1;
+    },
     async login(accountId, intervalMs, maxWaitMs) {
       const book = bookOf(accountId);
       const now = clock.monotonic();

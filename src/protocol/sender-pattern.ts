@@ -15,7 +15,7 @@ export interface SenderKey {
 }
 
 /** What the null sender's pattern is written as. */
-const NULL_SENDER = '<>';
+export const NULL_SENDER = '<>';
 
 /**
  * A pattern in the form in which it is looked up; undefined for one that can never match: an address,

@@ -21,3 +21,10 @@ export const needsPerson = (status: AccountStatus): boolean =>
  */
 export const OUTCOMES = ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
+
+/**
+ * Why this of several accounts took the message. `order`: all was equal, the file decides. `passed_over`: those
+ * before it could take nothing. `ready_first`: none could, and this one was waited for.
+ */
+export const CHOSEN_BY = ['exactness', 'preference', 'room', 'order', 'passed_over', 'ready_first'] as const;
+export type ChosenBy = (typeof CHOSEN_BY)[number];

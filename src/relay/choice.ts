@@ -5,12 +5,22 @@
  */
 import type { Account } from '../accounts/account.ts';
 import { type Candidate, isPreferred } from '../accounts/directory.ts';
+import type { ChosenBy } from '../protocol/vocabulary.ts';
 
 /** One account that may take the message. */
 export interface Choice extends Candidate {
   readonly account: Account;
   /** MAIL FROM where this account takes it; differs where the account rewrites foreign senders. */
   readonly sender: string;
+}
+
+/** Why the first of `order` (as `inOrder` made it) comes before the second. */
+export function whyFirst(order: readonly Choice[], room: (account: Account) => number): ChosenBy {
+  const [first, second] = order;
+  if (first === undefined || second === undefined) return 'order';
+  if (first.exactness !== second.exactness) return 'exactness';
+  if (isPreferred(first, second)) return 'preference';
+  return room(first.account) > room(second.account) ? 'room' : 'order';
 }
 
 /** Why an account was passed over, for the log. */

@@ -8,8 +8,9 @@ import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { formatReply, type Reply, reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
+import type { ChosenBy } from '../protocol/vocabulary.ts';
 import type { Way, Ways } from '../upstream/way.ts';
-import { type Choice, inOrder, type PassedOver } from './choice.ts';
+import { type Choice, inOrder, type PassedOver, whyFirst } from './choice.ts';
 import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
 import type { MailboxLimits } from './mailbox-counts.ts';
 import { startRecord, type TransactionRecord } from './record.ts';
@@ -92,6 +93,8 @@ interface Taken {
   readonly command: MailCommand;
   readonly way: Way;
   readonly place: Place;
+  /** Absent where there was no choice. */
+  readonly chosenBy?: ChosenBy;
 }
 
 export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRelay {
@@ -168,10 +171,13 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     passedOver: PassedOver[],
   ): Promise<Refused | Taken> {
     let soonest: { readonly command: MailCommand; readonly refused: Refused } | undefined;
-    for (const { account, sender } of inOrder(choices, roomOf)) {
+    const order = inOrder(choices, roomOf);
+    const why = whyFirst(order, roomOf);
+    for (const { account, sender } of order) {
       const own = { ...command, account, sender };
       const result = await ask(own, 0);
-      if (!('answer' in result)) return result;
+      if (!('answer' in result))
+        return { ...result, chosenBy: passedOver.length === 0 ? why : 'passed_over' };
       passedOver.push({ account: account.id, why: formatReply(result.answer) });
       const retryAfterMs = result.retryAfterMs ?? Number.POSITIVE_INFINITY;
       if (soonest === undefined || retryAfterMs < (soonest.refused.retryAfterMs ?? Number.POSITIVE_INFINITY))
@@ -179,7 +185,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     }
     if (soonest === undefined) return { answer: NOT_SERVED };
     if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
-    return ask(soonest.command, options.maxHoldMs);
+    const waited = await ask(soonest.command, options.maxHoldMs);
+    return 'answer' in waited ? waited : { ...waited, chosenBy: 'ready_first' };
   }
 
   function begins(account: Account, by: 1 | -1): void {
@@ -215,6 +222,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         );
       const record = startRecord(id, at, command);
       record.gateMs = clock.monotonic() - startedAt;
+      if (!('answer' in result)) record.chosenBy = result.chosenBy;
 
       function finish(): void {
         record.decidedBy = record.upstreamReply === undefined ? 'relay' : 'upstream';

@@ -82,18 +82,7 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
   }
 
   return {
-    room(accountId, limits) {
-      const counts = mailboxes.get(accountId);
-      if (counts === undefined) return 1;
-      const wall = clock.now();
-      const left = (used: number, most: number | undefined): number =>
-        most === undefined ? 1 : Math.max(0, 1 - used / most);
-      return Math.min(
-        left(counts.minute(clock.monotonic()), limits.perMinute),
-        left(counts.ofDay('m', wall), limits.perDay),
-        left(counts.ofDay('r', wall), limits.recipientsPerDay),
-      );
-    },
+    room: (accountId, limits) => mailboxes.get(accountId)?.room(limits, clock.monotonic(), clock.now()) ?? 1,
     reserve(accountId, limits, maxWaitMs) {
       if (!isLimited(limits)) return { granted: true, place: NO_PLACE };
       const counts = countsOf(accountId);

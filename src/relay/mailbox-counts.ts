@@ -177,6 +177,19 @@ export class MailboxCounts {
     return (this.#sent[nth]?.at ?? Number.NEGATIVE_INFINITY) + MINUTE_MS;
   }
 
+  /** What is left of minute and day, from 0 (none) to 1, of which `part` is this relay's. */
+  room(limits: MailboxLimits, now: number, wall: number, part = 1): number {
+    const { lastSeen } = this;
+    const seen = lastSeen !== undefined && now - lastSeen.at < MINUTE_MS ? lastSeen : undefined;
+    const left = (used: number, most: number | undefined): number =>
+      most === undefined ? 1 : Math.max(0, 1 - used / (most * part));
+    return Math.min(
+      left(Math.max(this.minute(now), seen?.minute ?? 0), limits.perMinute),
+      left(Math.max(this.ofDay('m', wall), seen?.day ?? 0), limits.perDay),
+      left(this.ofDay('r', wall), limits.recipientsPerDay),
+    );
+  }
+
   /** When a full day has room again, ms from now; undefined where it has room. */
   fullDay(limits: MailboxLimits, wall: number): number | undefined {
     const isFull = (kind: 'm' | 'r', most: number | undefined): boolean =>

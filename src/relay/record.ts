@@ -1,6 +1,6 @@
 /** What is kept of a finished transaction: the one log line, the metrics and the admin list come from it. */
 import type { Reply } from '../protocol/reply.ts';
-import type { Outcome } from '../protocol/vocabulary.ts';
+import type { ChosenBy, Outcome } from '../protocol/vocabulary.ts';
 import type { Trace } from '../upstream/way.ts';
 import type { MailCommand } from './relay.ts';
 
@@ -17,6 +17,8 @@ export interface RecordDraft extends Trace {
   readonly account: string;
   readonly provider: string;
   readonly sender: string;
+  /** Why this account of several that match the sender; absent where there was no choice, or none could take it. */
+  chosenBy: ChosenBy | undefined;
   /** Those the client heard 250 for. */
   readonly recipients: string[];
   /** Body octets received from the client. */
@@ -44,6 +46,7 @@ export const startRecord = (id: string, at: number, command: MailCommand): Recor
   account: command.account.id,
   provider: command.account.provider,
   sender: command.sender,
+  chosenBy: undefined,
   recipients: [],
   bytes: 0,
   outcome: 'aborted',

@@ -261,3 +261,20 @@ test(
     await waitFor(() => redis.command('zcard', 'xoauth2-relay:lease:a') === '0', { what: 'all given back' });
   }),
 );
+
+test(
+  'the room of a mailbox is what all relays together have left of it',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = [await relay(defer, redis), await relay(defer, redis)];
+    await waitFor(() => !a.limits.isApart && !b.limits.isApart, { what: 'both sharing' });
+    const minute = limits({ perMinute: 10, atOnce: 20 });
+    assert.equal(b.limits.room?.('box', minute), 1);
+    for (let i = 0; i < 6; i++) await a.limits.reserve('box', minute, 0);
+    await b.limits.reserve('box', minute, 0);
+    assert.ok(
+      Math.abs((b.limits.room?.('box', minute) ?? 0) - 0.3) < 1e-9,
+      `${b.limits.room?.('box', minute)}`,
+    );
+  }),
+);

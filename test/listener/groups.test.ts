@@ -1,10 +1,12 @@
 /** Several accounts for one sender, before the real relay and a simulated provider. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { inOrder } from '../../src/relay/choice.ts';
-import { leakless } from '../support/leak-check.ts';
+import type { Account } from '../../src/accounts/account.ts';
+import { inOrder, whyFirst } from '../../src/relay/choice.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
 import { smtpClient } from '../support/smtp-client.ts';
-import { startFront } from './front.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { type Front, startFront } from './front.ts';
 import { account } from './stage.ts';
 
 test('the most exact match comes first, then preference, then room', () => {
@@ -32,6 +34,11 @@ test('the most exact match comes first, then preference, then room', () => {
   assert.deepEqual(
     order.map((c) => c.account.id),
     ['own', 'large', 'same', 'small', 'late', 'rest'],
+  );
+  const roomOf = ({ id }: { id: string }): number => room.get(id) ?? 1;
+  assert.deepEqual(
+    order.map((_, i) => whyFirst(order.slice(i), roomOf)),
+    ['exactness', 'order', 'room', 'preference', 'exactness', 'order'],
   );
 });
 
@@ -61,6 +68,11 @@ test(
     // Each takes two a minute; by room they take turns, and then nobody can.
     for (let i = 0; i < 6; i++) took.push(await send());
     for (const user of USERS) assert.equal(took.filter((t) => t === user).length, 2, took.join());
+    assert.deepEqual(
+      front.records.map((r) => r.chosenBy),
+      // Equal with the next one, though not with the last.
+      ['order', 'order', 'room', 'order', 'order', 'room'],
+    );
     assert.equal(await send(), '451 4.7.1');
     assert.equal(front.provider.messages.length, 6);
   }),
@@ -85,7 +97,80 @@ test(
       front.provider.messages.map(({ user }) => user),
       Array(3).fill('three@a.test'),
     );
+    assert.ok(front.records.every((r) => r.chosenBy === 'passed_over'));
     front.relay.drain('three@a.test');
     await client.expect('MAIL FROM:<news@team.test>', '451 4.3.2');
+  }),
+);
+
+async function sender(front: Front, defer: Defer) {
+  const client = await smtpClient(front.port);
+  defer(() => client.socket.destroy());
+  await client.expect(undefined, 220);
+  await client.expect('EHLO c', 250);
+  return {
+    client,
+    async send() {
+      await client.expect('MAIL FROM:<news@team.test>', 250);
+      await client.expect('RCPT TO:<b@example.net>', 250);
+      await client.expect('DATA', 354);
+      return (await client.body('x')).text;
+    },
+  };
+}
+
+test(
+  'an account whose grant was withdrawn is passed over, and so is one that cannot be reached',
+  leakless(async (_t, defer) => {
+    const front = await startFront(defer, {
+      users: USERS,
+      account: { senders: ['*@team.test'] },
+      warm: false,
+    });
+    const [one, two] = front.accounts;
+    assert.ok(one !== undefined && two !== undefined);
+    front.provider.token.revoke(one.id);
+    const { send, client } = await sender(front, defer);
+    assert.match(await send(), /^250/);
+    assert.equal(front.provider.messages[0]?.user, 'two@a.test');
+    assert.equal(front.records[0]?.chosenBy, 'passed_over');
+    // Nobody listens there any more.
+    front.serve(front.accounts.map((a) => (a === two ? { ...a, upstream: { ...a.upstream, port: 1 } } : a)));
+    await waitFor(() => front.upstreams.of(two.id)?.live === 0, { what: 'its connection being closed' });
+    assert.match(await send(), /^250/);
+    assert.equal(front.provider.messages[1]?.user, 'three@a.test');
+    assert.equal(front.records[1]?.chosenBy, 'passed_over');
+    // None is left: temporary, whatever each of them had.
+    front.relay.drain('three@a.test');
+    await client.expect('MAIL FROM:<news@team.test>', 451);
+    assert.equal(front.records.at(-1)?.chosenBy, undefined);
+  }),
+);
+
+test(
+  'a sender that moves to another account between MAIL and DATA: this message leaves once, by the first',
+  leakless(async (_t, defer) => {
+    const front = await startFront(defer, { users: USERS, account: { senders: ['*@team.test'] } });
+    const [one, two, three] = front.accounts;
+    assert.ok(one !== undefined && two !== undefined && three !== undefined);
+    const { send, client } = await sender(front, defer);
+    const without = (account: Account): Account => ({ ...account, senders: [account.email] });
+    front.serve([one, without(two), without(three)]);
+    await client.expect('MAIL FROM:<news@team.test>', 250);
+    await client.expect('RCPT TO:<b@example.net>', 250);
+    front.serve([without(one), two, without(three)]);
+    await client.expect('DATA', 354);
+    assert.equal((await client.body('x')).code, 250);
+    // The account itself goes, too.
+    await client.expect('MAIL FROM:<news@team.test>', 250);
+    await client.expect('RCPT TO:<b@example.net>', 250);
+    front.serve([three]);
+    await client.expect('DATA', 354);
+    assert.equal((await client.body('x')).code, 250);
+    assert.match(await send(), /^250/);
+    assert.deepEqual(
+      front.provider.messages.map(({ user }) => user),
+      ['one@a.test', 'two@a.test', 'three@a.test'],
+    );
   }),
 );

@@ -58,6 +58,17 @@ export async function openDetail(id: string, state: State): Promise<void> {
       ...fact('Provider', account.provider),
       ...fact('Signs in as', account.user),
       ...fact('May send as', account.senders.join(', ')),
+      ...(account.group.length === 0
+        ? []
+        : fact(
+            'Shares senders with',
+            account.group
+              .map(
+                (other) =>
+                  `${other.id} (preference ${other.preference}, ${other.drained ? 'drained' : other.status})`,
+              )
+              .join(', '),
+          )),
       ...fact('Submission server', account.smtp),
       ...fact('Token', account.token.cached ? `until ${time(account.token.expires_at)}` : 'none cached'),
       ...fact(

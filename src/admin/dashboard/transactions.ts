@@ -10,6 +10,15 @@ export interface TransactionsView {
 /** Rows shown; the filter looks through all that are kept. */
 const SHOWN = 100;
 
+const CHOSEN_WORDS: Readonly<Record<NonNullable<TransactionRow['chosen_by']>, string>> = {
+  exactness: 'of several accounts the one that matches the sender best',
+  preference: 'of several accounts the one with the lower preference',
+  room: 'of several accounts the one with the most room',
+  order: 'of several equal accounts the first of the file',
+  passed_over: 'the accounts before it could take nothing',
+  ready_first: 'no account could take it at once; this one was ready first',
+};
+
 const text = (reply: TransactionRow['reply']): string =>
   reply === null
     ? ''
@@ -63,7 +72,13 @@ function createRow(row: TransactionRow): HTMLTableRowElement {
         OUTCOME_WORDS[row.outcome],
       ),
     ),
-    cell('account', row.account),
+    cell(
+      'account',
+      row.account,
+      row.chosen_by === null
+        ? ''
+        : h('span', { class: 'tag', title: CHOSEN_WORDS[row.chosen_by] }, row.chosen_by),
+    ),
     cell('to', formatRecipients(row)),
     cell('size', formatBytes(row.bytes)),
     cell('took', createTimings(row)),
