@@ -23,6 +23,7 @@ import type { TransactionRecord } from './relay/record.ts';
 import { TokenError } from './tokens/access-token.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { ResourceStatus } from './tokens/token-status.ts';
+import type { UnclearMessages } from './upstream/graph/unclear.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 import type { AccountWays } from './upstream/ways.ts';
 
@@ -31,6 +32,7 @@ export interface ViewDeps {
   readonly tokens: TokenService;
   readonly upstreams: Upstreams;
   readonly ways: AccountWays;
+  readonly unclear: UnclearMessages;
   readonly relay: RunningRelay;
   readonly listeners: readonly Listener[];
   readonly warmedUp: () => boolean;
@@ -308,6 +310,18 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       deps.changed(id);
       return had;
     },
+    async unclear() {
+      const messages = await deps.unclear.list();
+      return messages.map(({ key, account, messageId, since, why, clears }) => ({
+        key,
+        account: account ?? null,
+        message_id: messageId ?? null,
+        since: new Date(since).toISOString(),
+        reason: why,
+        clears,
+      }));
+    },
+    decide: (key, decision) => deps.unclear.decide(key, decision),
     drain(id) {
       setDrained(id, true);
       deps.news?.drained(id, true);

@@ -11,6 +11,7 @@ import type { RedisConnection } from './redis.ts';
 import type { TokenSource } from './tokens/access-token.ts';
 import { createGraphWays } from './upstream/graph/graph-way.ts';
 import { openLedger } from './upstream/graph/open-ledger.ts';
+import { createUnclearMessages, type UnclearMessages } from './upstream/graph/unclear.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 import { type AccountWays, createAccountWays } from './upstream/ways.ts';
@@ -28,6 +29,7 @@ export interface AppWaysDeps {
 
 export interface AppWays {
   readonly ways: AccountWays;
+  readonly unclear: UnclearMessages;
   /** The last first. */
   readonly closers: readonly { close(): Promise<void> }[];
 }
@@ -45,5 +47,5 @@ export function createAppWays(deps: AppWaysDeps): AppWays {
     log,
     onStateChange,
   });
-  return { ways, closers: [http, ledger, ways] };
+  return { ways, unclear: createUnclearMessages(ledger, clock), closers: [http, ledger, ways] };
 }

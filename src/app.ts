@@ -175,6 +175,7 @@ export function createApp({
     tokens,
     upstreams,
     ways,
+    unclear: mailWays.unclear,
     relay,
     listeners,
     warmedUp: () => warmUp.isOver,

@@ -21,6 +21,7 @@ import { serve } from './commands/serve.ts';
 import { start } from './commands/start.ts';
 import { status } from './commands/status.ts';
 import { createTerminal, NoTerminalError } from './commands/terminal.ts';
+import { unclearAgain, unclearDelivered, unclearList } from './commands/unclear.ts';
 import { SettingsError } from './config.ts';
 
 const terminal = createTerminal(process);
@@ -64,6 +65,9 @@ const COMMANDS: readonly CommandDefinition[] = [
   start,
   stop,
   logs,
+  unclearList,
+  unclearDelivered,
+  unclearAgain,
   hashPassword,
   createCompletion(() => COMMANDS),
   createManual(() => COMMANDS, version),

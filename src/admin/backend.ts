@@ -11,6 +11,7 @@ import type {
   Shape,
   TokenDetail,
   TokenTotals,
+  UnclearRow,
 } from './shapes.ts';
 
 export type {
@@ -23,6 +24,7 @@ export type {
   TokenDetail,
   TokenLife,
   TokenTotals,
+  UnclearRow,
 } from './shapes.ts';
 
 export interface ListenerFigures {
@@ -72,6 +74,10 @@ export interface AdminBackend {
   /** No new transaction for this account (451), connections are closed as they fall idle. Idempotent. */
   drain(id: string): void | Promise<void>;
   resume(id: string): void | Promise<void>;
+  /** Messages of which nobody knows whether they were sent. Rejects where it cannot be known. */
+  unclear(): Promise<readonly UnclearRow[]>;
+  /** What a person says became of one of them. Rejects where it cannot be noted. */
+  decide(key: string, decision: 'delivered' | 'again'): Promise<'done' | 'none' | 'busy'>;
   reload(): Promise<ReloadResult>;
   setLogLevel(level: AdminLogLevel): void;
   /** Log lines thrown away since the start because the destination took none. */

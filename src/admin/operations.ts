@@ -5,13 +5,15 @@
 
 import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { answerAccounts, LISTING } from './account-listing.ts';
+import { type Answer, ok, refuse } from './answer.ts';
 import type { AccountDetail, AdminBackend, TokenDetail } from './backend.ts';
 import type { Live } from './live.ts';
 import type { Metrics } from './metrics.ts';
 import type { Series } from './series.ts';
-import { LOG_LEVELS, type Shape, type ShapeName } from './shapes.ts';
+import { LOG_LEVELS, type ShapeName } from './shapes.ts';
 import { rate } from './summary.ts';
 import type { TransactionLog } from './transaction-log.ts';
+import { UNCLEAR } from './unclear-operations.ts';
 
 /** What operations work on. */
 export interface House {
@@ -21,7 +23,10 @@ export interface House {
   readonly series: Series;
   readonly live: Live;
   /** An action by an operator, for the log. */
-  acted(action: string, fields: { readonly account: string } | { readonly level: string }): void;
+  acted(
+    action: string,
+    fields: { readonly account: string } | { readonly level: string } | { readonly key: string },
+  ): void;
   /** Undefined: too many are open. */
   openEvents(): ReadableStream | undefined;
   /** The description of all this. */
@@ -33,13 +38,6 @@ export interface Asked {
   param(name: string): string;
   query(name: string): string | undefined;
   json(): Promise<unknown>;
-}
-
-export interface Answer {
-  readonly status: number;
-  readonly body: unknown;
-  /** `body` as it is, with this content type, in place of JSON. */
-  readonly type?: string;
 }
 
 export interface Parameter {
@@ -67,9 +65,6 @@ export interface Operation {
   >;
   handle(house: House, asked: Asked): Answer | Promise<Answer>;
 }
-
-const ok = <N extends ShapeName>(_shape: N, body: Shape<N>, status = 200): Answer => ({ status, body });
-const refuse = (status: number, error: string): Answer => ok('Error', { error }, status);
 
 const ID: Parameter = {
   name: 'id',
@@ -265,6 +260,7 @@ export const OPERATIONS: readonly Operation[] = [
       });
     },
   },
+  ...UNCLEAR,
   {
     method: 'get',
     path: '/admin/fleet',

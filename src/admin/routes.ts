@@ -94,6 +94,7 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
     acted: (action, fields) => {
       const line = { event: 'admin_action', action, ...fields };
       if ('account' in fields) deps.log.info(line, `admin: ${action} ${fields.account}`);
+      else if ('key' in fields) deps.log.info(line, `admin: ${action} ${fields.key}`);
       else deps.log.warn(line, `admin: log level is now ${fields.level}`);
       deps.live.lookSoon();
     },

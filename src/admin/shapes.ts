@@ -213,6 +213,18 @@ const Fleet = object({
 /** The relays that serve these accounts together. */
 export type FleetView = z.infer<typeof Fleet>;
 
+const Unclear = object({
+  key: text.describe('Names it in a decision'),
+  account: text.nullable(),
+  message_id: text.nullable(),
+  since: instant,
+  reason: text,
+  clears: z
+    .enum(['person', 'retry'])
+    .describe('`retry`: the next retry of the mail server looks again; `person`: nothing else will clear it'),
+});
+export type UnclearRow = z.infer<typeof Unclear>;
+
 const share = z.number().min(0).max(1).nullable().describe('Null before the first one');
 const Accounts = object({
   accounts: list(Account),
@@ -258,6 +270,8 @@ export const SHAPES = {
   }),
   Forgotten: object({ ok: flag, forgotten: flag.describe('There was a token to forget') }),
   Drained: object({ ok: flag, account: AccountDetail.nullable() }),
+  Unclear: object({ messages: list(Unclear).describe('Oldest first') }),
+  Decided: object({ ok: flag }),
   Reload,
   Fleet,
   LogLevel: object({ level: z.enum(LOG_LEVELS) }),

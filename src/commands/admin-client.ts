@@ -1,5 +1,5 @@
 /** Talks to the admin API of a running relay. In: settings. Out: its answers; a relay that is not there is told as such. */
-import type { AccountDetail, AccountRow, ReloadResult, Shape } from '../admin/shapes.ts';
+import type { AccountDetail, AccountRow, ReloadResult, Shape, UnclearRow } from '../admin/shapes.ts';
 import type { Settings } from '../config.ts';
 import { cleanText } from '../protocol/text.ts';
 import { CommandError } from './definition.ts';
@@ -16,6 +16,10 @@ export interface AdminClient {
   reload(): Promise<ReloadResult>;
   /** Tells the relay that an account may be well again. */
   retry(accountId: string): Promise<void>;
+  /** Messages of which nobody knows whether they were sent. */
+  unclear(): Promise<readonly UnclearRow[]>;
+  /** Rejects with `CommandError` where it cannot be done. */
+  decide(key: string, decision: 'delivered' | 'again'): Promise<void>;
   /** Whether the first warm-up round is over and some account is usable. */
   isReady(): Promise<boolean>;
 }
@@ -81,6 +85,17 @@ export function createAdminClient(settings: Settings): AdminClient {
     reload: async () => (await json(await request('/admin/reload', 'POST'))) as ReloadResult,
     retry: async (accountId) =>
       void (await json(await request(`/admin/accounts/${encodeURIComponent(accountId)}/retry`, 'POST'))),
+    async unclear() {
+      const response = await request('/admin/unclear');
+      const answer = await json(response);
+      if (!response.ok) throw new CommandError((answer as Shape<'Error'>).error);
+      return (answer as Shape<'Unclear'>).messages;
+    },
+    async decide(key, decision) {
+      const response = await request(`/admin/unclear/${encodeURIComponent(key)}/${decision}`, 'POST');
+      const answer = await json(response);
+      if (!response.ok) throw new CommandError((answer as Shape<'Error'>).error);
+    },
     isReady: async () => (await request('/readyz')).ok,
   };
 }

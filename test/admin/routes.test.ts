@@ -116,6 +116,19 @@ const CALLS: readonly (Ask & {
   },
   { template: '/admin/tokens', path: '/admin/tokens', status: 200 },
   { template: '/admin/breakers', path: '/admin/breakers', status: 200 },
+  { template: '/admin/unclear', path: '/admin/unclear', status: 200 },
+  {
+    template: '/admin/unclear/{key}/delivered',
+    method: 'POST',
+    path: '/admin/unclear/KEY/delivered',
+    status: 200,
+  },
+  {
+    template: '/admin/unclear/{key}/again',
+    method: 'POST',
+    path: '/admin/unclear/nobody/again',
+    status: 404,
+  },
   { template: '/admin/fleet', path: '/admin/fleet', status: 200 },
   { template: '/admin/series', path: '/admin/series', status: 200 },
   {

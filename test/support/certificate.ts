@@ -18,6 +18,8 @@ export interface CertificateOptions {
   readonly names?: readonly string[];
   /** End of validity, default in 30 days. */
   readonly notAfter?: Date;
+  /** Default `ec`. */
+  readonly key?: 'ec' | 'rsa';
 }
 
 const DAY_MS = 86_400_000;
@@ -108,7 +110,10 @@ function ensureAuthority(): { certPem: string; file: string; key: KeyObject } {
 export function issueCertificate(options: CertificateOptions = {}): Certificate {
   const ca = ensureAuthority();
   const names = options.names ?? ['localhost', '127.0.0.1'];
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const { publicKey, privateKey } =
+    options.key === 'rsa'
+      ? generateKeyPairSync('rsa', { modulusLength: 2048 })
+      : generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const alternatives = names.map((n) =>
     isIP(n) === 4 ? tlv(0x87, Buffer.from(n.split('.').map(Number))) : tlv(0x82, Buffer.from(n)),
   );

@@ -8,6 +8,7 @@ import type {
   FleetView,
   ReloadResult,
   TokenTotals,
+  UnclearRow,
 } from '../../src/admin/backend.ts';
 import type { Outcome, TransactionRecord } from '../../src/relay/record.ts';
 
@@ -33,6 +34,7 @@ export interface FakeAdminBackend extends AdminBackend {
   fleetView: FleetView;
   breakerRows: BreakerRow[];
   warmedUp: boolean;
+  unclearRows: UnclearRow[];
   /** What `reload` answers. */
   reloadResult: ReloadResult;
   /** What `refreshToken` answers. */
@@ -88,6 +90,16 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     breakerRows: [],
     fleetView: { shared: false, apart: false, share: 1, relays: [] },
     warmedUp: true,
+    unclearRows: [
+      {
+        key: 'KEY',
+        account: 'ann@example.com',
+        message_id: '<1@example.com>',
+        since: '2026-11-25T12:00:00.000Z',
+        reason: 'Graph did not answer in time',
+        clears: 'person',
+      },
+    ],
     reloadResult: { ok: true, added: [], changed: [], removed: [], untouched: [...kept.keys()], errors: [] },
     refreshResult: { ok: true },
     actions: [],
@@ -153,6 +165,12 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     },
     retry: async (id) => {
       backend.actions.push(`retry ${id}`);
+    },
+    unclear: async () => backend.unclearRows,
+    async decide(key, decision) {
+      if (!backend.unclearRows.some((row) => row.key === key)) return 'none';
+      backend.actions.push(`${decision} ${key}`);
+      return 'done';
     },
     drain: (id) => {
       backend.actions.push(`drain ${id}`);

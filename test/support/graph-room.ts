@@ -13,12 +13,13 @@ import { createEndpoint, type UpstreamEndpoint } from '../../src/upstream/endpoi
 import {
   createGraphClient,
   type GraphCallObservation,
+  type GraphClient,
   type GraphClientOptions,
 } from '../../src/upstream/graph/client.ts';
 import { createGraphDelivery } from '../../src/upstream/graph/delivery.ts';
-import { type Ledger, ledgerKey, messageIdOf } from '../../src/upstream/graph/ledger.ts';
+import { hashOf, type Ledger, ledgerKey, messageIdOf } from '../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
-import type { GraphEnding } from '../../src/upstream/graph/outcome.ts';
+import { type GraphEnding, setOf } from '../../src/upstream/graph/outcome.ts';
 import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
 import { createFastClock } from './fast-clock.ts';
 import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';
@@ -44,6 +45,9 @@ export interface GraphRoom {
   readonly calls: readonly GraphCallObservation[];
   readonly pacing: GraphPacing;
   readonly endpoint: UpstreamEndpoint;
+  clientOf(mailbox: string): GraphClient;
+  /** As noted of a message's subject. */
+  hashOfRecipients(addresses: readonly string[]): string;
   /** Of the process that runs now. */
   readonly ledger: Ledger;
   /** Tokens as issued; changing them changes what the next request carries. */
@@ -104,17 +108,19 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
   await ledger.open();
   defer(() => ledger.close());
 
+  const clientOf = (mailbox: string): GraphClient =>
+    createGraphClient(
+      {
+        account: mailbox,
+        url: `${server.url}/users/${encodeURIComponent(mailbox)}`,
+        key: { app: 'app-1', mailbox },
+      },
+      { http, tokens: source, pacing, endpoint, log: silentLog, clock, onCall: (call) => calls.push(call) },
+      options.client,
+    );
   const deliveryFor = (mailbox: string) =>
     createGraphDelivery({
-      client: createGraphClient(
-        {
-          account: mailbox,
-          url: `${server.url}/users/${encodeURIComponent(mailbox)}`,
-          key: { app: 'app-1', mailbox },
-        },
-        { http, tokens: source, pacing, endpoint, log: silentLog, clock, onCall: (call) => calls.push(call) },
-        options.client,
-      ),
+      client: clientOf(mailbox),
       ledger,
       log: silentLog,
       account: mailbox,
@@ -132,6 +138,8 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
     server,
     clock,
     endpoint,
+    clientOf,
+    hashOfRecipients: (addresses) => hashOf(setOf(addresses)),
     get ledger() {
       return ledger;
     },

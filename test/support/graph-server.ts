@@ -6,8 +6,10 @@
  */
 import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import addressparser from 'nodemailer/lib/addressparser';
+import { type Certificate, issueCertificate } from './certificate.ts';
 
 export type GraphCallName = 'create' | 'send' | 'look' | 'search' | 'delete' | 'send_mail';
 
@@ -45,6 +47,8 @@ export interface GraphRules {
   /** The client's Message-ID is replaced. */
   replacesMessageId: boolean;
   latencyMs: number;
+  /** Serves HTTPS under the name `localhost`, with a certificate of the test CA. Fixed at the start. */
+  tls: boolean;
   /** Asked for each request where no fault is queued. */
   chaos: ((call: GraphCallName) => GraphFault | undefined) | undefined;
 }
@@ -112,6 +116,7 @@ export async function startGraphServer(options: {
     okForTooLarge: false,
     replacesMessageId: false,
     latencyMs: 0,
+    tls: false,
     chaos: undefined,
     ...options.rules,
   };
@@ -124,9 +129,11 @@ export async function startGraphServer(options: {
   const timers = new Set<NodeJS.Timeout>();
   let maxAtOnce = 0;
 
-  const server = createServer((request, response) => {
+  const listener = (request: IncomingMessage, response: ServerResponse): void => {
     handle(request, response).catch(() => response.destroy());
-  });
+  };
+  const { certPem: cert, keyPem: key } = rules.tls ? issueCertificate() : ({} as Partial<Certificate>);
+  const server = rules.tls ? createSecureServer({ cert, key }, listener) : createServer(listener);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
 
   function later(ms: number, task: () => void): void {
@@ -362,7 +369,7 @@ export async function startGraphServer(options: {
 
   const { port } = server.address() as AddressInfo;
   return {
-    url: `http://127.0.0.1:${port}/v1.0`,
+    url: rules.tls ? `https://localhost:${port}/v1.0` : `http://127.0.0.1:${port}/v1.0`,
     rules,
     delivered,
     requests,

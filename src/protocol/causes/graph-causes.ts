@@ -195,7 +195,7 @@ export const GRAPH_OWN_CAUSES: readonly Cause[] = [
     stages: ['graph'],
     symptom: '451 4.4.2 delivery status unknown',
     what: 'nobody knows whether Graph sent the message; the relay never sends a second copy',
-    cure: 'with graph_permissions read_write nothing: the next retry looks again. With send, or where it stays: look in Sent Items of the mailbox, then delete the message from the queue of the mail server, or send it again under a new Message-ID',
+    cure: 'with graph_permissions read_write nothing: the next retry looks again. With send, or where it stays: look in Sent Items of the mailbox, then "xoauth2-relay unclear delivered KEY" or "xoauth2-relay unclear again KEY" ("xoauth2-relay unclear list" names the keys)',
   },
   {
     id: 'graph-foreign-recipients',

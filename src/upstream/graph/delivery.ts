@@ -6,6 +6,7 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
+import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import { reply } from '../../protocol/reply.ts';
 import { cleanText } from '../../protocol/text.ts';
@@ -118,12 +119,18 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     const unclear = cleanText(why, 200);
     if (entry.unclear !== unclear)
       await claim.note({ ...entry, subject: subjectOf(outgoing), unclear }).catch(() => undefined);
-    log.warn(
-      { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId, reason: why },
-      permissions === 'send'
-        ? 'nobody knows whether Graph sent this message: look in Sent Items, then drop it from the queue of the mail server or send it under a new Message-ID'
-        : 'not known yet whether Graph sent this message: its next retry looks again',
-    );
+    const fields = { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId };
+    if (entry.state !== 'sending')
+      log.warn(
+        { ...fields, reason: why },
+        'not known yet whether Graph sent this message: its next retry looks again',
+      );
+    // Once as an error: a person is needed.
+    else
+      log[entry.unclear === undefined ? 'error' : 'warn'](
+        { ...fields, reason: why, cure: cureOf('graph-unclear', ANY_ACCOUNT) },
+        'nobody knows whether Graph sent this message: it waits until a person decides',
+      );
     return {
       kind: 'refused',
       verdict: {

@@ -22,10 +22,11 @@ import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
-import { createGraphClient, type GraphCallObservation } from './client.ts';
+import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery } from './delivery.ts';
 import { type Ledger, ledgerKey, messageIdOf } from './ledger.ts';
 import { createGraphPacing } from './pacing.ts';
+import { createSweep } from './sweep.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
 const MAX_REQUESTS = 1_000;
@@ -79,6 +80,7 @@ const CAPABILITIES: Omit<Capabilities, 'size'> = {
 
 interface Served {
   readonly account: Account;
+  readonly clientFor: (onCall: (observation: GraphCallObservation) => void) => GraphClient;
   readonly health: AccountHealth;
   readonly way: GraphWay;
 }
@@ -118,6 +120,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     const key = { app: target.app, mailbox: target.mailbox === 'me' ? account.id : target.mailbox };
     const mailbox = { account: account.id, url: `${target.url}/${target.mailbox}`, key };
     const maxBytes = Math.min(account.limits.maxBytes, GRAPH_MAX_BYTES);
+
+    const clientFor: Served['clientFor'] = (onCall) =>
+      createGraphClient(mailbox, { http: deps.http, tokens, pacing, endpoint, log, clock, onCall });
 
     function suffered(verdict: Verdict): void {
       if (health.suffered(verdict)) deps.onStateChange?.(account.id);
@@ -189,17 +194,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       }
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
-      const client = createGraphClient(mailbox, {
-        http: deps.http,
-        tokens,
-        pacing,
-        endpoint,
-        log,
-        clock,
-        onCall(observation) {
-          trace.flights++;
-          deps.onCall?.(observation);
-        },
+      const client = clientFor((observation) => {
+        trace.flights++;
+        deps.onCall?.(observation);
       });
       const delivery = createGraphDelivery({
         client,
@@ -268,8 +265,19 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       },
     });
     const way: GraphWay = { ...createWay(undefined), orWait: createWay };
-    return { account, health, way };
+    return { account, health, way, clientFor };
   }
+
+  const sweep = createSweep({
+    ledger: deps.ledger,
+    clientOf(accountId) {
+      const s = served.get(accountId);
+      if (s?.account.graph?.permissions !== 'read_write') return undefined;
+      return s.clientFor((observation) => deps.onCall?.(observation));
+    },
+    log,
+    clock,
+  });
 
   return {
     of: (accountId) => served.get(accountId)?.way,
@@ -305,6 +313,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     retryNow: (accountId) => served.get(accountId)?.health.retryNow() ?? false,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
     async close() {
+      sweep.close();
       await Promise.all(working);
     },
   };

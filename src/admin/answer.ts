@@ -1,0 +1,15 @@
+/** What an operation answers. */
+import type { Shape, ShapeName } from './shapes.ts';
+
+export interface Answer {
+  readonly status: number;
+  readonly body: unknown;
+  /** `body` as it is, with this content type, in place of JSON. */
+  readonly type?: string;
+}
+
+export const ok = <N extends ShapeName>(_shape: N, body: Shape<N>, status = 200): Answer => ({
+  status,
+  body,
+});
+export const refuse = (status: number, error: string): Answer => ok('Error', { error }, status);

@@ -1,0 +1,71 @@
+/**
+ * Messages of which nobody knows whether Graph sent them, for the person who decides. In: what is noted of
+ * them, and a decision. Out: a list; what the next retry of the mail server hears.
+ */
+import { type Clock, systemClock } from '../../clock.ts';
+import { CLAIM_MS, type Ledger, type LedgerEntry } from './ledger.ts';
+
+export interface UnclearMessage {
+  /** Names it in a decision. */
+  readonly key: string;
+  /** Account id. */
+  readonly account: string | undefined;
+  /** With angle brackets; undefined where it has none. */
+  readonly messageId: string | undefined;
+  /** First attempt or last note, ms since the epoch. */
+  readonly since: number;
+  readonly why: string;
+  /** `person`: nothing else will clear it. `retry`: the mail server's next retry looks again. */
+  readonly clears: 'person' | 'retry';
+}
+
+/** `delivered`: its next retry hears 250 and nothing is sent. `again`: its next retry is sent. */
+export type Decision = 'delivered' | 'again';
+
+export interface UnclearMessages {
+  /** Oldest first. Rejects where it cannot be known (Redis is away). */
+  list(): Promise<readonly UnclearMessage[]>;
+  /** `none`: no such unclear message. `busy`: it is worked on now. Rejects where it cannot be noted. */
+  decide(key: string, decision: Decision): Promise<'done' | 'none' | 'busy'>;
+}
+
+export function createUnclearMessages(
+  ledger: Pick<Ledger, 'list' | 'claim'>,
+  clock: Clock = systemClock,
+): UnclearMessages {
+  /** One call that is still under way is not unclear yet. */
+  const isUnclear = ({ state, at, unclear }: LedgerEntry): boolean =>
+    state !== 'sent' && (unclear !== undefined || (state === 'sending' && at < clock.now() - CLAIM_MS));
+
+  return {
+    async list() {
+      return (await ledger.list())
+        .filter(({ entry }) => isUnclear(entry))
+        .map(({ key, entry }) => ({
+          key,
+          account: entry.subject?.account,
+          messageId: entry.subject?.messageId,
+          since: entry.at,
+          why: entry.unclear ?? 'the relay ended before Graph answered',
+          clears: entry.state === 'sending' ? 'person' : 'retry',
+        }));
+    },
+    async decide(key, decision) {
+      const claim = await ledger.claim(key);
+      if (claim === 'busy') return 'busy';
+      try {
+        const { known } = claim;
+        if (known === undefined || !isUnclear(known)) return 'none';
+        const { subject } = known;
+        const noted = { at: clock.now(), ...(subject === undefined ? {} : { subject }) };
+        if (decision === 'delivered') await claim.note({ state: 'sent', ...noted });
+        // A draft that was made may still be there: the retry adopts it, or it is deleted in time.
+        else if (known.state === 'draft') await claim.note({ state: 'creating', ...noted, at: known.at });
+        else await claim.forget();
+        return 'done';
+      } finally {
+        await claim.release();
+      }
+    },
+  };
+}
