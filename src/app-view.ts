@@ -23,7 +23,7 @@ import type { TransactionRecord } from './relay/record.ts';
 import { TokenError } from './tokens/access-token.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { ResourceStatus } from './tokens/token-status.ts';
-import type { UnclearMessages } from './upstream/graph/unclear.ts';
+import type { UnclearMessages } from './upstream/graph/unclear-messages.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 import type { AccountWays } from './upstream/ways.ts';
 

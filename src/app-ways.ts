@@ -11,7 +11,7 @@ import type { RedisConnection } from './redis.ts';
 import type { TokenSource } from './tokens/access-token.ts';
 import { createGraphWays } from './upstream/graph/graph-way.ts';
 import { openLedger } from './upstream/graph/open-ledger.ts';
-import { createUnclearMessages, type UnclearMessages } from './upstream/graph/unclear.ts';
+import { createUnclearMessages, type UnclearMessages } from './upstream/graph/unclear-messages.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 import { type AccountWays, createAccountWays } from './upstream/ways.ts';

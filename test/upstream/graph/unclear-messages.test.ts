@@ -7,7 +7,7 @@ import { KEEP_MS } from '../../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
 import type { GraphEnding } from '../../../src/upstream/graph/outcome.ts';
 import { createSweep } from '../../../src/upstream/graph/sweep.ts';
-import { createUnclearMessages } from '../../../src/upstream/graph/unclear.ts';
+import { createUnclearMessages } from '../../../src/upstream/graph/unclear-messages.ts';
 import { createTestClock } from '../../support/clock.ts';
 import { ANN, type GraphRoom, mailTo, startGraphRoom } from '../../support/graph-room.ts';
 import { leakless } from '../../support/leak-check.ts';
