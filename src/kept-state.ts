@@ -3,9 +3,10 @@
  * and take a snapshot, a path. Out: the parts filled at the start, one file written now and then and at the
  * end. A file that cannot be read or written costs the state, never a message.
  */
-import { open, readFile, rename, unlink } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { type Clock, systemClock } from './clock.ts';
 import type { Log } from './log.ts';
+import { writeFileAtomically } from './write-file.ts';
 
 /** A crash forgets at most what happened since the last save, ms. */
 const SAVE_EVERY_MS = 10_000;
@@ -43,16 +44,8 @@ export function createKeptState(
   async function save(): Promise<void> {
     const text = snapshot();
     if (text === written) return;
-    const half = `${path}.${process.pid}.tmp`;
     try {
-      await unlink(half).catch(() => undefined);
-      const file = await open(half, 'wx', 0o600);
-      try {
-        await file.writeFile(text);
-      } finally {
-        await file.close();
-      }
-      await rename(half, path);
+      await writeFileAtomically(path, text);
       written = text;
       hasFailed = false;
     } catch (error) {

@@ -18,6 +18,7 @@ const TABLE: Record<string, readonly string[]> = {
   http: [],
   redis: [],
   'kept-state': [],
+  'write-file': [],
   protocol: [],
   accounts: ['protocol'],
   tokens: ['protocol', 'accounts'],
@@ -69,6 +70,7 @@ const LEAVES = [
   'redis',
   'http',
   'kept-state',
+  'write-file',
   'heap',
 ];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
@@ -80,7 +82,7 @@ const SHARED: Record<string, readonly string[]> = {
   // Settings, the accounts file and the admin API are each described where they are declared.
   zod: ['accounts/schema.ts', 'setting.ts', 'config/settings.ts', 'listener/options.ts', 'admin/shapes.ts'],
   // Connections are one thing, composing a test message another, reading address lists a third.
-  nodemailer: ['upstream/open.ts', 'commands/send.ts', 'protocol/address-list.ts'],
+  nodemailer: ['upstream/nodemailer-seam.ts', 'commands/send.ts', 'protocol/address-list.ts'],
   // Token forms have redirects, limits and judgements of their own.
   undici: ['http.ts', 'tokens/http-post.ts'],
 };

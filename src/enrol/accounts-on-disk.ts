@@ -11,9 +11,9 @@ import { systemClock } from '../clock.ts';
 import { createFileLocks, type FileLock } from '../tokens/file-lock.ts';
 import { createProcesses } from '../tokens/process-mark.ts';
 import { stateFiles } from '../tokens/state-files.ts';
+import { writeFileAtomically } from '../write-file.ts';
 import { OperatorError } from './operator-error.ts';
 import { waitUntil } from './wait-until.ts';
-import { writeFileAtomically } from './write-file.ts';
 
 /** The text of the accounts file; a file that is not there yet is an empty list. */
 export async function readOrEmpty(path: string): Promise<string> {

@@ -2,11 +2,10 @@
  * Opens and authenticates one upstream connection. In: an account's endpoint and an access token.
  * Out: an `UpstreamConnection` ready for transactions, or an `UpstreamError` with its verdict, within
  * one absolute limit. The dialer reaches an address; nodemailer's SMTPConnection does TLS, EHLO and
- * carries AUTH on that stream; then the stream is ours. The one file that knows nodemailer's connection.
+ * carries AUTH on that stream; then the stream is ours.
  */
 import { hostname } from 'node:os';
 import type { TLSSocket } from 'node:tls';
-import SMTPConnection from 'nodemailer/lib/smtp-connection';
 import type { Account } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { addressLiteral, isDottedHostName } from '../protocol/helo-name.ts';
@@ -19,12 +18,19 @@ import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamConnection } from './connection.ts';
 import { createDialer, type Dial, type Dialed } from './dial.ts';
 import { lossCause, lost, UpstreamError } from './failure.ts';
+import {
+  createHandshake,
+  extensionsOf,
+  type HandshakeError,
+  hasGreeted,
+  login,
+  takeSocket,
+  withLastReply,
+} from './nodemailer-seam.ts';
 
 /** A provider that is well needs one second. */
 const DEFAULT_LOGIN_MS = 15_000;
 const DEFAULT_SILENT_ADDRESS_MS = 5_000;
-/** nodemailer's own limits; the absolute limit ends everything earlier. Node's timers reach no further. */
-const NO_LIMIT_MS = 2 ** 31 - 1;
 
 export interface OpenOptions {
   /** EHLO argument where the account names none; default this host's name if it has a dot, else the address literal of the socket. */
@@ -61,25 +67,6 @@ export type OpenConnection = (
   how?: { readonly observer?: OpenObserver; readonly signal?: AbortSignal; readonly mask?: Mask },
 ) => Promise<UpstreamConnection>;
 
-/** What nodemailer puts on its errors. */
-interface ConnectionError extends Error {
-  readonly code?: string;
-  readonly originalCode?: string;
-  readonly response?: string;
-  /** The step: CONN, EHLO, STARTTLS, AUTH XOAUTH2. */
-  readonly command?: string;
-}
-
-/** The listeners SMTPConnection has on the socket it hands over. */
-interface SocketListeners {
-  readonly _onSocketData: () => void;
-  readonly _onSocketError: () => void;
-  readonly _onSocketClose: () => void;
-  readonly _onSocketEnd: () => void;
-  readonly _onSocketTimeout: () => void;
-  readonly _onConnectionSocketError: () => void;
-}
-
 /** The absolute limit of an attempt is over. */
 class OutOfTime extends Error {
   override readonly name = 'OutOfTime';
@@ -87,19 +74,20 @@ class OutOfTime extends Error {
 
 /** A server may echo what it did not understand, and at AUTH that is the token. */
 const ECHOED = /[\w+/=.~-]{60,}/g;
+const withoutEcho = (text: string): string => text.replace(ECHOED, '[removed]');
 
 /** What the server said, as an `UpstreamError`. */
 const refused = (stage: Stage, reply: Reply, account: string): UpstreamError =>
   new UpstreamError({
     kind: 'reply',
     stage,
-    reply: { ...reply, text: reply.text.replace(ECHOED, '[removed]') },
+    reply: { ...reply, text: withoutEcho(reply.text) },
     reused: false,
     account,
   });
 
 /** A refused or failed handshake as an `UpstreamError`; with the reply where the server gave one. */
-function handshakeError(error: ConnectionError, stage: Stage, account: string, mask: Mask): UpstreamError {
+function handshakeError(error: HandshakeError, stage: Stage, account: string, mask: Mask): UpstreamError {
   const reply = typeof error.response === 'string' ? parseReply(error.response, mask) : undefined;
   if (reply !== undefined && reply.code >= 400) return refused(stage, reply, account);
   let cause: LossCause = lossCause(error.originalCode ?? error.code);
@@ -111,38 +99,6 @@ function handshakeError(error: ConnectionError, stage: Stage, account: string, m
   // nodemailer puts the server's words behind its own; here they are no SMTP and may be anything.
   const words = error.message.split(/: | response=/)[0] ?? cause;
   return lost(stage, cause, mask(words.slice(0, 200)), { reused: false, finalByteSent: false }, error);
-}
-
-/** nodemailer closes on 421 without handing the reply on: it is the last thing the server said. */
-function withLastReply(error: ConnectionError, last: unknown): ConnectionError {
-  if (error.response !== undefined || typeof last !== 'string' || !last.startsWith('421')) return error;
-  return Object.assign(error, { response: last });
-}
-
-/** Gives the socket its own life: nodemailer no longer listens on it. */
-function takeSocket(connection: SMTPConnection): NonNullable<Exclude<SMTPConnection['_socket'], false>> {
-  const socket = connection._socket;
-  if (!socket) throw new Error('connection closed');
-  const own = connection as unknown as SocketListeners;
-  socket.removeListener('data', own._onSocketData);
-  socket.removeListener('error', own._onSocketError);
-  socket.removeListener('error', own._onConnectionSocketError);
-  socket.removeListener('close', own._onSocketClose);
-  socket.removeListener('end', own._onSocketEnd);
-  socket.removeListener('timeout', own._onSocketTimeout);
-  socket.setTimeout(0);
-  return socket;
-}
-
-/** nodemailer's log, of which only the lines of the dialogue are wanted; it leaves credentials out itself. */
-function dialogueLog(line: NonNullable<OpenObserver['line']>, mask: Mask): Record<string, unknown> {
-  const hear = (entry: { readonly tnx?: string }, text: unknown): void => {
-    if (entry.tnx === 'client') line('C', String(text).replace('/* secret */', '(access token)'));
-    else if (entry.tnx === 'server')
-      for (const part of String(text).split(/\r?\n/)) line('S', mask(part).replace(ECHOED, '[removed]'));
-  };
-  const drop = (): void => {};
-  return { level: drop, trace: drop, debug: hear, info: drop, warn: drop, error: drop, fatal: drop };
 }
 
 /** Makes `openConnection`; TLS sessions are kept per endpoint for resumption. */
@@ -173,37 +129,23 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     const key = `${upstream.host}:${upstream.port}`;
     const session = sessions.get(key);
     const heloName = account.heloName ?? ownName ?? addressLiteral(stream.localAddress ?? '127.0.0.1');
-    const connection = new SMTPConnection({
-      connection: stream,
-      host: upstream.host,
-      port: upstream.port,
-      secure: upstream.tls === 'implicit',
-      requireTLS: upstream.tls === 'starttls',
-      name: heloName,
-      connectionTimeout: NO_LIMIT_MS,
-      greetingTimeout: NO_LIMIT_MS,
-      socketTimeout: NO_LIMIT_MS,
-      socketCloseTimeout: 0,
-      ...(observer.line === undefined
-        ? { logger: false }
-        : { logger: dialogueLog(observer.line, mask) as never, debug: true }),
-      tls: {
-        minVersion: 'TLSv1.2',
-        rejectUnauthorized: true,
-        ...(options.ca === undefined ? {} : { ca: options.ca }),
-        ...(session === undefined ? {} : { session }),
-      },
-      customAuth: {
+    const { line } = observer;
+    const connection = createHandshake({
+      stream,
+      ...upstream,
+      heloName,
+      ca: options.ca,
+      session,
+      line: line && ((who, text) => line(who, who === 'S' ? withoutEcho(mask(text)) : text)),
+      async authenticate(send) {
         // Always two steps: Gmail refuses an AUTH line of about 1000 octets, and a long token makes one.
-        XOAUTH2: async (auth) => {
-          let answer = await auth.sendCommand('AUTH XOAUTH2');
-          if (answer.status === 334) {
-            answer = await auth.sendCommand(formatXoauth2(account.user, token.reveal()));
-            // 334 again carries the error as JSON; an empty line asks for the real reply. Never RSET or `*`.
-            if (answer.status === 334) answer = await auth.sendCommand('');
-          }
-          if (answer.status !== 235) throw new Error('XOAUTH2 refused');
-        },
+        let answer = await send('AUTH XOAUTH2');
+        if (answer.status === 334) {
+          answer = await send(formatXoauth2(account.user, token.reveal()));
+          // 334 again carries the error as JSON; an empty line asks for the real reply. Never RSET or `*`.
+          if (answer.status === 334) answer = await send('');
+        }
+        if (answer.status !== 235) throw new Error('XOAUTH2 refused');
       },
     });
 
@@ -227,10 +169,8 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
           greeted();
           const socket = connection._socket;
           if (socket) observer.secured?.(socket as TLSSocket);
-          observer.greeted?.(extensionsOf(connection.lastServerResponse).map(mask));
-          connection.login({ user: account.user, method: 'XOAUTH2', oauth2: {} as never }, (error) =>
-            error ? reject(error) : resolve(),
-          );
+          observer.greeted?.(extensionsOf(connection).map(mask));
+          login(connection, account.user, (error) => (error ? reject(error) : resolve()));
         });
       });
       const socket = takeSocket(connection);
@@ -253,13 +193,12 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       connection.close();
       stream.destroy();
       if (error instanceof UpstreamError) throw error;
-      const failed = withLastReply(error as ConnectionError, connection.lastServerResponse);
-      const isGreeted = typeof connection.lastServerResponse === 'string';
+      const failed = withLastReply(error as HandshakeError, connection);
       const stage: Stage = connected
         ? 'auth'
         : failed.command === 'EHLO' ||
             failed.command === 'STARTTLS' ||
-            (isGreeted && failed.response === undefined)
+            (hasGreeted(connection) && failed.response === undefined)
           ? 'ehlo'
           : 'greeting';
       if (!connected) dialed.judged(false);
@@ -280,7 +219,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     for (;;) {
       const dialed = await limited(clock, Math.min(connectTimeoutMs, leftMs()), outer, (signal) =>
         dial({ ...account.upstream, localAddress: account.localAddress }, signal, observer),
-      ).catch((error: ConnectionError) => {
+      ).catch((error: HandshakeError) => {
         throw handshakeError(error, 'connect', account.id, mask);
       });
       observer.connected?.(dialed.address);
@@ -320,13 +259,4 @@ async function limited<T>(
     cancel();
     outer?.removeEventListener('abort', follow);
   }
-}
-
-/** The extensions of an EHLO reply as nodemailer keeps it: all lines but the first, codes taken off. */
-function extensionsOf(reply: string | false): readonly string[] {
-  if (typeof reply !== 'string') return [];
-  return reply
-    .split(/\r?\n/)
-    .slice(1)
-    .map((line) => line.replace(/^\d+[ -]/, '').trim());
 }

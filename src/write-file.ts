@@ -7,6 +7,8 @@ export async function writeFileAtomically(path: string, text: string): Promise<v
   const target = await realpath(path).catch(() => path);
   const before = await stat(target).catch(() => undefined);
   const temporary = `${target}.${process.pid}.tmp`;
+  // Left over from a process of this id that was killed here.
+  await rm(temporary, { force: true });
   try {
     const file = await open(temporary, 'wx', 0o600);
     try {

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createPlaces, type Place } from '../../src/upstream/places.ts';
+import { within } from '../support/wait-for.ts';
+
+test('what is relied on of generic-pool: counts change at once, a refused idle place is replaced by an empty one, nothing waits', async () => {
+  const closed: number[] = [];
+  let usable = true;
+  const places = createPlaces<number>({ isUsable: () => usable, close: (n) => closed.push(n) });
+  const fill = async (n: number): Promise<Place<number>> => {
+    const place = await places.takeEmpty();
+    assert.equal(place.connection, undefined);
+    place.connection = n;
+    return place;
+  };
+  const all = [await fill(1), await fill(2), await fill(3)];
+  assert.deepEqual([places.size, places.idle], [3, 0]);
+  for (const place of all) places.giveBack(place);
+  assert.deepEqual([places.size, places.idle], [3, 3]);
+  const taking = places.take();
+  assert.equal(places.idle, 2, 'within the call');
+  const newest = await taking;
+  assert.equal(newest.connection, 3);
+  const empty = places.takeEmpty();
+  assert.equal(places.isSorting, true);
+  assert.equal((await empty).connection, undefined);
+  assert.deepEqual([places.size, places.idle], [4, 2], 'idle ones stay');
+  places.drop(await empty);
+  assert.deepEqual([places.size, places.idle], [3, 2]);
+  await places.sweep((n) => n !== 1);
+  assert.deepEqual([closed, places.size, places.idle], [[1], 2, 1]);
+  usable = false;
+  const instead = await places.take();
+  assert.deepEqual([instead.connection, closed], [undefined, [1, 2]]);
+  places.drop(instead);
+  places.drop(newest);
+  assert.deepEqual([closed, places.size], [[1, 2, 3], 0]);
+  await within(places.close(), 1_000, 'closing');
+});
