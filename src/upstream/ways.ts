@@ -8,6 +8,7 @@ import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
 import type { AccountHealth } from './account-health.ts';
+import { createFallbackDelivery } from './fallback-delivery.ts';
 import type { GraphWay, GraphWays } from './graph/graph-way.ts';
 import type { PoolCounts } from './pool.ts';
 import type { Upstreams } from './upstream.ts';
@@ -85,7 +86,7 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
     onStateChange?.(accountId);
   }
 
-  /** One for each transaction: by which way it goes is decided when it becomes ready. */
+  /** One for each transaction: by which way it goes is decided when it becomes ready, and once more where a login is refused after that. */
   function createFallback(account: Account, first: Way, second: GraphWay): Way {
     let chosen: Way = first;
     return {
@@ -102,7 +103,19 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
         chosen = second.orWait(refusal);
         return second.ready();
       },
-      begin: (trace) => chosen.begin(trace),
+      begin(trace) {
+        const delivery = chosen.begin(trace);
+        if (chosen !== first) return delivery;
+        return createFallbackDelivery({
+          first: delivery,
+          trace,
+          secondFor(refusal) {
+            if (switchedOff(account.id) === undefined) return undefined;
+            turn(account.id, true);
+            return second.orWait(refusal);
+          },
+        });
+      },
     };
   }
 

@@ -12,17 +12,23 @@ import { heading, hop, paint, say, table } from './screen.ts';
 const GMAIL = 'ann@gmail.example';
 const OUTLOOK = 'olaf@outlook.example';
 const REVOKED = 'gone@gmail.example';
+const TENANT = 'tina@tenant.example';
 const NEWCOMER = 'nina@gmail.example';
 
 interface AccountRow {
   readonly email: string;
   readonly provider: string;
   readonly status: string;
+  readonly way: string;
+  readonly reason: string | null;
   readonly token: { readonly cached: boolean; readonly expires_in_s?: number | null };
   readonly pool: { readonly size: number; readonly idle: number; readonly max: number };
   readonly messages: { readonly relayed: number; readonly deferred: number; readonly rejected: number };
   readonly last_error?: string | { readonly message?: string } | null;
 }
+
+const SMTP_AUTH_OFF =
+  '535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information.';
 
 const failures: string[] = [];
 const check = (holds: boolean, what: string): void => {
@@ -36,11 +42,13 @@ async function provider(
   name: string,
   flavour: 'gmail' | 'microsoft',
   users: readonly string[],
+  hasGraph = false,
 ): Promise<Provider> {
   let chunks = 0;
   const started = await startProvider({
     flavour,
     users,
+    ...(hasGraph ? { graph: {} } : {}),
     observe(_connection, who, line) {
       // Of a multi-line reply the last line is enough, and of many chunks the first and the last.
       if (who === 'S' && /^\d{3}-/.test(line)) return;
@@ -54,6 +62,12 @@ async function provider(
     hop('relay', '→', `${name} tokens`, `POST ${request.path} ${request.grant} for ${user}`);
     hop('relay', '←', `${name} tokens`, `${request.status ?? 'no answer'}`);
   };
+  if (hasGraph)
+    started.graph.observe = ({ call, url, status }) => {
+      const path = url.replace(/\/v1\.0\/users\/[^/]+/, '').slice(0, 40);
+      hop('relay', '→', `${name} Graph`, `${call}: ${path}`);
+      hop('relay', '←', `${name} Graph`, String(status));
+    };
   closers.push(() => started.close());
   return started;
 }
@@ -112,6 +126,22 @@ async function deliver(relay: RelayProcess, to: Provider, message: DemoMessage):
   );
 }
 
+/** Sends where SMTP AUTH is off and then looks for the message in the mailbox. */
+async function deliverByGraph(relay: RelayProcess, to: Provider, message: DemoMessage): Promise<void> {
+  heading(`${++shown}. ${message.sender}: ${message.title}; its tenant has SMTP AUTH switched off`);
+  check((await send(relay, message)) === 250, `${message.title}: not accepted by Graph`);
+  const [arrived] = to.graph.delivered;
+  if (arrived === undefined) return check(false, `${message.title}: nothing arrived by Graph`);
+  check(to.graph.delivered.length === 1, `${message.title}: ${to.graph.delivered.length} copies`);
+  say(
+    `  arrived: once, ${arrived.recipients.length} recipient(s), by Graph (draft, then send); ${to.messages.length} by SMTP`,
+  );
+  const { accounts } = await relay.admin<{ accounts: AccountRow[] }>('/admin/accounts');
+  const row = accounts.find((a) => a.email === message.sender);
+  check(row?.way === 'graph', `way is ${row?.way}`);
+  say(`  the account's row: way ${row?.way}, ${row?.reason ?? ''}`.slice(0, 140));
+}
+
 async function refuse(relay: RelayProcess, title: string, message: DemoMessage, code: number): Promise<void> {
   heading(`${++shown}. ${message.sender}: ${title}`);
   const got = await send(relay, message);
@@ -121,11 +151,12 @@ async function refuse(relay: RelayProcess, title: string, message: DemoMessage, 
 async function listAccounts(relay: RelayProcess): Promise<void> {
   const { accounts } = await relay.admin<{ accounts: AccountRow[] }>('/admin/accounts');
   table(
-    ['account', 'provider', 'status', 'token', 'connections', 'relayed', 'deferred', 'last error'],
+    ['account', 'provider', 'status', 'way', 'token', 'connections', 'relayed', 'deferred', 'last error'],
     accounts.map((a) => [
       a.email,
       a.provider,
       a.status,
+      a.way,
       a.token.cached ? `${a.token.expires_in_s ?? '?'} s left` : 'none',
       `${a.pool.size} of ${a.pool.max}`,
       String(a.messages.relayed),
@@ -147,15 +178,26 @@ async function keepRunning(relay: RelayProcess): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  heading('Two simulated providers: token endpoint and submission server each, TLS, XOAUTH2');
+  heading(
+    'Three simulated providers: token endpoint and submission server each, TLS, XOAUTH2; one with Graph',
+  );
   const google = await provider('gmail', 'gmail', [GMAIL, REVOKED, NEWCOMER]);
   const microsoft = await provider('outlook', 'microsoft', [OUTLOOK]);
+  const tenant = await provider('tenant', 'microsoft', [TENANT], true);
   google.token.revoke(REVOKED);
+  tenant.smtp.script('AUTH', { times: Number.POSITIVE_INFINITY }, { reply: SMTP_AUTH_OFF });
   say(`  gmail    token endpoint ${google.token.url}  submission localhost:${google.smtp.port}`);
   say(`  outlook  token endpoint ${microsoft.token.url}  submission localhost:${microsoft.smtp.port}`);
 
+  say(`  tenant   token endpoint ${tenant.token.url}  Graph ${tenant.graph.url}, SMTP AUTH switched off`);
+
   heading('The relay starts, fetches all tokens and warms connections');
-  const accounts = [google.entry(GMAIL), microsoft.entry(OUTLOOK), google.entry(REVOKED)];
+  const accounts = [
+    google.entry(GMAIL),
+    microsoft.entry(OUTLOOK),
+    google.entry(REVOKED),
+    tenant.entry(TENANT, { transport: 'smtp_then_graph' }),
+  ];
   const began = performance.now();
   const relay = await startRelay({ accounts, caFile: google.caFile, logLevel: 'info' });
   closers.push(() => relay.stop());
@@ -166,6 +208,7 @@ async function main(): Promise<void> {
   await deliver(relay, google, invoice(GMAIL));
   await deliver(relay, microsoft, greeting(OUTLOOK));
   await deliver(relay, google, archive(GMAIL));
+  await deliverByGraph(relay, tenant, note(TENANT));
   await refuse(relay, 'revoked account, the mail stays with the client', note(REVOKED), 451);
   await refuse(relay, 'nobody configured this sender', note('stranger@example.org'), 550);
 
@@ -175,7 +218,7 @@ async function main(): Promise<void> {
   heading(`SIGHUP: the accounts file now has ${NEWCOMER}, too`);
   await relay.reload([...accounts, google.entry(NEWCOMER)]);
   await waitFor(
-    async () => (await relay.admin<{ accounts: AccountRow[] }>('/admin/accounts')).accounts.length === 4,
+    async () => (await relay.admin<{ accounts: AccountRow[] }>('/admin/accounts')).accounts.length === 5,
     { what: 'the new account' },
   );
   await deliver(relay, google, note(NEWCOMER));
@@ -189,13 +232,17 @@ async function main(): Promise<void> {
   check(code === 0, `exit code ${code ?? signal}`);
 
   const all = [...google.messages, ...microsoft.messages];
+  const byGraph = tenant.graph.delivered.length;
   const octets = all.reduce((sum, message) => sum + message.bytes, 0);
   heading('Summary');
   say(
     `  messages relayed      ${all.length}, ${(octets / 1e6).toFixed(1)} MB, each the same octets at the provider`,
   );
+  say(`  by Microsoft Graph    ${byGraph}, once`);
   say('  refused               1 with 451 (account needs consent), 1 with 550 (unknown sender)');
-  say(`  token requests        ${google.token.count() + microsoft.token.count()} for 4 accounts`);
+  say(
+    `  token requests        ${google.token.count() + microsoft.token.count() + tenant.token.count()} for 5 accounts`,
+  );
   say(
     `  logins                ${google.smtp.logins() + microsoft.smtp.logins()} on ${google.smtp.connections + microsoft.smtp.connections} connections`,
   );

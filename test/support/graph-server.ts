@@ -76,6 +76,8 @@ export interface GraphServer {
   readonly rules: GraphRules;
   readonly delivered: readonly GraphDelivered[];
   readonly requests: readonly GraphRequest[];
+  /** Called with each request once it is answered. */
+  observe: ((request: GraphRequest) => void) | undefined;
   /** Drafts now in the mailboxes. */
   readonly drafts: readonly { readonly id: string; readonly mailbox: string }[];
   readonly maxAtOnce: number;
@@ -152,6 +154,7 @@ export async function startGraphServer(options: {
     headers: Record<string, string> = {},
   ): void {
     request.status = status;
+    graph.observe?.(request);
     response.writeHead(status, {
       'request-id': randomUUID(),
       ...(json === undefined ? { 'content-length': '0' } : { 'content-type': 'application/json' }),
@@ -368,7 +371,8 @@ export async function startGraphServer(options: {
   }
 
   const { port } = server.address() as AddressInfo;
-  return {
+  const graph: GraphServer = {
+    observe: undefined,
     url: rules.tls ? `https://localhost:${port}/v1.0` : `http://127.0.0.1:${port}/v1.0`,
     rules,
     delivered,
@@ -391,6 +395,7 @@ export async function startGraphServer(options: {
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
+  return graph;
 }
 
 function callOf(method: string, rest: readonly string[]): GraphCallName | 'unknown' {

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { formatReply } from '../../../src/protocol/reply.ts';
 import { leakless } from '../../support/leak-check.ts';
 import { ANN, mailOf, type Room, startRoom } from '../../support/relay-room.ts';
+import { waitFor } from '../../support/wait-for.ts';
 
 const BOB = 'bob@example.net';
 const EVE = 'eve@example.net';
@@ -193,6 +194,76 @@ for (const refusal of OFF)
       assert.ok(room.changes.includes(`${ANN}:by smtp`));
     }),
   );
+
+/** A transaction that began with a live connection, which is gone before anything is sent; logins are refused from now on. */
+async function openedThenOff(room: Room, parameters: readonly string[] = []) {
+  const opened = await room.mail(ANN, parameters);
+  assert.ok(opened.transaction);
+  room.provider.smtp.script('AUTH', { times: Number.POSITIVE_INFINITY }, { reply: OFF[0] ?? '' });
+  assert.ok(room.provider.smtp.disturb('eof') > 0);
+  await waitFor(() => room.ways.live(ANN) === 0, { what: 'no live connection' });
+  return opened.transaction;
+}
+const to = (address: string, parameters: readonly string[] = []) => [{ address, parameters }];
+
+test(
+  'switched off after MAIL: this very message goes by Graph, not the next retry',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      provider: { flavour: 'microsoft', graph: {} },
+      account: { transport: 'smtp_then_graph' },
+    });
+    const transaction = await openedThenOff(room);
+    await transaction.rcpt(to(BOB));
+    const writer = transaction.body();
+    await writer.write(Buffer.from(mail(BOB, 'now')));
+    assert.equal(formatReply(await writer.end()), '250 2.0.0 OK <now@c> [graph]');
+    assert.equal(room.provider.submissions.length, 0);
+    assert.deepEqual(
+      room.provider.graph.delivered.map((d) => d.recipients),
+      [[BOB]],
+    );
+    assert.deepEqual([room.records[0]?.way, room.records[0]?.outcome], ['graph', 'relayed']);
+    assert.equal(room.ways.status(ANN)?.way, 'graph');
+  }),
+);
+
+test(
+  'switched off at the second recipient: both are promised and mailed by Graph',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      provider: { flavour: 'microsoft', graph: {} },
+      account: { transport: 'smtp_then_graph' },
+    });
+    const transaction = await openedThenOff(room);
+    const replies = [...(await transaction.rcpt(to(BOB))), ...(await transaction.rcpt(to(EVE)))];
+    assert.deepEqual(
+      replies.map((r) => r.code),
+      [250, 250],
+    );
+    const writer = transaction.body();
+    await writer.write(Buffer.from(mail(BOB, 'two')));
+    assert.match(formatReply(await writer.end()), /^250 .*\[graph\]/);
+    assert.deepEqual([...(room.provider.graph.delivered[0]?.recipients ?? [])].sort(), [BOB, EVE]);
+    assert.equal(room.provider.submissions.length, 0);
+  }),
+);
+
+test(
+  'switched off after MAIL: what Graph would refuse for good waits for SMTP',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      provider: { flavour: 'microsoft', graph: {} },
+      account: { transport: 'smtp_then_graph' },
+    });
+    const wantsDsn = await openedThenOff(room, ['RET=HDRS']);
+    await wantsDsn.rcpt(to(BOB, ['NOTIFY=FAILURE']));
+    const writer = wantsDsn.body();
+    await writer.write(Buffer.from(mail(BOB, 'dsn')));
+    assert.match(formatReply(await writer.end()), /^451 4\.7\.0/);
+    assert.equal(room.provider.graph.requests.length, 0);
+  }),
+);
 
 test(
   'no fallback for anything else: a refused token, a server that is away',
