@@ -1,0 +1,70 @@
+/** The pages of the repository: pictures are current, links lead somewhere, the first screen stays short. */
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { repositoryRoot } from './support/relay-process.ts';
+
+interface Script {
+  parseSequence(source: string): { readonly lanes: readonly unknown[]; readonly steps: readonly unknown[] };
+  drawSequence(sequence: unknown): string;
+}
+
+const read = (path: string): string => readFileSync(join(repositoryRoot, path), 'utf8');
+const pages = [
+  'README.md',
+  'SECURITY.md',
+  ...readdirSync(join(repositoryRoot, 'docs'))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+];
+
+test('the picture of a message’s way is what `npm run diagram` draws of its source', async () => {
+  const url = pathToFileURL(join(repositoryRoot, 'scripts/diagram.mjs')).href;
+  const { parseSequence, drawSequence } = (await import(url)) as Script;
+  const sequence = parseSequence(read('docs/way-of-a-message.txt'));
+  assert(sequence.lanes.length >= 3 && sequence.steps.length >= 6);
+  const drawn = drawSequence(sequence);
+  assert.equal(read('docs/way-of-a-message.svg'), drawn);
+  assert.match(drawn, /@media \(prefers-color-scheme: dark\)/);
+  assert.throws(() => parseSequence('lane a A\nlane b B\na -> c nobody\n'), /line 3: no two lanes/);
+  assert.throws(() => parseSequence('lane a A\nsomething else\n'), /line 2: cannot read/);
+});
+
+test('README shows the diagram and one screenshot of modest size, in at most 280 lines', () => {
+  const readme = read('README.md');
+  const pictures = [...readme.matchAll(/!\[[^\]]+\]\(([^)]+)\)/g)].map(([, path = '']) => path);
+  assert.deepEqual(pictures, ['docs/way-of-a-message.svg', 'docs/dashboard.png']);
+  assert(statSync(join(repositoryRoot, 'docs/dashboard.png')).size < 150_000);
+  assert(readme.split('\n').length <= 281);
+});
+
+/** As GitHub makes them of headings. */
+const anchors = (page: string): ReadonlySet<string> =>
+  new Set(
+    [...read(page).matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}_ -]/gu, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+
+for (const page of pages)
+  test(`every link of ${page} leads to a file and a heading that are there`, () => {
+    const prose = read(page).replace(/^```[\s\S]*?^```/gm, '');
+    for (const [, target = ''] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target)) continue;
+      const [path = '', anchor] = target.split('#');
+      const file = path === '' ? page : join(dirname(page), path);
+      assert(existsSync(join(repositoryRoot, file)), `${target}: no such file`);
+      if (anchor !== undefined) assert(anchors(file).has(anchor), `${target}: no such heading`);
+    }
+  });
+
+test('the index names every page of docs/', () => {
+  const index = read('docs/README.md');
+  for (const page of pages.filter((name) => name.startsWith('docs/') && name !== 'docs/README.md'))
+    assert(index.includes(`](${page.slice('docs/'.length)})`), page);
+});
