@@ -102,11 +102,12 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     return c;
   }
 
-  function stateOf(id: string): AccountState {
+  /** While the relay ends its rooms close one after the other. */
+  function stateOf(id: string, upstream = ways.status(id), token = tokens.statusOf(id)): AccountState {
     const problem = deps.accounts().problemOf(id);
-    if (problem !== undefined) return unusable(problem);
-    // While the relay ends its rooms close one after the other.
-    return worstOf(ways.status(id)?.state ?? NO_NEWS, tokens.statusOf(id)?.state ?? NO_NEWS);
+    return problem === undefined
+      ? worstOf(upstream?.state ?? NO_NEWS, token?.state ?? NO_NEWS)
+      : unusable(problem);
   }
 
   function row(account: Account): AccountRow {
@@ -115,7 +116,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     const token = tokens.statusOf(id);
     const upstream = ways.status(id);
     const c = countedOf(id);
-    const state = stateOf(id);
+    const state = stateOf(id, upstream, token);
     const tokenError = token?.lastError;
     const last =
       tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)
@@ -248,7 +249,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       const all = deps.accounts().accounts;
       let usable = 0;
       for (const account of all) {
-        const { status } = row(account);
+        const { status } = stateOf(account.id);
         if (status === 'ready' || status === 'refreshing' || ways.live(account.id) > 0) usable++;
       }
       return { warmed_up: deps.warmedUp(), usable, total: all.length };

@@ -51,6 +51,9 @@ const HEADERS: Readonly<Record<string, string>> = {
   'cache-control': 'no-store',
 };
 
+/** Need no token. */
+const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
+
 /** Builds the routes; throws where the guard's options are unsafe. */
 export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   const guard = createGuard(options);
@@ -59,12 +62,10 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   const app = new Hono();
 
   app.use(async (c, next) => {
-    // Whether the process answers is no secret, and a health check has no token.
-    const isHealth = c.req.path === '/healthz' && (c.req.method === 'GET' || c.req.method === 'HEAD');
-    const refusal = isHealth
-      ? undefined
-      : guard({ method: c.req.method, header: (name) => c.req.header(name) });
-    if (refusal === undefined) await next();
+    const refusal = guard({ method: c.req.method, header: (name) => c.req.header(name) });
+    // Whether the process answers and can relay is no secret, and a probe of an orchestrator has no token.
+    const isProbe = PROBES.has(c.req.path) && (c.req.method === 'GET' || c.req.method === 'HEAD');
+    if (refusal === undefined || isProbe) await next();
     else {
       deps.log.warn(
         { event: 'admin_refused', method: c.req.method, path: c.req.path, status: refusal.status },
@@ -74,6 +75,12 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       if (refusal.status === 401) {
         c.header('www-authenticate', 'Bearer realm="xoauth2-relay", Basic realm="xoauth2-relay"');
       }
+    }
+    // How many accounts there are is nobody's business.
+    if (refusal !== undefined && isProbe && c.req.path === '/readyz') {
+      const ready = c.res.status === 200;
+      c.res = undefined;
+      c.res = c.json({ ready }, ready ? 200 : 503);
     }
     for (const [name, value] of Object.entries(HEADERS)) {
       if (!c.res.headers.has(name)) c.header(name, value);

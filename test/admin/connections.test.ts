@@ -44,13 +44,19 @@ test(
 );
 
 test(
-  'the health check needs no token where one is set; everything else does',
+  'probes need no token where one is set, and tell no more than yes or no; everything else does',
   leakless(async (_t, defer) => {
     const { url } = await start(defer);
+    const ask = (path: string, more: RequestInit = {}): Promise<Response> =>
+      fetch(url + path, { headers: { connection: 'close' }, ...more });
     assert.equal(await health(url), 200);
-    for (const path of ['/readyz', '/metrics', '/admin/accounts', '/', '/healthz/../metrics', '//healthz'])
-      assert.equal((await fetch(url + path, { headers: { connection: 'close' } })).status, 401, path);
-    const posted = await fetch(`${url}/healthz`, { method: 'POST', headers: { connection: 'close' } });
-    assert.equal(posted.status, 401);
+    assert.deepEqual(await (await ask('/readyz')).json(), { ready: true });
+    const withToken = { connection: 'close', authorization: 'Bearer a-token' };
+    const told = await (await ask('/readyz', { headers: withToken })).json();
+    assert.deepEqual(Object.keys(told as object), ['ready', 'warmed_up', 'usable', 'total']);
+    for (const path of ['/metrics', '/admin/accounts', '/', '/healthz/../metrics', '//healthz', '/readyz/'])
+      assert.equal((await ask(path)).status, 401, path);
+    for (const path of ['/healthz', '/readyz'])
+      assert.equal((await ask(path, { method: 'POST' })).status, 401, path);
   }),
 );
