@@ -28,7 +28,9 @@ export interface AppStateDeps {
   /** Another relay's operator did it: here, without telling anybody. */
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
   readonly drained: () => Iterable<string>;
-  readonly tryAgain: (accountId: string) => void;
+  readonly refreshedElsewhere: (accountId: string) => void;
+  /** Another relay found a token endpoint failing; undefined: it answers again. */
+  readonly endpointHeard: (tokenUrl: string, leftMs: number | undefined) => void;
   /** What all relays share has been lost: this one's part of it is written again. */
   readonly storeForgot: () => void;
   /** What is seen of the account is another thing now. */
@@ -112,7 +114,8 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
     },
     setDrained: deps.setDrained,
     drained: deps.drained,
-    tryAgain: deps.tryAgain,
+    refreshedElsewhere: deps.refreshedElsewhere,
+    endpointHeard: deps.endpointHeard,
   });
   fleet.onForgotten(() => {
     deps.storeForgot();

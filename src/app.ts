@@ -75,7 +75,8 @@ export function createApp({
     totals: () => view.totals(),
     setDrained: (id, isDrained) => view.setDrained(id, isDrained),
     drained: () => relay.drained,
-    tryAgain: (id) => void ways.retryNow([id]),
+    endpointHeard: (tokenUrl, leftMs) => tokens.endpointHeard(tokenUrl, leftMs),
+    refreshedElsewhere: (id) => void tokens.refreshedElsewhere(id).then(() => ways.retryNow([id])),
     storeForgot: () => void tokens.saveAgain(),
     changed: (id) => admin.accountChanged(id),
   });
@@ -87,6 +88,7 @@ export function createApp({
   const tokens: TokenService = createTokenService(
     {
       log,
+      onEndpointRest: (tokenUrl, restMs) => news?.endpointRests(tokenUrl, restMs),
       clock,
       store: openStore({
         stateDir: settings.stateDir,

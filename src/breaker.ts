@@ -37,6 +37,11 @@ export interface Breaker<T> {
   run(call: () => Promise<T>): Promise<T | undefined>;
   /** Something seen outside a call: a fault, or that the endpoint is well. */
   saw(fault: boolean): void;
+  /**
+   * Another process found the endpoint failing, and asks it again in `leftMs`; undefined: it is well. Whoever hears of
+   * it rests a little longer, so that the finder asks first. Told to nobody.
+   */
+  heard(leftMs: number | undefined): void;
   /** When a call may probe, ms since the epoch; undefined while closed. */
   probeAt(): number | undefined;
   state(): BreakerState;
@@ -51,6 +56,9 @@ const NEVER_MS = 2 ** 31 - 1;
 
 /** Of what was well outside calls, as many are counted in a step: every message of a busy relay would cost more than it tells. */
 const MOST_WELL = 200;
+
+/** How much longer than its finder somebody rests who heard of a failing endpoint, ms. */
+const FINDER_FIRST_MS = 2_000;
 
 interface Tried<T> {
   readonly isFault: boolean;
@@ -136,10 +144,7 @@ export function createBreaker<T>(
       open(Math.min(restMs * 2, maxRestMs));
       return;
     }
-    circuit = { is: 'closed' };
-    // Shut down, it listens to no rotation and has no timer.
-    counter.shutdown();
-    counter = newCounter();
+    close();
     onChange('closed');
   }
 
@@ -157,6 +162,13 @@ export function createBreaker<T>(
       if (CircuitBreaker.isOurError(error as Error)) return call();
       throw error;
     }
+  }
+
+  function close(): void {
+    circuit = { is: 'closed' };
+    // Shut down, it listens to no rotation and has no timer.
+    counter.shutdown();
+    counter = newCounter();
   }
 
   const isResting = (): boolean =>
@@ -196,6 +208,17 @@ export function createBreaker<T>(
       slide();
       if (!fault && ++well > MOST_WELL) return;
       counter.fire(async () => ({ isFault: fault })).catch(() => undefined);
+    },
+    heard(leftMs) {
+      if (leftMs === undefined) {
+        if (circuit.is !== 'closed') close();
+        return;
+      }
+      // A probe of our own under way decides by itself.
+      if (circuit.is === 'probing') return;
+      const restMs = leftMs + FINDER_FIRST_MS;
+      circuit = { is: 'open', until: clock.monotonic() + restMs, restMs };
+      openedAt ??= clock.now();
     },
     probeAt,
     state() {

@@ -93,3 +93,21 @@ test('the wall clock may step while it rests', async () => {
   clock.advance(1000);
   assert.equal(await breaker.run(fine), 'fine');
 });
+
+test('what another process found spares the attempt, a little longer than it; so does its cure', async () => {
+  const changes: string[] = [];
+  const { breaker, clock } = start(changes);
+  breaker.heard(1000);
+  assert.equal(breaker.state().state, 'open');
+  clock.advance(1000);
+  // The finder probes now.
+  assert.equal(await breaker.run(fine), undefined);
+  breaker.heard(undefined);
+  assert.equal(await breaker.run(fine), 'fine');
+  breaker.heard(1000);
+  clock.advance(60_000);
+  // Nothing was heard of the finder any more.
+  assert.equal(await breaker.run(fault), 'fault');
+  assert.equal(breaker.state().state, 'open');
+  assert.deepEqual(changes, ['open']);
+});

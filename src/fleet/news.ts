@@ -24,8 +24,10 @@ export interface NewsDeps<P extends Pause> {
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
   /** The accounts that are drained here. */
   readonly drained: () => Iterable<string>;
-  /** A new token came by an operator's wish: paused logins are tried again. */
-  readonly tryAgain: (accountId: string) => void;
+  /** A new token came by an operator's wish: it is taken, and paused logins are tried again. */
+  readonly refreshedElsewhere: (accountId: string) => void;
+  /** A token endpoint fails and is asked again in `leftMs`; undefined: it answers again. */
+  readonly endpointHeard: (tokenUrl: string, leftMs: number | undefined) => void;
   readonly clock?: Clock;
 }
 
@@ -34,6 +36,8 @@ export interface News {
   accountChanged(accountId: string): void;
   drained(accountId: string, isDrained: boolean): void;
   refreshed(accountId: string): void;
+  /** A token endpoint was found failing here, and is not asked for `restMs`; undefined: it answers again. */
+  endpointRests(tokenUrl: string, restMs: number | undefined): void;
   /** What was told is lost: tells it again, of these accounts and of the drained ones. */
   tellAgain(accountIds: readonly string[]): void;
 }
@@ -50,6 +54,10 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
     const [kind = '', ...rest] = subject.split(':');
     if (kind === 'drained') {
       deps.setDrained(rest.join(':'), state !== undefined);
+      return;
+    }
+    if (kind === 'token-endpoint') {
+      deps.endpointHeard(rest.join(':'), state?.leftMs);
       return;
     }
     if (kind !== 'pause') return;
@@ -71,7 +79,7 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
     }
   });
   states.onAsked((action) => {
-    if (action.startsWith('refresh:')) deps.tryAgain(action.slice('refresh:'.length));
+    if (action.startsWith('refresh:')) deps.refreshedElsewhere(action.slice('refresh:'.length));
   });
 
   function accountChanged(accountId: string): void {
@@ -100,6 +108,11 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
       else states.clear(subject);
     },
     refreshed: (accountId) => states.ask(`refresh:${accountId}`),
+    endpointRests(tokenUrl, restMs) {
+      const subject = `token-endpoint:${tokenUrl}`;
+      if (restMs === undefined) states.clear(subject);
+      else states.set({ subject, value: true, leftMs: restMs });
+    },
     tellAgain(accountIds) {
       known.clear();
       for (const accountId of accountIds) accountChanged(accountId);

@@ -59,6 +59,8 @@ export interface TokenEndpoints {
   /** Never rejects. */
   exchange(request: ExchangeRequest): Promise<Exchange>;
   breakers(): readonly BreakerState[];
+  /** Another relay found it failing and asks again in `leftMs`; undefined: it answers again. */
+  heard(tokenUrl: string, leftMs: number | undefined): void;
   /** Longest time from a request to the end of its answer, ms. */
   readonly answerTimeoutMs: number;
   readonly lateMs: number;
@@ -76,7 +78,12 @@ interface Received {
 }
 
 export function createTokenEndpoints(
-  deps: { readonly log: Log; readonly clock: Clock },
+  deps: {
+    readonly log: Log;
+    readonly clock: Clock;
+    /** It fails and is not asked for `restMs`; undefined: it answers again. */
+    readonly onRest?: (tokenUrl: string, restMs: number | undefined) => void;
+  },
   options: TokenEndpointOptions = {},
 ): TokenEndpoints {
   const { log, clock } = deps;
@@ -104,6 +111,7 @@ export function createTokenEndpoints(
         const fields = { event: 'token_endpoint_breaker', endpoint: tokenUrl, state };
         if (state === 'open') log.warn(fields, 'token endpoint is failing: not asked for a while');
         else log.info(fields, 'token endpoint answers again');
+        deps.onRest?.(tokenUrl, state === 'open' ? (made.probeAt() ?? clock.now()) - clock.now() : undefined);
       },
       { clock, ...options.breaker },
     );
@@ -210,6 +218,9 @@ export function createTokenEndpoints(
       );
     },
     breakers: () => [...breakers.values()].map((b) => b.state()),
+    heard(tokenUrl, leftMs) {
+      breakerOf(tokenUrl).heard(leftMs);
+    },
     async close() {
       closed = true;
       for (const controller of underWay) controller.abort();

@@ -49,8 +49,8 @@ export type { RefreshCounts, RefreshObservation };
 export interface Refresher {
   readonly counts: RefreshCounts;
   obtain(slot: Slot, request: RefreshRequest): Promise<RefreshResult>;
-  /** Whether the store knows a later grant or a good token for a slot that was refused. Never rejects. */
-  lookAgain(slot: Slot): Promise<boolean>;
+  /** Whether the store knows a later grant or a good token for a slot that was refused. `isReplacing`: what is there is newer than what is held. Never rejects. */
+  lookAgain(slot: Slot, isReplacing?: boolean): Promise<boolean>;
   /** From now on nothing is asked any more. */
   stop(): void;
   /** Ends when everything under way has ended, late answers and their saving included, or after `boundMs`. */
@@ -96,12 +96,17 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   }
 
   /** Looks into the store. `away`: what is in it is not known. */
-  async function look(slot: Slot, force: boolean): Promise<AccessToken | 'nothing' | 'away'> {
+  async function look(
+    slot: Slot,
+    force: boolean,
+    isReplacing = false,
+  ): Promise<AccessToken | 'nothing' | 'away'> {
     try {
       const stored = (await keeper.load(slot.grant))?.tokens[slot.resource];
       if (stored?.fingerprint !== slot.tokenFingerprint) return 'nothing';
       const token = new AccessToken(stored.accessToken, stored.expiresAt, stored.obtainedAt);
-      if (!slot.bring(token, 'store')) return 'nothing';
+      const isTaken = isReplacing ? slot.replace(token, 'store') : slot.bring(token, 'store');
+      if (!isTaken) return 'nothing';
       log.debug(
         { event: 'token_reused', account: slot.accountId, resource: slot.resource },
         'access token taken from the store',
@@ -301,10 +306,10 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   return {
     counts: asker.counts,
     obtain,
-    async lookAgain(slot) {
+    async lookAgain(slot, isReplacing) {
       const before = slot.grant.refreshToken;
       const token = slot.token;
-      await look(slot, true);
+      await look(slot, true, isReplacing);
       return slot.grant.refreshToken !== before || slot.token !== token;
     },
     stop() {

@@ -32,6 +32,8 @@ export interface TokenServiceDeps {
   readonly log: Log;
   /** Default: memory. The service opens and closes it. */
   readonly store?: TokenStore;
+  /** A token endpoint fails and is not asked for `restMs`; undefined: it answers again. For other relays. */
+  readonly onEndpointRest?: (tokenUrl: string, restMs: number | undefined) => void;
   readonly clock?: Clock;
   /** 0 to 1, for jitter. */
   readonly random?: () => number;
@@ -58,6 +60,8 @@ export interface TokenService extends TokenSource {
   precache(accountIds?: readonly string[]): Promise<PrecacheResult>;
   /** Asks the endpoint now, cached or not. Rejects with `TokenError`; while throttled without asking. */
   refresh(accountId: string, resource?: TokenResource): Promise<TokenStatus>;
+  /** Another relay's operator had it refreshed: takes what that one has saved, and asks again where it was refused before. Never rejects. */
+  refreshedElsewhere(accountId: string): Promise<void>;
   /** Drops the cached access tokens, in the store too; the next `get` fetches. False: no such account. */
   forget(accountId: string): boolean;
   statusOf(accountId: string): TokenStatus | undefined;
@@ -72,6 +76,8 @@ export interface TokenService extends TokenSource {
   saveAgain(): Promise<void>;
   /** One per token endpoint asked so far. */
   breakers(): readonly BreakerState[];
+  /** Another relay found a token endpoint failing and asks again in `leftMs`; undefined: it answers again. */
+  endpointHeard(tokenUrl: string, leftMs: number | undefined): void;
   onStateChange(listener: (accountId: string, state: AccountState) => void): void;
   onRefresh(listener: (observation: RefreshObservation) => void): void;
   /** From now on nothing is asked any more; cached tokens are handed out as before. */
@@ -94,7 +100,10 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   const announced = new Map<string, AccountStatus>();
   const stateListeners: ((accountId: string, state: AccountState) => void)[] = [];
   const refreshListeners: ((observation: RefreshObservation) => void)[] = [];
-  const endpoints = createTokenEndpoints({ log, clock }, options.endpoint);
+  const endpoints = createTokenEndpoints(
+    { log, clock, ...(deps.onEndpointRest && { onRest: deps.onEndpointRest }) },
+    options.endpoint,
+  );
   const keeper = createGrantKeeper({ store, clock, log, onChange: (accountId) => announce(accountId, true) });
   const refresher = createRefresher({
     endpoints,
@@ -316,6 +325,16 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       });
       return statusOf(accountId) ?? Promise.reject(unknown(accountId));
     },
+    async refreshedElsewhere(accountId) {
+      for (const slot of accounts.get(accountId)?.slots() ?? []) {
+        const wasRefused = slot.trouble !== undefined;
+        await refresher.lookAgain(slot, true);
+        if (slot.isRetired || slot.flight !== undefined || stage !== 'serving') continue;
+        if (wasRefused && slot.trouble !== undefined) await fetch(slot, 'on-demand').catch(() => undefined);
+        else background.plan(slot);
+        announce(accountId);
+      }
+    },
     forget(accountId) {
       const account = accounts.get(accountId);
       if (account === undefined) return false;
@@ -336,6 +355,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     },
     saveAgain: () => keeper.saveAgain(),
     breakers: endpoints.breakers,
+    endpointHeard: endpoints.heard,
     onStateChange: (listener) => void stateListeners.push(listener),
     onRefresh: (listener) => void refreshListeners.push(listener),
     drain,

@@ -140,6 +140,8 @@ export interface Slot {
   readonly rejected: string | undefined;
   /** Takes a token from the store, the accounts file or a late answer; false where it is ended, refused or no later. */
   bring(token: AccessToken, origin: TokenOrigin): boolean;
+  /** The same where another relay has just obtained it: it need not live longer than the one held. */
+  replace(token: AccessToken, origin: TokenOrigin): boolean;
   hold(token: AccessToken, origin: TokenOrigin): Held;
   /** While blocked: until when, monotonic ms; 0 otherwise. */
   readonly blockedUntilMono: number;
@@ -201,6 +203,12 @@ export function createSlot(facts: SlotFacts): Slot {
     return isBefore(until, held.endsMono - (held.token.expiresAt - until));
   };
 
+  function take(token: AccessToken, origin: TokenOrigin, latestEnd: number): boolean {
+    if (state.name === 'retired' || token.reveal() === rejected || token.expiresAt <= latestEnd) return false;
+    apply({ type: 'brought', held: hold(token, origin) });
+    return true;
+  }
+
   const slot: Slot = {
     accountId: facts.account.id,
     resource: facts.resource,
@@ -253,12 +261,8 @@ export function createSlot(facts: SlotFacts): Slot {
     get rejected() {
       return rejected;
     },
-    bring(token, origin) {
-      const newest = Math.max(clock.now(), heldOf()?.token.expiresAt ?? 0);
-      if (state.name === 'retired' || token.reveal() === rejected || token.expiresAt <= newest) return false;
-      apply({ type: 'brought', held: hold(token, origin) });
-      return true;
-    },
+    bring: (token, origin) => take(token, origin, Math.max(clock.now(), heldOf()?.token.expiresAt ?? 0)),
+    replace: (token, origin) => take(token, origin, clock.now()),
     hold,
     get blockedUntilMono() {
       return troubleOf()?.blockedUntilMono ?? 0;

@@ -44,7 +44,8 @@ function stage() {
     },
     setDrained: (id, isDrained) => void done.push(`drained ${id} ${isDrained}`),
     drained: () => drained,
-    tryAgain: (id) => void done.push(`again ${id}`),
+    refreshedElsewhere: (id) => void done.push(`again ${id}`),
+    endpointHeard: (tokenUrl, leftMs) => void done.push(`rest ${tokenUrl} ${leftMs}`),
   });
   return {
     clock,
@@ -126,4 +127,18 @@ test('drained, resumed and refreshed go both ways', () => {
   beAsked('refresh:b@x');
   assert.deepEqual(told, ['set drained:a@x undefined', 'clear drained:a@x', 'ask refresh:a@x']);
   assert.deepEqual(done, ['drained b@x true', 'drained b@x false', 'again b@x']);
+});
+
+test('a token endpoint that fails is told and heard, and its cure', () => {
+  const { told, done, news, hear } = stage();
+  news.endpointRests('https://t.example:444/token', 10_000);
+  news.endpointRests('https://t.example:444/token', undefined);
+  const subject = 'token-endpoint:https://t.example:444/token';
+  assert.deepEqual(told, [`set ${subject} 10000`, `clear ${subject}`]);
+  hear(subject, { value: true, leftMs: 9_000 });
+  hear(subject);
+  assert.deepEqual(done, [
+    'rest https://t.example:444/token 9000',
+    'rest https://t.example:444/token undefined',
+  ]);
 });

@@ -247,6 +247,49 @@ test(
 );
 
 test(
+  'an account refreshed at one relay has the new token at all; a failing token endpoint is asked by one of them',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const [first, second] = await fleet(defer, 2, provider, redis, {});
+    assert.ok(first && second);
+    const expiry = async (relay: RelayProcess): Promise<unknown> =>
+      (await relay.admin<{ accounts: { token: { expires_at: string } }[] }>('/admin/accounts')).accounts[0]
+        ?.token.expires_at;
+    const refresh = (relay: RelayProcess): Promise<Response> =>
+      fetch(`${relay.adminUrl}/admin/accounts/${USER}/refresh`, { method: 'POST' });
+    const before = await expiry(second);
+    assert.equal((await refresh(first)).status, 200);
+    const renewed = await expiry(first);
+    assert.notEqual(renewed, before);
+    await waitFor(async () => (await expiry(second)) === renewed, { what: 'the token at the other relay' });
+    assert.equal(provider.token.count(), 2);
+
+    provider.token.always({ status: 503, body: 'no' });
+    for (let i = 0; i < 5; i += 1) await refresh(first);
+    await second.admin('/admin/tokens');
+    interface Breakers {
+      readonly breakers: readonly { kind: string; state: string }[];
+    }
+    const stateAt = async (relay: RelayProcess): Promise<string | undefined> =>
+      (await relay.admin<Breakers>('/admin/tokens')).breakers.find((b) => b.kind === 'token_endpoint')?.state;
+    await waitFor(async () => (await stateAt(first)) === 'open', { what: 'the breaker opening' });
+    await waitFor(async () => (await stateAt(second)) === 'open', { what: 'the other hearing of it' });
+    const asked = provider.token.count();
+    assert.notEqual((await refresh(second)).status, 200);
+    assert.equal(provider.token.count(), asked);
+    provider.token.always(undefined);
+    await waitFor(async () => (await refresh(first)).status === 200, {
+      timeoutMs: 20_000,
+      what: 'the endpoint asked again',
+    });
+    await waitFor(async () => (await stateAt(second)) === 'closed', {
+      what: 'the other hearing of the cure',
+    });
+  }),
+);
+
+test(
   'the relays are seen as one: /admin/fleet lists them, metrics count them',
   leakless(async (_t, defer) => {
     const provider = await strictProvider(defer);
