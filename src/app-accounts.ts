@@ -30,6 +30,8 @@ export interface AppAccounts {
   readonly directory: AccountDirectory;
   /** Of the accounts that can be used, in the order of the file. */
   readonly ids: readonly string[];
+  /** As loaded; undefined where it cannot be used. */
+  loadedOf(id: string): LoadedAccount | undefined;
   /** What every upstream in use can honour; an account whose upstream is not known yet counts as without DSN. */
   offered(): OfferedExtensions;
   /** Logs what is wrong with the file. */
@@ -96,6 +98,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
     get ids() {
       return idsOf(loaded);
     },
+    loadedOf: (id) => loaded.find(({ account }) => account.id === id),
     offered() {
       let dsn = loaded.length > 0;
       let smtpUtf8 = true;

@@ -9,7 +9,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { Settings } from './config.ts';
 import { createFleet, type Fleet } from './fleet/fleet.ts';
 import { createNews, type News } from './fleet/news.ts';
-import { createKeptState, type KeptState } from './kept-state.ts';
+import { createKeptState, type KeptPart, type KeptState } from './kept-state.ts';
 import type { Log } from './log.ts';
 import { createRedisConnection, type RedisConnection } from './redis.ts';
 import { createLimiter, type Limiter } from './relay/limits.ts';
@@ -35,6 +35,8 @@ export interface AppStateDeps {
   readonly storeForgot: () => void;
   /** What is seen of the account is another thing now. */
   readonly changed: (accountId: string) => void;
+  /** What else outlives a restart, where there is a state directory. */
+  readonly further: Readonly<Record<string, KeptPart>>;
 }
 
 export interface AppState {
@@ -68,6 +70,7 @@ export function createAppState(deps: AppStateDeps): AppState {
               snapshot: () => upstreams().keptPauses(),
               restore: (pauses) => upstreams().restorePauses(readPauses(pauses)),
             },
+            ...deps.further,
           },
           { log },
         );

@@ -44,6 +44,7 @@ export interface ViewDeps {
   readonly changed: (accountId: string) => void;
   /** Other relays hear of what an operator does here. */
   readonly news: Pick<News, 'drained' | 'refreshed'> | undefined;
+  readonly signIns: Pick<AdminBackend, 'signIns' | 'giveToken' | 'removeAccount'>;
   readonly fleet: Pick<Fleet, 'isApart' | 'size' | 'relays'> | undefined;
 }
 
@@ -177,6 +178,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       return {
         ...row(account),
         user: account.user,
+        grant: account.grant,
         senders: account.senders,
         smtp: `${upstream.tls === 'implicit' ? 'smtps' : 'starttls'}://${upstream.host}:${upstream.port}`,
         graph:
@@ -332,6 +334,9 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       deps.news?.drained(id, false);
     },
     reload: deps.reload,
+    signIns: deps.signIns.signIns,
+    giveToken: deps.signIns.giveToken,
+    removeAccount: deps.signIns.removeAccount,
     setLogLevel: deps.setLogLevel,
     logDropped: deps.logDropped,
     logWaiting: deps.logWaiting,

@@ -10,6 +10,7 @@ import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
 import { createAppAccounts } from './app-accounts.ts';
+import { createAppSignIns } from './app-sign-ins.ts';
 import { createAppState } from './app-state.ts';
 import { createAdminBackend } from './app-view.ts';
 import { createAppWarmUp } from './app-warm-up.ts';
@@ -79,6 +80,12 @@ export function createApp({
     refreshedElsewhere: (id) => void tokens.refreshedElsewhere(id).then(() => ways.retryNow([id])),
     storeForgot: () => void tokens.saveAgain(),
     changed: (id) => admin.accountChanged(id),
+    further: {
+      invites: {
+        snapshot: () => signIns.kept.snapshot(),
+        restore: (kept) => signIns.kept.restore(kept),
+      },
+    },
   });
   const { redis, limiter, news } = state;
   const stateChanged = (id: string): void => {
@@ -172,6 +179,19 @@ export function createApp({
       listener,
     ),
   );
+  const signIns = createAppSignIns({
+    settings,
+    log,
+    tokens,
+    served: accounts.loadedOf,
+    reload: async () => (await reload()).ok,
+    cured(id) {
+      // A new grant is worth a new try.
+      void ways.retryNow([id]).then(() => ways.warmUp([id]));
+      news?.refreshed(id);
+      admin.accountChanged(id);
+    },
+  });
   const view = createAdminBackend({
     accounts: () => accounts.directory,
     tokens,
@@ -189,6 +209,7 @@ export function createApp({
     logWaiting: () => log.waiting,
     changed: (id) => admin.accountChanged(id),
     news,
+    signIns,
     fleet: state.fleet,
   });
   const warmUp = createAppWarmUp(
@@ -203,7 +224,10 @@ export function createApp({
       version,
       tokenRead: settings.adminReadToken,
       tokenWrite: settings.adminToken,
-      allowedHosts: settings.adminAllowedHosts,
+      allowedHosts: [
+        ...settings.adminAllowedHosts,
+        ...(settings.adminUrl === undefined ? [] : [new URL(settings.adminUrl).hostname]),
+      ],
       logAddresses: settings.logAddresses,
       summaryEveryMs: settings.summaryIntervalMs,
       attention: { webhook: settings.alertWebhook?.reveal(), command: settings.alertCommand },
@@ -271,6 +295,7 @@ export function createApp({
         closers.push({ close: () => listener.cut() });
       }
       if (stopping) return;
+      closers.push({ close: () => signIns.close() });
       closers.push({ close: () => admin.close() });
       const adminAddress = await admin.listen();
       log.info(

@@ -6,7 +6,13 @@ import { readFileSync } from 'node:fs';
 import { AccountsFileError } from './accounts/accounts-file.ts';
 import { accountAdd } from './commands/account-add.ts';
 import { accountImport, accountList, accountRemove } from './commands/account-entries.ts';
-import { accountDrain, accountRefresh, accountResume, accountShow } from './commands/account-running.ts';
+import {
+  accountDrain,
+  accountInvite,
+  accountRefresh,
+  accountResume,
+  accountShow,
+} from './commands/account-running.ts';
 import { check } from './commands/check.ts';
 import { createCompletion } from './commands/completion.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './commands/definition.ts';
@@ -58,6 +64,7 @@ const COMMANDS: readonly CommandDefinition[] = [
   accountRefresh,
   accountDrain,
   accountResume,
+  accountInvite,
   check,
   send,
   status,

@@ -4,7 +4,7 @@
  */
 import { foldAscii } from '../protocol/text.ts';
 import { STATUSES } from '../protocol/vocabulary.ts';
-import type { Parameter } from './operations.ts';
+import type { Parameter } from './operation.ts';
 import type { AccountRow, Shape } from './shapes.ts';
 
 const MAX_LIMIT = 1000;

@@ -22,6 +22,9 @@ interface File {
   readonly type: keyof typeof TYPES;
 }
 
+/** Files that are a page. */
+const PAGES: Readonly<Record<string, string>> = { 'index.html': '/', 'sign-in.html': '/sign-in' };
+
 const HERE = new URL('./dashboard/', import.meta.url);
 
 /** The page's own files: all in the build's folder, so a new module needs no list. No path is ever built from a request. */
@@ -30,7 +33,7 @@ function ownFiles(): (readonly [string, File])[] {
   return names.flatMap((name) => {
     const type = TYPE_NAMES.find((t) => name.endsWith(`.${t}`));
     if (type === undefined) return [];
-    const path = name === 'index.html' ? '/' : `/assets/${name}`;
+    const path = PAGES[name] ?? `/assets/${name}`;
     return [[path, { url: new URL(name, HERE), type }] as const];
   });
 }

@@ -9,6 +9,7 @@ import type {
   FleetView,
   ReloadResult,
   Shape,
+  SignInRow,
   TokenDetail,
   TokenTotals,
   UnclearRow,
@@ -21,6 +22,7 @@ export type {
   FleetView,
   ReloadResult,
   ResourceTokenRow,
+  SignInRow,
   TokenDetail,
   TokenLife,
   TokenTotals,
@@ -45,6 +47,30 @@ export interface ListenerFigures {
 export type Readiness = Omit<Shape<'Readiness'>, 'ready'>;
 
 export type AdminLogLevel = Shape<'LogLevel'>['level'];
+
+export type SignInWay = Shape<'SignInWay'>['way'];
+
+/** What came of a wish: a row, or why not, in words. */
+export type SignInAnswer =
+  | { readonly ok: true; readonly row: SignInRow }
+  | { readonly ok: false; readonly error: string };
+
+/** Where people sign in to mailboxes. Never rejects for what an operator can cure. */
+export interface SignInDesk {
+  /** The row of `look` has neither address nor code. */
+  look(id: string): Promise<SignInAnswer>;
+  /** `origin`: scheme and host under which the page was opened. */
+  begin(id: string, way: SignInWay, origin: string): Promise<SignInAnswer>;
+  add(account: Omit<Shape<'NewAccount'>, 'way'>, way: SignInWay, origin: string): Promise<SignInAnswer>;
+  paste(id: string, url: string): Promise<SignInAnswer>;
+  cancel(id: string): void;
+  /** A browser came back from a sign-in page; false: from none of ours. */
+  returned(query: URLSearchParams): boolean;
+  /** A key for one sign-in within a day. */
+  invite(id: string): { readonly key: string; readonly until: string };
+  /** Whom a key invites; undefined: nobody, or its day is over. */
+  invited(key: string): { readonly account: string; readonly state: 'open' | 'used' } | undefined;
+}
 
 /** The running relay. Queries are synchronous and cheap; actions never reject for an account's trouble. */
 export interface AdminBackend {
@@ -79,6 +105,14 @@ export interface AdminBackend {
   /** What a person says became of one of them. Rejects where it cannot be noted. */
   decide(key: string, decision: 'delivered' | 'again'): Promise<'done' | 'none' | 'busy'>;
   reload(): Promise<ReloadResult>;
+  readonly signIns: SignInDesk;
+  /** Uses an access token that somebody brought. `ok: false` with the error in words. */
+  giveToken(
+    id: string,
+    token: { readonly accessToken: string; readonly expiresInS: number },
+  ): Promise<{ readonly ok: boolean; readonly error?: string }>;
+  /** Takes the account out of the accounts file. `ok: false` with the error in words. */
+  removeAccount(id: string): Promise<{ readonly ok: boolean; readonly error?: string }>;
   setLogLevel(level: AdminLogLevel): void;
   /** Log lines thrown away since the start because the destination took none. */
   logDropped(): number;

@@ -41,8 +41,13 @@ function hostName(value: string): string | undefined {
 
 const isReading = (method: string): boolean => method === 'GET' || method === 'HEAD';
 
+/** `open`: for whoever reaches the relay, such as a page without facts, or what has a key of its own. */
+export type Access = 'token' | 'open';
+
+export type Guard = (request: RequestFacts, access?: Access) => Refusal | undefined;
+
 /** Throws where the address needs a token and none is set. */
-export function createGuard(options: GuardOptions): (request: RequestFacts) => Refusal | undefined {
+export function createGuard(options: GuardOptions): Guard {
   const { tokenRead, tokenWrite } = options;
   const open = isLoopbackHost(options.host);
   const named = new Set((options.allowedHosts ?? []).map((name) => name.toLowerCase()));
@@ -91,7 +96,8 @@ export function createGuard(options: GuardOptions): (request: RequestFacts) => R
     return undefined;
   };
 
-  return (request) => checkOrigin(request) ?? checkToken(request);
+  return (request, access = 'token') =>
+    checkOrigin(request) ?? (access === 'open' ? undefined : checkToken(request));
 }
 
 function originHost(origin: string): string | undefined {

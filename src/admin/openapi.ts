@@ -1,5 +1,6 @@
 /** The OpenAPI 3.1 description of the admin API, made of its operations and shapes; served at /admin/openapi.json. */
-import { OPERATIONS, type Operation } from './operations.ts';
+import type { Operation } from './operation.ts';
+import { OPERATIONS } from './operations.ts';
 import { jsonSchemas, SHAPES } from './shapes.ts';
 
 interface DescribedAnswer {

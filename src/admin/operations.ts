@@ -5,92 +5,13 @@
 
 import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { answerAccounts, LISTING } from './account-listing.ts';
-import { type Answer, ok, refuse } from './answer.ts';
-import type { AccountDetail, AdminBackend, TokenDetail } from './backend.ts';
-import type { Live } from './live.ts';
-import type { Metrics } from './metrics.ts';
-import type { Series } from './series.ts';
-import { LOG_LEVELS, type ShapeName } from './shapes.ts';
+import { ok, refuse } from './answer.ts';
+import type { TokenDetail } from './backend.ts';
+import { type Operation, onAccount } from './operation.ts';
+import { LOG_LEVELS } from './shapes.ts';
+import { SIGN_IN_OPERATIONS } from './sign-in-operations.ts';
 import { rate } from './summary.ts';
-import type { TransactionLog } from './transaction-log.ts';
 import { UNCLEAR } from './unclear-operations.ts';
-
-/** What operations work on. */
-export interface House {
-  readonly backend: AdminBackend;
-  readonly metrics: Metrics;
-  readonly transactions: TransactionLog;
-  readonly series: Series;
-  readonly live: Live;
-  /** An action by an operator, for the log. */
-  acted(
-    action: string,
-    fields: { readonly account: string } | { readonly level: string } | { readonly key: string },
-  ): void;
-  /** Undefined: too many are open. */
-  openEvents(): ReadableStream | undefined;
-  /** The description of all this. */
-  description(): object;
-}
-
-/** The parts of a request that operations read. */
-export interface Asked {
-  param(name: string): string;
-  query(name: string): string | undefined;
-  json(): Promise<unknown>;
-}
-
-export interface Parameter {
-  readonly name: string;
-  readonly in: 'path' | 'query';
-  readonly description: string;
-  readonly schema: object;
-}
-
-export interface Operation {
-  readonly method: 'get' | 'post' | 'delete';
-  /** With `{id}` for the account. */
-  readonly path: string;
-  readonly id: string;
-  readonly summary: string;
-  readonly parameters?: readonly Parameter[];
-  /** Shape of the request's body. */
-  readonly takes?: ShapeName;
-  /** By status: what it means, and the shape or content type of the body. */
-  readonly answers: Readonly<
-    Record<
-      number,
-      readonly [meaning: string, body: ShapeName | 'text/plain' | 'text/event-stream' | 'object']
-    >
-  >;
-  handle(house: House, asked: Asked): Answer | Promise<Answer>;
-}
-
-const ID: Parameter = {
-  name: 'id',
-  in: 'path',
-  description: 'Account id or e-mail address, percent-encoded',
-  schema: { type: 'string' },
-};
-const NO_ACCOUNT = ['No such account', 'Error'] as const;
-
-/** An operation on one account; answers 404 where there is none. */
-const onAccount = (
-  operation: Omit<Operation, 'handle' | 'parameters'> & {
-    readonly run: (house: House, account: AccountDetail) => Answer | Promise<Answer>;
-  },
-): Operation => {
-  const { run, ...rest } = operation;
-  return {
-    ...rest,
-    parameters: [ID],
-    answers: { ...rest.answers, 404: NO_ACCOUNT },
-    handle(house, asked) {
-      const account = house.backend.account(asked.param('id'));
-      return account === undefined ? refuse(404, 'no such account') : run(house, account);
-    },
-  };
-};
 
 /** Of an account whose entry cannot be used. */
 const NO_TOKEN: TokenDetail = {
@@ -361,4 +282,5 @@ export const OPERATIONS: readonly Operation[] = [
       return ok('LogLevel', { level });
     },
   },
+  ...SIGN_IN_OPERATIONS,
 ];

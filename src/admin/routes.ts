@@ -7,9 +7,10 @@ import { bodyLimit } from 'hono/body-limit';
 import type { Log } from '../log.ts';
 import { createAssets } from './assets.ts';
 import { openEventStream } from './event-stream.ts';
-import { createGuard, type GuardOptions } from './guard.ts';
+import { type Access, createGuard, type GuardOptions } from './guard.ts';
 import { openApi } from './openapi.ts';
-import { type House, OPERATIONS } from './operations.ts';
+import type { House } from './operation.ts';
+import { OPERATIONS } from './operations.ts';
 
 export interface RouteDeps extends Pick<House, 'backend' | 'metrics' | 'transactions' | 'series' | 'live'> {
   readonly log: Log;
@@ -25,7 +26,7 @@ export interface Routes {
   close(): void;
 }
 
-/** The largest body any route reads is a log level. */
+/** The largest body any route reads is an access token. */
 const MAX_BODY_BYTES = 16 * 1024;
 /** Event streams at once: each costs a snapshot and a backlog. */
 const MAX_STREAMS = 50;
@@ -54,6 +55,30 @@ const HEADERS: Readonly<Record<string, string>> = {
 /** Need no token. */
 const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
 
+/** A browser that comes back from a provider's sign-in page (RFC 6749 §4.1.2). */
+const isRedirect = (path: string, query: URLSearchParams): boolean =>
+  path === '/' && query.has('state') && (query.has('code') || query.has('error'));
+
+/** Operations for whoever has a key of their own. */
+const OPEN_PATHS = new Set(OPERATIONS.filter(({ access }) => access === 'open').map(({ path }) => path));
+
+/** Our pages hold no facts; what the sign-in brings back is known to whoever began it only. */
+function accessOf(path: string, isReading: boolean, query: URLSearchParams): Access {
+  const isPage = isReading && (path === '/sign-in' || path.startsWith('/assets/'));
+  return isPage || OPEN_PATHS.has(path) || (isReading && isRedirect(path, query)) ? 'open' : 'token';
+}
+
+const page = (title: string, words: string): string =>
+  `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>${title}</title><link rel="stylesheet" href="/assets/dashboard.css"></head><body class="plain"><main><h1>${title}</h1><p>${words}</p></main></body></html>`;
+const RETURNED = page(
+  'Thank you',
+  'The relay now tries the mailbox. Go back to the page where you began: it says how it went. This one can be closed.',
+);
+const STRAY = page(
+  'Nothing waits for this sign-in',
+  'It was ended, took too long, or was answered already. Begin again where you began.',
+);
+
 /** Builds the routes; throws where the guard's options are unsafe. */
 export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   const guard = createGuard(options);
@@ -62,9 +87,14 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   const app = new Hono();
 
   app.use(async (c, next) => {
-    const refusal = guard({ method: c.req.method, header: (name) => c.req.header(name) });
+    const { method, path } = c.req;
+    const isReading = method === 'GET' || method === 'HEAD';
+    const refusal = guard(
+      { method, header: (name) => c.req.header(name) },
+      accessOf(path, isReading, new URL(c.req.url).searchParams),
+    );
     // Whether the process answers and can relay is no secret, and a probe of an orchestrator has no token.
-    const isProbe = PROBES.has(c.req.path) && (c.req.method === 'GET' || c.req.method === 'HEAD');
+    const isProbe = PROBES.has(path) && isReading;
     if (refusal === undefined || isProbe) await next();
     else {
       deps.log.warn(
@@ -119,6 +149,8 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
         param: (name) => c.req.param(name) ?? '',
         query: (name) => c.req.query(name),
         json: () => c.req.json(),
+        header: (name) => c.req.header(name),
+        origin: () => c.req.header('origin') ?? `http://${c.req.header('host') ?? ''}`,
       });
       return type === undefined
         ? c.json(body as object, status as 200)
@@ -126,6 +158,10 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
     });
 
   app.get('*', (c) => {
+    if (isRedirect(c.req.path, new URL(c.req.url).searchParams)) {
+      const isOurs = deps.backend.signIns.returned(new URL(c.req.url).searchParams);
+      return c.html(isOurs ? RETURNED : STRAY, isOurs ? 200 : 404);
+    }
     const asset = assets(c.req.path);
     if (asset === undefined) return c.notFound();
     const headers = { 'content-type': asset.contentType, etag: asset.etag, 'cache-control': 'no-cache' };

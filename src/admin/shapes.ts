@@ -65,6 +65,7 @@ export type AccountRow = z.infer<typeof Account>;
 const AccountDetail = object({
   ...accountRow,
   user: text.describe('XOAUTH2 user'),
+  grant: text.describe('`refresh_token` where a person signs in, else the application itself'),
   senders: list(text),
   smtp: text.describe('`starttls://host:587` or `smtps://host:465`'),
   graph: object({ url: text, permissions: text, recipients: text })
@@ -83,6 +84,24 @@ const AccountDetail = object({
 });
 /** `GET /admin/accounts/{id}`: the row and its settings. */
 export type AccountDetail = z.infer<typeof AccountDetail>;
+
+const signInWay = z.enum(['device', 'browser']);
+const SignIn = object({
+  account: text.describe('Its id'),
+  state: z
+    .enum(['idle', 'starting', 'waiting', 'proving', 'done', 'failed'])
+    .describe('`waiting` for the person; `proving`: the new grant logs in on trial, nothing is sent'),
+  way: signInWay.nullable(),
+  offered: list(signInWay).describe('Ways the provider has'),
+  url: text.nullable().describe('To be opened by the person; only in the answer to a request that acts'),
+  code: text.nullable().describe('To be typed there; only in the answer to a request that acts'),
+  until: instant.nullable().describe('When the wait ends'),
+  returns: flag.describe('The browser comes back by itself; else the address it ends on has to be pasted'),
+  steps: list(object({ stage: text, ok: flag, detail: text })).describe('Of the proof'),
+  note: text.nullable().describe('What went wrong, or what should be known of what went well'),
+});
+/** A sign-in of a person, by dashboard or invitation. */
+export type SignInRow = z.infer<typeof SignIn>;
 
 const totals = {
   cache_hits: count,
@@ -267,6 +286,27 @@ export const SHAPES = {
     error: text.nullable(),
     cure: text.nullable(),
     account: AccountDetail.nullable(),
+  }),
+  SignIn,
+  SignInWay: object({ way: signInWay }),
+  Pasted: object({ url: text.describe('Address of the page the browser ended on') }),
+  NewAccount: object({
+    email: text,
+    provider: text,
+    client_id: text.optional().describe('Without one: that of the first account of the provider'),
+    client_secret: text.optional().describe('Never told again'),
+    tenant: text.optional(),
+    way: signInWay,
+  }),
+  Invitation: object({
+    key: text.describe('Good for one sign-in; told this once'),
+    path: text.describe('Of the page, with the key behind #, which browsers keep to themselves'),
+    until: instant,
+  }),
+  Invited: object({ email: text, provider: text, sign_in: SignIn }),
+  GivenToken: object({
+    access_token: text.describe('Never told again'),
+    expires_in: count.describe('Seconds it still lives'),
   }),
   Forgotten: object({ ok: flag, forgotten: flag.describe('There was a token to forget') }),
   Drained: object({ ok: flag, account: AccountDetail.nullable() }),

@@ -3,7 +3,7 @@
  * says. Out: the list, and whether it is noted.
  */
 import { ok, refuse } from './answer.ts';
-import type { Operation } from './operations.ts';
+import type { Operation } from './operation.ts';
 
 /** What a person says became of a message of which nobody knows. */
 const decision = (said: 'delivered' | 'again', id: string, summary: string): Operation => ({

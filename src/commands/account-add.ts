@@ -4,20 +4,15 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { accountEntries, appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
-import { type LoadedAccount, parseProviders } from '../accounts/accounts-file.ts';
+import { parseProviders } from '../accounts/accounts-file.ts';
 import { Secret } from '../accounts/credential.ts';
-import { graphResource, graphScopes } from '../accounts/graph-target.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { readSmallFile } from '../accounts/secret-source.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
-import { probeAccount } from '../enrol/probe.ts';
+import { consentOf } from '../enrol/consent.ts';
+import type { ProbeStep } from '../enrol/probe.ts';
+import { proveAccount } from '../enrol/prove.ts';
 import { type SignedIn, type SignInTarget, signInWithBrowser, signInWithDevice } from '../enrol/sign-in.ts';
-import { silentLog } from '../log.ts';
-import { foldAddress } from '../protocol/text.ts';
-import type { AccessToken } from '../tokens/access-token.ts';
-import { grantFingerprint } from '../tokens/grant-form.ts';
-import { createMemoryStore } from '../tokens/store-memory.ts';
-import { createTokenService } from '../tokens/token-service.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -35,7 +30,6 @@ const SIGN_INS = ['device', 'browser', 'refresh-token', 'service-account', 'clie
 type SignIn = (typeof SIGN_INS)[number];
 /** A person may have to find a phone. */
 const SIGN_IN_TIMEOUT_MS = 600_000;
-const STEP_TIMEOUT_MS = 15_000;
 
 export const accountAdd: CommandDefinition = {
   name: 'account add',
@@ -154,26 +148,15 @@ async function addAccount(context: CommandContext): Promise<number> {
 
   let extra: Record<string, unknown> = {};
   if (context.options.verify !== false) {
-    // Read once more when the last answer has come, so not emptied by closing.
-    const store = { ...createMemoryStore(), close: async () => {} };
-    const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
-    tokens.applyAccounts([loaded]);
-    try {
-      const isGood = await verify(terminal, loaded, (resource) => tokens.get(loaded.account.id, resource));
-      if (
-        !isGood &&
-        !isSet(context, 'force') &&
-        !(terminal.isInteractive && (await terminal.confirm('Keep it nevertheless?', false)))
-      ) {
-        terminal.note('nothing was written');
-        return 1;
-      }
-    } finally {
-      await tokens.close();
+    const { ok, rotated } = await proveAccount(loaded, { onStep: (step) => noteStep(terminal, step) });
+    if (
+      !ok &&
+      !isSet(context, 'force') &&
+      !(terminal.isInteractive && (await terminal.confirm('Keep it nevertheless?', false)))
+    ) {
+      terminal.note('nothing was written');
+      return 1;
     }
-    // A provider that rotates has made the given one old.
-    const id = { accountId: loaded.account.id, fingerprint: grantFingerprint(loaded.credential) };
-    const rotated = (await store.load(id))?.refreshToken;
     if (rotated !== undefined && entry.refresh_token !== undefined) extra = { refresh_token: rotated };
   }
   await editAccounts(path, (current) => change(current, extra));
@@ -263,7 +246,13 @@ async function signIn(context: CommandContext, facts: SignInFacts): Promise<Sign
         clientSecret,
         email: option('user') ?? email,
         tokenUrl: option('tokenUrl'),
-        ...consentOf(facts),
+        ...consentOf(profile, {
+          email,
+          user: option('user'),
+          transport: option('transport'),
+          tokenUrl: option('tokenUrl'),
+          graphPermissions: option('graphPermissions'),
+        }),
       };
       const access =
         way === 'device'
@@ -279,23 +268,6 @@ async function signIn(context: CommandContext, facts: SignInFacts): Promise<Sign
     default:
       return way satisfies never;
   }
-}
-
-/** What has to be consented to for the way mail is to leave by. */
-function consentOf({ profile, option, email }: SignInFacts): Pick<SignInTarget, 'scope' | 'tokenScope'> {
-  const transport = option('transport') ?? 'smtp';
-  if (transport === 'smtp') return {};
-  if (profile.graphUrl === undefined)
-    throw new CommandError(`${profile.name} cannot be reached by Microsoft Graph`, EXIT_CONFIGURATION);
-  const user = option('user');
-  const scope = graphScopes(
-    graphResource(profile.graphUrl, option('tokenUrl') ?? profile.tokenUrl),
-    option('graphPermissions') === 'send' ? 'send' : 'read_write',
-    user !== undefined && foldAddress(user) !== foldAddress(email),
-  );
-  return transport === 'graph'
-    ? { scope }
-    : { scope: `${scope} ${profile.signInScope}`, tokenScope: profile.signInScope };
 }
 
 async function chooseSignIn({ terminal }: CommandContext, profile: ProviderProfile): Promise<string> {
@@ -354,22 +326,9 @@ async function secretOption(
   return answer === '' ? undefined : new Secret(answer);
 }
 
-async function verify(
-  terminal: Terminal,
-  loaded: LoadedAccount,
-  token: (resource: 'smtp' | 'graph') => Promise<AccessToken>,
-): Promise<boolean> {
-  const { paint } = terminal;
-  const steps = await probeAccount(loaded.account, {
-    token,
-    timeoutMs: STEP_TIMEOUT_MS,
-    grant: loaded.credential.grant,
-    onStep: (step) => {
-      terminal.note(`${step.ok ? paint.green('ok    ') : paint.red('failed')} ${step.stage} ${step.detail}`);
-      if (step.explanation === undefined) return;
-      terminal.note(`       ${step.explanation.what}`);
-      terminal.note(`       cure: ${step.explanation.cure}`);
-    },
-  });
-  return steps.every((step) => step.ok);
+function noteStep({ note, paint }: Terminal, { ok, stage, detail, explanation }: ProbeStep): void {
+  note(`${ok ? paint.green('ok    ') : paint.red('failed')} ${stage} ${detail}`);
+  if (explanation === undefined) return;
+  note(`       ${explanation.what}`);
+  note(`       cure: ${explanation.cure}`);
 }

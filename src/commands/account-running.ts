@@ -1,4 +1,5 @@
-/** `account show|refresh|drain|resume`: one account of the running relay. In: its admin API. Out: words and an exit code. */
+/** `account show|refresh|drain|resume|invite`: one account of the running relay. In: its admin API. Out: words and an exit code. */
+import { isLoopbackHost } from '../protocol/cidr.ts';
 import { type AccountDetail, createAdminClient } from './admin-client.ts';
 import { type CommandContext, type CommandDefinition, isSet } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
@@ -99,3 +100,35 @@ export const accountResume: CommandDefinition = action(
   'let a drained account of the running relay take messages again',
   [],
 );
+
+export const accountInvite: CommandDefinition = {
+  name: 'account invite',
+  summary: 'print a link with which the owner of a mailbox signs in once, within a day',
+  details: [
+    'Whoever has the link can do that and nothing else. The key stands behind #, where neither servers nor their logs see it; another invitation for the account ends this one.',
+    'The link begins with --admin-url, the address under which browsers reach the relay (behind TLS), else with the admin address.',
+  ],
+  arguments: account,
+  options: [json, ...settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminUrl'])],
+  examples: [
+    'xoauth2-relay account invite alice@example.com',
+    'xoauth2-relay account invite alice@example.com --admin-url https://relay.example.org',
+  ],
+  exitCodes: { 1: 'no relay answers, no such account, or nobody can sign in to it' },
+  async run(context) {
+    const { terminal } = context;
+    const settings = await commandSettings(context);
+    const client = createAdminClient(settings);
+    const invitation = await client.invite(context.arguments[0] ?? '');
+    const base = settings.adminUrl ?? client.url;
+    if (isSet(context, 'json'))
+      terminal.print(JSON.stringify({ ...invitation, url: base + invitation.path }));
+    else terminal.print(base + invitation.path);
+    terminal.note(`good for one sign-in until ${invitation.until}`);
+    if (isLoopbackHost(new URL(base).hostname.replace(/^\[|\]$/g, '')))
+      terminal.note(
+        'it opens on this host only: put TLS in front of the admin address and name it with --admin-url',
+      );
+    return 0;
+  },
+};

@@ -13,6 +13,8 @@ export interface AdminClient {
   account(id: string): Promise<AccountDetail>;
   /** Rejects with `CommandError` where it cannot be done. */
   act(id: string, action: 'refresh' | 'drain' | 'resume'): Promise<void>;
+  /** Rejects with `CommandError` where nobody can sign in to it. */
+  invite(id: string): Promise<Shape<'Invitation'>>;
   reload(): Promise<ReloadResult>;
   /** Tells the relay that an account may be well again. */
   retry(accountId: string): Promise<void>;
@@ -80,6 +82,12 @@ export function createAdminClient(settings: Settings): AdminClient {
         throw new CommandError(
           `${answer.error ?? `HTTP ${response.status}`}${answer.cure === undefined ? '' : ` — ${answer.cure}`}`,
         );
+    },
+    async invite(id) {
+      const response = orNone(id, await request(path(id, '/invite'), 'POST'));
+      const answer = (await json(response)) as Shape<'Invitation'> & { error?: string };
+      if (!response.ok) throw new CommandError(answer.error ?? `HTTP ${response.status}`);
+      return answer;
     },
     accounts: async () => ((await json(await request('/admin/accounts'))) as Shape<'Accounts'>).accounts,
     reload: async () => (await json(await request('/admin/reload', 'POST'))) as ReloadResult,

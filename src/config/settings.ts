@@ -22,6 +22,13 @@ import {
 
 const url = z.string().regex(/^https?:\/\/\S+$/, 'expected an http:// or https:// address');
 
+/** Scheme and host alone, without a path. */
+const origin = url
+  .refine((text) => URL.canParse(text) && `${new URL(text).origin}` === text.replace(/\/$/, ''), {
+    error: 'expected scheme and host only, such as https://relay.example.org',
+  })
+  .transform((text) => new URL(text).origin);
+
 export const SETTINGS = {
   accounts: define('Serving', 'path', text, 'accounts.json', 'accounts file'),
   listeners: define(
@@ -204,6 +211,14 @@ export const SETTINGS = {
 
   adminToken: define('Admin', 'secret', optional(text), undefined, 'bearer token that may read and act'),
   adminReadToken: define('Admin', 'secret', optional(text), undefined, 'bearer token that may read'),
+  adminUrl: define(
+    'Admin',
+    'text',
+    optional(origin),
+    undefined,
+    'address under which browsers reach the dashboard, such as https://relay.example.org',
+    'its / is then a redirect address of the OAuth clients, and invitations lead there',
+  ),
   adminAllowedHosts: define(
     'Admin',
     'list',

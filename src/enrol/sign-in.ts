@@ -164,7 +164,7 @@ export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPro
 }
 
 /** The redirect as pasted: the whole address, or what stands behind its question mark. */
-function parseRedirect(text: string, redirectUri: string): URL {
+export function parseRedirect(text: string, redirectUri: string): URL {
   const trimmed = text.trim();
   const query = trimmed.includes('?') ? trimmed.slice(trimmed.indexOf('?')) : `?${trimmed}`;
   const url = new URL(redirectUri);

@@ -4,6 +4,7 @@
  * failure, never a rejection. Owns the turns of a grant and the counters of requests.
  */
 import { causeFacts } from '../accounts/account.ts';
+import type { Secret } from '../accounts/credential.ts';
 import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { cureOf } from '../protocol/causes/book.ts';
@@ -51,6 +52,8 @@ export interface Refresher {
   obtain(slot: Slot, request: RefreshRequest): Promise<RefreshResult>;
   /** Whether the store knows a later grant or a good token for a slot that was refused. `isReplacing`: what is there is newer than what is held. Never rejects. */
   lookAgain(slot: Slot, isReplacing?: boolean): Promise<boolean>;
+  /** A person has consented anew: what came of it takes the place of the old grant, durably. False: the answer to an earlier request is still awaited. Never rejects. */
+  adopt(slot: Slot, refreshToken: Secret, token: AccessToken): Promise<boolean>;
   /** From now on nothing is asked any more. */
   stop(): void;
   /** Ends when everything under way has ended, late answers and their saving included, or after `boundMs`. */
@@ -311,6 +314,29 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const token = slot.token;
       await look(slot, true, isReplacing);
       return slot.grant.refreshToken !== before || slot.token !== token;
+    },
+    adopt(slot, refreshToken, token) {
+      const take = async (): Promise<boolean> => {
+        const right = await takeRight(slot);
+        if (right === 'busy') return false;
+        try {
+          // The store counts the rotations: ours has to be the latest.
+          await look(slot, true);
+          await keeper.rotated(
+            slot.grant,
+            refreshToken.reveal(),
+            Promise.resolve({ [slot.resource]: storedToken(slot, token) }),
+          );
+          // Of another consent.
+          keeper.dropSpare(slot.grant);
+          slot.apply({ type: 'forgotten' });
+          slot.bring(token, 'operator');
+          return slot.grant.refreshToken?.reveal() === refreshToken.reveal();
+        } finally {
+          if (typeof right === 'object') await release(right);
+        }
+      };
+      return track(turns.take(slot.grant, take, () => false));
     },
     stop() {
       isStopped = true;

@@ -11,6 +11,7 @@ import type { Log } from '../log.ts';
 import { createWatch } from '../protocol/masking.ts';
 import { type AccessToken, TokenError, type TokenSource } from './access-token.ts';
 import { type ApplyResult, createAccountRoll } from './account-roll.ts';
+import { type Adoption, createAdoption } from './adoption.ts';
 import { createBackground } from './background.ts';
 import { stopping } from './disbelief.ts';
 import { createFailureBook } from './failure-book.ts';
@@ -51,7 +52,7 @@ export interface TokenServiceOptions {
   readonly endpoint?: TokenEndpointOptions;
 }
 
-export interface TokenService extends TokenSource {
+export interface TokenService extends TokenSource, Adoption {
   /** Opens the store; before anything else. Rejects where it cannot be used as configured. */
   open(): Promise<void>;
   /** Makes exactly these accounts known (see `AccountRoll.apply`). */
@@ -335,6 +336,16 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
         announce(accountId);
       }
     },
+    ...createAdoption({
+      accounts,
+      refresher,
+      keeper,
+      log,
+      isServing: () => stage === 'serving',
+      plan: background.plan,
+      announce: (accountId) => announce(accountId, true),
+      fetch: (slot) => void fetch(slot, 'operator', true).catch(() => undefined),
+    }),
     forget(accountId) {
       const account = accounts.get(accountId);
       if (account === undefined) return false;

@@ -10,6 +10,7 @@ import { createTransactionLog } from '../../src/admin/transaction-log.ts';
 import { silentLog } from '../../src/log.ts';
 import { createFakeAdminBackend, type FakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
 import { schemaFaults } from '../support/schema-check.ts';
+import { SIGN_IN_CALLS } from './sign-in-calls.ts';
 
 interface Ask {
   readonly method?: string;
@@ -171,6 +172,7 @@ const CALLS: readonly (Ask & {
     body: '{"level":"loud"}',
   },
   { template: '/admin/log-level', method: 'POST', path: '/admin/log-level', status: 400, body: 'not json' },
+  ...SIGN_IN_CALLS,
 ];
 
 const described: OpenApi = openApi('9.9.9');

@@ -11,6 +11,7 @@ import type {
   UnclearRow,
 } from '../../src/admin/backend.ts';
 import type { Outcome, TransactionRecord } from '../../src/relay/record.ts';
+import { createFakeSignIns, type FakeSignIns } from './fake-sign-ins.ts';
 
 export interface FakeAccount {
   readonly email: string;
@@ -41,6 +42,7 @@ export interface FakeAdminBackend extends AdminBackend {
   refreshResult: { ok: boolean; error?: string; cure?: string };
   /** Actions asked for, as `refresh ann@example.com`. */
   readonly actions: string[];
+  readonly signIns: FakeSignIns;
 }
 
 const idOf = (account: FakeAccount): string => account.id ?? account.email.toLowerCase();
@@ -117,6 +119,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
       return {
         ...rowOf(found),
         user: found.email,
+        grant: 'refresh_token',
         senders: [found.email],
         smtp: 'starttls://smtp.example.com:587',
         graph: null,
@@ -185,6 +188,16 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     reload: async () => {
       backend.actions.push('reload');
       return backend.reloadResult;
+    },
+    signIns: createFakeSignIns((id) => find(id) !== undefined),
+    giveToken: async (id) => {
+      backend.actions.push(`give token ${id}`);
+      return { ok: true };
+    },
+    removeAccount: async (id) => {
+      backend.actions.push(`remove ${id}`);
+      backend.remove(id);
+      return { ok: true };
     },
     setLogLevel: (level) => {
       backend.actions.push(`log-level ${level}`);

@@ -22,6 +22,7 @@ test('bash completes commands, options, values and files', async () => {
     'add',
     'drain',
     'import',
+    'invite',
     'list',
     'refresh',
     'remove',

@@ -1,0 +1,92 @@
+/** What an operation of the admin API is, and what all of them share. In: nothing. Out: types, answers, the operation on one account. */
+import { type Answer, refuse } from './answer.ts';
+import type { AccountDetail, AdminBackend } from './backend.ts';
+import type { Access } from './guard.ts';
+import type { Live } from './live.ts';
+import type { Metrics } from './metrics.ts';
+import type { Series } from './series.ts';
+import type { ShapeName } from './shapes.ts';
+import type { TransactionLog } from './transaction-log.ts';
+
+/** What operations work on. */
+export interface House {
+  readonly backend: AdminBackend;
+  readonly metrics: Metrics;
+  readonly transactions: TransactionLog;
+  readonly series: Series;
+  readonly live: Live;
+  /** An action by an operator, for the log. */
+  acted(
+    action: string,
+    fields: { readonly account: string } | { readonly level: string } | { readonly key: string },
+  ): void;
+  /** Undefined: too many are open. */
+  openEvents(): ReadableStream | undefined;
+  /** The description of all this. */
+  description(): object;
+}
+
+/** The parts of a request that operations read. */
+export interface Asked {
+  param(name: string): string;
+  query(name: string): string | undefined;
+  /** Rejects where it is none. */
+  json(): Promise<unknown>;
+  header(name: string): string | undefined;
+  /** Scheme and host under which the browser reaches the relay. */
+  origin(): string;
+}
+
+export interface Parameter {
+  readonly name: string;
+  readonly in: 'path' | 'query';
+  readonly description: string;
+  readonly schema: object;
+}
+
+export interface Operation {
+  readonly method: 'get' | 'post' | 'put' | 'delete';
+  /** `open`: without the admin token, for it asks for a key of its own. Default `token`. */
+  readonly access?: Access;
+  /** With `{id}` for the account. */
+  readonly path: string;
+  readonly id: string;
+  readonly summary: string;
+  readonly parameters?: readonly Parameter[];
+  /** Shape of the request's body. */
+  readonly takes?: ShapeName;
+  /** By status: what it means, and the shape or content type of the body. */
+  readonly answers: Readonly<
+    Record<
+      number,
+      readonly [meaning: string, body: ShapeName | 'text/plain' | 'text/event-stream' | 'object']
+    >
+  >;
+  handle(house: House, asked: Asked): Answer | Promise<Answer>;
+}
+
+export const ID: Parameter = {
+  name: 'id',
+  in: 'path',
+  description: 'Account id or e-mail address, percent-encoded',
+  schema: { type: 'string' },
+};
+export const NO_ACCOUNT = ['No such account', 'Error'] as const;
+
+/** An operation on one account; answers 404 where there is none. */
+export const onAccount = (
+  operation: Omit<Operation, 'handle' | 'parameters'> & {
+    readonly run: (house: House, account: AccountDetail, asked: Asked) => Answer | Promise<Answer>;
+  },
+): Operation => {
+  const { run, ...rest } = operation;
+  return {
+    ...rest,
+    parameters: [ID],
+    answers: { ...rest.answers, 404: NO_ACCOUNT },
+    handle(house, asked) {
+      const account = house.backend.account(asked.param('id'));
+      return account === undefined ? refuse(404, 'no such account') : run(house, account, asked);
+    },
+  };
+};

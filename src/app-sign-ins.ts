@@ -1,0 +1,122 @@
+/**
+ * Accounts that come, go and are signed in to again while the relay runs. In: settings, tokens, the accounts served.
+ * Out: what the admin room offers of it. Owns the sign-ins under way and the invitations.
+ */
+import { removeAccount } from './accounts/accounts-edit.ts';
+import type { LoadedAccount } from './accounts/accounts-file.ts';
+import type { AdminBackend, SignInAnswer, SignInRow } from './admin/backend.ts';
+import type { Settings } from './config.ts';
+import { editAccounts, findAccount } from './enrol/accounts-on-disk.ts';
+import { createInvites } from './enrol/invites.ts';
+import { OperatorError } from './enrol/operator-error.ts';
+import { createSignIns, type SignInProgress } from './enrol/sign-ins.ts';
+import type { KeptPart } from './kept-state.ts';
+import type { Log } from './log.ts';
+import { AccessToken, TokenError } from './tokens/access-token.ts';
+import type { TokenService } from './tokens/token-service.ts';
+
+export interface AppSignInsDeps {
+  readonly settings: Settings;
+  readonly log: Log;
+  readonly tokens: Pick<TokenService, 'adopt' | 'bring'>;
+  /** Undefined: not known, or its entry cannot be used. */
+  readonly served: (id: string) => LoadedAccount | undefined;
+  /** False: the accounts file was not taken. */
+  readonly reload: () => Promise<boolean>;
+  /** The account is worth a new try. */
+  readonly cured: (id: string) => void;
+}
+
+export interface AppSignIns extends Pick<AdminBackend, 'signIns' | 'giveToken' | 'removeAccount'> {
+  /** Invitations are good for a day, restarts or not. */
+  readonly kept: KeptPart;
+  close(): Promise<void>;
+}
+
+export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
+  const { settings, log, tokens } = deps;
+  const invites = createInvites();
+  const signIns = createSignIns({
+    accountsPath: settings.accounts,
+    publicUrl: settings.adminUrl,
+    heloName: settings.heloName,
+    isKept:
+      settings.store === undefined ? settings.stateDir !== undefined : settings.store.reveal() !== 'memory',
+    log,
+    served: deps.served,
+    adopt: tokens.adopt,
+    reload: deps.reload,
+    cured(id) {
+      invites.spend(id);
+      deps.cured(id);
+    },
+  });
+
+  const rowOf = (account: string, progress: SignInProgress, isShown: boolean): SignInRow => ({
+    account,
+    state: progress.state,
+    way: progress.way ?? null,
+    offered: progress.offered,
+    url: (isShown ? progress.url : undefined) ?? null,
+    code: (isShown ? progress.code : undefined) ?? null,
+    until: progress.until === undefined ? null : new Date(progress.until).toISOString(),
+    returns: progress.returns,
+    steps: progress.steps,
+    note: progress.note ?? null,
+  });
+
+  async function tell(id: string, ask: Promise<SignInProgress>, isShown = true): Promise<SignInAnswer> {
+    try {
+      return { ok: true, row: rowOf(id, await ask, isShown) };
+    } catch (error) {
+      if (error instanceof OperatorError) return { ok: false, error: error.message };
+      throw error;
+    }
+  }
+
+  const orWords = async (work: Promise<unknown>): Promise<{ ok: boolean; error?: string }> => {
+    try {
+      await work;
+      return { ok: true };
+    } catch (error) {
+      if (error instanceof OperatorError || error instanceof TokenError)
+        return { ok: false, error: error.message };
+      throw error;
+    }
+  };
+
+  async function remove(id: string): Promise<void> {
+    await editAccounts(settings.accounts, (text) => {
+      const index = findAccount(text, id);
+      if (index < 0) throw new OperatorError(`${id} is not in the accounts file`);
+      return removeAccount(text, index);
+    });
+    if (!(await deps.reload()))
+      throw new OperatorError('removed from the accounts file, which was not taken: see the log');
+  }
+
+  return {
+    signIns: {
+      look: (id) => tell(id, signIns.look(id), false),
+      begin: (id, way, origin) => tell(id, signIns.begin(id, way, origin)),
+      add: (account, way, origin) =>
+        tell(account.email.toLowerCase(), signIns.beginNew(account, way, origin)),
+      paste: (id, url) => tell(id, signIns.paste(id, url)),
+      cancel: signIns.cancel,
+      returned: signIns.returned,
+      invite(id) {
+        const { key, until } = invites.make(id);
+        return { key, until: new Date(until).toISOString() };
+      },
+      invited(key) {
+        const invite = invites.find(key);
+        return invite && { account: invite.accountId, state: invite.state };
+      },
+    },
+    giveToken: (id, { accessToken, expiresInS }) =>
+      orWords(tokens.bring(id, new AccessToken(accessToken, Date.now() + expiresInS * 1000, Date.now()))),
+    removeAccount: (id) => orWords(remove(id)),
+    kept: { snapshot: invites.snapshot, restore: invites.restore },
+    close: async () => signIns.close(),
+  };
+}

@@ -1,0 +1,320 @@
+/**
+ * Sign-ins under way in the running relay. In: an account, a way, what the person's browser brings back. Out: what
+ * to show the person, and in the end a grant that was proved and kept. Owns the sign-ins; each ends by itself.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
+import type { LoadedAccount } from '../accounts/accounts-file.ts';
+import { Secret } from '../accounts/credential.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { isLoopbackHost } from '../protocol/cidr.ts';
+import { cleanText, foldAddress } from '../protocol/text.ts';
+import { AccessToken } from '../tokens/access-token.ts';
+import type { AdoptedGrant } from '../tokens/adoption.ts';
+import { editAccounts, findAccount } from './accounts-on-disk.ts';
+import { type Draft, draftOf, draftOfNew, type NewAccount, type SignInWay, withGrant } from './draft.ts';
+import { OperatorError } from './operator-error.ts';
+import { proveAccount } from './prove.ts';
+import {
+  beginBrowserSignIn,
+  loopbackHost,
+  parseRedirect,
+  type SignedIn,
+  signInWithDevice,
+} from './sign-in.ts';
+
+export type { NewAccount, SignInWay } from './draft.ts';
+
+export type SignInState =
+  /** Nothing under way. */
+  | 'idle'
+  /** The provider is asked for a code. */
+  | 'starting'
+  /** For the person. */
+  | 'waiting'
+  /** The new grant logs in on trial. */
+  | 'proving'
+  | 'done'
+  | 'failed';
+
+export interface SignInProgress {
+  readonly state: SignInState;
+  readonly way: SignInWay | undefined;
+  readonly offered: readonly SignInWay[];
+  /** To be opened by the person; while waiting only. */
+  readonly url: string | undefined;
+  /** To be typed there. */
+  readonly code: string | undefined;
+  /** When the wait ends, ms since the epoch. */
+  readonly until: number | undefined;
+  /** Whether the page after the sign-in comes back by itself; else its address has to be pasted. */
+  readonly returns: boolean;
+  readonly steps: readonly { readonly stage: string; readonly ok: boolean; readonly detail: string }[];
+  /** What went wrong, or what should be known of what went well; in words. */
+  readonly note: string | undefined;
+}
+
+export interface SignInsDeps {
+  readonly accountsPath: string;
+  /** The address under which browsers reach the relay, where the operator gave one. */
+  readonly publicUrl: string | undefined;
+  readonly heloName: string | undefined;
+  /** What the token service keeps survives a restart. */
+  readonly isKept: boolean;
+  readonly log: Log;
+  readonly clock?: Clock;
+  /** The account as it is served; undefined where its entry cannot be used. */
+  readonly served: (id: string) => LoadedAccount | undefined;
+  readonly adopt: (id: string, grant: AdoptedGrant) => Promise<void>;
+  /** Reads the accounts file again; false where it was not taken. */
+  readonly reload: () => Promise<boolean>;
+  /** The account is well again. */
+  readonly cured: (id: string) => void;
+}
+
+export interface SignIns {
+  /** What can be done for an account, and what is being done. Rejects with `OperatorError`. */
+  look(id: string): Promise<SignInProgress>;
+  /** `origin`: of the page that asks, `http://127.0.0.1:9090`. Resolves when there is something to show. */
+  begin(id: string, way: SignInWay, origin: string): Promise<SignInProgress>;
+  /** As `begin`, for an account that is to be added. */
+  beginNew(account: NewAccount, way: SignInWay, origin: string): Promise<SignInProgress>;
+  /** The address the browser ended on, as pasted. Rejects with `OperatorError`. */
+  paste(id: string, text: string): Promise<SignInProgress>;
+  cancel(id: string): void;
+  /** A browser came back; false: from no sign-in of ours. */
+  returned(query: URLSearchParams): boolean;
+  close(): void;
+}
+
+/** A person may have to find a phone. */
+const PATIENCE_MS = 600_000;
+/** How long an ended sign-in can still be looked at. */
+const REMEMBERED_MS = 600_000;
+const MAX_SIGN_INS = 100;
+/** A loopback redirect that nobody listens to where the relay is elsewhere: its address is pasted. */
+const NOBODYS_PORT = 49_151;
+
+interface SignIn {
+  readonly accountId: string;
+  readonly draft: Draft;
+  readonly end: AbortController;
+  readonly redirectUri: string | undefined;
+  /** Digest of the state that the redirect brings. */
+  readonly secret: Buffer | undefined;
+  readonly takeRedirect: ((url: URL) => void) | undefined;
+  progress: SignInProgress;
+  cancelTimer: () => void;
+}
+
+const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+
+const isOver = ({ state }: SignInProgress): boolean => state === 'done' || state === 'failed';
+
+export function createSignIns(deps: SignInsDeps): SignIns {
+  const { log, clock = systemClock, accountsPath } = deps;
+  const signIns = new Map<string, SignIn>();
+
+  const idle = (draft: Draft): SignInProgress => ({
+    state: 'idle',
+    way: undefined,
+    offered: draft.offered,
+    url: undefined,
+    code: undefined,
+    until: undefined,
+    returns: true,
+    steps: [],
+    note: undefined,
+  });
+
+  function forget(signIn: SignIn): void {
+    signIn.cancelTimer();
+    signIn.end.abort();
+    if (signIns.get(signIn.accountId) === signIn) signIns.delete(signIn.accountId);
+  }
+
+  function move(signIn: SignIn, change: Partial<SignInProgress>): void {
+    signIn.progress = { ...signIn.progress, ...change };
+    if (!isOver(signIn.progress)) return;
+    signIn.cancelTimer();
+    signIn.cancelTimer = clock.after(REMEMBERED_MS, () => forget(signIn));
+  }
+
+  function fail(signIn: SignIn, error: unknown): void {
+    if (isOver(signIn.progress)) return;
+    const words =
+      error instanceof Error && error.name !== 'AbortError'
+        ? cleanText(error.message)
+        : 'nobody signed in in time';
+    log.warn({ event: 'sign_in_failed', account: signIn.accountId }, `sign-in failed: ${words}`);
+    move(signIn, { state: 'failed', url: undefined, code: undefined, until: undefined, note: words });
+  }
+
+  /** Where the browser comes back to, and whether that is here. */
+  function redirectFor({ target: { profile } }: Draft, origin: string): { uri: string; returns: boolean } {
+    const { hostname, port, protocol } = new URL(origin);
+    const isHere = isLoopbackHost(hostname.replace(/^\[|\]$/g, ''));
+    if (isHere && protocol === 'http:')
+      return { uri: `http://${loopbackHost(profile)}:${port || '80'}/`, returns: true };
+    if (deps.publicUrl !== undefined && new URL(deps.publicUrl).origin === origin)
+      return { uri: `${origin}/`, returns: true };
+    return { uri: `http://${loopbackHost(profile)}:${NOBODYS_PORT}/`, returns: false };
+  }
+
+  async function start(id: string, draft: Draft, way: SignInWay, origin: string): Promise<SignInProgress> {
+    if (!draft.offered.includes(way))
+      throw new OperatorError(`${draft.target.profile.title} cannot be signed in to by ${way}`);
+    const before = signIns.get(id);
+    if (before !== undefined) forget(before);
+    if (signIns.size >= MAX_SIGN_INS)
+      throw new OperatorError('too many sign-ins are under way: try again later');
+    let takeRedirect: ((url: URL) => void) | undefined;
+    const arrived = new Promise<URL>((resolve) => {
+      takeRedirect = resolve;
+    });
+    const redirect = way === 'browser' ? redirectFor(draft, origin) : undefined;
+    const page = redirect === undefined ? undefined : await beginBrowserSignIn(draft.target, redirect.uri);
+    const end = new AbortController();
+    const signIn: SignIn = {
+      accountId: id,
+      draft,
+      end,
+      redirectUri: redirect?.uri,
+      secret: page === undefined ? undefined : digest(page.state),
+      takeRedirect: page === undefined ? undefined : takeRedirect,
+      progress: { ...idle(draft), state: 'starting', way, returns: redirect?.returns ?? true },
+      cancelTimer: () => {},
+    };
+    signIns.set(id, signIn);
+    signIn.cancelTimer = clock.after(PATIENCE_MS, () => {
+      fail(signIn, new OperatorError('nobody signed in in time: start again'));
+      end.abort();
+    });
+    log.info({ event: 'sign_in_begun', account: id, way }, 'a person is asked to sign in');
+    const prompted = new Promise<void>((resolve) => {
+      const wait = (prompt: Partial<SignInProgress>): void => {
+        move(signIn, { state: 'waiting', until: clock.now() + PATIENCE_MS, ...prompt });
+        resolve();
+      };
+      const granted =
+        page === undefined
+          ? signInWithDevice(
+              draft.target,
+              ({ url, code, minutes }) =>
+                wait({ url, code, until: clock.now() + Math.min(PATIENCE_MS, minutes * 60_000) }),
+              end.signal,
+            )
+          : arrived.then((url) => page.finish(url));
+      granted
+        .then((signedIn) => take(signIn, signedIn))
+        .catch((error: unknown) => fail(signIn, error))
+        .finally(resolve);
+      if (page !== undefined) wait({ url: page.url });
+    });
+    await prompted;
+    return signIn.progress;
+  }
+
+  /** Proves the grant and keeps it. */
+  async function take(signIn: SignIn, signedIn: SignedIn): Promise<void> {
+    const { draft, accountId, end } = signIn;
+    if (end.signal.aborted) return;
+    move(signIn, { state: 'proving', url: undefined, code: undefined, until: undefined });
+    const { account } = draft.loaded;
+    const isGraph = account.transport === 'graph';
+    const trial = withGrant(draft, signedIn.refreshToken, isGraph ? undefined : signedIn);
+    const proof = await proveAccount(trial, {
+      heloName: deps.heloName,
+      onStep: ({ stage, ok, detail }) =>
+        move(signIn, { steps: [...signIn.progress.steps, { stage, ok, detail: cleanText(detail) }] }),
+    });
+    const wrong = proof.steps.find((step) => !step.ok);
+    if (wrong !== undefined) {
+      const { what, cure } = wrong.explanation ?? { what: wrong.detail, cure: '' };
+      throw new OperatorError(`${what}: ${wrong.detail}${cure === '' ? '' : `. ${cure}`}`);
+    }
+    if (end.signal.aborted) return;
+    const refreshToken = proof.rotated === undefined ? signedIn.refreshToken : new Secret(proof.rotated);
+    const note = await keep(signIn, {
+      refreshToken,
+      accessToken: new AccessToken(signedIn.accessToken.reveal(), signedIn.expiresAt, clock.now()),
+      resource: isGraph ? 'graph' : 'smtp',
+    });
+    log.info({ event: 'sign_in_done', account: accountId }, 'signed in: the new grant was proved and kept');
+    move(signIn, { state: 'done', note });
+    deps.cured(accountId);
+  }
+
+  /** Where it outlives the process: the token store, else the accounts file. Words where it does not. */
+  async function keep({ accountId, draft }: SignIn, grant: AdoptedGrant): Promise<string | undefined> {
+    const refresh_token = grant.refreshToken.reveal();
+    if (draft.entry !== undefined) {
+      const entry = { ...draft.entry, refresh_token };
+      await editAccounts(accountsPath, (text) => {
+        if (findAccount(text, accountId) >= 0)
+          throw new OperatorError(`${accountId} was added by somebody else meanwhile`);
+        return appendAccount(text, entry);
+      });
+      if (!(await deps.reload()))
+        throw new OperatorError('the account was added, but the accounts file was not taken: see the log');
+      return undefined;
+    }
+    if (deps.isKept) {
+      await deps.adopt(accountId, grant);
+      return undefined;
+    }
+    try {
+      await editAccounts(accountsPath, (text) => {
+        const index = findAccount(text, accountId);
+        return index < 0 ? undefined : updateAccount(text, index, { refresh_token });
+      });
+      if (await deps.reload()) return undefined;
+    } catch (error) {
+      if (!(error instanceof OperatorError)) throw error;
+      log.warn({ event: 'grant_not_kept', account: accountId }, error.message);
+    }
+    await deps.adopt(accountId, grant);
+    return 'kept until the relay stops: the accounts file cannot be written; with --state-dir it survives';
+  }
+
+  const sameAs = (id: string): string => foldAddress(id);
+
+  return {
+    async look(id) {
+      const known = signIns.get(sameAs(id)) ?? signIns.get(id);
+      return known?.progress ?? idle(await draftOf(accountsPath, id, deps.served(id)));
+    },
+    begin: async (id, way, origin) =>
+      start(id, await draftOf(accountsPath, id, deps.served(id)), way, origin),
+    async beginNew(account, way, origin) {
+      const draft = await draftOfNew(accountsPath, account);
+      return start(draft.loaded.account.id, draft, way, origin);
+    },
+    async paste(id, text) {
+      const signIn = signIns.get(sameAs(id)) ?? signIns.get(id);
+      if (signIn?.progress.state !== 'waiting' || signIn.redirectUri === undefined)
+        throw new OperatorError('no sign-in waits for an address: begin again');
+      signIn.takeRedirect?.(parseRedirect(text, signIn.redirectUri));
+      return signIn.progress;
+    },
+    cancel(id) {
+      const signIn = signIns.get(sameAs(id)) ?? signIns.get(id);
+      if (signIn !== undefined) forget(signIn);
+    },
+    returned(query) {
+      const secret = digest(query.get('state') ?? '');
+      const [signIn] = [...signIns.values()].filter(
+        (each) => each.secret !== undefined && timingSafeEqual(each.secret, secret),
+      );
+      if (signIn?.progress.state !== 'waiting' || signIn.redirectUri === undefined) return false;
+      const url = new URL(signIn.redirectUri);
+      url.search = query.toString();
+      signIn.takeRedirect?.(url);
+      return true;
+    },
+    close() {
+      for (const signIn of [...signIns.values()]) forget(signIn);
+    },
+  };
+}

@@ -1,0 +1,257 @@
+/** Signing in again while the relay runs: from the API of the dashboard, and by invitation. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { sendMail } from '../support/dialogue.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { type Provider, startProvider } from '../support/provider.ts';
+import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { runCli } from '../support/run-cli.ts';
+import { type SignInServer, startSignInServer } from '../support/sign-in-server.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const ANN = 'ann@mail.example';
+const BEN = 'ben@mail.example';
+const ENDED = 'a-refresh-token-that-ended';
+
+interface Row {
+  readonly state: string;
+  readonly url: string | null;
+  readonly code: string | null;
+  readonly note: string | null;
+  readonly returns: boolean;
+  readonly steps: readonly { stage: string; ok: boolean }[];
+}
+
+interface House {
+  readonly provider: Provider;
+  readonly page: SignInServer;
+  readonly relay: RelayProcess;
+  readonly file: string;
+  ask(method: string, path: string, body?: object, headers?: Record<string, string>): Promise<Response>;
+  row(method: string, path: string, body?: object, headers?: Record<string, string>): Promise<Row>;
+  until(state: string): Promise<Row>;
+}
+
+async function setUp(defer: Defer, args: readonly string[] = []): Promise<House> {
+  const provider = await startProvider({ users: [ANN, BEN] });
+  defer(() => provider.close());
+  const page = await startSignInServer(provider, ANN);
+  defer(() => page.close());
+  const providers = {
+    sim: {
+      smtp: `starttls://localhost:${provider.smtp.port}`,
+      token_url: page.tokenUrl,
+      authorize_url: page.authorizeUrl,
+      device_url: page.deviceUrl,
+      scope: 'smtp openid email',
+    },
+  };
+  const { client_id, client_secret } = provider.entry(ANN);
+  const entry = { email: ANN, provider: 'sim', client_id, client_secret, refresh_token: ENDED };
+  const relay = await startRelay({ accounts: [], caFile: provider.caFile, args });
+  defer(async () => void (await relay.stop()));
+  await relay.reload(JSON.stringify({ providers, accounts: [entry] }));
+  const ask: House['ask'] = (method, path, body, headers = {}) =>
+    fetch(relay.adminUrl + path, {
+      method,
+      headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  const row: House['row'] = async (...asked) => {
+    const answer = await ask(...asked);
+    assert.equal(answer.status, 200, await answer.clone().text());
+    return (await answer.json()) as Row;
+  };
+  return {
+    provider,
+    page,
+    relay,
+    file: relay.accountsFile,
+    ask,
+    row,
+    until: (state) =>
+      waitFor(
+        async () => {
+          const now = await row('GET', `/admin/accounts/${ANN}/sign-in`);
+          assert.ok(now.state === state || !['done', 'failed'].includes(now.state), JSON.stringify(now));
+          return now.state === state ? now : undefined;
+        },
+        { what: `a sign-in that is ${state}` },
+      ),
+  };
+}
+
+const statusOf = async ({ relay }: House): Promise<string> =>
+  (await relay.admin<{ status: string }>(`/admin/accounts/${ANN}`)).status;
+
+const refreshTokenIn = (file: string): unknown =>
+  (JSON.parse(readFileSync(file, 'utf8')) as { accounts: { refresh_token: string }[] }).accounts[0]
+    ?.refresh_token;
+
+function assertNoSecret(house: House, more: readonly string[] = []): void {
+  const account = house.provider.token.account(ANN);
+  const planted = [
+    account?.clientSecret,
+    account?.refreshToken,
+    ...house.provider.token.issuedTokens(),
+    ...house.page.tokenRequests.flatMap((form) => [form.get('code'), form.get('code_verifier')]),
+    ...more,
+  ];
+  for (const secret of planted)
+    if (secret) assert.ok(!house.relay.output().includes(secret), 'a secret in the log');
+}
+
+test(
+  'with a device code: the grant is proved and kept in the accounts file, and mail flows',
+  leakless(async (_t, defer) => {
+    const house = await setUp(defer);
+    await waitFor(async () => (await statusOf(house)) === 'needs_consent');
+    assert.equal((await sendMail(house.relay.smtpPort, { from: ANN })).code, 451);
+    const begun = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'device' });
+    assert.equal(begun.url, 'https://login.example/device');
+    assert.equal(begun.code, 'ABCD-1234');
+    const done = await house.until('done');
+    assert.equal(done.note, null);
+    assert.deepEqual(done.steps.map(({ stage }) => stage).slice(-2), ['auth', 'sender']);
+    assert.equal(house.provider.submissions.length, 0, 'the proof sends nothing');
+    assert.equal(refreshTokenIn(house.file), house.provider.token.account(ANN)?.refreshToken);
+    await waitFor(async () => (await statusOf(house)) === 'ready');
+    assert.equal((await sendMail(house.relay.smtpPort, { from: ANN })).code, 250);
+    assertNoSecret(house);
+  }),
+);
+
+test(
+  'with a browser whose redirect reaches the relay: kept in the state directory, over a restart',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const house = await setUp(defer, ['--state-dir', directory]);
+    house.provider.token.rotation = 'revoke-old';
+    const begun = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'browser' });
+    assert.equal(begun.returns, true);
+    const seen = await house.row('GET', `/admin/accounts/${ANN}/sign-in`);
+    assert.deepEqual([seen.url, seen.code], [null, null], 'a reader is not told where to sign in');
+    const page = await fetch(begun.url ?? '');
+    assert.match(await page.text(), /Thank you/);
+    await house.until('done');
+    assert.equal(refreshTokenIn(house.file), ENDED, 'the accounts file is left alone');
+    await waitFor(async () => (await statusOf(house)) === 'ready');
+    assert.equal((await sendMail(house.relay.smtpPort, { from: ANN })).code, 250);
+    const again = await fetch(page.url);
+    assert.equal(again.status, 404, 'a redirect serves once');
+    const accounts = readFileSync(house.file, 'utf8');
+    await house.relay.stop();
+    house.provider.token.forgetAccessTokens(ANN);
+    const next = await startRelay({
+      accounts: [],
+      caFile: house.provider.caFile,
+      args: ['--state-dir', directory],
+    });
+    defer(async () => void (await next.stop()));
+    await next.reload(accounts);
+    assert.equal((await sendMail(next.smtpPort, { from: ANN })).code, 250);
+    assertNoSecret(house);
+  }),
+);
+
+test(
+  'another mailbox’s consent changes nothing, and what went wrong is told once',
+  leakless(async (_t, defer) => {
+    const house = await setUp(defer);
+    house.page.user = BEN;
+    await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'device' });
+    const failed = await house.until('failed');
+    assert.match(failed.note ?? '', /535|invalid_client/);
+    assert.equal(refreshTokenIn(house.file), ENDED);
+    assertNoSecret(house);
+  }),
+);
+
+test(
+  'the owner of a mailbox signs in with a key; the admin token stays with the administrator',
+  leakless(async (_t, defer) => {
+    const admin = { authorization: 'Bearer the-admin-token' };
+    process.env.XOAUTH2_RELAY_ADMIN_TOKEN = 'the-admin-token';
+    defer(() => {
+      delete process.env.XOAUTH2_RELAY_ADMIN_TOKEN;
+    });
+    const house = await setUp(defer);
+    assert.equal((await house.ask('POST', `/admin/accounts/${ANN}/invite`)).status, 401);
+    const answer = await house.ask('POST', `/admin/accounts/${ANN}/invite`, undefined, admin);
+    const { key, path, until } = (await answer.json()) as { key: string; path: string; until: string };
+    assert.equal(path, `/sign-in#${key}`);
+    const hours = (Date.parse(until) - Date.now()) / 3_600_000;
+    assert.ok(hours > 23.9 && hours <= 24, String(hours));
+    const run = await runCli(
+      [
+        'account',
+        'invite',
+        ANN,
+        '--admin-port',
+        String(house.relay.adminPort),
+        '--admin-url',
+        'https://relay.example',
+      ],
+      { env: { XOAUTH2_RELAY_ADMIN_TOKEN: 'the-admin-token' } },
+    );
+    assert.match(run.stdout, /^https:\/\/relay\.example\/sign-in#[\w-]{43}\n$/);
+    const stale = await house.ask('GET', '/sign-in/invited', undefined, { 'x-invite-key': key });
+    assert.equal(stale.status, 410, 'a later invitation ends the earlier one');
+    const invited = { 'x-invite-key': run.stdout.trim().split('#')[1] ?? '' };
+    assert.equal((await house.ask('GET', '/sign-in')).status, 200);
+    assert.equal((await house.ask('GET', '/assets/invited.js')).status, 200);
+    for (const other of ['/', '/admin/accounts', `/admin/accounts/${ANN}/sign-in`, '/metrics'])
+      assert.equal((await house.ask('GET', other, undefined, invited)).status, 401, other);
+    assert.equal((await house.ask('GET', '/sign-in/invited')).status, 410);
+    assert.equal(
+      (await house.ask('GET', '/sign-in/invited', undefined, { 'x-invite-key': 'x' })).status,
+      410,
+    );
+    const foreign = { ...invited, origin: 'https://evil.example' };
+    assert.equal((await house.ask('POST', '/sign-in/invited', { way: 'device' }, foreign)).status, 403);
+    const begun = await house.row('POST', '/sign-in/invited', { way: 'browser' }, invited);
+    assert.match(await (await fetch(begun.url ?? '')).text(), /Thank you/);
+    await waitFor(async () => {
+      const seen = await house.ask('GET', '/sign-in/invited', undefined, invited);
+      return ((await seen.json()) as { sign_in: Row }).sign_in.state === 'done';
+    });
+    assert.equal((await house.ask('POST', '/sign-in/invited', { way: 'device' }, invited)).status, 410);
+    assertNoSecret(house, [key, invited['x-invite-key'], 'the-admin-token']);
+  }),
+);
+
+test(
+  'an account is added, given a token, and removed while the relay runs',
+  leakless(async (_t, defer) => {
+    const house = await setUp(defer);
+    house.page.user = BEN;
+    const { client_id, client_secret } = house.provider.entry(BEN);
+    const wrong = await house.ask('POST', '/admin/accounts', { email: ANN, provider: 'sim', way: 'device' });
+    assert.equal(wrong.status, 409);
+    await house.row('POST', '/admin/accounts', {
+      ...{ email: BEN, provider: 'sim', client_id, client_secret, way: 'device' },
+    });
+    await waitFor(async () => {
+      const row = await house.row('GET', `/admin/accounts/${BEN}/sign-in`);
+      return row.state === 'done';
+    });
+    assert.equal((await sendMail(house.relay.smtpPort, { from: BEN })).code, 250);
+    const { accessToken } = house.provider.token.issue(ANN);
+    const given = await house.ask('PUT', `/admin/accounts/${ANN}/token`, {
+      access_token: accessToken,
+      expires_in: 3000,
+    });
+    assert.equal(given.status, 200);
+    assert.ok(!(await given.text()).includes(accessToken));
+    await waitFor(async () => (await statusOf(house)) === 'ready');
+    assert.equal((await sendMail(house.relay.smtpPort, { from: ANN })).code, 250);
+    const removed = await house.ask('DELETE', `/admin/accounts/${BEN}`);
+    assert.equal(removed.status, 200, await removed.text());
+    assert.equal((await sendMail(house.relay.smtpPort, { from: BEN })).code, 550);
+    assertNoSecret(house);
+  }),
+);
