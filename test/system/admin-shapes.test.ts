@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type OpenApi, openApi } from '../../src/admin/openapi.ts';
 import { OPERATIONS } from '../../src/admin/operations.ts';
-import { SHAPES } from '../../src/admin/shapes.ts';
+import { SHAPES, type ShapeName } from '../../src/admin/shapes.ts';
 import { sendMail } from '../support/dialogue.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
@@ -13,6 +13,14 @@ import { waitFor } from '../support/wait-for.ts';
 
 const ANN = 'ann@gmail.example';
 const BEN = 'ben@gmail.example';
+/** What is sent to operations that take something. */
+const BODIES: Readonly<Partial<Record<ShapeName, object>>> = {
+  LogLevel: { level: 'info' },
+  NewAccount: { email: 'new@gmail.example', provider: 'gmail', way: 'browser' },
+  SignInWay: { way: 'device' },
+  Pasted: { url: 'http://127.0.0.1/?code=c&state=s' },
+  GivenToken: { access_token: 'abc', expires_in: 60 },
+};
 const described: OpenApi = openApi('x');
 
 test(
@@ -63,9 +71,9 @@ test(
       [[BEN, 'daily-limit']],
     );
 
-    for (const { method, path, answers } of OPERATIONS) {
+    for (const { method, path, answers, takes } of OPERATIONS) {
       if (path === '/admin/events' || path === '/metrics') continue;
-      const body = path === '/admin/log-level' ? JSON.stringify({ level: 'info' }) : undefined;
+      const body = takes === undefined ? undefined : JSON.stringify(BODIES[takes]);
       const answer = await fetch(base + path.replace('{id}', encodeURIComponent(BEN)), {
         method: method.toUpperCase(),
         ...(body === undefined ? {} : { body, headers: { 'content-type': 'application/json' } }),
