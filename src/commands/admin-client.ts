@@ -1,5 +1,13 @@
 /** Talks to the admin API of a running relay. In: settings. Out: its answers; a relay that is not there is told as such. */
-import type { AccountDetail, AccountRow, ReloadResult, Shape, UnclearRow } from '../admin/shapes.ts';
+import {
+  type AccountDetail,
+  type AccountRow,
+  type ReloadResult,
+  SHAPES,
+  type Shape,
+  type ShapeName,
+  type UnclearRow,
+} from '../admin/shapes.ts';
 import type { Settings } from '../config.ts';
 import { cleanText } from '../protocol/text.ts';
 import { CommandError } from './definition.ts';
@@ -66,6 +74,18 @@ export function createAdminClient(settings: Settings): AdminClient {
       typeof value === 'string' ? cleanText(value) : value,
     );
   };
+  /** The answer, checked; keys of a later version may stand in it. Rejects with the relay's own error, or where it is none of its answers. */
+  const read = async <N extends ShapeName>(shape: N, response: Response): Promise<Shape<N>> => {
+    const answer = await json(response);
+    const result = SHAPES[shape].safeParse(answer);
+    const wrong = result.error?.issues.find((issue) => issue.code !== 'unrecognized_keys');
+    if (wrong === undefined) return answer as Shape<N>;
+    const refusal = SHAPES.Error.safeParse(answer);
+    if (refusal.success) throw new CommandError(refusal.data.error);
+    throw new CommandError(
+      `${url} answers what this command does not understand (${wrong.path.join('.')}: ${wrong.message}): is the relay of another version? restart it`,
+    );
+  };
   const path = (id: string, rest = ''): string => `/admin/accounts/${encodeURIComponent(id)}${rest}`;
   const orNone = (id: string, response: Response): Response => {
     if (response.status === 404)
@@ -74,35 +94,26 @@ export function createAdminClient(settings: Settings): AdminClient {
   };
   return {
     url,
-    account: async (id) => (await json(orNone(id, await request(path(id))))) as AccountDetail,
+    account: async (id) => read('AccountDetail', orNone(id, await request(path(id)))),
     async act(id, action) {
       const response = orNone(id, await request(path(id, `/${action}`), 'POST'));
-      const answer = (await json(response)) as { ok?: boolean; error?: string; cure?: string };
-      if (!response.ok || answer.ok === false)
-        throw new CommandError(
-          `${answer.error ?? `HTTP ${response.status}`}${answer.cure === undefined ? '' : ` — ${answer.cure}`}`,
-        );
+      if (action !== 'refresh') {
+        await read('Drained', response);
+        return;
+      }
+      const { ok, error, cure } = await read('Refreshed', response);
+      if (!ok) throw new CommandError([error ?? `HTTP ${response.status}`, cure].filter(Boolean).join(' — '));
     },
-    async invite(id) {
-      const response = orNone(id, await request(path(id, '/invite'), 'POST'));
-      const answer = (await json(response)) as Shape<'Invitation'> & { error?: string };
-      if (!response.ok) throw new CommandError(answer.error ?? `HTTP ${response.status}`);
-      return answer;
-    },
-    accounts: async () => ((await json(await request('/admin/accounts'))) as Shape<'Accounts'>).accounts,
-    reload: async () => (await json(await request('/admin/reload', 'POST'))) as ReloadResult,
+    invite: async (id) => read('Invitation', orNone(id, await request(path(id, '/invite'), 'POST'))),
+    accounts: async () => (await read('Accounts', await request('/admin/accounts'))).accounts,
+    reload: async () => read('Reload', await request('/admin/reload', 'POST')),
     retry: async (accountId) =>
-      void (await json(await request(`/admin/accounts/${encodeURIComponent(accountId)}/retry`, 'POST'))),
+      void (await read('Drained', await request(path(accountId, '/retry'), 'POST'))),
     async unclear() {
-      const response = await request('/admin/unclear');
-      const answer = await json(response);
-      if (!response.ok) throw new CommandError((answer as Shape<'Error'>).error);
-      return (answer as Shape<'Unclear'>).messages;
+      return (await read('Unclear', await request('/admin/unclear'))).messages;
     },
     async decide(key, decision) {
-      const response = await request(`/admin/unclear/${encodeURIComponent(key)}/${decision}`, 'POST');
-      const answer = await json(response);
-      if (!response.ok) throw new CommandError((answer as Shape<'Error'>).error);
+      await read('Decided', await request(`/admin/unclear/${encodeURIComponent(key)}/${decision}`, 'POST'));
     },
     isReady: async () => (await request('/readyz')).ok,
   };

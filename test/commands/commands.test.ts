@@ -81,8 +81,10 @@ test('every command explains itself with an example and its exit codes', async (
   const { stdout } = await runCli(['--help']);
   const names = [...stdout.matchAll(/^ {2}([a-z][a-z-]+)/gm)].map(([, name]) => name ?? '');
   assert(names.length > 10);
-  for (const name of names.filter((n) => n !== 'account')) {
+  for (const name of names) {
     const help = await runCli([name, '--help']);
+    // A group only lists its commands.
+    if (/\nCommands:\n/.test(help.stdout)) continue;
     assert.match(
       help.stdout,
       new RegExp(`Examples:\\n.*xoauth2-relay ${name}[\\s\\S]*Exit codes:\\n {2}0`),
