@@ -10,7 +10,15 @@ import { reply as makeReply } from './reply.ts';
 import { parseRetryAfter } from './retry-after.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';
 import { parseJsonObject } from './token-failure.ts';
-import type { Pause, Verdict, VerdictClass } from './verdict.ts';
+import {
+  type Consequences,
+  HOURLY,
+  type Pause,
+  REJECTED_STEPS,
+  type Verdict,
+  type VerdictClass,
+  verdict,
+} from './verdict.ts';
 
 export interface GraphRefusal extends GraphHeard {
   /** From `Retry-After`, ms. */
@@ -58,56 +66,47 @@ export interface GraphContext {
   readonly sender: string;
 }
 
-const STEPS = [1, 5, 15, 60];
-const HOURLY = [60];
-type Row = Partial<Omit<Verdict, 'answer' | 'class'>>;
-
 /** The verdict on a refusal of which it is certain that nothing was sent. */
 export function judgeGraph(refusal: GraphRefusal, { account, sender }: GraphContext): Verdict {
   const { id: cause, class: meaning } = findGraphCause(refusal);
-  const verdict = (
+  const quoting = (
     cls: VerdictClass,
     code: number,
     enhanced: string,
     words: string,
-    row: Row = {},
-  ): Verdict => ({
-    class: cls,
-    answer: makeReply(code, enhanced, `${words}; Graph said: ${describeRefusal(refusal)}`),
-    cause,
-    breaker: 'none',
-    renewToken: false,
-    retry: 'none',
-    slowDown: false,
-    ...row,
-  });
-  const paused = (status: Pause['status'], stepsMinutes: readonly number[]): Row => ({
+    row: Consequences = {},
+  ): Verdict =>
+    verdict(cls, makeReply(code, enhanced, `${words}; Graph said: ${describeRefusal(refusal)}`), {
+      cause,
+      ...row,
+    });
+  const paused = (status: Pause['status'], stepsMinutes: readonly number[]): Consequences => ({
     pause: { scope: 'sending', status, stepsMinutes },
   });
   switch (meaning) {
     case 'false_success':
-      return verdict('local', 451, '4.3.5', 'Graph answered with a success that is none');
+      return quoting('local', 451, '4.3.5', 'Graph answered with a success that is none');
     case 'send_as_denied':
-      return verdict(
+      return quoting(
         'message_permanent',
         550,
         '5.7.60',
         `sender ${sender} not permitted for account ${account}`,
       );
     case 'too_large':
-      return verdict('message_permanent', 552, '5.3.4', 'message is larger than Graph takes');
+      return quoting('message_permanent', 552, '5.3.4', 'message is larger than Graph takes');
     case 'bad_recipient':
-      return verdict('message_permanent', 550, '5.1.3', 'Graph does not take a recipient');
+      return quoting('message_permanent', 550, '5.1.3', 'Graph does not take a recipient');
     case 'account':
-      return verdict(
+      return quoting(
         'account',
         451,
         '4.7.0',
         `Graph does not let account ${account} send`,
-        paused('misconfigured', STEPS),
+        paused('misconfigured', REJECTED_STEPS),
       );
     case 'mailbox_full':
-      return verdict(
+      return quoting(
         'account',
         451,
         '4.2.2',
@@ -115,7 +114,7 @@ export function judgeGraph(refusal: GraphRefusal, { account, sender }: GraphCont
         paused('misconfigured', HOURLY),
       );
     case 'quota':
-      return verdict(
+      return quoting(
         'throttled',
         452,
         '4.7.1',
@@ -123,23 +122,23 @@ export function judgeGraph(refusal: GraphRefusal, { account, sender }: GraphCont
         paused('throttled', HOURLY),
       );
     case 'throttled':
-      return verdict('throttled', 451, '4.7.1', `Graph throttles account ${account}`, { slowDown: true });
+      return quoting('throttled', 451, '4.7.1', `Graph throttles account ${account}`, { slowDown: true });
     case 'token_refused':
-      return verdict(
+      return quoting(
         'account',
         451,
         '4.7.0',
         `Graph does not take the token of ${account}`,
-        paused('needs_consent', STEPS),
+        paused('needs_consent', REJECTED_STEPS),
       );
     case 'bad_message':
-      return verdict('message_permanent', 554, '5.6.0', 'Graph does not take the message');
+      return quoting('message_permanent', 554, '5.6.0', 'Graph does not take the message');
     case 'service_trouble':
-      return verdict('provider', 451, '4.3.2', 'Graph has a temporary problem', { breaker: 'half' });
+      return quoting('provider', 451, '4.3.2', 'Graph has a temporary problem', { breaker: 'half' });
     case 'draft_missing':
-      return verdict('message_temporary', 451, '4.4.2', 'Graph does not find the draft');
+      return quoting('message_temporary', 451, '4.4.2', 'Graph does not find the draft');
     case 'not_understood':
-      return verdict('local', 451, '4.3.5', 'Graph did not understand the request');
+      return quoting('local', 451, '4.3.5', 'Graph did not understand the request');
     default:
       return meaning satisfies never;
   }

@@ -104,14 +104,16 @@ export interface Verdict {
   readonly pause?: Pause;
 }
 
-/** Probe steps, minutes. */
+/** Minutes until it is tried again, by how often it was refused in a row. */
+export const REJECTED_STEPS = [1, 5, 15, 60];
+export const HOURLY = [60];
+/** Fast logins are what a provider throttles: an early try prolongs it. */
 const LOGIN_THROTTLE_STEPS = [5, 15, 60];
-const REJECTED_STEPS = [1, 5, 15, 60];
-const HOURLY = [60];
 
-type Row = Partial<Omit<Verdict, 'answer' | 'class'>>;
+/** What else follows from a verdict; nothing unless it says so. */
+export type Consequences = Partial<Omit<Verdict, 'answer' | 'class'>>;
 
-const verdict = (cls: VerdictClass, answer: Reply, row: Row = {}): Verdict => ({
+export const verdict = (cls: VerdictClass, answer: Reply, row: Consequences = {}): Verdict => ({
   class: cls,
   answer,
   breaker: 'none',

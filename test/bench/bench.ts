@@ -13,6 +13,7 @@ import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { type Load, run } from './load.ts';
 import {
+  benchEntry,
   bodyOf,
   certificateFiles,
   clear,
@@ -43,25 +44,15 @@ try {
   const sink = await helper('sink', files);
   const sinkWithout = await helper('sink', [...files, 'nochunking']);
   const splice = await helper('splice', [String(sink.port), testAuthority().file]);
-  const entry = (email: string, port: number, more: object = {}): object => {
-    const account = tokens.account(email) ?? tokens.add(email);
-    return {
-      email,
-      provider: 'gmail',
-      client_id: account.clientId,
-      client_secret: account.clientSecret,
-      refresh_token: account.refreshToken,
-      token_url: tokens.url,
-      smtp: `smtps://localhost:${port}`,
-      login_interval_ms: 0,
+  const entry = (email: string, port: number, more: object = {}): object =>
+    benchEntry(tokens, email, port, {
       max_connections: SESSIONS,
       min_connections: SESSIONS,
       messages_per_connection: 1_000_000,
       // Gmail's own day would end the run.
       recipients_per_day: 0,
       ...more,
-    };
-  };
+    });
   console.log(
     `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node ${process.versions.node}; ${ROUNDS} rounds, medians`,
   );

@@ -5,7 +5,17 @@
 import { startRedis } from '../support/redis.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { run } from './load.ts';
-import { bodyOf, certificateFiles, clear, cpuSeconds, helper, median, startRelay, table } from './stage.ts';
+import {
+  benchEntry,
+  bodyOf,
+  certificateFiles,
+  clear,
+  cpuSeconds,
+  helper,
+  median,
+  startRelay,
+  table,
+} from './stage.ts';
 
 const SESSIONS = 8;
 const MESSAGES = 4_000;
@@ -15,21 +25,12 @@ const tokens = await startTokenEndpoint('gmail');
 const redis = await startRedis();
 try {
   const sink = await helper('sink', certificateFiles());
-  const account = tokens.add('ann@example.com');
-  const entry = {
-    email: 'ann@example.com',
-    provider: 'gmail',
-    client_id: account.clientId,
-    client_secret: account.clientSecret,
-    refresh_token: account.refreshToken,
-    token_url: tokens.url,
-    smtp: `smtps://localhost:${sink.port}`,
-    login_interval_ms: 0,
+  const entry = benchEntry(tokens, 'ann@example.com', sink.port, {
     max_connections: SESSIONS,
     min_connections: SESSIONS,
     messages_per_connection: 1_000_000,
     recipients_per_day: 1_000_000,
-  };
+  });
   const alone = await startRelay([entry]);
   process.env.XOAUTH2_RELAY_STORE = redis.url;
   process.env.XOAUTH2_RELAY_STATE_KEY = 'a-passphrase-for-the-bench-0123456789';

@@ -6,6 +6,7 @@ import { startGraphServer } from '../support/graph-server.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { run } from './load.ts';
 import {
+  benchEntry,
   bodyOf,
   certificateFiles,
   clear,
@@ -32,21 +33,13 @@ const graph = await startGraphServer({
 });
 try {
   const sink = await helper('sink', certificateFiles());
-  const account = tokens.add('ann@example.com');
-  const entry = {
-    email: 'ann@example.com',
+  const entry = benchEntry(tokens, 'ann@example.com', sink.port, {
     provider: 'outlook',
-    client_id: account.clientId,
-    client_secret: account.clientSecret,
-    refresh_token: account.refreshToken,
-    token_url: tokens.url,
-    smtp: `smtps://localhost:${sink.port}`,
     messages_per_minute: 0,
-    login_interval_ms: 0,
     max_connections: SESSIONS,
     min_connections: SESSIONS,
     messages_per_connection: 1_000_000,
-  };
+  });
   const byGraph = { ...entry, transport: 'graph', graph_url: graph.url };
   const relays = {
     SMTP: await startRelay([entry]),

@@ -10,7 +10,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { certificateFiles, clear, helper, type Relay, rssMiB, startRelay, table } from './stage.ts';
+import {
+  benchEntry,
+  certificateFiles,
+  clear,
+  helper,
+  type Relay,
+  rssMiB,
+  startRelay,
+  table,
+} from './stage.ts';
 
 const counts = process.argv
   .slice(2)
@@ -47,21 +56,8 @@ const ms = (value: number): string => `${value.toFixed(0)} ms`;
 const tokens = await startTokenEndpoint('gmail');
 try {
   const sink = await helper('sink', certificateFiles());
-  const entry = (i: number): object => {
-    const email = `user${i}@example.com`;
-    const account = tokens.account(email) ?? tokens.add(email);
-    return {
-      email,
-      provider: 'gmail',
-      client_id: account.clientId,
-      client_secret: account.clientSecret,
-      refresh_token: account.refreshToken,
-      token_url: tokens.url,
-      smtp: `smtps://localhost:${sink.port}`,
-      login_interval_ms: 0,
-      min_connections: i === 0 ? 1 : 0,
-    };
-  };
+  const entry = (i: number): object =>
+    benchEntry(tokens, `user${i}@example.com`, sink.port, { min_connections: i === 0 ? 1 : 0 });
 
   async function measure(count: number): Promise<readonly string[]> {
     const accounts = Array.from({ length: count }, (_, i) => entry(i));

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { issueCertificate, testAuthority } from '../support/certificate.ts';
 import { repositoryRoot } from '../support/relay-process.ts';
+import type { TokenEndpoint } from '../support/token-endpoint.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const TICKS_PER_SECOND = 100;
@@ -41,6 +42,27 @@ export async function helper(name: string, args: readonly string[]): Promise<{ p
     child.once('exit', () => reject(new Error(`${name} ended`)));
   });
   return { port, pid: child.pid ?? 0 };
+}
+
+/** An entry of the accounts file at a sink; without the pauses and limits that a provider's own sending would need. */
+export function benchEntry(
+  tokens: Pick<TokenEndpoint, 'account' | 'add' | 'url'>,
+  email: string,
+  port: number,
+  more: object = {},
+): object {
+  const account = tokens.account(email) ?? tokens.add(email);
+  return {
+    email,
+    provider: 'gmail',
+    client_id: account.clientId,
+    client_secret: account.clientSecret,
+    refresh_token: account.refreshToken,
+    token_url: tokens.url,
+    smtp: `smtps://localhost:${port}`,
+    login_interval_ms: 0,
+    ...more,
+  };
 }
 
 export interface Relay {
