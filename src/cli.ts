@@ -23,6 +23,7 @@ import { schema } from './commands/print-schema.ts';
 import { runProgram } from './commands/program.ts';
 import { reload, stop } from './commands/running.ts';
 import { send } from './commands/send.ts';
+import { runSendmail, sendmailWords } from './commands/sendmail.ts';
 import { serve } from './commands/serve.ts';
 import { start } from './commands/start.ts';
 import { status } from './commands/status.ts';
@@ -84,9 +85,15 @@ const COMMANDS: readonly CommandDefinition[] = [
 // A reader such as `head` that has seen enough is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
 
-const exitCode = await runProgram(COMMANDS, process.argv.slice(2), {
-  version,
-  env: process.env,
-  terminal,
-}).catch(fail);
+const words = process.argv.slice(2);
+const sendmail = sendmailWords(process.argv[1] ?? '', words);
+const exitCode =
+  sendmail === undefined
+    ? await runProgram(COMMANDS, words, { version, env: process.env, terminal }).catch(fail)
+    : await runSendmail(sendmail, {
+        env: process.env,
+        stdin: process.stdin,
+        note: terminal.note,
+        print: terminal.print,
+      });
 process.exit(exitCode);

@@ -71,6 +71,8 @@ const programs = {
     package: 'libnet-ssleay-perl',
     present: () => spawnSync('perl', ['-MNet::SSLeay', '-e', '1']).status === 0,
   },
+  's-nail': { package: 's-nail', present: () => onPath('s-nail') },
+  'bsd-mailx': { package: 'bsd-mailx', present: () => onPath('bsd-mailx') },
   curl: { package: 'curl', present: () => onPath('curl') },
   python3: { package: 'python3', present: () => onPath('python3') },
   perl: { package: 'perl', present: () => spawnSync('perl', ['-MNet::SMTP', '-e', '1']).status === 0 },

@@ -19,8 +19,13 @@ export interface ListenerTarget {
   trace(line: string): void;
 }
 
+export interface ListenerDialogue extends ClientDialogue {
+  /** Sends octets as they are, the end of the body among them. Throws a `StepError`. */
+  content(octets: Buffer, stage: Step): Promise<ParsedReply>;
+}
+
 /** Connects up to and including the last EHLO. Throws a `StepError`. */
-export async function dialListener(target: ListenerTarget): Promise<ClientDialogue> {
+export async function dialListener(target: ListenerTarget): Promise<ListenerDialogue> {
   const { host, port, tls, timeoutMs, trace } = target;
   const servername = isIP(host) > 0 ? undefined : host;
   const tcp = connectTcp({ host, port });
@@ -55,6 +60,7 @@ export async function dialListener(target: ListenerTarget): Promise<ClientDialog
     return {
       capabilities,
       command: (line, stage, shown) => lines.command(line, stage, shown),
+      content: (octets, stage) => lines.content(octets, stage),
       close: () => void socket.destroy(),
     };
   } catch (error) {
@@ -110,6 +116,11 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
     command: (line: string, stage: Step, shown = line): Promise<ParsedReply> => {
       trace(`C: ${shown}`);
       socket.write(`${line}\r\n`);
+      return reply(stage);
+    },
+    content: (octets: Buffer, stage: Step): Promise<ParsedReply> => {
+      trace(`C: (${octets.length} octets)`);
+      socket.write(octets);
       return reply(stage);
     },
     /** Before TLS takes the socket over; what came in clear text after STARTTLS is dropped. */

@@ -32,6 +32,7 @@ export const send: CommandDefinition = {
   summary: 'send a test message and show the dialogue',
   details: [
     'Through the running relay (--from names the sender), or with --direct as an account straight to its provider, to tell the relay and the provider apart.',
+    'With sendmail options (-t, -i, -oi, -f ADDRESS, -F NAME, …) it is a sendmail: it reads a message from standard input, sends it through the relay without a word, and ends with a code of sysexits.h (75: try again). So does a symbolic link named sendmail. Names without a domain are looked up in /etc/aliases.',
     'Where the relay wants a password it is asked for, or read from XOAUTH2_RELAY_CLIENT_PASSWORD.',
   ],
   arguments: [{ name: '<recipient>', help: 'address that gets the message' }],
@@ -46,6 +47,7 @@ export const send: CommandDefinition = {
   examples: [
     'xoauth2-relay send me@example.net --from alice@example.com',
     'xoauth2-relay send me@example.net --direct alice@example.com',
+    'xoauth2-relay send -t -oi -f alerts@example.com < message.eml',
   ],
   exitCodes: { 1: 'refused, or nobody answers' },
   async run(context) {

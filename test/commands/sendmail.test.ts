@@ -1,0 +1,203 @@
+/** `send` as a sendmail: its options, its message, its exit codes; with the real command and relay. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { parseAliases, resolveAlias } from '../../src/commands/mail-aliases.ts';
+import { sendmailWords } from '../../src/commands/sendmail.ts';
+import { parseSendmailArguments } from '../../src/commands/sendmail-arguments.ts';
+import { completeMessage, fromOf, readMessage, recipientsOf } from '../../src/commands/sendmail-message.ts';
+import { SendmailError } from '../../src/commands/sysexits.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { startProvider } from '../support/provider.ts';
+import { repositoryRoot, startRelay } from '../support/relay-process.ts';
+import { runCli } from '../support/run-cli.ts';
+
+test('options as callers write them', () => {
+  const parse = (line: string) => parseSendmailArguments(line.split(' '));
+  const cron = parse('-i -FCronDaemon -B8BITMIME -oem root');
+  assert.deepEqual([cron.endsAtDot, cron.name, cron.recipients], [false, 'CronDaemon', ['root']]);
+  const php = parse('-t -i -fshop@x.org');
+  assert.deepEqual([php.readsRecipients, php.sender, php.recipients], [true, 'shop@x.org', []]);
+  assert.equal(parse('-ti a@x').readsRecipients, true);
+  assert.equal(parse('-ti a@x').endsAtDot, false);
+  assert.equal(parse('-oi a@x').endsAtDot, false);
+  assert.equal(parse('-O IgnoreDots=true a@x').endsAtDot, false);
+  assert.equal(parse('a@x').endsAtDot, true);
+  assert.equal(parse('-f <> a@x').sender, '');
+  assert.equal(parseSendmailArguments(['-f', '', 'a@x']).sender, '');
+  assert.deepEqual(parse('-f b@x -- -odd@x c@x,d@x').recipients, ['-odd@x', 'c@x', 'd@x']);
+  assert.deepEqual(parse('-N failure,delay -R hdrs -V id7 -h 3 -om a@x').dsn, {
+    notify: 'failure,delay',
+    ret: 'hdrs',
+    envid: 'id7',
+  });
+  assert.equal(parse('-bp').nothingToDo, 'queue');
+  assert.equal(parse('-q15m').nothingToDo, 'queue');
+  assert.equal(parse('-bi').nothingToDo, 'aliases');
+  for (const line of ['-bs', '-bd', '-f', '-ZZ', '-t -F'])
+    assert.throws(
+      () => parse(line),
+      (error) => error instanceof SendmailError && error.exitCode === 64,
+      line,
+    );
+});
+
+test('which words are for sendmail', () => {
+  assert.deepEqual(sendmailWords('/usr/sbin/sendmail', ['a@x']), ['a@x']);
+  assert.deepEqual(sendmailWords('/bin/xoauth2-relay', ['send', '-t']), ['-t']);
+  for (const words of [
+    ['send', 'a@x', '--from', 'b@x'],
+    ['send', '-h'],
+    ['send', '--', '-t'],
+    ['serve', '-t'],
+    [],
+  ])
+    assert.equal(sendmailWords('/bin/xoauth2-relay', words), undefined, words.join(' '));
+});
+
+test('a message as it comes and as it leaves', () => {
+  const read = (text: string, dot = false): string => readMessage(Buffer.from(text), dot).toString();
+  assert.equal(read('A: b\n\nhello\n'), 'A: b\r\n\r\nhello\r\n');
+  assert.equal(read('A: b\r\n\r\nno end'), 'A: b\r\n\r\nno end\r\n');
+  assert.equal(read('A: b\n\none\n.\ntwo\n', true), 'A: b\r\n\r\none\r\n');
+  assert.equal(read('A: b\n\none\n.\ntwo\n'), 'A: b\r\n\r\none\r\n.\r\ntwo\r\n');
+  assert.equal(read('From root Mon Jan 1\nA: b\n\n'), 'A: b\r\n\r\n');
+  assert.equal(read('no header here\n'), '\r\nno header here\r\n');
+
+  const of = (text: string) => recipientsOf(readMessage(Buffer.from(text), false));
+  assert.deepEqual(of('To: root\nCc: "B, b" <b@x.org>, c@X.org\nBcc: d@x.org\n\n'), [
+    'root',
+    'b@x.org',
+    'c@x.org',
+    'd@x.org',
+  ]);
+  assert.deepEqual(of('To: a@x.org\nResent-To: r@x.org\n\n'), ['r@x.org']);
+  assert.throws(() => of('To: "open <a@x.org>, b@\n\n'), SendmailError);
+  assert.equal(fromOf(readMessage(Buffer.from('From: A <a@x.org>\n\n'), false)), 'a@x.org');
+  assert.equal(fromOf(readMessage(Buffer.from('From: root (Cron Daemon)\n\n'), false)), undefined);
+
+  const leave = (text: string, name?: string): string =>
+    completeMessage(readMessage(Buffer.from(text), false), {
+      sender: 'ops@x.org',
+      name,
+      date: 'DATE',
+      messageId: '<ID>',
+      removesBcc: true,
+    }).toString();
+  assert.equal(
+    leave('From: root (Cron Daemon)\nTo: root\nBcc: secret@x.org,\n more@x.org\nSubject: s\n\nbody\n'),
+    'Date: DATE\r\nMessage-ID: <ID>\r\nFrom: "Cron Daemon" <ops@x.org>\r\nTo: root\r\nSubject: s\r\n\r\nbody\r\n',
+  );
+  assert.equal(
+    leave('hello\n', 'Jürgen'),
+    'Date: DATE\r\nMessage-ID: <ID>\r\nFrom: =?utf-8?b?SsO8cmdlbg==?= <ops@x.org>\r\n\r\nhello\r\n',
+  );
+  assert.equal(
+    leave('From: a@y.org\nDate: d\nMessage-ID: m\n\n'),
+    'From: a@y.org\r\nDate: d\r\nMessage-ID: m\r\n\r\n',
+  );
+});
+
+test('aliases lead to addresses, in circles to nobody', () => {
+  const aliases = parseAliases(
+    '# system\npostmaster: root\nroot: Ann@x.org,\n  bob@x.org\na: b\nb: a\nlog: /var/log/x\npipe: "|prog"\n',
+  );
+  assert.deepEqual(resolveAlias(aliases, 'Postmaster'), ['Ann@x.org', 'bob@x.org']);
+  assert.deepEqual(resolveAlias(aliases, 'you@y.org'), ['you@y.org']);
+  for (const name of ['a', 'log', 'pipe', 'nobody']) assert.deepEqual(resolveAlias(aliases, name), [], name);
+  assert.deepEqual(resolveAlias(parseAliases('default: all@x.org'), 'anyone'), ['all@x.org']);
+});
+
+/** Relay, aliases file and the link that programs call. */
+async function stage(defer: Defer) {
+  const directory = mkdtempSync(join(tmpdir(), 'sendmail-'));
+  defer(() => rmSync(directory, { recursive: true }));
+  const provider = await startProvider({ users: ['ops@x.org'], flavour: 'gmail' });
+  defer(() => provider.close());
+  const relay = await startRelay({ accounts: [provider.entry('ops@x.org')], caFile: provider.caFile });
+  defer(() => relay.stop());
+  const aliases = join(directory, 'aliases');
+  writeFileSync(aliases, 'root: ops@x.org\nnobody: ops@x.org\n');
+  const link = join(directory, 'sendmail');
+  symlinkSync(join(repositoryRoot, 'bin/xoauth2-relay.js'), link);
+  const env = { XOAUTH2_RELAY_PORT: String(relay.smtpPort), XOAUTH2_RELAY_ALIASES: aliases };
+  const call = (args: readonly string[], input: string) => runCli(args, { bin: link, env, input });
+  return { provider, relay, call, env };
+}
+
+test(
+  'a link named sendmail delivers, says nothing, and takes Bcc out',
+  leakless(async (_t, defer) => {
+    const { provider, call, env } = await stage(defer);
+    const input =
+      'To: a@y.org\nCc: b@y.org\nBcc: hidden@y.org\nFrom: Ops <ops@x.org>\nSubject: t\n\n.leading dot\n.\nafter the dot\u00fc\n';
+    const done = await call(['-t', '-oi', 'extra@y.org'], input);
+    assert.deepEqual(done, { code: 0, stdout: '', stderr: '' });
+    const [message] = provider.messages;
+    assert.deepEqual((message?.recipients ?? []).map(({ address }) => address).sort(), [
+      'a@y.org',
+      'b@y.org',
+      'extra@y.org',
+      'hidden@y.org',
+    ]);
+    const text = message?.body.toString() ?? '';
+    assert.doesNotMatch(text, /hidden|bcc/i);
+    assert.match(text, /^Date: .* \+0000\r\nMessage-ID: <[^>]+@x\.org>\r\n/);
+    assert(text.endsWith('\r\n\r\n.leading dot\r\n.\r\nafter the dot\u00fc\r\n'));
+
+    // As cron does it, by the long name.
+    const cron = await runCli(['send', '-i', '-FCronDaemon', '-B8BITMIME', '-oem', 'root'], {
+      env,
+      input: 'From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@host> backup\n\nfailed\n',
+    });
+    assert.deepEqual(cron, { code: 0, stdout: '', stderr: '' });
+    assert.match(provider.messages[1]?.body.toString() ?? '', /^From: "CronDaemon" <ops@x\.org>\r$/m);
+    assert.equal(provider.messages[1]?.recipients[0]?.address, 'ops@x.org');
+  }),
+);
+
+test(
+  'exit codes are those of sysexits.h, and a refused recipient keeps the message from all',
+  leakless(async (_t, defer) => {
+    const { provider, call, env } = await stage(defer);
+    const mail = 'Subject: t\n\nx\n';
+    const codes = async (
+      args: readonly string[],
+      input = mail,
+    ): Promise<readonly [number | null, string]> => {
+      const { code, stdout, stderr } = await call(args, input);
+      assert.equal(stdout, '');
+      return [code, stderr];
+    };
+    const expectCode = async (code: number, words: RegExp, args: readonly string[], input?: string) => {
+      const [got, stderr] = await codes(args, input);
+      assert.equal(got, code, `${args.join(' ')}: ${stderr}`);
+      assert.match(stderr, words);
+    };
+    await expectCode(64, /-bs is not offered/, ['-bs']);
+    await expectCode(64, /nobody to send to/, ['-f', 'ops@x.org']);
+    await expectCode(64, /nobody to send to/, ['-t', '-f', 'ops@x.org'], mail);
+    await expectCode(65, /cannot tell who is meant/, ['-t'], 'To: "open <a@x.org>, b@\n\n');
+    await expectCode(67, /nowhere-man: no domain/, ['-f', 'ops@x.org', 'nowhere-man']);
+    await expectCode(69, /550 5\.7\.1/, ['-f', 'stranger@z.org', 'a@y.org']);
+    provider.smtp.script('RCPT', { line: /gone@y\.org/ }, { reply: '550 5.1.1 no such user' });
+    await expectCode(67, /gone@y\.org: 550 5\.1\.1/, ['-f', 'ops@x.org', 'a@y.org', 'gone@y.org', 'b@y.org']);
+    assert.equal(provider.messages.length, 0);
+    provider.token.revoke('ops@x.org');
+    provider.smtp.script('RCPT', { line: /later@y\.org/ }, { reply: '451 4.3.0 later' });
+    await expectCode(75, /451 4\.3\.0/, ['-f', 'ops@x.org', 'a@y.org', 'later@y.org']);
+    const nobody = createServer();
+    await new Promise<void>((resolve) => nobody.listen(0, '127.0.0.1', resolve));
+    const { port } = nobody.address() as { port: number };
+    await new Promise((resolve) => nobody.close(resolve));
+    const { code, stderr } = await runCli(['send', '-f', 'ops@x.org', 'a@y.org'], {
+      env: { ...env, XOAUTH2_RELAY_PORT: String(port) },
+      input: mail,
+    });
+    assert.equal(code, 75);
+    assert.match(stderr, /no relay listens there/);
+  }),
+);
