@@ -109,3 +109,39 @@ test(
     assert.equal(provider.messages.length, 2);
   }),
 );
+
+test(
+  'a bounce reaches the sender where an account has the null sender; without one it is refused and given up',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: ['alice@example.com', 'alerts@example.com'] });
+    defer(() => provider.close());
+    const nobody = { reply: '550 5.1.1 nobody of that name' };
+    provider.smtp.script('RCPT', { line: /you@example\.net/, times: 2 }, nobody);
+    const alice = provider.entry('alice@example.com');
+    const relay = await startRelay({ accounts: [alice], caFile: provider.caFile });
+    defer(() => relay.stop());
+    const postfix = await startPostfix({ relayPort: relay.smtpPort });
+    defer(() => postfix.stop());
+    await hand(postfix, 'alice@example.com');
+    await waitFor(() => /status=bounced .*The null sender names no account/.test(postfix.log()), {
+      timeoutMs: 20_000,
+      what: 'the refused bounce',
+    });
+    await waitFor(async () => (await postfix.queue()).length === 0, {
+      timeoutMs: 20_000,
+      what: 'an empty queue',
+    });
+    assert.equal(provider.messages.length, 0);
+
+    const { provider: _name, ...wanted } = JSON.parse(recipe.block('"senders": ["<>"]'));
+    await relay.reload([alice, provider.entry('alerts@example.com', wanted)]);
+    await hand(postfix, 'alice@example.com');
+    const [bounce] = await provider.received(1, 20_000);
+    assert.deepEqual([bounce?.user, bounce?.sender], ['alerts@example.com', '']);
+    assert.equal(bounce?.recipients[0]?.address, 'alice@example.com');
+    const text = bounce?.body.toString() ?? '';
+    assert.match(text, /^From: .*Mail Delivery System.*\s+<alerts@example\.com>/m);
+    assert.match(text, /550 5\.1\.1 nobody of that name/);
+    await sent(postfix);
+  }),
+);
