@@ -30,6 +30,8 @@ export interface Evidence {
   readonly isCalm: boolean;
   /** Messages a minute, by account; 0: no limit. */
   readonly perMinute: ReadonlyMap<string, number>;
+  /** Recipients of transactions that were begun again on another connection: they count when they began first. */
+  readonly replayed: ReadonlySet<string>;
   /** From its place in the minute to its first octet upstream a message may wait so long for a connection, ms. */
   readonly connectMs: number;
 }
@@ -113,11 +115,13 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
 }
 
 /** Begun upstream within a minute, as the provider counts. */
-function checkMinutes({ deliveries, perMinute, connectMs }: Evidence): Violation[] {
+function checkMinutes({ deliveries, perMinute, connectMs, replayed }: Evidence): Violation[] {
   const found: Violation[] = [];
   for (const [account, most] of perMinute) {
     if (most === 0) continue;
-    const begun = deliveries.filter((d) => d.account === account).map((d) => d.begunAt);
+    const begun = deliveries
+      .filter((d) => d.account === account && !d.recipients.some((recipient) => replayed.has(recipient)))
+      .map((d) => d.begunAt);
     begun.sort((a, b) => a - b);
     for (const [i, at] of begun.entries()) {
       const later = begun[i + most];

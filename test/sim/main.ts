@@ -1,9 +1,7 @@
-/**
- * `npm run sim -- [--seed N] [--runs M] [--seconds S] [--stores memory,file,redis] [--keep] [--trace] [--repeat]`: runs the relay in simulated worlds, one seed after
- * another. Exit 1 when an invariant is broken; then the fewest faults that still break it, and the trace.
- */
+/** `npm run sim`: see `HELP`. Runs the relay in simulated worlds, one seed after another. */
 import { parseArgs } from 'node:util';
 import { createPlan, describeFault, type Plan } from './plan.ts';
+import { findPlanted } from './plant.ts';
 import { hashText } from './random.ts';
 import { installTokenRequests } from './token-endpoint.ts';
 import { installVirtualFiles } from './virtual-files.ts';
@@ -12,6 +10,21 @@ import { installVirtualSockets } from './virtual-sockets.ts';
 import { installVirtualTime, nameOrigins } from './virtual-time.ts';
 import type { TraceLine } from './world.ts';
 
+const HELP = `npm run sim -- [--seed N] [--runs M] [--seconds S] [--stores LIST]
+
+  --seed N       the first seed; the same seed gives the same run and the same digest (default: the time)
+  --runs M       seeds N, N+1, … so many (default: 1 with --seed, else 100)
+  --seconds S    seeds N, N+1, … so long
+  --stores LIST  only worlds with these token stores: memory,file,redis
+  --keep         go on after a broken run, one line each
+  --brief        end with the first broken run, in one line
+  --trace        show every run: virtual time, who, what
+  --repeat       run each seed three times and compare
+  --planted      plant known faults in a copy of the build, one at a time, and tell after how many runs
+                 each is found; --only NAME: those whose name contains it
+
+Exit 1 when an invariant is broken; then the fewest faults that still break it, with a trace.
+`;
 const realNow = performance.now.bind(performance);
 const { values } = parseArgs({
   options: {
@@ -22,8 +35,18 @@ const { values } = parseArgs({
     keep: { type: 'boolean' },
     repeat: { type: 'boolean' },
     trace: { type: 'boolean' },
+    brief: { type: 'boolean' },
+    planted: { type: 'boolean' },
+    only: { type: 'string' },
+    help: { type: 'boolean', short: 'h' },
   },
 });
+
+if (values.help === true) {
+  process.stdout.write(HELP);
+  process.exit(0);
+}
+if (values.planted === true) process.exit(findPlanted(values.only));
 
 installVirtualTime();
 installVirtualSockets();
@@ -77,10 +100,11 @@ for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++
   const [violation] = outcome.violations;
   if (violation === undefined) continue;
   broken.push({ seed, rule: violation.rule });
-  if (values.keep === true) {
+  if (values.keep === true || values.brief === true) {
     if (broken.length <= 40)
       console.log(`seed ${seed}: ${violation.rule}: ${violation.detail.split('\n')[0]?.slice(0, 200)}`);
-    continue;
+    if (values.keep === true) continue;
+    break;
   }
   await report(plan, violation.rule);
   break;

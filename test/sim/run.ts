@@ -58,6 +58,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       deliveries: cast.provider.deliveries,
       said: cast.provider.said,
       unknown: records.filter((r) => r.outcome === 'unknown'),
+      replayed: new Set(records.filter((r) => r.replayed).flatMap((r) => r.recipients)),
       log: cast.relays.flatMap((relay) => relay.log),
       texts: [],
       secretMark: SECRET_MARK,

@@ -1,0 +1,124 @@
+/** Faults to be planted in the compiled product, to see that the simulation finds them. Data only. */
+
+export interface Planted {
+  readonly name: string;
+  /** What it does to people. */
+  readonly harm: string;
+  /** In compiled text: each `find` occurs in `file` at least once, and all of them are replaced. */
+  readonly edits: readonly { readonly file: string; readonly find: string; readonly put: string }[];
+  /** Worlds in which it can show. */
+  readonly stores: string;
+  /** It is found within so many runs from seed 1. */
+  readonly within: number;
+}
+
+export const PLANTED: readonly Planted[] = [
+  {
+    name: 'the lost recipient',
+    harm: 'one that is refused when the envelope is said again has heard 250 and gets nothing',
+    edits: [
+      {
+        file: 'upstream/smtp-delivery.js',
+        find: 'const at = envelope.recipients.findIndex((r) => !isPositive(r));',
+        put: 'const at = -1;',
+      },
+    ],
+    stores: 'memory,file',
+    within: 300,
+  },
+  {
+    name: 'a replay after the final octet',
+    harm: 'a message that the provider took without a word goes out again',
+    edits: [{ file: 'upstream/smtp-delivery.js', find: '!event.finalByteSent &&', put: '' }],
+    stores: 'memory,file',
+    within: 100,
+  },
+  {
+    name: 'a limiter in wall time',
+    harm: 'a clock that steps lets too many through, or keeps mail waiting for an hour',
+    edits: [{ file: 'relay/limits.js', find: 'clock.monotonic()', put: 'clock.now()' }],
+    stores: 'memory,file',
+    within: 300,
+  },
+  {
+    name: 'a lease that is not given back',
+    harm: 'after a failure the connection counts as busy for ever',
+    edits: [{ file: 'upstream/smtp-delivery.js', find: 'on?.lease.release();', put: '' }],
+    stores: 'memory,file',
+    within: 100,
+  },
+  {
+    name: 'invalid_grant believed at once',
+    harm: 'an account is given up although another relay has its new refresh token',
+    edits: [
+      {
+        file: 'tokens/disbelief.js',
+        find: "if (failure.kind !== 'needs_consent' || !isShared)",
+        put: 'if (true)',
+      },
+    ],
+    stores: 'redis',
+    within: 1000,
+  },
+  {
+    name: 'a lock extended too late',
+    harm: 'while an answer is slow another relay asks as well, and the provider takes both refresh tokens',
+    edits: [{ file: 'tokens/store-redis.js', find: 'lockMs / 3', put: 'lockMs * 1.5' }],
+    stores: 'redis',
+    within: 1000,
+  },
+  {
+    name: 'an answer shifted by one',
+    harm: 'a reply that nobody asked for is taken for the next one, and so on: 250 for a message that was refused',
+    edits: [
+      {
+        file: 'upstream/connection.js',
+        find: 'replies = this.#parser.feed(chunk);',
+        put: 'replies = [...(this.early ?? []), ...this.#parser.feed(chunk)]; this.early = [];',
+      },
+      {
+        file: 'upstream/connection.js',
+        find: 'if (flight === undefined) {',
+        put: 'if (flight === undefined) { this.early.push(reply); continue; }\n            if (flight === undefined) {',
+      },
+    ],
+    stores: 'memory,file',
+    within: 1000,
+  },
+  {
+    name: 'a lost waiter',
+    harm: 'a connection comes back and whoever waits for it is not told',
+    edits: [
+      {
+        file: 'upstream/pool.js',
+        find: 'keep(place, connection);\n                serve();',
+        put: 'keep(place, connection);',
+      },
+    ],
+    stores: 'memory,file',
+    within: 1000,
+  },
+  {
+    name: 'two refreshes',
+    harm: 'one refresh token is used twice at once, and a provider that revokes the old one takes both',
+    edits: [
+      { file: 'tokens/token-service.js', find: 'if (slot.flight !== undefined)\n', put: 'if (false)\n' },
+      { file: 'tokens/grant-turns.js', find: 'await Promise.race([before, late]);', put: 'await undefined;' },
+    ],
+    stores: 'memory,file',
+    within: 100,
+  },
+  {
+    name: 'a reload that closes a busy connection',
+    harm: 'a message under way has no clear end because an operator changed the accounts file',
+    edits: [
+      {
+        file: 'upstream/upstream.js',
+        find: 'current.update(account);',
+        put: '(current.update(account), current.pool.cut());',
+      },
+    ],
+    stores: 'memory,file',
+    within: 300,
+  },
+];
