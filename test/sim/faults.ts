@@ -82,6 +82,18 @@ export function applyFaults(plan: Plan, cast: Cast): void {
   for (const fault of plan.faults) befall(fault, plan, cast);
 }
 
+/** How old a refresh token is that only its relay may know, ms: longer where Redis is in trouble and there is nothing beside it. */
+function unsavedMs({ store, keepsBeside, faults }: Plan, now: number): number {
+  const since = faults.flatMap((f) =>
+    f.kind === 'redis' && now >= f.from && now < f.to + 20_000 ? [now - f.from] : [],
+  );
+  return store === 'redis' && !keepsBeside ? Math.max(5_000, ...since) : 5_000;
+}
+
+/** Redis has lost everything, is not back yet, and relays have nothing beside it: what one of them knows ends with it. */
+const hasForgotten = ({ keepsBeside, faults }: Plan, now: number): boolean =>
+  !keepsBeside && faults.some((f) => f.kind === 'redis' && f.loses && now >= f.from && now < f.to + 20_000);
+
 /** What happens at a time. */
 function befall(fault: Fault, plan: Plan, cast: Cast): void {
   const { world, provider, tokens, relays, operator, network } = cast;
@@ -119,9 +131,11 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
         );
       return;
     case 'stop':
-      at(fault.from, () =>
-        relays[fault.relay]?.stop(fault.deadlineMs, (left) => cast.onStopped(left, fault.deadlineMs)),
-      );
+      at(fault.from, () => {
+        if (hasForgotten(plan, world.now))
+          for (const { email } of plan.accounts) tokens.lostGrants.add(email);
+        relays[fault.relay]?.stop(fault.deadlineMs, (left) => cast.onStopped(left, fault.deadlineMs));
+      });
       at(fault.to + fault.deadlineMs + 30_000, () => relays[fault.relay]?.start());
       return;
     case 'kill':
@@ -131,7 +145,11 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
         if (relay === undefined || died === undefined) return;
         // What was rotated a moment ago may not have been kept yet: SIGKILL cannot be healed.
         for (const { email } of plan.accounts)
-          if (world.now - tokens.rotatedAt(email) < 5_000) tokens.lostGrants.add(email);
+          if (
+            world.now - tokens.rotatedAt(email) < unsavedMs(plan, world.now) ||
+            hasForgotten(plan, world.now)
+          )
+            tokens.lostGrants.add(email);
         relay.kill(fault.how);
       });
       at(fault.to, () => relays[fault.relay]?.start());

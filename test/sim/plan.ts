@@ -62,6 +62,8 @@ export interface Plan {
   readonly flavour: Flavour;
   readonly store: StoreKind;
   readonly relays: number;
+  /** Relays on Redis have a state directory beside it. */
+  readonly keepsBeside: boolean;
   readonly accounts: readonly AccountPlan[];
   readonly clients: readonly ClientHabits[];
   readonly messages: readonly MessagePlan[];
@@ -123,6 +125,7 @@ export function createPlan(seed: number): Plan {
     flavour: dice.pick(['chunking', 'pipelining', 'plain']),
     store,
     relays,
+    keepsBeside: dice.branch('beside').chance(0.6),
     accounts,
     clients,
     messages,

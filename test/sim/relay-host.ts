@@ -13,6 +13,7 @@ import type { TransactionRecord } from '../../src/relay/record.ts';
 import { createTokenStore } from '../../src/tokens/open-store.ts';
 import type { ProcessMark } from '../../src/tokens/process-mark.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
+import { createTwofoldStore } from '../../src/tokens/store-twofold.ts';
 import { GrantsUnsavedError } from '../../src/tokens/token-service.ts';
 import type { Network } from './network.ts';
 import type { Files } from './virtual-files.ts';
@@ -149,12 +150,10 @@ export function createRelayHost(
       world.after(born, 0, () => {
         const openStore: typeof createTokenStore = (given) => {
           if (given.stateDir === undefined) return createTokenStore(given);
-          return createFileStore(given.stateDir, {
-            ...given,
-            sealer: undefined,
-            files: files.state,
-            processes,
-          });
+          const own = { ...given, sealer: undefined, files: files.state, processes };
+          const here = createFileStore(given.stateDir, own);
+          if (given.storeUrl === undefined) return here;
+          return createTwofoldStore(createTokenStore({ ...given, stateDir: undefined }), here, given.log);
         };
         const openAdmin = (given: { readonly backend: AdminBackend }): Admin => {
           backend = given.backend;

@@ -96,6 +96,9 @@ const forgetsMinutes = ({ store, relays, faults }: Plan): boolean =>
 const isHarmlessToConnections = ({ kind }: Fault): boolean =>
   kind === 'hang up' || kind === 'clock' || kind === 'reload' || kind === 'stop' || kind === 'disk';
 
+const hasDirectory = ({ store, keepsBeside }: Plan): boolean =>
+  store === 'file' || (store === 'redis' && keepsBeside);
+
 type Blame = (rule: string, detail: string) => void;
 
 function assemble(plan: Plan, world: World, blame: Blame): Cast {
@@ -152,7 +155,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
         settings: {
           replayBytes: 4_096,
           ...(plan.store === 'redis' ? { store: new Secret('redis://redis:6379') } : {}),
-          ...(plan.store === 'file' ? { stateDir: `/sim/relay${i}/state` } : {}),
+          ...(hasDirectory(plan) ? { stateDir: `/sim/relay${i}/state` } : {}),
         },
       },
     ),
