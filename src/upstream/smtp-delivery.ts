@@ -144,7 +144,8 @@ export function createSmtpDelivery(
     mail: Mail,
     talk: (submission: Submission, isBegun: boolean) => Promise<T>,
   ): Promise<{ readonly done: T; readonly on: Open } | { readonly verdict: Verdict }> {
-    const busyUntil = clock.monotonic() + options.busyWaitMs;
+    const since = clock.monotonic();
+    const busyUntil = since + options.busyWaitMs;
     isRunning = true;
     try {
       for (;;) {
@@ -158,6 +159,7 @@ export function createSmtpDelivery(
           if (isClosed || on === undefined) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
           startedAt ??= clock.monotonic();
           talking = on.submission;
+          talking.waitedMs = () => clock.monotonic() - since;
           const done = await talk(on.submission, isBegun);
           if (done.refusal === undefined) {
             open = on;
@@ -351,6 +353,7 @@ export function createSmtpDelivery(
       async finish() {
         isStreaming = false;
         isRunning = true;
+        on.submission.waitedMs = () => 0;
         try {
           const decision = await stream.finish();
           if (isPositive(decision.reply)) return taken(decision.reply);

@@ -14,8 +14,8 @@ import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { createDataStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
 
-/** Below the 5 min a client waits at RCPT (RFC 5321 §4.5.3.2.3), so that we answer before it gives up. */
-const ENVELOPE_TIMEOUT_MS = 240_000;
+/** Below the 5 min a client waits at RCPT (RFC 5321 §4.5.3.2.3), with room for a limit, a connection and a replay: we answer before it gives up. */
+const ENVELOPE_TIMEOUT_MS = 220_000;
 /** Below the 10 min a client waits after its final dot (RFC 5321 §4.5.3.2.6). */
 export const FINAL_TIMEOUT_MS = 570_000;
 /** A chunk must be taken within this (RFC 5321 §4.5.3.2.5). */
@@ -27,6 +27,8 @@ export const CHUNK_TIMEOUT_MS = 180_000;
 const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
+/** What is left of a wait at the least, however long the message has been waiting already. */
+const LEAST_TIMEOUT_MS = 20_000;
 /** RSET ahead of a replay shows whether the connection still lives; nobody waits longer for it. */
 const ALIVE_TIMEOUT_MS = 5_000;
 
@@ -65,6 +67,8 @@ export class Submission {
   readonly usesBdat: boolean;
   /** The connection had served before and waited in the pool. */
   readonly reused: boolean;
+  /** How long whoever waits for the next reply has been waiting: for a connection, for what is being replayed, ms. */
+  waitedMs: () => number = () => 0;
   readonly #connection: UpstreamConnection;
   readonly #pipelining: boolean;
   readonly #count: FlightCount;
@@ -266,7 +270,8 @@ export class Submission {
       this.#stage = 'end';
     }
     try {
-      return await this.#connection.flight(parts, expected, timeoutMs);
+      const leftMs = Math.max(LEAST_TIMEOUT_MS, timeoutMs - this.waitedMs());
+      return await this.#connection.flight(parts, expected, leftMs);
     } catch (error) {
       const replies = error instanceof ConnectionLost ? [...error.replies] : [];
       // A refusal that came before the loss decides: the provider did not take the message.

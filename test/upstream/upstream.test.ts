@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createDialer } from '../../src/upstream/dial.ts';
 import { issueCertificate } from '../support/certificate.ts';
+import { createFastClock } from '../support/fast-clock.ts';
 import { leakless } from '../support/leak-check.ts';
 import { ANN, mailOf, startRoom } from '../support/relay-room.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -413,5 +414,29 @@ test(
     heard.push(...all.map(({ reply }) => reply.text));
     for (const text of heard) assert.match(text, /token/, text);
     assert.ok(all.every(({ reply }) => reply.code === 451));
+  }),
+);
+
+test(
+  'a provider that stays silent again when the envelope is said again: RCPT is answered within its 5 minutes',
+  leakless(async (_t, defer) => {
+    const clock = createFastClock(100);
+    const room = await startRoom(defer, {
+      clock,
+      account: { min_connections: 2 },
+      open: { connectTimeoutMs: 300_000 },
+      upstreams: { acquireTimeoutMs: 30_000 },
+    });
+    room.provider.smtp.script('MAIL', { times: 2 }, { after: 'hang' });
+    const { transaction } = await room.mail();
+    await transaction?.rcpt([{ address: 'one@example.net', parameters: [] }]);
+    const since = clock.monotonic();
+    const replies = await transaction?.rcpt([{ address: 'two@example.net', parameters: [] }]);
+    assert.deepEqual(
+      replies?.map((r) => r.code),
+      [451],
+    );
+    assert.ok(clock.monotonic() - since < 300_000, `${Math.round((clock.monotonic() - since) / 1000)} s`);
+    transaction?.abort('over');
   }),
 );
