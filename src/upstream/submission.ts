@@ -28,7 +28,7 @@ const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
 /** What is left of a wait at the least, however long the message has been waiting already. */
-const LEAST_TIMEOUT_MS = 20_000;
+const LEAST_MS = 20_000;
 /** RSET ahead of a replay shows whether the connection still lives; nobody waits longer for it. */
 const ALIVE_TIMEOUT_MS = 5_000;
 
@@ -270,8 +270,7 @@ export class Submission {
       this.#stage = 'end';
     }
     try {
-      const leftMs = Math.max(LEAST_TIMEOUT_MS, timeoutMs - this.waitedMs());
-      return await this.#connection.flight(parts, expected, leftMs);
+      return await this.#connection.flight(parts, expected, Math.max(LEAST_MS, timeoutMs - this.waitedMs()));
     } catch (error) {
       const replies = error instanceof ConnectionLost ? [...error.replies] : [];
       // A refusal that came before the loss decides: the provider did not take the message.
@@ -389,9 +388,13 @@ export class Submission {
     return lost(this.#stage, how, detail, { reused: this.reused, finalByteSent: this.#finalByteSent }, error);
   }
 
+  /** The reply at hand is no answer to the command at hand. */
   #outOfStep(): UpstreamError {
     this.#connection.destroy();
-    return lost(this.#stage, 'garbage', OUT_OF_STEP, { reused: false, finalByteSent: this.#finalByteSent });
+    return lost(this.#stage, 'garbage', 'upstream answered out of step', {
+      reused: false,
+      finalByteSent: this.#finalByteSent,
+    });
   }
 }
 

@@ -48,7 +48,11 @@ const MEND_MS = 20_000;
 /** Whether no account in the accounts file can be used just now, or a moment ago: then a relay does not start. */
 export const isBeingMended = (plan: Plan, now: number): boolean =>
   plan.faults.some(
-    (f) => f.kind === 'reload' && f.edit === 'unreadable' && now >= f.at && now <= f.at + MEND_MS + 1_000,
+    (f) =>
+      f.kind === 'reload' &&
+      (f.edit === 'unreadable' || f.edit === 'typo') &&
+      now >= f.at &&
+      now <= f.at + MEND_MS + 1_000,
   );
 
 export function applyFaults(plan: Plan, cast: Cast): void {

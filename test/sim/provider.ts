@@ -156,7 +156,8 @@ export function createProvider(
     }
 
     leave(text: string): void {
-      this.#say(421, text, 'idle');
+      // In the middle of a reply there is no other.
+      if (!this.#isSilent) this.#say(421, text, 'idle');
       this.close('fin');
     }
 
