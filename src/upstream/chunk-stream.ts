@@ -6,7 +6,8 @@ import { isPositive } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { UpstreamConnection } from './connection.ts';
 import type { UpstreamError } from './failure.ts';
-import { CHUNK_TIMEOUT_MS, type Decision, type SubmissionStream } from './submission.ts';
+import type { Decision, SubmissionStream } from './submission.ts';
+import { CHUNK_TIMEOUT_MS } from './timeouts.ts';
 
 /** Chunks have at least this many octets: few replies, little memory. */
 const CHUNK_OCTETS = 256 * 1024;

@@ -4,7 +4,8 @@ import { isPositive } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { UpstreamConnection } from './connection.ts';
 import type { UpstreamError } from './failure.ts';
-import { CHUNK_TIMEOUT_MS, type Decision, FINAL_TIMEOUT_MS, type SubmissionStream } from './submission.ts';
+import type { Decision, SubmissionStream } from './submission.ts';
+import { CHUNK_TIMEOUT_MS, FINAL_TIMEOUT_MS } from './timeouts.ts';
 
 export interface DataDialogue {
   lost(error: unknown): UpstreamError;

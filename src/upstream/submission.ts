@@ -13,13 +13,8 @@ import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { createDataStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
+import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
 
-/** Below the 5 min a client waits at RCPT (RFC 5321 §4.5.3.2.3), with room for a limit, a connection and a replay: we answer before it gives up. */
-const ENVELOPE_TIMEOUT_MS = 220_000;
-/** Below the 10 min a client waits after its final dot (RFC 5321 §4.5.3.2.6). */
-export const FINAL_TIMEOUT_MS = 570_000;
-/** A chunk must be taken within this (RFC 5321 §4.5.3.2.5). */
-export const CHUNK_TIMEOUT_MS = 180_000;
 /**
  * After this long in the pool a connection may be gone without a sign (a NAT that forgot it), so the
  * envelope goes first: its loss can be replayed, the loss of a body that was written whole cannot.
@@ -27,11 +22,6 @@ export const CHUNK_TIMEOUT_MS = 180_000;
 const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
-/** What is left of a wait at the least, however long the message has been waiting already. */
-const LEAST_MS = 20_000;
-/** RSET ahead of a replay shows whether the connection still lives; nobody waits longer for it. */
-const ALIVE_TIMEOUT_MS = 5_000;
-
 /** The reply that decides, and the command it answers. */
 export interface Decision {
   readonly stage: Stage;
@@ -59,8 +49,6 @@ const OF_OTHER_COMMANDS: ReadonlySet<number> = new Set([211, 214, 220, 221, 235]
  */
 const isOfAnother = (code: number, stage: Stage): boolean =>
   code >= 300 || OF_OTHER_COMMANDS.has(code) || (stage !== 'rcpt' && (code === 251 || code === 252));
-
-const OUT_OF_STEP = 'upstream answered out of step';
 
 export class Submission {
   /** Whether bodies go by BDAT: only to a server that proved to discard what it refuses. */
