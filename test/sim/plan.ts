@@ -60,6 +60,8 @@ export interface MessagePlan {
 export interface Plan {
   readonly seed: number;
   readonly flavour: Flavour;
+  /** The provider's replies have enhanced codes, by which one can be told from another. */
+  readonly isTagged: boolean;
   readonly store: StoreKind;
   readonly relays: number;
   /** Relays on Redis have a state directory beside it. */
@@ -123,6 +125,7 @@ export function createPlan(seed: number): Plan {
   return {
     seed,
     flavour: dice.pick(['chunking', 'pipelining', 'plain']),
+    isTagged: dice.branch('tags').chance(0.7),
     store,
     relays,
     keepsBeside: dice.branch('beside').chance(0.6),

@@ -15,12 +15,12 @@ export interface Planted {
 export const PLANTED: readonly Planted[] = [
   {
     name: 'the lost recipient',
-    harm: 'one that is refused when the envelope is said again has heard 250 and gets nothing',
+    harm: 'one that the provider refuses hears 250 and gets nothing',
     edits: [
       {
         file: 'upstream/smtp-delivery.js',
-        find: 'const at = envelope.recipients.findIndex((r) => !isPositive(r));',
-        put: 'const at = -1;',
+        find: 'if (isPositive(reply))\n                        return reply;',
+        put: "if (reply.code > 0) return { code: 250, enhanced: '2.1.5', text: 'ok' };",
       },
     ],
     stores: 'memory,file',

@@ -93,7 +93,12 @@ export function serialOf(text: string): number | undefined {
 export function createProvider(
   world: World,
   network: Network,
-  options: { readonly name: string; readonly address: string; readonly flavour: Flavour },
+  options: {
+    readonly name: string;
+    readonly address: string;
+    readonly flavour: Flavour;
+    readonly isTagged: boolean;
+  },
 ): Provider {
   const { name, flavour } = options;
   const actor = world.spawn(name);
@@ -386,7 +391,8 @@ export function createProvider(
 
     #offers(): readonly string[] {
       const auth = 'AUTH LOGIN XOAUTH2';
-      const all = ['SIZE 157286400', '8BITMIME', 'SMTPUTF8', 'ENHANCEDSTATUSCODES', auth];
+      const tags = options.isTagged ? ['ENHANCEDSTATUSCODES'] : [];
+      const all = ['SIZE 157286400', '8BITMIME', 'SMTPUTF8', ...tags, auth];
       if (flavour === 'plain') return all;
       return flavour === 'chunking' ? ['PIPELINING', 'CHUNKING', ...all] : ['PIPELINING', ...all];
     }
@@ -442,7 +448,10 @@ export function createProvider(
         case 'drip':
           act();
           this.#isSilent = true;
-          this.#drip(`${code} ${text}\r\n`, mood.stepMs);
+          this.#drip(
+            `${code} ${options.isTagged ? text : text.replace(/^\d\.\d\.\d+ /, '')}\r\n`,
+            mood.stepMs,
+          );
           return;
         case 'extra':
           act();
@@ -463,10 +472,10 @@ export function createProvider(
     }
 
     #say(code: number, text: string, stage: Stage, envelope?: Envelope, more: readonly string[] = []): void {
-      let line = text;
+      let line = options.isTagged ? text : text.replace(/^\d\.\d\.\d+ /, '');
       if (stage !== 'ehlo' && stage !== 'greeting' && serialOf(text) === undefined && code >= 250) {
         const number = ++serial;
-        line = `${text} #${number}`;
+        line = `${line} #${number}`;
         said.set(number, {
           serial: number,
           code,

@@ -31,6 +31,8 @@ export interface Outcome {
 const HEAL_MS = 75 * 60_000;
 /** How long the relay may leave a store alone that failed, ms: what was not saved is offered again after this. */
 const UNSAVED_MS = 20_000;
+/** Where nothing goes wrong nobody waits longer for a connection: a few messages and logins, ms. */
+const CALM_WAIT_MS = 10_000;
 /** A message waits so long for a connection, and for logins that keep their distance, ms. */
 const ACQUIRE_MS = 45_000;
 const PACED_MS = 3_500;
@@ -53,6 +55,9 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
     const cast = assemble(plan, world, blame);
     await play(plan, cast, blame);
     const records = cast.relays.flatMap((relay) => relay.records);
+    for (const { acquireMs, recipients } of records)
+      if (plan.faults.length === 0 && acquireMs > CALM_WAIT_MS)
+        blame('waited for nothing', `${recipients.join(' ')}: ${Math.round(acquireMs)} ms for a connection`);
     const result = check({
       attempts: cast.clients.flatMap((c) => c.attempts),
       deliveries: cast.provider.deliveries,
@@ -112,6 +117,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
     name: 'provider',
     address: '10.0.0.1',
     flavour: plan.flavour,
+    isTagged: plan.isTagged,
   });
   provider.idleMs = plan.idleMs;
   provider.ageMs = plan.ageMs;

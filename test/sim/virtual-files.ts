@@ -121,6 +121,8 @@ class Disk implements Files {
   /** A handle as far as the product uses one. */
   open(path: string, flags = 'r'): Promise<object> {
     return this.operate('open', path, () => {
+      if (this.#directories.has(path))
+        return { sync: () => this.state.sync(path), close: async () => undefined };
       const [dir, name] = split(path);
       const { names } = this.#directory(dir, 'open');
       const isRead = flags.startsWith('r');
@@ -224,17 +226,27 @@ export function installVirtualFiles(): void {
       disk.operate('read', path, () =>
         options === undefined ? Buffer.from(disk.text(path)) : disk.text(path),
       ),
+    realpath: (disk, path) => disk.operate('realpath', path, () => disk.text(path) && path),
+    stat: (disk, path) =>
+      disk.operate('stat', path, () => ({ size: disk.text(path).length, uid: process.getuid?.() })),
+    chown: async () => undefined,
+    rm: (disk, path) => disk.state.remove(path),
     rename: (disk, from, to: string) => disk.state.rename(from, to),
     unlink: async (disk, path) => {
       if (!(await disk.state.remove(path))) throw failure('ENOENT', 'unlink', path);
     },
   };
-  for (const [name, virtual] of Object.entries(operations)) {
-    const original = real[name];
-    real[name] = (path: unknown, ...rest: unknown[]) =>
-      typeof path === 'string' && path.startsWith(ROOT) && files !== undefined
-        ? virtual(files, path, ...(rest as never[]))
-        : original?.(path, ...rest);
+  for (const [name, original] of Object.entries(real)) {
+    if (typeof original !== 'function') continue;
+    const virtual = operations[name];
+    real[name] = (path: unknown, ...rest: unknown[]) => {
+      if (typeof path !== 'string' || !path.startsWith(ROOT) || files === undefined)
+        return original(path, ...rest);
+      if (virtual !== undefined) return virtual(files, path, ...(rest as never[]));
+      // The product would take it for a disk that fails.
+      console.error(`the simulated disk has no ${name}`);
+      process.exit(2);
+    };
   }
   syncBuiltinESMExports();
 }
