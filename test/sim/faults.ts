@@ -21,6 +21,9 @@ export interface Cast {
   readonly clients: readonly Client[];
   readonly operator: Actor;
   readonly accountsFile: (edit?: Edit) => string;
+  /** Answers of the admin room. */
+  readonly texts: string[];
+  readonly onUnanswered: (what: string) => void;
   readonly onStopped: (left: Leftovers, deadlineMs: number) => void;
 }
 
@@ -162,6 +165,10 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
       at(fault.from, () => cast.redis.setState(fault.state, fault.loses));
       at(fault.to, () => cast.redis.setState('up'));
       return;
+    case 'admin':
+      at(fault.from, () => administer(fault, plan, cast));
+      if (fault.what === 'drain') at(fault.to, () => resume(fault, plan, cast));
+      return;
     case 'mood':
     case 'token':
     case 'hang up':
@@ -172,6 +179,55 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
     default:
       fault satisfies never;
   }
+}
+
+type AdminFault = Extract<Fault, { kind: 'admin' }>;
+
+/** Longer than a token endpoint is waited for, and those before in its line, ms. */
+const ADMIN_MS = 180_000;
+
+/** The operator asks a running relay; it answers, and tells no secret. */
+function administer({ relay, account, what }: AdminFault, plan: Plan, cast: Cast): void {
+  const { world, operator } = cast;
+  const host = cast.relays[relay];
+  const id = plan.accounts[account]?.email ?? '';
+  const process = host?.actor;
+  if (host === undefined || process === undefined) return;
+  world.note(`asks ${host.name} to ${what} ${id}`, operator);
+  world.after(process, 0, () => {
+    const { backend } = host;
+    if (backend === undefined) return;
+    const limit = world.after(operator, ADMIN_MS, () => {
+      if (process.isAlive && host.actor === process && !host.isStopping)
+        cast.onUnanswered(`${host.name} at ${what} ${id}`);
+    });
+    const answered = (answer: unknown): void => {
+      limit.cancel();
+      cast.texts.push(JSON.stringify([answer ?? null, backend.accounts(), backend.tokenDetail(id) ?? null]));
+    };
+    const asked = {
+      refresh: () => backend.refreshToken(id),
+      retry: () => backend.retry(id),
+      forget: () => backend.forgetToken(id),
+      drain: () => backend.drain(id),
+    }[what]();
+    Promise.resolve<unknown>(asked).then(answered, (error: unknown) => answered(String(error)));
+  });
+}
+
+/** Until a relay is there to hear it. */
+function resume(fault: AdminFault, plan: Plan, cast: Cast): void {
+  const { world, operator } = cast;
+  const host = cast.relays.find((relay) => relay.backend !== undefined && !relay.isStopping);
+  const process = host?.actor;
+  if (host === undefined || process === undefined) {
+    world.after(operator, 10_000, () => resume(fault, plan, cast));
+    return;
+  }
+  const id = plan.accounts[fault.account]?.email ?? '';
+  world.note(`asks ${host.name} to resume ${id}`, operator);
+  for (const { actor, backend } of cast.relays)
+    if (actor !== undefined) world.after(actor, 0, () => void backend?.resume(id));
 }
 
 /** The accounts file, as it is or as an operator's edit leaves it. */

@@ -33,8 +33,17 @@ export type Fault =
   | { readonly kind: 'reload'; readonly relay: number; readonly at: number; readonly edit: Edit }
   | ({ readonly kind: 'stop'; readonly relay: number; readonly deadlineMs: number } & Window)
   | ({ readonly kind: 'kill'; readonly relay: number; readonly how: 'kill' | 'power' } & Window)
+  | ({
+      readonly kind: 'admin';
+      readonly relay: number;
+      readonly account: number;
+      readonly what: AdminTask;
+    } & Window)
   | ({ readonly kind: 'disk'; readonly code: string } & Window)
   | ({ readonly kind: 'redis'; readonly state: 'gone' | 'silent'; readonly loses: boolean } & Window);
+
+/** What an operator asks of a running relay; `drain` is resumed at the end of its window. */
+export type AdminTask = 'refresh' | 'retry' | 'forget' | 'drain';
 
 export type Side = 'clients' | 'provider';
 
@@ -120,7 +129,7 @@ export function createPlan(seed: number): Plan {
     at: dice.between(0, isBurst ? 20_000 : Math.floor(activeMs * 0.8)),
   }));
   const faults = Array.from({ length: dice.chance(0.1) ? 0 : dice.between(1, 6) }, () =>
-    planFault(dice, activeMs, store, relays),
+    planFault(dice, activeMs, store, { relays, accounts: accounts.length }),
   );
   return {
     seed,
@@ -172,7 +181,12 @@ function planClient(dice: Random): ClientHabits {
   };
 }
 
-function planFault(dice: Random, activeMs: number, store: StoreKind, relays: number): Fault {
+function planFault(
+  dice: Random,
+  activeMs: number,
+  store: StoreKind,
+  { relays, accounts }: { readonly relays: number; readonly accounts: number },
+): Fault {
   const from = dice.between(0, Math.floor(activeMs * 0.8));
   const to = Math.min(activeMs, from + dice.pick([5_000, 60_000, activeMs]));
   const window = { from, to };
@@ -219,6 +233,13 @@ function planFault(dice: Random, activeMs: number, store: StoreKind, relays: num
       to: from + dice.between(500, 60_000),
     }),
   ];
+  kinds.push(() => ({
+    kind: 'admin',
+    relay,
+    account: dice.between(0, accounts - 1),
+    what: dice.pick(['refresh', 'retry', 'forget', 'drain']),
+    ...window,
+  }));
   if (store === 'file')
     kinds.push(() => ({ kind: 'disk', code: dice.pick(['ENOSPC', 'EIO', 'EACCES']), ...window }));
   if (store === 'redis')

@@ -31,6 +31,8 @@ export interface Outcome {
 const HEAL_MS = 75 * 60_000;
 /** How long the relay may leave a store alone that failed, ms: what was not saved is offered again after this. */
 const UNSAVED_MS = 20_000;
+/** What a relay logs when it has given an account up. */
+const NEEDS_PERSON = /"event":"token_refresh_failed","account":"([^"]+)".*"class":"needs_consent"/;
 /** Where nothing goes wrong nobody waits longer for a connection: a few messages and logins, ms. */
 const CALM_WAIT_MS = 10_000;
 /** A message waits so long for a connection, and for logins that keep their distance, ms. */
@@ -55,6 +57,11 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
     const cast = assemble(plan, world, blame);
     await play(plan, cast, blame);
     const records = cast.relays.flatMap((relay) => relay.records);
+    for (const { text } of cast.relays.flatMap((relay) => relay.log)) {
+      const account = NEEDS_PERSON.exec(text)?.[1];
+      if (account !== undefined && !cast.tokens.lostGrants.has(account))
+        blame('a person is asked to sign in for nothing', account);
+    }
     for (const { acquireMs, recipients } of records)
       if (plan.faults.length === 0 && acquireMs > CALM_WAIT_MS)
         blame('waited for nothing', `${recipients.join(' ')}: ${Math.round(acquireMs)} ms for a connection`);
@@ -65,7 +72,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       unknown: records.filter((r) => r.outcome === 'unknown'),
       replayed: new Set(records.filter((r) => r.replayed).flatMap((r) => r.recipients)),
       log: cast.relays.flatMap((relay) => relay.log),
-      texts: [],
+      texts: cast.texts,
       secretMark: SECRET_MARK,
       isCalm: plan.faults.length === 0,
       perMinute: new Map(
@@ -221,6 +228,8 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
     clients,
     operator,
     accountsFile,
+    texts: [],
+    onUnanswered: (what) => blame('unanswered', what),
     onStopped,
   };
 }
