@@ -14,8 +14,10 @@ const RUN_TIMEOUT_MS = 600_000;
 
 /** The text with a fault in it. Throws where it does not apply any more. */
 export function plant(text: string, find: string, put: string): string {
-  if (!text.includes(find)) throw new Error(`is not in the code any more: ${find}`);
-  return text.replaceAll(find, put);
+  const words = find.split(/\s+/).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  const pattern = new RegExp(words.join('\\s+'), 'g');
+  if (!pattern.test(text)) throw new Error(`is not in the code any more: ${find}`);
+  return text.replace(pattern, () => put);
 }
 
 interface Finding {

@@ -4,7 +4,7 @@ export interface Planted {
   readonly name: string;
   /** What it does to people. */
   readonly harm: string;
-  /** In compiled text: each `find` occurs in `file` at least once, and all of them are replaced. */
+  /** In compiled text: each `find` occurs in `file` at least once, white space apart, and all of them are replaced. */
   readonly edits: readonly { readonly file: string; readonly find: string; readonly put: string }[];
   /** Worlds in which it can show. */
   readonly stores: string;
@@ -19,7 +19,7 @@ export const PLANTED: readonly Planted[] = [
     edits: [
       {
         file: 'upstream/smtp-delivery.js',
-        find: 'if (isPositive(reply))\n                        return reply;',
+        find: 'if (isPositive(reply)) return inKnownCode(reply);',
         put: "if (reply.code > 0) return { code: 250, enhanced: '2.1.5', text: 'ok' };",
       },
     ],
@@ -91,7 +91,7 @@ export const PLANTED: readonly Planted[] = [
     edits: [
       {
         file: 'upstream/pool.js',
-        find: 'keep(place, connection);\n                serve();',
+        find: 'keep(place, connection); serve();',
         put: 'keep(place, connection);',
       },
     ],
@@ -102,7 +102,11 @@ export const PLANTED: readonly Planted[] = [
     name: 'two refreshes',
     harm: 'one refresh token is used twice at once, and a provider that revokes the old one takes both',
     edits: [
-      { file: 'tokens/token-service.js', find: 'if (slot.flight !== undefined)\n', put: 'if (false)\n' },
+      {
+        file: 'tokens/token-service.js',
+        find: 'if (slot.flight !== undefined) return',
+        put: 'if (false) return',
+      },
       { file: 'tokens/grant-turns.js', find: 'await Promise.race([before, late]);', put: 'await undefined;' },
     ],
     stores: 'memory,file',

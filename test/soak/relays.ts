@@ -15,7 +15,9 @@ export interface SoakRelay {
   readonly accounts: readonly AccountEntry[];
   /** Undefined while there is no process. */
   readonly port: number | undefined;
-  readonly killedAt: number;
+  /** When it was killed last, or the token endpoint was cut off: an answer with a new refresh token may have been lost. */
+  readonly answerCutAt: number;
+  endpointCut(): void;
   /** Lines at level error that a soak does not explain. */
   readonly lines: readonly LogLine[];
   usage(): Usage;
@@ -40,7 +42,7 @@ export async function startSoakRelay(
   // What a person wrote down once: the provider rotates it.
   const accounts = users.map((user) => provider.entry(user, limits));
   let process: RelayProcess | undefined;
-  let killedAt = 0;
+  let answerCutAt = 0;
   const lines: LogLine[] = [];
 
   async function start(): Promise<void> {
@@ -64,8 +66,11 @@ export async function startSoakRelay(
     get port() {
       return process?.smtpPort;
     },
-    get killedAt() {
-      return killedAt;
+    get answerCutAt() {
+      return answerCutAt;
+    },
+    endpointCut() {
+      answerCutAt = Date.now();
     },
     get lines() {
       return [...lines, ...(process?.lines ?? [])];
@@ -97,7 +102,7 @@ export async function startSoakRelay(
     async restart(signal) {
       const ending = process;
       process = undefined;
-      killedAt = Date.now();
+      answerCutAt = Date.now();
       ending?.signal(signal);
       await ending?.exited;
       lines.push(...(ending?.lines ?? []));
