@@ -1,7 +1,8 @@
 /**
  * The accounts that are served. In: the accounts file. Out: its accounts for the rooms that need them, the
  * directory in which senders are looked up, and what reading the file again changed. Owns which accounts are
- * known; one whose entry is wrong stays known, so that its mail waits instead of bouncing.
+ * known; one whose entry is wrong stays known, so that its mail waits instead of bouncing. The only place where
+ * credentials (accounts file) and tokens meet.
  */
 import type { Account } from './accounts/account.ts';
 import { type AccountsFile, type LoadedAccount, readAccountsFile } from './accounts/accounts-file.ts';

@@ -1,8 +1,7 @@
 /**
  * The composition root. In: settings. Out: a running relay with `start`, `reload`, `stop`, `cut`.
  * Owns every room and the order in which they open and close; closers are pushed as rooms open and
- * run in reverse, also when opening fails half-way. The only place where credentials (accounts file)
- * and tokens meet.
+ * run in reverse, also when opening fails half-way.
  */
 import { readFileSync } from 'node:fs';
 import { AccountsFileError, readAccountsFile } from './accounts/accounts-file.ts';

@@ -1,6 +1,7 @@
-/** The dashboard's files, read once. Out: path → body, type and validator. uPlot comes from its package. */
+/** The dashboard's files and the page on troubles, read once. Out: path → body, type and validator. uPlot comes from its package. */
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { formatTroubleshooting } from '../protocol/causes/document.ts';
 
 export interface Asset {
   readonly body: Buffer;
@@ -13,12 +14,13 @@ const TYPES = {
   css: 'text/css; charset=utf-8',
   js: 'text/javascript; charset=utf-8',
   svg: 'image/svg+xml',
+  txt: 'text/plain; charset=utf-8',
 } as const;
 
 const TYPE_NAMES = Object.keys(TYPES) as (keyof typeof TYPES)[];
 
 interface File {
-  readonly url: URL;
+  readonly read: () => Buffer;
   readonly type: keyof typeof TYPES;
 }
 
@@ -27,6 +29,8 @@ const PAGES: Readonly<Record<string, string>> = { 'index.html': '/', 'sign-in.ht
 
 const HERE = new URL('./dashboard/', import.meta.url);
 
+const onDisk = (url: URL, type: keyof typeof TYPES): File => ({ read: () => readFileSync(url), type });
+
 /** The page's own files: all in the build's folder, so a new module needs no list. No path is ever built from a request. */
 function ownFiles(): (readonly [string, File])[] {
   const names = existsSync(HERE) ? readdirSync(HERE) : [];
@@ -34,7 +38,7 @@ function ownFiles(): (readonly [string, File])[] {
     const type = TYPE_NAMES.find((t) => name.endsWith(`.${t}`));
     if (type === undefined) return [];
     const path = PAGES[name] ?? `/assets/${name}`;
-    return [[path, { url: new URL(name, HERE), type }] as const];
+    return [[path, onDisk(new URL(name, HERE), type)] as const];
   });
 }
 
@@ -46,16 +50,18 @@ export function createAssets(): (path: string) => Asset | undefined {
   const files = new Map<string, File>([
     ...ownFiles(),
     // What the page shares with the server; compiled beside it.
-    ['/protocol/vocabulary.js', { url: new URL('../protocol/vocabulary.js', import.meta.url), type: 'js' }],
-    ['/assets/uplot.js', { url: uplotFile('uPlot.esm.js'), type: 'js' }],
-    ['/assets/uplot.css', { url: uplotFile('uPlot.min.css'), type: 'css' }],
+    ['/protocol/vocabulary.js', onDisk(new URL('../protocol/vocabulary.js', import.meta.url), 'js')],
+    // Where the page's causes lead.
+    ['/troubleshooting', { read: () => Buffer.from(formatTroubleshooting()), type: 'txt' }],
+    ['/assets/uplot.js', onDisk(uplotFile('uPlot.esm.js'), 'js')],
+    ['/assets/uplot.css', onDisk(uplotFile('uPlot.min.css'), 'css')],
   ]);
   return (path) => {
     const known = loaded.get(path);
     if (known !== undefined) return known;
     const file = files.get(path);
     if (file === undefined) return undefined;
-    const body = readFileSync(file.url);
+    const body = file.read();
     const asset = {
       body,
       contentType: TYPES[file.type],

@@ -1,7 +1,7 @@
 /**
  * SMTP and LMTP in. In: connections of clients. Out: `MAIL`, `RCPT` and bodies to the relay, its replies
  * back. Owns one listening socket, its TLS certificate, the sessions and their limits. What may be said
- * in which order is in smtp-connection.ts, what a transaction needs in mail-session.ts.
+ * in which order is in dialogue.ts, what a transaction needs in mail-session.ts.
  */
 import { lstat, readFile, unlink } from 'node:fs/promises';
 import { type AddressInfo, connect, type Server } from 'node:net';

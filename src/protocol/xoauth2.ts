@@ -1,5 +1,5 @@
 /**
- * SASL XOAUTH2, the mechanism of Gmail and Microsoft: the client response and the error challenge.
+ * SASL XOAUTH2, the mechanism of Gmail and Microsoft: the client response.
  * https://developers.google.com/gmail/imap/xoauth2-protocol
  */
 

@@ -19,6 +19,8 @@ export interface FakeAccount {
   readonly provider?: string;
   readonly status?: AccountStatus;
   readonly reason?: string;
+  /** Row of the book of causes. */
+  readonly cause?: string;
   readonly cure?: string;
   readonly lastError?: string;
   /** Life of the token, s; absent: none cached. */
@@ -58,7 +60,7 @@ function rowOf(account: FakeAccount): AccountRow {
     way: 'smtp',
     status: account.status ?? 'ready',
     reason: account.reason ?? null,
-    cause: null,
+    cause: account.cause ?? null,
     cure: account.cure ?? null,
     until: account.status === 'throttled' ? new Date(Date.now() + 60_000).toISOString() : null,
     drained: account.drained ?? false,

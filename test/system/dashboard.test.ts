@@ -109,6 +109,7 @@ describe('dashboard in Chromium', () => {
         email: 'ann@example.com',
         status: 'needs_consent',
         reason: 'grant revoked',
+        cause: 'consent-missing',
         cure: 'sign in again',
       });
       admin.accountChanged('ann@example.com');
@@ -122,6 +123,12 @@ describe('dashboard in Chromium', () => {
       backend.remove('bob@example.com');
       admin.accountRemoved('bob@example.com');
       await page.locator('#accounts tr', { hasText: 'bob@example.com' }).waitFor({ state: 'detached' });
+      await row.getByRole('button', { name: 'ann@example.com', exact: true }).click();
+      const link = page.locator('#detail dd a');
+      const href = (await link.getAttribute('href')) ?? '';
+      const told = await page.request.get(new URL(href, page.url()).href);
+      assert.match(told.headers()['content-type'] ?? '', /^text\/plain/);
+      assert.ok((await told.text()).includes(`### ${await link.textContent()}\n`));
     });
   });
 

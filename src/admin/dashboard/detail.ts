@@ -8,6 +8,17 @@ const TRANSACTIONS_SHOWN = 8;
 
 const time = (iso: string | null): string => (iso === null ? '–' : new Date(iso).toLocaleString('en-GB'));
 
+/** The page on troubles, at this one where the browser knows text fragments. */
+const linkToCause = (cause: string): HTMLElement =>
+  h(
+    'a',
+    {
+      href: `/troubleshooting#:~:text=${encodeURIComponent(cause).replaceAll('-', '%2D')}`,
+      target: '_blank',
+    },
+    cause,
+  );
+
 /** Opens the dialog for an account and fills it. */
 export async function openDetail(id: string, state: State): Promise<void> {
   const dialog = byId<HTMLDialogElement>('detail');
@@ -25,7 +36,10 @@ export async function openDetail(id: string, state: State): Promise<void> {
     });
     return b;
   };
-  const fact = (name: string, value: string): HTMLElement[] => [h('dt', {}, name), h('dd', {}, value)];
+  const fact = (name: string, value: string | HTMLElement): HTMLElement[] => [
+    h('dt', {}, name),
+    h('dd', {}, value),
+  ];
   const trouble =
     account.status === 'ready'
       ? null
@@ -55,6 +69,7 @@ export async function openDetail(id: string, state: State): Promise<void> {
       'dl',
       {},
       ...fact('Account', account.id),
+      ...(account.cause === null ? [] : fact('Cause', linkToCause(account.cause))),
       ...fact('Provider', account.provider),
       ...fact('Signs in as', account.user),
       ...fact('May send as', account.senders.join(', ')),
