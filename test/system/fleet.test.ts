@@ -32,6 +32,10 @@ async function redisFor(defer: Defer): Promise<Redis> {
   return redis;
 }
 
+/** The process has another wall clock. */
+const skewed = (ms: number): string =>
+  `--import=data:text/javascript,const%20now=Date.now;Date.now=()=>now()+(${ms})`;
+
 async function fleet(
   defer: Defer,
   count: number,
@@ -39,14 +43,20 @@ async function fleet(
   redis: Redis,
   entry: Record<string, unknown>,
   args: readonly string[] = [],
+  /** By relay: its wall clock against ours, ms. */
+  skews: readonly number[] = [],
 ): Promise<readonly RelayProcess[]> {
   const relays = await Promise.all(
-    Array.from({ length: count }, async () => {
+    Array.from({ length: count }, async (_, i) => {
       const relay = await startRelay({
         accounts: [provider.entry(USER, entry)],
         caFile: provider.caFile,
         args: ['--state-dir', mkdtempSync(join(tmpdir(), 'fleet-')), ...args],
-        env: { XOAUTH2_RELAY_STORE: redis.url, XOAUTH2_RELAY_STATE_KEY: 'fleet-test-passphrase-0123456789' },
+        env: {
+          XOAUTH2_RELAY_STORE: redis.url,
+          XOAUTH2_RELAY_STATE_KEY: 'fleet-test-passphrase-0123456789',
+          ...(skews[i] === undefined ? {} : { NODE_OPTIONS: skewed(skews[i]) }),
+        },
       });
       defer(() => relay.stop());
       return relay;
@@ -287,6 +297,49 @@ test(
     await waitFor(async () => (await stateAt(second)) === 'closed', {
       what: 'the other hearing of the cure',
     });
+  }),
+);
+
+test(
+  'clocks off by a minute either way: the minute, the places at once and the end of a pause are the same for all',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    const redis = await redisFor(defer);
+    const args = ['--max-hold-ms', '10000'];
+    const skews = [0, 60_000, -60_000];
+    const relays = await fleet(defer, 3, provider, redis, { messages_per_minute: 20 }, args, skews);
+    const sent = await send(
+      relays.map((r) => r.smtpPort),
+      24,
+      40,
+    );
+    assert.deepEqual([sent.acknowledged, provider.messages.length], [20, 20]);
+    assert.deepEqual(complaints(provider), []);
+
+    const [first, ...others] = relays;
+    assert.ok(first);
+    // What was learned stands for as long by each one's own clock.
+    redis.command('del', `xoauth2-relay:pace:${USER}`);
+    provider.smtp.script(
+      'end-of-data',
+      { times: 1 },
+      { reply: '550 5.4.5 Daily user sending limit exceeded.' },
+    );
+    await send([first.smtpPort], 1, 1);
+    const leftAt = async (i: number): Promise<number | undefined> => {
+      const { accounts } = (await relays[i]?.admin<{ accounts: { status: string; until: string | null }[] }>(
+        '/admin/accounts',
+      )) ?? { accounts: [] };
+      const [account] = accounts;
+      if (account?.status !== 'throttled' || account.until === null) return undefined;
+      return Date.parse(account.until) - (Date.now() + (skews[i] ?? 0));
+    };
+    await waitFor(async () => (await leftAt(0)) !== undefined, { what: 'the pause' });
+    for (const i of others.keys()) {
+      await waitFor(async () => (await leftAt(i + 1)) !== undefined, { what: 'the others hearing of it' });
+      const apart = ((await leftAt(i + 1)) ?? 0) - ((await leftAt(0)) ?? 0);
+      assert.ok(Math.abs(apart) < 5_000, `${apart} ms apart`);
+    }
   }),
 );
 
