@@ -69,6 +69,9 @@ export function createRedisConnection(
   let isAway = false;
   let isClosed = false;
   let isOpened = false;
+  /** Questions without an answer yet, the oldest first: one timer watches over all. */
+  const unanswered = new Set<{ readonly until: number; readonly giveUp: () => void }>();
+  let cancelWatch: (() => void) | undefined;
 
   function nowAway(away: boolean): void {
     if (isAway === away || isClosed) return;
@@ -124,20 +127,39 @@ export function createRedisConnection(
       nowAway(true);
       throw new RedisUnavailable('Redis is away');
     }
-    let cancel = ignore;
-    const silence = new Promise<never>((_resolve, reject) => {
-      cancel = clock.after(answerMs, () => {
-        restingUntil = clock.monotonic() + REST_MS;
-        nowAway(true);
-        reject(new RedisUnavailable('Redis does not answer'));
-      });
+    return new Promise<T>((resolve, reject) => {
+      const question = {
+        until: clock.monotonic() + answerMs,
+        giveUp: () => reject(new RedisUnavailable('Redis does not answer')),
+      };
+      unanswered.add(question);
+      cancelWatch ??= clock.after(answerMs, watch);
+      command(client as RedisClient).then(
+        (answer) => {
+          unanswered.delete(question);
+          nowAway(false);
+          resolve(answer);
+        },
+        (error: unknown) => {
+          unanswered.delete(question);
+          reject(error);
+        },
+      );
     });
-    try {
-      const answer = await Promise.race([command(client), silence]);
-      nowAway(false);
-      return answer;
-    } finally {
-      cancel();
+  }
+
+  function watch(): void {
+    cancelWatch = undefined;
+    for (const question of unanswered) {
+      const left = question.until - clock.monotonic();
+      if (left > 0) {
+        cancelWatch = clock.after(left, watch);
+        return;
+      }
+      unanswered.delete(question);
+      restingUntil = clock.monotonic() + REST_MS;
+      nowAway(true);
+      question.giveUp();
     }
   }
 
@@ -172,6 +194,9 @@ export function createRedisConnection(
     },
     close() {
       isClosed = true;
+      cancelWatch?.();
+      for (const { giveUp } of unanswered) giveUp();
+      unanswered.clear();
       for (const each of [client, subscriber]) if (each?.isOpen) each.destroy();
     },
   };

@@ -27,18 +27,38 @@ local function open_to_all(limit)
 end
 `;
 
+/** `first` of ARGV: lease id, `1` where nothing was sent, recipients that were taken, and so on. */
+const OVER = `
+local function is_over(first, leases, pace, day)
+  while ARGV[first] do
+    redis.call('ZREM', leases, ARGV[first])
+    if ARGV[first + 1] == '1' then
+      redis.call('ZREM', pace, ARGV[first])
+      local field = 'm' .. bucket
+      if tonumber(redis.call('HGET', day, field) or '0') > 0 then redis.call('HINCRBY', day, field, -1) end
+    elseif tonumber(ARGV[first + 2]) > 0 then
+      redis.call('HINCRBY', day, 'r' .. bucket, ARGV[first + 2])
+      redis.call('PEXPIRE', day, 90000000)
+    end
+    first = first + 3
+  end
+end
+`;
+
 /**
  * A place for one message. KEYS: relays, leases, pace, day, queue, seen, epoch. ARGV: lease id, at once (0:
- * no limit), lease ms, a minute, a day, recipients a day, longest wait ms, ticket in the queue, epoch.
- * Answers {what, ms, held, minute, day}: `granted` with the wait, `busy`, `minute` or `day` with the time to
+ * no limit), lease ms, a minute, a day, recipients a day, longest wait ms, ticket in the queue, epoch,
+ * then where others are over: channel, account, and of each what `GIVE_BACK` has.
+ * Answers {what, ms, held, minute, day, waiting}: `granted` with the wait, `busy`, `minute` or `day` with the time to
  * ask again, `epoch` where Redis has lost what the relays told it before.
  */
 export const RESERVE = redisScript(`${NOW}
-if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0} end
-${FLEET}
+if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0, 0} end
+${FLEET}${OVER}
 local at_once, lease_ms, per_minute, per_day, per_day_rcpt, max_wait =
   tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local ticket = ARGV[8]
+is_over(12, KEYS[2], KEYS[3], KEYS[4])
 
 local day, recipients, oldest = 0, 0, bucket
 if per_day > 0 or per_day_rcpt > 0 then
@@ -66,7 +86,11 @@ if per_minute > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], now + 600000, '+inf')
   minute = redis.call('ZCARD', KEYS[3])
 end
-local function answer(what, ms) return {what, ms, held, minute, day} end
+local function answer(what, ms)
+  local waiting = at_once > 0 and redis.call('ZCARD', KEYS[5]) or 0
+  if ARGV[10] and waiting > 0 then redis.call('PUBLISH', ARGV[10], '- ' .. ARGV[11]) end
+  return {what, ms, held, minute, day, waiting}
+end
 
 if (per_day > 0 and day >= open_to_all(per_day)) or (per_day_rcpt > 0 and recipients >= open_to_all(per_day_rcpt)) then
   return answer('day', math.max((oldest + ${BUCKETS}) * ${BUCKET_MS} - now, 1000))
@@ -117,20 +141,12 @@ return answer('granted', at - now)
 `);
 
 /**
- * Gives a place back. KEYS: leases, pace, day, queue. ARGV: lease id, `1` where nothing was sent, recipients
- * that were taken, channel, account. Who waits is woken.
+ * Gives places back. KEYS: leases, pace, day, queue. ARGV: channel, account, then lease id, `1` where nothing was
+ * sent, recipients that were taken, of each. Who waits is woken.
  */
-export const GIVE_BACK = redisScript(`${NOW}
-redis.call('ZREM', KEYS[1], ARGV[1])
-if ARGV[2] == '1' then
-  redis.call('ZREM', KEYS[2], ARGV[1])
-  local field = 'm' .. bucket
-  if tonumber(redis.call('HGET', KEYS[3], field) or '0') > 0 then redis.call('HINCRBY', KEYS[3], field, -1) end
-elseif tonumber(ARGV[3]) > 0 then
-  redis.call('HINCRBY', KEYS[3], 'r' .. bucket, ARGV[3])
-  redis.call('PEXPIRE', KEYS[3], 90000000)
-end
-if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('PUBLISH', ARGV[4], '- ' .. ARGV[5]) end
+export const GIVE_BACK = redisScript(`${NOW}${OVER}
+is_over(3, KEYS[1], KEYS[2], KEYS[3])
+if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('PUBLISH', ARGV[1], '- ' .. ARGV[2]) end
 return 1
 `);
 

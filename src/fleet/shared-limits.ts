@@ -6,18 +6,16 @@
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { KEY_PREFIX, type RedisConnection, RedisUnavailable } from '../redis.ts';
+import { type RedisConnection, RedisUnavailable } from '../redis.ts';
 import type { Limiter, Place, Reservation } from '../relay/limits.ts';
 import { MailboxCounts, type MailboxLimits } from '../relay/mailbox-counts.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
-import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE } from './scripts.ts';
-import { ASK_AGAIN_MS, LEASE_MS, type Refused, shareOf, withinShare } from './share.ts';
+import { createRedisLimits } from './redis-limits.ts';
+import { ASK_AGAIN_MS, type Refused, shareOf, withinShare } from './share.ts';
 
 const EXTEND_EVERY_MS = 4_000;
 /** A client that dawdles between MAIL and the end of its message keeps no place at once longer than about this, ms. */
 const PARK_AFTER_MS = 3_000;
-/** Leases extended by one script. */
-const EXTEND_AT_ONCE = 500;
 
 /** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
 export type WithoutRedis = 'share' | 'defer';
@@ -48,14 +46,6 @@ export interface SharedLimitsOptions {
   readonly withoutRedis?: WithoutRedis;
 }
 
-type Answer = readonly [
-  what: 'granted' | 'busy' | 'minute' | 'day' | 'epoch',
-  ms: number,
-  held: number,
-  minute: number,
-  day: number,
-];
-
 interface AccountBook {
   readonly id: string;
   readonly counts: MailboxCounts;
@@ -69,9 +59,8 @@ interface AccountBook {
 
 export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimitsOptions = {}): SharedLimits {
   const { redis, membership, log, clock = systemClock, random = Math.random } = deps;
-  const prefix = options.prefix ?? KEY_PREFIX;
+  const store = createRedisLimits({ redis, clock }, options);
   const withoutRedis = options.withoutRedis ?? 'share';
-  const freed = `${prefix}:freed`;
   const books = new Map<string, AccountBook>();
   /** `shared`: Redis decides. `away`: the share decides. `settling`: both must grant. */
   let mode: 'shared' | 'away' | 'settling' = 'away';
@@ -83,8 +72,6 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   let cancelSettling: (() => void) | undefined;
   let isClosed = false;
 
-  const key = (kind: string, accountId: string): string => `${prefix}:${kind}:${accountId}`;
-
   function bookOf(id: string): AccountBook {
     let book = books.get(id);
     if (book === undefined) {
@@ -93,6 +80,11 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       books.set(id, book);
     }
     return book;
+  }
+
+  function forget(id: string): void {
+    books.delete(id);
+    store.forget(id);
   }
 
   function lose(): void {
@@ -137,16 +129,14 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     if (epoch === undefined) return;
     const args = book.counts.takeUnknown(clock.monotonic(), clock.now(), epoch);
     if (args === undefined) return;
-    await redis
-      .run(REGISTER, [key('lease', book.id), key('pace', book.id), key('day', book.id)], [LEASE_MS, ...args])
-      .catch(() => lose());
+    await store.register(book.id, args).catch(() => lose());
   }
 
   membership.onEpoch((now) => void find(now));
   redis.onAway((away) => {
     if (away) lose();
   });
-  redis.subscribe(freed, (accountId) => books.get(accountId)?.wake?.());
+  store.onFreed((accountId) => books.get(accountId)?.wake?.());
 
   const share = (limit: number): number =>
     withoutRedis === 'defer' ? 0 : shareOf(limit, membership.relays, membership.rank);
@@ -177,25 +167,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     const of = epoch ?? '';
     const id = `${redis.instance}:${nextId++}`;
     const sentAt = clock.monotonic();
-    const [what, ms, , minute, day] = (await redis.run(
-      RESERVE,
-      [
-        `${prefix}:relays`,
-        ...['lease', 'pace', 'day', 'queue', 'seen'].map((k) => key(k, book.id)),
-        `${prefix}:epoch`,
-      ],
-      [
-        id,
-        limits.atOnce,
-        LEASE_MS,
-        limits.perMinute ?? 0,
-        limits.perDay ?? 0,
-        limits.recipientsPerDay ?? 0,
-        maxWaitMs,
-        ticket,
-        of,
-      ],
-    )) as unknown as Answer;
+    const [what, ms, , minute, day] = await store.reserve(book.id, limits, {
+      id,
+      maxWaitMs,
+      ticket,
+      epoch: of,
+    });
     if (what === 'epoch') {
       lose();
       membership.beat();
@@ -241,14 +218,9 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         book.counts.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
         book.wake?.();
         if (!isTold) return;
-        giveBack(book, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
+        store.giveBack(book.id, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
       },
     };
-  }
-
-  function giveBack(book: AccountBook, id: string, unsent: boolean, recipients: number): void {
-    const keys = ['lease', 'pace', 'day', 'queue'].map((kind) => key(kind, book.id));
-    redis.run(GIVE_BACK, keys, [id, unsent ? 1 : 0, recipients, freed, book.id]).catch(() => undefined);
   }
 
   /** Frees the place at once of clients that let it wait; the message takes another when it comes. */
@@ -259,7 +231,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       unclaimed.delete(id);
       book.counts.park(id);
       book.wake?.();
-      if (mode !== 'away') giveBack(book, id, false, 0);
+      if (mode !== 'away') store.giveBack(book.id, id, false, 0);
     }
   }
 
@@ -326,19 +298,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     if (mode === 'away') return;
     const held: [string, string][] = [];
     for (const book of books.values()) {
-      for (const id of book.counts.held) held.push([key('lease', book.id), id]);
-      if (book.counts.isEmpty(clock.monotonic(), clock.now()) && !book.asking) books.delete(book.id);
+      for (const id of book.counts.held) held.push([book.id, id]);
+      if (book.counts.isEmpty(clock.monotonic(), clock.now()) && !book.asking) forget(book.id);
     }
-    for (let i = 0; i < held.length; i += EXTEND_AT_ONCE) {
-      const some = held.slice(i, i + EXTEND_AT_ONCE);
-      await redis
-        .run(
-          EXTEND,
-          some.map(([k]) => k),
-          [LEASE_MS, ...some.map(([, id]) => id)],
-        )
-        .catch(() => undefined);
-    }
+    await store.extend(held);
   });
 
   async function reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
@@ -376,7 +339,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       };
       if (mode !== 'shared') return locally(intervalMs * membership.relays);
       try {
-        const wait = Number(await redis.run(LOGIN, [key('login', accountId)], [intervalMs, maxWaitMs]));
+        const wait = await store.login(accountId, intervalMs, maxWaitMs);
         if (wait < 0) return undefined;
         book.nextLogin = clock.monotonic() + wait + intervalMs;
         return wait;
@@ -387,7 +350,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     },
     keepOnly(accountIds) {
       for (const [id, book] of books)
-        if (!accountIds.has(id) && book.counts.held.size === 0 && !book.asking) books.delete(id);
+        if (!accountIds.has(id) && book.counts.held.size === 0 && !book.asking) forget(id);
     },
     get isApart() {
       return mode !== 'shared';
@@ -398,6 +361,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       extending();
       cancelSettling?.();
       for (const book of books.values()) book.wake?.();
+      await store.close();
     },
   };
 }

@@ -1,0 +1,152 @@
+/**
+ * What is asked of Redis about the limits of mailboxes. In: a message that wants a place, one that is over. Out:
+ * Redis' answer. Owns what was given back and not said yet: where nobody waits for it, it travels with the next
+ * question about the same mailbox, so that a busy mailbox costs one script a message.
+ */
+import { type Clock, systemClock } from '../clock.ts';
+import { KEY_PREFIX, type RedisConnection, type RedisScript } from '../redis.ts';
+import type { MailboxLimits } from '../relay/mailbox-counts.ts';
+import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE } from './scripts.ts';
+import { LEASE_MS } from './share.ts';
+
+/** What was given back waits this long for company, ms; nobody waits for it. */
+const COMPANY_MS = 5;
+/** Leases extended by one script. */
+const EXTEND_AT_ONCE = 500;
+
+export type Answer = readonly [
+  what: 'granted' | 'busy' | 'minute' | 'day' | 'epoch',
+  ms: number,
+  held: number,
+  minute: number,
+  day: number,
+  /** Messages of all relays that wait for a place at once. */
+  waiting: number,
+];
+
+export interface RedisLimits {
+  /** Rejects as `RedisConnection.run`. */
+  reserve(
+    accountId: string,
+    limits: MailboxLimits,
+    request: {
+      readonly id: string;
+      readonly maxWaitMs: number;
+      readonly ticket: string;
+      readonly epoch: string;
+    },
+  ): Promise<Answer>;
+  /** `recipients` that were taken; `unsent`: it counts nothing. Nobody waits for it. */
+  giveBack(accountId: string, id: string, unsent: boolean, recipients: number): void;
+  /** What was done without asking. Rejects. */
+  register(accountId: string, args: readonly (string | number)[]): Promise<void>;
+  /** Leases that are still held. Never rejects. */
+  extend(held: readonly (readonly [accountId: string, id: string])[]): Promise<void>;
+  /** The wait, ms; below 0 where too long. Rejects. */
+  login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number>;
+  /** Somebody gave a place back. */
+  onFreed(listener: (accountId: string) => void): void;
+  forget(accountId: string): void;
+  /** Says what was not said yet. */
+  close(): Promise<void>;
+}
+
+/** What is known of one mailbox: its keys, and what waits to be said. */
+interface Mailbox {
+  readonly reserve: readonly string[];
+  readonly giveBack: readonly string[];
+  /** Lease id, `1` where unsent, recipients, of each. */
+  unsaid: (string | number)[];
+  cancel: (() => void) | undefined;
+  /** Others wanted a place when Redis was asked last. */
+  isWanted: boolean;
+}
+
+export function createRedisLimits(
+  { redis, clock = systemClock }: { readonly redis: RedisConnection; readonly clock?: Clock },
+  { prefix = KEY_PREFIX }: { readonly prefix?: string } = {},
+): RedisLimits {
+  const freed = `${prefix}:freed`;
+  const mailboxes = new Map<string, Mailbox>();
+  const key = (kind: string, accountId: string): string => `${prefix}:${kind}:${accountId}`;
+  const run = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) =>
+    redis.run(script, keys, args);
+
+  function mailboxOf(accountId: string): Mailbox {
+    let mailbox = mailboxes.get(accountId);
+    if (mailbox === undefined) {
+      const [lease = '', pace = '', day = '', queue = '', seen = ''] = [
+        'lease',
+        'pace',
+        'day',
+        'queue',
+        'seen',
+      ].map((kind) => key(kind, accountId));
+      mailbox = {
+        reserve: [`${prefix}:relays`, lease, pace, day, queue, seen, `${prefix}:epoch`],
+        giveBack: [lease, pace, day, queue],
+        unsaid: [],
+        cancel: undefined,
+        isWanted: false,
+      };
+      mailboxes.set(accountId, mailbox);
+    }
+    return mailbox;
+  }
+
+  function takeUnsaid(mailbox: Mailbox): readonly (string | number)[] {
+    const { unsaid } = mailbox;
+    mailbox.cancel?.();
+    mailbox.cancel = undefined;
+    mailbox.unsaid = [];
+    return unsaid;
+  }
+
+  async function say(accountId: string, mailbox: Mailbox): Promise<void> {
+    const unsaid = takeUnsaid(mailbox);
+    if (unsaid.length > 0)
+      await run(GIVE_BACK, mailbox.giveBack, [freed, accountId, ...unsaid]).catch(ignore);
+  }
+
+  return {
+    async reserve(accountId, limits, { id, maxWaitMs, ticket, epoch }) {
+      const mailbox = mailboxOf(accountId);
+      const { atOnce, perMinute = 0, perDay = 0, recipientsPerDay = 0 } = limits;
+      const unsaid = takeUnsaid(mailbox);
+      const args = [id, atOnce, LEASE_MS, perMinute, perDay, recipientsPerDay, maxWaitMs, ticket, epoch];
+      if (unsaid.length > 0) args.push(freed, accountId, ...unsaid);
+      const answer = (await run(RESERVE, mailbox.reserve, args)) as unknown as Answer;
+      mailbox.isWanted = answer[5] > 0;
+      return answer;
+    },
+    giveBack(accountId, id, unsent, recipients) {
+      const mailbox = mailboxOf(accountId);
+      mailbox.unsaid.push(id, unsent ? 1 : 0, recipients);
+      if (mailbox.isWanted) void say(accountId, mailbox);
+      else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(accountId, mailbox));
+    },
+    async register(accountId, args) {
+      const [lease = '', pace = '', day = ''] = mailboxOf(accountId).giveBack;
+      await run(REGISTER, [lease, pace, day], [LEASE_MS, ...args]);
+    },
+    async extend(held) {
+      for (let i = 0; i < held.length; i += EXTEND_AT_ONCE) {
+        const some = held.slice(i, i + EXTEND_AT_ONCE);
+        const keys = some.map(([accountId]) => mailboxOf(accountId).giveBack[0] ?? '');
+        await run(EXTEND, keys, [LEASE_MS, ...some.map(([, id]) => id)]).catch(ignore);
+      }
+    },
+    login: async (accountId, intervalMs, maxWaitMs) =>
+      Number(await run(LOGIN, [key('login', accountId)], [intervalMs, maxWaitMs])),
+    onFreed: (listener) => redis.subscribe(freed, listener),
+    forget(accountId) {
+      const mailbox = mailboxes.get(accountId);
+      if (mailbox?.unsaid.length === 0) mailboxes.delete(accountId);
+    },
+    async close() {
+      await Promise.all([...mailboxes].map(([accountId, mailbox]) => say(accountId, mailbox)));
+    },
+  };
+}
+
+const ignore = (): void => undefined;
