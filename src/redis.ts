@@ -209,6 +209,8 @@ async function createConnection(url: string) {
     url,
     name: KEY_PREFIX,
     disableOfflineQueue: true,
+    // Ours watches over all commands with one timer; theirs makes a signal of each.
+    commandOptions: { timeout: 0 },
     // A connection that is dead without saying so is noticed by the ping that gets no answer.
     pingInterval: 3000,
     socket: {
