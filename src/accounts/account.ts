@@ -94,7 +94,7 @@ export interface Account {
   readonly graph?: GraphTarget;
   /** CHUNKING (BDAT) may be used where the upstream offers it. */
   readonly chunking: boolean;
-  /** What a first recipient that comes alone hears; default the listener's choice. */
+  /** What a first recipient that comes alone hears; default `live` where headers of devices are completed, else the listener's choice. */
   readonly firstRecipient?: 'deferred' | 'live' | undefined;
   /** A message whose From: header names none of `senders` is refused. */
   readonly checkFromHeader?: boolean;

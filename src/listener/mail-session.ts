@@ -74,6 +74,9 @@ export const isIntake = (answer: Reply | Intake): answer is Intake => 'write' in
 const withoutSize = (parameters: readonly string[]): readonly string[] =>
   parameters.filter((p) => !/^SIZE=/i.test(p));
 
+const isHeaderChanged = (of: Account, completes: boolean): boolean =>
+  (of.rewriteFrom ?? 'never') !== 'never' || (of.completeHeader ?? completes);
+
 const NO_MEMORY = reply(452, '4.3.1', 'Too many messages in progress, try again later');
 const MAIL_FIRST = reply(503, '5.5.1', 'Send MAIL first');
 
@@ -169,7 +172,7 @@ export function createMailSession(
   function headerChange(of: Account, id: string): Pick<IntakeOptions, 'changeHeader'> {
     const { rewriteFrom = 'never', email } = of;
     const completes = of.completeHeader ?? options.completeHeader;
-    if (rewriteFrom === 'never' && !completes) return {};
+    if (!isHeaderChanged(of, options.completeHeader)) return {};
     const isOwn = (address: string): boolean => {
       const exactness = exactnessOf(of, address);
       return exactness !== undefined && exactness !== 'any';
@@ -240,6 +243,9 @@ export function createMailSession(
           ...(facts.auth === undefined ? {} : { authUser: facts.auth.user }),
         },
         firstRecipient: options.firstRecipient,
+        isSizeUnsure:
+          options.bareLineEnds === 'normalize' ||
+          choices.some(({ account: of }) => isHeaderChanged(of, options.completeHeader)),
       });
       if (era !== mine) {
         answer.transaction?.abort('the client left');

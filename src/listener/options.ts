@@ -4,6 +4,7 @@
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import type { FirstRecipient } from '../relay/relay.ts';
 import {
   define,
   HOUR,
@@ -108,10 +109,10 @@ export const LISTENER_SETTINGS = {
   firstRecipient: define(
     'Listener',
     'text',
-    z.enum(['deferred', 'live']),
-    'deferred',
-    'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more)',
-    'Postfix and Exim send theirs together, and an MTA sends again what hears 452; live where devices and scripts send',
+    optional(z.enum(['deferred', 'live'])),
+    undefined,
+    'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more); default deferred, live with complete_header or auth_equals_line',
+    'Postfix and Exim send theirs together, and an MTA sends again what hears 452; devices and scripts do not',
   ),
   authEqualsLine: define(
     'Listener',
@@ -219,6 +220,7 @@ export interface ListenerOptions extends Values<typeof LISTENER_SETTINGS> {
   readonly path?: string | undefined;
   /** An already listening descriptor (socket activation) instead of host and port. */
   readonly fd?: number | undefined;
+  readonly firstRecipient: FirstRecipient;
   /** Permissions of the UNIX socket. */
   readonly pathMode: number;
   /** Ids or addresses of the accounts that may be used here; undefined: all. */
@@ -247,7 +249,8 @@ export const listenerEntry = z.strictObject({
 export type ListenerEntry = z.infer<typeof listenerEntry>;
 
 /** What a caller sets; everything else is the default. */
-export type PartialListenerOptions = Partial<Omit<ListenerOptions, 'limits'>> & {
+export type PartialListenerOptions = Partial<Omit<ListenerOptions, 'limits' | 'firstRecipient'>> & {
+  readonly firstRecipient?: FirstRecipient | undefined;
   readonly limits?: Partial<ListenerLimits>;
 };
 
@@ -268,11 +271,15 @@ const LIMITS = {
   ...FIXED_LIMITS,
 };
 
-export const resolveOptions = (given: PartialListenerOptions): ListenerOptions => ({
-  ...DEFAULTS,
-  ...given,
-  limits: { ...LIMITS, ...given.limits },
-});
+export function resolveOptions(given: PartialListenerOptions): ListenerOptions {
+  const own = { ...DEFAULTS, ...given };
+  return {
+    ...own,
+    // Who needs these is a device: it has no queue for what hears 452.
+    firstRecipient: own.firstRecipient ?? (own.completeHeader || own.authEqualsLine ? 'live' : 'deferred'),
+    limits: { ...LIMITS, ...given.limits },
+  };
+}
 
 /** A listener of the settings: `socket` and what else `entry` leaves out comes from `all`. `resolvePath`: from where paths of the entry start. */
 export function completeListener(

@@ -28,6 +28,8 @@ export interface MailCommand {
   readonly sender: string;
   readonly parameters: Parameters;
   readonly session: SessionFacts;
+  /** The body may get longer than the client said: SIZE goes only with a MAIL that leaves after it was seen. */
+  readonly isSizeUnsure?: boolean;
   /** What the first recipient hears where it comes alone; default `deferred`. The account's own choice goes before it. */
   readonly firstRecipient?: FirstRecipient;
   /** All accounts that may take it, first choice included; absent where there is one. */

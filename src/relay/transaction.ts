@@ -5,7 +5,7 @@
  * ask it. 250 only after the provider's 250. Owns the octets it has not sent yet; which states there are
  * and what leads to which stands in transaction-states.ts.
  */
-import { fitParameters, type Recipient } from '../protocol/esmtp.ts';
+import { fitParameters, type Mail, type Recipient } from '../protocol/esmtp.ts';
 import { isPositive, type Reply, reply } from '../protocol/reply.ts';
 import type { BodyStream, Ending, Way } from '../upstream/way.ts';
 import type { RecordDraft } from './record.ts';
@@ -34,13 +34,20 @@ export interface TransactionDeps {
   readonly onEnd: () => void;
 }
 
+const withoutSize = (mail: Mail): Mail => ({
+  ...mail,
+  parameters: mail.parameters.filter((p) => !/^SIZE=/i.test(p)),
+});
+
 export function createTransaction(deps: TransactionDeps, options: TransactionOptions): Transaction {
   const { command, way, record } = deps;
   const { account } = command;
   const { facts } = way;
   const mostHeld = facts.body === 'streams' ? options.replayBytes : facts.maxBytes;
-  const isAskedAtOnce = (account.firstRecipient ?? command.firstRecipient) === 'live';
-  let mail = { sender: command.sender, parameters: command.parameters };
+  const isAskedAtOnce =
+    (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
+    'live';
+  let mail: Mail = { sender: command.sender, parameters: command.parameters };
   /** Those that heard 250. */
   const told: Recipient[] = [];
   const delivery = way.begin(record);
@@ -74,7 +81,11 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
   /** A reply for each, in order. */
   async function ask(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
-    const asked = await delivery.ask(mail, told, recipients);
+    const asked = await delivery.ask(
+      command.isSizeUnsure === true ? withoutSize(mail) : mail,
+      told,
+      recipients,
+    );
     switch (asked.kind) {
       case 'heard':
         for (const [i, recipient] of recipients.entries()) {
@@ -154,7 +165,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     },
 
     sizeChanged() {
-      mail = { ...mail, parameters: mail.parameters.filter((p) => !/^SIZE=/i.test(p)) };
+      mail = withoutSize(mail);
     },
 
     async end() {

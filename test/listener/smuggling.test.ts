@@ -175,6 +175,52 @@ test(
 );
 
 test(
+  'asked for recipients before the body, the provider hears no SIZE that the body may yet belie',
+  leakless(async (_t, defer) => {
+    for (const [settings, size] of [
+      [{}, undefined],
+      [{ bareLineEnds: 'reject' }, 'SIZE=999'],
+      [{ bareLineEnds: 'reject', completeHeader: true }, undefined],
+    ] as const) {
+      const front = await startFront(defer, { settings });
+      const client = await greeted(front, defer);
+      await client.expect(`MAIL FROM:<${ANN}> SIZE=999`, 250);
+      await client.expect('RCPT TO:<bob@example.net>', 250);
+      await client.expect('RCPT TO:<eve@example.net>', 250);
+      await client.expect('DATA', 354);
+      await client.raw('Subject: t\r\n\r\nx\r\n.\r\n');
+      await client.expect(undefined, 250);
+      const [message] = front.provider.messages;
+      assert.equal(
+        message?.mailParameters.find((p) => p.startsWith('SIZE')),
+        size,
+      );
+    }
+  }),
+);
+
+test(
+  'a listener for devices asks for a first recipient at once, unless it is told otherwise',
+  leakless(async (_t, defer) => {
+    for (const [settings, codes] of [
+      [{}, [250, 452, 452]],
+      [{ completeHeader: true }, [550, 250, 250]],
+      [{ authEqualsLine: true }, [550, 250, 250]],
+      [{ completeHeader: true, firstRecipient: 'deferred' }, [250, 452, 452]],
+    ] as const) {
+      const front = await startFront(defer, { settings });
+      front.provider.smtp.script('RCPT', { line: /bad@/ }, { reply: '550 5.1.1 no such user' });
+      const client = await greeted(front, defer);
+      await client.expect(`MAIL FROM:<${ANN}>`, 250);
+      const heard: number[] = [];
+      for (const name of ['bad', 'good', 'fine'])
+        heard.push((await client.send(`RCPT TO:<${name}@example.net>`)).code);
+      assert.deepEqual(heard, codes);
+    }
+  }),
+);
+
+test(
   'a command that ends in a bare LF is read, refused where that is set; one with a bare CR is refused',
   leakless(async (_t, defer) => {
     const strict = await greeted(await startFront(defer, { settings: { bareLineEnds: 'reject' } }), defer);
