@@ -5,6 +5,7 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import tls, { connect as tlsConnect } from 'node:tls';
+import { Worker } from 'node:worker_threads';
 import type { Account } from '../../src/accounts/account.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { hashPassword } from '../../src/accounts/scrypt.ts';
@@ -266,6 +267,45 @@ test(
     assert.equal(counts.limitHits.not_allowed, 1);
     assert.equal(counts.refusedTotal, 1);
     assert.equal(counts.sessionsTotal, 2);
+  }),
+);
+
+/** Looks from another thread for the first moment at which there is something at `path`. */
+const FIRST_SEEN = `
+  const { lstatSync } = require('node:fs');
+  const { parentPort, workerData } = require('node:worker_threads');
+  parentPort.postMessage('looking');
+  for (const end = Date.now() + 5_000; Date.now() < end; ) {
+    const facts = lstatSync(workerData, { throwIfNoEntry: false });
+    if (facts !== undefined) { parentPort.postMessage(facts.mode & 0o777); break; }
+  }`;
+
+test(
+  'a UNIX socket has its mode from the first moment, whatever the umask',
+  leakless(async (_t, defer) => {
+    const { directory } = await certificateFiles(defer);
+    const accounts = createAccountDirectory([account('a@x.test')]);
+    const deps = {
+      relay: fakeRelay(),
+      directory: () => accounts,
+      log: silentLog,
+      replayBytes: 4096,
+    };
+    const before = process.umask(0);
+    defer(() => void process.umask(before));
+    for (let i = 0; i < 5; i++) {
+      const path = join(directory, `mode${i}.sock`);
+      const looker = new Worker(FIRST_SEEN, { eval: true, workerData: path });
+      const said = (): Promise<unknown> => new Promise((resolve) => looker.once('message', resolve));
+      assert.equal(await said(), 'looking');
+      const mode = said();
+      const listener = createListener(deps, { path, pathMode: 0o600, hostname: 'relay.test' });
+      await listener.listen();
+      assert.equal(await mode, 0o600);
+      assert.equal(process.umask(), 0);
+      await listener.stop({ deadlineMs: 0 });
+      await looker.terminate();
+    }
   }),
 );
 
