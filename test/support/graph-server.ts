@@ -31,6 +31,8 @@ export interface GraphFault {
   /** `reset` cuts the connection, `silence` never answers. */
   readonly answer:
     | { readonly status: number; readonly code?: string; readonly retryAfter?: string }
+    /** These octets, then the end of the connection. */
+    | { readonly torn: string }
     | 'reset'
     | 'silence';
 }
@@ -47,6 +49,8 @@ export interface GraphRules {
   /** The client's Message-ID is replaced. */
   replacesMessageId: boolean;
   latencyMs: number;
+  /** So long it reads nothing of a request's body. */
+  readsAfterMs: number;
   /** Serves HTTPS under the name `localhost`, with a certificate of the test CA. Fixed at the start. */
   tls: boolean;
   /** Asked for each request where no fault is queued. */
@@ -84,6 +88,7 @@ export interface GraphServer {
   count(call: GraphCallName): number;
   /** The next requests of this kind; several faults wait in line. */
   fault(call: GraphCallName, fault: GraphFault, times?: number): void;
+  clearFaults(): void;
   /** The mailbox refuses everything with this; status 0 ends it. */
   refuseMailbox(mailbox: string, status: number, code: string): void;
   close(): Promise<void>;
@@ -118,6 +123,7 @@ export async function startGraphServer(options: {
     okForTooLarge: false,
     replacesMessageId: false,
     latencyMs: 0,
+    readsAfterMs: 0,
     tls: false,
     chaos: undefined,
     ...options.rules,
@@ -193,6 +199,7 @@ export async function startGraphServer(options: {
     busy.set(limitKey, now);
     maxAtOnce = Math.max(maxAtOnce, now);
     response.on('close', () => busy.set(limitKey, (busy.get(limitKey) ?? 1) - 1));
+    if (rules.readsAfterMs > 0) await new Promise<void>((resume) => later(rules.readsAfterMs, resume));
     const octets = await read(incoming);
     const fail = (status: number, code: string, message = code, headers: Record<string, string> = {}): void =>
       answer(response, request, status, errorBody(code, message), headers);
@@ -230,6 +237,10 @@ export async function startGraphServer(options: {
     if (fault.answer === 'silence') return;
     if (fault.answer === 'reset') {
       incoming.socket.resetAndDestroy();
+      return;
+    }
+    if ('torn' in fault.answer) {
+      incoming.socket.end(fault.answer.torn);
       return;
     }
     const { status, code, retryAfter } = fault.answer;
@@ -385,6 +396,7 @@ export async function startGraphServer(options: {
     },
     count: (call) => requests.filter((r) => r.call === call).length,
     fault: (call, fault, times = 1) => void queued.push({ call, fault, left: times }),
+    clearFaults: () => void queued.splice(0),
     refuseMailbox(mailbox, status, code) {
       if (status === 0) refused.delete(mailbox);
       else refused.set(mailbox, { status, code });

@@ -46,12 +46,9 @@ export const unreachable = (code: string): GraphEnding =>
 export const isThrottled = (r: GraphRefusal): boolean =>
   r.status === 429 || r.code === 'ApplicationThrottled';
 
-/** After these the request may have been carried out all the same. */
+/** After these the request may have been carried out all the same: a gateway that redirects may have passed it on. */
 export const isUnclear = (r: GraphRefusal): boolean =>
-  isThrottled(r) ||
-  r.status >= 500 ||
-  (r.status >= 200 && r.status < 300) ||
-  [408, 409, 423].includes(r.status);
+  isThrottled(r) || r.status >= 500 || r.status < 400 || [408, 409, 423].includes(r.status);
 
 /** The refusal where nothing was done, and the same request would hear the same. A 404 may be too early. */
 export const certainRefusal = (outcome: GraphOutcome<unknown>): GraphRefusal | undefined =>

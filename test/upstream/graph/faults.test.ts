@@ -55,7 +55,7 @@ function createFaults(dice: () => number): (call: GraphCallName) => GraphFault |
     if (dice() >= FAULTS[call]) return undefined;
     const answer = answers[Math.floor(dice() * answers.length)] ?? 'reset';
     // A 202 is only said of what is done.
-    const isTaken = typeof answer === 'object' && answer.status === 202;
+    const isTaken = typeof answer === 'object' && 'status' in answer && answer.status === 202;
     const carriedOut = isTaken || dice() < 0.5;
     return { answer, carriedOut, ...(carriedOut && !isTaken && dice() < 0.3 ? { lateMs: 5 } : {}) };
   };
