@@ -54,7 +54,7 @@ export interface GraphRules {
   /** Serves HTTPS under the name `localhost`, with a certificate of the test CA. Fixed at the start. */
   tls: boolean;
   /** Asked for each request where no fault is queued. */
-  chaos: ((call: GraphCallName) => GraphFault | undefined) | undefined;
+  chaos: ((call: GraphCallName, mailbox: string) => GraphFault | undefined) | undefined;
 }
 
 export interface GraphDelivered {
@@ -222,7 +222,7 @@ export async function startGraphServer(options: {
     const line = queued.findIndex((q) => q.call === call && q.left > 0);
     const entry = queued[line];
     if (entry !== undefined && --entry.left === 0) queued.splice(line, 1);
-    const fault = entry?.fault ?? rules.chaos?.(call);
+    const fault = entry?.fault ?? rules.chaos?.(call, mailbox);
     const immutable = incoming.headers.prefer === 'IdType="ImmutableId"';
     const carryOut = (): { status: number; json?: object } =>
       perform(call, mailbox, rest, url, octets, incoming, immutable);
