@@ -49,7 +49,7 @@ const ANSWERS: readonly GraphFault['answer'][] = [
 ];
 
 for (const answer of ANSWERS) {
-  const name = typeof answer === 'string' ? answer : 'status' in answer ? answer.status : answer.torn;
+  const name = typeof answer === 'string' ? answer : 'status' in answer ? String(answer.status) : answer.torn;
   test(
     `${name} to the send although it was sent: 250, not sent again`,
     leakless(async (_t, defer) => {
@@ -382,7 +382,7 @@ test(
 );
 
 for (const answer of ANSWERS) {
-  const name = typeof answer === 'string' ? answer : 'status' in answer ? answer.status : answer.torn;
+  const name = typeof answer === 'string' ? answer : 'status' in answer ? String(answer.status) : answer.torn;
   test(
     `one call: after ${name} nobody knows; never sent again`,
     leakless(async (t, defer) => {
