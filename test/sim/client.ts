@@ -12,6 +12,8 @@ export interface Message {
   readonly sender: string;
   readonly recipients: readonly string[];
   readonly octets: number;
+  /** The same octets at each try, with a Message-ID and all recipients in To. */
+  readonly byGraph: boolean;
 }
 
 export interface Heard {
@@ -402,7 +404,10 @@ export const keyOf = (attempt: Attempt): string => `${attempt.message.id}.${atte
 
 /** Lines of all kinds, dots at their beginnings among them. */
 function writeBody(message: Message, number: number): Buffer {
-  const head = `X-Sim: ${message.id}.${number}\r\nFrom: ${message.sender}\r\nSubject: test\r\n\r\n`;
+  const rest = `From: ${message.sender}\r\nSubject: test\r\n\r\n`;
+  const head = message.byGraph
+    ? `X-Sim: ${message.id}\r\nMessage-ID: <${message.id}@sim>\r\nTo: ${message.recipients.join(', ')}\r\n${rest}`
+    : `X-Sim: ${message.id}.${number}\r\n${rest}`;
   const lines = ['.', '..', '.hidden', 'plain text', '', 'x'.repeat(70), 'QUIT', 'RCPT TO:<x@y>', '250 ok'];
   let text = head;
   for (let i = 0; text.length < message.octets; i++) text += `${lines[i % lines.length]}\r\n`;

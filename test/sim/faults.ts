@@ -1,5 +1,6 @@
 /** Lets the faults of a plan happen: sets the moods of the participants and calls the operator. */
 import type { Client } from './client.ts';
+import { GRAPH_URL, type GraphEndpoint, type GraphMood } from './graph.ts';
 import type { Network, Paths, Weather } from './network.ts';
 import type { AccountPlan, Edit, Fault, Plan, Side } from './plan.ts';
 import type { Mood, Provider } from './provider.ts';
@@ -15,6 +16,7 @@ export interface Cast {
   readonly network: Network;
   readonly provider: Provider;
   readonly tokens: TokenEndpoint;
+  readonly graph: GraphEndpoint;
   readonly files: Files;
   readonly redis: RedisServer;
   readonly relays: readonly RelayHost[];
@@ -58,9 +60,25 @@ export const isBeingMended = (plan: Plan, now: number): boolean =>
       now <= f.at + MEND_MS + 1_000,
   );
 
+const GRAPH_ANSWERS = [504, 503, 500, 429, 200, 'lost', 'lost', 'hang', undefined] as const;
+
+function rollGraphMood(roll: () => number): GraphMood {
+  const answer = GRAPH_ANSWERS[Math.floor(roll() * GRAPH_ANSWERS.length)];
+  const kind = roll();
+  // An honest answer is only said of what is done.
+  const done = answer === undefined || kind < 0.4 ? 'yes' : kind < 0.6 ? 'late' : 'no';
+  return { delayMs: 20 + roll() * 3_000, done, answer, hiddenMs: roll() < 0.3 ? roll() * 15_000 : 0 };
+}
+
 export function applyFaults(plan: Plan, cast: Cast): void {
   const { world, provider, tokens, clients } = cast;
   const dice = (fault: Fault): (() => number) => createRandom(plan.seed).branch(JSON.stringify(fault));
+  const graphFaults = plan.faults.filter((f) => f.kind === 'graph').map((f) => ({ ...f, roll: dice(f) }));
+  const healthyGraph = cast.graph.mood();
+  cast.graph.mood = () => {
+    const found = graphFaults.find((f) => isIn(world.now, f));
+    return found === undefined || found.roll() >= found.chance ? healthyGraph : rollGraphMood(found.roll);
+  };
   const moods = plan.faults.filter((f) => f.kind === 'mood').map((f) => ({ ...f, roll: dice(f) }));
   provider.mood = (stage) => {
     let mood: Mood | undefined;
@@ -169,6 +187,7 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
       at(fault.from, () => administer(fault, plan, cast));
       if (fault.what === 'drain') at(fault.to, () => resume(fault, plan, cast));
       return;
+    case 'graph':
     case 'mood':
     case 'token':
     case 'hang up':
@@ -246,6 +265,7 @@ export function writeAccounts(
       min_connections: account.minConnections,
       messages_per_minute: account.messagesPerMinute,
       login_interval_ms: account.loginIntervalMs,
+      ...(account.byGraph ? { transport: 'graph' } : {}),
     };
     if (i > 0) return entry;
     switch (edit) {
@@ -268,6 +288,7 @@ export function writeAccounts(
         smtp: 'smtps://10.0.0.1:465',
         token_url: 'https://login.example.net/token',
         scope: 'smtp',
+        graph_url: GRAPH_URL,
       },
     },
     accounts: kept,

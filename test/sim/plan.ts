@@ -40,6 +40,7 @@ export type Fault =
       readonly what: AdminTask;
     } & Window)
   | ({ readonly kind: 'disk'; readonly code: string } & Window)
+  | ({ readonly kind: 'graph'; readonly chance: number } & Window)
   | ({ readonly kind: 'redis'; readonly state: 'gone' | 'silent'; readonly loses: boolean } & Window);
 
 /** What an operator asks of a running relay; `drain` is resumed at the end of its window. */
@@ -56,6 +57,8 @@ export interface AccountPlan {
   readonly minConnections: number;
   readonly messagesPerMinute: number;
   readonly loginIntervalMs: number;
+  /** Mail leaves by Microsoft Graph. */
+  readonly byGraph: boolean;
 }
 
 export interface MessagePlan {
@@ -113,6 +116,26 @@ const STAGES: readonly Stage[] = ['greeting', 'ehlo', 'auth', 'mail', 'rcpt', 'd
 const POINTS: readonly Point[] = ['greeting', 'ehlo', 'mail', 'rcpt', 'data', 'body', 'dot'];
 
 export function createPlan(seed: number): Plan {
+  return withGraph(createSmtpPlan(seed));
+}
+
+/** Dice of their own, so that the rest of the plan is what it was. The simulated disk knows no journal, so not with files. */
+function withGraph(plan: Plan): Plan {
+  const dice = createRandom(plan.seed).branch('graph');
+  if (plan.store === 'file' || !dice.chance(0.5)) return plan;
+  const accounts = plan.accounts.map((account) => ({ ...account, byGraph: dice.chance(0.6) }));
+  const from = dice.between(0, Math.floor(plan.activeMs / 2));
+  const fault: Fault = {
+    kind: 'graph',
+    chance: dice.pick([0.1, 0.3, 0.6]),
+    from,
+    to: Math.min(plan.activeMs, from + dice.between(30_000, 10 * MINUTE)),
+  };
+  const isCalm = plan.faults.length === 0 || !accounts.some((a) => a.byGraph);
+  return { ...plan, accounts, faults: isCalm ? plan.faults : [...plan.faults, fault] };
+}
+
+function createSmtpPlan(seed: number): Plan {
   const dice = createRandom(seed).branch('plan');
   const activeMs = dice.chance(0.2) ? dice.between(30, 90) * MINUTE : dice.between(1, 8) * MINUTE;
   const store: StoreKind = dice.pick(['memory', 'memory', 'file', 'redis']);
@@ -163,6 +186,7 @@ function planAccount(dice: Random, index: number): AccountPlan {
     minConnections: dice.between(0, maxConnections),
     messagesPerMinute: dice.pick([30, 30, 6, 0]),
     loginIntervalMs: dice.pick([0, 1_000]),
+    byGraph: false,
   };
 }
 

@@ -5,12 +5,14 @@ import { Secret } from '../../src/accounts/credential.ts';
 import { check, type Figures, type Violation } from './checks.ts';
 import { type Client, createClient, type Message } from './client.ts';
 import { applyFaults, type Cast, createPaths, isBeingMended, writeAccounts } from './faults.ts';
+import { createGraphEndpoint, GRAPH_URL } from './graph.ts';
+import { checkGraph } from './graph-checks.ts';
 import { createNetwork, type Network } from './network.ts';
 import type { Fault, Plan } from './plan.ts';
 import { createProvider } from './provider.ts';
 import { createRandom } from './random.ts';
 import { createRelayHost, type Leftovers, type RelayHost } from './relay-host.ts';
-import { createTokenEndpoint, SECRET_MARK, useTokenEndpoint } from './token-endpoint.ts';
+import { createTokenEndpoint, SECRET_MARK, useWebServers } from './token-endpoint.ts';
 import { useFiles } from './virtual-files.ts';
 import { useRedis } from './virtual-redis.ts';
 import { useNetwork } from './virtual-sockets.ts';
@@ -65,8 +67,14 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
     for (const { acquireMs, recipients } of records)
       if (plan.faults.length === 0 && acquireMs > CALM_WAIT_MS)
         blame('waited for nothing', `${recipients.join(' ')}: ${Math.round(acquireMs)} ms for a connection`);
+    const all = cast.clients.flatMap((c) => c.attempts);
+    const byGraph = checkGraph({
+      attempts: all.filter((a) => a.message.byGraph),
+      delivered: cast.graph.delivered,
+      forgets: forgetsSubmissions(plan),
+    });
     const result = check({
-      attempts: cast.clients.flatMap((c) => c.attempts),
+      attempts: all.filter((a) => !a.message.byGraph),
       deliveries: cast.provider.deliveries,
       said: cast.provider.said,
       unknown: records.filter((r) => r.outcome === 'unknown'),
@@ -84,7 +92,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
         reply.text.includes('No account for sender'),
     });
     return {
-      violations: [...violations, ...result.violations],
+      violations: [...violations, ...result.violations, ...byGraph],
       digest: world.digest,
       figures: result.figures,
       trace: world.trace,
@@ -104,6 +112,12 @@ const forgetsMinutes = ({ store, relays, faults }: Plan): boolean =>
     ({ kind }) =>
       kind === 'kill' || kind === 'disk' || kind === 'redis' || (kind === 'stop' && store === 'memory'),
   );
+
+/** Whether what the relays know of messages by Graph ends with a process, or with a Redis. */
+const forgetsSubmissions = ({ store, faults }: Plan): boolean =>
+  store === 'memory'
+    ? faults.some(({ kind }) => kind === 'kill' || kind === 'stop')
+    : faults.some((f) => f.kind === 'redis' && f.loses);
 
 const isHarmlessToConnections = ({ kind }: Fault): boolean =>
   kind === 'hang up' || kind === 'clock' || kind === 'reload' || kind === 'stop' || kind === 'disk';
@@ -132,7 +146,8 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
     rotates: plan.store !== 'memory',
     lifeMs: plan.tokenLifeMs,
   });
-  useTokenEndpoint(tokens);
+  const graph = createGraphEndpoint(world, tokens.accepts);
+  useWebServers((url) => (url.startsWith(GRAPH_URL) ? graph : tokens));
   provider.accepts = tokens.accepts;
   provider.onLogin = (account, atOnce) => {
     const most = plan.accounts.find((a) => a.email === account)?.maxConnections ?? 0;
@@ -182,13 +197,15 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
       if (!isBlack) blame('unanswered', `${client.actor.name} at ${what}`);
     };
   for (const [i, m] of plan.messages.entries()) {
-    const account = plan.accounts[m.account]?.email ?? '';
+    const { email: account = '', byGraph = false } = plan.accounts[m.account] ?? {};
     const message: Message = {
       id: `m${i}`,
       account,
       sender: account,
-      recipients: Array.from({ length: m.recipients }, (_, r) => `m${i}r${r}@example.net`),
+      // Whoever is refused at RCPT is still in the header; one recipient leaves nobody to be mailed for another.
+      recipients: Array.from({ length: byGraph ? 1 : m.recipients }, (_, r) => `m${i}r${r}@example.net`),
       octets: m.octets,
+      byGraph,
     };
     clients[m.client]?.add(message, m.at);
   }
@@ -222,6 +239,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
     network,
     provider,
     tokens,
+    graph,
     files,
     redis,
     relays,

@@ -15,6 +15,8 @@ export interface HttpAnswer {
 }
 
 export interface HttpRequest {
+  readonly method?: string;
+  readonly headers?: Readonly<Record<string, string>>;
   readonly body: string;
   readonly signal: AbortSignal;
 }
@@ -49,19 +51,24 @@ export interface TokenEndpoint {
   readonly requests: number;
 }
 
-let used: TokenEndpoint | undefined;
-
-/** Where the product's requests go from now on. */
-export function useTokenEndpoint(endpoint: TokenEndpoint): void {
-  used = endpoint;
+/** Takes requests to one host. */
+interface WebServer {
+  request(url: string, request: HttpRequest): Promise<HttpAnswer>;
 }
 
-/** Puts the endpoint in the place of undici's `request`; before the product is imported. */
+let used: ((url: string) => WebServer) | undefined;
+
+/** Where the product's requests go from now on. */
+export function useWebServers(serverOf: (url: string) => WebServer): void {
+  used = serverOf;
+}
+
+/** Puts our servers in the place of undici's `request`; before the product is imported. */
 export function installTokenRequests(): void {
   const undici = createRequire(import.meta.url)('undici') as Record<string, unknown>;
   undici.request = (url: string, request: HttpRequest) => {
-    if (used === undefined) throw new Error('no token endpoint');
-    return used.request(url, request);
+    if (used === undefined) throw new Error('no web servers');
+    return used(url).request(url, request);
   };
 }
 
@@ -194,7 +201,7 @@ async function* deliver(
 }
 
 /** Rejects with the signal's reason; `ms` may be infinite. */
-function pauseUnless(world: World, actor: Actor, ms: number, signal: AbortSignal): Promise<void> {
+export function pauseUnless(world: World, actor: Actor, ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
     const timer =
@@ -217,6 +224,6 @@ function pauseUnless(world: World, actor: Actor, ms: number, signal: AbortSignal
   });
 }
 
-function failure(code: string): Error {
+export function failure(code: string): Error {
   return Object.assign(new Error(code), { code });
 }

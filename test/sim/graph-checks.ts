@@ -1,0 +1,49 @@
+/** The invariants of mail by Graph: of a message, over all its tries and all relays. Pure. */
+import type { Violation } from './checks.ts';
+import type { Attempt } from './client.ts';
+import type { GraphDelivery } from './graph.ts';
+
+export function checkGraph(evidence: {
+  /** Of messages by Graph. */
+  readonly attempts: readonly Attempt[];
+  readonly delivered: readonly GraphDelivery[];
+  /** The relays lost what they knew: then a second copy is nobody's fault. */
+  readonly forgets: boolean;
+}): Violation[] {
+  const violations: Violation[] = [];
+  const blame = (rule: string, id: string, detail: string, at: number): void =>
+    void violations.push({ rule, detail: `${id}: ${detail}`, at });
+  const byMessage = new Map<string, Attempt[]>();
+  for (const attempt of evidence.attempts) {
+    const { id } = attempt.message;
+    byMessage.set(id, [...(byMessage.get(id) ?? []), attempt]);
+  }
+  for (const delivery of evidence.delivered) {
+    const id = /^X-Sim: (\S+)/m.exec(delivery.text)?.[1] ?? '?';
+    if (!byMessage.has(id)) blame('delivered from nowhere', id, 'by Graph', delivery.at);
+  }
+  for (const [id, attempts] of byMessage) {
+    const copies = evidence.delivered.filter((d) => d.text.startsWith(`X-Sim: ${id}\r\n`));
+    const [copy] = copies;
+    const at = attempts.at(-1)?.endedAt ?? 0;
+    if (copies.length > 1 && !evidence.forgets) blame('delivered twice', id, `${copies.length} by Graph`, at);
+    const heard = attempts.filter((a) => a.final?.code === 250);
+    if (heard.length > 0 && copy === undefined) blame('acknowledged and lost', id, 'by Graph', at);
+    if (copy !== undefined) {
+      if (copy.text !== attempts[0]?.body.toString('latin1')) blame('body changed', id, 'by Graph', copy.at);
+      if (copy.recipients.join() !== attempts[0]?.message.recipients.join())
+        blame('other recipients', id, copy.recipients.join(' '), copy.at);
+      if (attempts.every((a) => a.dotAt === undefined))
+        blame('delivered unfinished', id, 'by Graph', copy.at);
+    }
+    for (const { mail, rcpts, data, final } of attempts)
+      for (const reply of [mail, data, final, ...rcpts.map((r) => r.reply)])
+        if (
+          reply !== undefined &&
+          reply.code >= 500 &&
+          !/No account for sender|No valid recipients/.test(reply.text)
+        )
+          blame('refused by nobody', id, `${reply.code} ${reply.text}`, reply.at);
+  }
+  return violations;
+}
