@@ -83,6 +83,21 @@ const MICROSOFT_LIMITS: AccountLimits = {
   maxBytes: 157_286_400,
 };
 
+/** What mailboxes of organisations and persons have in common. */
+const MICROSOFT = {
+  graphUrl: GRAPH_URL,
+  tokenUrl: `${MICROSOFT_LOGIN}/token`,
+  authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
+  deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
+  authorizeParameters: { prompt: 'select_account' },
+  // Registered as http://localhost; Microsoft ignores the port only there.
+  redirectHost: 'localhost',
+  signInScope: MICROSOFT_SCOPE,
+  safetyBufferMs: 10 * MINUTE,
+  // Exchange answered BDAT with 552 "Header size exceeds" and with silence.
+  chunking: false,
+};
+
 const BUILT_IN: readonly ProviderProfile[] = [
   {
     name: 'gmail',
@@ -117,42 +132,22 @@ const BUILT_IN: readonly ProviderProfile[] = [
   {
     name: 'outlook',
     title: 'Microsoft 365',
+    ...MICROSOFT,
     smtp: { host: 'smtp.office365.com', port: 587, tls: 'starttls' },
-    graphUrl: GRAPH_URL,
-    tokenUrl: `${MICROSOFT_LOGIN}/token`,
-    authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
-    deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
-    authorizeParameters: { prompt: 'select_account' },
-    // Registered as http://localhost; Microsoft ignores the port only there.
-    redirectHost: 'localhost',
     tenant: 'common',
     scopes: {
       refresh_token: MICROSOFT_SCOPE,
       client_credentials: 'https://outlook.office365.com/.default',
     },
-    signInScope: MICROSOFT_SCOPE,
-    safetyBufferMs: 10 * MINUTE,
-    // Exchange answered BDAT with 552 "Header size exceeds" and with silence.
-    chunking: false,
     limits: MICROSOFT_LIMITS,
   },
   {
     name: 'outlook-personal',
     title: 'Outlook.com and Hotmail',
+    ...MICROSOFT,
     smtp: { host: 'smtp-mail.outlook.com', port: 587, tls: 'starttls' },
-    graphUrl: GRAPH_URL,
-    tokenUrl: `${MICROSOFT_LOGIN}/token`,
-    authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
-    deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
-    authorizeParameters: { prompt: 'select_account' },
-    // Registered as http://localhost; Microsoft ignores the port only there.
-    redirectHost: 'localhost',
     tenant: 'consumers',
     scopes: { refresh_token: MICROSOFT_SCOPE },
-    signInScope: MICROSOFT_SCOPE,
-    safetyBufferMs: 10 * MINUTE,
-    // Exchange answered BDAT with 552 "Header size exceeds" and with silence.
-    chunking: false,
     // Documented attachment limit 25 MB; the advertised SIZE is the front end's. 5,000 recipients a day.
     limits: { ...MICROSOFT_LIMITS, recipientsPerDay: 5_000 },
   },

@@ -42,14 +42,21 @@ export type UpstreamEvent =
     }
   | { readonly kind: 'local'; readonly cause: LocalCause; readonly waitSeconds?: number };
 
-/** Why no token could be had; the codes of the token room. */
+/** Why no token could be had. */
 export type TokenTrouble =
+  /** Endpoint unreachable, 5xx, garbage, its breaker open. */
   | 'provider_fault'
+  /** 429, AADSTS50196, AADSTS90055. `retryAt` says until when. */
   | 'throttled'
+  /** A person must sign in again. */
   | 'needs_consent'
+  /** The OAuth client is broken, for all its accounts. */
   | 'app_misconfigured'
+  /** Our clock is wrong. */
   | 'clock_skew'
+  /** Scope or request wrong. */
   | 'bad_request'
+  /** No such account (removed while asked for). */
   | 'unknown_account';
 
 export type LocalCause =

@@ -5,6 +5,7 @@
 import { inspect } from 'node:util';
 import type { TokenResource } from '../accounts/credential.ts';
 import type { Mask } from '../protocol/masking.ts';
+import type { TokenTrouble } from '../protocol/verdict.ts';
 
 export type { TokenResource };
 
@@ -34,22 +35,8 @@ export class AccessToken {
   }
 }
 
-/** Why no token could be had. Closed: a switch over it ends in `never`. */
-export type TokenErrorCode =
-  /** Endpoint unreachable, 5xx, garbage, its breaker open. */
-  | 'provider_fault'
-  /** 429, AADSTS50196, AADSTS90055. `retryAt` says until when. */
-  | 'throttled'
-  /** A person must sign in again. */
-  | 'needs_consent'
-  /** The OAuth client is broken, for all its accounts. */
-  | 'app_misconfigured'
-  /** Our clock is wrong. */
-  | 'clock_skew'
-  /** Scope or request wrong. */
-  | 'bad_request'
-  /** No such account (removed while asked for). */
-  | 'unknown_account';
+/** Closed: a switch over it ends in `never`. */
+export type TokenErrorCode = TokenTrouble;
 
 /** `message` is safe for logs and admin answers: in words, with the provider's trace id, never a secret. */
 export class TokenError extends Error {
