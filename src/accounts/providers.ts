@@ -63,6 +63,13 @@ export const DEFAULT_LIMITS: AccountLimits = {
   maxBytes: 35_882_577,
 };
 
+/** Numbers of providers that nobody has told us of: cautious ones. */
+const UNKNOWN_PROVIDER = {
+  safetyBufferMs: 5 * MINUTE,
+  chunking: false,
+  limits: DEFAULT_LIMITS,
+} as const;
+
 const GOOGLE_SCOPE = 'https://mail.google.com/';
 const MICROSOFT_SCOPE = 'https://outlook.office.com/SMTP.Send offline_access';
 const MICROSOFT_LOGIN = 'https://login.microsoftonline.com/{tenant}/oauth2/v2.0';
@@ -165,7 +172,94 @@ const BUILT_IN: readonly ProviderProfile[] = [
     chunking: false,
     limits: { ...DEFAULT_LIMITS, maxBytes: MICROSOFT_LIMITS.maxBytes },
   },
+  nationalCloud('outlook-us', 'Microsoft 365 GCC High (US government; not verified)', {
+    smtp: 'smtp.office365.us',
+    login: 'login.microsoftonline.us',
+    graph: 'https://graph.microsoft.us/v1.0',
+    resource: 'https://outlook.office365.us',
+  }),
+  nationalCloud('outlook-china', 'Microsoft 365 by 21Vianet (China; not verified)', {
+    smtp: 'smtp.partner.outlook.cn',
+    login: 'login.partner.microsoftonline.cn',
+    graph: 'https://microsoftgraph.chinacloudapi.cn/v1.0',
+    resource: 'https://partner.outlook.cn',
+  }),
+  {
+    ...UNKNOWN_PROVIDER,
+    name: 'yahoo',
+    title: 'Yahoo Mail (not verified; new clients get no mail scope)',
+    smtp: { host: 'smtp.mail.yahoo.com', port: 465, tls: 'implicit' },
+    tokenUrl: 'https://api.login.yahoo.com/oauth2/get_token',
+    authorizeUrl: 'https://api.login.yahoo.com/oauth2/request_auth',
+    scopes: { refresh_token: '' },
+    signInScope: 'mail-w',
+  },
+  {
+    ...UNKNOWN_PROVIDER,
+    name: 'aol',
+    title: 'AOL Mail (not verified; new clients get no mail scope)',
+    smtp: { host: 'smtp.aol.com', port: 465, tls: 'implicit' },
+    tokenUrl: 'https://api.login.aol.com/oauth2/get_token',
+    authorizeUrl: 'https://api.login.aol.com/oauth2/request_auth',
+    scopes: { refresh_token: '' },
+    signInScope: 'mail-w',
+  },
+  {
+    ...UNKNOWN_PROVIDER,
+    name: 'fastmail',
+    title: 'Fastmail (not verified; clients are registered by arrangement)',
+    smtp: { host: 'smtp.fastmail.com', port: 465, tls: 'implicit' },
+    tokenUrl: 'https://api.fastmail.com/oauth/refresh',
+    authorizeUrl: 'https://api.fastmail.com/oauth/authorize',
+    scopes: { refresh_token: '' },
+    signInScope: 'https://www.fastmail.com/dev/protocol-smtp offline_access',
+  },
+  {
+    ...UNKNOWN_PROVIDER,
+    name: 'yandex',
+    title: 'Yandex Mail (not verified)',
+    smtp: { host: 'smtp.yandex.com', port: 465, tls: 'implicit' },
+    tokenUrl: 'https://oauth.yandex.com/token',
+    authorizeUrl: 'https://oauth.yandex.com/authorize',
+    scopes: { refresh_token: '' },
+    signInScope: 'mail:smtp',
+  },
 ];
+
+interface CloudHosts {
+  readonly smtp: string;
+  readonly login: string;
+  readonly graph: string;
+  /** Of tokens for SMTP. */
+  readonly resource: string;
+}
+
+/** Microsoft 365 in another cloud: the same service, other hosts for sign-in, tokens, scopes, SMTP and Graph. */
+function nationalCloud(
+  name: string,
+  title: string,
+  { smtp, login, graph, resource }: CloudHosts,
+): ProviderProfile {
+  const base = `https://${login}/{tenant}/oauth2/v2.0`;
+  const scope = `${resource}/SMTP.Send offline_access`;
+  return {
+    name,
+    title,
+    smtp: { host: smtp, port: 587, tls: 'starttls' },
+    graphUrl: graph,
+    tokenUrl: `${base}/token`,
+    authorizeUrl: `${base}/authorize`,
+    deviceUrl: `${base}/devicecode`,
+    authorizeParameters: { prompt: 'select_account' },
+    redirectHost: 'localhost',
+    tenant: 'organizations',
+    scopes: { refresh_token: scope, client_credentials: `${resource}/.default` },
+    signInScope: scope,
+    safetyBufferMs: 10 * MINUTE,
+    chunking: false,
+    limits: MICROSOFT_LIMITS,
+  };
+}
 
 /** Built-in profiles by name. */
 export const builtInProviders: ReadonlyMap<string, ProviderProfile> = new Map(

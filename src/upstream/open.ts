@@ -8,12 +8,14 @@ import { hostname } from 'node:os';
 import type { TLSSocket } from 'node:tls';
 import type { Account } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import { parseCapabilities } from '../protocol/capabilities.ts';
 import { addressLiteral, isDottedHostName } from '../protocol/helo-name.ts';
 import { createWatch, type Mask } from '../protocol/masking.ts';
 import type { Reply } from '../protocol/reply.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
+import { chooseMechanism } from '../protocol/sasl.ts';
+import { cleanText } from '../protocol/text.ts';
 import type { LossCause, Stage } from '../protocol/verdict.ts';
-import { formatXoauth2 } from '../protocol/xoauth2.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamConnection } from './connection.ts';
 import { createDialer, type Dial, type Dialed } from './dial.ts';
@@ -86,6 +88,18 @@ const refused = (stage: Stage, reply: Reply, account: string): UpstreamError =>
     account,
   });
 
+/** The words the book of causes knows this by. */
+const noMechanism = (offered: readonly string[], account: string): UpstreamError =>
+  refused(
+    'auth',
+    {
+      code: 504,
+      enhanced: '5.7.4',
+      text: `no XOAUTH2 or OAUTHBEARER offered, but ${cleanText(offered.join(' '), 100) || 'no AUTH at all'}`,
+    },
+    account,
+  );
+
 /** A refused or failed handshake as an `UpstreamError`; with the reply where the server gave one. */
 function handshakeError(error: HandshakeError, stage: Stage, account: string, mask: Mask): UpstreamError {
   const reply = typeof error.response === 'string' ? parseReply(error.response, mask) : undefined;
@@ -130,6 +144,8 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     const session = sessions.get(key);
     const heloName = account.heloName ?? ownName ?? addressLiteral(stream.localAddress ?? '127.0.0.1');
     const { line } = observer;
+    /** SASL mechanisms, in capitals. */
+    let offered: readonly string[] = [];
     const connection = createHandshake({
       stream,
       ...upstream,
@@ -138,14 +154,16 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       session,
       line: line && ((who, text) => line(who, who === 'S' ? withoutEcho(mask(text)) : text)),
       async authenticate(send) {
+        const mechanism = chooseMechanism(offered);
+        if (mechanism === undefined) throw noMechanism(offered, account.id);
         // Always two steps: Gmail refuses an AUTH line of about 1000 octets, and a long token makes one.
-        let answer = await send('AUTH XOAUTH2');
+        let answer = await send(`AUTH ${mechanism.name}`);
         if (answer.status === 334) {
-          answer = await send(formatXoauth2(account.user, token.reveal()));
-          // 334 again carries the error as JSON; an empty line asks for the real reply. Never RSET or `*`.
-          if (answer.status === 334) answer = await send('');
+          answer = await send(mechanism.format(account.user, token.reveal(), upstream));
+          // 334 again carries the error as JSON; an answer asks for the real reply. Never RSET or `*`.
+          if (answer.status === 334) answer = await send(mechanism.afterError);
         }
-        if (answer.status !== 235) throw new Error('XOAUTH2 refused');
+        if (answer.status !== 235) throw new Error(`${mechanism.name} refused`);
       },
     });
 
@@ -169,7 +187,9 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
           greeted();
           const socket = connection._socket;
           if (socket) observer.secured?.(socket as TLSSocket);
-          observer.greeted?.(extensionsOf(connection).map(mask));
+          const extensions = extensionsOf(connection).map(mask);
+          observer.greeted?.(extensions);
+          offered = parseCapabilities(['', ...extensions]).authMechanisms;
           login(connection, account.user, (error) => (error ? reject(error) : resolve()));
         });
       });

@@ -30,6 +30,8 @@ import type { WireTiming } from './wire.ts';
 export interface ProviderOptions {
   /** Default `gmail`. */
   readonly flavour?: FlavourName;
+  /** What EHLO offers after AUTH, default the flavour's. */
+  readonly mechanisms?: string;
   /** Users with an account from the start. */
   readonly users?: readonly string[];
   readonly rules?: SmtpRules;
@@ -107,7 +109,11 @@ const MINUTE_MS = 60_000;
 
 export async function startProvider(options: ProviderOptions = {}): Promise<Provider> {
   const flavourName = options.flavour ?? 'gmail';
-  const newFlavour = (): Flavour => (flavourName === 'gmail' ? gmail() : microsoft());
+  const { mechanisms } = options;
+  const newFlavour = (): Flavour => ({
+    ...(flavourName === 'gmail' ? gmail() : microsoft()),
+    ...(mechanisms === undefined ? {} : { mechanisms }),
+  });
   const authority = testAuthority();
   const certificate = options.certificate ?? issueCertificate();
   const rules: SmtpRules = { ...options.rules };

@@ -36,7 +36,14 @@ export interface SessionHost {
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: \x01 separates the fields of XOAUTH2
-const BLOB = /^user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01$/;
+const XOAUTH2 = /^user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01$/;
+const OAUTHBEARER =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: RFC 7628 §3.1
+  /^n,a=([^\x01,]*),\x01host=localhost\x01port=\d+\x01auth=Bearer ([^\x01]*)\x01\x01$/;
+const FORMS = new Map([
+  ['XOAUTH2', XOAUTH2],
+  ['OAUTHBEARER', OAUTHBEARER],
+]);
 
 export class Session {
   readonly id: number;
@@ -342,9 +349,11 @@ export class Session {
     if (this.tls === 'none') return this.#say(this.#flavour.tlsRequired);
     if (this.user !== undefined) return this.#say(this.#flavour.secondAuth);
     if (this.hello === undefined) return this.#say(this.#flavour.badSequence);
-    if (mechanism.toUpperCase() !== 'XOAUTH2') return this.#say(this.#flavour.badMechanism);
+    const form = FORMS.get(mechanism.toUpperCase());
+    if (form === undefined || !this.#flavour.mechanisms.split(' ').includes(mechanism.toUpperCase()))
+      return this.#say(this.#flavour.badMechanism);
     let blob = initial;
-    const form = initial === undefined ? 'two-step' : 'inline';
+    const steps = initial === undefined ? 'two-step' : 'inline';
     if (blob === undefined) {
       const said = await this.#answer('AUTH-command', line, ['334 ']);
       if (said === undefined || !isPositive(said)) return;
@@ -352,10 +361,10 @@ export class Session {
       this.#note('C', '<blob>');
       if (blob === '*') return this.#say(['501 5.5.2 Cancelled']);
     }
-    const match = BLOB.exec(Buffer.from(blob, 'base64').toString('utf8'));
+    const match = form.exec(Buffer.from(blob, 'base64').toString('utf8'));
     if (match === null) return this.#say(this.#flavour.undecodable);
     const [, user = '', token = ''] = match;
-    await this.#judge(line, user, token, form);
+    await this.#judge(line, user.replaceAll('=2C', ',').replaceAll('=3D', '='), token, steps);
   }
 
   async #judge(line: string, user: string, token: string, form: 'two-step' | 'inline'): Promise<void> {

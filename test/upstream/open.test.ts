@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { connect, Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { test } from 'node:test';
+import { findReplyCause } from '../../src/protocol/causes/book.ts';
 import { isDottedHostName } from '../../src/protocol/helo-name.ts';
 import { createDialer } from '../../src/upstream/dial.ts';
 import { leakless } from '../support/leak-check.ts';
@@ -131,3 +132,43 @@ for (const refusal of [
     }),
   );
 }
+
+test(
+  'OAUTHBEARER where the server offers it and not XOAUTH2, its refusal heard to the end',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { provider: { mechanisms: 'PLAIN OAUTHBEARER' }, warm: false });
+    assert.equal((await room.send()).final?.code, 250);
+    const [session] = room.provider.smtp.sessions;
+    assert(session?.commands.includes('AUTH OAUTHBEARER'), session?.commands.join());
+    assert.equal(session?.transcript.filter((line) => line === 'S: 334 ').length, 1);
+  }),
+);
+
+test(
+  'a refused OAUTHBEARER is heard to the end: the challenge is answered, the verdict is the server’s',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { provider: { mechanisms: 'OAUTHBEARER' }, warm: false });
+    room.provider.smtp.script(
+      'AUTH',
+      {},
+      { reply: '454 4.7.0 Too many login attempts, please try again later.' },
+    );
+    const heard = await room.send();
+    assert.equal(heard.mail.code, 451);
+    assert.match(heard.mail.text, /Too many login attempts/);
+  }),
+);
+
+test(
+  'a server that offers no login with a token: nothing secret is sent, cause and cure are named, mail waits',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { provider: { mechanisms: 'LOGIN PLAIN' }, warm: false });
+    const heard = await room.send();
+    assert.equal(heard.mail.code, 451);
+    assert.match(heard.mail.text, /no XOAUTH2 or OAUTHBEARER offered, but LOGIN PLAIN/);
+    for (const { commands } of room.provider.smtp.sessions)
+      assert(!commands.some((command) => /AUTH/i.test(command)), commands.join());
+    const { id } = findReplyCause('auth', { code: 504, enhanced: '5.7.4', text: heard.mail.text });
+    assert.equal(id, 'no-xoauth2');
+  }),
+);
