@@ -1,5 +1,6 @@
 /** `npm run sim`: see `HELP`. Runs the relay in simulated worlds, one seed after another. */
 import { parseArgs } from 'node:util';
+import { FOCUSES, focusOn } from './focus.ts';
 import { createPlan, describeFault, type Plan } from './plan.ts';
 import { findPlanted } from './plant.ts';
 import { hashText } from './random.ts';
@@ -16,6 +17,7 @@ const HELP = `npm run sim -- [--seed N] [--runs M] [--seconds S] [--stores LIST]
   --runs M       seeds N, N+1, … so many (default: 1 with --seed, else 100)
   --seconds S    seeds N, N+1, … so long
   --stores LIST  only worlds with these token stores: memory,file,redis
+  --focus NAME   worlds that press on one place: waiters, slow tokens, extra replies, reloads
   --keep         go on after a broken run, one line each
   --brief        end with the first broken run, in one line
   --trace        show every run: virtual time, who, what
@@ -36,6 +38,7 @@ const { values } = parseArgs({
     repeat: { type: 'boolean' },
     trace: { type: 'boolean' },
     brief: { type: 'boolean' },
+    focus: { type: 'string' },
     planted: { type: 'boolean' },
     only: { type: 'string' },
     help: { type: 'boolean', short: 'h' },
@@ -78,7 +81,9 @@ const total = { attempts: 0, acknowledged: 0, deferred: 0, refused: 0, unknown: 
 const broken: { seed: number; rule: string }[] = [];
 
 for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++) {
-  const plan = createPlan(seed);
+  const anyPlan = createPlan(seed);
+  const focus = FOCUSES.find((name) => name === values.focus);
+  const plan = focus === undefined ? anyPlan : focusOn(anyPlan, focus);
   if (values.stores !== undefined && !values.stores.split(',').includes(plan.store)) continue;
   const outcome = await run(plan, { keepTrace: values.trace === true });
   if (values.trace === true) show(outcome.trace);
