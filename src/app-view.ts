@@ -20,6 +20,7 @@ import { cureOf } from './protocol/causes/book.ts';
 import { formatReply } from './protocol/reply.ts';
 import type { RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
+import { mapInSlices } from './slices.ts';
 import { TokenError } from './tokens/access-token.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { ResourceStatus } from './tokens/token-status.ts';
@@ -65,15 +66,17 @@ interface Counted {
   lastError: { readonly text: string; readonly at: number } | undefined;
 }
 
+const NOTHING_COUNTED: Counted = { relayed: 0, deferred: 0, rejected: 0, lastError: undefined };
+
 const iso = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
 
 const NO_NEWS: AccountState = { status: 'ready' };
 
-/** An account whose entry cannot be used: its mail waits until the entry is corrected. */
 /** Where both are as ill, a login that failed for want of a token says less than the token room itself. */
 const worstOf = (upstream: AccountState, token: AccountState): AccountState =>
   token.status === 'ready' ? worstState(upstream, token) : worstState(token, upstream);
 
+/** An account whose entry cannot be used: its mail waits until the entry is corrected. */
 const unusable = (problem: string): AccountState => ({
   status: 'misconfigured',
   reason: `its entry in the accounts file cannot be used: ${problem}`,
@@ -104,11 +107,9 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
   }
 
   /** While the relay ends its rooms close one after the other. */
-  function stateOf(id: string, upstream = ways.status(id), token = tokens.statusOf(id)): AccountState {
+  function stateOf(id: string, upstream = ways.status(id), token = tokens.stateOf(id)): AccountState {
     const problem = deps.accounts().problemOf(id);
-    return problem === undefined
-      ? worstOf(upstream?.state ?? NO_NEWS, token?.state ?? NO_NEWS)
-      : unusable(problem);
+    return problem === undefined ? worstOf(upstream?.state ?? NO_NEWS, token ?? NO_NEWS) : unusable(problem);
   }
 
   function row(account: Account): AccountRow {
@@ -116,8 +117,8 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     const { id } = account;
     const token = tokens.statusOf(id);
     const upstream = ways.status(id);
-    const c = countedOf(id);
-    const state = stateOf(id, upstream, token);
+    const c = counted.get(id) ?? NOTHING_COUNTED;
+    const state = stateOf(id, upstream, token?.state);
     const tokenError = token?.lastError;
     const last =
       tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)
@@ -169,8 +170,28 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     deps.changed(id);
   }
 
+  function isUsable(account: Account): boolean {
+    const { status } = stateOf(account.id);
+    return status === 'ready' || status === 'refreshing' || ways.live(account.id) > 0;
+  }
+
+  function* rowsOf(): Generator<AccountRow> {
+    for (const account of deps.accounts().accounts) yield row(account);
+  }
+
   const backend: AdminBackend = {
-    accounts: () => deps.accounts().accounts.map(row),
+    rows: rowsOf,
+    *search({ from, fits }) {
+      let isFrom = from === undefined;
+      for (const account of deps.accounts().accounts) {
+        isFrom ||= account.id === from;
+        if (isFrom) yield fits(account) ? row(account) : undefined;
+      }
+    },
+    row(id) {
+      const account = deps.accounts().byId(id);
+      return account?.id === id ? row(account) : undefined;
+    },
     account(idOrEmail) {
       const account = deps.accounts().byId(idOrEmail);
       if (account === undefined) return undefined;
@@ -247,13 +268,11 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       ...tokens.breakers().map((b) => breakerRow('token_endpoint', b)),
       ...ways.breakers().map((b) => breakerRow('upstream', b)),
     ],
-    readiness() {
+    // The first usable one decides: where all is well, the first of all.
+    isReady: () => deps.warmedUp() && deps.accounts().accounts.some(isUsable),
+    async readiness() {
       const all = deps.accounts().accounts;
-      let usable = 0;
-      for (const account of all) {
-        const { status } = stateOf(account.id);
-        if (status === 'ready' || status === 'refreshing' || ways.live(account.id) > 0) usable++;
-      }
+      const usable = (await mapInSlices(all, isUsable)).filter(Boolean).length;
       return { warmed_up: deps.warmedUp(), usable, total: all.length };
     },
     listener() {

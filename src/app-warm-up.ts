@@ -3,6 +3,7 @@
  * fetched and connections opened, in the background, bounded; what was not ready is tried again.
  */
 import type { Log } from './log.ts';
+import { createSlices } from './slices.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { AccountWays } from './upstream/ways.ts';
 
@@ -40,9 +41,12 @@ export function createAppWarmUp(
 
   /** The operator may have cured it, and a reload says so. Never rejects. */
   async function retryIll(ids: readonly string[]): Promise<void> {
-    const ill = ids.filter(
-      (id) => ways.status(id)?.state.status !== 'ready' || tokens.statusOf(id)?.state.status !== 'ready',
-    );
+    const slices = createSlices();
+    const ill: string[] = [];
+    for (const id of ids) {
+      if (ways.status(id)?.state.status !== 'ready' || tokens.stateOf(id)?.status !== 'ready') ill.push(id);
+      if (slices.isOver) await slices.rest();
+    }
     await Promise.all(ill.map(retry));
     if (ill.length > 0)
       log.info({ event: 'retried', accounts: ill }, 'accounts that were not ready were tried again');

@@ -22,6 +22,7 @@ import { createListener, type Listener } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
+import { createSlices } from './slices.ts';
 import { createTokenStore } from './tokens/open-store.ts';
 import { createTokenService, GrantsUnsavedError, type TokenService } from './tokens/token-service.ts';
 import { createOpenConnection } from './upstream/open.ts';
@@ -229,6 +230,7 @@ export function createApp({
       ],
       logAddresses: settings.logAddresses,
       summaryEveryMs: settings.summaryIntervalMs,
+      metricsAccounts: settings.metricsAccounts,
       attention: { webhook: settings.alertWebhook?.reveal(), command: settings.alertCommand },
     },
   );
@@ -254,10 +256,19 @@ export function createApp({
       );
   }
 
+  async function tellOf(ids: readonly string[]): Promise<void> {
+    const slices = createSlices();
+    for (const id of ids) {
+      if (stopping) return;
+      admin.accountChanged(id);
+      if (slices.isOver) await slices.rest();
+    }
+  }
+
   async function firstRound(): Promise<void> {
     const { ids } = accounts;
     await warmUp.firstRound(ids);
-    if (!stopping) for (const id of ids) admin.accountChanged(id);
+    await tellOf(ids);
   }
 
   async function start(): Promise<'serving' | 'stopped'> {
@@ -341,7 +352,7 @@ export function createApp({
       'accounts reloaded',
     );
     const fresh = [...read.added, ...read.changed];
-    for (const id of fresh) admin.accountChanged(id);
+    await tellOf(fresh);
     warmUp.reloaded(fresh, read.untouched);
     return { ...read, errors };
   }

@@ -1,11 +1,12 @@
 /**
- * `GET /admin/accounts` by pages. In: all rows and the query. Out: those asked for, and where the next page
- * begins. Without a query all rows. Pure.
+ * `GET /admin/accounts` by pages. In: the backend and the query. Out: the rows asked for, and where the next
+ * page begins. Without a query all rows.
  */
 import { foldAscii } from '../protocol/text.ts';
 import { STATUSES } from '../protocol/vocabulary.ts';
+import type { AdminBackend } from './backend.ts';
 import type { Parameter } from './operation.ts';
-import type { AccountRow, Shape } from './shapes.ts';
+import type { AccountRow } from './shapes.ts';
 
 const MAX_LIMIT = 1000;
 
@@ -27,10 +28,17 @@ export const LISTING: readonly Parameter[] = [
 
 const WANTED: readonly string[] = [...STATUSES, 'drained'];
 
-export function answerAccounts(
-  rows: readonly AccountRow[],
+export interface Listed {
+  /** Built as they are read; undefined is one that is not wanted. */
+  readonly rows: Iterable<AccountRow | undefined>;
+  /** Known when the rows have been read. */
+  nextCursor(): string | null;
+}
+
+export function listAccounts(
+  backend: Pick<AdminBackend, 'row' | 'search'>,
   query: (name: string) => string | undefined,
-): Shape<'Accounts'> | { readonly refusal: string } {
+): Listed | { readonly refusal: string } {
   const limitText = query('limit');
   const limit = limitText === undefined ? Number.POSITIVE_INFINITY : Number(limitText);
   if (limitText !== undefined && !(Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT))
@@ -38,31 +46,35 @@ export function answerAccounts(
   const statuses = query('status')?.split(',');
   const odd = statuses?.find((status) => !WANTED.includes(status));
   if (odd !== undefined) return { refusal: `status must be of ${WANTED.join(', ')}` };
-  const cursor = query('cursor');
-  const from = cursor === undefined ? 0 : rows.findIndex(({ id }) => id === cursor);
+  const from = query('cursor');
   // The account it named may have been removed meanwhile: nobody can tell where it stood.
-  if (from < 0) return { refusal: 'cursor names no account: begin again without it' };
+  if (from !== undefined && backend.row(from) === undefined)
+    return { refusal: 'cursor names no account: begin again without it' };
   const search = query('search');
   const needle = search === undefined ? undefined : foldAscii(search);
-  const page: AccountRow[] = [];
-  for (let i = from; i < rows.length; i++) {
-    const row = rows[i];
-    if (row === undefined || !fits(row, statuses, needle)) continue;
-    if (page.length === limit) return { accounts: page, next_cursor: row.id };
-    page.push(row);
+  const found = backend.search({
+    from,
+    fits: (names) => needle === undefined || isFound(names, needle),
+  });
+  let next: string | null = null;
+  function* page(): Generator<AccountRow | undefined> {
+    let count = 0;
+    for (const row of found) {
+      const isWanted = row !== undefined && (statuses === undefined || hasStatus(row, statuses));
+      if (isWanted && count++ === limit) {
+        next = row.id;
+        return;
+      }
+      yield isWanted ? row : undefined;
+    }
   }
-  return { accounts: page, next_cursor: null };
+  return { rows: page(), nextCursor: () => next };
 }
 
-const fits = (
-  row: AccountRow,
-  statuses: readonly string[] | undefined,
-  needle: string | undefined,
-): boolean =>
-  (statuses === undefined ||
-    statuses.includes(row.status) ||
-    (row.drained && statuses.includes('drained'))) &&
-  (needle === undefined ||
-    foldAscii(row.id).includes(needle) ||
-    foldAscii(row.email).includes(needle) ||
-    foldAscii(row.provider).includes(needle));
+const hasStatus = (row: AccountRow, statuses: readonly string[]): boolean =>
+  statuses.includes(row.status) || (row.drained && statuses.includes('drained'));
+
+const isFound = (
+  { id, email, provider }: Pick<AccountRow, 'id' | 'email' | 'provider'>,
+  needle: string,
+): boolean => [id, email, provider].some((text) => foldAscii(text).includes(needle));

@@ -5,6 +5,8 @@
  */
 import type { Log } from '../log.ts';
 import type { TransactionRecord } from '../relay/record.ts';
+import { createSlices } from '../slices.ts';
+import type { MetricsAccounts } from './account-metrics.ts';
 import { type AttentionOptions, createAttention } from './attention.ts';
 import type {
   AdminBackend,
@@ -36,6 +38,8 @@ export interface AdminOptions {
   /** Whole addresses in the transaction list; by default only their domains. */
   readonly logAddresses?: boolean | undefined;
   readonly attention?: AttentionOptions | undefined;
+  /** Which accounts have series of their own in the metrics. Default `all`. */
+  readonly metricsAccounts?: MetricsAccounts | undefined;
   /** 0: no summary line. Default 15 min. */
   readonly summaryEveryMs?: number | undefined;
 }
@@ -73,7 +77,7 @@ export function createAdmin(
 ): Admin {
   const { backend, log } = deps;
   const { version } = options;
-  const metrics = createMetrics(backend, { version });
+  const metrics = createMetrics(backend, { version, accounts: options.metricsAccounts });
   const transactions = createTransactionLog(TRANSACTIONS_KEPT, {
     showAddresses: options.logAddresses ?? false,
   });
@@ -82,9 +86,15 @@ export function createAdmin(
   const server = createAdminServer({ backend, metrics, transactions, series, live, log }, options);
   const attention = createAttention({ log, count: metrics.countAttention }, options.attention);
   const summary = createSummary({ backend, log }, { everyMs: options.summaryEveryMs ?? SUMMARY_EVERY_MS });
-  const sweep = setInterval(() => {
-    for (const row of backend.accounts()) attention.consider(row);
-  }, SWEEP_MS).unref();
+  const sweep = setInterval(() => void considerAll(), SWEEP_MS).unref();
+
+  async function considerAll(): Promise<void> {
+    const slices = createSlices();
+    for (const row of backend.rows()) {
+      attention.consider(row);
+      if (slices.isOver) await slices.rest();
+    }
+  }
 
   return {
     recordTransaction: (record) => {
@@ -94,18 +104,22 @@ export function createAdmin(
       summary.record(record);
       live.transaction(record);
     },
-    observeRefresh: metrics.observeRefresh,
+    observeRefresh: (observation) => {
+      metrics.observeRefresh(observation);
+      live.changed(observation.account);
+    },
     observeLimit: metrics.observeLimit,
     observePassedOver: metrics.observePassedOver,
     observeGraphCall: metrics.observeGraphCall,
     accountChanged: (id) => {
-      const row = backend.account(id);
+      const row = backend.row(id);
       if (row !== undefined) attention.consider(row);
-      live.lookSoon();
+      live.changed(id);
     },
     accountRemoved: (id) => {
       attention.forget(id);
-      live.lookSoon();
+      metrics.forget(id);
+      live.removed(id);
     },
     reloaded: live.reloaded,
     listen: server.listen,

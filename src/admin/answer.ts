@@ -1,4 +1,5 @@
 /** What an operation answers. */
+import { inChunks, toByteStream } from './pieces.ts';
 import type { Shape, ShapeName } from './shapes.ts';
 
 export interface Answer {
@@ -13,3 +14,10 @@ export const ok = <N extends ShapeName>(_shape: N, body: Shape<N>, status = 200)
   body,
 });
 export const refuse = (status: number, error: string): Answer => ok('Error', { error }, status);
+
+/** JSON that is written as it is read. */
+export const inPieces = (parts: Iterable<string>): Answer => ({
+  status: 200,
+  body: toByteStream(inChunks(parts)),
+  type: 'application/json',
+});

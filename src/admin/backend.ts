@@ -72,10 +72,21 @@ export interface SignInDesk {
   invited(key: string): { readonly account: string; readonly state: 'open' | 'used' } | undefined;
 }
 
+/** Which rows are wanted; none is built that is not. */
+export interface RowsAsked {
+  /** Id of the first account. */
+  readonly from: string | undefined;
+  readonly fits: (account: Pick<AccountRow, 'id' | 'email' | 'provider'>) => boolean;
+}
+
 /** The running relay. Queries are synchronous and cheap; actions never reject for an account's trouble. */
 export interface AdminBackend {
-  /** In the order of the accounts file. */
-  accounts(): readonly AccountRow[];
+  /** In the order of the accounts file, each built as it is come to: thousands are gone through in slices. */
+  rows(): Iterable<AccountRow>;
+  /** As `rows`, with undefined in place of what is not wanted: each is a moment to rest. */
+  search(asked: RowsAsked): Iterable<AccountRow | undefined>;
+  /** By id. */
+  row(id: string): AccountRow | undefined;
   /** By id, else e-mail; case-insensitive. */
   account(idOrEmail: string): AccountDetail | undefined;
   tokenTotals(): TokenTotals;
@@ -86,7 +97,9 @@ export interface AdminBackend {
   breakers(): readonly BreakerRow[];
   /** The relays seen last, this one among them. */
   fleet(): FleetView;
-  readiness(): Readiness;
+  /** Warmed up, and an account is usable. */
+  isReady(): boolean;
+  readiness(): Promise<Readiness>;
   listener(): ListenerFigures;
 
   /** Fetches a new token now. `ok: false` with the error in words. `id` is an existing account's. */

@@ -1,5 +1,6 @@
 /** Server-sent events (WHATWG HTML, "Server-sent events") of one listener, as a byte stream that ends for slow readers. */
 import type { Live } from './live.ts';
+import { inChunks } from './pieces.ts';
 
 export interface EventStream {
   readonly body: ReadableStream<Uint8Array>;
@@ -9,6 +10,8 @@ export interface EventStream {
 
 /** Octets that may wait for a reader before it is cut off: it can come back, our memory cannot. */
 const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
+/** Of a snapshot only this much is made ahead of its reader. */
+const SNAPSHOT_BACKLOG_BYTES = 256 * 1024;
 /** A comment this often keeps proxies from closing a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
 /** What a browser waits before it connects again. */
@@ -19,10 +22,15 @@ export function openEventStream(live: Live, onClose: () => void = () => {}): Eve
   let out: ReadableStreamDefaultController<Uint8Array> | undefined;
   let keepAlive: NodeJS.Timeout | undefined;
   let unsubscribe = (): void => {};
+  /** Events that wait until the snapshot is out; undefined: it is. */
+  let waiting: string[] | undefined = [];
+  let waitingBytes = 0;
+  let readOn = (): void => {};
 
   const stop = (): void => {
     if (out === undefined) return;
     out = undefined;
+    readOn();
     clearInterval(keepAlive);
     unsubscribe();
     onClose();
@@ -33,10 +41,32 @@ export function openEventStream(live: Live, onClose: () => void = () => {}): Eve
     closing?.close();
   };
   const write = (text: string): void => {
-    out?.enqueue(Buffer.from(text));
-    if ((out?.desiredSize ?? 0) < -MAX_BACKLOG_BYTES) end();
+    if (waiting === undefined) {
+      out?.enqueue(Buffer.from(text));
+      if ((out?.desiredSize ?? 0) < -MAX_BACKLOG_BYTES) end();
+      return;
+    }
+    waiting.push(text);
+    waitingBytes += text.length;
+    if (waitingBytes > MAX_BACKLOG_BYTES) end();
   };
   const send = (name: string, json: string): void => write(`event: ${name}\ndata: ${json}\n\n`);
+
+  /** As fast as the reader reads; JSON may be broken into lines between its parts. */
+  async function sendSnapshot(): Promise<void> {
+    out?.enqueue(Buffer.from(`retry: ${RETRY_MS}\n\nevent: snapshot\n`));
+    for await (const chunk of inChunks(live.snapshot())) {
+      if (out === undefined) return;
+      out.enqueue(Buffer.from(`data: ${chunk}\n`));
+      if ((out.desiredSize ?? 0) < -SNAPSHOT_BACKLOG_BYTES)
+        await new Promise<void>((resume) => {
+          readOn = resume;
+        });
+    }
+    const late = waiting ?? [];
+    waiting = undefined;
+    write(['\n', ...late].join(''));
+  }
 
   const body = new ReadableStream<Uint8Array>(
     {
@@ -44,9 +74,9 @@ export function openEventStream(live: Live, onClose: () => void = () => {}): Eve
         out = controller;
         unsubscribe = live.hub.subscribe((event) => send(event.name, event.json));
         keepAlive = setInterval(() => write(':\n\n'), KEEP_ALIVE_MS).unref();
-        write(`retry: ${RETRY_MS}\n\n`);
-        send('snapshot', JSON.stringify(live.snapshot()));
+        sendSnapshot().catch(end);
       },
+      pull: () => readOn(),
       cancel: stop,
     },
     { highWaterMark: 0, size: (chunk) => chunk.byteLength },

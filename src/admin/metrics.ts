@@ -1,9 +1,10 @@
 /**
  * Prometheus metrics: the one file that knows prom-client. In: finished transactions, token fetches,
- * waits. At each scrape the gauges are read from the backend. Out: the exposition text.
+ * waits. At each scrape the gauges are read from the backend. Out: the exposition, piece by piece.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { TransactionRecord } from '../relay/record.ts';
+import { createAccountMetrics, type MetricsAccounts } from './account-metrics.ts';
 import type {
   AdminBackend,
   BreakerRow,
@@ -11,11 +12,12 @@ import type {
   LimitObservation,
   RefreshObservation,
 } from './backend.ts';
+import { inChunks } from './pieces.ts';
 
 /** What the metrics read when they are scraped. */
 export type ScrapeSource = Pick<
   AdminBackend,
-  'accounts' | 'tokenTotals' | 'breakers' | 'readiness' | 'listener' | 'logDropped' | 'logWaiting' | 'fleet'
+  'rows' | 'tokenTotals' | 'breakers' | 'isReady' | 'listener' | 'logDropped' | 'logWaiting' | 'fleet'
 >;
 
 export interface Metrics {
@@ -28,8 +30,10 @@ export interface Metrics {
   observeGraphCall(observation: GraphCallObservation): void;
   /** An account has come to need a person. */
   countAttention(status: string, provider: string): void;
-  /** The exposition. */
-  render(): Promise<string>;
+  /** The account is no longer served. */
+  forget(account: string): void;
+  /** The exposition, made as it is read, in slices. */
+  render(): AsyncIterable<string>;
 }
 
 const PREFIX = 'xoauth2_relay_';
@@ -44,11 +48,14 @@ const replyClass = (record: TransactionRecord): string =>
 /** Metrics of one relay in a registry of their own. */
 export function createMetrics(
   source: ScrapeSource,
-  build: { readonly version: string } = { version: 'unknown' },
+  build: { readonly version: string; readonly accounts?: MetricsAccounts | undefined } = {
+    version: 'unknown',
+  },
 ): Metrics {
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
+  const accounts = createAccountMetrics(build.accounts ?? 'all');
 
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []): Counter<L> =>
     new Counter({ name: PREFIX + name, help, labelNames: [...labelNames], registers });
@@ -96,12 +103,6 @@ export function createMetrics(
     });
   };
 
-  const transactions = counter(
-    'transactions_total',
-    'Finished transactions by account, outcome and class of the last reply to the client',
-    ['account', 'provider', 'outcome', 'reply_class'],
-  );
-  const bytes = counter('message_bytes_total', 'Body octets of relayed messages', ['account', 'provider']);
   const replays = counter(
     'transactions_replayed_total',
     'Transactions replayed once on a fresh connection because the provider had closed the warm one',
@@ -147,25 +148,6 @@ export function createMetrics(
     ['provider'],
     DURATION_BUCKETS_S,
   );
-  const limitWaits = counter(
-    'limiter_events_total',
-    'Transactions or logins held up by a limit of the relay',
-    ['account', 'limit', 'result'],
-  );
-  const passedOver = counter(
-    'accounts_passed_over_total',
-    'Messages an account could not take although it matched the sender',
-    ['account', 'result'],
-  );
-  const chosen = counter(
-    'accounts_chosen_total',
-    'Messages of senders that several accounts match, by the account that took it and why',
-    ['account', 'chosen_by'],
-  );
-  const limitSeconds = counter('limiter_wait_seconds_total', 'Time spent waiting for a limit of the relay', [
-    'account',
-    'limit',
-  ]);
   const byWay = counter('messages_by_way_total', 'Finished transactions by the way they took', [
     'way',
     'outcome',
@@ -193,36 +175,7 @@ export function createMetrics(
     g.set(shared && apart ? 1 : 0);
   });
   gauge('ready', '1 when /readyz answers 200', [], (g) => {
-    const r = source.readiness();
-    g.set(r.warmed_up && r.usable > 0 ? 1 : 0);
-  });
-  gauge('account_status', '1 for the status the account is in', ['account', 'provider', 'status'], (g) => {
-    for (const a of source.accounts()) g.set({ account: a.id, provider: a.provider, status: a.status }, 1);
-  });
-  gauge('account_drained', '1 while an operator has drained the account', ['account'], (g) => {
-    for (const a of source.accounts()) g.set({ account: a.id }, a.drained ? 1 : 0);
-  });
-  gauge(
-    'token_expiry_seconds',
-    'Life left in the cached access token; absent without one',
-    ['account', 'provider'],
-    (g) => {
-      for (const a of source.accounts()) {
-        if (a.token.cached && a.token.expires_in_s !== null) {
-          g.set({ account: a.id, provider: a.provider }, a.token.expires_in_s);
-        }
-      }
-    },
-  );
-  gauge('pool_connections', 'Upstream connections by state', ['account', 'state'], (g) => {
-    for (const { id, pool } of source.accounts()) {
-      g.set({ account: id, state: 'idle' }, pool.idle);
-      g.set({ account: id, state: 'busy' }, pool.busy);
-      g.set({ account: id, state: 'connecting' }, Math.max(0, pool.size - pool.idle - pool.busy));
-    }
-  });
-  gauge('pool_max_connections', 'Most upstream connections the account may have', ['account'], (g) => {
-    for (const { id, pool } of source.accounts()) g.set({ account: id }, pool.max);
+    g.set(source.isReady() ? 1 : 0);
   });
   gauge('breaker_state', '0 closed, 1 half open, 2 open', ['name', 'kind'], (g) => {
     for (const b of source.breakers()) g.set({ name: b.name, kind: b.kind }, BREAKER_VALUE[b.state]);
@@ -289,14 +242,12 @@ export function createMetrics(
   return {
     contentType: registry.contentType,
     recordTransaction: (r) => {
-      const { account, provider, outcome } = r;
-      transactions.inc({ account, provider, outcome, reply_class: replyClass(r) });
+      const { provider, outcome } = r;
+      accounts.recordTransaction(r, replyClass(r));
       byWay.inc({ way: r.way, outcome });
-      if (r.chosenBy !== undefined) chosen.inc({ account, chosen_by: r.chosenBy });
       duration.observe({ provider, outcome }, r.totalMs / 1000);
       gate.observe({ provider }, r.gateMs / 1000);
       if (r.replayed) replays.inc({ provider });
-      if (outcome === 'relayed') bytes.inc({ account, provider }, r.bytes);
       // Without a flight nothing was sent: neither a wait nor an upstream time to count.
       if (r.flights > 0) {
         wait.observe({ provider }, r.acquireMs / 1000);
@@ -312,12 +263,13 @@ export function createMetrics(
       graphRequests.inc({ call, outcome });
       graphDuration.observe({ call }, ms / 1000);
     },
-    observeLimit: ({ account, limit, waitedMs, refused }) => {
-      limitWaits.inc({ account, limit, result: refused ? 'refused' : 'waited' });
-      limitSeconds.inc({ account, limit }, waitedMs / 1000);
-    },
-    observePassedOver: (account, result) => passedOver.inc({ account, result }),
+    observeLimit: accounts.observeLimit,
+    observePassedOver: accounts.observePassedOver,
     countAttention: (status, provider) => attention.inc({ status, provider }),
-    render: () => registry.metrics(),
+    forget: accounts.forget,
+    async *render() {
+      yield `${await registry.metrics()}\n`;
+      yield* inChunks(accounts.parts(source.rows()));
+    },
   };
 }

@@ -4,11 +4,12 @@
  */
 
 import { OUTCOMES } from '../protocol/vocabulary.ts';
-import { answerAccounts, LISTING } from './account-listing.ts';
-import { ok, refuse } from './answer.ts';
-import type { TokenDetail } from './backend.ts';
+import { LISTING, listAccounts } from './account-listing.ts';
+import { inPieces, ok, refuse } from './answer.ts';
+import type { AdminBackend, TokenDetail } from './backend.ts';
 import { type Operation, onAccount } from './operation.ts';
-import { LOG_LEVELS } from './shapes.ts';
+import { listJson, toByteStream } from './pieces.ts';
+import { LOG_LEVELS, type Shape } from './shapes.ts';
 import { SIGN_IN_OPERATIONS } from './sign-in-operations.ts';
 import { rate } from './summary.ts';
 import { UNCLEAR } from './unclear-operations.ts';
@@ -24,6 +25,11 @@ const NO_TOKEN: TokenDetail = {
   last_error_at: null,
   refresh_token_obtained_at: null,
 };
+
+function* tokenRows(backend: AdminBackend): Generator<Shape<'Tokens'>['accounts'][number]> {
+  for (const { id, email, provider, status, token } of backend.rows())
+    yield { ...{ id, email, provider, status }, ...token, ...(backend.tokenDetail(id) ?? NO_TOKEN) };
+}
 
 const DEFAULT_TRANSACTIONS = 100;
 const MAX_TRANSACTIONS = 1000;
@@ -50,8 +56,8 @@ export const OPERATIONS: readonly Operation[] = [
       200: ['Warm-up has ended and an account is usable', 'Readiness'],
       503: ['Not yet, or no account is usable', 'Readiness'],
     },
-    handle({ backend }) {
-      const r = backend.readiness();
+    async handle({ backend }) {
+      const r = await backend.readiness();
       const ready = r.warmed_up && r.usable > 0;
       return ok('Readiness', { ready, ...r }, ready ? 200 : 503);
     },
@@ -62,9 +68,9 @@ export const OPERATIONS: readonly Operation[] = [
     id: 'metrics',
     summary: 'Prometheus exposition',
     answers: { 200: ['Metrics', 'text/plain'] },
-    handle: async ({ metrics }) => ({
+    handle: ({ metrics }) => ({
       status: 200,
-      body: await metrics.render(),
+      body: toByteStream(metrics.render()),
       type: metrics.contentType,
     }),
   },
@@ -84,8 +90,10 @@ export const OPERATIONS: readonly Operation[] = [
     parameters: LISTING,
     answers: { 200: ['Accounts', 'Accounts'] },
     handle({ backend }, asked) {
-      const listed = answerAccounts(backend.accounts(), (name) => asked.query(name));
-      return 'refusal' in listed ? refuse(400, listed.refusal) : ok('Accounts', listed);
+      const listed = listAccounts(backend, (name) => asked.query(name));
+      if ('refusal' in listed) return refuse(400, listed.refusal);
+      const { rows, nextCursor } = listed;
+      return inPieces(listJson({}, 'accounts', rows, () => ({ next_cursor: nextCursor() })));
     },
   },
   onAccount({
@@ -167,18 +175,14 @@ export const OPERATIONS: readonly Operation[] = [
     answers: { 200: ['Figures', 'Tokens'] },
     handle({ backend }) {
       const totals = backend.tokenTotals();
-      return ok('Tokens', {
+      const figures = {
         ...totals,
         cache_hit_rate: rate(totals.cache_hits, totals.cache_hits + totals.cache_misses),
         refresh_success_rate: rate(totals.refresh_success, totals.refresh_success + totals.refresh_failures),
         breakers: backend.breakers(),
         removed: backend.keptRemoved(),
-        accounts: backend.accounts().map(({ id, email, provider, status, token }) => ({
-          ...{ id, email, provider, status },
-          ...token,
-          ...(backend.tokenDetail(id) ?? NO_TOKEN),
-        })),
-      });
+      } satisfies Omit<Shape<'Tokens'>, 'accounts'>;
+      return inPieces(listJson(figures, 'accounts', tokenRows(backend)));
     },
   },
   ...UNCLEAR,

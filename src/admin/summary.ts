@@ -5,6 +5,7 @@
 import type { Log } from '../log.ts';
 import { needsPerson } from '../protocol/vocabulary.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
+import { createSlices } from '../slices.ts';
 import type { AdminBackend, TokenTotals } from './backend.ts';
 import { createSample } from './sample.ts';
 
@@ -25,7 +26,7 @@ export const rate = (part: number, whole: number): number | null =>
 
 /** `everyMs` 0 switches the line off. */
 export function createSummary(
-  deps: { readonly backend: Pick<AdminBackend, 'accounts' | 'tokenTotals'>; readonly log: Log },
+  deps: { readonly backend: Pick<AdminBackend, 'rows' | 'tokenTotals'>; readonly log: Log },
   options: { readonly everyMs: number },
 ): Summary {
   const sample = createSample(SAMPLES);
@@ -33,39 +34,45 @@ export function createSummary(
   let bytes = 0;
   let before: TokenTotals = deps.backend.tokenTotals();
 
-  const write = (): void => {
+  const write = async (): Promise<void> => {
     const totals = deps.backend.tokenTotals();
     const hits = totals.cache_hits - before.cache_hits;
     const misses = totals.cache_misses - before.cache_misses;
     const attempts = totals.refresh_attempts - before.refresh_attempts;
     const success = totals.refresh_success - before.refresh_success;
     before = totals;
-    const accounts = deps.backend.accounts();
-    const attention = accounts.filter((a) => needsPerson(a.status));
+    const figures = { ...counts, bytes };
     const [p50 = null, p95 = null, p99 = null] = sample.quantiles([0.5, 0.95, 0.99]);
+    sample.clear();
+    bytes = 0;
+    for (const outcome of Object.keys(counts) as Outcome[]) counts[outcome] = 0;
+    const slices = createSlices();
+    const attention: string[] = [];
+    let accounts = 0;
+    for (const row of deps.backend.rows()) {
+      accounts++;
+      if (needsPerson(row.status)) attention.push(row.id);
+      if (slices.isOver) await slices.rest();
+    }
     deps.log.info(
       {
         event: 'summary',
         period_s: options.everyMs / 1000,
-        ...counts,
-        bytes,
+        ...figures,
         p50_ms: p50,
         p95_ms: p95,
         p99_ms: p99,
         cache_hit_rate: rate(hits, hits + misses),
         refresh_success_rate: rate(success, attempts),
-        accounts: accounts.length,
+        accounts,
         needing_attention: attention.length,
-        attention: attention.slice(0, MAX_NAMED).map((a) => a.id),
+        attention: attention.slice(0, MAX_NAMED),
       },
-      `summary: ${counts.relayed} relayed, ${counts.deferred} deferred, ${counts.rejected} rejected, ${attention.length} of ${accounts.length} accounts need attention`,
+      `summary: ${figures.relayed} relayed, ${figures.deferred} deferred, ${figures.rejected} rejected, ${attention.length} of ${accounts} accounts need attention`,
     );
-    sample.clear();
-    bytes = 0;
-    for (const outcome of Object.keys(counts) as Outcome[]) counts[outcome] = 0;
   };
 
-  const timer = options.everyMs > 0 ? setInterval(write, options.everyMs).unref() : undefined;
+  const timer = options.everyMs > 0 ? setInterval(() => void write(), options.everyMs).unref() : undefined;
   return {
     record: (r) => {
       counts[r.outcome]++;

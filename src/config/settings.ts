@@ -226,6 +226,14 @@ export const SETTINGS = {
     [],
     'further names accepted in Host, such as a reverse proxy’s',
   ),
+  metricsAccounts: define(
+    'Admin',
+    'text',
+    z.enum(['all', 'busy', 'none']),
+    'all',
+    'accounts with series of their own in /metrics: all, busy (sent since the start, connected or not ready), none',
+    'totals are always there; thousands of accounts are much for a Prometheus',
+  ),
 
   logLevel: define(
     'Log and alerts',

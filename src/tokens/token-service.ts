@@ -22,7 +22,13 @@ import { createMemoryStore } from './store-memory.ts';
 import { createTokenEndpoints, type TokenEndpointOptions } from './token-endpoint.ts';
 import { createRefresher, type RefreshObservation } from './token-refresher.ts';
 import type { Slot, TokenOrigin } from './token-slot.ts';
-import { countTotals, describeAccount, type TokenStatus, type TokenTotals } from './token-status.ts';
+import {
+  countTotals,
+  describeAccount,
+  stateOfAll,
+  type TokenStatus,
+  type TokenTotals,
+} from './token-status.ts';
 import type { KeptGrant, TokenStore } from './token-store.ts';
 import type { WithoutStore } from './unlocked.ts';
 
@@ -66,6 +72,8 @@ export interface TokenService extends TokenSource, Adoption {
   /** Drops the cached access tokens, in the store too; the next `get` fetches. False: no such account. */
   forget(accountId: string): boolean;
   statusOf(accountId: string): TokenStatus | undefined;
+  /** `statusOf(accountId).state`, for many accounts. */
+  stateOf(accountId: string): AccountState | undefined;
   /** Accounts whose newest refresh token could not be saved yet. */
   unsaved(): readonly string[];
   /** Accounts that left the accounts file and whose grants are still kept. */
@@ -116,10 +124,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     onRefresh: (observation) => {
       for (const listener of refreshListeners) listener(observation);
     },
-    onLateToken: (slot) => {
-      background.plan(slot);
-      announce(slot.accountId);
-    },
+    onLateToken: replan,
   });
   const book = createFailureBook({ log, clock, random });
   const background = createBackground(
@@ -156,10 +161,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     const result = Promise.resolve().then(() => fly(slot, { origin, flight: number, force }));
     slot.apply({ type: 'asked', flight: { number, result } });
     announce(slot.accountId);
-    const landed = (): void => {
-      background.plan(slot);
-      announce(slot.accountId);
-    };
+    const landed = (): void => replan(slot);
     result.then(landed, landed);
     return result;
   }
@@ -251,10 +253,20 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   }
 
   function announce(accountId: string, always = false): void {
-    const status = statusOf(accountId);
-    if (status === undefined || (!always && status.state.status === announced.get(accountId))) return;
-    announced.set(accountId, status.state.status);
-    for (const listener of stateListeners) listener(accountId, status.state);
+    const state = stateOf(accountId);
+    if (state === undefined || (!always && state.status === announced.get(accountId))) return;
+    announced.set(accountId, state.status);
+    for (const listener of stateListeners) listener(accountId, state);
+  }
+
+  function stateOf(accountId: string): AccountState | undefined {
+    const account = accounts.get(accountId);
+    return account && stateOfAll(account.ahead.length > 0 ? account.ahead : account.slots(), account.grant);
+  }
+
+  function replan(slot: Slot): void {
+    background.plan(slot);
+    announce(slot.accountId);
   }
 
   /** A flight under way is for those who wait for it only. */
@@ -264,8 +276,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       { event: 'token_forgotten', account: slot.accountId, resource: slot.resource },
       'access token dropped',
     );
-    background.plan(slot);
-    announce(slot.accountId);
+    replan(slot);
   }
 
   function statusOf(accountId: string): TokenStatus | undefined {
@@ -302,7 +313,6 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       return result;
     },
     async precache(accountIds) {
-      const wanted = accountIds ?? accounts.ids();
       return runPrecache(
         {
           clock,
@@ -314,14 +324,13 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
             if (!slot.isRetired && stage === 'serving') await fetch(slot, 'pre-cache').catch(() => undefined);
           },
         },
-        wanted.flatMap((id) => accounts.get(id)?.ahead ?? []),
+        (accountIds ?? accounts.ids()).flatMap((id) => accounts.get(id)?.ahead ?? []),
         options.concurrency ?? 50,
       );
     },
     async refresh(accountId, resource = 'smtp') {
       await acquire(accountId, resource, async (slot) => {
-        const { trouble } = slot;
-        if (trouble?.error.code === 'throttled' && isBlocked(slot)) throw trouble.error;
+        if (slot.trouble?.error.code === 'throttled' && isBlocked(slot)) throw slot.trouble.error;
         return fetch(slot, 'operator', true);
       });
       return statusOf(accountId) ?? Promise.reject(unknown(accountId));
@@ -357,6 +366,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       return true;
     },
     statusOf,
+    stateOf,
     unsaved: keeper.unsaved,
     keptRemoved: accounts.keptRemoved,
     totals: () => countTotals({ hits, misses, ...refresher.counts }),

@@ -97,19 +97,22 @@ export function describeAccount(
   const resources = slots.map(({ slot, nextRefreshAt }) => describeSlot(slot, nextRefreshAt));
   const [first] = resources;
   if (first === undefined) return undefined;
-  const ahead = resources.filter((_row, i) => slots[i]?.isAhead === true);
   return {
     ...first,
     accountId,
-    state: worstState(
-      ...(ahead.length === 0 ? resources : ahead).map((row) => row.state),
-      ...unsavedState(grant),
+    state: stateOfAll(
+      slots.filter(({ isAhead }) => isAhead || !slots.some((s) => s.isAhead)).map(({ slot }) => slot),
+      grant,
     ),
     resources,
     refreshTokenObtainedAt: grant.obtainedAt,
     unsaved: grant.failedSaves > 0,
   };
 }
+
+/** What an operator sees of an account: the worst of its slots, and whether its grant is kept. */
+export const stateOfAll = (slots: readonly Pick<Slot, 'describe'>[], grant: Grant): AccountState =>
+  worstState(...slots.map((slot) => slot.describe()), ...unsavedState(grant));
 
 /** Once may be a moment's trouble of the store; what is offered in vain again needs somebody. */
 const unsavedState = ({ failedSaves, isHere }: Grant): readonly AccountState[] =>

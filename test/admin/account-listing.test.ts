@@ -1,21 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { answerAccounts } from '../../src/admin/account-listing.ts';
+import { listAccounts } from '../../src/admin/account-listing.ts';
 import { createFakeAdminBackend } from '../support/fake-admin-backend.ts';
 
-const rows = createFakeAdminBackend([
+const backend = createFakeAdminBackend([
   { email: 'ann@example.com' },
   { email: 'ben@example.com', status: 'throttled' },
   { email: 'cleo@Other.example', drained: true },
   { email: 'dora@example.com', status: 'throttled' },
-]).accounts();
+]);
 
-const ask = (query: Record<string, string> = {}) => answerAccounts(rows, (name) => query[name]);
-const ids = (query?: Record<string, string>): unknown => {
-  const answer = ask(query);
-  return 'refusal' in answer
-    ? answer.refusal
-    : [answer.accounts.map((row) => row.id[0]).join(''), answer.next_cursor];
+const ids = (query: Record<string, string> = {}): unknown => {
+  const answer = listAccounts(backend, (name) => query[name]);
+  if ('refusal' in answer) return answer.refusal;
+  const rows = [...answer.rows].flatMap((row) => row ?? []);
+  return [rows.map((row) => row.id[0]).join(''), answer.nextCursor()];
 };
 
 test('without a query all rows', () => assert.deepEqual(ids(), ['abcd', null]));
@@ -42,4 +41,25 @@ test('what makes no sense is refused', () => {
     { cursor: 'nobody' },
   ])
     assert.equal(typeof ids(query), 'string', JSON.stringify(query));
+});
+
+test('no row is built that a search or a page does not need', () => {
+  const built: string[] = [];
+  const counting = {
+    ...backend,
+    *search(asked: Parameters<typeof backend.search>[0]) {
+      for (const row of backend.search(asked)) {
+        if (row !== undefined) built.push(row.id);
+        yield row;
+      }
+    },
+  };
+  const read = (query: Record<string, string>): void => {
+    const answer = listAccounts(counting, (name) => query[name]);
+    if (!('refusal' in answer)) [...answer.rows];
+  };
+  read({ search: 'other' });
+  assert.deepEqual(built.splice(0), ['cleo@other.example']);
+  read({ limit: '1' });
+  assert.deepEqual(built, ['ann@example.com', 'ben@example.com'], 'one more, for the cursor');
 });

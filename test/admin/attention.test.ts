@@ -16,7 +16,7 @@ import { createFakeAdminBackend, type FakeAccount } from '../support/fake-admin-
 import { waitFor } from '../support/wait-for.ts';
 
 const rowOf = (account: FakeAccount): AccountRow => {
-  const [row] = createFakeAdminBackend([account]).accounts();
+  const [row] = createFakeAdminBackend([account]).rows();
   assert.ok(row);
   return row;
 };

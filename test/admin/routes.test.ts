@@ -336,10 +336,10 @@ describe('event stream', () => {
   it('stops looking at the relay when the last listener has gone', async () => {
     let looks = 0;
     const backend = createFakeAdminBackend([{ email: 'ann@example.com' }]);
-    const accounts = backend.accounts;
-    backend.accounts = () => {
+    const { rows } = backend;
+    backend.rows = () => {
       looks++;
-      return accounts();
+      return rows();
     };
     const house = createHouse(backend);
     const answer = await house.ask('/admin/events');
@@ -348,6 +348,26 @@ describe('event stream', () => {
     house.live.lookSoon();
     house.live.transaction(fakeRecord());
     assert.equal(looks, before);
+  });
+
+  it('sends a snapshot of thousands of accounts as fast as it is read, events after it', async () => {
+    const house = createHouse(
+      createFakeAdminBackend(
+        Array.from({ length: 12_000 }, (_, i) => ({ email: `user${i}@example.com`, tokenLifeS: 100 })),
+      ),
+    );
+    const answer = await house.ask('/admin/events');
+    house.live.reloaded(house.backend.reloadResult);
+    let text = '';
+    assert.ok(answer.body);
+    for await (const chunk of answer.body) {
+      text += Buffer.from(chunk).toString();
+      if (text.includes('\n\nevent: reload\n', text.length - 1_000_000)) break;
+    }
+    const [, snapshot = ''] = /event: snapshot\n((?:data: .*\n)+)\n/.exec(text) ?? [];
+    const lines = snapshot.split('\n').map((line) => line.slice('data: '.length));
+    assert.ok(lines.length > 50, 'in pieces');
+    assert.equal((JSON.parse(lines.join('\n')) as { accounts: object[] }).accounts.length, 12_000);
   });
 
   it('ends streams on close', async () => {

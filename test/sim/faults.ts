@@ -222,7 +222,7 @@ function administer({ relay, account, what }: AdminFault, plan: Plan, cast: Cast
     });
     const answered = (answer: unknown): void => {
       limit.cancel();
-      cast.texts.push(JSON.stringify([answer ?? null, backend.accounts(), backend.tokenDetail(id) ?? null]));
+      cast.texts.push(JSON.stringify([answer ?? null, [...backend.rows()], backend.tokenDetail(id) ?? null]));
     };
     const asked = {
       refresh: () => backend.refreshToken(id),

@@ -214,7 +214,7 @@ export function createRelayHost(
                 sockets: network.openOf(ending).map((end) => `${end.address} to ${end.peer.address}`),
                 heldBytes: held?.held_bytes ?? 0,
                 sessions: held?.sessions ?? 0,
-                busy: (backend?.accounts() ?? []).filter((a) => a.pool.busy > 0).map((a) => a.id),
+                busy: [...(backend?.rows() ?? [])].filter((a) => a.pool.busy > 0).map((a) => a.id),
                 unsaved,
                 tookMs,
               };

@@ -114,7 +114,21 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     remove: (id) => {
       kept.delete(id);
     },
-    accounts: () => [...kept.values()].map(rowOf),
+    *rows() {
+      for (const account of kept.values()) yield rowOf(account);
+    },
+    *search({ from, fits }) {
+      let isFrom = from === undefined;
+      for (const row of backend.rows()) {
+        isFrom ||= row.id === from;
+        if (isFrom) yield fits(row) ? row : undefined;
+      }
+    },
+    row: (id) => {
+      const account = kept.get(id);
+      return account && rowOf(account);
+    },
+    isReady: () => backend.warmedUp && [...kept.values()].some((a) => (a.status ?? 'ready') === 'ready'),
     account: (name): AccountDetail | undefined => {
       const found = find(name);
       if (found === undefined) return undefined;
@@ -147,7 +161,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     keptRemoved: () => [],
     breakers: () => backend.breakerRows,
     fleet: () => backend.fleetView,
-    readiness: () => ({
+    readiness: async () => ({
       warmed_up: backend.warmedUp,
       usable: [...kept.values()].filter((a) => (a.status ?? 'ready') === 'ready').length,
       total: kept.size,

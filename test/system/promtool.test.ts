@@ -30,7 +30,9 @@ async function exposition(): Promise<string> {
   metrics.observeRefresh({ account: 'a', provider: 'gmail', result: 'success', durationMs: 250 });
   metrics.observeLimit({ account: 'a', limit: 'messages_at_once', waitedMs: 100, refused: false });
   metrics.countAttention('needs_consent', 'gmail');
-  return metrics.render();
+  let text = '';
+  for await (const chunk of metrics.render()) text += chunk;
+  return text;
 }
 
 /** Metric names an expression asks for. */
