@@ -2,6 +2,12 @@
  * `npm run bench -- fleet`: what limits shared through Redis cost a message, beside the same relay without, and
  * what an account takes in Redis. Needs redis-server. Prints a table; asserts nothing.
  */
+import { Secret } from '../../src/accounts/credential.ts';
+import { createRedisLimits } from '../../src/fleet/redis-limits.ts';
+import { silentLog } from '../../src/log.ts';
+import { createRedisConnection } from '../../src/redis.ts';
+import { createSealer } from '../../src/tokens/sealing.ts';
+import { createRedisStore } from '../../src/tokens/store-redis.ts';
 import { startRedis } from '../support/redis.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { run } from './load.ts';
@@ -20,6 +26,8 @@ import {
 const SESSIONS = 8;
 const MESSAGES = 4_000;
 const ROUNDS = 3;
+const ACCOUNTS = 5_000;
+const FINGERPRINT = 'f'.repeat(43);
 
 const tokens = await startTokenEndpoint('gmail');
 const redis = await startRedis();
@@ -82,6 +90,40 @@ try {
   );
   await alone.stop();
   await shared.stop();
+
+  const connection = createRedisConnection(new Secret(redis.url), { log: silentLog });
+  await connection.open();
+  const sealer = createSealer(new Secret('a-passphrase-for-the-bench-0123456789'));
+  const store = createRedisStore(connection, { log: silentLog, sealer });
+  const limits = createRedisLimits({ redis: connection });
+  const grown = async (work: (accountId: string) => Promise<void>): Promise<string> => {
+    const before = infoOf('used_memory');
+    for (let i = 0; i < ACCOUNTS; i += 50)
+      await Promise.all(Array.from({ length: 50 }, (_, k) => work(`user${i + k}@example.com`)));
+    return ((infoOf('used_memory') - before) / ACCOUNTS).toFixed(0);
+  };
+  redis.command('set', 'xoauth2-relay:epoch', '1');
+  const now = Date.now();
+  const token = { fingerprint: FINGERPRINT, expiresAt: now + 3_600_000, obtainedAt: now };
+  const smtp = { ...token, accessToken: 'a'.repeat(1_800) };
+  const refreshToken = 'r'.repeat(1_200);
+  const kept = await grown(async (accountId) => {
+    const rotation = { base: 0, refreshToken, obtainedAt: now, tokens: Promise.resolve({ smtp }) };
+    await store.rotate({ accountId, fingerprint: FINGERPRINT }, rotation);
+  });
+  const used = await grown(async (accountId) => {
+    const id = `lease-of-${accountId}`;
+    const request = { id, maxWaitMs: 0, ticket: `ticket-of-${accountId}`, epoch: '1' };
+    const at = { atOnce: 3, perMinute: 28, perDay: undefined, recipientsPerDay: 10_000 };
+    await limits.reserve(accountId, at, request);
+    limits.giveBack(accountId, id, false, 1);
+  });
+  table('Octets in Redis an account, refresh token of 1,200 and access token of 1,800 octets, sealed', [
+    ['its tokens', kept],
+    ['its limits, in the minute of a message', used],
+  ]);
+  await limits.close();
+  await store.close();
 } finally {
   await redis.kill();
   await tokens.close();
