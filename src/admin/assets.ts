@@ -1,7 +1,7 @@
 /** The dashboard's files and the page on troubles, read once. Out: path → body, type and validator. uPlot comes from its package. */
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { formatTroubleshooting } from '../protocol/causes/document.ts';
+import { formatTroubleshootingPage } from './troubleshooting.ts';
 
 export interface Asset {
   readonly body: Buffer;
@@ -14,7 +14,6 @@ const TYPES = {
   css: 'text/css; charset=utf-8',
   js: 'text/javascript; charset=utf-8',
   svg: 'image/svg+xml',
-  txt: 'text/plain; charset=utf-8',
 } as const;
 
 const TYPE_NAMES = Object.keys(TYPES) as (keyof typeof TYPES)[];
@@ -52,7 +51,7 @@ export function createAssets(): (path: string) => Asset | undefined {
     // What the page shares with the server; compiled beside it.
     ['/protocol/vocabulary.js', onDisk(new URL('../protocol/vocabulary.js', import.meta.url), 'js')],
     // Where the page's causes lead.
-    ['/troubleshooting', { read: () => Buffer.from(formatTroubleshooting()), type: 'txt' }],
+    ['/troubleshooting', { read: () => Buffer.from(formatTroubleshootingPage()), type: 'html' }],
     ['/assets/uplot.js', onDisk(uplotFile('uPlot.esm.js'), 'js')],
     ['/assets/uplot.css', onDisk(uplotFile('uPlot.min.css'), 'css')],
   ]);

@@ -2,10 +2,19 @@
  * The accounts table: as many DOM rows as fit the window, however many accounts. In: the state's
  * accounts, a search, a status filter, an order. Out: rows, kept and updated in place.
  */
-import { type AccountStatus, STATUSES } from '../../protocol/vocabulary.ts';
+import { STATUSES } from '../../protocol/vocabulary.ts';
 import { act } from './actions.ts';
+import { causeLink, drain as drainAfterAsking, openSignIn } from './dialogs.ts';
 import { byId, h, setAttribute, setChildren, setText } from './dom.ts';
-import { formatAgo, formatCount, formatLife, STATUS_WORDS } from './format.ts';
+import {
+  formatAgo,
+  formatCount,
+  formatLife,
+  SHOWN_WORDS,
+  type ShownStatus,
+  STATUS_WORDS,
+  shownStatus,
+} from './format.ts';
 import type { ShownAccount } from './stream.ts';
 
 export interface AccountsView {
@@ -14,8 +23,8 @@ export interface AccountsView {
   /** A second has passed. */
   tick(): void;
   focusSearch(): void;
-  /** Shows only accounts of this status. */
-  filter(status: AccountStatus | undefined): void;
+  /** Shows only accounts of this status, or the drained ones. */
+  filter(status: ShownStatus | undefined): void;
 }
 
 type SortKey = 'email' | 'status' | 'token' | 'pool' | 'relayed' | 'trouble';
@@ -31,9 +40,12 @@ const OVERSCAN = 6;
 /** A token with less than this left is shown as running out, s. */
 const LOW_TOKEN_S = 300;
 
+/** What an operator should see first, first; ready accounts last. */
+const SHOWN_ORDER: readonly ShownStatus[] = STATUSES.flatMap((s) => (s === 'ready' ? ['drained', s] : [s]));
+
 const SORT: Readonly<Record<SortKey, (a: ShownAccount, b: ShownAccount) => number>> = {
   email: (a, b) => (a.email < b.email ? -1 : a.email > b.email ? 1 : 0),
-  status: (a, b) => STATUSES.indexOf(a.status) - STATUSES.indexOf(b.status),
+  status: (a, b) => SHOWN_ORDER.indexOf(shownStatus(a)) - SHOWN_ORDER.indexOf(shownStatus(b)),
   token: (a, b) => (a.tokenUntil ?? 0) - (b.tokenUntil ?? 0),
   pool: (a, b) => b.pool.busy - a.pool.busy || b.pool.size - a.pool.size,
   relayed: (a, b) => b.messages.relayed - a.messages.relayed,
@@ -42,6 +54,23 @@ const SORT: Readonly<Record<SortKey, (a: ShownAccount, b: ShownAccount) => numbe
 
 const cell = (name: string, ...children: (Node | string)[]): HTMLTableCellElement =>
   h('td', { role: 'cell', class: `cell-${name}` }, ...children);
+
+/** Under the status: what comes next. Nothing comes by itself where a person is needed. */
+function whyOf({ status, drained, until }: ShownAccount, now: number): string {
+  if (status === 'needs_consent' || status === 'misconfigured')
+    return drained
+      ? 'drained, too'
+      : status === 'needs_consent'
+        ? 'until signed in'
+        : 'until it is corrected';
+  if (drained)
+    return status === 'ready'
+      ? 'until you resume it'
+      : `until resumed; ${STATUS_WORDS[status].toLowerCase()}`;
+  const waits = until === null ? 0 : (Date.parse(until) - now) / 1000;
+  if (waits <= 0) return '';
+  return status === 'throttled' ? `for ${formatLife(waits)}` : `next try in ${formatLife(waits)}`;
+}
 
 function createRow(open: (id: string) => void): RowView {
   let shown: ShownAccount | undefined;
@@ -61,18 +90,25 @@ function createRow(open: (id: string) => void): RowView {
   const rejected = h('span');
   const error = h('span', { class: 'error-text' });
   const cure = h('span', { class: 'sub' });
+  const more = h('span', { class: 'sub' });
   const refresh = h('button', { type: 'button', class: 'small' }, 'Refresh');
   const drain = h('button', { type: 'button', class: 'small' }, 'Drain');
 
   name.addEventListener('click', () => shown !== undefined && open(shown.id));
-  const busy = async (button: HTMLButtonElement, action: 'refresh' | 'drain' | 'resume'): Promise<void> => {
+  const busy = async (button: HTMLButtonElement, action: 'refresh' | 'resume'): Promise<void> => {
     if (shown === undefined || button.getAttribute('aria-busy') === 'true') return;
     button.setAttribute('aria-busy', 'true');
     await act(action, shown);
     button.removeAttribute('aria-busy');
   };
-  refresh.addEventListener('click', () => void busy(refresh, 'refresh'));
-  drain.addEventListener('click', () => void busy(drain, shown?.drained === true ? 'resume' : 'drain'));
+  refresh.addEventListener('click', () => {
+    if (shown?.status === 'needs_consent') openSignIn(shown);
+    else void busy(refresh, 'refresh');
+  });
+  drain.addEventListener('click', () => {
+    if (shown?.drained === true) void busy(drain, 'resume');
+    else if (shown !== undefined) void drainAfterAsking(shown);
+  });
 
   const element = h(
     'tr',
@@ -83,7 +119,7 @@ function createRow(open: (id: string) => void): RowView {
     cell('pool', dots, pool),
     cell('relayed', relayed),
     cell('trouble', deferred, ' · ', rejected),
-    cell('error', error, cure),
+    cell('error', error, h('span', { class: 'cure-line' }, cure, more)),
     cell('actions', refresh, drain),
   );
 
@@ -104,8 +140,7 @@ function createRow(open: (id: string) => void): RowView {
         `${Math.max(0, Math.min(100, (left / Math.max(whole, 1)) * 100)).toFixed(1)}%`,
       );
     }
-    const waits = shown.until === null ? 0 : (Date.parse(shown.until) - now) / 1000;
-    setText(why, shown.drained ? 'drained' : waits > 0 ? `again in ${formatLife(waits)}` : '');
+    setText(why, whyOf(shown, now));
     const failed = shown.last_error_at === null ? undefined : (now - Date.parse(shown.last_error_at)) / 1000;
     const next = shown.cure ?? '';
     setText(cure, next !== '' ? next : failed === undefined ? '' : formatAgo(failed));
@@ -119,10 +154,13 @@ function createRow(open: (id: string) => void): RowView {
       if (shown === account) return;
       shown = account;
       setText(name, account.email);
+      // A long address ends in an ellipsis.
+      setAttribute(name, 'title', account.email);
       setText(provider, account.provider);
-      setAttribute(element, 'data-status', account.status);
+      const status = shownStatus(account);
+      setAttribute(element, 'data-status', status);
       setAttribute(element, 'data-drained', account.drained ? 'true' : undefined);
-      setText(word, STATUS_WORDS[account.status]);
+      setText(word, SHOWN_WORDS[status]);
       const { size, idle, busy: inUse, max } = account.pool;
       const states = [
         ...Array<string>(inUse).fill('busy'),
@@ -143,8 +181,20 @@ function createRow(open: (id: string) => void): RowView {
       setAttribute(error, 'title', wrong ?? undefined);
       setAttribute(error, 'data-none', wrong === null ? 'true' : undefined);
       setAttribute(error, 'data-past', account.status === 'ready' ? 'true' : undefined);
+      if (more.dataset.cause !== (account.cause ?? '')) {
+        more.dataset.cause = account.cause ?? '';
+        const link = causeLink(account.cause);
+        more.replaceChildren(...(link === null ? [] : [link]));
+      }
+      const isSignIn = account.status === 'needs_consent';
+      setText(refresh, isSignIn ? 'Sign in' : 'Refresh');
+      refresh.classList.toggle('primary', isSignIn);
       setText(drain, account.drained ? 'Resume' : 'Drain');
-      setAttribute(refresh, 'aria-label', `Refresh the token of ${account.email}`);
+      setAttribute(
+        refresh,
+        'aria-label',
+        isSignIn ? `Sign in to ${account.email}` : `Refresh the token of ${account.email}`,
+      );
       setAttribute(drain, 'aria-label', `${account.drained ? 'Resume' : 'Drain'} ${account.email}`);
       showTime(Date.now());
     },
@@ -173,7 +223,7 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
   let all: readonly ShownAccount[] = [];
   let list: readonly ShownAccount[] = [];
   let sort: { key: SortKey; down: boolean } = { key: 'status', down: false };
-  let wanted: AccountStatus | undefined;
+  let wanted: ShownStatus | undefined;
 
   const rowHeight = (): number =>
     Number.parseFloat(getComputedStyle(table).getPropertyValue('--row-height')) || 56;
@@ -206,8 +256,8 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
     setAttribute(table, 'aria-rowcount', String(list.length + 1));
   };
 
-  const chips = new Map<AccountStatus | undefined, { button: HTMLButtonElement; count: HTMLElement }>();
-  for (const status of [undefined, ...STATUSES]) {
+  const chips = new Map<ShownStatus | undefined, { button: HTMLButtonElement; count: HTMLElement }>();
+  for (const status of [undefined, ...SHOWN_ORDER]) {
     const count = h('b');
     const button = h(
       'button',
@@ -217,7 +267,7 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
         'data-status': status,
         'aria-pressed': status === undefined ? 'true' : 'false',
       },
-      status === undefined ? 'All' : STATUS_WORDS[status],
+      status === undefined ? 'All' : SHOWN_WORDS[status],
       count,
     );
     button.addEventListener('click', () => choose(status));
@@ -228,7 +278,8 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
   const arrange = (): void => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = all.filter(
-      (a) => (wanted === undefined || a.status === wanted) && words.every((w) => a.haystack.includes(w)),
+      (a) =>
+        (wanted === undefined || shownStatus(a) === wanted) && words.every((w) => a.haystack.includes(w)),
     );
     const compare = SORT[sort.key];
     found.sort((a, b) => (sort.down ? -compare(a, b) : compare(a, b)) || SORT.email(a, b));
@@ -237,13 +288,13 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
     setText(
       emptyNote,
       all.length === 0
-        ? 'No accounts are served. Add one to the accounts file and reload.'
+        ? 'No accounts are served yet. Add one here, or to the accounts file and reload.'
         : 'No account matches.',
     );
     draw();
   };
 
-  const choose = (status: AccountStatus | undefined): void => {
+  const choose = (status: ShownStatus | undefined): void => {
     wanted = status;
     for (const [key, { button }] of chips)
       setAttribute(button, 'aria-pressed', key === status ? 'true' : 'false');
@@ -276,8 +327,8 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
   return {
     update: (accounts) => {
       all = [...accounts.values()];
-      const counts = new Map<AccountStatus | undefined, number>([[undefined, all.length]]);
-      for (const a of all) counts.set(a.status, (counts.get(a.status) ?? 0) + 1);
+      const counts = new Map<ShownStatus | undefined, number>([[undefined, all.length]]);
+      for (const a of all) counts.set(shownStatus(a), (counts.get(shownStatus(a)) ?? 0) + 1);
       for (const [status, { button, count }] of chips) {
         const n = counts.get(status) ?? 0;
         setText(count, formatCount(n));

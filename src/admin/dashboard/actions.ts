@@ -22,6 +22,19 @@ interface Answer {
   readonly body: unknown;
 }
 
+/** The account leaves the accounts file; true where it has. Never rejects. */
+export async function forgetAccount(account: { id: string; email: string }): Promise<boolean> {
+  try {
+    const { status, body } = await ask('DELETE', pathOf(account.id));
+    if (status < 300) toast(`${account.email}: removed`);
+    else toast(`${account.email}: ${part(body, 'error') ?? `answer ${status}`}`, 'bad');
+    return status < 300;
+  } catch {
+    toast(`${account.email}: the relay does not answer`, 'bad');
+    return false;
+  }
+}
+
 async function ask(method: 'GET' | 'POST' | 'DELETE', path: string): Promise<Answer> {
   const answer = await fetch(path, { method });
   return { status: answer.status, body: await answer.json() };
@@ -47,7 +60,7 @@ const DONE: Readonly<Record<AccountAction, string>> = {
   resume: 'back in service',
 };
 
-const pathOf = (id: string): string => `/admin/accounts/${encodeURIComponent(id)}`;
+export const pathOf = (id: string): string => `/admin/accounts/${encodeURIComponent(id)}`;
 
 /** Does `action` and says how it went; never rejects. */
 export async function act(action: AccountAction, account: { id: string; email: string }): Promise<void> {

@@ -1,23 +1,26 @@
 /** One account in full, in a dialog: its state in words, its settings, its latest transactions, what can be done. */
 import { act, loadDetail } from './actions.ts';
+import { drain, openSignIn, remove } from './dialogs.ts';
 import { byId, h } from './dom.ts';
-import { formatBytes, formatClock, formatCount, formatMs, OUTCOME_WORDS, STATUS_WORDS } from './format.ts';
+import {
+  formatBytes,
+  formatClock,
+  formatCount,
+  formatMs,
+  OUTCOME_WORDS,
+  SHOWN_WORDS,
+  STATUS_WORDS,
+  shownStatus,
+} from './format.ts';
 import type { State } from './stream.ts';
 
 const TRANSACTIONS_SHOWN = 8;
 
 const time = (iso: string | null): string => (iso === null ? '–' : new Date(iso).toLocaleString('en-GB'));
 
-/** The page on troubles, at this one where the browser knows text fragments. */
+/** The page on troubles, at this one. */
 const linkToCause = (cause: string): HTMLElement =>
-  h(
-    'a',
-    {
-      href: `/troubleshooting#:~:text=${encodeURIComponent(cause).replaceAll('-', '%2D')}`,
-      target: '_blank',
-    },
-    cause,
-  );
+  h('a', { href: `/troubleshooting#${cause}`, target: '_blank' }, cause);
 
 /** Opens the dialog for an account and fills it. */
 export async function openDetail(id: string, state: State): Promise<void> {
@@ -40,6 +43,15 @@ export async function openDetail(id: string, state: State): Promise<void> {
     h('dt', {}, name),
     h('dd', {}, value),
   ];
+  /** Does what asks first, then shows the account as it is. */
+  const ask = (label: string, run: () => Promise<void>, style = ''): HTMLButtonElement => {
+    const b = h('button', { type: 'button', class: style }, label);
+    b.addEventListener('click', async () => {
+      await run();
+      if (dialog.open) await openDetail(id, state);
+    });
+    return b;
+  };
   const trouble =
     account.status === 'ready'
       ? null
@@ -49,6 +61,8 @@ export async function openDetail(id: string, state: State): Promise<void> {
           h('p', {}, account.reason ?? account.last_error ?? STATUS_WORDS[account.status]),
           account.cure === null ? null : h('p', { class: 'cure' }, account.cure),
         );
+  // The same words stand in the notice already.
+  const isSaid = trouble !== null && (account.reason ?? account.last_error) === account.last_error;
   const recent = state.transactions.filter((t) => t.account === account.id).slice(0, TRANSACTIONS_SHOWN);
 
   dialog.replaceChildren(
@@ -58,9 +72,11 @@ export async function openDetail(id: string, state: State): Promise<void> {
       h('h2', { id: 'detail-title' }, account.email),
       h(
         'span',
-        { class: 'status', 'data-status': account.status },
+        { class: 'status', 'data-status': shownStatus(account) },
         h('span', { class: 'dot', 'aria-hidden': 'true' }),
-        account.drained ? `${STATUS_WORDS[account.status]}, drained` : STATUS_WORDS[account.status],
+        account.drained && shownStatus(account) !== 'drained'
+          ? `${STATUS_WORDS[account.status]}, drained`
+          : SHOWN_WORDS[shownStatus(account)],
       ),
       close,
     ),
@@ -106,7 +122,11 @@ export async function openDetail(id: string, state: State): Promise<void> {
       ),
       ...fact(
         'Last error',
-        account.last_error === null ? 'none' : `${account.last_error} (${time(account.last_error_at)})`,
+        account.last_error === null
+          ? 'none'
+          : isSaid
+            ? `as above, at ${time(account.last_error_at)}`
+            : `${account.last_error} (${time(account.last_error_at)})`,
       ),
     ),
     h('h3', {}, 'Latest transactions'),
@@ -134,9 +154,24 @@ export async function openDetail(id: string, state: State): Promise<void> {
     h(
       'footer',
       {},
-      button('Refresh token', 'refresh', 'primary'),
+      ...(account.grant === 'refresh_token'
+        ? [
+            ask(
+              'Sign in again',
+              async () => {
+                dialog.close();
+                openSignIn(account);
+              },
+              account.status === 'needs_consent' ? 'primary' : '',
+            ),
+          ]
+        : []),
+      button('Refresh token', 'refresh', account.status === 'needs_consent' ? '' : 'primary'),
       button('Forget token', 'forget'),
-      account.drained ? button('Resume', 'resume') : button('Drain', 'drain'),
+      account.drained ? button('Resume', 'resume') : ask('Drain', () => drain(account)),
+      ask('Remove', async () => {
+        if (await remove(account)) dialog.close();
+      }),
     ),
   );
   if (!dialog.open) dialog.showModal();

@@ -1,9 +1,10 @@
 /** The page: connects, and hands what has changed to the parts that show it. */
-import { type AccountStatus, needsPerson, type Outcome, STATUSES } from '../../protocol/vocabulary.ts';
+import { needsPerson, type Outcome, STATUSES } from '../../protocol/vocabulary.ts';
 import { createAccountsView } from './accounts.ts';
-import { describeReload, reload, toast } from './actions.ts';
+import { act, describeReload, reload, toast } from './actions.ts';
 import { createCharts } from './charts.ts';
 import { openDetail } from './detail.ts';
+import { causeLink, openNewAccount, openSignIn } from './dialogs.ts';
 import { byId, h, setAttribute, setChildren, setText } from './dom.ts';
 import {
   formatAgo,
@@ -13,7 +14,10 @@ import {
   formatRate,
   formatShare,
   OUTCOME_WORDS,
+  SHOWN_WORDS,
+  type ShownStatus,
   STATUS_WORDS,
+  shownStatus,
 } from './format.ts';
 import { watchRelays } from './relays.ts';
 import { type Changes, connect, type ShownAccount, type State } from './stream.ts';
@@ -68,6 +72,7 @@ function showConnection(state: State): void {
 function showHealth(state: State): void {
   const rows = [...state.accounts.values()];
   const ill = rows.filter((a) => needsPerson(a.status)).length;
+  const drained = rows.filter((a) => a.drained).length;
   const slow = rows.filter((a) => a.status === 'unreachable' || a.status === 'throttled').length;
   const [kind, words] = !state.connected
     ? ['lost', 'No connection to the relay']
@@ -79,23 +84,55 @@ function showHealth(state: State): void {
           ? ['bad', `${formatCount(ill)} ${ill === 1 ? 'account needs' : 'accounts need'} attention`]
           : slow > 0
             ? ['warn', `${formatCount(slow)} ${slow === 1 ? 'account' : 'accounts'} held up`]
-            : ['good', 'All accounts ready'];
+            : drained > 0
+              ? ['warn', `${formatCount(drained)} ${drained === 1 ? 'account' : 'accounts'} drained`]
+              : ['good', 'All accounts ready'];
   setAttribute(byId('health'), 'data-state', kind);
   setText(byId('health-text'), words ?? '');
   document.title = ill > 0 ? `(${ill}) xoauth2-relay` : 'xoauth2-relay';
 }
 
 function showAttention(state: State): void {
-  const ill = [...state.accounts.values()].filter((a) => needsPerson(a.status));
+  const all = [...state.accounts.values()];
+  // Trouble first; what an operator took out of service is not to be forgotten there.
+  const ill = [
+    ...all.filter((a) => needsPerson(a.status)),
+    ...all.filter((a) => a.drained && !needsPerson(a.status)),
+  ];
   const item = (account: ShownAccount): HTMLElement => {
+    const status = shownStatus(account);
     const open = h('button', { type: 'button', class: 'link' }, account.email);
     open.addEventListener('click', () => void openDetail(account.id, state));
+    const isDrained = status === 'drained';
+    const cure = h('button', { type: 'button', class: 'small' }, isDrained ? 'Resume' : 'Sign in');
+    cure.setAttribute(
+      'aria-label',
+      `${cure.textContent} ${isDrained ? '' : 'to '}${account.email}, in the list of attention`,
+    );
+    cure.addEventListener('click', () => {
+      if (isDrained) void act('resume', account);
+      else openSignIn(account);
+    });
     return h(
       'li',
-      {},
-      h('p', {}, open, ` ${STATUS_WORDS[account.status].toLowerCase()}`),
-      h('p', {}, account.reason ?? account.last_error ?? ''),
-      h('p', { class: 'cure' }, account.cure ?? ''),
+      { 'data-status': status },
+      h(
+        'p',
+        { class: 'attention-head' },
+        open,
+        h('span', { class: 'status' }, SHOWN_WORDS[status].toLowerCase()),
+        ...(isDrained || account.status === 'needs_consent' ? [cure] : []),
+      ),
+      h(
+        'p',
+        { class: 'attention-why' },
+        isDrained
+          ? 'Taken out of service: its mail waits at the mail server until it is resumed.'
+          : (account.reason ?? account.last_error ?? ''),
+      ),
+      ...(account.cure === null || isDrained
+        ? []
+        : [h('p', { class: 'cure' }, account.cure, ' ', causeLink(account.cause))]),
     );
   };
   const items = ill.slice(0, ATTENTION_SHOWN).map(item);
@@ -106,7 +143,7 @@ function showAttention(state: State): void {
       `and ${formatCount(ill.length - ATTENTION_SHOWN)} more`,
     );
     more.addEventListener('click', () => {
-      accountsView.filter(ill[0]?.status);
+      accountsView.filter(ill[0] === undefined ? undefined : shownStatus(ill[0]));
       byId('accounts-heading').scrollIntoView();
       byId('accounts-heading').focus();
     });
@@ -114,25 +151,29 @@ function showAttention(state: State): void {
   }
   const list = byId('attention-list');
   // Rebuilt only when it reads differently: a button in it may have the focus.
-  const print = JSON.stringify(ill.map((a) => [a.email, a.status, a.reason, a.cure]));
+  const print = JSON.stringify(ill.map((a) => [a.email, shownStatus(a), a.reason, a.cure]));
   if (list.dataset.print !== print) {
     list.dataset.print = print;
     setChildren(list, items);
   }
+  setAttribute(byId('attention'), 'data-kind', all.some((a) => needsPerson(a.status)) ? 'bad' : 'drained');
   byId('attention').hidden = ill.length === 0;
 }
 
 function showAccountFigures(state: State): void {
-  const counts = new Map<AccountStatus, number>();
-  for (const { status } of state.accounts.values()) counts.set(status, (counts.get(status) ?? 0) + 1);
+  const counts = new Map<ShownStatus, number>();
+  for (const account of state.accounts.values()) {
+    const status = shownStatus(account);
+    counts.set(status, (counts.get(status) ?? 0) + 1);
+  }
   setText(byId('tile-ready'), formatCount(counts.get('ready') ?? 0));
   setText(byId('tile-total'), `of ${formatCount(state.accounts.size)} ready`);
-  const others = STATUSES.filter((s) => s !== 'ready' && counts.has(s));
+  const others = ([...STATUSES, 'drained'] as const).filter((s) => s !== 'ready' && counts.has(s));
   setText(
     byId('tile-status'),
     others.length === 0
       ? 'nothing to do'
-      : others.map((s) => `${formatCount(counts.get(s) ?? 0)} ${STATUS_WORDS[s].toLowerCase()}`).join(', '),
+      : others.map((s) => `${formatCount(counts.get(s) ?? 0)} ${SHOWN_WORDS[s].toLowerCase()}`).join(', '),
   );
 }
 
@@ -214,8 +255,7 @@ function applyTheme(theme: (typeof THEMES)[number]): void {
   if (theme === 'auto') delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
   const button = byId('theme');
-  setText(button, theme === 'auto' ? 'Auto' : theme === 'light' ? 'Light' : 'Dark');
-  setAttribute(button, 'aria-label', `${button.textContent} theme`);
+  setText(button, `Theme: ${theme === 'auto' ? 'as the system' : theme}`);
   charts.repaint();
   drawCharts(stream.state);
 }
@@ -229,6 +269,10 @@ byId('theme').addEventListener('click', () => {
   applyTheme(next);
 });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => applyTheme(savedTheme()));
+byId('add-account').addEventListener('click', () => {
+  const used = [...stream.state.accounts.values()].map(({ provider }) => provider);
+  openNewAccount([...new Set([...used, 'gmail', 'outlook', 'outlook-personal'])]);
+});
 byId('range').addEventListener('change', (event) => {
   range = Number((event.target as HTMLInputElement).value);
   drawCharts(stream.state);
@@ -244,10 +288,12 @@ document.addEventListener('keydown', (event) => {
     accountsView.focusSearch();
   }
 });
-const detail = byId<HTMLDialogElement>('detail');
-detail.addEventListener('click', (event) => {
-  if (event.target === detail) detail.close();
-});
+for (const id of ['detail', 'confirm', 'sign-in-dialog']) {
+  const dialog = byId<HTMLDialogElement>(id);
+  dialog.addEventListener('click', (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+}
 setInterval(() => {
   accountsView.tick();
   if (stream.state.breakers.some((b) => b.state !== 'closed')) showBreakers(stream.state);

@@ -11,7 +11,8 @@ import { SIGN_IN_CAUSES } from './sign-in-causes.ts';
 import { TOKEN_CAUSES } from './token-causes.ts';
 import { WAY_CAUSES } from './way-causes.ts';
 
-const CHAPTERS: readonly (readonly [title: string, intro: string, causes: readonly Cause[]])[] = [
+/** The book in chapters, for whoever shows it. */
+export const CHAPTERS: readonly (readonly [title: string, intro: string, causes: readonly Cause[]])[] = [
   [
     'Signing in',
     'Seen by `xoauth2-relay account add`. Where no row here fits, the token endpoint’s do.',
