@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
+import { formatReplyPage } from '../src/commands/reply-codes.ts';
 import { repositoryRoot } from './support/relay-process.ts';
 
 interface Script {
@@ -67,4 +68,8 @@ test('the index names every page of docs/', () => {
   const index = read('docs/README.md');
   for (const page of pages.filter((name) => name.startsWith('docs/') && name !== 'docs/README.md'))
     assert(index.includes(`](${page.slice('docs/'.length)})`), page);
+});
+
+test('docs/replies.md is the table of the manual page', () => {
+  assert.equal(read('docs/replies.md'), formatReplyPage(), 'run: npm run replies');
 });

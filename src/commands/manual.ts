@@ -1,7 +1,9 @@
-/** `manual`: the manual page xoauth2-relay(1) in man(7) format, made of the command and setting definitions. */
+/** `manual`: the manual page xoauth2-relay(1) in man(7) format, made of commands, settings, the accounts file's schema and the reply codes. */
+import { accountsJsonSchema } from '../accounts/schema.ts';
 import { SETTINGS, settingVariable } from '../config/settings.ts';
 import { type SettingDefinition, settingKey } from '../setting.ts';
 import type { CommandDefinition } from './definition.ts';
+import { REPLY_CODES } from './reply-codes.ts';
 import { describeFallback } from './setting-options.ts';
 
 export function createManual(
@@ -77,6 +79,13 @@ function formatManual(commands: readonly CommandDefinition[], version: string): 
     );
     lines.push('.br', roff(settingVariable(name)));
   }
+  lines.push(...accountsFileSection());
+  lines.push(
+    '.SH REPLIES',
+    roff('What the client hears. 4xx: its queue keeps the mail. 5xx: it is returned to the sender.'),
+  );
+  for (const [situation, reply] of REPLY_CODES)
+    lines.push('.TP', roff(reply.replaceAll('`', '')), roff(situation.replaceAll('`', '')));
   lines.push(
     '.SH SIGNALS',
     'SIGHUP reads the accounts file again. SIGTERM and SIGINT finish transactions and stop; a second one stops at once.',
@@ -87,4 +96,29 @@ function formatManual(commands: readonly CommandDefinition[], version: string): 
     '',
   );
   return lines.join('\n');
+}
+
+/** Shape of the part of the JSON Schema that is read here. */
+interface AccountsSchema {
+  readonly anyOf: readonly {
+    readonly items?: { readonly properties: Record<string, { description?: string }> };
+  }[];
+}
+
+/** Keys of an account, from the schema that also checks them. */
+function accountsFileSection(): readonly string[] {
+  const { anyOf } = accountsJsonSchema() as AccountsSchema;
+  const { properties } = anyOf.find(({ items }) => items !== undefined)?.items ?? { properties: {} };
+  const lines = [
+    '.SH ACCOUNTS FILE',
+    roff(
+      'JSON: { "providers": {…}, "accounts": [ … ] } or an array of accounts. A secret is text, { "env": "NAME" }, { "file": "PATH" }, { "command": ["PROGRAM", …] } or { "credential": "NAME" }. The command schema prints the JSON Schema for editors, account add writes entries.',
+    ),
+  ];
+  for (const [
+    key,
+    { description = 'See RFC 6749 and the examples of accounts.example.json.' },
+  ] of Object.entries(properties))
+    lines.push('.TP', `.B ${roff(key)}`, roff(description));
+  return lines;
 }

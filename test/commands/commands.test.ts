@@ -5,6 +5,7 @@ import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { accountSchemaKeys } from '../../src/accounts/schema.ts';
 import { verifyPassword } from '../../src/accounts/scrypt.ts';
 import { sendMail } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
@@ -371,4 +372,7 @@ test('completion and manual name every command and option', async () => {
   }
   assert.match(manual.stdout, /\.SS account add/);
   assert.match(manual.stdout, /XOAUTH2_RELAY_STATE_DIR/);
+  for (const key of accountSchemaKeys)
+    assert(manual.stdout.includes(`\n.B ${key.replaceAll('-', '\\-')}\n`), `${key} in the manual`);
+  assert.match(manual.stdout, /\.SH REPLIES[\s\S]*451 4\.4\.2 delivery status unknown/);
 });

@@ -1,0 +1,54 @@
+/**
+ * What the client hears in which situation, for people: the manual page and docs/replies.md. The replies themselves
+ * are made where they are given.
+ */
+
+/** Situation and reply, in Markdown. */
+export const REPLY_CODES: readonly (readonly [situation: string, reply: string])[] = [
+  ['provider took the message', "the provider's `250`"],
+  ['provider refused sender, recipient or content', "the provider's own reply (421 as 451)"],
+  [
+    'first of several recipients refused',
+    '`452 4.5.3` for the others (sent again separately), its refusal at DATA',
+  ],
+  ['sender not allowed for the account upstream', '`550 5.7.60`'],
+  ['unknown sender', '`550 5.7.1` at MAIL'],
+  [
+    'wrong client password; too many of them',
+    '`535 5.7.8` (used for nothing else); `454 4.7.0` for 1 s to 15 min',
+  ],
+  ['AUTH needed; AUTH in clear text from elsewhere', '`530 5.7.0`; `538 5.7.11`'],
+  [
+    'message too large; too many recipients; bare CR; loop',
+    '`552 5.3.4`; `452 4.5.3`; `554 5.6.0`; `554 5.4.6`',
+  ],
+  [
+    'too many sessions; idle or transaction too long; no memory for the body',
+    '`421 4.3.2`; `421 4.4.2`; `452 4.3.1`',
+  ],
+  ['upstream unreachable; breaker open; all connections busy', '`451 4.4.1`; `451 4.3.2`; `451 4.3.2`'],
+  ['token endpoint down or throttling', '`451 4.4.3`'],
+  ['sign-in needed; OAuth client broken; SMTP AUTH switched off', '`451 4.7.0`'],
+  ["own rate limit; provider's daily limit", '`451 4.7.1` with the seconds; `452 4.7.1`'],
+  [
+    'final byte sent and no reply came',
+    '`451 4.4.2 delivery status unknown`: logged at warn, never replayed',
+  ],
+  ['account drained or being removed', '`451 4.3.2`'],
+];
+
+/** docs/replies.md. */
+export function formatReplyPage(): string {
+  const rows = REPLY_CODES.map(([situation, reply]) => `| ${situation} | ${reply} |`);
+  return [
+    '# What the client hears',
+    '',
+    'Trouble with tokens, accounts and the relay itself is always `4xx`: the mail waits. `5xx` is the provider’s own word, or',
+    'about the message or its sender. Each cause has its cure in [troubleshooting](troubleshooting.md).',
+    '',
+    '| situation | reply |',
+    '| --- | --- |',
+    ...rows,
+    '',
+  ].join('\n');
+}
