@@ -40,6 +40,8 @@ const CALM_WAIT_MS = 10_000;
 /** A message waits so long for a connection, and for logins that keep their distance, ms. */
 const ACQUIRE_MS = 45_000;
 const PACED_MS = 3_500;
+/** A stop waits for a token endpoint that may be giving a new refresh token as long as its answer may take, ms. */
+const TOKEN_ANSWER_MS = 20_000;
 /** How much longer than its deadline a stop may take, ms. */
 const STOP_SLACK_MS = 5_000;
 
@@ -221,7 +223,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
       if (isStoreAway) tokens.lostGrants.add(account);
       else blame('grant lost at a stop', account);
     }
-    if (left.tookMs > deadlineMs + STOP_SLACK_MS)
+    if (left.tookMs > Math.max(deadlineMs, TOKEN_ANSWER_MS) + STOP_SLACK_MS)
       blame('stop has no end', `${left.name}: ${left.tookMs} ms with a deadline of ${deadlineMs} ms`);
     // At the deadline the process ends whatever it still holds.
     if (left.tookMs > deadlineMs - 1_500) return;
