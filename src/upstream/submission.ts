@@ -327,8 +327,8 @@ export class Submission {
     const usual = said[to];
     said[to] ??= code;
     if (usual === undefined || usual === code) return true;
-    const isForeign = to === 'mail' || code === said.mail || (to === 'end' && code === said.rcpt);
-    if (isForeign) throw this.#outOfStep();
+    const others = to === 'rcpt' ? [said.mail, said.end] : [said.mail, said.rcpt];
+    if (to === 'mail' || others.includes(code)) throw this.#outOfStep();
     return true;
   }
 

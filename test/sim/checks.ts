@@ -34,6 +34,8 @@ export interface Evidence {
   readonly replayed: ReadonlySet<string>;
   /** From its place in the minute to its first octet upstream a message may wait so long for a connection, ms. */
   readonly connectMs: number;
+  /** The provider's replies carry enhanced codes: one too many can be told, and is nobody else's. */
+  readonly isTagged: boolean;
 }
 
 export interface Figures {
@@ -88,7 +90,8 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
     else if (!isSameSet(promised, delivery.recipients))
       blame('other recipients', `promised ${promised.join(' ')}, delivered ${delivery.recipients.join(' ')}`);
     const serial = serialOf(final.text);
-    if (delivery !== undefined && serial !== undefined && serial !== delivery.serial)
+    // Without codes the words may be another's, the verdict never.
+    if (evidence.isTagged && delivery !== undefined && serial !== undefined && serial !== delivery.serial)
       blame('answer of another', `heard #${serial}, its own is #${delivery.serial}`);
   } else if (delivery !== undefined) {
     const excuse = unacknowledged(attempt, delivery, evidence);
@@ -174,7 +177,11 @@ function checkReply(
     return;
   }
   if (said.account !== attempt.message.account && said.account !== '') blame('answer of another', words);
-  else if (said.recipients.length > 0 && !said.recipients.some((r) => attempt.message.recipients.includes(r)))
+  else if (
+    evidence.isTagged &&
+    said.recipients.length > 0 &&
+    !said.recipients.some((r) => attempt.message.recipients.includes(r))
+  )
     blame('answer of another', `${words}, said of ${said.recipients.join(' ')}`);
   if (reply.code >= 500 && said.code < 500) blame('refused by nobody', words);
 }

@@ -79,6 +79,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       attempts: all.filter((a) => !a.message.byGraph),
       deliveries: cast.provider.deliveries,
       said: cast.provider.said,
+      isTagged: plan.isTagged,
       unknown: records.filter((r) => r.outcome === 'unknown'),
       replayed: new Set(records.filter((r) => r.replayed).flatMap((r) => r.recipients)),
       log: cast.relays.flatMap((relay) => relay.log),

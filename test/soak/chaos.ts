@@ -88,8 +88,6 @@ export function faultsOf(
     {
       name: 'the token endpoint is away',
       befall: async () => {
-        relays.steady.endpointCut();
-        relays.mortal.endpointCut();
         await token.down();
         return () => token.up();
       },

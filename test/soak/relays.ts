@@ -15,9 +15,8 @@ export interface SoakRelay {
   readonly accounts: readonly AccountEntry[];
   /** Undefined while there is no process. */
   readonly port: number | undefined;
-  /** When it was killed last, or the token endpoint was cut off: an answer with a new refresh token may have been lost. */
-  readonly answerCutAt: number;
-  endpointCut(): void;
+  /** When it was killed last, ms since the epoch; 0: never. */
+  readonly killedAt: number;
   /** Lines at level error that a soak does not explain. */
   readonly lines: readonly LogLine[];
   usage(): Usage;
@@ -42,7 +41,7 @@ export async function startSoakRelay(
   // What a person wrote down once: the provider rotates it.
   const accounts = users.map((user) => provider.entry(user, limits));
   let process: RelayProcess | undefined;
-  let answerCutAt = 0;
+  let killedAt = 0;
   const lines: LogLine[] = [];
 
   async function start(): Promise<void> {
@@ -66,11 +65,8 @@ export async function startSoakRelay(
     get port() {
       return process?.smtpPort;
     },
-    get answerCutAt() {
-      return answerCutAt;
-    },
-    endpointCut() {
-      answerCutAt = Date.now();
+    get killedAt() {
+      return killedAt;
     },
     get lines() {
       return [...lines, ...(process?.lines ?? [])];
@@ -102,7 +98,7 @@ export async function startSoakRelay(
     async restart(signal) {
       const ending = process;
       process = undefined;
-      answerCutAt = Date.now();
+      if (signal === 'SIGKILL') killedAt = Date.now();
       ending?.signal(signal);
       await ending?.exited;
       lines.push(...(ending?.lines ?? []));

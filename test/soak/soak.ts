@@ -27,7 +27,7 @@ export interface SoakResult extends Verdict {
   /** Still in a queue when everything had long been well again. */
   readonly waiting: number;
   readonly unanswered: readonly string[];
-  /** A person had to sign in again: where an answer of the token endpoint was cut (kill -9, its own outage), and otherwise. */
+  /** A person had to sign in again: where the answer with the new refresh token was cut (kill -9, the endpoint's own outage), and otherwise. */
   readonly signedInAgain: number;
   readonly grantsLost: number;
   /** Of the relay that is never ended. */
@@ -48,8 +48,8 @@ const WARM_MS = 180_000;
 const HEAL_MS = 15 * 60_000;
 /** What leaks goes on growing. */
 const MEMORY_SLACK_MIB = 64;
-/** After a SIGKILL, or the token endpoint was cut off: how long it may take to find that an answer was lost, ms. */
-const CUT_SHADOW_MS = 600_000;
+/** A relay killed this soon after an answer that rotates its grant may not have kept it yet, ms. */
+const KEEPING_MS = 2_000;
 
 export async function soak(options: SoakOptions): Promise<SoakResult> {
   const { rate, tell } = options;
@@ -97,8 +97,20 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     const ill = await relay.mustSignIn().catch(() => []);
     for (const user of ill) provider.token.acceptAgain(user);
     if (ill.length > 0) await relay.retry(ill).catch(() => undefined);
-    if (Date.now() - relay.answerCutAt < CUT_SHADOW_MS) signedInAgain += ill.length;
-    else grantsLost += ill.length;
+    for (const user of ill) {
+      if (wasCut(user, relay)) signedInAgain++;
+      else {
+        grantsLost++;
+        tell(`${user} must sign in again: ${JSON.stringify(provider.token.lastRotation(user))}`);
+      }
+    }
+  }
+
+  /** No relay could have kept the grant: its answer never left whole, or the process was killed with it in hand. */
+  function wasCut(user: string, { killedAt }: SoakRelay): boolean {
+    const rotation = provider.token.lastRotation(user);
+    if (rotation === undefined) return false;
+    return !rotation.isWhole || (killedAt >= rotation.at - KEEPING_MS && killedAt - rotation.at < KEEPING_MS);
   }
 
   const warm = async (): Promise<Usage> => {

@@ -81,6 +81,8 @@ export interface TokenEndpoint {
   /** The grant dies and its access tokens with it. */
   revoke(user: string): void;
   restore(user: string): void;
+  /** When a refresh token of `user` was last rotated, ms since the epoch, and whether that answer left whole. */
+  lastRotation(user: string): { readonly at: number; readonly isWhole: boolean } | undefined;
   /** Every refresh token it ever gave for `user` is good again. */
   acceptAgain(user: string): void;
   /** Issued access tokens of `user` stop being accepted; the grant stays. */
@@ -116,6 +118,9 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
   const accounts = new Map<string, SimulatedAccount>();
   const refreshTokens = new Map<string, SimulatedAccount>();
   const everRefresh = new Map<string, SimulatedAccount>();
+  const rotations = new Map<string, { readonly at: number; readonly isWhole: boolean }>();
+  /** Whose refresh token the answer just made has rotated. */
+  let rotated: string | undefined;
   const issued = new Map<string, Issued>();
   const everIssued: string[] = [];
   const requests: TokenRequest[] = [];
@@ -210,6 +215,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     everRefresh.set(next, account);
     if (endpoint.rotation === 'revoke-old') refreshTokens.delete(presented);
     account.refreshToken = next;
+    rotated = account.user;
     return success([account.user, ...account.alsoFor], next);
   };
 
@@ -281,7 +287,10 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       const { user, answer } = judge(form);
       const honest = (): TokenAnswer => {
         asked = form.get('scope') ?? '';
-        return answer();
+        rotated = undefined;
+        const honestly = answer();
+        if (rotated !== undefined) watchRotation(rotated, response);
+        return honestly;
       };
       const seen: TokenRequest = {
         at: Date.now(),
@@ -306,6 +315,12 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     } finally {
       inWork -= 1;
     }
+  }
+
+  function watchRotation(user: string, response: ServerResponse): void {
+    const at = Date.now();
+    rotations.set(user.toLowerCase(), { at, isWhole: false });
+    response.once('finish', () => rotations.set(user.toLowerCase(), { at: Date.now(), isWhole: true }));
   }
 
   function send(
@@ -379,6 +394,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       const account = accounts.get(user.toLowerCase());
       if (account !== undefined) account.revoked = false;
     },
+    lastRotation: (user) => rotations.get(user.toLowerCase()),
     acceptAgain(user) {
       for (const [token, account] of everRefresh)
         if (account.user.toLowerCase() === user.toLowerCase()) refreshTokens.set(token, account);

@@ -226,3 +226,26 @@ test(
     assert.equal((await room.send()).final?.code, 250);
   }),
 );
+
+test(
+  'a final reply said twice is not the answer to the next RCPT',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { account: { max_connections: 1 } });
+    const { smtp } = room.provider;
+    const to = ['bob@example.net', 'eve@example.net'];
+    assert.equal((await room.send({ to })).final?.code, 250);
+    // Taken for bob's answer it would make bob's refusal eve's.
+    smtp.script('RCPT', {}, { raw: '250 2.0.0 said twice\r\n', reply: '550 5.1.1 no such user' });
+    const heard = await room.send({ to });
+    // Nothing was decided there: once again on a fresh connection.
+    assert.deepEqual(
+      heard.rcpts.map(({ code }) => code),
+      [250, 250],
+    );
+    assert.equal(heard.final?.code, 250);
+    assert.deepEqual(
+      room.provider.messages.map((m) => m.recipients.length),
+      [2, 2],
+    );
+  }),
+);
