@@ -109,10 +109,13 @@ export function applyFaults(plan: Plan, cast: Cast): void {
 
 /** How old a refresh token is that only its relay may know, ms: longer where Redis is in trouble and there is nothing beside it. */
 function unsavedMs({ store, keepsBeside, faults }: Plan, now: number): number {
+  if (store === 'redis' && keepsBeside) return 5_000;
   const since = faults.flatMap((f) =>
-    f.kind === 'redis' && now >= f.from && now < f.to + 20_000 ? [now - f.from] : [],
+    f.kind === (store === 'redis' ? 'redis' : 'disk') && now >= f.from && now < f.to + 20_000
+      ? [now - f.from]
+      : [],
   );
-  return store === 'redis' && !keepsBeside ? Math.max(5_000, ...since) : 5_000;
+  return Math.max(5_000, ...since);
 }
 
 /** Redis has lost everything, is not back yet, and relays have nothing beside it: what one of them knows ends with it. */

@@ -76,7 +76,7 @@ export const PLANTED: readonly Planted[] = [
     ],
     stores: 'memory,file',
     focus: 'extra replies',
-    within: 6,
+    within: 400,
   },
   {
     name: 'a lost waiter',

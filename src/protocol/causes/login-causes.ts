@@ -128,7 +128,7 @@ export const LOGIN_CAUSES: readonly ReplyCause[] = [
     is: ({ code, words }) => code === 504 || /no XOAUTH2/.test(words),
     symptom: '504 5.7.4 Unrecognized authentication type; no XOAUTH2 or OAUTHBEARER offered',
     what: 'the server offers no login with a token (neither XOAUTH2 nor OAUTHBEARER)',
-    cure: 'check host and port of smtp; where the provider knows passwords only (iCloud, Zoho), no relay with OAuth2 can help: let the mail server log in there itself',
+    cure: 'check host and port of smtp; where the provider knows passwords only, no relay with OAuth2 can help: let the mail server log in there itself',
   },
   {
     id: 'login-not-understood',
