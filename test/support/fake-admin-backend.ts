@@ -13,6 +13,9 @@ import type {
 import type { Outcome, TransactionRecord } from '../../src/relay/record.ts';
 import { createFakeSignIns, type FakeSignIns } from './fake-sign-ins.ts';
 
+/** A token ends when it ends, whenever it is asked for. */
+const SINCE = Date.now();
+
 export interface FakeAccount {
   readonly email: string;
   readonly id?: string;
@@ -66,7 +69,7 @@ function rowOf(account: FakeAccount): AccountRow {
     drained: account.drained ?? false,
     token: {
       cached: life !== undefined,
-      expires_at: life === undefined ? null : new Date(Date.now() + life * 1000).toISOString(),
+      expires_at: life === undefined ? null : new Date(SINCE + life * 1000).toISOString(),
       expires_in_s: life ?? null,
       age_s: life === undefined ? null : Math.max(0, 3599 - life),
     },
