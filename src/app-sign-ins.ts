@@ -28,6 +28,8 @@ export interface AppSignInsDeps {
 }
 
 export interface AppSignIns extends Pick<AdminBackend, 'signIns' | 'giveToken' | 'removeAccount'> {
+  /** The account is gone, and with it who was invited to it and what was begun. */
+  forget(id: string): void;
   /** Invitations are good for a day, restarts or not. */
   readonly kept: KeptPart;
   close(): Promise<void>;
@@ -105,6 +107,8 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
       cancel: signIns.cancel,
       returned: signIns.returned,
       invite(id) {
+        // Begun by whoever held the earlier link, perhaps.
+        signIns.cancel(id);
         const { key, until } = invites.make(id);
         return { key, until: new Date(until).toISOString() };
       },
@@ -116,6 +120,10 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
     giveToken: (id, { accessToken, expiresInS }) =>
       orWords(tokens.bring(id, new AccessToken(accessToken, Date.now() + expiresInS * 1000, Date.now()))),
     removeAccount: (id) => orWords(remove(id)),
+    forget(id) {
+      invites.forget(id);
+      signIns.cancel(id);
+    },
     kept: { snapshot: invites.snapshot, restore: invites.restore },
     close: async () => signIns.close(),
   };

@@ -338,6 +338,7 @@ export function createApp({
     }
     for (const id of gone) {
       view.forget(id);
+      signIns.forget(id);
       admin.accountRemoved(id);
     }
     log.info(
@@ -379,15 +380,7 @@ export function createApp({
       tokens.drain();
       const endsAt = performance.now() + deadlineMs;
       const forTransactions = Math.max(0, deadlineMs - CLOSING_MS);
-      if (opening !== undefined)
-        await orAfter(
-          clock,
-          opening.then(
-            () => undefined,
-            () => undefined,
-          ),
-          forTransactions,
-        );
+      if (opening !== undefined) await orAfter(clock, Promise.allSettled([opening]), forTransactions);
       await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs: forTransactions })));
       await closers.closeAll(endsAt);
       log.info({ event: 'stopped' }, 'stopped');

@@ -102,7 +102,8 @@ export function createGuard(options: GuardOptions): Guard {
 
 function originHost(origin: string): string | undefined {
   try {
-    return new URL(origin).host;
+    const { host, protocol } = new URL(origin);
+    return /^https?:$/.test(protocol) ? host : undefined;
   } catch {
     return undefined;
   }

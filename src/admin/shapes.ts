@@ -306,7 +306,7 @@ export const SHAPES = {
   Invited: object({ email: text, provider: text, sign_in: SignIn }),
   GivenToken: object({
     access_token: text.describe('Never told again'),
-    expires_in: count.describe('Seconds it still lives'),
+    expires_in: count.describe('Seconds it still lives; more than a week counts as a week'),
   }),
   Forgotten: object({ ok: flag, forgotten: flag.describe('There was a token to forget') }),
   Drained: object({ ok: flag, account: AccountDetail.nullable() }),

@@ -25,6 +25,8 @@ export interface Invites {
   find(key: string): Invite | undefined;
   /** Somebody signed in to the account: its key is spent. */
   spend(accountId: string): void;
+  /** The account is gone, and its key with it. */
+  forget(accountId: string): void;
   snapshot(): unknown;
   /** Throws where `kept` is nothing it gave. */
   restore(kept: unknown): void;
@@ -57,6 +59,9 @@ export function createInvites(clock: Clock = systemClock): Invites {
       invites = invites.map((invite) =>
         invite.accountId === accountId ? { ...invite, state: 'used' } : invite,
       );
+    },
+    forget(accountId) {
+      invites = invites.filter((invite) => invite.accountId !== accountId);
     },
     snapshot: () => invites.map((invite) => ({ ...invite, digest: invite.digest.toString('hex') })),
     restore(kept) {

@@ -10,6 +10,7 @@ import { ANY_ACCOUNT, findSignInCause } from '../protocol/causes/book.ts';
 import { explainCause } from '../protocol/causes/cause.ts';
 import { isLoopbackHost } from '../protocol/cidr.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
+import { MAX_LIFETIME_MS } from '../protocol/token-response.ts';
 import { listenForRedirect } from './loopback.ts';
 import { OperatorError } from './operator-error.ts';
 
@@ -211,7 +212,7 @@ function takeTokens(
   return {
     refreshToken: new Secret(tokens.refresh_token),
     accessToken: new Secret(tokens.access_token),
-    expiresAt: Date.now() + (tokens.expires_in ?? UNSTATED_LIFETIME_S) * 1000,
+    expiresAt: Date.now() + Math.min((tokens.expires_in ?? UNSTATED_LIFETIME_S) * 1000, MAX_LIFETIME_MS),
   };
 }
 

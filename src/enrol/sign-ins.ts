@@ -99,13 +99,19 @@ const NOBODYS_PORT = 49_151;
 interface SignIn {
   readonly accountId: string;
   readonly draft: Draft;
+  /** Aborted: nothing more comes of it, whatever still answers. */
   readonly end: AbortController;
-  readonly redirectUri: string | undefined;
-  /** Digest of the state that the redirect brings. */
-  readonly secret: Buffer | undefined;
-  readonly takeRedirect: ((url: URL) => void) | undefined;
+  /** How the browser comes back to it, once the page is known. */
+  expected: Expected | undefined;
   progress: SignInProgress;
   cancelTimer: () => void;
+}
+
+interface Expected {
+  readonly redirectUri: string;
+  /** Digest of the state that the redirect brings. */
+  readonly secret: Buffer;
+  readonly take: (url: URL) => void;
 }
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
@@ -142,7 +148,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
   }
 
   function fail(signIn: SignIn, error: unknown): void {
-    if (isOver(signIn.progress)) return;
+    if (isOver(signIn.progress) || signIn.end.signal.aborted) return;
     const words =
       error instanceof Error && error.name !== 'AbortError'
         ? cleanText(error.message)
@@ -169,23 +175,17 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     if (before !== undefined) forget(before);
     if (signIns.size >= MAX_SIGN_INS)
       throw new OperatorError('too many sign-ins are under way: try again later');
-    let takeRedirect: ((url: URL) => void) | undefined;
-    const arrived = new Promise<URL>((resolve) => {
-      takeRedirect = resolve;
-    });
     const redirect = way === 'browser' ? redirectFor(draft, origin) : undefined;
-    const page = redirect === undefined ? undefined : await beginBrowserSignIn(draft.target, redirect.uri);
     const end = new AbortController();
     const signIn: SignIn = {
       accountId: id,
       draft,
       end,
-      redirectUri: redirect?.uri,
-      secret: page === undefined ? undefined : digest(page.state),
-      takeRedirect: page === undefined ? undefined : takeRedirect,
+      expected: undefined,
       progress: { ...idle(draft), state: 'starting', way, returns: redirect?.returns ?? true },
       cancelTimer: () => {},
     };
+    // Before anything is waited for: of two that begin at once the later one is known to the earlier.
     signIns.set(id, signIn);
     signIn.cancelTimer = clock.after(PATIENCE_MS, () => {
       fail(signIn, new OperatorError('nobody signed in in time: start again'));
@@ -198,22 +198,35 @@ export function createSignIns(deps: SignInsDeps): SignIns {
         resolve();
       };
       const granted =
-        page === undefined
+        redirect === undefined
           ? signInWithDevice(
               draft.target,
               ({ url, code, minutes }) =>
                 wait({ url, code, until: clock.now() + Math.min(PATIENCE_MS, minutes * 60_000) }),
               end.signal,
             )
-          : arrived.then((url) => page.finish(url));
+          : signInByRedirect(signIn, redirect.uri, (url) => wait({ url }));
       granted
         .then((signedIn) => take(signIn, signedIn))
         .catch((error: unknown) => fail(signIn, error))
         .finally(resolve);
-      if (page !== undefined) wait({ url: page.url });
     });
     await prompted;
+    if (end.signal.aborted) throw new OperatorError('another sign-in began meanwhile, or this one was ended');
     return signIn.progress;
+  }
+
+  async function signInByRedirect(
+    signIn: SignIn,
+    redirectUri: string,
+    show: (url: string) => void,
+  ): Promise<SignedIn> {
+    const page = await beginBrowserSignIn(signIn.draft.target, redirectUri);
+    const arrived = new Promise<URL>((take) => {
+      signIn.expected = { redirectUri, secret: digest(page.state), take };
+    });
+    show(page.url);
+    return page.finish(await arrived);
   }
 
   /** Proves the grant and keeps it. */
@@ -293,9 +306,9 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     },
     async paste(id, text) {
       const signIn = signIns.get(sameAs(id)) ?? signIns.get(id);
-      if (signIn?.progress.state !== 'waiting' || signIn.redirectUri === undefined)
+      if (signIn?.progress.state !== 'waiting' || signIn.expected === undefined)
         throw new OperatorError('no sign-in waits for an address: begin again');
-      signIn.takeRedirect?.(parseRedirect(text, signIn.redirectUri));
+      signIn.expected.take(parseRedirect(text, signIn.expected.redirectUri));
       return signIn.progress;
     },
     cancel(id) {
@@ -305,12 +318,12 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     returned(query) {
       const secret = digest(query.get('state') ?? '');
       const [signIn] = [...signIns.values()].filter(
-        (each) => each.secret !== undefined && timingSafeEqual(each.secret, secret),
+        ({ expected }) => expected !== undefined && timingSafeEqual(expected.secret, secret),
       );
-      if (signIn?.progress.state !== 'waiting' || signIn.redirectUri === undefined) return false;
-      const url = new URL(signIn.redirectUri);
+      if (signIn?.progress.state !== 'waiting' || signIn.expected === undefined) return false;
+      const url = new URL(signIn.expected.redirectUri);
       url.search = query.toString();
-      signIn.takeRedirect?.(url);
+      signIn.expected.take(url);
       return true;
     },
     close() {

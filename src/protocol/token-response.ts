@@ -28,7 +28,7 @@ export type TokenJudgement =
 /** RFC 6749 §5.1 only recommends expires_in. Without it nothing may be assumed: ask again soon. */
 const UNSTATED_LIFETIME_MS = 5 * 60_000;
 /** Longer than any provider's policy (Microsoft: 28 h with continuous access evaluation). */
-const MAX_LIFETIME_MS = 7 * 24 * 60 * 60_000;
+export const MAX_LIFETIME_MS = 7 * 24 * 60 * 60_000;
 /** A SASL response line may have 12,288 octets (RFC 4954 §4), three quarters of that before base64, less the user. */
 const MAX_TOKEN_OCTETS = 8192;
 /** VSCHAR without the space (RFC 6749 appendix A.12): anything else would break the SASL string. */

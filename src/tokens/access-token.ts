@@ -5,6 +5,7 @@
 import { inspect } from 'node:util';
 import type { TokenResource } from '../accounts/credential.ts';
 import type { Mask } from '../protocol/masking.ts';
+import { MAX_LIFETIME_MS } from '../protocol/token-response.ts';
 import type { TokenTrouble } from '../protocol/verdict.ts';
 
 export type { TokenResource };
@@ -12,13 +13,13 @@ export type { TokenResource };
 /** A bearer token. `reveal()` is called by the SASL step of src/upstream and by the token stores, nowhere else. */
 export class AccessToken {
   readonly #value: string;
-  /** End of its life, ms since the epoch. */
+  /** End of its life, ms since the epoch; at most a week after it was obtained, whoever says more. */
   readonly expiresAt: number;
   /** When it was obtained, ms since the epoch. */
   readonly obtainedAt: number;
   constructor(value: string, expiresAt: number, obtainedAt: number) {
     this.#value = value;
-    this.expiresAt = expiresAt;
+    this.expiresAt = Math.min(expiresAt, obtainedAt + MAX_LIFETIME_MS);
     this.obtainedAt = obtainedAt;
   }
   reveal(): string {

@@ -95,7 +95,7 @@ export async function parseStored(
 /** Undefined for anything that is not a block. */
 export function parseBlock(text: string): StoredBlock | undefined {
   const { fingerprint, kind, message, cure, until } = parseJsonObject(text) ?? {};
-  const sound = typeof fingerprint === 'string' && typeof message === 'string' && typeof until === 'number';
+  const sound = typeof fingerprint === 'string' && typeof message === 'string' && isTime(until);
   if (!sound || !isTokenFailureKind(kind)) return undefined;
   return { fingerprint, kind, message, until, ...(typeof cure === 'string' ? { cure } : {}) };
 }
@@ -109,7 +109,11 @@ function parseGrants(text: string): readonly StoredGrant[] {
   return json.grants.map(parseGrant);
 }
 
-const isTime = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
+/** ECMA-262 §21.4.1.1: no date is further from the epoch, ms. */
+const LAST_TIME = 8.64e15;
+const isTime = (value: unknown): value is number =>
+  typeof value === 'number' && value >= 0 && value <= LAST_TIME;
+const isCount = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
 const isMissingOr = (is: (value: unknown) => boolean, value: unknown): boolean =>
   value === undefined || is(value);
@@ -134,9 +138,9 @@ function parseGrant(value: unknown): StoredGrant {
     {}) as Record<string, unknown>;
   const sound =
     typeof grantFingerprint === 'string' &&
-    isTime(generation) &&
+    isCount(generation) &&
     isMissingOr(isText, refreshToken) &&
-    isMissingOr(isTime, refreshTokenObtainedAt) &&
+    isMissingOr(isCount, refreshTokenObtainedAt) &&
     typeof tokens === 'object';
   if (!sound) throw new SealError('damaged', 'not a stored grant');
   return {
@@ -146,7 +150,7 @@ function parseGrant(value: unknown): StoredGrant {
       ? {}
       : {
           refreshToken: refreshToken as string,
-          refreshTokenObtainedAt: (refreshTokenObtainedAt as number | undefined) ?? 0,
+          refreshTokenObtainedAt: isTime(refreshTokenObtainedAt) ? refreshTokenObtainedAt : 0,
         }),
     tokens: parseTokens((tokens ?? {}) as Record<string, unknown>),
   };

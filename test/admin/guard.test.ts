@@ -46,6 +46,13 @@ describe('guard', () => {
       { host: 'localhost:9090', origin: 'http://localhost:3000' },
       403,
     ],
+    [
+      'a POST from a page of another kind',
+      HERE,
+      'POST',
+      { host: 'localhost:9090', origin: 'ftp://localhost:9090' },
+      403,
+    ],
     ['a POST from a sandboxed page', HERE, 'POST', { host: 'localhost:9090', origin: 'null' }, 403],
     [
       'a DELETE from another site without Origin',

@@ -86,7 +86,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
   const tokens = { current: 'good', renewed: 0, broken: false };
   const give = async (): Promise<AccessToken> => {
     if (tokens.broken) throw new TokenError('needs_consent', 'consent was withdrawn');
-    return new AccessToken(tokens.current, Number.MAX_SAFE_INTEGER, 0);
+    return new AccessToken(tokens.current, clock.now() + 3_600_000, clock.now());
   };
   const source: TokenSource = {
     peek: () => undefined,

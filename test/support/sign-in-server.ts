@@ -18,6 +18,8 @@ export interface SignInServer {
   devicePolls: ('authorization_pending' | 'slow_down' | 'authorization_declined')[];
   /** Changes the ID token's claims. */
   claims: Record<string, unknown>;
+  /** Of every token, seconds. */
+  expiresIn: number;
   /** The redirect is spoilt. */
   spoilState: boolean;
   readonly tokenRequests: readonly URLSearchParams[];
@@ -55,7 +57,7 @@ export async function startSignInServer(provider: Provider, user: string): Promi
     return {
       access_token: accessToken,
       token_type: 'Bearer',
-      expires_in: 3599,
+      expires_in: server.expiresIn,
       refresh_token: provider.token.account(server.user)?.refreshToken,
       ...(scope.includes('openid') ? { id_token: `${part({ alg: 'RS256' })}.${part(claims)}.c2ln` } : {}),
     };
@@ -150,6 +152,7 @@ export async function startSignInServer(provider: Provider, user: string): Promi
     devicePolls: [],
     deviceScopes,
     claims: {},
+    expiresIn: 3599,
     spoilState: false,
     tokenRequests,
     close: () =>

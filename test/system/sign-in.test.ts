@@ -1,6 +1,6 @@
 /** Signing in again while the relay runs: from the API of the dashboard, and by invitation. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -253,5 +253,103 @@ test(
     assert.equal(removed.status, 200, await removed.text());
     assert.equal((await sendMail(house.relay.smtpPort, { from: BEN })).code, 550);
     assertNoSecret(house);
+  }),
+);
+
+const LONGEST = Number.MAX_SAFE_INTEGER;
+
+test(
+  'a token that is said to live for ever lives for a week, and a store that says so keeps no relay from starting',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const house = await setUp(defer, ['--state-dir', directory]);
+    const { accessToken } = house.provider.token.issue(ANN);
+    const given = { access_token: accessToken, expires_in: LONGEST };
+    assert.equal((await house.ask('PUT', `/admin/accounts/${ANN}/token`, given)).status, 200);
+    const life = async (): Promise<number> =>
+      (await house.relay.admin<{ token: { expires_in_s: number } }>(`/admin/accounts/${ANN}`)).token
+        .expires_in_s;
+    const WEEK_S = 7 * 24 * 3600;
+    assert.ok((await life()) > WEEK_S - 60 && (await life()) <= WEEK_S, String(await life()));
+    house.page.expiresIn = LONGEST;
+    await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'device' });
+    await house.until('done');
+    assert.ok((await life()) <= WEEK_S);
+    for (const path of ['/admin/accounts', '/admin/tokens', '/metrics']) {
+      const answer = await house.ask('GET', path);
+      assert.ok((await answer.text()).length > 0);
+      assert.equal(answer.status, 200, path);
+    }
+    const accounts = readFileSync(house.file, 'utf8');
+    await house.relay.stop();
+    // As a relay without that limit would have left it.
+    const [record] = readdirSync(directory, { recursive: true })
+      .map((name) => join(directory, String(name)))
+      .filter((name) => statSync(name).isFile() && readFileSync(name, 'utf8').includes('"expiresAt"'));
+    assert.ok(record);
+    writeFileSync(record, readFileSync(record, 'utf8').replace(/"expiresAt":\d+/g, `"expiresAt":${LONGEST}`));
+    const next = await startRelay({
+      accounts: [],
+      caFile: house.provider.caFile,
+      args: ['--state-dir', directory],
+    });
+    defer(async () => void (await next.stop()));
+    await next.reload(accounts);
+    assert.equal((await sendMail(next.smtpPort, { from: ANN })).code, 250);
+  }),
+);
+
+test(
+  'of two sign-ins that begin at once one is under way, and it can be ended',
+  leakless(async (_t, defer) => {
+    const house = await setUp(defer);
+    // Until it is said otherwise nobody has typed the code.
+    house.page.devicePolls = Array.from({ length: 1_000 }, () => 'authorization_pending' as const);
+    for (const ways of [
+      ['browser', 'device'],
+      ['device', 'browser'],
+    ]) {
+      const begun = await Promise.all(
+        ways.map((way) => house.ask('POST', `/admin/accounts/${ANN}/sign-in`, { way })),
+      );
+      assert.deepEqual(begun.map(({ status }) => status).sort(), [200, 409]);
+    }
+    await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'device' });
+    await house.row('DELETE', `/admin/accounts/${ANN}/sign-in`);
+    house.page.devicePolls = [];
+    const polls = house.page.tokenRequests.length;
+    const again = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'device' });
+    assert.equal(again.code, 'ABCD-1234');
+    await house.until('done');
+    const done = house.relay.lines.filter((line) => line.event === 'sign_in_done');
+    assert.equal(done.length, 1);
+    // One poll by the one that was not ended, and the proof of its grant.
+    assert.ok(
+      house.page.tokenRequests.length <= polls + 2,
+      `${house.page.tokenRequests.length - polls} polls`,
+    );
+  }),
+);
+
+test(
+  'a later link ends what was begun with an earlier one; a link goes with its account',
+  leakless(async (_t, defer) => {
+    const house = await setUp(defer);
+    const invite = async (): Promise<Record<string, string>> => {
+      const answer = await house.ask('POST', `/admin/accounts/${ANN}/invite`);
+      return { 'x-invite-key': ((await answer.json()) as { key: string }).key };
+    };
+    const first = await invite();
+    house.page.devicePolls = Array.from({ length: 1_000 }, () => 'authorization_pending' as const);
+    await house.row('POST', '/sign-in/invited', { way: 'device' }, first);
+    const second = await invite();
+    assert.equal((await house.ask('GET', '/sign-in/invited', undefined, first)).status, 410);
+    const seen = await house.ask('GET', '/sign-in/invited', undefined, second);
+    assert.equal(((await seen.json()) as { sign_in: Row }).sign_in.state, 'idle');
+    const accounts = readFileSync(house.file, 'utf8');
+    assert.equal((await house.ask('DELETE', `/admin/accounts/${ANN}`)).status, 200);
+    await house.relay.reload(accounts);
+    assert.equal((await house.ask('GET', '/sign-in/invited', undefined, second)).status, 410);
   }),
 );
