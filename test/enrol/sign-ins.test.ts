@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { readAccountsFile } from '../../src/accounts/accounts-file.ts';
+import { createSignIns, type SignInWay } from '../../src/enrol/sign-ins.ts';
+import { silentLog } from '../../src/log.ts';
+import { leakless } from '../support/leak-check.ts';
+import { startProvider } from '../support/provider.ts';
+import { startSignInServer } from '../support/sign-in-server.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const ANN = 'ann@mail.example';
+
+const PAIRS: readonly (readonly [SignInWay, SignInWay])[] = [
+  ['browser', 'device'],
+  ['device', 'browser'],
+  ['browser', 'browser'],
+  ['device', 'device'],
+];
+
+for (const pair of PAIRS)
+  test(
+    `of two that begin in one moment (${pair.join(', ')}) one is under way, and nothing of the other goes on`,
+    leakless(async (_t, defer) => {
+      const directory = mkdtempSync(join(tmpdir(), 'sign-ins-'));
+      defer(() => rmSync(directory, { recursive: true, force: true }));
+      const provider = await startProvider({ users: [ANN] });
+      defer(() => provider.close());
+      const page = await startSignInServer(provider, ANN);
+      defer(() => page.close());
+      page.devicePolls = Array.from({ length: 100 }, () => 'authorization_pending' as const);
+      const path = join(directory, 'accounts.json');
+      const { client_id, client_secret } = provider.entry(ANN);
+      const sim = {
+        smtp: `starttls://localhost:${provider.smtp.port}`,
+        token_url: page.tokenUrl,
+        authorize_url: page.authorizeUrl,
+        device_url: page.deviceUrl,
+      };
+      const entry = { email: ANN, provider: 'sim', client_id, client_secret, refresh_token: 'ended' };
+      writeFileSync(path, JSON.stringify({ providers: { sim }, accounts: [entry] }), { mode: 0o600 });
+      const [served] = (await readAccountsFile(path)).accounts;
+      const signIns = createSignIns({
+        accountsPath: path,
+        publicUrl: undefined,
+        heloName: undefined,
+        isKept: true,
+        log: silentLog,
+        served: () => served,
+        adopt: async () => {},
+        reload: async () => true,
+        cured: () => {},
+      });
+      defer(() => signIns.close());
+      const begun = await Promise.allSettled(
+        pair.map((way) => signIns.begin(ANN, way, 'http://127.0.0.1:9090')),
+      );
+      const alive = begun.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+      assert.equal(alive.length, 1);
+      assert.equal(alive[0]?.state, 'waiting');
+      signIns.cancel(ANN);
+      const polls = page.tokenRequests.length;
+      // One more is begun, and polls three times: what still went on beside it would poll too.
+      page.devicePolls = ['authorization_pending', 'authorization_pending', 'authorization_declined'];
+      await signIns.begin(ANN, 'device', 'http://127.0.0.1:9090');
+      await waitFor(async () => (await signIns.look(ANN)).state !== 'waiting', { what: 'the end of it' });
+      assert.equal((await signIns.look(ANN)).state, 'failed');
+      assert.equal(page.tokenRequests.length - polls, 3);
+    }),
+  );
