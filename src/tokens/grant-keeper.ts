@@ -74,6 +74,8 @@ export interface GrantKeeper {
   /** Keeps an access token, or forgets it. Never rejects. */
   saveToken(grant: Grant, resource: TokenResource, token: StoredToken | undefined): Promise<void>;
   dropSpare(grant: Grant): void;
+  /** Something of it is under way until the result is called: who asks for the same consent gets the same object. */
+  hold(grant: Grant): () => void;
   /** Accounts whose newest refresh token only this process knows. */
   unsaved(): readonly string[];
   /** Lets grants go that no account has and nothing is under way for. */
@@ -111,6 +113,8 @@ const NONE: Promise<StoredTokens> = Promise.resolve({});
 
 type Kept = { -readonly [K in keyof Grant]: Grant[K] } & {
   saving: Promise<void> | undefined;
+  /** How many have something of it under way. */
+  holders: number;
   /** What is unsaved: a new refresh token, or the one the store had and has lost. */
   toSave: 'new' | 'lost';
   /** Access tokens that the store could not take: no other relay need ask for them again. */
@@ -145,9 +149,14 @@ export function createGrantKeeper(deps: {
       grant.failedSaves = failedSaves;
       deps.onChange(grant.accountId);
     }
-    if (next !== 'unsaved' && grants.get(keyOf(grant)) === grant && !wanted.has(grant))
-      grants.delete(keyOf(grant));
+    letGo(grant);
     return true;
+  }
+
+  /** Unless an account has it, or something of it is still to come. */
+  function letGo(grant: Kept): void {
+    const isNeeded = wanted.has(grant) || grant.holders > 0 || grant.state === 'unsaved';
+    if (!isNeeded && grants.get(keyOf(grant)) === grant) grants.delete(keyOf(grant));
   }
 
   function storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void {
@@ -278,6 +287,7 @@ export function createGrantKeeper(deps: {
         failedSaves: 0,
         isHere: false,
         saving: undefined,
+        holders: 0,
         toSave: 'new',
         missed: {},
       };
@@ -325,10 +335,17 @@ export function createGrantKeeper(deps: {
     dropSpare: (grant) => {
       kept(grant).spare = undefined;
     },
+    hold(grant) {
+      kept(grant).holders += 1;
+      return () => {
+        kept(grant).holders -= 1;
+        letGo(kept(grant));
+      };
+    },
     unsaved,
     keepOnly(all) {
       wanted = all;
-      for (const [key, grant] of grants) if (!all.has(grant) && grant.state !== 'unsaved') grants.delete(key);
+      for (const grant of grants.values()) letGo(grant);
     },
     async saveAgain() {
       for (const grant of [...grants.values()]) if (lostBy(grant)) await save(grant, NONE);

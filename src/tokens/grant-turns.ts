@@ -21,14 +21,21 @@ interface Line {
   lateUntil: number | undefined;
   /** Told when an answer is late. */
   readonly waiting: Set<() => void>;
+  readonly letGo: () => void;
 }
 
-export function createGrantTurns(): GrantTurns {
+/** `hold` is told of a grant that is taken; its result when it is free again. */
+export function createGrantTurns(hold: (grant: Grant) => () => void): GrantTurns {
   const lines = new Map<Grant, Line>();
 
   return {
     take(grant, task, onLate) {
-      const line = lines.get(grant) ?? { tail: Promise.resolve(), lateUntil: undefined, waiting: new Set() };
+      const line = lines.get(grant) ?? {
+        tail: Promise.resolve(),
+        lateUntil: undefined,
+        waiting: new Set(),
+        letGo: hold(grant),
+      };
       lines.set(grant, line);
       const before = line.tail;
       let lateEnd: Promise<unknown> | undefined;
@@ -56,7 +63,9 @@ export function createGrantTurns(): GrantTurns {
         () => lateEnd,
       );
       const tail = Promise.allSettled([before, end]).then(() => {
-        if (lines.get(grant)?.tail === tail) lines.delete(grant);
+        if (line.tail !== tail) return;
+        lines.delete(grant);
+        line.letGo();
       });
       line.tail = tail;
       return result;

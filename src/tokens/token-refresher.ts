@@ -79,7 +79,7 @@ const SAVE_WAIT_MS = 5000;
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, keeper, clock, log } = deps;
   const asker = createGrantAsker({ ...deps, track });
-  const turns = createGrantTurns();
+  const turns = createGrantTurns(keeper.hold);
   /** Everything that may still bring or save a refresh token. */
   const underWay = new Set<Promise<unknown>>();
   let isStopped = false;

@@ -92,6 +92,34 @@ test('accounts that are removed or mistyped during a refresh, and put back, lose
   assert.deepEqual(await trial.lost(), []);
 });
 
+for (const isLate of [false, true])
+  test(`an account that is removed and put back during a refresh is not asked for beside it${isLate ? ', late as its answer is' : ''}`, async (t) => {
+    const trial = await trialOnFiles(t);
+    const [user = ''] = trial.users;
+    const service = await trial.serve({}, isLate ? { answerTimeoutMs: 50, lateMs: 5_000 } : {});
+    let answer = (): void => undefined;
+    const until = new Promise<void>((resume) => {
+      answer = resume;
+    });
+    trial.endpoint.queue({ normal: true, until }, { user });
+    const first = service.refresh(user).catch(() => undefined);
+    await waitFor(() => trial.endpoint.count(user) === 1);
+    // Nobody waits for it any longer; it is still read.
+    if (isLate) await first;
+    service.applyAccounts(trial.entries.slice(1));
+    service.applyAccounts(trial.entries);
+    const again = service.get(user).catch((error: Error) => error.message);
+    await assert.rejects(waitFor(() => trial.endpoint.count(user) > 1, { timeoutMs: 300, what: 'another' }));
+    answer();
+    if (isLate) assert.match(String(await again), /still awaited/);
+    else await again;
+    await waitFor(
+      async () => service.peek(user) !== undefined || (await service.get(user).catch(() => false)),
+    );
+    await service.close();
+    assert.deepEqual(await trial.lost(), []);
+  });
+
 test('an answer for an account that has left the accounts file goes to the store', async (t) => {
   const trial = await trialOnFiles(t);
   for (let stop = 0; stop < STOPS; stop += 1) {
