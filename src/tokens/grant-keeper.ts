@@ -85,7 +85,7 @@ export interface GrantKeeper {
   /** Tells the log once of an outage, and of its end. */
   storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void;
   storeAnswered(): void;
-  /** The last thing asked of the store failed, or it has only just lost what others may not have given it again yet. */
+  /** The last thing asked of the store failed, or it is only just back or has lost what others may not have given it again yet. */
   readonly isStoreAway: boolean;
   /** The last attempt at what is unsaved, at most `boundMs`; names the accounts that are lost if this process ends. */
   close(boundMs: number): Promise<readonly string[]>;
@@ -167,8 +167,11 @@ export function createGrantKeeper(deps: {
   }
 
   function storeAnswered(): void {
-    if (storeFailing) log.info({ event: 'token_store_back', store: store.kind }, 'token store answers again');
+    if (!storeFailing) return;
     storeFailing = false;
+    // It may have come back empty, and this process know nothing of what it had.
+    completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    log.info({ event: 'token_store_back', store: store.kind }, 'token store answers again');
   }
 
   function takeStored(grant: Kept, stored: StoredGrant): void {

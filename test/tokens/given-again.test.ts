@@ -6,6 +6,7 @@ import { silentLog } from '../../src/log.ts';
 import { createGrantKeeper } from '../../src/tokens/grant-keeper.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
+import { createTestClock } from '../support/clock.ts';
 
 const ID = { accountId: 'a@x', fingerprint: 'f' };
 const NONE = Promise.resolve({});
@@ -61,4 +62,24 @@ test('a rotation goes on top of what was given again', async () => {
   await ahead.rotated(ahead.of('a@x', 'f'), 'third', NONE);
   assert.equal((await store.load(ID))?.refreshToken, 'third');
   for (const keeper of [behind, ahead]) assert.deepEqual(await keeper.close(1000), []);
+});
+
+test('a store that is only just back may not have had everything again yet', () => {
+  const clock = createTestClock();
+  const keeper = createGrantKeeper({
+    store: createMemoryStore(),
+    clock,
+    log: silentLog,
+    onChange: () => undefined,
+  });
+  assert.equal(keeper.isStoreAway, false);
+  keeper.storeAnswered();
+  assert.equal(keeper.isStoreAway, false);
+  keeper.storeFailed(new Error('gone'), 'read');
+  assert.equal(keeper.isStoreAway, true);
+  keeper.storeAnswered();
+  clock.advance(9_999);
+  assert.equal(keeper.isStoreAway, true);
+  clock.advance(1);
+  assert.equal(keeper.isStoreAway, false);
 });
