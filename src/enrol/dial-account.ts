@@ -28,11 +28,7 @@ export async function dialAccount(
   { heloName, timeoutMs, passed = () => {}, trace = () => {} }: DialAccountOptions,
 ): Promise<ClientDialogue> {
   const open = createOpenConnection({ heloName, connectTimeoutMs: timeoutMs, loginTimeoutMs: timeoutMs });
-  const heard: { lastCommand: string; accepted: string; mechanisms: string | undefined } = {
-    lastCommand: '',
-    accepted: '',
-    mechanisms: undefined,
-  };
+  const heard = { lastCommand: '', accepted: '', isEhlo: false };
   try {
     const connection = await open(account, token, {
       observer: {
@@ -43,7 +39,7 @@ export async function dialAccount(
           passed('tls', detail, certificateDoubt(daysLeft));
         },
         greeted(extensions) {
-          heard.mechanisms = extensions.find((line) => /^AUTH\b/i.test(line)) ?? 'nothing';
+          heard.isEhlo = true;
           passed('ehlo', extensions.join(', '));
         },
         line(who, text) {
@@ -69,12 +65,9 @@ export async function dialAccount(
     };
   } catch (error) {
     if (!(error instanceof UpstreamError)) throw error;
-    if (heard.lastCommand === 'STARTTLS' && heard.mechanisms === undefined && error.event.kind === 'reply')
+    if (heard.lastCommand === 'STARTTLS' && !heard.isEhlo && error.event.kind === 'reply')
       throw new StepError('tls', 'no STARTTLS offered');
-    const step = stepOf(error);
-    if (step.stage === 'auth' && heard.mechanisms !== undefined && !/XOAUTH2/i.test(heard.mechanisms))
-      throw new StepError('auth', `no XOAUTH2 among ${heard.mechanisms}`);
-    throw step;
+    throw stepOf(error);
   }
 }
 

@@ -151,6 +151,32 @@ test(
 );
 
 test(
+  'check tells what a server that knows OAUTHBEARER alone said, and who offers no login with a token',
+  leakless(async (_t, defer) => {
+    const directory = temporary(defer);
+    const file = join(directory, 'accounts.json');
+    for (const [mechanisms, words] of [
+      ['OAUTHBEARER', /at auth: [^\n]*\n[^\n]*454 4\.7\.0 Too many login attempts/],
+      ['LOGIN PLAIN', /no XOAUTH2 or OAUTHBEARER offered, but LOGIN PLAIN/],
+    ] as const) {
+      const provider = await startProvider({ users: ['a@x.org'], flavour: 'gmail', mechanisms });
+      defer(() => provider.close());
+      provider.smtp.script(
+        'AUTH',
+        {},
+        { reply: '454 4.7.0 Too many login attempts, please try again later.' },
+      );
+      writeFileSync(file, JSON.stringify([provider.entry('a@x.org')]), { mode: 0o600 });
+      const { code, stdout } = await runCli(['check', '--accounts', file], {
+        env: { NODE_EXTRA_CA_CERTS: provider.caFile },
+      });
+      assert.equal(code, 1);
+      assert.match(stdout, words);
+    }
+  }),
+);
+
+test(
   'check keeps a rotated refresh token where the relay keeps it',
   leakless(async (_t, defer) => {
     const provider = await startProvider({ users: ['a@x.org'], flavour: 'microsoft' });

@@ -125,7 +125,7 @@ export const LOGIN_CAUSES: readonly ReplyCause[] = [
     id: 'no-xoauth2',
     class: 'login_not_understood',
     stages: AUTH,
-    is: ({ code, words }) => code === 504 || /no XOAUTH2/.test(words),
+    is: ({ code }) => code === 504,
     symptom: '504 5.7.4 Unrecognized authentication type; no XOAUTH2 or OAUTHBEARER offered',
     what: 'the server offers no login with a token (neither XOAUTH2 nor OAUTHBEARER)',
     cure: 'check host and port of smtp; where the provider knows passwords only, no relay with OAuth2 can help: let the mail server log in there itself',
