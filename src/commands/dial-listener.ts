@@ -4,6 +4,7 @@
  */
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
 import type { Step } from '../enrol/explain.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
@@ -22,6 +23,12 @@ export interface ListenerTarget {
 export interface ListenerDialogue extends ClientDialogue {
   /** Sends octets as they are, the end of the body among them. Throws a `StepError`. */
   content(octets: Buffer, stage: Step): Promise<ParsedReply>;
+}
+
+/** Where a program of this machine reaches the first listener. */
+export function addressOf([first]: Settings['listeners']): Pick<ListenerTarget, 'host' | 'port' | 'tls'> {
+  const { host = '127.0.0.1', port = 0, tls = 'none' } = first ?? {};
+  return { host: host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host, port, tls };
 }
 
 /** Connects up to and including the last EHLO. Throws a `StepError`. */

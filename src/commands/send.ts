@@ -10,6 +10,7 @@ import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue
 import { dialAccount } from '../enrol/dial-account.ts';
 import { explain } from '../enrol/explain.ts';
 import { silentLog } from '../log.ts';
+import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
 import { createTokenService } from '../tokens/token-service.ts';
@@ -21,7 +22,7 @@ import {
   EXIT_CONFIGURATION,
   textOption,
 } from './definition.ts';
-import { dialListener } from './dial-listener.ts';
+import { addressOf, dialListener } from './dial-listener.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
 /** An MTA waits longer; a person does not. */
@@ -83,10 +84,9 @@ export const send: CommandDefinition = {
       await command(`MAIL FROM:<${sender}>`);
       await command(`RCPT TO:<${recipient}>`);
       await command('DATA');
-      const verdict = expect(
-        await smtp.command(`${stuffDots(message)}\r\n.`, 'sender', `(${message.length} octets)`),
-        'sender',
-      );
+      // A command brings its own CRLF.
+      const body = stuffWhole(Buffer.from(message)).toString().slice(0, -2);
+      const verdict = expect(await smtp.command(body, 'sender', `(${message.length} octets)`), 'sender');
       await smtp.command('QUIT', 'sender').catch(() => undefined);
       terminal.print(`${terminal.paint.green('accepted')}: ${formatReply(verdict)}`);
       return 0;
@@ -122,12 +122,8 @@ async function connectToRelay(
   context: CommandContext,
   trace: (line: string) => void,
 ): Promise<ClientDialogue> {
-  const [listener] = settings.listeners;
-  const { host = '127.0.0.1', port = 0, tls = 'none' } = listener ?? {};
   const smtp = await dialListener({
-    host: host === '0.0.0.0' ? '127.0.0.1' : host,
-    port,
-    tls,
+    ...addressOf(settings.listeners),
     timeoutMs: STEP_TIMEOUT_MS,
     trace,
   });
@@ -172,6 +168,3 @@ async function compose(from: string, to: string, context: CommandContext): Promi
   });
   return (await composer.compile().build()).toString();
 }
-
-/** RFC 5321 §4.5.2; a message that ends its last line itself must not get an empty one. */
-const stuffDots = (message: string): string => message.replace(/^\./gm, '..').replace(/\r\n$/, '');

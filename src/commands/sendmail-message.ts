@@ -5,6 +5,7 @@
  */
 import { parseAddressList } from '../protocol/address-list.ts';
 import { type HeaderField, parseHeader, unfold, withHeader } from '../protocol/message-header.ts';
+import { hasNonAscii } from '../protocol/path.ts';
 import { EX, SendmailError } from './sysexits.ts';
 
 /** With CRLF line ends, without what ends the input and the `From ` line of a mailbox file. */
@@ -89,17 +90,12 @@ const displayName = (value: string): string =>
 function fromLine(name: string | undefined, sender: string): string {
   const plain = name?.replace(/[\r\n]+/g, ' ').trim();
   if (plain === undefined || plain === '') return `From: ${latin1(sender)}\r\n`;
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: what is not ASCII becomes an encoded word
-  const phrase = /[^\x00-\x7f]/.test(plain)
+  const phrase = hasNonAscii(plain)
     ? `=?utf-8?b?${Buffer.from(plain).toString('base64')}?=`
     : `"${plain.replace(/["\\]/g, '\\$&')}"`;
   return `From: ${phrase} <${latin1(sender)}>\r\n`;
 }
 
 const latin1 = (text: string): string => Buffer.from(text).toString('latin1');
-
-/** RFC 5321 §4.5.2, ready for DATA with the line that ends it. */
-export const stuffed = (message: Buffer): Buffer =>
-  Buffer.from(`${message.toString('latin1').replace(/^\./gm, '..')}.\r\n`, 'latin1');
 
 export const hasEightBit = (message: Buffer): boolean => message.some((octet) => octet > 127);

@@ -9,19 +9,14 @@ import { hostname, userInfo } from 'node:os';
 import type { Readable } from 'node:stream';
 import { loadSettings } from '../config.ts';
 import { StepError } from '../enrol/client-dialogue.ts';
+import { stuffWhole } from '../protocol/dot-stuffing.ts';
+import { hasNonAscii } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
-import { dialListener, type ListenerDialogue } from './dial-listener.ts';
+import { addressOf, dialListener, type ListenerDialogue } from './dial-listener.ts';
 import { type Aliases, parseAliases, resolveAlias } from './mail-aliases.ts';
 import { parseSendmailArguments, type SendmailRequest } from './sendmail-arguments.ts';
-import {
-  completeMessage,
-  fromOf,
-  hasEightBit,
-  readMessage,
-  recipientsOf,
-  stuffed,
-} from './sendmail-message.ts';
+import { completeMessage, fromOf, hasEightBit, readMessage, recipientsOf } from './sendmail-message.ts';
 import { EX, exitOf, SendmailError } from './sysexits.ts';
 
 /** RFC 5321 §4.5.3.2.6: the longest wait, for the reply to a body. */
@@ -92,11 +87,8 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
   });
 
   const settings = await loadSettings({ flags: {}, env });
-  const { host = '127.0.0.1', port = 0, tls = 'none' } = settings.listeners[0] ?? {};
   const smtp = await dialListener({
-    host: host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host,
-    port,
-    tls,
+    ...addressOf(settings.listeners),
     timeoutMs: STEP_TIMEOUT_MS,
     trace: (line) => {
       if (request.verbose) context.note(line);
@@ -115,7 +107,7 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
     for (const recipient of recipients)
       said(await smtp.command(`RCPT TO:<${recipient}>${asked}`, 'sender'), 'RCPT', recipient);
     said(await smtp.command('DATA', 'sender'), 'other', 'DATA');
-    said(await smtp.content(stuffed(message), 'sender'), 'other', 'message');
+    said(await smtp.content(stuffWhole(message), 'sender'), 'other', 'message');
     await smtp.command('QUIT', 'sender').catch(() => undefined);
   } finally {
     smtp.close();
@@ -130,8 +122,7 @@ function mailParameters(
 ): string {
   let parameters = '';
   if (capabilities.eightBitMime && hasEightBit(message)) parameters += ' BODY=8BITMIME';
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: ASCII
-  if (addresses.some((address) => /[^\x00-\x7f]/.test(address))) {
+  if (addresses.some(hasNonAscii)) {
     if (!capabilities.smtpUtf8)
       throw new SendmailError(
         EX.data,

@@ -49,6 +49,12 @@ export function createDotStuffer(): DotStuffer {
   };
 }
 
+/** A whole body as it goes out after 354, its end included. */
+export function stuffWhole(body: Buffer): Buffer {
+  const stuffer = createDotStuffer();
+  return Buffer.concat([...stuffer.push(body), stuffer.end()]);
+}
+
 /** All dots behind a CRLF doubled. A dot at the very start has been doubled by then. */
 function doubled(text: Buffer): Buffer {
   return Buffer.from(text.toString('latin1').replaceAll('\r\n.', '\r\n..'), 'latin1');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createDotStuffer } from '../../src/protocol/dot-stuffing.ts';
+import { createDotStuffer, stuffWhole } from '../../src/protocol/dot-stuffing.ts';
 
 /** What RFC 5321 §4.5.2 asks of a receiver, written the slow way: the body of what is on the wire. */
 function receive(wire: string): string {
@@ -33,6 +33,7 @@ for (const body of [
   test(`${JSON.stringify(body)} survives the wire`, () => {
     const wire = stuff([body]);
     assert.equal(receive(wire), body === '' || body.endsWith('\r\n') ? body : `${body}\r\n`);
+    assert.equal(stuffWhole(Buffer.from(body, 'latin1')).toString('latin1'), wire);
   });
 }
 
