@@ -153,9 +153,13 @@ export function createGrantKeeper(deps: {
     return true;
   }
 
-  /** Unless an account has it, or something of it is still to come. */
+  /**
+   * Unless an account has it, something of it is still to come, or it may have to be given to the store again: a
+   * shared one can lose its data while an account is out of the accounts file.
+   */
   function letGo(grant: Kept): void {
-    const isNeeded = wanted.has(grant) || grant.holders > 0 || grant.state === 'unsaved';
+    const isGivenAgain = store.kind === 'redis' && grant.refreshToken !== undefined;
+    const isNeeded = wanted.has(grant) || grant.holders > 0 || grant.state === 'unsaved' || isGivenAgain;
     if (!isNeeded && grants.get(keyOf(grant)) === grant) grants.delete(keyOf(grant));
   }
 

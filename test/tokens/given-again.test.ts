@@ -83,3 +83,14 @@ test('a store that is only just back may not have had everything again yet', () 
   clock.advance(1);
   assert.equal(keeper.isStoreAway, false);
 });
+
+test('an account that was out of the accounts file while the store lost its data has its grant again', async () => {
+  const { store, ahead } = await twoRelays();
+  const before = ahead.of('a@x', 'f');
+  ahead.keepOnly(new Set());
+  await ahead.saveAgain();
+  assert.equal((await store.load(ID))?.refreshToken, 'second');
+  const again = ahead.of('a@x', 'f');
+  assert.equal(again, before);
+  assert.equal(again.refreshToken?.reveal(), 'second');
+});
