@@ -20,6 +20,8 @@ import type { AccountWays } from './upstream/ways.ts';
 
 export interface AppAccountsDeps {
   readonly path: string;
+  /** From now on no account is taken in: the rooms close. */
+  readonly isStopping: () => boolean;
   readonly log: Log;
   readonly tokens: Pick<TokenService, 'applyAccounts'>;
   readonly ways: Pick<AccountWays, 'applyAccounts' | 'capabilities'>;
@@ -44,7 +46,7 @@ export interface AppAccounts {
 }
 
 export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
-  const { path, log, tokens, ways } = deps;
+  const { path, isStopping, log, tokens, ways } = deps;
   let loaded: readonly LoadedAccount[] = [];
   let directory: AccountDirectory = createAccountDirectory([]);
   /** What is served now, usable or not. */
@@ -121,6 +123,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       } catch (error) {
         return unchanged(error instanceof Error ? error.message : 'cannot be read');
       }
+      if (isStopping()) return unchanged('the relay is stopping');
       report(file);
       if (file.accounts.length === 0 && file.problems.length > 0)
         return unchanged('no account in it can be served', file.problems);

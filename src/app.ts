@@ -154,6 +154,7 @@ export function createApp({
   );
   const accounts = createAppAccounts({
     path: settings.accounts,
+    isStopping: () => stopping,
     log,
     tokens,
     ways,
@@ -358,9 +359,9 @@ export function createApp({
     return { ...read, errors };
   }
 
-  /** One reload at a time; a request during one asks for another after it, since the file may have changed again. */
+  /** One reload at a time, and none before the start has read the file: a request during either asks for another after it, since the file may have changed again. */
   function reload(): Promise<ReloadResult> {
-    const previous = reloading ?? Promise.resolve();
+    const previous: Promise<unknown> = reloading ?? opening ?? Promise.resolve();
     const current: Promise<ReloadResult> = previous.then(reloadNow, reloadNow).then((result) => {
       if (reloading === current) reloading = undefined;
       admin.reloaded(result);

@@ -4,57 +4,114 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Admin } from '../src/admin/admin.ts';
+import type { AdminBackend } from '../src/admin/backend.ts';
 import { createApp } from '../src/app.ts';
+import { pause, systemClock } from '../src/clock.ts';
 import { loadSettings } from '../src/config.ts';
 import type { LogSink } from '../src/log/sink.ts';
 import { createLog } from '../src/log.ts';
 import { createMemoryStore } from '../src/tokens/store-memory.ts';
 import { leakless } from './support/leak-check.ts';
 
+const entry = { provider: 'gmail', client_id: 'c', client_secret: 's', refresh_token: 'r' };
+
+/** An app whose token store opens when `opened` is called; `asked` resolves when that is waited for. */
+async function appThatOpensLate(defer: (undo: () => void) => void) {
+  const directory = mkdtempSync(join(tmpdir(), 'app-'));
+  defer(() => rmSync(directory, { recursive: true, force: true }));
+  const accounts = join(directory, 'accounts.json');
+  const writeAccounts = (...emails: readonly string[]): void =>
+    writeFileSync(accounts, JSON.stringify(emails.map((email) => ({ email, ...entry }))), { mode: 0o600 });
+  writeAccounts('ann@gmail.example');
+  const settings = await loadSettings({ flags: { accounts, port: '0', precache: false }, env: {} });
+  const happened: string[] = [];
+  let opened: () => void = () => undefined;
+  let backend: AdminBackend | undefined;
+  const sink = { write: () => undefined, dropped: 0, onRecovered: undefined } as unknown as LogSink;
+  let isAsked: () => void = () => undefined;
+  const asked = new Promise<void>((resolve) => {
+    isAsked = resolve;
+  });
+  const app = createApp({
+    settings,
+    log: createLog('debug', sink),
+    openStore: () => ({
+      ...createMemoryStore(),
+      open: () =>
+        new Promise((resolve) => {
+          opened = resolve;
+          isAsked();
+        }),
+      close: async () => void happened.push('store closed'),
+    }),
+    openAdmin: (deps) => {
+      backend = deps.backend;
+      return {
+        listen: async () => {
+          happened.push('admin listens');
+          return { host: '127.0.0.1', port: 1 };
+        },
+        accountChanged: () => undefined,
+        reloaded: () => undefined,
+        close: async () => undefined,
+      } as unknown as Admin;
+    },
+  });
+  return {
+    app,
+    asked,
+    happened,
+    opened: () => opened(),
+    served: () => [...(backend?.rows() ?? [])].map(({ id }) => id),
+    writeAccounts,
+  };
+}
+
 test(
   'told to stop while it starts: nothing more opens, what is open is closed',
   leakless(async (_t, defer) => {
-    const directory = mkdtempSync(join(tmpdir(), 'app-'));
-    defer(() => rmSync(directory, { recursive: true, force: true }));
-    const accounts = join(directory, 'accounts.json');
-    const entry = { email: 'ann@gmail.example', provider: 'gmail', client_id: 'c', client_secret: 's' };
-    writeFileSync(accounts, JSON.stringify([{ ...entry, refresh_token: 'r' }]), { mode: 0o600 });
-    const settings = await loadSettings({ flags: { accounts, port: '0', precache: false }, env: {} });
-    const happened: string[] = [];
-    let opened: () => void = () => undefined;
-    const sink = { write: () => undefined, dropped: 0, onRecovered: undefined } as unknown as LogSink;
-    let isAsked: () => void = () => undefined;
-    const asked = new Promise<void>((resolve) => {
-      isAsked = resolve;
-    });
-    const app = createApp({
-      settings,
-      log: createLog('debug', sink),
-      openStore: () => ({
-        ...createMemoryStore(),
-        open: () =>
-          new Promise((resolve) => {
-            opened = resolve;
-            isAsked();
-          }),
-        close: async () => void happened.push('store closed'),
-      }),
-      openAdmin: () =>
-        ({
-          listen: async () => {
-            happened.push('admin listens');
-            return { host: '127.0.0.1', port: 1 };
-          },
-          accountChanged: () => undefined,
-          close: async () => undefined,
-        }) as unknown as Admin,
-    });
+    const { app, asked, happened, opened } = await appThatOpensLate(defer);
     const started = app.start();
     await asked;
     const stopped = app.stop({ deadlineMs: 5_000 });
     opened();
     assert.equal(await started, 'stopped');
     await stopped;
+    assert.deepEqual(happened, ['store closed']);
+  }),
+);
+
+test(
+  'told to reload while it starts: what it serves is the file as it is now',
+  leakless(async (_t, defer) => {
+    const { app, asked, opened, served, writeAccounts } = await appThatOpensLate(defer);
+    const started = app.start();
+    await asked;
+    writeAccounts('ann@gmail.example', 'bob@gmail.example');
+    const reloaded = app.reload();
+    // Time enough for a reload that waits for nothing.
+    await Promise.race([reloaded, pause(systemClock, 500)]);
+    opened();
+    assert.equal(await started, 'serving');
+    assert.deepEqual((await reloaded).added, ['bob@gmail.example']);
+    assert.deepEqual(served(), ['ann@gmail.example', 'bob@gmail.example']);
+    await app.stop({ deadlineMs: 5_000 });
+  }),
+);
+
+test(
+  'told to reload and to stop while it starts: nothing is taken in any more',
+  leakless(async (_t, defer) => {
+    const { app, asked, happened, opened, served } = await appThatOpensLate(defer);
+    const started = app.start();
+    await asked;
+    const reloaded = app.reload();
+    const stopped = app.stop({ deadlineMs: 5_000 });
+    opened();
+    assert.equal(await started, 'stopped');
+    assert.equal((await reloaded).ok, false);
+    await stopped;
+    assert.deepEqual(served(), []);
     assert.deepEqual(happened, ['store closed']);
   }),
 );

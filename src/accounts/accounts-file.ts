@@ -5,6 +5,7 @@
  */
 import { constants, open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { pause, systemClock } from '../clock.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { createSlices, mapInSlices } from '../slices.ts';
 import type { Account, Grant } from './account.ts';
@@ -53,6 +54,10 @@ export class AccountsFileError extends Error {
 
 /** 64 MiB is 50,000 accounts with keys; more is a mistake. */
 const MAX_FILE_BYTES = 67_108_864;
+/** File systems tell times to 10 ms at worst: what was written longer ago than this differs from what is written now. */
+const REST_MS = 20;
+/** Who writes that long is waited for by whoever asks again, ms. */
+const MAX_UNREST_MS = 2_000;
 
 /** Reads and parses the file at `path`. Throws `AccountsFileError`. */
 export async function readAccountsFile(
@@ -75,21 +80,13 @@ export async function readAccountsFile(
   return { ...parsed, warnings: [open, ...parsed.warnings] };
 }
 
-/** The text of the file and its mode. Throws `AccountsFileError`. */
+/** The text of the file and its mode, never half of one and half of another. Throws `AccountsFileError`. */
 export async function readAccountsText(path: string): Promise<{ text: string; mode: number }> {
   try {
-    // A FIFO would hold up the opening, and with it every later reload.
-    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    try {
-      const facts = await file.stat();
-      if (facts.isDirectory())
-        throw new AccountsFileError(`${path} is a directory: name the accounts file in it`);
-      if (!facts.isFile()) throw new AccountsFileError(`${path} is no file`);
-      if (facts.size > MAX_FILE_BYTES)
-        throw new AccountsFileError(`${path} is larger than 64 MiB: is it the right file?`);
-      return { text: decodeText(await file.readFile(), path), mode: facts.mode };
-    } finally {
-      await file.close();
+    for (let waitedMs = 0; waitedMs < MAX_UNREST_MS; waitedMs += REST_MS) {
+      const read = await readAtRest(path);
+      if (read !== undefined) return { text: decodeText(read.content, path), mode: read.mode };
+      await pause(systemClock, REST_MS);
     }
   } catch (error) {
     if (error instanceof AccountsFileError) throw error;
@@ -98,6 +95,29 @@ export async function readAccountsText(path: string): Promise<{ text: string; mo
         ? ': create it with "xoauth2-relay account add", or name another with --accounts'
         : '';
     throw new AccountsFileError(`cannot read ${path}: ${explainFileError(error)}${cure}`, { cause: error });
+  }
+  throw new AccountsFileError(`${path} is being written: reload when that has ended`);
+}
+
+/** Of a file that is written in place the beginning may be old and the rest new, and an account lost between. */
+async function readAtRest(path: string): Promise<{ content: Buffer; mode: number } | undefined> {
+  // A FIFO would hold up the opening, and with it every later reload.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const before = await file.stat();
+    if (before.isDirectory())
+      throw new AccountsFileError(`${path} is a directory: name the accounts file in it`);
+    if (!before.isFile()) throw new AccountsFileError(`${path} is no file`);
+    if (before.size > MAX_FILE_BYTES)
+      throw new AccountsFileError(`${path} is larger than 64 MiB: is it the right file?`);
+    const ageMs = Date.now() - before.mtimeMs;
+    if (ageMs >= 0 && ageMs < REST_MS) return undefined;
+    const content = await file.readFile();
+    const after = await file.stat();
+    const isSame = after.mtimeMs === before.mtimeMs && after.size === before.size;
+    return isSame ? { content, mode: before.mode } : undefined;
+  } finally {
+    await file.close();
   }
 }
 

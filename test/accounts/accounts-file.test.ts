@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { inspect } from 'node:util';
-import { AccountsFileError, parseAccounts, readAccountsFile } from '../../src/accounts/accounts-file.ts';
+import {
+  AccountsFileError,
+  parseAccounts,
+  readAccountsFile,
+  readAccountsText,
+} from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { diffAccounts } from '../../src/accounts/reload-diff.ts';
 import { accountsJsonSchema } from '../../src/accounts/schema.ts';
@@ -455,4 +460,22 @@ test('keys that JavaScript knows are unknown keys like any other', async () => {
       [path, 'unknown key'],
       text,
     );
+});
+
+test('a file that is written in place while it is read is the one or the other, and no account is lost between', async () => {
+  const path = join(directory, 'in-place.json');
+  const names = Array.from({ length: 40_000 }, (_, i) => `user${String(i).padStart(6, '0')}@example.com`);
+  const textOf = (list: readonly string[]): string =>
+    JSON.stringify(list.map((email) => ({ ...gmail, email })));
+  const before = textOf(names);
+  const after = textOf(names.slice(1));
+  for (let turns = 0; turns < 12; turns++) {
+    writeFileSync(path, before, { mode: 0o600 });
+    utimesSync(path, 1, 1);
+    const reading = readAccountsText(path);
+    for (let turn = 0; turn < turns; turn++) await new Promise((resume) => setImmediate(resume));
+    writeFileSync(path, after);
+    const { text } = await reading;
+    assert.ok(text === before || text === after, `mixed after ${turns} turns`);
+  }
 });
