@@ -75,6 +75,7 @@ const programs = {
   'bsd-mailx': { package: 'bsd-mailx', present: () => onPath('bsd-mailx') },
   curl: { package: 'curl', present: () => onPath('curl') },
   python3: { package: 'python3', present: () => onPath('python3') },
+  php: { package: 'php-cli', present: () => onPath('php') },
   perl: { package: 'perl', present: () => spawnSync('perl', ['-MNet::SMTP', '-e', '1']).status === 0 },
   // Messages odd enough to test mail programs with; whichever Python this Debian has.
   'odd-mail': {

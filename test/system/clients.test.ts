@@ -1,7 +1,7 @@
-// needs: python3, curl, perl, msmtp, swaks, postfix, nullmailer, dma
+// needs: python3, curl, perl, php, msmtp, swaks, postfix, nullmailer, dma
 /** What real clients send: each its own way with line ends, dots, logins; every message arrives as it was meant. */
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -94,6 +94,39 @@ test(
       ),
       BODY,
     );
+  }),
+);
+
+test(
+  'PHP: mail() through the sendmail command, and SMTP over a stream, both with LF',
+  leakless(async (_t, defer) => {
+    const s = await open(defer);
+    const sendmail = s.file('sendmail', '');
+    rmSync(sendmail);
+    symlinkSync(join(repositoryRoot, 'bin/xoauth2-relay.js'), sendmail);
+    const php = (lines: readonly string[]) =>
+      runProgram('php', ['-n', '-d', `sendmail_path=${sendmail} -t -i`, '-r', lines.join('\n')], {
+        env: { ...process.env, XOAUTH2_RELAY_PORT: String(s.port), XOAUTH2_RELAY_ALIASES: '/dev/null' },
+      });
+    const text = JSON.stringify(LF.slice(LF.indexOf('\n\n') + 2));
+    const mailed = await sent(s, () =>
+      php([`exit(mail("${TO}", "client", ${text}, "From: ${FROM}", "-f${FROM}") ? 0 : 1);`]),
+    );
+    assert.match(mailed, /^Subject: client\r$/m);
+    assert.equal(bodyOf(mailed).replace(/(\r\n)+$/, '\r\n'), BODY);
+    // As the small classes do it that every forum has: no dots doubled, so none at the start of a line.
+    const plain = LF.replace(/^\./gm, ':');
+    const streamed = await sent(s, () =>
+      php([
+        `$c = stream_socket_client("tcp://127.0.0.1:${s.port}");`,
+        '$say = function ($line, $code) use ($c) { if ($line !== null) fwrite($c, $line . "\\n");',
+        '  do { $r = fgets($c); } while (is_string($r) && $r[3] === "-"); if ((int)$r !== $code) { echo $r; exit(1); } };',
+        '$say(null, 220); $say("HELO client.test", 250);',
+        `$say("MAIL FROM:<${FROM}>", 250); $say("RCPT TO:<${TO}>", 250); $say("DATA", 354);`,
+        `$say(${JSON.stringify(plain)} . "\\r\\n.\\r", 250); $say("QUIT", 221);`,
+      ]),
+    );
+    assert.equal(bodyOf(streamed).replace(/(\r\n)+$/, '\r\n'), bodyOf(CRLF.replace(/^\./gm, ':')));
   }),
 );
 
