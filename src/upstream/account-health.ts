@@ -7,7 +7,7 @@
 import type { AccountState } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { formatReply } from '../protocol/reply.ts';
-import type { Pause, Verdict } from '../protocol/verdict.ts';
+import { type Pause, type Verdict, verdict } from '../protocol/verdict.ts';
 
 /** A probe that neither succeeds nor fails (client left) frees its place after this. */
 const PROBE_CLAIM_MS = 60_000;
@@ -68,14 +68,7 @@ export interface AccountHealth {
 /** The verdict again, with nothing that follows from it a second time. */
 function standing({ class: cls, answer }: Verdict, leftMs: number): Verdict {
   const seconds = Math.ceil(leftMs / 1_000);
-  return {
-    class: cls,
-    answer: { ...answer, text: `${answer.text}; tried again in ${seconds} s` },
-    breaker: 'none',
-    renewToken: false,
-    retry: 'none',
-    slowDown: false,
-  };
+  return verdict(cls, { ...answer, text: `${answer.text}; tried again in ${seconds} s` });
 }
 
 /** `max`: messages at once where nobody complains. */

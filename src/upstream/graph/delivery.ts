@@ -10,6 +10,7 @@ import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import { reply } from '../../protocol/reply.ts';
 import { cleanText } from '../../protocol/text.ts';
+import { verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphClient } from './client.ts';
 import { CLAIM_MS, type Claim, hashOf, type Ledger, type LedgerEntry, type Subject } from './ledger.ts';
@@ -133,15 +134,9 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       );
     return {
       kind: 'refused',
-      verdict: {
-        class: 'unknown',
-        answer: reply(451, '4.4.2', `delivery status unknown: ${why}`),
+      verdict: verdict('unknown', reply(451, '4.4.2', `delivery status unknown: ${why}`), {
         cause: 'graph-unclear',
-        breaker: 'none',
-        renewToken: false,
-        retry: 'none',
-        slowDown: false,
-      },
+      }),
     };
   }
 

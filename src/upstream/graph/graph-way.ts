@@ -17,7 +17,7 @@ import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { describeRefusal } from '../../protocol/graph-answer.ts';
 import { parseHeader } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
-import { judge, type Verdict } from '../../protocol/verdict.ts';
+import { judge, type Verdict, verdict } from '../../protocol/verdict.ts';
 import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
@@ -124,8 +124,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     const clientFor: Served['clientFor'] = (onCall) =>
       createGraphClient(mailbox, { http: deps.http, tokens, pacing, endpoint, log, clock, onCall });
 
-    function suffered(verdict: Verdict): void {
-      if (health.suffered(verdict)) deps.onStateChange?.(account.id);
+    function suffered(heard: Verdict): void {
+      if (health.suffered(heard)) deps.onStateChange?.(account.id);
     }
 
     async function ready(): Promise<Reply | undefined> {
@@ -222,10 +222,10 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         if (health.succeeded('sending')) deps.onStateChange?.(account.id);
         return { taken: ending.reply };
       }
-      const { verdict, refusal: said } = ending;
-      if (said !== undefined) trace.upstreamReply = { ...verdict.answer, text: describeRefusal(said) };
-      suffered(verdict);
-      return { verdict };
+      const { verdict: heard, refusal: said } = ending;
+      if (said !== undefined) trace.upstreamReply = { ...heard.answer, text: describeRefusal(said) };
+      suffered(heard);
+      return { verdict: heard };
     }
 
     const createWay = (tooLarge: Reply | undefined): Way => ({
@@ -322,12 +322,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 const NULL_SENDER = reply(550, '5.7.1', 'the null sender cannot be used: Graph sends as the mailbox');
 const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
 
-const ownVerdict = (answer: Reply, cause?: string): Verdict => ({
-  ...(cause === undefined ? {} : { cause }),
-  class: answer.code < 500 ? 'message_temporary' : 'message_permanent',
-  answer,
-  breaker: 'none',
-  renewToken: false,
-  retry: 'none',
-  slowDown: false,
-});
+const ownVerdict = (answer: Reply, cause?: string): Verdict =>
+  verdict(
+    answer.code < 500 ? 'message_temporary' : 'message_permanent',
+    answer,
+    cause === undefined ? {} : { cause },
+  );

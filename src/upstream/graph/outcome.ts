@@ -2,7 +2,7 @@
 import { describeRefusal, type GraphRefusal } from '../../protocol/graph-answer.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import { foldAddress } from '../../protocol/text.ts';
-import type { Verdict } from '../../protocol/verdict.ts';
+import { type Verdict, verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphOutcome } from './client.ts';
 
@@ -20,14 +20,7 @@ export const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused',
 
 export const later = (code: string, text: string): GraphEnding => ({
   kind: 'refused',
-  verdict: {
-    class: 'message_temporary',
-    answer: reply(451, code, text),
-    breaker: 'none',
-    renewToken: false,
-    retry: 'none',
-    slowDown: false,
-  },
+  verdict: verdict('message_temporary', reply(451, code, text)),
 });
 export const clientGone = (): GraphEnding =>
   judged(new UpstreamError({ kind: 'local', cause: 'client_gone' }));
