@@ -41,3 +41,23 @@ export async function mapInSlices<T, R>(
   }
   return made;
 }
+
+/** Work whose steps are turns of a generator. */
+export type Steps<R> = Iterator<undefined, R>;
+
+/** Its result, at once. */
+export function runAtOnce<R>(steps: Steps<R>): R {
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
+}
+
+/** Its result, in slices. */
+export async function runInSlices<R>(steps: Steps<R>, slices: Slices = createSlices()): Promise<R> {
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+    if (slices.isOver) await slices.rest();
+  }
+}

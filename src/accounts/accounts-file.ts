@@ -7,7 +7,7 @@ import { constants, open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { pause, systemClock } from '../clock.ts';
 import { foldAddress } from '../protocol/text.ts';
-import { createSlices, mapInSlices } from '../slices.ts';
+import { createSlices, mapInSlices, type Slices } from '../slices.ts';
 import type { Account, Grant } from './account.ts';
 import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
 import {
@@ -134,7 +134,7 @@ function decodeText(content: Buffer, path: string): string {
 /** Parses the text of an accounts file, in slices. Throws `AccountsFileError` when it is no such file at all. */
 export async function parseAccounts(text: string, places: SecretPlaces): Promise<AccountsFile> {
   const slices = createSlices();
-  const root = await rootOf(text, () => parseJsonInSlices(text, slices));
+  const root = await parseRootInSlices(text, slices);
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
   let lines: ReturnType<typeof createLineIndex> | undefined;
@@ -223,11 +223,13 @@ function parseRoot(text: string): JsonNode {
   }
 }
 
-async function rootOf(text: string, parse: () => Promise<JsonNode>): Promise<JsonNode> {
+async function parseRootInSlices(text: string, slices: Slices): Promise<JsonNode> {
   checkNotEmpty(text);
-  return parse().catch((error: unknown) => {
+  try {
+    return await parseJsonInSlices(text, slices);
+  } catch (error) {
     throw explained(error);
-  });
+  }
 }
 
 function checkNotEmpty(text: string): void {

@@ -11,7 +11,7 @@ import {
   senderKeys,
 } from '../protocol/sender-pattern.ts';
 import { foldAddress } from '../protocol/text.ts';
-import { createSlices } from '../slices.ts';
+import { runAtOnce, runInSlices } from '../slices.ts';
 import type { Account } from './account.ts';
 
 /** An account that may send as an address. */
@@ -108,30 +108,16 @@ export const maySendAs = (account: Account, address: string): boolean =>
   exactnessOf(account, address) !== undefined;
 
 /** Builds the lookup at once. */
-export function createAccountDirectory(
+export const createAccountDirectory = (
   accounts: readonly Account[],
   unreadable?: Unreadable,
-): AccountDirectory {
-  const building = buildSteps(accounts, unreadable);
-  for (;;) {
-    const { done, value } = building.next();
-    if (done) return value;
-  }
-}
+): AccountDirectory => runAtOnce(buildSteps(accounts, unreadable));
 
 /** Builds the lookup in slices. */
-export async function createDirectoryInSlices(
+export const createDirectoryInSlices = (
   accounts: readonly Account[],
   unreadable?: Unreadable,
-): Promise<AccountDirectory> {
-  const slices = createSlices();
-  const building = buildSteps(accounts, unreadable);
-  for (;;) {
-    const { done, value } = building.next();
-    if (done) return value;
-    if (slices.isOver) await slices.rest();
-  }
-}
+): Promise<AccountDirectory> => runInSlices(buildSteps(accounts, unreadable));
 
 function* buildSteps(
   accounts: readonly Account[],

@@ -3,7 +3,7 @@
  * so that an error can name line and column and an edit can leave the rest of the file as it was.
  * Pure; owns nothing. Errors never repeat the text: it holds secrets. RFC 8259.
  */
-import { createSlices, type Slices } from '../slices.ts';
+import { runAtOnce, runInSlices, type Slices } from '../slices.ts';
 
 export interface JsonNode {
   readonly value: unknown;
@@ -60,23 +60,11 @@ const WORDS = new Map<string, unknown>([
 ]);
 
 /** Parses JSON text, a byte order mark allowed. Throws `JsonSyntaxError`. */
-export function parseJsonText(text: string): JsonNode {
-  const parsing = parseSteps(text);
-  for (;;) {
-    const { done, value } = parsing.next();
-    if (done) return value;
-  }
-}
+export const parseJsonText = (text: string): JsonNode => runAtOnce(parseSteps(text));
 
 /** As `parseJsonText`, in slices: a file of 10,000 entries takes as long as many messages. */
-export async function parseJsonInSlices(text: string, slices: Slices = createSlices()): Promise<JsonNode> {
-  const parsing = parseSteps(text);
-  for (;;) {
-    const { done, value } = parsing.next();
-    if (done) return value;
-    if (slices.isOver) await slices.rest();
-  }
-}
+export const parseJsonInSlices = (text: string, slices?: Slices): Promise<JsonNode> =>
+  runInSlices(parseSteps(text), slices);
 
 /** Lists this deep and above are read step by step: the file, its `accounts`. */
 const STEP_DEPTH = 1;

@@ -65,6 +65,8 @@ export const DEFAULT_LIMITS: AccountLimits = {
 
 /** Numbers of providers that nobody has told us of: cautious ones. */
 const UNKNOWN_PROVIDER = {
+  // A refresh takes the scope of the consent.
+  scopes: { refresh_token: '' },
   safetyBufferMs: 5 * MINUTE,
   chunking: false,
   limits: DEFAULT_LIMITS,
@@ -72,9 +74,7 @@ const UNKNOWN_PROVIDER = {
 
 const GOOGLE_SCOPE = 'https://mail.google.com/';
 const MICROSOFT_SCOPE = 'https://outlook.office.com/SMTP.Send offline_access';
-const MICROSOFT_LOGIN = 'https://login.microsoftonline.com/{tenant}/oauth2/v2.0';
-
-const GRAPH_URL = 'https://graph.microsoft.com/v1.0';
+const MICROSOFT_LOGIN = microsoftLogin('login.microsoftonline.com');
 
 const MICROSOFT_LIMITS: AccountLimits = {
   ...DEFAULT_LIMITS,
@@ -90,12 +90,10 @@ const MICROSOFT_LIMITS: AccountLimits = {
   maxBytes: 157_286_400,
 };
 
-/** What mailboxes of organisations and persons have in common. */
+/** What mailboxes of organisations and persons have in common, in every cloud but for the hosts and scopes. */
 const MICROSOFT = {
-  graphUrl: GRAPH_URL,
-  tokenUrl: `${MICROSOFT_LOGIN}/token`,
-  authorizeUrl: `${MICROSOFT_LOGIN}/authorize`,
-  deviceUrl: `${MICROSOFT_LOGIN}/devicecode`,
+  graphUrl: 'https://graph.microsoft.com/v1.0',
+  ...MICROSOFT_LOGIN,
   authorizeParameters: { prompt: 'select_account' },
   // Registered as http://localhost; Microsoft ignores the port only there.
   redirectHost: 'localhost',
@@ -162,7 +160,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
     name: 'outlook-hve',
     title: 'Microsoft 365 High Volume Email (internal recipients)',
     smtp: { host: 'smtp-hve.office365.com', port: 587, tls: 'starttls' },
-    tokenUrl: `${MICROSOFT_LOGIN}/token`,
+    tokenUrl: MICROSOFT_LOGIN.tokenUrl,
     tenant: 'organizations',
     // Application permission Mail.Send of Office 365 Exchange Online, and Add-HVEAppAccess for the account.
     scopes: { client_credentials: 'https://outlook.office365.com/.default' },
@@ -191,7 +189,6 @@ const BUILT_IN: readonly ProviderProfile[] = [
     smtp: { host: 'smtp.mail.yahoo.com', port: 465, tls: 'implicit' },
     tokenUrl: 'https://api.login.yahoo.com/oauth2/get_token',
     authorizeUrl: 'https://api.login.yahoo.com/oauth2/request_auth',
-    scopes: { refresh_token: '' },
     signInScope: 'mail-w',
   },
   {
@@ -201,7 +198,6 @@ const BUILT_IN: readonly ProviderProfile[] = [
     smtp: { host: 'smtp.aol.com', port: 465, tls: 'implicit' },
     tokenUrl: 'https://api.login.aol.com/oauth2/get_token',
     authorizeUrl: 'https://api.login.aol.com/oauth2/request_auth',
-    scopes: { refresh_token: '' },
     signInScope: 'mail-w',
   },
   {
@@ -211,7 +207,6 @@ const BUILT_IN: readonly ProviderProfile[] = [
     smtp: { host: 'smtp.fastmail.com', port: 465, tls: 'implicit' },
     tokenUrl: 'https://api.fastmail.com/oauth/refresh',
     authorizeUrl: 'https://api.fastmail.com/oauth/authorize',
-    scopes: { refresh_token: '' },
     signInScope: 'https://www.fastmail.com/dev/protocol-smtp offline_access',
   },
   {
@@ -221,7 +216,6 @@ const BUILT_IN: readonly ProviderProfile[] = [
     smtp: { host: 'smtp.yandex.com', port: 465, tls: 'implicit' },
     tokenUrl: 'https://oauth.yandex.com/token',
     authorizeUrl: 'https://oauth.yandex.com/authorize',
-    scopes: { refresh_token: '' },
     signInScope: 'mail:smtp',
   },
 ];
@@ -240,25 +234,24 @@ function nationalCloud(
   title: string,
   { smtp, login, graph, resource }: CloudHosts,
 ): ProviderProfile {
-  const base = `https://${login}/{tenant}/oauth2/v2.0`;
   const scope = `${resource}/SMTP.Send offline_access`;
   return {
     name,
     title,
+    ...MICROSOFT,
+    ...microsoftLogin(login),
     smtp: { host: smtp, port: 587, tls: 'starttls' },
     graphUrl: graph,
-    tokenUrl: `${base}/token`,
-    authorizeUrl: `${base}/authorize`,
-    deviceUrl: `${base}/devicecode`,
-    authorizeParameters: { prompt: 'select_account' },
-    redirectHost: 'localhost',
     tenant: 'organizations',
     scopes: { refresh_token: scope, client_credentials: `${resource}/.default` },
     signInScope: scope,
-    safetyBufferMs: 10 * MINUTE,
-    chunking: false,
     limits: MICROSOFT_LIMITS,
   };
+}
+
+function microsoftLogin(host: string) {
+  const base = `https://${host}/{tenant}/oauth2/v2.0`;
+  return { tokenUrl: `${base}/token`, authorizeUrl: `${base}/authorize`, deviceUrl: `${base}/devicecode` };
 }
 
 /** Built-in profiles by name. */
