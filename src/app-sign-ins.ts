@@ -12,6 +12,7 @@ import { OperatorError } from './enrol/operator-error.ts';
 import { createSignIns, type SignInProgress } from './enrol/sign-ins.ts';
 import type { KeptPart } from './kept-state.ts';
 import type { Log } from './log.ts';
+import { foldAscii } from './protocol/text.ts';
 import { AccessToken, TokenError } from './tokens/access-token.ts';
 import type { TokenService } from './tokens/token-service.ts';
 
@@ -101,8 +102,7 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
     signIns: {
       look: (id) => tell(id, signIns.look(id), false),
       begin: (id, way, origin) => tell(id, signIns.begin(id, way, origin)),
-      add: (account, way, origin) =>
-        tell(account.email.toLowerCase(), signIns.beginNew(account, way, origin)),
+      add: (account, way, origin) => tell(foldAscii(account.email), signIns.beginNew(account, way, origin)),
       paste: (id, url) => tell(id, signIns.paste(id, url)),
       cancel: signIns.cancel,
       returned: signIns.returned,

@@ -51,7 +51,7 @@ const TABLE: Record<string, readonly string[]> = {
   ],
   // Sign-in and proof of an account: the one room beside the command line that a person talks to.
   enrol: ['protocol', 'accounts', 'tokens', 'upstream'],
-  'app-sign-ins': ['accounts', 'tokens', 'enrol', 'config', 'admin'],
+  'app-sign-ins': ['protocol', 'accounts', 'tokens', 'enrol', 'config', 'admin'],
   'app-warm-up': ['tokens', 'upstream'],
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],

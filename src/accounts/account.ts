@@ -4,6 +4,7 @@
  */
 
 import type { CauseFacts } from '../protocol/causes/cause.ts';
+import { foldAddress } from '../protocol/text.ts';
 import { type AccountStatus, STATUSES } from '../protocol/vocabulary.ts';
 
 export type Grant = 'refresh_token' | 'client_credentials' | 'jwt_bearer';
@@ -116,6 +117,10 @@ export const causeFacts = ({ provider, upstream, user, email, grant }: Account):
 });
 
 export type { AccountStatus };
+
+/** Whether a person who says `name` means this account: its id, or its address. */
+export const isCalled = ({ id, email }: Pick<Account, 'id' | 'email'>, name: string): boolean =>
+  [id, email].some((own) => foldAddress(own) === foldAddress(name));
 
 /** A status with what led to it. Text is in words, never a secret. */
 export interface AccountState {

@@ -2,7 +2,7 @@
  * The operations by which accounts come, go and are signed in to again. In: the parts of a request. Out: status and
  * body. Those of invited people ask for a key in place of the admin token.
  */
-
+import { foldAscii } from '../protocol/text.ts';
 import { type Answer, ok, refuse } from './answer.ts';
 import type { SignInAnswer, SignInRow } from './backend.ts';
 import { type Asked, type House, ID, type Operation, onAccount } from './operation.ts';
@@ -21,7 +21,7 @@ const answer = (said: SignInAnswer): Answer => (said.ok ? ok('SignIn', said.row)
 /** By address or id: an account that is being added has no row yet. */
 const idOf = (house: House, asked: Asked): string => {
   const name = asked.param('id');
-  return house.backend.account(name)?.id ?? name.toLowerCase();
+  return house.backend.account(name)?.id ?? foldAscii(name);
 };
 
 const signIn = (

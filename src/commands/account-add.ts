@@ -13,6 +13,7 @@ import { consentOf } from '../enrol/consent.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
 import { type SignedIn, type SignInTarget, signInWithBrowser, signInWithDevice } from '../enrol/sign-in.ts';
+import { foldAddress } from '../protocol/text.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -139,7 +140,7 @@ async function addAccount(context: CommandContext): Promise<number> {
       ? {}
       : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
   const parsed = await parseAt(change(text, brought), path, context.env);
-  const loaded = parsed.accounts.find(({ account }) => account.email.toLowerCase() === email.toLowerCase());
+  const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
   if (loaded === undefined)
     throw new CommandError(
       parsed.problems.map((problem) => `${problem.path} ${problem.message}`).join('\n'),

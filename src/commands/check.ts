@@ -2,6 +2,7 @@
  * `check`: settings and accounts file, then every account's way to its provider, in parallel. In: settings.
  * Out: a live table, and for each failure what it means and what to do. Nothing is sent.
  */
+import { isCalled } from '../accounts/account.ts';
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
 import type { Settings } from '../config.ts';
 import type { Step } from '../enrol/explain.ts';
@@ -167,10 +168,7 @@ function showSender(terminal: Terminal, { sender, accounts, cure }: SenderReport
 function select(accounts: readonly LoadedAccount[], names: readonly string[]): readonly LoadedAccount[] {
   if (names.length === 0) return accounts;
   return names.map((name) => {
-    const wanted = name.toLowerCase();
-    const found = accounts.find(
-      ({ account }) => account.id.toLowerCase() === wanted || account.email.toLowerCase() === wanted,
-    );
+    const found = accounts.find(({ account }) => isCalled(account, name));
     if (found === undefined)
       throw new CommandError(`no usable account ${name} in the accounts file`, EXIT_CONFIGURATION);
     return found;

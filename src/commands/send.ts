@@ -4,6 +4,7 @@
  */
 import { hostname } from 'node:os';
 import MailComposer from 'nodemailer/lib/mail-composer/index.js';
+import { isCalled } from '../accounts/account.ts';
 import { type LoadedAccount, readAccountsFile } from '../accounts/accounts-file.ts';
 import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
@@ -68,10 +69,7 @@ export const send: CommandDefinition = {
         if (from === undefined) throw new CommandError('name the sender with --from', EXIT_CONFIGURATION);
         smtp = await connectToRelay(settings, context, trace);
       } else {
-        const wanted = direct.toLowerCase();
-        const loaded = accounts.find(({ account }) =>
-          [account.id.toLowerCase(), account.email.toLowerCase()].includes(wanted),
-        );
+        const loaded = accounts.find(({ account }) => isCalled(account, direct));
         if (loaded === undefined) throw new CommandError(`no usable account ${direct}`, EXIT_CONFIGURATION);
         provider = loaded.account.provider;
         sender = from ?? loaded.account.email;

@@ -8,6 +8,7 @@ import { accountEntries, EMPTY_ACCOUNTS_TEXT, type EntryObject } from '../accoun
 import { type AccountsFile, parseAccounts, readAccountsText } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { systemClock } from '../clock.ts';
+import { foldAddress } from '../protocol/text.ts';
 import { createFileLocks, type FileLock } from '../tokens/file-lock.ts';
 import { createProcesses } from '../tokens/process-mark.ts';
 import { stateFiles } from '../tokens/state-files.ts';
@@ -29,9 +30,9 @@ export async function readOrEmpty(path: string): Promise<string> {
 
 /** Index of the account with this id or address; -1 where there is none. */
 export function findAccount(text: string, name: string): number {
-  const wanted = name.toLowerCase();
+  const wanted = foldAddress(name);
   const matches = (entry: EntryObject): boolean =>
-    [entry.account_id, entry.email].some((key) => typeof key === 'string' && key.toLowerCase() === wanted);
+    [entry.account_id, entry.email].some((key) => typeof key === 'string' && foldAddress(key) === wanted);
   return accountEntries(text).findIndex(matches);
 }
 

@@ -1,13 +1,16 @@
+import { pause, systemClock } from '../clock.ts';
+
 /** Polls a condition of another process, which sends no event. True when it held in time. */
 export async function waitUntil(
   condition: () => boolean | Promise<boolean>,
   timeoutMs: number,
   everyMs = 100,
+  clock = systemClock,
 ): Promise<boolean> {
-  const deadline = Date.now() + timeoutMs;
+  const deadline = clock.monotonic() + timeoutMs;
   while (!(await condition())) {
-    if (Date.now() >= deadline) return false;
-    await new Promise((resolve) => setTimeout(resolve, everyMs));
+    if (clock.monotonic() >= deadline) return false;
+    await pause(clock, everyMs);
   }
   return true;
 }

@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { findAccount } from '../../src/enrol/accounts-on-disk.ts';
 import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
@@ -11,6 +12,16 @@ import { startCli } from '../support/run-cli.ts';
 import { startSignInServer } from '../support/sign-in-server.ts';
 
 const ANN = 'ann@gmail.example';
+
+test('an account is found by its id or address, and a letter that only looks like its own finds none', () => {
+  const text = JSON.stringify([{ email: 'Kim@x.org' }, { account_id: 'Desk-K', email: 'desk@x.org' }]);
+  assert.deepEqual(
+    ['kim@X.org', 'desk-k', 'DESK@x.org', '\u212aim@x.org', 'desk-\u212a', 'x.org'].map((name) =>
+      findAccount(text, name),
+    ),
+    [0, 1, 1, -1, -1, -1],
+  );
+});
 
 async function setUp(defer: Defer) {
   const provider = await startProvider({ users: [ANN] });
