@@ -114,7 +114,7 @@ export function createClientAuth(
     const { ms } = await costliestOf(deps.directory());
     const step = Math.max(refusalMs, 2 * ms);
     const elapsed = clock.monotonic() - startedAt;
-    const left = step === 0 ? 0 : Math.ceil(elapsed / step) * step - elapsed;
+    const left = step === 0 ? 0 : Math.max(1, Math.ceil(elapsed / step)) * step - elapsed;
     if (left > 0) await pause(clock, left);
     // Our own file is wrong, not the password: a client that hears 535 gives its mail up.
     const directory = deps.directory();

@@ -56,7 +56,7 @@ describe('dashboard in Chromium', () => {
       async (page, admin) => {
         const row = page.locator('#transactions tr').first();
         admin.recordTransaction(fakeRecord({ upstreamReply: { code: 250, text: 'OK first of all' } }));
-        await row.filter({ hasText: 'OK first of all' }).waitFor({ timeout: 1000 });
+        await row.filter({ hasText: 'OK first of all' }).waitFor();
         assert.match((await row.textContent()) ?? '', /Relayed.*ann@example\.com.*\*@example\.org/);
         await page.locator('#tile-rate').filter({ hasNotText: /^0$/ }).waitFor();
       },
@@ -73,7 +73,7 @@ describe('dashboard in Chromium', () => {
       const account = page.locator('#accounts tr', { hasText: ann });
       await account.filter({ hasText: 'Ready' }).filter({ hasText: 'left' }).waitFor();
       await sendMail(relay.smtpPort, { from: ann });
-      await page.locator('#transactions tr', { hasText: 'Relayed' }).waitFor({ timeout: 1000 });
+      await page.locator('#transactions tr', { hasText: 'Relayed' }).waitFor();
       provider.token.revoke(ann);
       await page.getByRole('button', { name: `Refresh the token of ${ann}` }).click();
       await account.filter({ hasText: 'Needs sign-in' }).waitFor();
@@ -101,7 +101,7 @@ describe('dashboard in Chromium', () => {
       });
       admin.accountChanged('ann@example.com');
       const row = page.locator('#accounts tr', { hasText: 'ann@example.com' });
-      await row.filter({ hasText: 'Needs sign-in' }).waitFor({ timeout: 1000 });
+      await row.filter({ hasText: 'Needs sign-in' }).waitFor();
       await page.locator('#attention', { hasText: 'sign in again' }).waitFor();
       await page.locator('#health-text', { hasText: '1 account needs attention' }).waitFor();
       await page

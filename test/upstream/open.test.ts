@@ -62,7 +62,8 @@ test(
     const room = await startRoom(defer, { warm: false, open: { dial: twoAddresses('hole') } });
     const startedAt = performance.now();
     assert.equal((await within(room.send(), 2_000, 'the first message')).final?.code, 250);
-    assert.ok(performance.now() - startedAt >= 250);
+    // A timer may fire a little before its time.
+    assert.ok(performance.now() - startedAt >= 240);
     room.provider.smtp.disturb('reset');
     await waitFor(() => room.upstreams.status(ANN)?.counts.size === 0);
     assert.equal((await room.send()).final?.code, 250);
