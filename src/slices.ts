@@ -1,6 +1,7 @@
 /**
  * Long work that holds nobody up. In: work of many small steps. Out: the same in slices, with the event loop's
- * turn between two of them. A message takes some ten turns of the loop, and each may meet a slice.
+ * turn between two of them. A message takes some ten turns of the loop, and each may meet a slice: one, however
+ * many such works there are.
  */
 import { type Clock, systemClock } from './clock.ts';
 
@@ -14,6 +15,20 @@ export interface Slices {
   rest(): Promise<void>;
 }
 
+/** Who rests, in the order in which they go on. */
+const resting: (() => void)[] = [];
+
+/** Resolves in a turn of the loop in which nobody else goes on. */
+const turn = (): Promise<void> =>
+  new Promise((resume) => {
+    if (resting.push(resume) === 1) setImmediate(wakeNext);
+  });
+
+function wakeNext(): void {
+  resting.shift()?.();
+  if (resting.length > 0) setImmediate(wakeNext);
+}
+
 /** For one piece of work. With a clock that stands still during it there is one slice only. */
 export function createSlices(clock: Pick<Clock, 'monotonic'> = systemClock, sliceMs = SLICE_MS): Slices {
   let endsAt = clock.monotonic() + sliceMs;
@@ -22,7 +37,7 @@ export function createSlices(clock: Pick<Clock, 'monotonic'> = systemClock, slic
       return clock.monotonic() >= endsAt;
     },
     async rest() {
-      await new Promise<void>((resume) => setImmediate(resume));
+      await turn();
       endsAt = clock.monotonic() + sliceMs;
     },
   };

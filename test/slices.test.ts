@@ -29,6 +29,28 @@ test('a slice ends with its time, and begins anew after a rest', async () => {
   assert.equal(slices.isOver, false);
 });
 
+test('of many works at once one goes on in a turn of the loop', async () => {
+  let turn = 0;
+  let isOver = false;
+  const count = (): void => {
+    turn++;
+    if (!isOver) setImmediate(count);
+  };
+  setImmediate(count);
+  const goneOn: number[] = [];
+  const work = async (): Promise<void> => {
+    const slices = createSlices({ monotonic: () => 0 });
+    for (let i = 0; i < 5; i++) {
+      await slices.rest();
+      goneOn.push(turn);
+    }
+  };
+  await Promise.all(Array.from({ length: 20 }, work));
+  isOver = true;
+  assert.equal(goneOn.length, 100);
+  assert.equal(new Set(goneOn).size, 100);
+});
+
 test('while the clock stands still there is one slice', async () => {
   const slices = createSlices({ monotonic: () => 0 });
   assert.deepEqual(await mapInSlices([1, 2, 3], (n) => n * 2, slices), [2, 4, 6]);

@@ -1,5 +1,5 @@
 /** What an operation answers. */
-import { inChunks, toByteStream } from './pieces.ts';
+import { inChunks } from './pieces.ts';
 import type { Shape, ShapeName } from './shapes.ts';
 
 export interface Answer {
@@ -7,6 +7,8 @@ export interface Answer {
   readonly body: unknown;
   /** `body` as it is, with this content type, in place of JSON. */
   readonly type?: string;
+  /** A long text in place of `body`, made as it is read. */
+  readonly chunks?: AsyncGenerator<string>;
 }
 
 export const ok = <N extends ShapeName>(_shape: N, body: Shape<N>, status = 200): Answer => ({
@@ -18,6 +20,7 @@ export const refuse = (status: number, error: string): Answer => ok('Error', { e
 /** JSON that is written as it is read. */
 export const inPieces = (parts: Iterable<string>): Answer => ({
   status: 200,
-  body: toByteStream(inChunks(parts)),
+  body: undefined,
+  chunks: inChunks(parts),
   type: 'application/json',
 });

@@ -17,8 +17,15 @@ const KEEP_ALIVE_MS = 15_000;
 /** What a browser waits before it connects again. */
 const RETRY_MS = 1_000;
 
-/** Opens a stream: `snapshot` first, then events as they come. `onClose` hears once when it has ended. */
-export function openEventStream(live: Live, onClose: () => void = () => {}): EventStream {
+export interface EventStreamHooks {
+  /** Hears once that it has ended. */
+  onClose(): void;
+  /** Ends the reader's connection: one who does not read would hold what waits for him for ever. */
+  cut(): void;
+}
+
+/** Opens a stream: `snapshot` first, then events as they come. */
+export function openEventStream(live: Live, { onClose, cut }: EventStreamHooks): EventStream {
   let out: ReadableStreamDefaultController<Uint8Array> | undefined;
   let keepAlive: NodeJS.Timeout | undefined;
   let unsubscribe = (): void => {};
@@ -40,15 +47,19 @@ export function openEventStream(live: Live, onClose: () => void = () => {}): Eve
     stop();
     closing?.close();
   };
+  const endNow = (): void => {
+    end();
+    cut();
+  };
   const write = (text: string): void => {
     if (waiting === undefined) {
       out?.enqueue(Buffer.from(text));
-      if ((out?.desiredSize ?? 0) < -MAX_BACKLOG_BYTES) end();
+      if ((out?.desiredSize ?? 0) < -MAX_BACKLOG_BYTES) endNow();
       return;
     }
     waiting.push(text);
     waitingBytes += text.length;
-    if (waitingBytes > MAX_BACKLOG_BYTES) end();
+    if (waitingBytes > MAX_BACKLOG_BYTES) endNow();
   };
   const send = (name: string, json: string): void => write(`event: ${name}\ndata: ${json}\n\n`);
 
@@ -74,7 +85,7 @@ export function openEventStream(live: Live, onClose: () => void = () => {}): Eve
         out = controller;
         unsubscribe = live.hub.subscribe((event) => send(event.name, event.json));
         keepAlive = setInterval(() => write(':\n\n'), KEEP_ALIVE_MS).unref();
-        sendSnapshot().catch(end);
+        sendSnapshot().catch(endNow);
       },
       pull: () => readOn(),
       cancel: stop,

@@ -33,7 +33,7 @@ export interface Metrics {
   /** The account is no longer served. */
   forget(account: string): void;
   /** The exposition, made as it is read, in slices. */
-  render(): AsyncIterable<string>;
+  render(): AsyncGenerator<string>;
 }
 
 const PREFIX = 'xoauth2_relay_';

@@ -20,8 +20,8 @@ export interface House {
     action: string,
     fields: { readonly account: string } | { readonly level: string } | { readonly key: string },
   ): void;
-  /** Undefined: too many are open. */
-  openEvents(): ReadableStream | undefined;
+  /** Undefined: too many are open. `cut` ends the connection of a reader who does not read. */
+  openEvents(cut: () => void): ReadableStream | undefined;
   /** The description of all this. */
   description(): object;
 }
@@ -33,6 +33,8 @@ export interface Asked {
   /** Rejects where it is none. */
   json(): Promise<unknown>;
   header(name: string): string | undefined;
+  /** Ends the connection, whatever is under way on it. */
+  cut(): void;
   /** Scheme and host under which the browser reaches the relay. */
   origin(): string;
 }

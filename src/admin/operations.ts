@@ -8,7 +8,7 @@ import { LISTING, listAccounts } from './account-listing.ts';
 import { inPieces, ok, refuse } from './answer.ts';
 import type { AdminBackend, TokenDetail } from './backend.ts';
 import { type Operation, onAccount } from './operation.ts';
-import { listJson, toByteStream } from './pieces.ts';
+import { listJson } from './pieces.ts';
 import { LOG_LEVELS, type Shape } from './shapes.ts';
 import { SIGN_IN_OPERATIONS } from './sign-in-operations.ts';
 import { rate } from './summary.ts';
@@ -70,7 +70,8 @@ export const OPERATIONS: readonly Operation[] = [
     answers: { 200: ['Metrics', 'text/plain'] },
     handle: ({ metrics }) => ({
       status: 200,
-      body: toByteStream(metrics.render()),
+      body: undefined,
+      chunks: metrics.render(),
       type: metrics.contentType,
     }),
   },
@@ -251,8 +252,8 @@ export const OPERATIONS: readonly Operation[] = [
     id: 'events',
     summary: EVENTS,
     answers: { 200: ['The stream', 'text/event-stream'], 503: ['Too many streams', 'Error'] },
-    handle(house) {
-      const body = house.openEvents();
+    handle(house, asked) {
+      const body = house.openEvents(asked.cut);
       if (body === undefined) return refuse(503, 'too many event streams');
       return { status: 200, body, type: 'text/event-stream; charset=utf-8' };
     },

@@ -40,17 +40,30 @@ export function* listJson(
   yield rest === '}' ? ']}' : `],${rest}`;
 }
 
-/** A stream of octets that makes the text as it is read; the generator ends where the reader leaves. */
-export function toByteStream(chunks: AsyncIterable<string>): ReadableStream<Uint8Array> {
-  const source = chunks[Symbol.asyncIterator]();
+/**
+ * A stream of octets of a text that is made as it is read, `first` of which is made already. The generator ends where
+ * the reader leaves; where it fails `onFault` hears it and the stream ends.
+ */
+export function toByteStream(
+  first: IteratorResult<string, unknown>,
+  rest: AsyncGenerator<string>,
+  onFault: (error: unknown) => void,
+): ReadableStream<Uint8Array> {
+  let made: IteratorResult<string, unknown> | undefined = first;
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
-      const { done, value } = await source.next();
-      if (done) controller.close();
-      else controller.enqueue(Buffer.from(value));
+      try {
+        const { done, value } = made ?? (await rest.next());
+        made = undefined;
+        if (done) controller.close();
+        else controller.enqueue(Buffer.from(value));
+      } catch (error) {
+        onFault(error);
+        controller.close();
+      }
     },
     async cancel() {
-      await source.return?.();
+      await rest.return(undefined);
     },
   });
 }

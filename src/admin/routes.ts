@@ -11,6 +11,7 @@ import { type Access, createGuard, type GuardOptions } from './guard.ts';
 import { openApi } from './openapi.ts';
 import type { House } from './operation.ts';
 import { OPERATIONS } from './operations.ts';
+import { toByteStream } from './pieces.ts';
 
 export interface RouteDeps extends Pick<House, 'backend' | 'metrics' | 'transactions' | 'series' | 'live'> {
   readonly log: Log;
@@ -20,8 +21,14 @@ export interface RouteOptions extends GuardOptions {
   readonly version: string;
 }
 
+/** What is known of the connection a request came on. */
+export interface OfConnection {
+  /** Ends it, whatever is under way on it. */
+  cut(): void;
+}
+
 export interface Routes {
-  fetch(request: Request, env?: object): Response | Promise<Response>;
+  fetch(request: Request, of: OfConnection): Response | Promise<Response>;
   /** Ends the open event streams. */
   close(): void;
 }
@@ -84,7 +91,7 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   const guard = createGuard(options);
   const assets = createAssets();
   const streams = new Set<() => void>();
-  const app = new Hono();
+  const app = new Hono<{ Bindings: OfConnection }>();
 
   app.use(async (c, next) => {
     const { method, path } = c.req;
@@ -118,11 +125,13 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   });
   app.use(bodyLimit({ maxSize: MAX_BODY_BYTES, onError: (c) => c.json({ error: 'body too large' }, 413) }));
   app.notFound((c) => c.json({ error: 'no such path' }, 404));
-  app.onError((error, c) => {
+  const failed = ({ method, path }: Pick<Request, 'method'> & { path: string }, error: unknown): void =>
     deps.log.error(
-      { event: 'admin_failed', method: c.req.method, path: c.req.path, error: error.message },
+      { event: 'admin_failed', method, path, error: error instanceof Error ? error.message : String(error) },
       'admin request failed',
     );
+  app.onError((error, c) => {
+    failed(c.req, error);
     return c.json({ error: 'internal error' }, 500);
   });
 
@@ -135,9 +144,9 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       else deps.log.warn(line, `admin: log level is now ${fields.level}`);
       deps.live.lookSoon();
     },
-    openEvents: () => {
+    openEvents: (cut) => {
       if (streams.size >= MAX_STREAMS) return undefined;
-      const stream = openEventStream(deps.live, () => streams.delete(stream.end));
+      const stream = openEventStream(deps.live, { cut, onClose: () => streams.delete(stream.end) });
       streams.add(stream.end);
       return stream.body;
     },
@@ -145,16 +154,25 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   };
   for (const { method, path, handle } of OPERATIONS)
     app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ':$1'), async (c) => {
-      const { status, body, type } = await handle(house, {
+      const { cut } = c.env;
+      const { status, body, chunks, type } = await handle(house, {
         param: (name) => c.req.param(name) ?? '',
         query: (name) => c.req.query(name),
         json: () => c.req.json(),
         header: (name) => c.req.header(name),
+        cut,
         origin: () => c.req.header('origin') ?? `http://${c.req.header('host') ?? ''}`,
       });
-      return type === undefined
-        ? c.json(body as object, status as 200)
-        : c.body(body as string | ReadableStream, status as 200, { 'content-type': type });
+      if (type === undefined) return c.json(body as object, status as 200);
+      const headers = { 'content-type': type };
+      if (chunks === undefined) return c.body(body as string | ReadableStream, status as 200, headers);
+      // A fault of the beginning is still answered; after it nobody must take for whole what is not.
+      const first = await chunks.next();
+      const stream = toByteStream(first, chunks, (error) => {
+        failed(c.req, error);
+        cut();
+      });
+      return c.body(stream, status as 200, headers);
     });
 
   app.get('*', (c) => {
@@ -170,7 +188,7 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   });
 
   return {
-    fetch: (request, env) => app.fetch(request, env),
+    fetch: (request, of) => app.fetch(request, of),
     close: () => {
       for (const end of [...streams]) end();
     },

@@ -27,7 +27,7 @@ const MAX_CONNECTIONS = 200;
 export function createAdminServer(deps: RouteDeps, options: AdminServerOptions): AdminServer {
   const routes = createRoutes(deps, options);
   const server = createAdaptorServer({
-    fetch: (request) => routes.fetch(request),
+    fetch: (request, env) => routes.fetch(request, { cut: () => void env.incoming.socket.destroy() }),
     hostname: options.host,
     serverOptions: { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
   }) as Server;

@@ -7,9 +7,9 @@ import { type OpenApi, openApi } from '../../src/admin/openapi.ts';
 import { createRoutes, type RouteOptions, type Routes } from '../../src/admin/routes.ts';
 import { createSeries } from '../../src/admin/series.ts';
 import { createTransactionLog } from '../../src/admin/transaction-log.ts';
-import { silentLog } from '../../src/log.ts';
 import { createFakeAdminBackend, type FakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
 import { schemaFaults } from '../support/schema-check.ts';
+import { createTestLog } from '../tokens/support.ts';
 import { SIGN_IN_CALLS } from './sign-in-calls.ts';
 
 interface Ask {
@@ -22,14 +22,16 @@ function createHouse(
   backend: FakeAdminBackend = createFakeAdminBackend([{ email: 'ann@example.com', tokenLifeS: 1800 }]),
   options: Partial<RouteOptions> = {},
 ) {
+  const log = createTestLog();
   const transactions = createTransactionLog(1000);
   const series = createSeries(60);
   const metrics = createMetrics(backend, { version: '9.9.9' });
   const live = createLive({ backend, transactions, series }, { version: '9.9.9' });
   const routes: Routes = createRoutes(
-    { backend, metrics, transactions, series, live, log: silentLog },
+    { backend, metrics, transactions, series, live, log },
     { host: '127.0.0.1', version: '9.9.9', ...options },
   );
+  let cuts = 0;
   const ask = async (path: string, how: Ask = {}): Promise<Response> =>
     routes.fetch(
       new Request(`http://127.0.0.1:9090${path}`, {
@@ -37,8 +39,9 @@ function createHouse(
         headers: { host: '127.0.0.1:9090', ...how.headers },
         ...(how.body === undefined ? {} : { body: how.body }),
       }),
+      { cut: () => void cuts++ },
     );
-  return { backend, transactions, series, metrics, live, routes, ask };
+  return { backend, transactions, series, metrics, live, routes, ask, cuts: () => cuts, log };
 }
 
 /** Every operation of the description with a request that exercises it and the status it should have. */
@@ -388,6 +391,52 @@ describe('event stream', () => {
     for (let i = 0; i < 80; i++) house.live.reloaded({ ...house.backend.reloadResult, untouched });
     const events = await readUntil(answer, 'never');
     assert.ok(events.length < 80, `${events.length} events were kept`);
+    assert.equal(house.cuts(), 1, 'what waits for the reader goes with its connection');
+  });
+});
+
+describe('a long answer that fails', () => {
+  /** Its rows end with a fault after `good` of them. */
+  const faulty = (good: number) => {
+    const emails = Array.from({ length: good + 1 }, (_, i) => ({ email: `user${i}@example.com` }));
+    const backend = createFakeAdminBackend(emails);
+    const { rows } = backend;
+    backend.rows = function* () {
+      let count = 0;
+      for (const row of rows.call(backend)) {
+        if (count++ === good) throw new Error('a fault with words of its own');
+        yield row;
+      }
+    };
+    return createHouse(backend);
+  };
+  const failures = ({ log }: ReturnType<typeof createHouse>) =>
+    log.lines.map(({ fields }) => fields).filter(({ event }) => event === 'admin_failed');
+  const failure = (path: string) => ({
+    event: 'admin_failed',
+    method: 'GET',
+    path,
+    error: 'a fault with words of its own',
+  });
+
+  it('at its beginning is 500, in our words, and logged', async () => {
+    const house = faulty(0);
+    const answer = await house.ask('/admin/accounts');
+    assert.equal(answer.status, 500);
+    assert.deepEqual(await answer.json(), { error: 'internal error' });
+    assert.deepEqual(failures(house), [failure('/admin/accounts')]);
+    assert.equal(house.cuts(), 0);
+  });
+
+  it('later on ends the connection, so that nobody takes it for whole, and is logged', async () => {
+    for (const path of ['/admin/accounts', '/metrics']) {
+      const house = faulty(3_000);
+      const answer = await house.ask(path);
+      assert.equal(answer.status, 200);
+      assert.doesNotMatch(await answer.text(), /words of its own/);
+      assert.equal(house.cuts(), 1);
+      assert.deepEqual(failures(house), [failure(path)]);
+    }
   });
 });
 
