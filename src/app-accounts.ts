@@ -15,6 +15,7 @@ import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload
 import type { ReloadResult } from './admin/backend.ts';
 import type { OfferedExtensions } from './listener/listener.ts';
 import type { Log } from './log.ts';
+import { runInSlices } from './slices.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { AccountWays } from './upstream/ways.ts';
 
@@ -24,7 +25,7 @@ export interface AppAccountsDeps {
   readonly isStopping: () => boolean;
   readonly log: Log;
   readonly tokens: Pick<TokenService, 'applyAccounts'>;
-  readonly ways: Pick<AccountWays, 'applyAccounts' | 'capabilities'>;
+  readonly ways: Pick<AccountWays, 'prepare' | 'capabilities'>;
   /** Forgets what belongs to any other account. */
   readonly keepOnly: (accountIds: ReadonlySet<string>) => void;
 }
@@ -75,12 +76,13 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       problems: new Map(unread.map((u) => [u.account.id, formatProblems(u.problems)])),
       isComplete: file.isComplete,
     });
+    const serve = await runInSlices(ways.prepare(accounts.map((a) => a.account)));
     // At once for all rooms: no message meets half of it.
     tokens.applyAccounts(
       accounts,
       unread.map((u) => u.account.id),
     );
-    ways.applyAccounts(accounts.map((a) => a.account));
+    serve();
     [directory, known, loaded, examples] = [next, all, accounts, examplesOf(accounts)];
     deps.keepOnly(new Set(all.keys()));
   }

@@ -106,13 +106,13 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
   );
   const news = createNews<KeptPause>({
     states: fleet.states,
-    pausesOf: (id) => upstreams().of(id)?.health.kept(),
+    pausesOf: (id) => upstreams().pausesOf(id),
     takePause(id, value) {
       upstreams().restorePauses({ [id]: [parseKeptPause(value)] });
       deps.changed(id);
     },
     endPause(id, scope) {
-      if (scope === 'logins' || scope === 'sending') upstreams().of(id)?.health.succeeded(scope);
+      if (scope === 'logins' || scope === 'sending') upstreams().peek(id)?.health.succeeded(scope);
       deps.changed(id);
     },
     setDrained: deps.setDrained,

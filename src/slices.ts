@@ -58,7 +58,7 @@ export async function mapInSlices<T, R>(
 }
 
 /** Work whose steps are turns of a generator. */
-export type Steps<R> = Iterator<undefined, R>;
+export type Steps<R> = Generator<undefined, R>;
 
 /** Its result, at once. */
 export function runAtOnce<R>(steps: Steps<R>): R {

@@ -57,6 +57,10 @@ export interface ServedAccount {
   readonly upstream: AccountUpstream;
   readonly pool: ConnectionPool;
   readonly endpoint: UpstreamEndpoint;
+  /** Somebody has a use for it. */
+  noteUse(): void;
+  /** Nothing would be missed: no connection, nobody who uses it or has lately, no trouble to remember. */
+  readonly isForgettable: boolean;
   /** The facts from now on. */
   update(account: Account): void;
   readonly isClosing: boolean;
@@ -65,6 +69,9 @@ export interface ServedAccount {
   /** Ends logins that are under way or wait, and closes. Resolves when all is closed. */
   close(): Promise<void>;
 }
+
+/** Longer than anything waits between asking for an account's upstream and holding it, ms. */
+const FORGET_AFTER_MS = 60 * 60_000;
 
 /** Facts of which a connection is a product: one with others is of no use any more. */
 const factsOf = (a: Account): string =>
@@ -89,7 +96,7 @@ export function createAccountUpstream(
   let account = first;
   let facts = factsOf(account);
   let endpoint = deps.endpointOf(account);
-  endpoint.accounts++;
+  let askedAt = clock.monotonic();
   const factsOfConnection = new WeakMap<UpstreamConnection, string>();
   const health = createAccountHealth(() => account.limits.maxConnections, clock);
   /** Ends logins that nobody needs any more. */
@@ -274,15 +281,21 @@ export function createAccountUpstream(
     get endpoint() {
       return endpoint;
     },
+    noteUse() {
+      askedAt = clock.monotonic();
+    },
+    get isForgettable() {
+      return (
+        holds === 0 &&
+        pool.isEmpty &&
+        clock.monotonic() - askedAt > FORGET_AFTER_MS &&
+        health.state.status === 'ready'
+      );
+    },
     update(changed) {
       account = changed;
       facts = factsOf(changed);
-      const next = deps.endpointOf(changed);
-      if (next !== endpoint) {
-        endpoint.accounts--;
-        next.accounts++;
-        endpoint = next;
-      }
+      endpoint = deps.endpointOf(changed);
       pool.maintain();
     },
     get isClosing() {
@@ -293,7 +306,6 @@ export function createAccountUpstream(
     async close() {
       closed.abort(draining());
       await pool.close();
-      endpoint.accounts--;
     },
   };
 }

@@ -13,7 +13,7 @@ export interface LoginPacer {
 /** Within this process. */
 export function createLoginPacer(
   clock: Clock,
-): LoginPacer & { keepOnly(accountIds: ReadonlySet<string>): void } {
+): LoginPacer & { keepOnly(accountIds: Pick<ReadonlySet<string>, 'has'>): void } {
   const nextAt = new Map<string, number>();
   return {
     login(accountId, intervalMs, maxWaitMs) {

@@ -34,6 +34,8 @@ export interface ConnectionPool {
   readonly counts: PoolCounts;
   /** Connections open now, busy or idle. */
   readonly live: number;
+  /** No connection, not even one that says goodbye, and nobody waits for one. */
+  readonly isEmpty: boolean;
   /** Takes no more; whoever waits hears `draining`. Resolves when busy ones are back and all are closed. */
   close(): Promise<void>;
   /** Cuts busy connections, and those that say goodbye: what is under way on them is lost. */
@@ -299,6 +301,10 @@ export function createConnectionPool(
 
     get live() {
       return idle.size + busy.size;
+    },
+
+    get isEmpty() {
+      return places.size + handing + opening.size + leaving.size + waiters.length === 0;
     },
 
     async close() {

@@ -1,10 +1,13 @@
 /**
- * The upstream side of all accounts. In: accounts, tokens. Out: each account's upstream. Owns the
+ * The upstream side of all accounts. In: accounts, tokens. Out: each account's upstream, made when it is first
+ * of use and let go when it has not been for long: thousands that seldom send cost nothing here. Owns the
  * endpoints, the one maintenance timer, and what becomes of an account that is removed, or comes back.
  */
 import type { Account, AccountState } from '../accounts/account.ts';
 import { type Clock, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import type { Capabilities } from '../protocol/capabilities.ts';
+import { createSlices, type Steps } from '../slices.ts';
 import type { TokenSource } from '../tokens/access-token.ts';
 import type { KeptPause } from './account-health.ts';
 import { type AccountUpstream, createAccountUpstream, type ServedAccount } from './account-upstream.ts';
@@ -28,9 +31,14 @@ export interface UpstreamStatus {
 }
 
 export interface Upstreams {
+  /** To be used within minutes. Undefined where the account is not served, or by Graph alone. */
   of(accountId: string): AccountUpstream | undefined;
-  /** Serves exactly these accounts from now on. What belongs to an account id stays: connections that still fit, pauses, counts. Connections of the gone ones close once their transactions are over. */
-  applyAccounts(accounts: readonly Account[]): void;
+  /** What there is of it, without making any. */
+  peek(accountId: string): AccountUpstream | undefined;
+  /** What the account's server offered last; undefined before a first connection to it. */
+  capabilities(accountId: string): Capabilities | undefined;
+  /** Makes ready to serve exactly these accounts, by id; the result does so at once. What belongs to an account id stays: connections that still fit, pauses, counts. Connections of the gone ones close once their transactions are over. */
+  prepare(accounts: ReadonlyMap<string, Account>): Steps<() => void>;
   /** Opens the warm connections of these accounts (default all) in parallel; never rejects. Resolves, after a minute at most, with how many accounts have one. */
   warmUp(accountIds?: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
   /** The operator changed something: accounts that are paused or unreachable (default all of them) are tried again now. Resolves with those, when their login has succeeded or failed. */
@@ -39,6 +47,8 @@ export interface Upstreams {
   lookAfter(accountId: string): void;
   status(accountId: string): UpstreamStatus | undefined;
   breakers(): readonly BreakerState[];
+  /** The account's pauses that stand; undefined where it is not served. */
+  pausesOf(accountId: string): readonly KeptPause[] | undefined;
   /** Pauses that stand, by account id, to be kept over a restart. */
   keptPauses(): Readonly<Record<string, readonly KeptPause[]>>;
   restorePauses(kept: Readonly<Record<string, readonly KeptPause[]>>): void;
@@ -70,17 +80,23 @@ export interface UpstreamsOptions {
   readonly breakerResetMs?: number;
 }
 
+const NONE = { size: 0, idle: 0, busy: 0 };
+
+const endpointName = ({ upstream }: Account): string => `${upstream.host}:${upstream.port}`;
+
 export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions): Upstreams {
   const { tokens, log, clock = systemClock } = deps;
   const ownLogins = createLoginPacer(clock);
   const endpoints = new Map<string, UpstreamEndpoint>();
+  let accounts: ReadonlyMap<string, Account> = new Map();
+  /** Those of `accounts` that are or were lately in use. */
   const served = new Map<string, ServedAccount>();
   /** Removed, with transactions or connections still open. */
   const retiring = new Map<string, ServedAccount>();
   const ending = new Set<Promise<void>>();
+  let isClosed = false;
 
-  function endpointOf(account: Account): UpstreamEndpoint {
-    const name = `${account.upstream.host}:${account.upstream.port}`;
+  function endpointNamed(name: string): UpstreamEndpoint {
     let endpoint = endpoints.get(name);
     if (endpoint === undefined) {
       endpoint = createEndpoint(name, {
@@ -108,7 +124,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         logins: deps.logins ?? ownLogins,
         log,
         clock,
-        endpointOf,
+        endpointOf: (account) => endpointNamed(endpointName(account)),
         isParked: () => deps.isParked?.(account.id) ?? false,
         onStateChange: () => deps.onStateChange?.(account.id),
       },
@@ -129,15 +145,62 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     ending.add(ended);
   }
 
-  function maintain(): void {
-    for (const { pool } of served.values()) pool.maintain();
-    cancelMaintenance = clock.after(options.maintenanceMs ?? DEFAULT_MAINTENANCE_MS, maintain);
+  function servedOf(accountId: string): ServedAccount | undefined {
+    let current = served.get(accountId);
+    if (current === undefined) {
+      const account = accounts.get(accountId);
+      if (account === undefined || account.transport === 'graph') return undefined;
+      current = serve(account);
+      served.set(accountId, current);
+    }
+    current.noteUse();
+    return current;
   }
-  let cancelMaintenance = clock.after(options.maintenanceMs ?? DEFAULT_MAINTENANCE_MS, maintain);
+
+  async function maintain(): Promise<void> {
+    const slices = createSlices(clock);
+    for (const [id, current] of served) {
+      if (current.isForgettable) served.delete(id);
+      else current.pool.maintain();
+      if (slices.isOver) await slices.rest();
+    }
+    if (!isClosed) cancelMaintenance = later();
+  }
+  const later = (): (() => void) =>
+    clock.after(options.maintenanceMs ?? DEFAULT_MAINTENANCE_MS, () => void maintain());
+  let cancelMaintenance = later();
+
+  function serveOnly(wanted: ReadonlyMap<string, Account>, perEndpoint: ReadonlyMap<string, number>): void {
+    accounts = wanted;
+    for (const name of perEndpoint.keys()) endpointNamed(name);
+    for (const [name, endpoint] of endpoints) endpoint.accounts = perEndpoint.get(name) ?? 0;
+    const isServed = (id: string): boolean => wanted.has(id) && wanted.get(id)?.transport !== 'graph';
+    for (const [id, current] of served) {
+      if (isServed(id)) continue;
+      served.delete(id);
+      end(retire(id, current));
+    }
+    for (const [id, current] of retiring) {
+      if (!isServed(id)) continue;
+      retiring.delete(id);
+      // What still says goodbye would count beside the new ones.
+      if (current.isClosing) current.pool.cut();
+      else served.set(id, current);
+    }
+    for (const [id, current] of served) {
+      const account = wanted.get(id);
+      if (account !== undefined && current.upstream.account !== account) current.update(account);
+    }
+    ownLogins.keepOnly(wanted);
+  }
 
   function status(accountId: string): UpstreamStatus | undefined {
     const s = served.get(accountId);
-    if (s === undefined) return undefined;
+    if (s === undefined) {
+      const account = accounts.get(accountId);
+      if (account === undefined || account.transport === 'graph') return undefined;
+      return { counts: { ...NONE, max: account.limits.maxConnections }, state: { status: 'ready' } };
+    }
     const { state } = s.upstream.health;
     // Nobody asks an endpoint whose breaker is open: that is when it is tried again.
     const { probeAt } = s.endpoint.breaker;
@@ -146,37 +209,32 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   }
 
   return {
-    of: (accountId) => served.get(accountId)?.upstream,
-    applyAccounts(accounts) {
-      const wanted = new Set(accounts.map((a) => a.id));
-      for (const [id, current] of served) {
-        if (wanted.has(id)) continue;
-        served.delete(id);
-        end(retire(id, current));
-      }
-      ownLogins.keepOnly(wanted);
-      for (const account of accounts) {
-        const current = served.get(account.id) ?? retiring.get(account.id);
-        retiring.delete(account.id);
-        if (current === undefined || current.isClosing) {
-          // What still says goodbye would count beside the new ones.
-          current?.pool.cut();
-          served.set(account.id, serve(account));
-        } else {
-          served.set(account.id, current);
-          if (current.upstream.account !== account) current.update(account);
-        }
-      }
+    of: (accountId) => servedOf(accountId)?.upstream,
+    peek: (accountId) => served.get(accountId)?.upstream,
+    capabilities(accountId) {
+      const account = accounts.get(accountId);
+      return account && endpoints.get(endpointName(account))?.capabilities;
     },
-    async warmUp(accountIds) {
-      const ids = accountIds ?? [...served.keys()];
-      const all = Promise.all(
-        ids.map((id) => {
-          const s = served.get(id);
-          return s?.pool.warm(s.upstream.account.limits.minConnections);
-        }),
-      );
-      await orAfter(clock, all, WARM_UP_MS);
+    *prepare(wanted) {
+      const perEndpoint = new Map<string, number>();
+      for (const account of wanted.values()) {
+        yield;
+        if (account.transport === 'graph') continue;
+        const name = endpointName(account);
+        perEndpoint.set(name, (perEndpoint.get(name) ?? 0) + 1);
+      }
+      return () => serveOnly(wanted, perEndpoint);
+    },
+    async warmUp(accountIds = [...accounts.keys()]) {
+      const slices = createSlices(clock);
+      const ids = accountIds;
+      const opening: Promise<void>[] = [];
+      for (const id of ids) {
+        const least = accounts.get(id)?.limits.minConnections ?? 0;
+        if (least > 0) opening.push(servedOf(id)?.pool.warm(least) ?? Promise.resolve());
+        if (slices.isOver) await slices.rest();
+      }
+      await orAfter(clock, Promise.all(opening), WARM_UP_MS);
       const warm = ids.filter((id) => (served.get(id)?.pool.live ?? 0) > 0).length;
       return { warm, cold: ids.length - warm };
     },
@@ -192,9 +250,11 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       );
       return ids;
     },
-    lookAfter: (accountId) => served.get(accountId)?.pool.maintain(),
+    lookAfter: (accountId) => servedOf(accountId)?.pool.maintain(),
     status,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
+    pausesOf: (accountId) =>
+      served.get(accountId)?.upstream.health.kept() ?? (accounts.has(accountId) ? [] : undefined),
     keptPauses() {
       const kept: Record<string, readonly KeptPause[]> = {};
       for (const [id, { upstream }] of served) {
@@ -204,10 +264,12 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       return kept;
     },
     restorePauses(kept) {
-      for (const [id, pauses] of Object.entries(kept)) served.get(id)?.upstream.health.restore(pauses);
+      for (const [id, pauses] of Object.entries(kept)) servedOf(id)?.upstream.health.restore(pauses);
     },
     async close() {
+      isClosed = true;
       cancelMaintenance();
+      accounts = new Map();
       const all = [...served.values(), ...retiring.values()];
       served.clear();
       await Promise.all(

@@ -7,6 +7,7 @@ import type { BreakerState } from '../breaker.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
+import { runAtOnce, type Steps } from '../slices.ts';
 import type { AccountHealth } from './account-health.ts';
 import { createFallbackDelivery } from './fallback-delivery.ts';
 import type { GraphWay, GraphWays } from './graph/graph-way.ts';
@@ -24,7 +25,9 @@ export interface WayStatus {
 }
 
 export interface AccountWays extends Ways {
-  /** Serves exactly these from now on; transactions under way finish. */
+  /** Makes ready to serve exactly these; the result does so at once. Transactions under way finish. */
+  prepare(accounts: Iterable<Account>): Steps<() => void>;
+  /** Serves exactly these from now on. */
   applyAccounts(accounts: readonly Account[]): void;
   /** Opens warm connections in parallel; never rejects. An account that needs none counts as warm. */
   warmUp(accountIds: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
@@ -57,11 +60,11 @@ const NO_CONNECTIONS: PoolCounts = { size: 0, idle: 0, busy: 0, max: 0 };
 
 export function createAccountWays(deps: AccountWaysDeps): AccountWays {
   const { upstreams, smtp, graph, log, onStateChange } = deps;
-  const accounts = new Map<string, Account>();
+  let accounts: ReadonlyMap<string, Account> = new Map();
   /** Accounts whose mail leaves by Graph although SMTP is wished. */
   const fallen = new Set<string>();
 
-  const healthOf = (accountId: string): AccountHealth | undefined => upstreams.of(accountId)?.health;
+  const healthOf = (accountId: string): AccountHealth | undefined => upstreams.peek(accountId)?.health;
   /** Why SMTP cannot be used, where that is because it is switched off. */
   function switchedOff(accountId: string): AccountState | undefined {
     const standing = healthOf(accountId)?.standing('logins');
@@ -119,6 +122,20 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
     };
   }
 
+  function* prepare(wanted: Iterable<Account>): Steps<() => void> {
+    const next = new Map<string, Account>();
+    for (const account of wanted) {
+      next.set(account.id, account);
+      yield;
+    }
+    const serve = [yield* upstreams.prepare(next), yield* graph.prepare(next)];
+    return () => {
+      accounts = next;
+      for (const id of fallen) if (accounts.get(id)?.transport !== 'smtp_then_graph') fallen.delete(id);
+      for (const begin of serve) begin();
+    };
+  }
+
   return {
     of(accountId) {
       const account = accounts.get(accountId);
@@ -137,13 +154,8 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
           return account.transport satisfies never;
       }
     },
-    applyAccounts(wanted) {
-      accounts.clear();
-      for (const account of wanted) accounts.set(account.id, account);
-      for (const id of fallen) if (accounts.get(id)?.transport !== 'smtp_then_graph') fallen.delete(id);
-      upstreams.applyAccounts(wanted.filter((a) => a.transport !== 'graph'));
-      graph.applyAccounts(wanted.filter((a) => a.transport !== 'smtp'));
-    },
+    prepare,
+    applyAccounts: (wanted) => runAtOnce(prepare(wanted))(),
     async warmUp(accountIds) {
       const bySmtp = accountIds.filter((id) => accounts.get(id)?.transport !== 'graph');
       const { warm, cold } = await upstreams.warmUp(bySmtp);
@@ -160,11 +172,11 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
       if (off === undefined) return { way: 'smtp', ...status };
       return { way: 'graph', counts: status.counts, state: byGraph.status === 'ready' ? off : byGraph };
     },
-    live: (accountId) => upstreams.of(accountId)?.live ?? 0,
+    live: (accountId) => upstreams.peek(accountId)?.live ?? 0,
     capabilities: (accountId) =>
       accounts.get(accountId)?.transport === 'graph'
         ? graph.of(accountId)?.facts.capabilities
-        : upstreams.of(accountId)?.capabilities,
+        : upstreams.capabilities(accountId),
     async retryNow(accountIds = [...accounts.keys()]) {
       const byGraph = accountIds.filter((id) => graph.retryNow(id));
       return [...new Set([...(await upstreams.retryNow(accountIds)), ...byGraph])];

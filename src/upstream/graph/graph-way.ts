@@ -3,7 +3,7 @@
  * target, tokens. Out: ways. Owns the breaker of each Graph host, the limits by application and mailbox,
  * and the health of the accounts on this way.
  */
-import type { Account, AccountState } from '../../accounts/account.ts';
+import type { Account, AccountState, GraphTarget } from '../../accounts/account.ts';
 import { maySendAs } from '../../accounts/directory.ts';
 import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
 import { type Clock, systemClock } from '../../clock.ts';
@@ -18,6 +18,7 @@ import { describeRefusal } from '../../protocol/graph-answer.ts';
 import { parseHeader } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import { judge, type Verdict, verdict } from '../../protocol/verdict.ts';
+import type { Steps } from '../../slices.ts';
 import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
@@ -56,8 +57,8 @@ export interface GraphWay extends Way {
 export interface GraphWays {
   /** Undefined for an account without a Graph target or not served. */
   of(accountId: string): GraphWay | undefined;
-  /** Serves exactly these from now on; transactions under way finish. */
-  applyAccounts(accounts: readonly Account[]): void;
+  /** Makes ready to serve exactly these, by id, as far as they have a Graph target; the result does so at once. Transactions under way finish. */
+  prepare(accounts: ReadonlyMap<string, Account>): Steps<() => void>;
   stateOf(accountId: string): AccountState | undefined;
   /** The operator changed something: what is paused is tried at the next opportunity. True where anything was. */
   retryNow(accountId: string): boolean;
@@ -89,6 +90,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   const { tokens, log, clock = systemClock } = deps;
   const pacing = createGraphPacing(clock);
   const endpoints = new Map<string, UpstreamEndpoint>();
+  let accounts: ReadonlyMap<string, Account> = new Map();
+  /** Those of `accounts` that were in use. */
   const served = new Map<string, Served>();
   const working = new Set<Promise<unknown>>();
 
@@ -114,10 +117,10 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     void quiet.then(() => working.delete(quiet));
   }
 
-  function serve(account: Account, target: NonNullable<Account['graph']>): Served {
+  function serve(account: Account, target: GraphTarget): Served {
     const endpoint = endpointOf(target.url);
     const health = createAccountHealth(() => account.limits.maxConnections, clock);
-    const key = { app: target.app, mailbox: target.mailbox === 'me' ? account.id : target.mailbox };
+    const key = keyOf(account, target);
     const mailbox = { account: account.id, url: `${target.url}/${target.mailbox}`, key };
     const maxBytes = Math.min(account.limits.maxBytes, GRAPH_MAX_BYTES);
 
@@ -268,10 +271,21 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     return { account, health, way, clientFor };
   }
 
+  function servedOf(accountId: string): Served | undefined {
+    const known = served.get(accountId);
+    if (known !== undefined) return known;
+    const account = accounts.get(accountId);
+    const target = account && targetOf(account);
+    if (account === undefined || target === undefined) return undefined;
+    const made = serve(account, target);
+    served.set(accountId, made);
+    return made;
+  }
+
   const sweep = createSweep({
     ledger: deps.ledger,
     clientOf(accountId) {
-      const s = served.get(accountId);
+      const s = servedOf(accountId);
       if (s?.account.graph?.permissions !== 'read_write') return undefined;
       return s.clientFor((observation) => deps.onCall?.(observation));
     },
@@ -280,32 +294,27 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   });
 
   return {
-    of: (accountId) => served.get(accountId)?.way,
-    applyAccounts(accounts) {
-      const wanted = new Map(accounts.map((a) => [a.id, a]));
-      for (const [id, { account }] of served) if (wanted.get(id) !== account) served.delete(id);
-      for (const account of accounts)
-        if (account.graph !== undefined && !served.has(account.id))
-          served.set(account.id, serve(account, account.graph));
-      const perHost = new Map<string, number>();
-      for (const { account } of served.values()) {
-        const name = new URL(account.graph?.url ?? '').host;
-        perHost.set(name, (perHost.get(name) ?? 0) + 1);
+    of: (accountId) => servedOf(accountId)?.way,
+    *prepare(wanted) {
+      const perUrl = new Map<string, number>();
+      for (const account of wanted.values()) {
+        yield;
+        const target = targetOf(account);
+        if (target !== undefined) perUrl.set(target.url, (perUrl.get(target.url) ?? 0) + 1);
       }
-      for (const [name, endpoint] of endpoints) endpoint.accounts = perHost.get(name) ?? 0;
+      return () => {
+        accounts = wanted;
+        for (const [id, { account }] of served) if (wanted.get(id) !== account) served.delete(id);
+        for (const endpoint of endpoints.values()) endpoint.accounts = 0;
+        for (const [url, count] of perUrl) endpointOf(url).accounts += count;
+      };
     },
     stateOf(accountId) {
-      const s = served.get(accountId);
-      if (s === undefined) return undefined;
-      const state = s.health.state;
-      const { graph } = s.account;
-      const pauseMs =
-        graph === undefined
-          ? 0
-          : pacing.pausedFor({
-              app: graph.app,
-              mailbox: graph.mailbox === 'me' ? s.account.id : graph.mailbox,
-            });
+      const account = accounts.get(accountId);
+      const target = account && targetOf(account);
+      if (account === undefined || target === undefined) return undefined;
+      const state = served.get(accountId)?.health.state ?? { status: 'ready' };
+      const pauseMs = pacing.pausedFor(keyOf(account, target));
       if (state.status === 'ready' && pauseMs > SHORT_PAUSE_MS)
         return { status: 'throttled', reason: 'Graph asked to wait', until: clock.now() + pauseMs };
       return state;
@@ -318,6 +327,15 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     },
   };
 }
+
+/** Where the account may use Graph. */
+const targetOf = ({ transport, graph }: Account): GraphTarget | undefined =>
+  transport === 'smtp' ? undefined : graph;
+
+const keyOf = ({ id }: Account, { app, mailbox }: GraphTarget) => ({
+  app,
+  mailbox: mailbox === 'me' ? id : mailbox,
+});
 
 const NULL_SENDER = reply(550, '5.7.1', 'the null sender cannot be used: Graph sends as the mailbox');
 const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
