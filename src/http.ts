@@ -21,7 +21,7 @@ export type HttpAnswer =
       readonly status: number;
       /** Names in lower case; of a repeated one the first. */
       readonly headers: Readonly<Record<string, string>>;
-      /** At most 256 KiB; what is longer is cut. */
+      /** At most 24 MiB; what is longer is cut. */
       readonly body: string;
     }
   | {
@@ -52,7 +52,8 @@ export interface HttpOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
-const MAX_ANSWER_OCTETS = 256 * 1024;
+/** A draft is answered with its whole text in JSON, where an octet may take six. */
+const MAX_ANSWER_OCTETS = 24 * 1024 * 1024;
 
 /** With these no connection came about, so nothing can have been sent. */
 const NEVER_CONNECTED =
@@ -140,8 +141,8 @@ async function readBounded(body: Dispatcher.ResponseData['body']): Promise<strin
   let octets = 0;
   for await (const chunk of body as AsyncIterable<Buffer>) {
     octets += chunk.length;
-    if (octets > 16 * MAX_ANSWER_OCTETS) break;
-    if (octets <= MAX_ANSWER_OCTETS) chunks.push(chunk);
+    if (octets > MAX_ANSWER_OCTETS) break;
+    chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString();
 }

@@ -44,14 +44,13 @@ export function parseGraphRefusal(
     unknown
   >;
   const id = answer.headers['request-id'];
+  // A success that is none may hold the message itself, which is for no log.
+  const words = answer.status < 300 ? '' : answer.body.trim();
   return {
     call,
     status: answer.status,
     code: typeof code === 'string' ? cleanText(mask(code.slice(0, MAX_JUDGED)), 100) : '',
-    message: cleanText(
-      mask((typeof message === 'string' ? message : answer.body.trim()).slice(0, MAX_JUDGED)),
-      300,
-    ),
+    message: cleanText(mask((typeof message === 'string' ? message : words).slice(0, MAX_JUDGED)), 300),
     retryAfterMs: parseRetryAfter(answer.headers['retry-after'], nowMs),
     requestId: id === undefined ? undefined : cleanText(mask(id), 64),
   };

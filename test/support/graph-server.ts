@@ -281,7 +281,10 @@ export async function startGraphServer(options: {
           hiddenUntil: 0,
         };
         items.set(item.id, item);
-        if (call === 'create') return { status: 201, json: show(item, true) };
+        if (call === 'create') {
+          const content = message.slice(message.indexOf('\r\n\r\n') + 4);
+          return { status: 201, json: { ...show(item, true), body: { contentType: 'text', content } } };
+        }
         deliver(item);
         return { status: 202 };
       }

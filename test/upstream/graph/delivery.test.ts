@@ -247,6 +247,32 @@ test(
 );
 
 test(
+  'a message without a Message-ID whose draft is answered with all of its text: 250, and no look for it',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const line = `${'"\u0001'.repeat(38)}\r\n`;
+    const alarm = `From: ${ANN}\r\nTo: ${BOB}\r\nSubject: long\r\n\r\n${line.repeat(35_000)}`;
+    assert.match(heard(await room.send(alarm, [BOB])), /^250 /);
+    assert.deepEqual(
+      room.server.requests.map((r) => r.call),
+      ['create', 'send'],
+    );
+  }),
+);
+
+test(
+  'a success that is none: what it holds of the message is told to nobody',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const torn = 'HTTP/1.1 201 Created\r\nContent-Length: 22\r\n\r\n{"body":"hello there"}';
+    room.server.fault('create', { answer: { torn } });
+    const said = heard(await room.send(`From: ${ANN}\r\nTo: ${BOB}\r\n\r\nhello there\r\n`, [BOB]));
+    assert.match(said, /^451 4\.3\.5 /);
+    assert.doesNotMatch(said, /hello/);
+  }),
+);
+
+test(
   'too large: 552, and a success that is none is not taken for one',
   leakless(async (_t, defer) => {
     const room = await startGraphRoom(defer);
