@@ -5,7 +5,12 @@
  * credentials (accounts file) and tokens meet.
  */
 import type { Account } from './accounts/account.ts';
-import { type AccountsFile, type LoadedAccount, readAccountsFile } from './accounts/accounts-file.ts';
+import {
+  type AccountsFile,
+  type LoadedAccount,
+  readAccountsFile,
+  type UnusableAccount,
+} from './accounts/accounts-file.ts';
 import {
   type AccountDirectory,
   createAccountDirectory,
@@ -15,7 +20,7 @@ import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload
 import type { ReloadResult } from './admin/backend.ts';
 import type { OfferedExtensions } from './listener/listener.ts';
 import type { Log } from './log.ts';
-import { runInSlices } from './slices.ts';
+import { runInSlices, type Steps } from './slices.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { AccountWays } from './upstream/ways.ts';
 
@@ -24,10 +29,10 @@ export interface AppAccountsDeps {
   /** From now on no account is taken in: the rooms close. */
   readonly isStopping: () => boolean;
   readonly log: Log;
-  readonly tokens: Pick<TokenService, 'applyAccounts'>;
+  readonly tokens: Pick<TokenService, 'prepareAccounts'>;
   readonly ways: Pick<AccountWays, 'prepare' | 'capabilities'>;
   /** Forgets what belongs to any other account. */
-  readonly keepOnly: (accountIds: ReadonlySet<string>) => void;
+  readonly keepOnly: (accountIds: Pick<ReadonlySet<string>, 'has'>) => void;
 }
 
 export interface AppAccounts {
@@ -40,8 +45,8 @@ export interface AppAccounts {
   offered(): OfferedExtensions;
   /** Logs what is wrong with the file. */
   report(file: AccountsFile): void;
-  /** Serves the accounts of `file` from now on; what takes long is done before, in slices. */
-  apply(file: AccountsFile, accounts?: readonly LoadedAccount[]): Promise<void>;
+  /** Serves the accounts of `file` from now on; what takes long is done before, in slices. False where the relay is to stop by then: nothing has changed. */
+  apply(file: AccountsFile, accounts?: readonly LoadedAccount[]): Promise<boolean>;
   /** Reads the file again and applies what changed. `gone`: nobody knows them any more. Never rejects: `ok: false` and nothing changed. */
   reload(): Promise<{ readonly result: ReloadResult; readonly gone: readonly string[] }>;
 }
@@ -68,23 +73,24 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
   async function apply(
     file: AccountsFile,
     accounts: readonly LoadedAccount[] = file.accounts,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const unread = [...file.unusable, ...missingAccounts(file, known)];
-    const all = new Map<string, Account>();
-    for (const list of [accounts, unread]) for (const { account } of list) all.set(account.id, account);
+    const { all, upstreamExamples } = await runInSlices(gather(accounts, unread));
     const next = await createDirectoryInSlices([...all.values()], {
       problems: new Map(unread.map((u) => [u.account.id, formatProblems(u.problems)])),
       isComplete: file.isComplete,
     });
-    const serve = await runInSlices(ways.prepare(accounts.map((a) => a.account)));
+    const unreadIds = unread.map((u) => u.account.id);
+    const serve = [
+      await runInSlices(tokens.prepareAccounts(accounts, unreadIds)),
+      await runInSlices(ways.prepare(accounts.map((a) => a.account))),
+    ];
+    if (isStopping()) return false;
     // At once for all rooms: no message meets half of it.
-    tokens.applyAccounts(
-      accounts,
-      unread.map((u) => u.account.id),
-    );
-    serve();
-    [directory, known, loaded, examples] = [next, all, accounts, examplesOf(accounts)];
-    deps.keepOnly(new Set(all.keys()));
+    for (const begin of serve) begin();
+    [directory, known, loaded, examples] = [next, all, accounts, upstreamExamples];
+    deps.keepOnly(all);
+    return true;
   }
 
   function unchanged(message: string, problems: ReloadResult['errors'] = []) {
@@ -130,13 +136,8 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       if (file.accounts.length === 0 && file.problems.length > 0)
         return unchanged('no account in it can be served', file.problems);
       const before = known;
-      const { added, changed, untouched } = await diffAccounts(loaded, file.accounts);
-      const order = new Map(file.accounts.map((a, i) => [a.account.id, i]));
-      const place = ({ account }: LoadedAccount): number => order.get(account.id) ?? 0;
-      await apply(
-        file,
-        [...untouched, ...added, ...changed].sort((a, b) => place(a) - place(b)),
-      );
+      const { added, changed, untouched, all } = await diffAccounts(loaded, file.accounts);
+      if (!(await apply(file, all))) return unchanged('the relay is stopping');
       const after = known;
       const gone = [...before.values()].filter((account) => !after.has(account.id));
       const result: ReloadResult = {
@@ -154,11 +155,19 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
   };
 }
 
-function examplesOf(accounts: readonly LoadedAccount[]): readonly string[] {
+/** All by id, and one of each upstream. */
+function* gather(
+  accounts: readonly LoadedAccount[],
+  unread: readonly UnusableAccount[],
+): Steps<{ readonly all: ReadonlyMap<string, Account>; readonly upstreamExamples: readonly string[] }> {
+  const all = new Map<string, Account>();
   const byUpstream = new Map<string, string>();
   for (const { account } of accounts) {
     const { host, port } = account.upstream;
     byUpstream.set(account.transport === 'graph' ? 'graph' : `${host}:${port}`, account.id);
+    all.set(account.id, account);
+    yield;
   }
-  return [...byUpstream.values()];
+  for (const { account } of unread) all.set(account.id, account);
+  return { all, upstreamExamples: [...byUpstream.values()] };
 }

@@ -13,6 +13,8 @@ export interface AccountsDiff {
   /** As they are now. */
   readonly changed: readonly LoadedAccount[];
   readonly untouched: readonly LoadedAccount[];
+  /** All three in the order of `after`. */
+  readonly all: readonly LoadedAccount[];
 }
 
 /** What a reload changes, by account id, found out in slices. An untouched account is the object of `before`. */
@@ -21,22 +23,28 @@ export async function diffAccounts(
   after: readonly LoadedAccount[],
 ): Promise<AccountsDiff> {
   const slices = createSlices();
-  const old = new Map(before.map((item) => [item.account.id, item]));
+  const old = new Map<string, LoadedAccount>();
+  for (const item of before) {
+    old.set(item.account.id, item);
+    if (slices.isOver) await slices.rest();
+  }
   const added: LoadedAccount[] = [];
   const changed: LoadedAccount[] = [];
   const untouched: LoadedAccount[] = [];
+  const all: LoadedAccount[] = [];
   for (const item of after) {
     if (slices.isOver) await slices.rest();
     const earlier = old.get(item.account.id);
-    if (earlier === undefined) {
-      added.push(item);
-      continue;
-    }
-    if (isSame(earlier.credential, item.credential) && isSame(earlier.account, item.account))
-      untouched.push(earlier);
+    const isUntouched =
+      earlier !== undefined &&
+      isSame(earlier.credential, item.credential) &&
+      isSame(earlier.account, item.account);
+    if (isUntouched) untouched.push(earlier);
+    else if (earlier === undefined) added.push(item);
     else changed.push(item);
+    all.push(isUntouched ? earlier : item);
   }
-  return { added, changed, untouched };
+  return { added, changed, untouched, all };
 }
 
 // A deep comparison alone takes any two secrets for equal: their text is private to them.

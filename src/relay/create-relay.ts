@@ -48,7 +48,7 @@ export interface RunningRelay extends Relay {
   isDrained(accountId: string): boolean;
   readonly drained: ReadonlySet<string>;
   /** Forgets that any other account is drained. */
-  keepOnly(accountIds: ReadonlySet<string>): void;
+  keepOnly(accountIds: Pick<ReadonlySet<string>, 'has'>): void;
 }
 
 /** Answer for an account whose entry in the accounts file cannot be used. */

@@ -34,7 +34,7 @@ export interface Limiter {
   /** What is left of minute and day, from 0 to 1, where that is known without asking others. */
   room?(accountId: string, limits: MailboxLimits): number;
   /** Forgets accounts that are gone. */
-  keepOnly(accountIds: ReadonlySet<string>): void;
+  keepOnly(accountIds: Pick<ReadonlySet<string>, 'has'>): void;
 }
 
 /** What an account has used, to be kept over a restart. */

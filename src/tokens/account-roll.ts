@@ -4,14 +4,16 @@
  */
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { createSlices, type Steps } from '../slices.ts';
 import type { Background } from './background.ts';
-import type { FailureBook } from './failure-book.ts';
+import { clientOf, type FailureBook } from './failure-book.ts';
 import { credentialFingerprint } from './grant-form.ts';
 import type { Grant, GrantKeeper } from './grant-keeper.ts';
 import { type AccountCredential, createServedAccount, type ServedAccount } from './served-account.ts';
+import type { Slot } from './token-slot.ts';
 import type { KeptGrant, TokenStore } from './token-store.ts';
 
-/** What `apply` did, by account id. */
+/** What serving other accounts changed, by account id. */
 export interface ApplyResult {
   readonly added: readonly string[];
   readonly changed: readonly string[];
@@ -23,11 +25,11 @@ export interface AccountRoll {
   get(accountId: string): ServedAccount | undefined;
   ids(): readonly string[];
   /**
-   * Makes exactly these accounts known: untouched ones keep their tokens, changed ones drop them; the grants of
-   * removed ones are kept for a while. `alsoKeep` are accounts that cannot be served just now, say for a typing
-   * error: they are not removed.
+   * Makes ready to know exactly these accounts; the result does so at once: untouched ones keep their tokens,
+   * changed ones drop them; the grants of removed ones are kept for a while. `alsoKeep` are accounts that cannot be
+   * served just now, say for a typing error: they are not removed.
    */
-  apply(wanted: readonly AccountCredential[], alsoKeep: readonly string[]): ApplyResult;
+  prepare(wanted: readonly AccountCredential[], alsoKeep?: readonly string[]): Steps<() => ApplyResult>;
   /** Accounts that have left and whose grants the store still keeps. */
   keptRemoved(): readonly KeptGrant[];
   /** Nobody is served any more. */
@@ -49,7 +51,9 @@ export function createAccountRoll(
   },
 ): AccountRoll {
   const { store, keeper, book, background, clock, log } = deps;
-  const accounts = new Map<string, ServedAccount>();
+  let accounts: ReadonlyMap<string, ServedAccount> = new Map();
+  /** Counts what was prepared: what an earlier one left to tidy up is tidied up after the later. */
+  let round = 0;
   let kept: readonly KeptGrant[] = [];
 
   function retire(account: ServedAccount): void {
@@ -59,25 +63,82 @@ export function createAccountRoll(
     }
   }
 
-  /** What an entry of the accounts file makes of the account there was. */
-  function place(entry: AccountCredential): 'added' | 'changed' | 'untouched' {
-    const { id } = entry.account;
-    const old = accounts.get(id);
-    // The same object needs no hash.
-    if (old !== undefined && old.credential === entry.credential && old.account === entry.account)
-      return 'untouched';
-    if (old !== undefined && old.fingerprint === credentialFingerprint(entry.credential)) {
-      old.setAccount(entry.account);
-      return 'untouched';
-    }
-    const made = createServedAccount(entry, { keeper, clock, onSlot: background.plan });
-    if (old !== undefined) {
-      retire(old);
-      for (const slot of old.slots()) made.slot(slot.resource)?.inherit(slot);
-    }
-    accounts.set(id, made);
-    return old === undefined ? 'added' : 'changed';
+  // The same object needs no hash.
+  const isSame = (old: ServedAccount, { account, credential }: AccountCredential): boolean =>
+    (old.credential === credential && old.account === account) ||
+    old.fingerprint === credentialFingerprint(credential);
+
+  function replace(old: ServedAccount, made: ServedAccount): void {
+    retire(old);
+    made.told = old.told;
+    for (const slot of old.slots()) made.slot(slot.resource)?.inherit(slot);
   }
+
+  function* prepare(
+    wanted: readonly AccountCredential[],
+    alsoKeep: readonly string[] = [],
+  ): Steps<() => ApplyResult> {
+    round += 1;
+    const next = new Map<string, ServedAccount>();
+    const result = { added: [] as string[], changed: [] as string[], untouched: [] as string[] };
+    const removed: string[] = [];
+    const begin: (() => void)[] = [];
+    let plan = (slot: Slot): void => {
+      if (slot.token !== undefined) begin.push(() => background.plan(slot));
+    };
+    const onSlot = (slot: Slot): void => plan(slot);
+    for (const entry of wanted) {
+      yield;
+      const { id } = entry.account;
+      const old = accounts.get(id);
+      if (old !== undefined && isSame(old, entry)) {
+        next.set(id, old);
+        result.untouched.push(id);
+        if (old.account !== entry.account) begin.push(() => old.setAccount(entry.account));
+        continue;
+      }
+      const made = createServedAccount(entry, { keeper, clock, onSlot });
+      next.set(id, made);
+      result[old === undefined ? 'added' : 'changed'].push(id);
+      if (old !== undefined) begin.push(() => replace(old, made));
+    }
+    for (const [id, account] of accounts) {
+      yield;
+      if (next.has(id)) continue;
+      removed.push(id);
+      begin.push(() => retire(account));
+    }
+    return () => {
+      accounts = next;
+      plan = background.plan;
+      for (const step of begin) step();
+      void tidyUp(next, alsoKeep);
+      return { ...result, removed };
+    };
+  }
+
+  /** Whatever belongs to others goes; nobody waits for that. */
+  async function tidyUp(
+    served: ReadonlyMap<string, ServedAccount>,
+    alsoKeep: readonly string[],
+  ): Promise<void> {
+    const own = round;
+    const slices = createSlices(clock);
+    const clients = new Set<string>();
+    for (const account of served.values()) {
+      for (const slot of account.slots()) clients.add(clientOf(slot));
+      if (slices.isOver) await slices.rest();
+      if (own !== round) return;
+    }
+    book.keepOnly(clients);
+    for (const _ of keeper.keepOnly(wantedGrants)) {
+      if (slices.isOver) await slices.rest();
+      if (own !== round) return;
+    }
+    prune(new Set([...served.keys(), ...alsoKeep]));
+  }
+
+  const wantedGrants = { has: (grant: Grant) => accounts.get(grant.accountId)?.grant === grant };
 
   function prune(ids: ReadonlySet<string>): void {
     store.prune(ids, options.forgetAfterMs).then(
@@ -96,21 +157,7 @@ export function createAccountRoll(
   return {
     get: (accountId) => accounts.get(accountId),
     ids: () => [...accounts.keys()],
-    apply(wanted, alsoKeep) {
-      const ids = new Set(wanted.map((w) => w.account.id));
-      const removed = [...accounts.keys()].filter((id) => !ids.has(id));
-      const result = { added: [] as string[], changed: [] as string[], untouched: [] as string[], removed };
-      for (const id of removed) {
-        const account = accounts.get(id);
-        if (account !== undefined) retire(account);
-        accounts.delete(id);
-      }
-      for (const entry of wanted) result[place(entry)].push(entry.account.id);
-      keeper.keepOnly(new Set<Grant>([...accounts.values()].map((account) => account.grant)));
-      book.keepOnly([...accounts.values()].flatMap((account) => account.slots()));
-      prune(new Set([...ids, ...alsoKeep]));
-      return result;
-    },
+    prepare,
     keptRemoved: () => kept,
     retireAll() {
       for (const account of accounts.values()) retire(account);

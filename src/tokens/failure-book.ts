@@ -26,7 +26,7 @@ export interface FailureBook {
   /** When the background tries a failed account again, monotonic ms. */
   nextTry(slot: Slot, trouble: Trouble): number;
   /** Forgets OAuth clients that no account uses any more. */
-  keepOnly(slots: Iterable<Slot>): void;
+  keepOnly(clients: ReadonlySet<string>): void;
 }
 
 /** Microsoft and Google count requests with a dead refresh token against the app: one probe an hour. */
@@ -127,8 +127,7 @@ export function createFailureBook(deps: {
       const pause = pauses.get(clientOf(slot)) ?? 0;
       return Math.max(clock.monotonic() + backoff, blockedUntilMono, pause) + backoff * 0.2 * random();
     },
-    keepOnly(slots) {
-      const clients = new Set([...slots].map(clientOf));
+    keepOnly(clients) {
       for (const client of pauses.keys()) if (!clients.has(client)) pauses.delete(client);
       for (const client of alerted) if (!clients.has(client)) alerted.delete(client);
     },
@@ -154,6 +153,7 @@ export function silenceAfter(failure: TokenFailure): number {
   }
 }
 
-function clientOf({ credential }: Slot): string {
+/** The OAuth client, at the endpoint where it is one. */
+export function clientOf({ credential }: Pick<Slot, 'credential'>): string {
   return `${credential.tokenUrl} ${credential.clientId}`;
 }

@@ -7,6 +7,7 @@ import type { TokenResource } from '../accounts/credential.ts';
 import { Secret } from '../accounts/credential.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import type { Steps } from '../slices.ts';
 import { codeOf } from './state-files.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
@@ -78,8 +79,8 @@ export interface GrantKeeper {
   hold(grant: Grant): () => void;
   /** Accounts whose newest refresh token only this process knows. */
   unsaved(): readonly string[];
-  /** Lets grants go that no account has and nothing is under way for. */
-  keepOnly(grants: ReadonlySet<Grant>): void;
+  /** From now on accounts have these; lets go, in steps, what no account has and nothing is under way for. */
+  keepOnly(grants: Pick<ReadonlySet<Grant>, 'has'>): Steps<undefined>;
   /** The store has lost what it had: every rotated grant is given to it again. Never rejects. */
   saveAgain(): Promise<void>;
   /** Tells the log once of an outage, and of its end. */
@@ -129,7 +130,7 @@ export function createGrantKeeper(deps: {
 }): GrantKeeper {
   const { store, clock, log } = deps;
   const grants = new Map<string, Kept>();
-  let wanted: ReadonlySet<Grant> = new Set();
+  let wanted: Pick<ReadonlySet<Grant>, 'has'> = new Set();
   let storeFailing = false;
   let cancelRetry: (() => void) | undefined;
   let toldOfMemory = false;
@@ -350,9 +351,13 @@ export function createGrantKeeper(deps: {
       };
     },
     unsaved,
-    keepOnly(all) {
+    *keepOnly(all) {
       wanted = all;
-      for (const grant of grants.values()) letGo(grant);
+      for (const grant of grants.values()) {
+        letGo(grant);
+        yield;
+      }
+      return undefined;
     },
     async saveAgain() {
       for (const grant of [...grants.values()]) if (lostBy(grant)) await save(grant, NONE);

@@ -1,5 +1,5 @@
 /** One account as the token service serves it: its credential, its grant, and a slot for every resource asked for. */
-import type { Account } from '../accounts/account.ts';
+import type { Account, AccountStatus } from '../accounts/account.ts';
 import type { Credential, TokenResource } from '../accounts/credential.ts';
 import type { Clock } from '../clock.ts';
 import { credentialFingerprint, grantFingerprint, tokenFingerprint } from './grant-form.ts';
@@ -16,6 +16,8 @@ export interface ServedAccount {
   readonly ahead: readonly Slot[];
   /** Made when it is first asked for; undefined where the account has no scope for it. */
   slot(resource: TokenResource): Slot | undefined;
+  /** The status that was announced last. */
+  told: AccountStatus | undefined;
   /** Those there are. */
   slots(): readonly Slot[];
   /** What is sent to servers: grant, client secret, access tokens. A private key never is. */
@@ -75,6 +77,7 @@ export function createServedAccount(
       return credentialFingerprint(credential);
     },
     grant,
+    told: undefined,
     ahead,
     slot,
     slots: () => [...slots.values()],

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { parseJsonObject } from '../protocol/token-failure.ts';
+import { createSlices } from '../slices.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
 import { createProcesses, type Processes } from './process-mark.ts';
 import { SealError, type Sealer } from './sealing.ts';
@@ -312,14 +313,21 @@ export function createFileStore(
     async prune(accountIds, forgetAfterMs) {
       if (!isOwner) return { gone: 0, kept: [] };
       const wanted = new Set<string>();
+      const slices = createSlices(clock);
       for (const id of accountIds) {
-        wanted.add(fileName(id));
-        known.set(fileName(id), id);
+        const name = fileName(id);
+        wanted.add(name);
+        known.set(name, id);
+        if (slices.isOver) await slices.rest();
       }
       const missing = await readMissing();
       const before = JSON.stringify([...missing]);
-      const names = (await files.list(directory)).filter((name) => OURS.test(name) && !wanted.has(name));
-      for (const name of missing.keys()) if (!names.includes(name)) missing.delete(name);
+      const names = new Set<string>();
+      for (const name of await files.list(directory)) {
+        if (!wanted.has(name) && OURS.test(name)) names.add(name);
+        if (slices.isOver) await slices.rest();
+      }
+      for (const name of missing.keys()) if (!names.has(name)) missing.delete(name);
       const now = clock.now();
       const kept: KeptGrant[] = [];
       let gone = 0;

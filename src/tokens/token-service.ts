@@ -3,14 +3,15 @@
  * credentials. Out: `AccessToken`s, synchronously where one is cached. Owns the cache, one flight per
  * slot, the background refresh and what an operator sees of it; the only room that sees a credential.
  */
-import type { AccountState, AccountStatus } from '../accounts/account.ts';
+import type { AccountState } from '../accounts/account.ts';
 import type { TokenResource } from '../accounts/credential.ts';
 import type { BreakerState } from '../breaker.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { createWatch } from '../protocol/masking.ts';
+import { runAtOnce } from '../slices.ts';
 import { type AccessToken, TokenError, type TokenSource } from './access-token.ts';
-import { type ApplyResult, createAccountRoll } from './account-roll.ts';
+import { type AccountRoll, type ApplyResult, createAccountRoll } from './account-roll.ts';
 import { type Adoption, createAdoption } from './adoption.ts';
 import { createBackground } from './background.ts';
 import { stopping } from './disbelief.ts';
@@ -61,7 +62,9 @@ export interface TokenServiceOptions {
 export interface TokenService extends TokenSource, Adoption {
   /** Opens the store; before anything else. Rejects where it cannot be used as configured. */
   open(): Promise<void>;
-  /** Makes exactly these accounts known (see `AccountRoll.apply`). */
+  /** Makes ready to know exactly these accounts (see `AccountRoll.prepare`). */
+  prepareAccounts: AccountRoll['prepare'];
+  /** The same, and knows them, at once. */
   applyAccounts(entries: readonly AccountCredential[], alsoKeep?: readonly string[]): ApplyResult;
   /** Fetches for the given accounts (default: all) what is not cached. Never rejects. */
   precache(accountIds?: readonly string[]): Promise<PrecacheResult>;
@@ -106,7 +109,6 @@ const LAST_SAVE_MS = 5000;
 export function createTokenService(deps: TokenServiceDeps, options: TokenServiceOptions = {}): TokenService {
   const { log, clock = systemClock, random = Math.random } = deps;
   const store = deps.store ?? createMemoryStore(clock);
-  const announced = new Map<string, AccountStatus>();
   const stateListeners: ((accountId: string, state: AccountState) => void)[] = [];
   const refreshListeners: ((observation: RefreshObservation) => void)[] = [];
   const endpoints = createTokenEndpoints(
@@ -253,9 +255,10 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   }
 
   function announce(accountId: string, always = false): void {
+    const account = accounts.get(accountId);
     const state = stateOf(accountId);
-    if (state === undefined || (!always && state.status === announced.get(accountId))) return;
-    announced.set(accountId, state.status);
+    if (account === undefined || state === undefined || (!always && state.status === account.told)) return;
+    account.told = state.status;
     for (const listener of stateListeners) listener(accountId, state);
   }
 
@@ -307,11 +310,8 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     renew,
     mask: (accountId, used) =>
       createWatch([...new Set([used.reveal(), ...(accounts.get(accountId)?.secrets() ?? [])])]),
-    applyAccounts(entries, alsoKeep = []) {
-      const result = accounts.apply(entries, alsoKeep);
-      for (const id of result.removed) announced.delete(id);
-      return result;
-    },
+    prepareAccounts: accounts.prepare,
+    applyAccounts: (entries, alsoKeep) => runAtOnce(accounts.prepare(entries, alsoKeep))(),
     async precache(accountIds) {
       return runPrecache(
         {

@@ -104,6 +104,36 @@ test('a reload keeps the tokens of untouched accounts only', async (t) => {
   assert.equal(endpoint.requests.at(-1)?.form.get('refresh_token'), 'another');
 });
 
+test('what is being prepared changes nothing until it serves, and then everything at once', async (t) => {
+  const endpoint = await startEndpoint(t);
+  const tokens = serve(t);
+  tokens.applyAccounts(['same', 'other', 'gone'].map((id) => entryFor(endpoint.url, id)));
+  await tokens.precache();
+  const before = ['same', 'other', 'gone'].map((id) => tokens.peek(id));
+  const steps = tokens.prepareAccounts([
+    entryFor(endpoint.url, 'same'),
+    entryFor(endpoint.url, 'other', { refreshToken: new Secret('another') }),
+    entryFor(endpoint.url, 'new', { initial: { accessToken: new Secret('brought'), expiresAt: 4e12 } }),
+  ]);
+  let turns = 0;
+  let step = steps.next();
+  for (; !step.done; step = steps.next()) {
+    turns++;
+    assert.deepEqual(
+      ['same', 'other', 'gone'].map((id) => tokens.peek(id)),
+      before,
+    );
+    assert.equal(tokens.peek('new'), undefined);
+  }
+  // A step an account, before and after.
+  assert.equal(turns, 6);
+  step.value();
+  assert.equal(tokens.peek('same'), before[0]);
+  assert.equal(tokens.peek('other'), undefined);
+  assert.equal(tokens.peek('gone'), undefined);
+  assert.equal(tokens.peek('new')?.reveal(), 'brought');
+});
+
 test('a caller waiting through a reload gets a token of the new credential', async (t) => {
   const endpoint = await startEndpoint(t);
   const held: (() => void)[] = [];
