@@ -9,6 +9,7 @@ import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
 import { createAppAccounts } from './app-accounts.ts';
+import { openAppAdmin } from './app-admin.ts';
 import { createAppSignIns } from './app-sign-ins.ts';
 import { createAppState } from './app-state.ts';
 import { createAdminBackend } from './app-view.ts';
@@ -20,6 +21,7 @@ import type { Settings } from './config.ts';
 import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
+import { createTokenSocket } from './programs/token-socket.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { createSlices } from './slices.ts';
@@ -213,28 +215,18 @@ export function createApp({
     signIns,
     fleet: state.fleet,
   });
+  const tokenSocket =
+    settings.tokenSocket === undefined
+      ? undefined
+      : createTokenSocket(
+          { tokens, accountOf: (name) => accounts.directory.byId(name), log, clock },
+          { path: settings.tokenSocket, answerTimeoutMs: settings.tokenTimeoutMs },
+        );
   const warmUp = createAppWarmUp(
     { tokens, ways, log, retry: (id) => view.backend.retry(id), isStopping: () => stopping },
     { precache: settings.precache },
   );
-  const admin: Admin = openAdmin(
-    { backend: view.backend, log },
-    {
-      host: settings.adminHost,
-      port: settings.adminPort,
-      version,
-      tokenRead: settings.adminReadToken,
-      tokenWrite: settings.adminToken,
-      allowedHosts: [
-        ...settings.adminAllowedHosts,
-        ...(settings.adminUrl === undefined ? [] : [new URL(settings.adminUrl).hostname]),
-      ],
-      logAddresses: settings.logAddresses,
-      summaryEveryMs: settings.summaryIntervalMs,
-      metricsAccounts: settings.metricsAccounts,
-      attention: { webhook: settings.alertWebhook?.reveal(), command: settings.alertCommand },
-    },
-  );
+  const admin: Admin = openAppAdmin(openAdmin, { backend: view.backend, log }, settings, version);
   tokens.onStateChange((id) => admin.accountChanged(id));
   tokens.onRefresh((o) =>
     admin.observeRefresh({
@@ -306,6 +298,8 @@ export function createApp({
         closers.push({ close: () => listener.cut() });
       }
       if (stopping) return;
+      await tokenSocket?.listen();
+      if (tokenSocket !== undefined) closers.push({ close: () => tokenSocket.close() });
       closers.push({ close: () => signIns.close() });
       closers.push({ close: () => admin.close() });
       const adminAddress = await admin.listen();

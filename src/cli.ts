@@ -28,6 +28,7 @@ import { serve } from './commands/serve.ts';
 import { start } from './commands/start.ts';
 import { status } from './commands/status.ts';
 import { createTerminal, NoTerminalError } from './commands/terminal.ts';
+import { token } from './commands/token.ts';
 import { unclearAgain, unclearDelivered, unclearList } from './commands/unclear.ts';
 import { SettingsError } from './config.ts';
 
@@ -68,6 +69,7 @@ const COMMANDS: readonly CommandDefinition[] = [
   accountInvite,
   check,
   send,
+  token,
   status,
   reload,
   start,

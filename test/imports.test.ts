@@ -19,6 +19,7 @@ const TABLE: Record<string, readonly string[]> = {
   redis: [],
   'kept-state': [],
   'write-file': [],
+  'unix-socket': [],
   protocol: [],
   accounts: ['protocol'],
   tokens: ['protocol', 'accounts'],
@@ -40,7 +41,9 @@ const TABLE: Record<string, readonly string[]> = {
     'listener',
     'admin',
     'enrol',
+    'programs',
     'config',
+    'app-admin',
     'app-view',
     'app-state',
     'app-accounts',
@@ -51,14 +54,17 @@ const TABLE: Record<string, readonly string[]> = {
   ],
   // Sign-in and proof of an account: the one room beside the command line that a person talks to.
   enrol: ['protocol', 'accounts', 'tokens', 'upstream'],
+  // Tokens for programs beside the relay: of tokens the seam alone.
+  programs: ['protocol', 'accounts', 'tokens'],
   'app-sign-ins': ['protocol', 'accounts', 'tokens', 'enrol', 'config', 'admin'],
   'app-warm-up': ['tokens', 'upstream'],
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
+  'app-admin': ['admin', 'config'],
   'app-ways': ['config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
   // Of admin the shapes: what its client reads is what the relay answers.
-  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'enrol', 'config', 'app', 'admin'],
+  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'enrol', 'programs', 'config', 'app', 'admin'],
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
@@ -74,9 +80,10 @@ const LEAVES = [
   'kept-state',
   'write-file',
   'heap',
+  'unix-socket',
 ];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
-const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin'];
+const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin', 'programs'];
 const TOKEN_SEAM = 'tokens/access-token.ts';
 
 /** Packages that have more than one owner, and why that is right. */

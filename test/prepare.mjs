@@ -61,6 +61,14 @@ const programs = {
   haproxy: { package: 'haproxy', present: () => onPath('haproxy') },
   zsh: { package: 'zsh', present: () => onPath('zsh') },
   msmtp: { package: 'msmtp', present: () => onPath('msmtp') },
+  mbsync: { package: 'isync', present: () => onPath('mbsync') },
+  neomutt: { package: 'neomutt', present: () => onPath('neomutt') },
+  dovecot: { package: 'dovecot-imapd', present: () => onPath('dovecot') },
+  git: { package: 'git', present: () => onPath('git') },
+  'sasl-xoauth2': {
+    package: 'libsasl2-modules-kdexoauth2',
+    present: () => readdirSync('/usr/lib').some((d) => existsSync(`/usr/lib/${d}/sasl2/libkdexoauth2.so`)),
+  },
   openssl: { package: 'openssl', present: () => onPath('openssl') },
   'systemd-analyze': { package: 'systemd', present: () => onPath('systemd-analyze') },
   'sasl-plain': {

@@ -324,6 +324,7 @@ function readProviders(
       ...(entry.graph_url === undefined ? {} : { graphUrl: entry.graph_url }),
       ...(tenant === undefined ? {} : { tenant }),
       scopes: scopesOf(entry.grants, entry.scope, base),
+      ...(entry.imap_scope === undefined ? {} : { imapScopes: everyGrant(entry.imap_scope) }),
       signInScope: entry.scope ?? base?.signInScope ?? '',
       safetyBufferMs: entry.token_safety_buffer_ms ?? base?.safetyBufferMs ?? 300_000,
       chunking: entry.chunking ?? base?.chunking ?? true,
@@ -342,6 +343,9 @@ function scopesOf(
   const offered = grants ?? (base === undefined ? ALL_GRANTS : (Object.keys(base.scopes) as Grant[]));
   return Object.fromEntries(offered.map((grant) => [grant, scope ?? base?.scopes[grant] ?? '']));
 }
+
+const everyGrant = (scope: string): Partial<Record<Grant, string>> =>
+  Object.fromEntries(ALL_GRANTS.map((grant) => [grant, scope]));
 
 const ALL_GRANTS: readonly Grant[] = ['refresh_token', 'client_credentials', 'jwt_bearer'];
 

@@ -79,20 +79,26 @@ export async function buildAccount(
     heloName: entry.helo_name ?? profile.heloName,
     limits,
   };
-  return { loaded: { account, credential: withGraphScopes(credential, entry, graph) }, issues, warnings };
+  return {
+    loaded: { account, credential: withFurtherScopes(credential, entry, { profile, graph }) },
+    issues,
+    warnings,
+  };
 }
 
 /** By Graph alone no message may be larger than Graph takes. */
 const graphLimits = (limits: AccountLimits, transport: AccountEntry['transport']): AccountLimits =>
   transport === 'graph' ? { ...limits, maxBytes: Math.min(limits.maxBytes, GRAPH_MAX_BYTES) } : limits;
 
-/** One grant serves both resources, with a token for each. */
-function withGraphScopes(
+/** One grant serves all resources, with a token for each. */
+function withFurtherScopes(
   credential: Credential,
   entry: AccountEntry,
-  graph: GraphTarget | undefined,
+  { profile, graph }: { readonly profile: ProviderProfile; readonly graph: GraphTarget | undefined },
 ): Credential {
-  if (graph === undefined) return credential;
+  const imap = entry.imap_scope ?? profile.imapScopes?.[credential.grant];
+  const scopes = imap === undefined ? credential.scopes : { ...credential.scopes, imap };
+  if (graph === undefined) return scopes === undefined ? credential : { ...credential, scopes };
   const isOnly = entry.transport === 'graph';
   const isOther = entry.user !== undefined && foldAddress(entry.user) !== foldAddress(entry.email);
   const scope =
@@ -100,11 +106,7 @@ function withGraphScopes(
     (credential.grant === 'client_credentials'
       ? `${graph.resource}/.default`
       : graphScopes(graph.resource, graph.permissions, isOther));
-  return {
-    ...credential,
-    scopes: { ...credential.scopes, graph: scope },
-    ahead: isOnly ? ['graph'] : ['smtp'],
-  };
+  return { ...credential, scopes: { ...scopes, graph: scope }, ahead: isOnly ? ['graph'] : ['smtp'] };
 }
 
 /** In the form in which they are looked up; the schema has refused those that can never match. */

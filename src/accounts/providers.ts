@@ -30,6 +30,8 @@ export interface ProviderProfile {
   readonly tenant?: string;
   /** Scope sent in the token request by grant; a grant without an entry is not offered. `''` sends none. */
   readonly scopes: Partial<Record<Grant, string>>;
+  /** The same of tokens for IMAP; where none is named nobody knows one. */
+  readonly imapScopes?: Partial<Record<Grant, string>>;
   /** Scope asked for at the interactive sign-in. */
   readonly signInScope: string;
   readonly safetyBufferMs: number;
@@ -74,6 +76,7 @@ const UNKNOWN_PROVIDER = {
 
 const GOOGLE_SCOPE = 'https://mail.google.com/';
 const MICROSOFT_SCOPE = 'https://outlook.office.com/SMTP.Send offline_access';
+const MICROSOFT_IMAP = imapScopes('https://outlook.office.com');
 const MICROSOFT_LOGIN = microsoftLogin('login.microsoftonline.com');
 
 const MICROSOFT_LIMITS: AccountLimits = {
@@ -117,6 +120,8 @@ const BUILT_IN: readonly ProviderProfile[] = [
     issuer: 'https://accounts.google.com',
     // A refresh takes the scope of the consent; Google wants none in the request.
     scopes: { refresh_token: '', jwt_bearer: GOOGLE_SCOPE },
+    // Its only scope for SMTP is one for IMAP, too.
+    imapScopes: { refresh_token: '', jwt_bearer: GOOGLE_SCOPE },
     // openid and email tell who signed in.
     signInScope: `${GOOGLE_SCOPE} openid email`,
     safetyBufferMs: 5 * MINUTE,
@@ -144,6 +149,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
       refresh_token: MICROSOFT_SCOPE,
       client_credentials: 'https://outlook.office365.com/.default',
     },
+    imapScopes: { ...MICROSOFT_IMAP, client_credentials: 'https://outlook.office365.com/.default' },
     limits: MICROSOFT_LIMITS,
   },
   {
@@ -153,6 +159,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
     smtp: { host: 'smtp-mail.outlook.com', port: 587, tls: 'starttls' },
     tenant: 'consumers',
     scopes: { refresh_token: MICROSOFT_SCOPE },
+    imapScopes: MICROSOFT_IMAP,
     // Documented attachment limit 25 MB; the advertised SIZE is the front end's. 5,000 recipients a day.
     limits: { ...MICROSOFT_LIMITS, recipientsPerDay: 5_000 },
   },
@@ -244,9 +251,15 @@ function nationalCloud(
     graphUrl: graph,
     tenant: 'organizations',
     scopes: { refresh_token: scope, client_credentials: `${resource}/.default` },
+    imapScopes: { ...imapScopes(resource), client_credentials: `${resource}/.default` },
     signInScope: scope,
     limits: MICROSOFT_LIMITS,
   };
+}
+
+/** One request brings a token for one of Microsoft's resources; SMTP and IMAP are of one, their scopes are not. */
+function imapScopes(resource: string) {
+  return { refresh_token: `${resource}/IMAP.AccessAsUser.All offline_access` };
 }
 
 function microsoftLogin(host: string) {

@@ -194,6 +194,9 @@ const accountSchema = z.strictObject({
   token_url: url.optional().describe('https, except on loopback.'),
   oauth_token_url: url.optional().describe('As token_url, in the form of earlier tools.'),
   scope: scope.optional().describe('Scopes of the token request, separated by spaces.'),
+  imap_scope: scope
+    .optional()
+    .describe('Scopes of the request for an IMAP token (token --for imap); default the provider’s.'),
   tenant: z
     .string()
     .regex(/^[A-Za-z0-9.-]+$/, "a tenant's id or domain, common, organizations or consumers")
@@ -225,6 +228,7 @@ const providerSchema = z.strictObject({
   device_url: url.optional().describe('For account add with a device code.'),
   tenant: z.string().optional(),
   scope: scope.optional(),
+  imap_scope: scope.optional().describe('As scope, for IMAP tokens (token --for imap).'),
   graph_url: url.optional().describe('Microsoft Graph, where mail can leave that way.'),
   grants: z.array(grant).optional().describe('Grants its token endpoint knows; default all.'),
   ...pacing,

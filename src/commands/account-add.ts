@@ -63,6 +63,10 @@ export const accountAdd: CommandDefinition = {
       help: 'what the application may do by Graph: read_write (Mail.ReadWrite and Mail.Send), send (Mail.Send alone)',
       choices: ['read_write', 'send'],
     },
+    {
+      flags: '--imap',
+      help: 'ask for consent to read by IMAP, too, for programs that get tokens of the relay (token --for imap)',
+    },
     { flags: '--smtp <url>', help: 'starttls://host:587 or smtps://host:465, if not the provider’s' },
     { flags: '--token-url <url>', help: 'token endpoint, if not the provider’s' },
     { flags: '--redirect-port <number>', help: 'port of the loopback redirect (default a free one)' },
@@ -180,6 +184,7 @@ function existingOptions(text: string, index: number): Record<string, string | u
     tokenUrl: read('token_url') ?? read('oauth_token_url'),
     transport: read('transport'),
     graphPermissions: read('graph_permissions'),
+    imapScope: read('imap_scope'),
     signIn:
       grant === 'jwt_bearer'
         ? 'service-account'
@@ -253,6 +258,8 @@ async function signIn(context: CommandContext, facts: SignInFacts): Promise<Sign
           transport: option('transport'),
           tokenUrl: option('tokenUrl'),
           graphPermissions: option('graphPermissions'),
+          imap: isSet(context, 'imap'),
+          imapScope: option('imapScope'),
         }),
       };
       const access =

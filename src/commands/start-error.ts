@@ -18,6 +18,14 @@ export function explainStart(error: unknown, settings: Settings): unknown {
     if (cause?.syscall === undefined) return told(error.message);
     return told(explainAddress(cause, error.message.replace(/^cannot listen on (.*?): .*$/s, '$1'), 'port'));
   }
+  if (error.name === 'TokenSocketError') {
+    const cause = error.cause as SystemError | undefined;
+    return told(
+      cause?.syscall === undefined
+        ? `${error.message} (--token-socket)`
+        : explainAddress(cause, settings.tokenSocket ?? '', 'token-socket'),
+    );
+  }
   if (error.name === 'StateDirectoryError') return told(error.message);
   const { syscall, path, address, port } = error as SystemError;
   if (syscall === undefined) return error;
@@ -33,16 +41,21 @@ export function explainStart(error: unknown, settings: Settings): unknown {
   return told(`cannot start: ${path === undefined ? error.message : `${path}: ${explainFileError(error)}`}`);
 }
 
-function explainAddress({ code, message }: SystemError, place: string, flag: 'port' | 'admin-port'): string {
+function explainAddress(
+  { code, message }: SystemError,
+  place: string,
+  flag: 'port' | 'admin-port' | 'token-socket',
+): string {
   const isFile = place.startsWith('/');
+  const pathFlag = flag === 'token-socket' ? flag : 'socket';
   switch (code) {
     case 'EADDRINUSE':
       return isFile
-        ? `cannot listen on ${place}: another program listens there; stop it, or choose another path with --socket`
+        ? `cannot listen on ${place}: another program listens there; stop it, or choose another path with --${pathFlag}`
         : `cannot listen on ${place}: another program listens there (ss -ltnp names it); stop it, or choose another port with --${flag}`;
     case 'EACCES':
       return isFile
-        ? `cannot listen on ${place}: its directory is missing or may not be written by this user; make it, or choose another path with --socket`
+        ? `cannot listen on ${place}: its directory is missing or may not be written by this user; make it, or choose another path with --${pathFlag}`
         : `cannot listen on ${place}: ports below 1024 need the right to it: AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or choose another port with --${flag}`;
     case 'EADDRNOTAVAIL':
       return `cannot listen on ${place}: not an address of this machine (ip address shows them); correct --${flag === 'port' ? 'host' : 'admin-host'}`;

@@ -121,6 +121,14 @@ export const SETTINGS = {
     undefined,
     'key that encrypts the store; two, each on a line, rotate it (new first)',
   ),
+  tokenSocket: define(
+    'Tokens',
+    'path',
+    optional(text),
+    undefined,
+    'UNIX socket over which programs of the same user get tokens (command token)',
+    'off: whoever may open it may send as every account',
+  ),
   precacheConcurrency: define(
     'Tokens',
     'number',

@@ -13,10 +13,31 @@ export interface ConsentFacts {
   readonly transport?: string | undefined;
   readonly tokenUrl?: string | undefined;
   readonly graphPermissions?: string | undefined;
+  /** Reading by IMAP, too, for other programs that get tokens of the relay. */
+  readonly imap?: boolean;
+  /** Scope of IMAP as the entry names it. */
+  readonly imapScope?: string | undefined;
 }
 
 /** The scopes for the way mail is to leave by. Throws `OperatorError`. */
 export function consentOf(
+  profile: ProviderProfile,
+  facts: ConsentFacts,
+): Pick<SignInTarget, 'scope' | 'tokenScope'> {
+  const sending = consentToSend(profile, facts);
+  if (facts.imap !== true) return sending;
+  const imap = facts.imapScope ?? profile.imapScopes?.refresh_token;
+  if (imap === undefined)
+    throw new OperatorError(`nobody knows the IMAP scope of ${profile.name}: name it with imap_scope`, 2);
+  // What is consented to for sending is enough.
+  if (imap === '') return sending;
+  const scope = sending.scope ?? profile.signInScope;
+  const words = new Set(`${scope} ${imap}`.trim().split(/ +/));
+  // The code is redeemed for one resource: that by which mail leaves.
+  return { scope: [...words].join(' '), tokenScope: sending.tokenScope ?? scope };
+}
+
+function consentToSend(
   profile: ProviderProfile,
   { email, user, transport = 'smtp', tokenUrl, graphPermissions }: ConsentFacts,
 ): Pick<SignInTarget, 'scope' | 'tokenScope'> {

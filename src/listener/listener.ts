@@ -3,8 +3,8 @@
  * back. Owns one listening socket, its TLS certificate, the sessions and their limits. What may be said
  * in which order is in dialogue.ts, what a transaction needs in mail-session.ts.
  */
-import { lstat, readFile, unlink } from 'node:fs/promises';
-import { type AddressInfo, connect, type Server } from 'node:net';
+import { readFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
@@ -13,6 +13,7 @@ import { type Clock, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { cleanText } from '../protocol/text.ts';
 import type { Relay } from '../relay/relay.ts';
+import { listenOnPath, removeStaleSocket } from '../unix-socket.ts';
 import { createClientAuth } from './client-auth.ts';
 import { createTally, type ListenerCounts, type Tally } from './counts.ts';
 import { createDoor, type Door } from './door.ts';
@@ -288,30 +289,4 @@ function snapshot(tally: Tally, sessions: number, budget: HeldBudget): ListenerC
     heldBytes: budget.held,
     limitHits: { ...tally.limitHits },
   };
-}
-
-/** The socket has its mode from the start: a `chmod` afterwards would leave a moment in which anybody connects. */
-function listenOnPath(server: Server, path: string, mode: number, opened: () => void): void {
-  const before = process.umask(0o777 & ~mode);
-  try {
-    // Bound before `listen` returns.
-    server.listen(path, opened);
-  } finally {
-    process.umask(before);
-  }
-}
-
-/** A socket nobody listens on is left over from a killed process and removed. Throws where something else has the name. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const facts = await lstat(path).catch(() => undefined);
-  if (facts === undefined) return;
-  if (!facts.isSocket()) throw new Error('something that is no socket has this name; choose another path');
-  const state = await new Promise<string>((resolve) => {
-    const probe = connect(path, () => {
-      probe.destroy();
-      resolve('in use');
-    });
-    probe.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'error'));
-  });
-  if (state === 'ECONNREFUSED') await unlink(path);
 }

@@ -50,6 +50,8 @@ export function createBackground(
 
   function dueAt(slot: Slot): number | undefined {
     const { token, trouble, credential } = slot;
+    // No mail waits for it: whoever wants it asks.
+    if (slot.resource === 'imap') return undefined;
     if (trouble !== undefined) return book.nextTry(slot, trouble);
     if (token === undefined) return undefined;
     return clock.monotonic() + refreshAheadAt(token, credential.safetyBufferMs, random()) - clock.now();

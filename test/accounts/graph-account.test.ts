@@ -53,7 +53,7 @@ test('no transport is smtp, and knows nothing of Graph', async () => {
   const { account, credential } = await one({ ...person, transport: undefined });
   assert.equal(account.transport, 'smtp');
   assert.equal(account.graph, undefined);
-  assert.equal(credential.scopes, undefined);
+  assert.equal(credential.scopes?.graph, undefined);
 });
 
 test('fallback: both tokens from one grant, the size is that of SMTP', async () => {

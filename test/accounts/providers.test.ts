@@ -56,3 +56,30 @@ test('every built-in provider is listed in docs/accounts.md and asks over https'
     for (const url of [tokenUrl, authorizeUrl ?? tokenUrl]) assert.match(url, /^https:\/\//);
   }
 });
+
+test('an IMAP token has the scope of its cloud and grant, of the entry where it names one, of nobody where none is known', async () => {
+  const client = { client_id: 'c', refresh_token: 'r' };
+  const app = { client_id: 'c', client_secret: 's', grant: 'client_credentials', tenant: 'example.org' };
+  const custom = { smtp: 'starttls://mail.example.org:587', token_url: 'https://id.example.org/token' };
+  const imapScope = async (entry: object, providers = {}): Promise<string | undefined> => {
+    const accounts = [{ email: 'a@example.org', ...entry }];
+    const parsed = await parseAccounts(JSON.stringify({ providers, accounts }), { env: {}, directory: '/' });
+    assert.deepEqual(parsed.problems, []);
+    return parsed.accounts[0]?.credential.scopes?.imap;
+  };
+  const person = 'IMAP.AccessAsUser.All offline_access';
+  assert.equal(await imapScope({ provider: 'outlook', ...client }), `https://outlook.office.com/${person}`);
+  assert.equal(
+    await imapScope({ provider: 'outlook-us', ...client }),
+    `https://outlook.office365.us/${person}`,
+  );
+  assert.equal(await imapScope({ provider: 'outlook', ...app }), 'https://outlook.office365.com/.default');
+  assert.equal(await imapScope({ provider: 'gmail', ...client }), '', 'that of the consent');
+  assert.equal(await imapScope({ provider: 'yandex', ...client }), undefined);
+  assert.equal(await imapScope({ provider: 'own', ...client }, { own: custom }), undefined);
+  assert.equal(
+    await imapScope({ provider: 'own', ...client }, { own: { ...custom, imap_scope: 'read' } }),
+    'read',
+  );
+  assert.equal(await imapScope({ provider: 'own', ...client, imap_scope: 'mine' }, { own: custom }), 'mine');
+});

@@ -19,7 +19,7 @@ export interface TokenAnswer {
 
 const JSON_TYPE = { 'content-type': 'application/json; charset=utf-8' };
 
-const oauthError = (status: number, error: string, description: string): TokenAnswer => ({
+export const oauthError = (status: number, error: string, description: string): TokenAnswer => ({
   status,
   headers: JSON_TYPE,
   body: JSON.stringify({ error, error_description: description }),

@@ -112,6 +112,13 @@ interface Issued {
 
 const base64url = (text: string | Buffer): string => Buffer.from(text).toString('base64url');
 const randomText = (octets: number): string => base64url(randomBytes(octets)).slice(0, octets);
+/** `https://outlook.office.com/SMTP.Send offline_access` → `SMTP.Send`, which is also what a consent without a word brings. */
+const permissionsIn = (scope: string): string =>
+  scope
+    .split(' ')
+    .filter((word) => word.includes('/') && !word.endsWith('/.default'))
+    .map((word) => word.slice(word.lastIndexOf('/') + 1))
+    .join(' ') || 'SMTP.Send';
 const MAX_FORM_OCTETS = 64 * 1024;
 
 export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEndpoint> {
@@ -152,7 +159,8 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
   const freshToken = (): string => {
     const length = endpoint.tokenOctets;
     if (flavour === 'gmail') return `ya29.${randomText((length ?? 220) - 5)}`;
-    const head = `${base64url('{"typ":"JWT","alg":"RS256"}')}.${base64url('{"aud":"https://outlook.office.com","scp":"SMTP.Send"}')}.`;
+    const asJwt = JSON.stringify({ aud: 'https://outlook.office.com', scp: permissionsIn(asked) });
+    const head = `${base64url('{"typ":"JWT","alg":"RS256"}')}.${base64url(asJwt)}.`;
     return head + randomText((length ?? 1600) - head.length);
   };
   const issue = (
@@ -410,7 +418,8 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
     issuedTokens: () => everIssued,
     verify(user, token) {
       const entry = issued.get(token);
-      const isForSmtp = entry !== undefined && !entry.scope.includes('graph.microsoft.com');
+      const isForSmtp =
+        entry !== undefined && !/graph\.microsoft\.com|^(?!.*SMTP\.Send).*\/IMAP\./.test(entry.scope);
       return isForSmtp && entry.users.has(user.toLowerCase()) && entry.expiresAt > Date.now();
     },
     read(token) {

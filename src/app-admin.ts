@@ -1,0 +1,28 @@
+/** The admin room with its settings. In: settings, what it shows. Out: the room, not listening yet. */
+import type { Admin, createAdmin } from './admin/admin.ts';
+import type { AdminBackend } from './admin/backend.ts';
+import type { Settings } from './config.ts';
+import type { ProcessLog } from './log.ts';
+
+export function openAppAdmin(
+  open: typeof createAdmin,
+  deps: { readonly backend: AdminBackend; readonly log: ProcessLog },
+  settings: Settings,
+  version: string,
+): Admin {
+  return open(deps, {
+    host: settings.adminHost,
+    port: settings.adminPort,
+    version,
+    tokenRead: settings.adminReadToken,
+    tokenWrite: settings.adminToken,
+    allowedHosts: [
+      ...settings.adminAllowedHosts,
+      ...(settings.adminUrl === undefined ? [] : [new URL(settings.adminUrl).hostname]),
+    ],
+    logAddresses: settings.logAddresses,
+    summaryEveryMs: settings.summaryIntervalMs,
+    metricsAccounts: settings.metricsAccounts,
+    attention: { webhook: settings.alertWebhook?.reveal(), command: settings.alertCommand },
+  });
+}

@@ -1,0 +1,180 @@
+/**
+ * `token`: an access token of the running relay for another program. In: its token socket; with `--git` git's credential
+ * protocol on stdin. Out: the token on stdout and nothing else there.
+ */
+import { lstat } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { userInfo } from 'node:os';
+import { text as readAll } from 'node:stream/consumers';
+import { parseTokenReply, RESOURCES, type TokenQuestion, type TokenReply } from '../programs/token-wire.ts';
+import { cleanText, foldAddress } from '../protocol/text.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  CommandError,
+  EXIT_CONFIGURATION,
+  isSet,
+  numberOption,
+  textOption,
+} from './definition.ts';
+import { commandSettings, settingOptions } from './setting-options.ts';
+
+/** A token is at hand as a rule; a slow token endpoint is waited for by the relay. */
+const TIMEOUT_MS = 60_000;
+/** Octets of an answer: a token of 16 kB and what stands around it. */
+const MAX_REPLY = 64 * 1024;
+
+const GIT_ACTIONS = ['get', 'store', 'erase'];
+/** What git calls the way to a mail server, and what the token must be for. */
+const GIT_PROTOCOLS: Readonly<Record<string, TokenQuestion['resource']>> = {
+  smtp: 'smtp',
+  smtps: 'smtp',
+  imap: 'imap',
+  imaps: 'imap',
+};
+
+export const token: CommandDefinition = {
+  name: 'token',
+  summary: 'print an access token of the running relay, for another mail program',
+  details: [
+    'For msmtp, mutt, mbsync and others that speak XOAUTH2 or OAUTHBEARER themselves (docs/tokens-for-programs.md). The relay must have been started with --token-socket PATH; only its own user and root may open that socket. Whoever has a token may send and read as the account for about an hour.',
+    'With --git it is a credential helper of git (get, store, erase; gitcredentials(7)): it answers for smtp and imap servers of the account and for nothing else, and erase has a refused token replaced.',
+  ],
+  arguments: [
+    { name: '[account]', help: 'id or address; with --git the username that git asks for is enough' },
+    { name: '[action]', help: 'with --git, as git gives it: get, store or erase' },
+  ],
+  options: [
+    { flags: '--for <resource>', help: 'what the token must be good for (default smtp)', choices: RESOURCES },
+    { flags: '--git', help: 'speak git’s credential protocol on standard input and output' },
+    { flags: '--json', help: 'print account, user, access_token and expires_at as JSON' },
+    { flags: '--timeout-ms <number>', help: `longest wait for the answer, ms (default ${TIMEOUT_MS})` },
+    ...settingOptions(['tokenSocket']),
+  ],
+  examples: [
+    'xoauth2-relay token alice@example.com --token-socket /run/user/1000/xoauth2-relay.sock',
+    'xoauth2-relay token bob@example.org --for imap',
+    "git config credential.helper '!xoauth2-relay token --git'",
+  ],
+  exitCodes: {
+    1: 'no relay answers, it has no such account, or no token can be had; one line on standard error says which',
+  },
+  async run(context) {
+    if (isSet(context, 'git')) return helpGit(context);
+    const [account, surplus] = context.arguments;
+    if (account === undefined || surplus !== undefined)
+      throw new CommandError('name one account: xoauth2-relay token ADDRESS', EXIT_CONFIGURATION);
+    const resource = RESOURCES.find((name) => name === textOption(context, 'for')) ?? 'smtp';
+    const reply = await ask(context, { account, resource });
+    const { ok: _ok, ...shown } = reply;
+    context.terminal.print(isSet(context, 'json') ? JSON.stringify(shown) : reply.access_token);
+    return 0;
+  },
+};
+
+type Given = Extract<TokenReply, { ok: true }>;
+
+/** Rejects with `CommandError` where there is no token. */
+async function ask(context: CommandContext, question: TokenQuestion): Promise<Given> {
+  const { tokenSocket } = await commandSettings(context);
+  if (tokenSocket === undefined)
+    throw new CommandError(
+      'no token socket is named: give --token-socket PATH or XOAUTH2_RELAY_TOKEN_SOCKET, the same as the relay was started with',
+      EXIT_CONFIGURATION,
+    );
+  const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', TIMEOUT_MS);
+  const line = await exchange(tokenSocket, `${JSON.stringify(question)}\n`, timeoutMs);
+  const reply = parseTokenReply(line);
+  if (reply === undefined)
+    throw new CommandError(`${tokenSocket} answers what is no answer of a relay: is it one?`);
+  if (!reply.ok)
+    throw new CommandError(
+      [reply.error, reply.cure]
+        .filter(Boolean)
+        .map((t) => cleanText(`${t}`))
+        .join(' — '),
+    );
+  return reply;
+}
+
+async function exchange(path: string, question: string, timeoutMs: number): Promise<string> {
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      let answer = '';
+      const socket = connect(path, () => socket.write(question));
+      const timer = setTimeout(() => {
+        socket.destroy();
+        reject(new CommandError(`the relay at ${path} has not answered within ${timeoutMs} ms`));
+      }, timeoutMs);
+      socket.setEncoding('utf8').on('data', (chunk: string) => {
+        answer += chunk;
+        if (answer.length > MAX_REPLY) socket.destroy();
+      });
+      socket.on('error', reject);
+      socket.once('close', () => {
+        clearTimeout(timer);
+        resolve(answer);
+      });
+    });
+  } catch (error) {
+    if (error instanceof CommandError) throw error;
+    throw new CommandError(await explainSocket(error as NodeJS.ErrnoException, path), 1, { cause: error });
+  }
+}
+
+async function explainSocket({ code, message }: NodeJS.ErrnoException, path: string): Promise<string> {
+  switch (code) {
+    case 'ENOENT':
+      return `no relay listens at ${path}: start it with --token-socket ${path}`;
+    case 'ECONNREFUSED':
+      return `no relay listens at ${path} any more: start it again with --token-socket ${path}`;
+    case 'EACCES': {
+      const owner = await lstat(path).then(
+        ({ uid }) => ` (uid ${uid}; this is ${userInfo().username}, uid ${process.getuid?.()})`,
+        () => '',
+      );
+      return `${path} belongs to another user${owner}: run this as the user of the relay, or the relay as yours`;
+    }
+    case 'ENOTSOCK':
+      return `${path} is no socket: name the one that the relay was started with (--token-socket)`;
+    default:
+      return `${path}: ${message}`;
+  }
+}
+
+/** A helper that has nothing to say says nothing: git then goes on to others and to the person. */
+async function helpGit(context: CommandContext): Promise<number> {
+  const names = [...context.arguments];
+  const action = GIT_ACTIONS.includes(names.at(-1) ?? '') ? names.pop() : undefined;
+  const [account, surplus] = names;
+  if (action === undefined || surplus !== undefined)
+    throw new CommandError(
+      'git calls this with get, store or erase: git config credential.helper "!xoauth2-relay token --git"',
+      EXIT_CONFIGURATION,
+    );
+  const asked = parseAttributes(await readAll(process.stdin));
+  const resource = GIT_PROTOCOLS[asked.get('protocol') ?? ''];
+  const username = asked.get('username');
+  const name = account ?? username;
+  if (action === 'store' || resource === undefined || name === undefined) return 0;
+  if (username !== undefined && foldAddress(username) !== foldAddress(name)) return 0;
+  const question = { account: name, resource, host: asked.get('host') ?? '' };
+  if (action === 'erase') {
+    const refused = asked.get('password');
+    if (refused !== undefined && refused !== '') await ask(context, { ...question, refused });
+    return 0;
+  }
+  const { user, access_token, expires_at } = await ask(context, question);
+  context.terminal.print(`username=${user}`);
+  context.terminal.print(`password=${access_token}`);
+  context.terminal.print(`password_expiry_utc=${Math.floor(Date.parse(expires_at) / 1000)}`);
+  return 0;
+}
+
+const parseAttributes = (text: string): ReadonlyMap<string, string> =>
+  new Map(
+    text.split('\n').flatMap((line) => {
+      const equals = line.indexOf('=');
+      return equals > 0 ? [[line.slice(0, equals), line.slice(equals + 1)] as const] : [];
+    }),
+  );
