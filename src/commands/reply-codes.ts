@@ -34,6 +34,10 @@ export const REPLY_CODES: readonly (readonly [situation: string, reply: string])
     'final byte sent and no reply came',
     '`451 4.4.2 delivery status unknown`: logged at warn, never replayed',
   ],
+  [
+    'the relay stops, at its deadline',
+    '`421`; `421 4.4.2 delivery status unknown` where the final byte was sent',
+  ],
   ['account drained or being removed', '`451 4.3.2`'],
 ];
 

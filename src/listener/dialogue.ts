@@ -244,7 +244,10 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       sizeChanged: answer.sizeChanged,
       end: async () => {
         const final = await answer.end();
-        for (let i = 0; i < replies; i++) wire.say(final);
+        // 421 ends the session: all but the last hear the same as 451.
+        const others = final.code === 421 ? { ...final, code: 451 } : final;
+        for (let i = 1; i < replies; i++) wire.say(others);
+        wire.say(final);
         if (final.code < 300) badCommands = 0;
       },
     });

@@ -80,7 +80,7 @@ export class RelayConnection extends SeamConnection {
     else this.#leaveIfDrained();
   }
 
-  /** A final reply that is awaited comes now, "unknown" if need be, and 421 after it; every other session is dismissed. */
+  /** A final reply that is awaited comes now, 421 "unknown" if need be; every other session is dismissed. */
   hurry(): void {
     this.#isDraining = true;
     if (!this.#dialogue.giveUp()) this.dismiss();

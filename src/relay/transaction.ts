@@ -20,6 +20,9 @@ const OUT_OF_ORDER = reply(503, '5.5.1', 'not now');
 const isReply = (fit: Recipient | Reply): fit is Reply => 'code' in fit;
 const OVER = reply(451, '4.3.0', 'transaction is over');
 
+/** 421 is the reply to any command of a service that closes (RFC 5321 §3.8); a verdict on the message stays one. */
+const closing = (answer: Reply): Reply => (answer.code === 451 ? { ...answer, code: 421 } : answer);
+
 export interface TransactionOptions {
   /** Bodies up to this many octets are held whole and can be replayed. */
   readonly replayBytes: number;
@@ -52,6 +55,8 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const told: Recipient[] = [];
   const delivery = way.begin(record);
   let state: State = START;
+  /** Nobody waits for the provider any longer: the relay stops. */
+  let isGivenUp = false;
 
   function step(event: Event): State {
     state = next(state, event);
@@ -127,7 +132,8 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
       finish('relayed', isHeard ? ending.taken : undefined);
       return ending.taken;
     }
-    const { class: cls, answer } = ending.verdict;
+    const { class: cls } = ending.verdict;
+    const answer = isGivenUp ? closing(ending.verdict.answer) : ending.verdict.answer;
     if (cls === 'unknown') finish('unknown', answer);
     else if (!isHeard) finish('aborted', undefined);
     else finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
@@ -190,6 +196,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
     giveUp() {
       leave();
+      isGivenUp = true;
       delivery.giveUp();
     },
   };

@@ -336,5 +336,14 @@ test(
     assert.equal((await client.reply()).text, '250 2.0.0 Taken');
     assert.equal((await client.reply()).text, '250 2.0.0 Taken');
     assert.equal((await client.reply()).text, '250 2.0.0 OK');
+    // 421 ends the session, so that only the last of them can hear it.
+    s.relay.on.end = () => reply(421, '4.4.2', 'unknown');
+    for (const line of ['MAIL FROM:<a@x.test>', 'RCPT TO:<b@y.test>', 'RCPT TO:<c@y.test>'])
+      await client.expect(line, 250);
+    await client.expect('DATA', 354);
+    await client.raw('x\r\n.\r\n');
+    assert.equal((await client.reply()).text, '451 4.4.2 unknown');
+    assert.equal((await client.reply()).text, '421 4.4.2 unknown');
+    await client.closed();
   }),
 );

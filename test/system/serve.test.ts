@@ -193,13 +193,9 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   );
 }
 
-for (const [stage, codes] of [
-  ['greeting', [421]],
-  ['DATA', [451, 421]],
-  ['end-of-data', [451, 421]],
-] as const) {
+for (const stage of ['greeting', 'MAIL', 'DATA', 'end-of-data'] as const) {
   test(
-    `the stop deadline is one: a provider silent at ${stage}, the client hears ${codes.join(', then ')}, exit 0`,
+    `the stop deadline is one: a provider silent at ${stage}, the client hears 421, exit 0`,
     leakless(async (_t, defer) => {
       const provider = await startProvider({ users: [ANN] });
       defer(() => provider.close());
@@ -218,15 +214,15 @@ for (const [stage, codes] of [
       const startedAt = performance.now();
       relay.signal('SIGTERM');
       const heard = await verdict;
-      const rest = codes.length > 1 ? [(await client.reply()).code] : [];
-      assert.deepEqual([heard.code, ...rest], codes);
+      assert.equal(heard.code, 421);
+      await client.closed();
       assert.deepEqual(await relay.exited, { code: 0, signal: null });
       // Two deadlines, one after the other, would be 4 s.
       assert.ok(performance.now() - startedAt < 4_000, `${performance.now() - startedAt} ms`);
       assert.equal(provider.messages.length, 0);
       if (stage === 'greeting') return;
       // Whoever reads the log must know that the message may have been delivered, or that it cannot have been.
-      const isUnknown = stage === 'end-of-data';
+      const isUnknown = stage !== 'DATA';
       const { outcome, reply } = relay.lines.find((line) => line.event === 'transaction') ?? {};
       assert.equal(outcome, isUnknown ? 'unknown' : 'aborted');
       assert.equal(/delivery status unknown/.test(heard.text), isUnknown, heard.text);
