@@ -79,6 +79,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
     const next = await createDirectoryInSlices([...all.values()], {
       problems: new Map(unread.map((u) => [u.account.id, formatProblems(u.problems)])),
       isComplete: file.isComplete,
+      hidesSenders: file.hidesSenders,
     });
     const unreadIds = unread.map((u) => u.account.id);
     const serve = [

@@ -21,7 +21,7 @@ import {
 } from './json-text.ts';
 import { withoutLegacyKeys } from './legacy-entry.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
-import { checkAccount, checkProvider, type Issue, type Problem } from './schema.ts';
+import { checkAccount, checkProvider, type Issue, isSendersReadable, type Problem } from './schema.ts';
 import { resolveCommands } from './secret-command.ts';
 import { explainFileError, type SecretPlaces } from './secret-source.ts';
 import { parseSmtpUrl } from './smtp-url.ts';
@@ -42,6 +42,8 @@ export interface AccountsFile {
   readonly unusable: readonly UnusableAccount[];
   /** Every entry is among `accounts`. */
   readonly isComplete: boolean;
+  /** Of an entry that is not among `accounts` it is not known what it may send as. */
+  readonly hidesSenders: boolean;
   /** Each costs an account or a provider. */
   readonly problems: readonly Problem[];
   readonly warnings: readonly Problem[];
@@ -170,11 +172,13 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
     const wrong = issues.map(here);
     problems.push(...wrong);
     warnings.push(...doubts.map(here));
-    if (loaded !== undefined) return { account: loaded.account, loaded, wrong, isNamed: true };
+    if (loaded !== undefined)
+      return { account: loaded.account, loaded, wrong, isNamed: true, hidesSenders: false };
     const email = node.members?.get('email')?.value;
     const isNamed = typeof email === 'string' && email.includes('@');
     const name = isNamed ? email : formatPath(['accounts', index]);
-    return { account: await placeholderAccount(node.value, name), wrong, isNamed };
+    const hidesSenders = !isNamed || !isSendersReadable(entry);
+    return { account: await placeholderAccount(node.value, name), wrong, isNamed, hidesSenders };
   }
   // Side by side: programs and hashes of some entries take their time.
   const built = await Promise.all(await mapInSlices(list, build, slices));
@@ -185,10 +189,12 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
   const accounts: LoadedAccount[] = [];
   const unusable: UnusableAccount[] = [];
   const claims = createClaims();
+  let hidesSenders = built.some((item) => item.hidesSenders);
   for (const [index, item] of built.entries()) {
     const taken = claims.takeIdentity(item.account, index);
     if (taken !== undefined) {
       problems.push(located(['accounts', index, taken.key], taken.message));
+      hidesSenders = true;
       continue;
     }
     if (item.loaded === undefined)
@@ -201,6 +207,7 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
     accounts,
     unusable,
     isComplete: accounts.length === list.length,
+    hidesSenders,
     problems: problems.sort(byLine),
     warnings: warnings.sort(byLine),
   };
@@ -212,6 +219,7 @@ interface Built {
   readonly loaded?: LoadedAccount;
   readonly wrong: readonly Problem[];
   readonly isNamed: boolean;
+  readonly hidesSenders: boolean;
 }
 
 function parseRoot(text: string): JsonNode {

@@ -37,13 +37,18 @@ export interface AccountDirectory {
   problemOf(id: string): string | undefined;
   /** Whether every entry of the file could be read. Else a sender that is not found may belong to one that could not. */
   readonly isComplete: boolean;
+  /** An entry that could not be read may be that of any sender which no account names as an address. */
+  readonly hidesSenders: boolean;
 }
 
 /** Accounts that are known and cannot be used, by id, and whether there may be more. */
 export interface Unreadable {
   readonly problems: ReadonlyMap<string, string>;
   readonly isComplete: boolean;
+  readonly hidesSenders: boolean;
 }
+
+const ALL_READ: Unreadable = { problems: new Map(), isComplete: true, hidesSenders: false };
 
 /** More accounts for one sender are no choice but a mistake, and each has to be looked at. */
 const MAX_CANDIDATES = 100;
@@ -121,7 +126,7 @@ export const createDirectoryInSlices = (
 
 function* buildSteps(
   accounts: readonly Account[],
-  { problems, isComplete }: Unreadable = { problems: new Map(), isComplete: true },
+  { problems, isComplete, hidesSenders }: Unreadable = ALL_READ,
 ): Generator<undefined, AccountDirectory> {
   const senders = new Map<string, Account | Account[]>();
   const users = new Map<string, Account>();
@@ -206,6 +211,7 @@ function* buildSteps(
     byId: (idOrEmail) => byIdentity(foldAddress(idOrEmail)),
     problemOf: (id) => problems.get(id),
     isComplete,
+    hidesSenders,
   };
 }
 

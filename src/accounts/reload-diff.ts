@@ -62,7 +62,7 @@ export function missingAccounts(
   file: AccountsFile,
   before: ReadonlyMap<string, Account>,
 ): readonly UnusableAccount[] {
-  const suspects = file.unusable.filter((u) => !before.has(u.account.id));
+  const suspects = file.unusable.filter((u) => !u.isNamed || !before.has(u.account.id));
   if (suspects.length === 0) return [];
   const kept = new Set([...file.accounts, ...file.unusable].map((a) => a.account.id));
   return [...before.values()]

@@ -219,6 +219,15 @@ const accountSchema = z.strictObject({
 });
 export type AccountEntry = z.infer<typeof accountSchema>;
 
+/** Whether all that a wrong entry says of its senders was understood: a key that is no key may have meant them. */
+export function isSendersReadable(entry: unknown): boolean {
+  if (typeof entry !== 'object' || entry === null) return false;
+  return (
+    accountSchema.shape.senders.safeParse((entry as { senders?: unknown }).senders).success &&
+    Object.keys(entry).every((key) => key in accountSchema.shape)
+  );
+}
+
 const providerSchema = z.strictObject({
   extends: z.string().optional().describe('A built-in provider whose values hold where none is given.'),
   title: z.string().optional(),

@@ -64,6 +64,7 @@ export function choicesFor(
   if (first === undefined) return all[0] === undefined ? nobody(sender, directory) : notHere(all[0].account);
   // The best match decides: a mailbox with a password is not opened by another account's pattern.
   if (!facts.isTrusted || first.account.clientPassword !== undefined) return AUTH_FIRST;
+  if (first.exactness !== 'address' && directory.hidesSenders) return mayBeAnothers(sender);
   // Its mail waits until its entry is mended; it does not leave by another.
   if (directory.problemOf(first.account.id) !== undefined) return [toChoice(first)];
   return here
@@ -76,6 +77,14 @@ export function choicesFor(
 
 const notHere = (account: Account): Reply =>
   reply(550, '5.7.1', `Account ${account.id} may not be used on this listener (its "accounts")`);
+
+/** A pattern takes what no other account names, and who is named in the entry that cannot be read nobody knows. */
+const mayBeAnothers = (sender: string): Reply =>
+  reply(
+    451,
+    '4.3.5',
+    `<${sender}> may be a sender of an account whose entry in the accounts file has a mistake`,
+  );
 
 /** What to add where. */
 function help(sender: string): string {

@@ -13,7 +13,7 @@ import {
   readAccountsText,
 } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
-import { diffAccounts } from '../../src/accounts/reload-diff.ts';
+import { diffAccounts, missingAccounts } from '../../src/accounts/reload-diff.ts';
 import { accountsJsonSchema } from '../../src/accounts/schema.ts';
 import { verifyPassword } from '../../src/accounts/scrypt.ts';
 
@@ -271,6 +271,23 @@ test('an entry that does not say whose it is stays in the list under its place',
   assert.equal((await parse([{ ...gmail }])).isComplete, true);
 });
 
+test('an entry of which it is not known what it may send as hides senders', async () => {
+  const rows: readonly [boolean, object][] = [
+    [false, { ...gmail, email: 'bob@example.com' }],
+    // Known, though it cannot be used: its own mail waits, nobody else's has to.
+    [false, { ...gmail, email: 'bob@example.com', provider: 'nobody', senders: ['*@b.test'] }],
+    [true, { ...gmail, email: 'bob at example.com' }],
+    [true, { ...gmail, email: undefined, account_id: 'bob' }],
+    [true, { ...gmail, email: 'bob@example.com', senders: 'boss@example.com' }],
+    [true, { ...gmail, email: 'bob@example.com', senders: ['boss@example.com', 'x'] }],
+    [true, { ...gmail, email: 'bob@example.com', sendres: ['boss@example.com'] }],
+    [true, { ...gmail, email: 'bob@example.com', account_id: 'alice@example.com' }],
+    [true, { ...gmail, user: 'bob@example.com', senders: ['bob@example.com'] }],
+  ];
+  for (const [expected, entry] of rows)
+    assert.equal((await parse([{ ...gmail }, entry])).hidesSenders, expected, JSON.stringify(entry));
+});
+
 test('what is taken twice is reported; the first keeps it', async () => {
   const parsed = await parse([
     { ...gmail, account_id: 'one' },
@@ -477,5 +494,20 @@ test('a file that is written in place while it is read is the one or the other, 
     writeFileSync(path, after);
     const { text } = await reading;
     assert.ok(text === before || text === after, `mixed after ${turns} turns`);
+  }
+});
+
+test('who is gone while an entry does not say whose it is stays known, at the second reading too', async () => {
+  const whole = await parse([{ ...gmail }, { ...gmail, email: 'bob@example.com' }]);
+  const broken = await parse([{ ...gmail }, { ...gmail, email: 'bob at example.com' }]);
+  let known = new Map(whole.accounts.map(({ account }) => [account.id, account]));
+  for (let reading = 1; reading <= 2; reading++) {
+    const kept = missingAccounts(broken, known);
+    assert.deepEqual(
+      kept.map((u) => u.account.id),
+      ['bob@example.com'],
+    );
+    const all = [...broken.accounts, ...broken.unusable, ...kept];
+    known = new Map(all.map(({ account }) => [account.id, account]));
   }
 });

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { choicesFor } from '../../src/listener/sender-choice.ts';
+import { formatReply } from '../../src/protocol/reply.ts';
 import { leakless } from '../support/leak-check.ts';
 import { account, bodyOf, stage } from './stage.ts';
 
@@ -17,6 +18,12 @@ const accounts = [
   }),
 ];
 const directory = createAccountDirectory(accounts);
+/** An entry of the file could not be read, and nobody knows whose it is. */
+const doubtful = createAccountDirectory(accounts, {
+  problems: new Map(),
+  isComplete: false,
+  hidesSenders: true,
+});
 const open = { auth: undefined, isTrusted: true };
 const options = { authRequired: false };
 
@@ -172,3 +179,19 @@ test(
     assert.equal(bodyOf(off.relay.seen[0]), 'Subject: scan\r\n\r\npage\r\n');
   }),
 );
+
+test('while an entry cannot be read, no pattern takes what may be its sender; addresses and logins go on', () => {
+  const rows: readonly [string, object, string | RegExp][] = [
+    ['boss@x.test', {}, /^451 4\.3\.5 <boss@x\.test> may be a sender of an account whose entry/],
+    ['a@shop.test', {}, /^530|^451/],
+    ['alice@x.test', {}, 'alice@x.test'],
+    ['', {}, 'rest@x.test'],
+    ['boss@x.test', { auth: { account: accounts[2] } }, 'rest@x.test'],
+  ];
+  for (const [sender, facts, expected] of rows) {
+    const result = choicesFor(sender, { ...open, ...facts }, options, doubtful);
+    if (typeof expected !== 'string')
+      assert.match('code' in result ? formatReply(result) : 'taken', expected);
+    else assert.equal('code' in result ? formatReply(result) : result[0]?.account.id, expected);
+  }
+});
