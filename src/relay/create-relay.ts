@@ -270,37 +270,17 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
 }
 
 /** The way as it is, but nothing begins upstream before the message's place is sure. */
-function claiming(way: Way, place: Place, maxWaitMs: number): Way {
-  /** Undefined where it is. */
-  const refusal = async (): Promise<Verdict | undefined> => {
-    const claimed = await place.claim?.(maxWaitMs);
-    return claimed === undefined || claimed.granted ? undefined : judgeLimit(claimed);
-  };
-  return {
-    account: way.account,
-    facts: way.facts,
-    ready: () => way.ready(),
-    begin(trace) {
-      const delivery = way.begin(trace);
-      return {
-        async ask(mail, told, asked) {
-          const verdict = await refusal();
-          return verdict === undefined ? delivery.ask(mail, told, asked) : { kind: 'failed', verdict };
-        },
-        async send(mail, told, body, octets) {
-          const verdict = await refusal();
-          return verdict === undefined ? delivery.send(mail, told, body, octets) : { verdict };
-        },
-        async open(mail, told) {
-          const verdict = await refusal();
-          return verdict === undefined ? delivery.open(mail, told) : { verdict };
-        },
-        close: () => delivery.close(),
-        giveUp: () => delivery.giveUp(),
-      };
-    },
-  };
-}
+const claiming = (way: Way, place: Place, maxWaitMs: number): Way => ({
+  account: way.account,
+  facts: way.facts,
+  ready: () => way.ready(),
+  begin: (trace) =>
+    way.begin(trace, () =>
+      place
+        .claim?.(maxWaitMs)
+        ?.then((claimed): Verdict | undefined => (claimed.granted ? undefined : judgeLimit(claimed))),
+    ),
+});
 
 const judgeLimit = ({ limit, retryAfterMs }: NoPlace): Verdict =>
   judge({ kind: 'local', cause: LIMIT_CAUSES[limit], waitSeconds: Math.ceil(retryAfterMs / 1000) });

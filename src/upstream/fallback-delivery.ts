@@ -5,19 +5,25 @@
  */
 import { fitParameters, type Mail, type Recipient } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
-import type { Delivery, Trace, Way } from './way.ts';
+import type { Delivery, MayBegin, Trace, Way } from './way.ts';
 
 export interface FallbackDeliveryDeps {
   readonly first: Delivery;
   /** Of this transaction; both deliveries fill it. */
   readonly trace: Trace;
+  readonly mayBegin: MayBegin | undefined;
   /** The second way, where the first is known to be switched off; `refusal` is what the first one said. */
   readonly secondFor: (refusal: Reply) => Way | undefined;
 }
 
 const PROMISED = reply(250, '2.1.5', 'OK');
 
-export function createFallbackDelivery({ first, trace, secondFor }: FallbackDeliveryDeps): Delivery {
+export function createFallbackDelivery({
+  first,
+  trace,
+  mayBegin,
+  secondFor,
+}: FallbackDeliveryDeps): Delivery {
   let current = first;
   let isClosed = false;
 
@@ -33,7 +39,7 @@ export function createFallbackDelivery({ first, trace, secondFor }: FallbackDeli
     if (second === undefined || !isFit(second, mail, recipients, octets)) return false;
     if ((await second.ready()) !== undefined || isClosed) return false;
     first.close();
-    current = second.begin(trace);
+    current = second.begin(trace, mayBegin);
     return true;
   }
 

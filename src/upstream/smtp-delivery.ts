@@ -20,7 +20,7 @@ import {
   type SubmissionStream,
 } from './submission.ts';
 import type { AccountUpstream } from './upstream.ts';
-import type { BodyStream, Delivery, Ending, Trace } from './way.ts';
+import type { BodyStream, Delivery, Ending, MayBegin, Trace } from './way.ts';
 
 /** Pause before a message is offered again to a provider that is busy with this account. */
 const BUSY_PAUSE_MS = { least: 1_000, most: 5_000 };
@@ -28,6 +28,7 @@ const BUSY_PAUSE_MS = { least: 1_000, most: 5_000 };
 export interface SmtpDeliveryDeps {
   readonly upstream: AccountUpstream;
   readonly trace: Trace;
+  readonly mayBegin?: MayBegin | undefined;
   readonly log: Log;
   readonly clock: Clock;
   readonly random: () => number;
@@ -156,7 +157,13 @@ export function createSmtpDelivery(
         let isReplayable: boolean;
         try {
           if (!isClosed) on ??= await acquire();
+          // With the connection in hand: a message counts when the provider hears of it.
+          const refusal = isClosed || isBegun ? undefined : await deps.mayBegin?.();
           if (isClosed || on === undefined) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
+          if (refusal !== undefined) {
+            on.lease.release();
+            return { verdict: refusal };
+          }
           startedAt ??= clock.monotonic();
           talking = on.submission;
           talking.waitedMs = () => clock.monotonic() - since;

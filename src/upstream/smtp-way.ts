@@ -55,7 +55,8 @@ export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): Wa
         }
         return undefined;
       },
-      begin: (trace) => createSmtpDelivery({ upstream, trace, log, clock, random }, options),
+      begin: (trace, mayBegin) =>
+        createSmtpDelivery({ upstream, trace, mayBegin, log, clock, random }, options),
     };
   }
 

@@ -33,8 +33,14 @@ export interface Way {
   /** At MAIL, before any body is sent: the refusal where mail cannot go now. May wait for a token or a connection. */
   ready(): Promise<Reply | undefined>;
   /** A transaction begins. `close` the delivery in any case. */
-  begin(trace: Trace): Delivery;
+  begin(trace: Trace, mayBegin?: MayBegin): Delivery;
 }
+
+/**
+ * Asked when all is there and nothing of the message has left: undefined where it may go out, else a wait that ends
+ * with undefined, or with the verdict that it may not. What has begun may go on.
+ */
+export type MayBegin = () => Promise<Verdict | undefined> | undefined;
 
 /** What is told of a delivery in the record of its transaction; filled as it goes, times in ms. */
 export interface Trace {

@@ -106,12 +106,13 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
         chosen = second.orWait(refusal);
         return second.ready();
       },
-      begin(trace) {
-        const delivery = chosen.begin(trace);
+      begin(trace, mayBegin) {
+        const delivery = chosen.begin(trace, mayBegin);
         if (chosen !== first) return delivery;
         return createFallbackDelivery({
           first: delivery,
           trace,
+          mayBegin,
           secondFor(refusal) {
             if (switchedOff(account.id) === undefined) return undefined;
             turn(account.id, true);

@@ -25,15 +25,17 @@ export interface Evidence {
   readonly texts: readonly string[];
   readonly secretMark: string;
   /** 5xx that the relay says for a documented reason. */
-  readonly isOurs: (reply: Heard) => boolean;
+  readonly isOurs: (reply: Heard, attempt: Attempt) => boolean;
   /** Nothing went wrong in this run: nobody may be deferred but for a limit. */
   readonly isCalm: boolean;
   /** Messages a minute, by account; 0: no limit. */
   readonly perMinute: ReadonlyMap<string, number>;
   /** Recipients of transactions that were begun again on another connection: they count when they began first. */
   readonly replayed: ReadonlySet<string>;
-  /** From its place in the minute to its first octet upstream a message may wait so long for a connection, ms. */
-  readonly connectMs: number;
+  /** From its place in the minute to its first octet upstream a message may take so long, ms. */
+  readonly beginMs: number;
+  /** What is larger streams. */
+  readonly heldOctets: number;
   /** The provider's replies carry enhanced codes: one too many can be told, and is nobody else's. */
   readonly isTagged: boolean;
 }
@@ -82,6 +84,11 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
   const { final } = attempt;
   const promised = attempt.rcpts.filter((r) => r.reply?.code === 250).map((r) => r.recipient);
   const [delivery] = deliveries;
+  const { password, account } = attempt.message;
+  if (attempt.mail?.code === 250 && password !== undefined && attempt.loggedInTo !== account)
+    blame('let in without its password', `MAIL of ${account}`);
+  if (delivery !== undefined && delivery.account !== account)
+    blame('sent as another', `of ${account}, by ${delivery.account}`);
   if (deliveries.length > 1) blame('delivered twice', `${deliveries.length} times`);
   if (delivery !== undefined && !delivery.body.equals(attempt.body))
     blame('body changed', `${attempt.body.length} octets became ${delivery.body.length}`);
@@ -103,7 +110,10 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
     const seconds = Number(LIMIT_WAIT.exec(heard.text)?.[1] ?? 0);
     if (/rate limit|in a minute/i.test(heard.text) && seconds > 61)
       blame('limit beyond its window', heard.text);
-    if (evidence.isCalm && !/limit|in a minute/i.test(heard.text)) blame('deferred for nothing', heard.text);
+    // A connection that the provider ends of itself takes a stream with it.
+    const isCut = attempt.body.length > evidence.heldOctets && /connection (?:lost|expired)/.test(heard.text);
+    if (evidence.isCalm && !isCut && !/limit|in a minute/i.test(heard.text))
+      blame('deferred for nothing', heard.text);
   }
   for (const { reply } of attempt.rcpts) checkReply(attempt, reply, evidence, blame);
   checkReply(attempt, attempt.mail, evidence, blame);
@@ -118,7 +128,7 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
 }
 
 /** Begun upstream within a minute, as the provider counts. */
-function checkMinutes({ deliveries, perMinute, connectMs, replayed }: Evidence): Violation[] {
+function checkMinutes({ deliveries, perMinute, beginMs, replayed }: Evidence): Violation[] {
   const found: Violation[] = [];
   for (const [account, most] of perMinute) {
     if (most === 0) continue;
@@ -128,7 +138,7 @@ function checkMinutes({ deliveries, perMinute, connectMs, replayed }: Evidence):
     begun.sort((a, b) => a - b);
     for (const [i, at] of begun.entries()) {
       const later = begun[i + most];
-      if (later === undefined || later - at >= MINUTE_MS - connectMs) continue;
+      if (later === undefined || later - at >= MINUTE_MS - beginMs) continue;
       found.push({
         rule: 'too many in a minute',
         detail: `${account}: more than ${most} in ${later - at} ms`,
@@ -173,7 +183,7 @@ function checkReply(
   const said = serial === undefined ? undefined : evidence.said.get(serial);
   const words = `${reply.code} ${reply.text}`;
   if (said === undefined) {
-    if (reply.code >= 500 && !evidence.isOurs(reply)) blame('refused by nobody', words);
+    if (reply.code >= 500 && !evidence.isOurs(reply, attempt)) blame('refused by nobody', words);
     return;
   }
   if (said.account !== attempt.message.account && said.account !== '') blame('answer of another', words);

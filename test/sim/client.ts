@@ -2,9 +2,10 @@
  * An MTA that hands its queue to a relay: lock-step or pipelining, hanging up where the plan says so,
  * trying 4xx again with the same message. Owns its messages and everything it has heard of them.
  */
+import { type LoginHabit, logIn, type Sasl } from './client-login.ts';
 import type { End, Network } from './network.ts';
 import type { Random } from './random.ts';
-import type { Actor, World } from './world.ts';
+import type { Actor, Scheduled, World } from './world.ts';
 
 export interface Message {
   readonly id: string;
@@ -14,6 +15,8 @@ export interface Message {
   readonly octets: number;
   /** The same octets at each try, with a Message-ID and all recipients in To. */
   readonly byGraph: boolean;
+  /** Of the account; undefined: mail of it needs no AUTH. */
+  readonly password: string | undefined;
 }
 
 export interface Heard {
@@ -29,6 +32,8 @@ export interface Attempt {
   readonly relay: string;
   readonly body: Buffer;
   readonly begunAt: number;
+  /** The account that the session has logged in to. */
+  readonly loggedInTo: string | undefined;
   mail: Heard | undefined;
   /** One for each recipient asked for. */
   readonly rcpts: { readonly recipient: string; reply: Heard | undefined }[];
@@ -51,11 +56,12 @@ export interface ClientHabits {
   readonly perConnection: number;
   readonly retryMs: readonly [number, number];
   readonly gapMs: readonly [number, number];
+  readonly sasl: Sasl;
 }
 
 /** Where a client hangs up, asked at each point of an attempt. */
 export type HangUp = 'no' | 'close' | 'abort' | 'half';
-export type Point = 'greeting' | 'ehlo' | 'mail' | 'rcpt' | 'data' | 'body' | 'dot';
+export type Point = 'greeting' | 'ehlo' | 'auth' | 'mail' | 'rcpt' | 'data' | 'body' | 'dot';
 
 export interface Client {
   readonly actor: Actor;
@@ -65,21 +71,37 @@ export interface Client {
   readonly bounced: ReadonlySet<Message>;
   readonly isDone: boolean;
   hangUp: (point: Point, dice: Random) => HangUp;
+  /** How it logs in where it has to; `none`: not at all. */
+  loginHabit: () => LoginHabit | 'none';
+  /** What came of a login. */
+  onLogin: (account: string, how: LoginHabit, reply: Heard) => void;
   /** A command that heard nothing for too long. */
   onUnanswered: (what: string) => void;
   add(message: Message, inMs: number): void;
+  /** From now on what waits is tried again soon, as when an operator flushes the queue. */
+  flush(): void;
 }
 
 /** RFC 5321 §4.5.3.2 gives MAIL and RCPT 5 minutes and the final dot 10; nothing may take longer than that. */
 const PATIENCE_MS: Readonly<Record<Point, number>> = {
   greeting: 300_000,
   ehlo: 300_000,
+  auth: 300_000,
   mail: 300_000,
   rcpt: 300_000,
   data: 120_000,
   body: 600_000,
   dot: 600_000,
 };
+
+/** Between tries once its queue is flushed, ms. */
+const FLUSHED_MS = [20_000, 40_000] as const;
+
+interface Waiting {
+  readonly message: Message;
+  readonly number: number;
+  dueAt: number;
+}
 
 class Gone extends Error {}
 
@@ -94,9 +116,11 @@ export function createClient(
   const attempts: Attempt[] = [];
   const bounced = new Set<Message>();
   /** Still to be sent, with the recipients that have not been settled. */
-  const waiting: { message: Message; number: number; dueAt: number }[] = [];
+  const waiting: Waiting[] = [];
   let underWay = 0;
-  let isAsleep = true;
+  let isWorking = false;
+  let planned: Scheduled | undefined;
+  let isFlushed = false;
 
   const pause = (ms: number): Promise<void> =>
     new Promise((resolve) => world.after(actor, ms, resolve, 'client'));
@@ -260,6 +284,12 @@ export function createClient(
     maybeLeave('dot', session, attempt);
   }
 
+  /** After so many tries, ms. */
+  function pauseBefore(tries: number): number {
+    const [least, most] = isFlushed ? FLUSHED_MS : habits.retryMs;
+    return (isFlushed ? 1 : Math.min(1.5 ** (tries - 1), 10)) * dice.between(least, most);
+  }
+
   function settle(attempt: Attempt): void {
     attempt.endedAt = world.now;
     const { message } = attempt;
@@ -267,14 +297,14 @@ export function createClient(
       attempt.mail !== undefined && attempt.mail.code >= 400 ? attempt.mail : (attempt.final ?? attempt.data);
     const again = (recipients: readonly string[]): void => {
       if (recipients.length === 0) return;
-      const [least, most] = habits.retryMs;
-      const backoff = Math.min(1.5 ** (attempt.number - 1), 10);
-      waiting.push({
-        message: { ...message, recipients },
-        number: attempt.number + 1,
-        dueAt: world.now + backoff * dice.between(least, most),
-      });
+      const dueAt = world.now + pauseBefore(attempt.number);
+      waiting.push({ message: { ...message, recipients }, number: attempt.number + 1, dueAt });
     };
+    // It had not logged in: nothing was said of the message.
+    if (attempt.mail?.code === 530) {
+      again(message.recipients);
+      return;
+    }
     if (verdict !== undefined && verdict.code >= 500 && verdict.code < 600 && attempt.data?.code !== 354) {
       // 554 at DATA only repeats what each recipient was told.
       const open = attempt.rcpts.filter(
@@ -317,11 +347,12 @@ export function createClient(
         session.write('EHLO client.test\r\n');
         maybeLeave('ehlo', session, undefined);
         await session.read('ehlo');
+        const login = await logInFor(dueFor(() => true)?.message, session);
         for (let n = 0; n < habits.perConnection; n++) {
-          const at = waiting.findIndex((w) => w.dueAt <= world.now);
-          const next = at < 0 ? undefined : waiting.splice(at, 1)[0];
+          const next = dueFor(login.mayBegin);
           if (next === undefined) break;
-          const attempt = begin(next.message, next.number, relay);
+          waiting.splice(waiting.indexOf(next), 1);
+          const attempt = begin(next.message, next.number, relay, login.account);
           underWay += 1;
           try {
             await transact(session, attempt);
@@ -345,15 +376,38 @@ export function createClient(
         await pause(dice.between(100, 5_000));
       }
     }
-    isAsleep = true;
+    isWorking = false;
     wake();
   }
 
-  function begin(message: Message, number: number, relay: string): Attempt {
+  const dueFor = (mayBegin: (message: Message) => boolean): Waiting | undefined =>
+    waiting.find((w) => w.dueAt <= world.now && mayBegin(w.message));
+
+  /** Logs in where `message` needs it. In a session that is logged in only that account's mail is sent. */
+  async function logInFor(
+    message: Message | undefined,
+    session: Session,
+  ): Promise<{ readonly account: string | undefined; readonly mayBegin: (message: Message) => boolean }> {
+    if (message?.password === undefined)
+      return { account: undefined, mayBegin: (m) => m.password === undefined };
+    const { account: user, password } = message;
+    const how = client.loginHabit();
+    const mayBegin = (m: Message): boolean => m.account === user;
+    if (how === 'none') return { account: undefined, mayBegin };
+    maybeLeave('auth', session, undefined);
+    const reply = await logIn(session, { sasl: habits.sasl, user, password, how });
+    client.onLogin(user, how, reply);
+    if (reply.code === 235) return { account: user, mayBegin };
+    for (const w of waiting) if (mayBegin(w.message)) w.dueAt = world.now + pauseBefore(w.number);
+    return { account: undefined, mayBegin: () => false };
+  }
+
+  function begin(message: Message, number: number, relay: string, loggedInTo: string | undefined): Attempt {
     const attempt: Attempt = {
       message,
       number,
       relay,
+      loggedInTo,
       body: writeBody(message, number),
       begunAt: world.now,
       mail: undefined,
@@ -372,10 +426,14 @@ export function createClient(
 
   /** Works as soon as something is due. */
   function wake(): void {
-    if (!isAsleep || waiting.length === 0) return;
-    isAsleep = false;
+    if (isWorking || waiting.length === 0) return;
+    planned?.cancel();
     const due = Math.min(...waiting.map((w) => w.dueAt));
-    world.after(actor, Math.max(0, due - world.now), () => void work(), 'client');
+    const begin = (): void => {
+      isWorking = true;
+      void work();
+    };
+    planned = world.after(actor, Math.max(0, due - world.now), begin, 'client');
   }
 
   const client: Client = {
@@ -389,10 +447,17 @@ export function createClient(
       return waiting.length === 0 && underWay === 0;
     },
     hangUp: () => 'no',
+    loginHabit: () => 'right',
+    onLogin: () => undefined,
     onUnanswered: () => undefined,
     add(message, inMs) {
       waiting.push({ message, number: 1, dueAt: world.now + inMs });
-      if (isAsleep) world.after(actor, inMs, wake, 'client');
+      world.after(actor, inMs, wake, 'client');
+    },
+    flush() {
+      isFlushed = true;
+      for (const w of waiting) w.dueAt = Math.min(w.dueAt, world.now + pauseBefore(w.number));
+      world.after(actor, 0, wake, 'client');
     },
   };
   return client;

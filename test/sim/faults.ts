@@ -2,7 +2,7 @@
 import type { Client } from './client.ts';
 import { GRAPH_URL, type GraphEndpoint, type GraphMood } from './graph.ts';
 import type { Network, Paths, Weather } from './network.ts';
-import type { AccountPlan, Edit, Fault, Plan, Side } from './plan.ts';
+import type { Edit, Fault, Plan, Side } from './plan.ts';
 import type { Mood, Provider } from './provider.ts';
 import { createRandom } from './random.ts';
 import type { Leftovers, RelayHost } from './relay-host.ts';
@@ -98,6 +98,9 @@ export function applyFaults(plan: Plan, cast: Cast): void {
         if (l.point === point && isIn(world.now, l) && l.roll() < l.chance) return l.how;
       return 'no';
     };
+  const strange = plan.faults.filter((f) => f.kind === 'client login').map((f) => ({ ...f, roll: dice(f) }));
+  for (const client of clients)
+    client.loginHabit = () => strange.find((f) => isIn(world.now, f) && f.roll() < f.chance)?.how ?? 'right';
   const broken = plan.faults.filter((f) => f.kind === 'disk');
   if (broken.length > 0)
     cast.files.fault = (operation, path) =>
@@ -194,6 +197,7 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
     case 'mood':
     case 'token':
     case 'hang up':
+    case 'client login':
     case 'black':
     case 'slow path':
     case 'disk':
@@ -254,7 +258,7 @@ function resume(fault: AdminFault, plan: Plan, cast: Cast): void {
 
 /** The accounts file, as it is or as an operator's edit leaves it. */
 export function writeAccounts(
-  accounts: readonly AccountPlan[],
+  { accounts, tls }: Pick<Plan, 'accounts' | 'tls'>,
   grantOf: (email: string) => string,
   edit: Edit = 'nothing',
 ): string {
@@ -269,6 +273,7 @@ export function writeAccounts(
       messages_per_minute: account.messagesPerMinute,
       login_interval_ms: account.loginIntervalMs,
       ...(account.byGraph ? { transport: 'graph' } : {}),
+      ...(account.password === undefined ? {} : { password: account.password }),
     };
     if (i > 0) return entry;
     switch (edit) {
@@ -288,7 +293,7 @@ export function writeAccounts(
   return JSON.stringify({
     providers: {
       simulated: {
-        smtp: 'smtps://10.0.0.1:465',
+        smtp: tls === 'implicit' ? 'smtps://10.0.0.1:465' : 'starttls://10.0.0.1:587',
         token_url: 'https://login.example.net/token',
         scope: 'smtp',
         graph_url: GRAPH_URL,

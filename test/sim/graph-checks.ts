@@ -36,11 +36,12 @@ export function checkGraph(evidence: {
       if (attempts.every((a) => a.dotAt === undefined))
         blame('delivered unfinished', id, 'by Graph', copy.at);
     }
-    for (const { mail, rcpts, data, final } of attempts)
+    for (const { message, loggedInTo, mail, rcpts, data, final } of attempts)
       for (const reply of [mail, data, final, ...rcpts.map((r) => r.reply)])
         if (
           reply !== undefined &&
           reply.code >= 500 &&
+          !(reply.code === 530 && message.password !== undefined && loggedInTo === undefined) &&
           !/No account for sender|No valid recipients/.test(reply.text)
         )
           blame('refused by nobody', id, `${reply.code} ${reply.text}`, reply.at);

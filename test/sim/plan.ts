@@ -3,6 +3,8 @@
  * faults can be left out one by one, to find the fewest that still break something. Pure.
  */
 import type { ClientHabits, HangUp, Point } from './client.ts';
+import type { LoginHabit } from './client-login.ts';
+import { withLogins } from './plan-logins.ts';
 import type { Flavour, Mood, Stage } from './provider.ts';
 import { createRandom, type Random } from './random.ts';
 import type { TokenMood } from './token-endpoint.ts';
@@ -26,6 +28,7 @@ export type Fault =
       readonly how: HangUp;
       readonly chance: number;
     } & Window)
+  | ({ readonly kind: 'client login'; readonly how: LoginHabit | 'none'; readonly chance: number } & Window)
   | { readonly kind: 'break'; readonly side: Side; readonly at: number; readonly times: number }
   | ({ readonly kind: 'black'; readonly side: Side } & Window)
   | ({ readonly kind: 'slow path'; readonly side: Side; readonly delay: readonly [number, number] } & Window)
@@ -59,6 +62,8 @@ export interface AccountPlan {
   readonly loginIntervalMs: number;
   /** Mail leaves by Microsoft Graph. */
   readonly byGraph: boolean;
+  /** What its clients log in with; undefined: none needed. */
+  readonly password: string | undefined;
 }
 
 export interface MessagePlan {
@@ -74,6 +79,9 @@ export interface Plan {
   readonly flavour: Flavour;
   /** The provider's replies have enhanced codes, by which one can be told from another. */
   readonly isTagged: boolean;
+  readonly tls: 'implicit' | 'starttls';
+  /** The provider says 334 with the error as JSON before it refuses a token. */
+  readonly challenges: boolean;
   readonly store: StoreKind;
   readonly relays: number;
   /** Relays on Redis have a state directory beside it. */
@@ -92,6 +100,8 @@ export interface Plan {
 }
 
 const MINUTE = 60_000;
+/** So many times likelier than another fault is one of the provider's moods. */
+const MOODS = 6;
 
 /** Replies of real providers, by where they come. */
 const REFUSALS: readonly (readonly [Stage, number, string])[] = [
@@ -116,7 +126,7 @@ const STAGES: readonly Stage[] = ['greeting', 'ehlo', 'auth', 'mail', 'rcpt', 'd
 const POINTS: readonly Point[] = ['greeting', 'ehlo', 'mail', 'rcpt', 'data', 'body', 'dot'];
 
 export function createPlan(seed: number): Plan {
-  return withGraph(createSmtpPlan(seed));
+  return withLogins(withGraph(createSmtpPlan(seed)));
 }
 
 /** Dice of their own, so that the rest of the plan is what it was. The simulated disk knows no journal, so not with files. */
@@ -152,12 +162,14 @@ function createSmtpPlan(seed: number): Plan {
     at: dice.between(0, isBurst ? 20_000 : Math.floor(activeMs * 0.8)),
   }));
   const faults = Array.from({ length: dice.chance(0.1) ? 0 : dice.between(1, 6) }, () =>
-    planFault(dice, activeMs, store, { relays, accounts: accounts.length }),
+    planFault(dice, activeMs, store, { relays, accounts: accounts.length, messages }),
   );
   return {
     seed,
     flavour: dice.pick(['chunking', 'pipelining', 'plain']),
     isTagged: dice.branch('tags').chance(0.7),
+    tls: 'implicit',
+    challenges: false,
     store,
     relays,
     keepsBeside: dice.branch('beside').chance(0.6),
@@ -187,6 +199,7 @@ function planAccount(dice: Random, index: number): AccountPlan {
     messagesPerMinute: dice.pick([30, 30, 6, 0]),
     loginIntervalMs: dice.pick([0, 1_000]),
     byGraph: false,
+    password: undefined,
   };
 }
 
@@ -202,6 +215,7 @@ function planClient(dice: Random): ClientHabits {
       [0, 0],
       [0, 2_000],
     ]),
+    sasl: 'PLAIN',
   };
 }
 
@@ -209,18 +223,22 @@ function planFault(
   dice: Random,
   activeMs: number,
   store: StoreKind,
-  { relays, accounts }: { readonly relays: number; readonly accounts: number },
+  {
+    relays,
+    accounts,
+    messages,
+  }: { readonly relays: number; readonly accounts: number; readonly messages: readonly MessagePlan[] },
 ): Fault {
-  const from = dice.between(0, Math.floor(activeMs * 0.8));
+  const from = planMoment(dice, activeMs, messages);
   const to = Math.min(activeMs, from + dice.pick([5_000, 60_000, activeMs]));
   const window = { from, to };
   const relay = dice.between(0, relays - 1);
   const side: Side = dice.pick(['clients', 'provider']);
   const chance = dice.pick([0.1, 0.3, 1]);
   const kinds: (() => Fault)[] = [
-    () => ({ kind: 'mood', ...planMood(dice), chance: dice.pick([0.1, 0.3, 0.6]), ...window }),
-    () => ({ kind: 'mood', ...planMood(dice), chance: dice.pick([0.1, 0.3, 0.6]), ...window }),
-    () => ({ kind: 'mood', ...planMood(dice), chance: dice.pick([0.1, 0.3, 0.6]), ...window }),
+    ...Array.from({ length: MOODS }, () => (): Fault => {
+      return { kind: 'mood', ...planMood(dice), chance: dice.pick([0.2, 0.6, 1]), ...window };
+    }),
     () => ({ kind: 'provider down', how: dice.pick(['fin', 'reset', '421']), ...window }),
     () => ({ kind: 'token', mood: planTokenMood(dice), chance, ...window }),
     () => ({ kind: 'revoke access', at: from }),
@@ -272,6 +290,12 @@ function planFault(
       () => ({ kind: 'redis', state: dice.pick(['gone', 'silent']), loses: dice.chance(0.2), ...window }),
     );
   return dice.pick(kinds)();
+}
+
+/** Most faults come when somebody is there to suffer. */
+export function planMoment(dice: Random, activeMs: number, messages: readonly MessagePlan[]): number {
+  if (dice.chance(0.3)) return dice.between(0, Math.floor(activeMs * 0.8));
+  return Math.max(0, dice.pick(messages).at - dice.between(0, 2_000));
 }
 
 function planMood(dice: Random): { readonly stage: Stage; readonly mood: Mood } {

@@ -6,7 +6,18 @@ import type { End, Network } from './network.ts';
 import type { Actor, World } from './world.ts';
 
 export type Flavour = 'chunking' | 'pipelining' | 'plain';
-export type Stage = 'greeting' | 'ehlo' | 'auth' | 'mail' | 'rcpt' | 'data' | 'end' | 'idle';
+/** `auth line` names the mechanism, `auth` brings the token. */
+export type Stage =
+  | 'greeting'
+  | 'starttls'
+  | 'ehlo'
+  | 'auth line'
+  | 'auth'
+  | 'mail'
+  | 'rcpt'
+  | 'data'
+  | 'end'
+  | 'idle';
 
 /** What it does instead of the normal reply. */
 export type Mood =
@@ -20,7 +31,9 @@ export type Mood =
   /** The right reply, late. */
   | { readonly kind: 'late'; readonly ms: number }
   /** The right reply and, after a while, another one that nobody asked for. */
-  | { readonly kind: 'extra'; readonly ms: number };
+  | { readonly kind: 'extra'; readonly ms: number }
+  /** At EHLO: somebody on the way takes STARTTLS out and offers AUTH in clear text. */
+  | { readonly kind: 'strip' };
 
 export interface Envelope {
   readonly account: string;
@@ -66,6 +79,8 @@ export interface Provider {
   mood: (stage: Stage, account: string) => Mood | undefined;
   /** Told of every login, with how many connections of the account that relay then has open. */
   onLogin: (account: string, atOnce: number) => void;
+  /** AUTH came over a stream that is not TLS. */
+  onClear: () => void;
   accepts: (account: string, accessToken: string) => boolean;
   /** Closes idle connections after this, and any after that, ms. */
   idleMs: number;
@@ -81,6 +96,10 @@ interface IncomingBody {
   readonly isLast: boolean;
   readonly isData: boolean;
 }
+
+const PORTS = { implicit: 465, starttls: 587 };
+const BAD_TOKEN = { code: 535, text: '5.7.3 Authentication unsuccessful' };
+const ERROR_AS_JSON = Buffer.from('{"status":"400","schemes":"Bearer","scope":"smtp"}').toString('base64');
 
 const MARK = /#(\d+)$/;
 
@@ -98,11 +117,14 @@ export function createProvider(
     readonly address: string;
     readonly flavour: Flavour;
     readonly isTagged: boolean;
+    readonly tls: 'implicit' | 'starttls';
+    /** Says 334 with the error as JSON before it refuses a token. */
+    readonly challenges: boolean;
   },
 ): Provider {
   const { name, flavour } = options;
   const actor = world.spawn(name);
-  const place = `${options.address}:465`;
+  const place = `${options.address}:${PORTS[options.tls]}`;
   const dice = world.random.branch(name);
   const deliveries: Delivery[] = [];
   const said = new Map<number, Said>();
@@ -120,7 +142,10 @@ export function createProvider(
     #envelope: Envelope | undefined;
     /** Octets of a BDAT chunk to come, or a DATA body. */
     #body: IncomingBody | undefined;
-    #awaitsToken = false;
+    /** What the next line is where it is no command. */
+    #awaits: 'token' | 'acknowledgement' | undefined;
+    #refusal: { readonly code: number; readonly text: string } = BAD_TOKEN;
+    #isSecure = options.tls === 'implicit';
     #lastAt = world.now;
     readonly #openedAt = world.now;
 
@@ -277,9 +302,11 @@ export function createProvider(
 
     #command(line: string): void {
       const [verb = ''] = line.split(' ', 1);
-      if (this.#awaitsToken) {
-        this.#awaitsToken = false;
-        this.#login(line);
+      const awaited = this.#awaits;
+      this.#awaits = undefined;
+      if (awaited !== undefined) {
+        if (awaited === 'token') this.#login(line);
+        else this.#say(this.#refusal.code, this.#refusal.text, 'auth');
         return;
       }
       switch (verb.toUpperCase()) {
@@ -287,9 +314,22 @@ export function createProvider(
           this.#envelope = undefined;
           this.#answer('ehlo', 250, name, () => undefined, undefined, this.#offers());
           return;
+        case 'STARTTLS':
+          if (this.#isSecure) this.#say(503, '5.5.1 it is TLS already', 'starttls');
+          else
+            this.#answer('starttls', 220, '2.0.0 ready to start TLS', () => {
+              this.#isSecure = true;
+            });
+          return;
         case 'AUTH':
-          this.#awaitsToken = true;
-          this.#say(334, '', 'auth');
+          if (!this.#isSecure) {
+            provider.onClear();
+            this.#say(530, '5.7.0 must issue STARTTLS first', 'auth line');
+            return;
+          }
+          this.#answer('auth line', 334, '', () => {
+            this.#awaits = 'token';
+          });
           return;
         case 'MAIL':
           this.#mail(line);
@@ -345,7 +385,7 @@ export function createProvider(
       const user = head.slice('user='.length);
       const token = bearer.slice('auth=Bearer '.length);
       if (!provider.accepts(user, token)) {
-        this.#say(535, '5.7.3 Authentication unsuccessful', 'auth');
+        this.#refuse(BAD_TOKEN);
         return;
       }
       this.#answer('auth', 235, '2.7.0 ok', () => {
@@ -353,6 +393,16 @@ export function createProvider(
         const held = [...sessions].filter((s) => s.account === user && s.isHeld && s.relay === this.relay);
         provider.onLogin(user, held.length);
       });
+    }
+
+    #refuse(refusal: { readonly code: number; readonly text: string }): void {
+      if (!options.challenges || refusal.code !== 535) {
+        this.#say(refusal.code, refusal.text, 'auth');
+        return;
+      }
+      this.#refusal = refusal;
+      this.#awaits = 'acknowledgement';
+      this.#say(334, ERROR_AS_JSON, 'auth');
     }
 
     #mail(line: string): void {
@@ -389,7 +439,8 @@ export function createProvider(
       this.#answer('rcpt', 250, '2.1.5 ok', () => void envelope.recipients.push(recipient), about);
     }
 
-    #offers(): readonly string[] {
+    #offers(isStripped = false): readonly string[] {
+      if (!this.#isSecure) return ['8BITMIME', isStripped ? 'AUTH LOGIN XOAUTH2' : 'STARTTLS'];
       const auth = 'AUTH LOGIN XOAUTH2';
       const tags = options.isTagged ? ['ENHANCEDSTATUSCODES'] : [];
       const all = ['SIZE 157286400', '8BITMIME', 'SMTPUTF8', ...tags, auth];
@@ -434,8 +485,13 @@ export function createProvider(
           act();
           this.#say(code, text, stage, envelope, more);
           return;
+        case 'strip':
+          act();
+          this.#say(code, text, stage, envelope, stage === 'ehlo' ? this.#offers(true) : more);
+          return;
         case 'reply':
-          this.#say(mood.code, mood.text, stage, envelope);
+          if (stage === 'auth') this.#refuse(mood);
+          else this.#say(mood.code, mood.text, stage, envelope);
           if (mood.closes === true) this.close('fin');
           return;
         case 'drop':
@@ -457,7 +513,9 @@ export function createProvider(
           act();
           this.#say(code, text, stage, envelope, more);
           world.after(actor, mood.ms, () => {
-            if (sessions.has(this)) this.#say(250, '2.0.0 said twice', stage, envelope);
+            // In the middle of the next answers nobody on earth could tell it from one of them.
+            if (sessions.has(this) && !this.#isBusy && this.#envelope === undefined)
+              this.#say(250, '2.0.0 said twice', stage, envelope);
           });
           return;
         default:
@@ -501,6 +559,7 @@ export function createProvider(
     said,
     mood: () => undefined,
     onLogin: () => undefined,
+    onClear: () => undefined,
     accepts: () => true,
     idleMs: 300_000,
     ageMs: 1_200_000,

@@ -68,7 +68,7 @@ export async function prepareRelays(): Promise<void> {
 /** After a stop, before what is left is counted, ms. */
 const SETTLE_MS = 15_000;
 /** Events at a process that are not its own timers; a signal's timer keeps nothing alive and ends with it. */
-const OTHERS_EVENTS = /^(net|token|file|event|immediate|unref|abort timeout)/;
+const OTHERS_EVENTS = /^(net|token|file|scrypt|event|immediate|unref|abort timeout)/;
 
 export interface HostDeps {
   readonly world: World;

@@ -8,7 +8,7 @@ import { applyFaults, type Cast, createPaths, isBeingMended, writeAccounts } fro
 import { createGraphEndpoint, GRAPH_URL } from './graph.ts';
 import { checkGraph } from './graph-checks.ts';
 import { createNetwork, type Network } from './network.ts';
-import type { Fault, Plan } from './plan.ts';
+import type { Plan } from './plan.ts';
 import { createProvider } from './provider.ts';
 import { createRandom } from './random.ts';
 import { createRelayHost, type Leftovers, type RelayHost } from './relay-host.ts';
@@ -37,9 +37,11 @@ const UNSAVED_MS = 20_000;
 const NEEDS_PERSON = /"event":"token_refresh_failed","account":"([^"]+)".*"class":"needs_consent"/;
 /** Where nothing goes wrong nobody waits longer for a connection: a few messages and logins, ms. */
 const CALM_WAIT_MS = 10_000;
-/** A message waits so long for a connection, and for logins that keep their distance, ms. */
-const ACQUIRE_MS = 45_000;
-const PACED_MS = 3_500;
+/** From its place in the minute to MAIL a message takes a RSET and its reply at most, and what counts as prompt, ms. */
+const BEGIN_MS = 500;
+const SLOW_BEGIN_MS = 6_500;
+/** Larger messages stream: what breaks under them is not said again. */
+const REPLAY_OCTETS = 4_096;
 /** A stop waits for a token endpoint that may be giving a new refresh token as long as its answer may take, ms. */
 const TOKEN_ANSWER_MS = 20_000;
 /** How much longer than its deadline a stop may take, ms. */
@@ -89,10 +91,12 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       perMinute: new Map(
         forgetsMinutes(plan) ? [] : plan.accounts.map((a) => [a.email, a.messagesPerMinute]),
       ),
-      connectMs: plan.faults.every(isHarmlessToConnections) ? PACED_MS : ACQUIRE_MS,
-      isOurs: (reply) =>
-        plan.faults.some((f) => f.kind === 'reload' && f.edit === 'remove and add') &&
-        reply.text.includes('No account for sender'),
+      beginMs: plan.faults.some((f) => f.kind === 'slow path') ? SLOW_BEGIN_MS : BEGIN_MS,
+      heldOctets: REPLAY_OCTETS,
+      isOurs: (reply, { message, loggedInTo }) =>
+        (plan.faults.some((f) => f.kind === 'reload' && f.edit === 'remove and add') &&
+          reply.text.includes('No account for sender')) ||
+        (reply.code === 530 && message.password !== undefined && loggedInTo === undefined),
     });
     return {
       violations: [...violations, ...result.violations, ...byGraph],
@@ -122,9 +126,6 @@ const forgetsSubmissions = ({ store, faults }: Plan): boolean =>
     ? faults.some(({ kind }) => kind === 'kill' || kind === 'stop')
     : faults.some((f) => f.kind === 'redis' && f.loses);
 
-const isHarmlessToConnections = ({ kind }: Fault): boolean =>
-  kind === 'hang up' || kind === 'clock' || kind === 'reload' || kind === 'stop' || kind === 'disk';
-
 const hasDirectory = ({ store, keepsBeside }: Plan): boolean =>
   store === 'file' || (store === 'redis' && keepsBeside);
 
@@ -142,7 +143,10 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
     address: '10.0.0.1',
     flavour: plan.flavour,
     isTagged: plan.isTagged,
+    tls: plan.tls,
+    challenges: plan.challenges,
   });
+  provider.onClear = () => blame('login in clear text', 'AUTH without TLS');
   provider.idleMs = plan.idleMs;
   provider.ageMs = plan.ageMs;
   const tokens = createTokenEndpoint(world, {
@@ -163,7 +167,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   };
   const grants = new Map(plan.accounts.map((a) => [a.email, tokens.consent(a.email)]));
   const accountsFile: Cast['accountsFile'] = (edit) =>
-    writeAccounts(plan.accounts, (email) => grants.get(email) ?? '', edit);
+    writeAccounts(plan, (email) => grants.get(email) ?? '', edit);
   const operator = world.spawn('operator');
   const relays: RelayHost[] = Array.from({ length: plan.relays }, (_, i) =>
     createRelayHost(
@@ -184,7 +188,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
         name: `relay${i}`,
         accounts: accountsFile(),
         settings: {
-          replayBytes: 4_096,
+          replayBytes: REPLAY_OCTETS,
           ...(plan.store === 'redis' ? { store: new Secret('redis://redis:6379') } : {}),
           ...(hasDirectory(plan) ? { stateDir: `/sim/relay${i}/state` } : {}),
         },
@@ -194,13 +198,22 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   const clients: Client[] = plan.clients.map((habits, i) =>
     createClient(world, network, { name: `client${i}`, relays: () => relays.map((r) => r.name), habits }),
   );
-  for (const client of clients)
+  const mayBeRemoved = (account: string): boolean =>
+    account === plan.accounts[0]?.email &&
+    plan.faults.some((f) => f.kind === 'reload' && f.edit === 'remove and add');
+  for (const client of clients) {
+    client.onLogin = (account, how, { code, text }) => {
+      if (how !== 'right' && code === 235) blame('let in without its password', account);
+      if (how === 'right' && code >= 500 && !mayBeRemoved(account))
+        blame('right password refused', `${code} ${text}`);
+    };
     client.onUnanswered = (what) => {
       const isBlack = plan.faults.some((f) => f.kind === 'black' && f.side === 'clients');
       if (!isBlack) blame('unanswered', `${client.actor.name} at ${what}`);
     };
+  }
   for (const [i, m] of plan.messages.entries()) {
-    const { email: account = '', byGraph = false } = plan.accounts[m.account] ?? {};
+    const { email: account = '', byGraph = false, password } = plan.accounts[m.account] ?? {};
     const message: Message = {
       id: `m${i}`,
       account,
@@ -209,6 +222,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
       recipients: Array.from({ length: byGraph ? 1 : m.recipients }, (_, r) => `m${i}r${r}@example.net`),
       octets: m.octets,
       byGraph,
+      password,
     };
     clients[m.client]?.add(message, m.at);
   }

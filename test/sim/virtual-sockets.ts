@@ -85,10 +85,13 @@ export class VirtualSocket extends Duplex {
     this.#idle?.cancel();
     const early: Buffer | null = this.read();
     if (early !== null) secured.push(early);
-    if (this.#isFinHeard) secured.#end.ears.fin();
     this.#secured = secured;
+    const isGone = this.#isFinHeard && early === null;
+    if (this.#isFinHeard && !isGone) secured.#end.ears.fin();
     inhabited().after(this.#end.actor, 0, () => {
-      if (!secured.destroyed) secured.emit('secureConnect');
+      if (secured.destroyed) return;
+      if (isGone) secured.destroy(systemError('ECONNRESET', 'handshake'));
+      else secured.emit('secureConnect');
     });
     return secured;
   }
@@ -133,6 +136,7 @@ export class VirtualSocket extends Duplex {
   }
 
   setTimeout(ms: number, listener?: () => void): this {
+    if (this.destroyed) return this;
     this.timeout = ms;
     this.#idle?.cancel();
     this.#idle = undefined;

@@ -11,6 +11,12 @@ export interface Usage {
   readonly descriptors: number;
 }
 
+export interface Ill {
+  readonly email: string;
+  /** In the relay's words. */
+  readonly reason: string;
+}
+
 export interface SoakRelay {
   readonly accounts: readonly AccountEntry[];
   /** Undefined while there is no process. */
@@ -26,11 +32,15 @@ export interface SoakRelay {
   /** Ends the process; the result starts it again. */
   restart(signal: 'SIGKILL' | 'SIGTERM'): Promise<() => Promise<void>>;
   /** Accounts that a person must sign in again for, as the relay says. */
-  mustSignIn(): Promise<readonly string[]>;
+  mustSignIn(): Promise<readonly Ill[]>;
+  /** Its last log lines about an account's token or logins. */
+  history(account: string): readonly LogLine[];
   /** The operator has cured them. */
   retry(accounts: readonly string[]): Promise<void>;
   stop(): Promise<{ readonly code: number | null }>;
 }
+
+const HISTORY_LINES = 12;
 
 export async function startSoakRelay(
   provider: Provider,
@@ -110,10 +120,20 @@ export async function startSoakRelay(
     async mustSignIn() {
       if (process === undefined) return [];
       const answer = (await (await ask('/admin/accounts')).json()) as {
-        readonly accounts: readonly { readonly email: string; readonly status: string }[];
+        readonly accounts: readonly {
+          readonly email: string;
+          readonly status: string;
+          readonly last_error?: unknown;
+        }[];
       };
-      return answer.accounts.filter((a) => a.status === 'needs_consent').map((a) => a.email);
+      return answer.accounts
+        .filter((a) => a.status === 'needs_consent')
+        .map(({ email, last_error }) => ({ email, reason: JSON.stringify(last_error ?? null) }));
     },
+    history: (account) =>
+      [...lines, ...(process?.lines ?? [])]
+        .filter((line) => line.account === account && line.event !== 'transaction')
+        .slice(-HISTORY_LINES),
     async retry(ids) {
       for (const id of ids) await ask(`/admin/accounts/${encodeURIComponent(id)}/retry`, 'POST');
     },

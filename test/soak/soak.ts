@@ -95,13 +95,15 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   /** The operator's round: whom a person must sign in again. */
   async function look(relay: SoakRelay): Promise<void> {
     const ill = await relay.mustSignIn().catch(() => []);
-    for (const user of ill) provider.token.acceptAgain(user);
-    if (ill.length > 0) await relay.retry(ill).catch(() => undefined);
-    for (const user of ill) {
-      if (wasCut(user, relay)) signedInAgain++;
+    for (const { email } of ill) provider.token.acceptAgain(email);
+    if (ill.length > 0) await relay.retry(ill.map((a) => a.email)).catch(() => undefined);
+    for (const { email, reason } of ill) {
+      if (wasCut(email, relay)) signedInAgain++;
       else {
         grantsLost++;
-        tell(`${user} must sign in again: ${JSON.stringify(provider.token.lastRotation(user))}`);
+        const rotation = JSON.stringify(provider.token.lastRotation(email));
+        tell(`${email} must sign in again: ${reason} ${rotation}`);
+        for (const line of relay.history(email)) tell(`  ${JSON.stringify(line)}`);
       }
     }
   }

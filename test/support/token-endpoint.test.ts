@@ -65,6 +65,23 @@ test(
 );
 
 test(
+  'an endpoint that fails grants nothing: the refresh token stays good, and nothing was rotated',
+  leakless(async (_t, defer) => {
+    const endpoint = await start(defer, 'microsoft');
+    endpoint.rotation = 'revoke-old';
+    endpoint.decidesAtOnce = true;
+    const { clientId, refreshToken } = endpoint.add(USER, { publicClient: true });
+    const form = { grant_type: 'refresh_token', client_id: clientId, refresh_token: refreshToken };
+    endpoint.always({ status: 503, body: 'no' });
+    assert.equal((await post(endpoint, form)).status, 503);
+    assert.equal(endpoint.lastRotation(USER), undefined);
+    endpoint.always(undefined);
+    assert.equal((await post(endpoint, form)).status, 200);
+    assert.equal(endpoint.lastRotation(USER)?.isWhole, true);
+  }),
+);
+
+test(
   'revocation, wrong client and wrong secret sound like the provider',
   leakless(async (_t, defer) => {
     const endpoint = await start(defer, 'gmail');

@@ -312,7 +312,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       requests.push(seen);
       if (user !== undefined) perUser.set(user, (perUser.get(user) ?? 0) + 1);
       const script = scripted(user);
-      const decided = endpoint.decidesAtOnce ? honest() : undefined;
+      const decided = endpoint.decidesAtOnce && !isOwn(script) ? honest() : undefined;
       const wait = (script?.delayMs ?? 0) + endpoint.delayMs;
       if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
       if (script?.until !== undefined) await script.until;
@@ -324,6 +324,13 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       inWork -= 1;
     }
   }
+
+  /** Nothing of what the endpoint would say itself: it grants nothing. */
+  const isOwn = (script: TokenAnswer | undefined): boolean =>
+    script !== undefined &&
+    script.normal !== true &&
+    script.patch === undefined &&
+    (script.body !== undefined || script.status !== undefined);
 
   function watchRotation(user: string, response: ServerResponse): void {
     const at = Date.now();
@@ -342,9 +349,7 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       return undefined;
     }
     let answer = script ?? honest();
-    const own = answer.body !== undefined || answer.status !== undefined;
-    if (script !== undefined && (script.normal === true || script.patch !== undefined || !own))
-      answer = honest();
+    if (script !== undefined && !isOwn(script)) answer = honest();
     let body = Buffer.from(answer.body ?? '');
     if (script?.patch !== undefined) {
       body = Buffer.from(JSON.stringify({ ...JSON.parse(body.toString()), ...script.patch }));

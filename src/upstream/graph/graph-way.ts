@@ -242,7 +242,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         nullSender: 'refused',
       },
       ready,
-      begin(trace): Delivery {
+      begin(trace, mayBegin): Delivery {
         let isClosed = false;
         const answer =
           tooLarge ?? reply(552, '5.3.4', `message is larger than the ${maxBytes} octets Graph takes`);
@@ -250,7 +250,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         return {
           // No recipient can be asked for.
           ask: async () => ({ kind: 'failed', verdict: judge({ kind: 'local', cause: 'internal' }) }),
-          send: (mail, told, body) => {
+          async send(mail, told, body) {
+            const refusal = await mayBegin?.();
+            if (refusal !== undefined) return { verdict: refusal };
             const work = send(mail, told, body, trace, () => isClosed, answer);
             background(work);
             return work;

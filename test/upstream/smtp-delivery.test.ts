@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { silentLog } from '../../src/log.ts';
+import { judge, type Verdict } from '../../src/protocol/verdict.ts';
+import type { Lease } from '../../src/upstream/pool.ts';
+import { createSmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
+import type { AccountUpstream } from '../../src/upstream/upstream.ts';
+import type { Trace } from '../../src/upstream/way.ts';
+
+const MAIL = { sender: 'ann@example.com', parameters: [] };
+const BOB = { address: 'bob@example.net', parameters: [] };
+const LATE = judge({ kind: 'local', cause: 'rate_limited', waitSeconds: 20 });
+
+/** A delivery whose connection comes when told; whatever is asked of it is noted. */
+function stage(mayBegin: () => Promise<Verdict | undefined> | undefined) {
+  const events: string[] = [];
+  let lend: (lease: Lease) => void = () => undefined;
+  const connection = {
+    id: 'c1',
+    ageMs: 0,
+    messages: 0,
+    dead: false,
+    capabilities: { pipelining: true, chunking: false },
+    get idleMs(): number {
+      events.push('a message is said');
+      throw new Error('enough');
+    },
+    destroy: () => undefined,
+  };
+  const upstream = {
+    account: { id: 'ann', limits: { maxConnections: 1 } },
+    hold: () => () => undefined,
+    mayUseBdat: () => false,
+    acquire: () =>
+      new Promise<Lease>((resolve) => {
+        lend = resolve;
+      }),
+    report: () => undefined,
+  };
+  const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
+  const delivery = createSmtpDelivery(
+    {
+      upstream: upstream as unknown as AccountUpstream,
+      trace,
+      mayBegin() {
+        events.push('may it begin');
+        return mayBegin();
+      },
+      log: silentLog,
+      clock: systemClock,
+      random: Math.random,
+    },
+    { busyWaitMs: 0 },
+  );
+  return {
+    events,
+    delivery,
+    lend: () => lend({ connection, release: () => events.push('given back') } as unknown as Lease),
+  };
+}
+
+test('a message asks for its place in the minute when it has its connection, not when it begins to wait for one', async () => {
+  const { events, delivery, lend } = stage(() => undefined);
+  const sent = delivery.send(MAIL, [BOB], [Buffer.from('x')], 1);
+  await new Promise(setImmediate);
+  assert.deepEqual(events, []);
+  lend();
+  await sent;
+  assert.deepEqual(events.slice(0, 2), ['may it begin', 'a message is said']);
+  delivery.close();
+});
+
+test('where the minute is full by then nothing is said upstream and the connection goes back', async () => {
+  const { events, delivery, lend } = stage(async () => LATE);
+  const sent = delivery.send(MAIL, [BOB], [Buffer.from('x')], 1);
+  lend();
+  assert.deepEqual(await sent, { verdict: LATE });
+  assert.deepEqual(events, ['may it begin', 'given back']);
+  delivery.close();
+});
