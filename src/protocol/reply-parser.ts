@@ -32,7 +32,7 @@ const ENHANCED = /^([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)/;
 const LF = 0x0a;
 
 /** Makes the reply of its lines: the enhanced code of the first line, removed from each, texts joined by a space. */
-function assemble(code: number, lines: readonly string[]): ParsedReply {
+function assemble(code: number, lines: readonly string[], mask: Mask): ParsedReply {
   let enhanced: string | undefined;
   const texts: string[] = [];
   for (const line of lines) {
@@ -45,8 +45,13 @@ function assemble(code: number, lines: readonly string[]): ParsedReply {
       texts.push(line.trim());
     }
   }
-  const text = texts.length === 1 ? (texts[0] ?? '') : texts.filter((t) => t !== '').join(' ');
-  return enhanced === undefined ? { code, text, lines } : { code, enhanced, text, lines };
+  const of = (text: string, shown: readonly string[]): ParsedReply =>
+    enhanced === undefined ? { code, text, lines: shown } : { code, enhanced, text, lines: shown };
+  if (texts.length === 1) return of(texts[0] ?? '', lines);
+  // What is broken over lines stands in none of them.
+  const unbroken = texts.join('');
+  const masked = mask(unbroken);
+  return masked === unbroken ? of(texts.filter((t) => t !== '').join(' '), lines) : of(masked, [masked]);
 }
 
 export interface ReplyParser {
@@ -84,7 +89,7 @@ export function createReplyParser(mask: Mask = (text) => text): ReplyParser {
     const complete = lines;
     lines = [];
     octets = 0;
-    replies.push(assemble(lineCode, complete));
+    replies.push(assemble(lineCode, complete, mask));
   }
 
   return {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { createMask, createWatch } from '../../src/protocol/masking.ts';
 import { createReplyParser, parseReply, ReplySyntaxError } from '../../src/protocol/reply-parser.ts';
 
 const wire = [
@@ -93,4 +94,23 @@ test('what would steer a terminal does not get in, neither as text nor as a line
   const reply = parseReply('250-\u001b]0;owned\u0007\n250 \u202etxt\u009b2J');
   assert.equal(reply?.text, ']0;owned txt 2J');
   assert.deepEqual(reply?.lines, [' ]0;owned ', ' txt 2J']);
+});
+
+test('a secret is masked also where it is broken over lines, with or without a code in each', () => {
+  const secret = 'AbCdEfGhIjKlMnOpQrSt';
+  for (const code of ['', '5.7.8 '])
+    for (const size of [1, 5, 7, 12]) {
+      const pieces = secret.match(new RegExp(`.{1,${size}}`, 'g')) ?? [];
+      const lines = ['got', ...pieces, 'of you'].map((piece, i, all) => {
+        return `535${i < all.length - 1 ? '-' : ' '}${code}${piece}\r\n`;
+      });
+      for (const mask of [createMask([secret]), createWatch([secret])]) {
+        const [reply] = createReplyParser(mask).feed(Buffer.from(lines.join('')));
+        assert.ok(reply);
+        const told = JSON.stringify([reply.text, reply.lines.join(''), reply.lines]);
+        assert.match(reply.text, /got.*of you/);
+        for (let at = 0; at + 8 <= secret.length; at++)
+          assert.ok(!told.includes(secret.slice(at, at + 8)), told);
+      }
+    }
 });
