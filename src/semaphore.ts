@@ -3,6 +3,8 @@ export interface Semaphore {
   run<T>(task: () => Promise<T>): Promise<T>;
   /** How many wait. */
   readonly waiting: number;
+  /** How many run. */
+  readonly running: number;
 }
 
 export function createSemaphore(bound: number): Semaphore {
@@ -11,6 +13,9 @@ export function createSemaphore(bound: number): Semaphore {
   return {
     get waiting() {
       return turns.length;
+    },
+    get running() {
+      return running;
     },
     async run(task) {
       if (running >= bound) await new Promise<void>((resume) => turns.push(resume));

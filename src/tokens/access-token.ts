@@ -78,5 +78,5 @@ export interface TokenSource {
   /** After the upstream refused `rejected` (SMTP 535, HTTP 401): fetches only if `rejected` is still the cached one, once. Rejects with `TokenError`. */
   renew(accountId: string, rejected: AccessToken, resource?: TokenResource): Promise<AccessToken>;
   /** Takes `used` and everything else of the account that is ever sent out of a text that a server wrote. */
-  mask(accountId: string, used: AccessToken): Mask;
+  mask(accountId: string, used?: AccessToken): Mask;
 }

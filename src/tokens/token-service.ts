@@ -309,7 +309,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     get,
     renew,
     mask: (accountId, used) =>
-      createWatch([...new Set([used.reveal(), ...(accounts.get(accountId)?.secrets() ?? [])])]),
+      createWatch([...new Set([used?.reveal() ?? '', ...(accounts.get(accountId)?.secrets() ?? [])])]),
     prepareAccounts: accounts.prepare,
     applyAccounts: (entries, alsoKeep) => runAtOnce(accounts.prepare(entries, alsoKeep))(),
     async precache(accountIds) {

@@ -70,6 +70,8 @@ export interface ServedAccount {
   close(): Promise<void>;
 }
 
+/** A token in the store, or why there is none, is known after this, ms: nothing is opened for nothing. */
+const KNOWN_MS = 5;
 /** Longer than anything waits between asking for an account's upstream and holding it, ms. */
 const FORGET_AFTER_MS = 60 * 60_000;
 
@@ -136,14 +138,33 @@ export function createAccountUpstream(
       });
   }
 
+  /** As `deps.open`; where the token does not come the attempt is given up, whatever it waits for. */
+  async function openWith(of: Account, coming: Promise<AccessToken>): Promise<UpstreamConnection> {
+    const given = new AbortController();
+    const follow = (): void => given.abort(closed.signal.reason);
+    closed.signal.addEventListener('abort', follow);
+    if (closed.signal.aborted) follow();
+    let mask = tokens.mask(id);
+    coming.then(
+      (access) => {
+        mask = tokens.mask(id, access);
+      },
+      (error: unknown) => given.abort(error),
+    );
+    try {
+      return await deps.open(of, coming, { signal: given.signal, mask: (text) => mask(text) });
+    } finally {
+      closed.signal.removeEventListener('abort', follow);
+    }
+  }
+
   /** An authenticated connection, its server proved or found wanting where BDAT is wanted. */
   async function openProved(
     of: Account,
     at: UpstreamEndpoint,
-    access: AccessToken,
+    coming: Promise<AccessToken>,
   ): Promise<UpstreamConnection> {
-    const guarded = (): Promise<UpstreamConnection> =>
-      at.guard(id, () => deps.open(of, access, { signal: closed.signal, mask: tokens.mask(id, access) }));
+    const guarded = (): Promise<UpstreamConnection> => at.guard(id, () => openWith(of, coming));
     const connection = await guarded();
     const { chunking, pipelining } = connection.capabilities;
     if (!of.chunking || !chunking || !pipelining) return connection;
@@ -153,22 +174,41 @@ export function createAccountUpstream(
   }
 
   /** Authenticates; after a 535 once more with a new token. */
-  async function openAuthenticated(of: Account, at: UpstreamEndpoint): Promise<UpstreamConnection> {
-    const current = await token();
+  async function openAuthenticated(
+    of: Account,
+    at: UpstreamEndpoint,
+    coming: Promise<AccessToken>,
+  ): Promise<UpstreamConnection> {
     try {
-      return await openProved(of, at, current);
+      return await openProved(of, at, coming);
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error;
       if (error.verdict.renewToken) {
-        const renewed = await tokens.renew(id, current).catch((e: unknown) => {
+        const renewed = tokens.renew(id, await coming).catch((e: unknown) => {
           throw tokenTrouble(e, id);
         });
+        await renewed;
         return openProved(of, at, renewed);
       }
       // A server that misunderstood our AUTH gets one more try on a fresh connection.
-      if (error.verdict.retry === 'fresh') return openProved(of, at, current);
+      if (error.verdict.retry === 'fresh') return openProved(of, at, coming);
       throw error;
     }
+  }
+
+  /** Whether there is time to connect until the token comes: what is known already is known at once. */
+  async function isWorthWaiting(coming: Promise<AccessToken>): Promise<boolean> {
+    let cancel = (): void => {};
+    const late = new Promise<true>((resolve) => {
+      cancel = clock.after(KNOWN_MS, () => resolve(true));
+    });
+    const known = coming.then(
+      () => false,
+      () => false,
+    );
+    const isLate = await Promise.race([late, known]);
+    cancel();
+    return isLate;
   }
 
   async function open(): Promise<UpstreamConnection> {
@@ -176,16 +216,31 @@ export function createAccountUpstream(
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
     const startedAt = clock.monotonic();
+    const isAwaited = connecting !== undefined && endpoint.hasTime;
     let of = account;
     let at = endpoint;
+    let isLoginTaken = false;
+    let hasFailed = false;
+    const ask = (): Promise<AccessToken> => {
+      const coming = token();
+      coming.catch(() => {
+        hasFailed = true;
+      });
+      return coming;
+    };
     try {
+      let coming = ask();
       // First: without a token there is no login, and none that waits for its turn.
-      await token();
+      const isEarly = isAwaited && (await isWorthWaiting(coming));
+      if (!isEarly) await coming;
       await waitForLogin();
+      isLoginTaken = true;
       if (closed.signal.aborted) throw draining();
       of = account;
       at = endpoint;
-      const connection = await openAuthenticated(of, at);
+      // It may have been renewed meanwhile.
+      if (!isEarly) coming = ask();
+      const connection = await openAuthenticated(of, at, coming);
       if (closed.signal.aborted) {
         connection.destroy();
         throw draining();
@@ -201,6 +256,8 @@ export function createAccountUpstream(
       return connection;
     } catch (error) {
       if (closed.signal.aborted) throw draining();
+      // Nothing was said at AUTH.
+      if (hasFailed && isLoginTaken) hasUnusedLogin = true;
       if (error instanceof UpstreamError) failed(error, at);
       throw error;
     }

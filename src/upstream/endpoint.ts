@@ -38,6 +38,8 @@ export interface UpstreamEndpoint {
   readonly breaker: BreakerState;
   /** Whether the breaker refuses at once. */
   readonly open: boolean;
+  /** All is well, and a connection that takes longer to open than usual holds nobody up. */
+  readonly hasTime: boolean;
   /** Opens a connection behind breaker and bound. Rejects with `UpstreamError`, `breaker_open` among them. */
   guard<T>(accountId: string, open: () => Promise<T>): Promise<T>;
   /** A fault that showed after the connection was open. */
@@ -108,6 +110,9 @@ export function createEndpoint(
     },
     get open() {
       return breaker.state().state === 'open';
+    },
+    get hasTime() {
+      return breaker.state().state === 'closed' && openings.running < options.maxOpening / 2;
     },
     async guard<T>(accountId: string, open: () => Promise<T>): Promise<T> {
       const outcome = await breaker.run(() =>

@@ -62,10 +62,10 @@ export interface OpenObserver {
   line?(who: 'C' | 'S', text: string): void;
 }
 
-/** `signal` ends the attempt at once, with its reason. `mask` takes out of all the server says what must not be told; default the token. */
+/** `token`: while it is still to come all before AUTH is done; where it does not come the attempt ends with its error. `signal` ends the attempt at once, with its reason. `mask` takes out of all the server says what must not be told; default the token. */
 export type OpenConnection = (
   account: Account,
-  token: AccessToken,
+  token: AccessToken | Promise<AccessToken>,
   how?: { readonly observer?: OpenObserver; readonly signal?: AbortSignal; readonly mask?: Mask },
 ) => Promise<UpstreamConnection>;
 
@@ -131,7 +131,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
   /** One stream, from TLS to the last EHLO. `signal` ends it with its reason; `greeted` hears that the server is one. */
   async function authenticate(
     account: Account,
-    token: AccessToken,
+    token: () => Promise<AccessToken>,
     dialed: Dialed,
     observer: OpenObserver,
     signal: AbortSignal,
@@ -156,10 +156,12 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       async authenticate(send) {
         const mechanism = chooseMechanism(offered);
         if (mechanism === undefined) throw noMechanism(offered, account.id);
+        // Where it is still to come nothing but EHLO has been said.
+        const access = await token();
         // Always two steps: Gmail refuses an AUTH line of about 1000 octets, and a long token makes one.
         let answer = await send(`AUTH ${mechanism.name}`);
         if (answer.status === 334) {
-          answer = await send(mechanism.format(account.user, token.reveal(), upstream));
+          answer = await send(mechanism.format(account.user, access.reveal(), upstream));
           // 334 again carries the error as JSON; an answer asks for the real reply. Never RSET or `*`.
           if (answer.status === 334) answer = await send(mechanism.afterError);
         }
@@ -231,22 +233,41 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
   return async function openConnection(
     account,
     token,
-    { observer = {}, signal: outer, mask = createWatch([token.reveal()]) } = {},
+    { observer = {}, signal: outer, mask = createMaskOf(token) } = {},
   ) {
     const wholeMs = connectTimeoutMs + loginTimeoutMs;
-    const startedAt = clock.monotonic();
+    let startedAt = clock.monotonic();
     const leftMs = (): number => Math.max(0, wholeMs - (clock.monotonic() - startedAt));
+    const coming = Promise.resolve(token);
+    /** The endpoint is not blamed for the time the token takes, which has limits of its own. */
+    async function awaited(extend: Extend): Promise<AccessToken> {
+      const since = clock.monotonic();
+      extend('without end');
+      const access = await coming;
+      startedAt += clock.monotonic() - since;
+      extend(leftMs());
+      return access;
+    }
     for (;;) {
       const dialed = await limited(clock, Math.min(connectTimeoutMs, leftMs()), outer, (signal) =>
         dial({ ...account.upstream, localAddress: account.localAddress }, signal, observer),
-      ).catch((error: HandshakeError) => {
+      ).catch((error: HandshakeError | UpstreamError) => {
+        if (error instanceof UpstreamError) throw error;
         throw handshakeError(error, 'connect', account.id, mask);
       });
       observer.connected?.(dialed.address);
       const greetingMs = Math.min(dialed.hasOthers ? silentAddressMs : connectTimeoutMs, leftMs());
       try {
         return await limited(clock, greetingMs, outer, (signal, extend) =>
-          authenticate(account, token, dialed, observer, signal, mask, () => extend(leftMs())),
+          authenticate(
+            account,
+            () => awaited(extend),
+            dialed,
+            observer,
+            signal,
+            mask,
+            () => extend(leftMs()),
+          ),
         );
       } catch (error) {
         const event = error instanceof UpstreamError ? error.event : undefined;
@@ -257,12 +278,25 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
   };
 }
 
+/** Without the token, once it is there. */
+function createMaskOf(token: AccessToken | Promise<AccessToken>): Mask {
+  let mask: Mask = (text) => text;
+  const know = (access: AccessToken): void => {
+    mask = createWatch([access.reveal()]);
+  };
+  if (token instanceof Promise) token.then(know, () => {});
+  else know(token);
+  return (text) => mask(text);
+}
+
+type Extend = (ms: number | 'without end') => void;
+
 /** Runs `step` with a signal that aborts with `outer`, and after `ms` or what `extend` gives from then on. */
 async function limited<T>(
   clock: Clock,
   ms: number,
   outer: AbortSignal | undefined,
-  step: (signal: AbortSignal, extend: (ms: number) => void) => Promise<T>,
+  step: (signal: AbortSignal, extend: Extend) => Promise<T>,
 ): Promise<T> {
   const abort = new AbortController();
   const end = (): void => abort.abort(new OutOfTime('no answer in time'));
@@ -273,7 +307,7 @@ async function limited<T>(
   try {
     return await step(abort.signal, (more) => {
       cancel();
-      cancel = clock.after(more, end);
+      cancel = more === 'without end' ? () => {} : clock.after(more, end);
     });
   } finally {
     cancel();

@@ -95,7 +95,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       tokens.renewed++;
       return give();
     },
-    mask: (_account, used) => createWatch([used.reveal()]),
+    mask: (_account, used) => createWatch(used === undefined ? [] : [used.reveal()]),
   };
   const http = createHttp({ env: {} }, clock);
   defer(() => http.close());
