@@ -12,13 +12,8 @@ import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import { asUpstreamError, UpstreamError } from './failure.ts';
 import type { Lease } from './pool.ts';
-import {
-  type Decision,
-  isHeaderMiscount,
-  isUnknownCommand,
-  Submission,
-  type SubmissionStream,
-} from './submission.ts';
+import { isHeaderMiscount, isUnknownCommand } from './reply-kinds.ts';
+import { type Decision, Submission, type SubmissionStream } from './submission.ts';
 import type { AccountUpstream } from './upstream.ts';
 import type { BodyStream, Delivery, Ending, MayBegin, Trace } from './way.ts';
 
@@ -49,6 +44,14 @@ interface Talk {
 const inKnownCode = (r: Reply): Reply => (r.code === 250 || r.code === 251 ? r : { ...r, code: 250 });
 
 const REFUSED_IN_REPETITION = '4.5.0';
+const OUTCOME_UNKNOWN = judge({
+  kind: 'lost',
+  stage: 'end',
+  cause: 'garbage',
+  reused: false,
+  finalByteSent: true,
+  detail: 'upstream answered out of step',
+});
 
 export function createSmtpDelivery(
   deps: SmtpDeliveryDeps,
@@ -137,6 +140,10 @@ export function createSmtpDelivery(
 
   const isOver = ({ stage, reply }: Decision): boolean => reply.code === 421 && stage !== 'end';
 
+  /** Refused ahead of a yes to the body, and it would be said again, by us or by the client: the server may have the message. */
+  const mayBeTaken = (decision: Decision, { retry }: Verdict): boolean =>
+    decision.isContradicted === true && (isTemporary(decision.reply) || retry !== 'none');
+
   /**
    * Runs `talk` until it is decided: on the connection that has the envelope (`isBegun`), else on a
    * fresh lease. What was lost or is out of step is replayed once; a busy provider is waited for.
@@ -174,6 +181,10 @@ export function createSmtpDelivery(
           }
           verdict = decided(done.refusal, on, mail.sender);
           isReplayable = unlearnsBdat(done.refusal, on) || verdict.retry === 'fresh' || isOver(done.refusal);
+          if (mayBeTaken(done.refusal, verdict)) {
+            verdict = OUTCOME_UNKNOWN;
+            isReplayable = false;
+          }
         } catch (error) {
           verdict = verdictOf(error);
           isReplayable = verdict.retry === 'fresh' || isLossBeforeEnd(error);

@@ -13,6 +13,7 @@ import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { createDataStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
+import { isOfAnother } from './reply-kinds.ts';
 import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
 
 /**
@@ -26,29 +27,14 @@ const FRESH_MS = 1_000;
 export interface Decision {
   readonly stage: Stage;
   readonly reply: ParsedReply;
+  /** Refused before the body, and yet what answers the body is a yes: the server may have the message. */
+  readonly isContradicted?: boolean;
 }
 
 /** Counts the round trips of a transaction. */
 export interface FlightCount {
   flights: number;
 }
-
-/** Replies by which a server says it does not know BDAT although it offered CHUNKING. */
-export const isUnknownCommand = (reply: ParsedReply): boolean => reply.code === 500 || reply.code === 502;
-
-/** Exchange counts a whole chunk as header and refuses it; the same message goes by DATA. */
-export const isHeaderMiscount = (reply: ParsedReply): boolean =>
-  reply.code === 552 && /header size/i.test(reply.text);
-
-/** Positive replies that belong to other commands: HELP and the like, the greeting, QUIT, AUTH. */
-const OF_OTHER_COMMANDS: ReadonlySet<number> = new Set([211, 214, 220, 221, 235]);
-
-/**
- * Whether a positive code cannot be the answer at `stage`. One that no RFC knows can: its first digit decides
- * (RFC 5321 §4.2.1), and 2xx to a body means that the server has it. 251 and 252 are of RCPT (and VRFY).
- */
-const isOfAnother = (code: number, stage: Stage): boolean =>
-  code >= 300 || OF_OTHER_COMMANDS.has(code) || (stage !== 'rcpt' && (code === 251 || code === 252));
 
 export class Submission {
   /** Whether bodies go by BDAT: only to a server that proved to discard what it refuses. */
@@ -122,7 +108,8 @@ export class Submission {
         FINAL_TIMEOUT_MS,
         true,
       );
-      return this.#decide(this.#dropReset(replies, reset), ['mail', 'rcpt', 'end']);
+      const answers = this.#dropReset(replies, reset);
+      return this.#decide(answers, [...this.#behindReset, 'mail', 'rcpt', 'end']);
     }
     const replies = this.#dropReset(
       await this.#exchange([`${commands}DATA\r\n`], expected, ENVELOPE_TIMEOUT_MS),
@@ -149,7 +136,10 @@ export class Submission {
   ): Promise<{ readonly refusal: Decision | undefined; readonly recipients: readonly ParsedReply[] }> {
     const reset = this.#takeReset();
     if (!this.#pipelining) {
-      if (reset !== '') this.#dropReset(await this.#exchange([reset], 1, ENVELOPE_TIMEOUT_MS), reset);
+      if (reset !== '') {
+        const [refused] = this.#dropReset(await this.#exchange([reset], 1, ENVELOPE_TIMEOUT_MS), reset);
+        if (refused !== undefined) return { refusal: this.#refused('mail', refused), recipients: [] };
+      }
       const [mailReply] = await this.#exchange([formatMail(mail)], 1, ENVELOPE_TIMEOUT_MS);
       if (!this.#isAccepted(mailReply, 'mail'))
         return { refusal: this.#refused('mail', mailReply), recipients: [] };
@@ -275,9 +265,11 @@ export class Submission {
       if (reply === undefined) break;
       if (isPositive(reply) && isOfAnother(reply.code, stage)) throw this.#outOfStep();
       if (!isPositive(reply)) {
-        // Refused, and yet the body was taken: nobody can tell for whom. Close; the refusal stands.
-        if (stage !== 'end' && replies[stages.length - 1]?.code === 250) this.#connection.destroy();
-        return this.#keep({ stage, reply });
+        const last = replies[stages.length - 1];
+        if (stage === 'end' || last === undefined || !isPositive(last)) return this.#keep({ stage, reply });
+        // Nobody can tell what was taken for whom. Close; the refusal stands.
+        this.#connection.destroy();
+        return this.#keep({ stage, reply, isContradicted: this.#bodySent });
       }
       if (stage === 'end') {
         const marker = replies[stages.length];
@@ -364,10 +356,18 @@ export class Submission {
     if (reset === '') return replies;
     const [first, ...rest] = replies;
     if (first === undefined) return replies;
-    // A refused RSET is what a stale connection answers: let it decide as if it were MAIL's reply.
-    if (!isPositive(first)) return [first];
-    this.#connection.needsReset = false;
-    return rest;
+    if (isPositive(first)) {
+      this.#connection.needsReset = false;
+      return rest;
+    }
+    // A stale connection answers so: let it decide as if it were MAIL's reply. What was said behind it may run, so nothing more is.
+    this.#connection.destroy();
+    return replies;
+  }
+
+  /** What a refused RSET is taken for, ahead of the stages of all that follow it. */
+  get #behindReset(): readonly Stage[] {
+    return this.#connection.needsReset ? ['mail'] : [];
   }
 
   #lost(error: unknown): UpstreamError {

@@ -29,6 +29,8 @@ export interface Action {
   readonly delayMs?: number;
   /** Waits for this first; for tests that need to hold an answer without sleeping. */
   readonly until?: Promise<unknown>;
+  /** Octets written as they are ahead of the reply. */
+  readonly ahead?: string;
   /** Lines of the reply, code included, without CRLF. */
   readonly reply?: string | readonly string[];
   /** Octets written as they are. */

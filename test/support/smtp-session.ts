@@ -227,6 +227,7 @@ export class Session {
     const scripted = typeof action.reply === 'string' ? [action.reply] : action.reply;
     const lines = scripted ?? (action.normal === true || !silent ? normal : undefined);
     before?.(action, lines);
+    if (action.ahead !== undefined) this.#wire.say(Buffer.from(action.ahead));
     if (lines !== undefined) this.#say(lines);
     if (action.raw !== undefined) this.#wire.say(Buffer.from(action.raw));
     if (action.dripMs !== undefined) {
