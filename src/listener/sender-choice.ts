@@ -64,6 +64,11 @@ export function choicesFor(
   if (first === undefined) return all[0] === undefined ? nobody(sender, directory) : notHere(all[0].account);
   // The best match decides: a mailbox with a password is not opened by another account's pattern.
   if (!facts.isTrusted || first.account.clientPassword !== undefined) return AUTH_FIRST;
+  // Nor where that mailbox itself may not be used.
+  const closed = all
+    .slice(0, all.indexOf(first))
+    .find((c) => c.account.clientPassword !== undefined && c.exactness !== first.exactness);
+  if (closed !== undefined) return notHere(closed.account);
   if (first.exactness !== 'address' && directory.hidesSenders) return mayBeAnothers(sender);
   // Its mail waits until its entry is mended; it does not leave by another.
   if (directory.problemOf(first.account.id) !== undefined) return [toChoice(first)];

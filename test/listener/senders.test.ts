@@ -39,6 +39,9 @@ const rows: readonly [sender: string, facts: object, options: object, expected: 
   ['alice@x.test', {}, { authRequired: true }, /^530/],
   ['alice@x.test', {}, { accounts: ['rest@x.test'] }, 'rest@x.test as rest@x.test'],
   ['alice@x.test', {}, { accounts: ['safe@x.test'] }, /^550 .*"accounts"/],
+  // Also where the listener does not serve that mailbox.
+  ['safe@x.test', {}, { accounts: ['rest@x.test'] }, /^550 .*safe@x\.test .*"accounts"/],
+  ['a@shop.test', {}, { accounts: ['rest@x.test'] }, /^550 .*safe@x\.test .*"accounts"/],
   ['a@shop.test', { auth: { account: accounts[1] } }, {}, 'safe@x.test as a@shop.test'],
   ['', { auth: { account: accounts[1] } }, {}, 'safe@x.test as '],
   ['root@host', { auth: { account: accounts[2] } }, {}, 'rest@x.test as rest@x.test'],
