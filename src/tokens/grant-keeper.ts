@@ -5,9 +5,10 @@
  */
 import type { TokenResource } from '../accounts/credential.ts';
 import { Secret } from '../accounts/credential.ts';
-import type { Clock } from '../clock.ts';
+import { type Clock, orAfter, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Steps } from '../slices.ts';
+import { type GrantEvent, type GrantState, nextGrantState } from './grant-state.ts';
 import { codeOf } from './state-files.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
@@ -32,37 +33,6 @@ export interface Grant {
   readonly isHere: boolean;
   /** Given to us, but the store has a later one: tried before the account is given up. */
   readonly spare: Secret | undefined;
-}
-
-/** `original`: the operator's own refresh token. `kept`: a rotated one that the store has. `unsaved`: one that only this process knows. */
-export type GrantState = 'original' | 'kept' | 'unsaved';
-
-export type GrantEvent =
-  /** A provider gave a refresh token. */
-  | 'rotated'
-  | 'saved'
-  /** The store already had a later one, which is taken. */
-  | 'overtaken'
-  | 'save failed'
-  /** The store has one that is no older than ours. */
-  | 'loaded';
-
-/** What an event makes of a grant; undefined where it cannot come then, or changes nothing. */
-export function nextGrantState(state: GrantState, event: GrantEvent): GrantState | undefined {
-  switch (event) {
-    case 'rotated':
-      return 'unsaved';
-    case 'saved':
-    case 'overtaken':
-      return state === 'unsaved' ? 'kept' : undefined;
-    case 'save failed':
-      return state === 'unsaved' ? 'unsaved' : undefined;
-    case 'loaded':
-      // What only we know is not given up for what the store has.
-      return state === 'unsaved' ? undefined : 'kept';
-    default:
-      return event satisfies never;
-  }
 }
 
 export interface GrantKeeper {
@@ -107,6 +77,9 @@ export class GrantsUnsavedError extends Error {
 /** How long a store that failed is left alone before what it missed is offered again. */
 const STORE_RETRY_MS = 10_000;
 
+/** … and once the process is about to end, ms. */
+const LAST_RETRY_MS = 250;
+
 /** A store that has lost its data has had it again from all relays after this, ms. */
 const COMPLETE_AGAIN_MS = 10_000;
 
@@ -118,6 +91,8 @@ type Kept = { -readonly [K in keyof Grant]: Grant[K] } & {
   holders: number;
   /** What is unsaved: a new refresh token, or the one the store had and has lost. */
   toSave: 'new' | 'lost';
+  /** Refresh tokens that were offered to the store without a word from it: it may take one when it is back. */
+  offered: Set<string>;
   /** Access tokens that the store could not take: no other relay need ask for them again. */
   missed: Partial<Record<TokenResource, StoredToken>>;
 };
@@ -223,8 +198,15 @@ export function createGrantKeeper(deps: {
       grant.seenAt = at;
       if (result.kept) {
         grant.generation = Math.max(grant.generation, result.generation);
+        grant.offered.clear();
         if (grant.refreshToken === refreshToken) move(grant, 'saved');
         return;
+      }
+      if (grant.offered.delete(result.stored.refreshToken ?? '')) {
+        // Our own earlier one, taken after we had given up waiting: what came later goes on top of it.
+        grant.generation = Math.max(grant.generation, result.stored.generation);
+        grant.toSave = 'new';
+        return await saveNow(grant, tokens);
       }
       log.warn(
         { event: 'refresh_token_overtaken', account: grant.accountId },
@@ -236,6 +218,7 @@ export function createGrantKeeper(deps: {
     } catch (error) {
       if (grant.refreshToken === refreshToken)
         grant.isHere = error instanceof SharedStoreAway && error.here !== undefined;
+      grant.offered.add(rotation.refreshToken);
       move(grant, 'save failed');
       storeFailed(error, 'write');
       Object.assign(grant.missed, await tokens);
@@ -297,6 +280,7 @@ export function createGrantKeeper(deps: {
         saving: undefined,
         holders: 0,
         toSave: 'new',
+        offered: new Set(),
         missed: {},
       };
       const known = grants.get(keyOf(made));
@@ -368,24 +352,25 @@ export function createGrantKeeper(deps: {
       return storeFailing || clock.monotonic() < completeAgainAt;
     },
     async close(boundMs) {
+      const end = clock.monotonic() + boundMs;
+      const left = (): number => end - clock.monotonic();
+      const unsavedOnes = (): Kept[] => [...grants.values()].filter(({ state }) => state === 'unsaved');
       giveUpRetry();
-      if (unsaved().length > 0) {
-        let cancel = (): void => undefined;
-        const bound = new Promise<void>((resume) => {
-          cancel = clock.after(boundMs, resume);
-        });
-        await Promise.race([saveAll(), bound]);
-        cancel();
+      if (unsavedOnes().length > 0) await orAfter(clock, saveAll(), boundMs);
+      // A store that was away for a moment may be back in time; what this relay's own directory has is not lost.
+      while (unsavedOnes().some((grant) => !grant.isHere) && left() > 0) {
+        await pause(clock, Math.min(LAST_RETRY_MS, left()));
+        giveUpRetry();
+        await orAfter(clock, saveAll(), Math.max(left(), 0));
       }
       giveUpRetry();
-      const left = [...grants.values()].filter((grant) => grant.state === 'unsaved');
-      const here = left.filter((grant) => grant.isHere).map((grant) => grant.accountId);
+      const here = unsavedOnes().filter((grant) => grant.isHere);
       if (here.length > 0)
         log.warn(
-          { event: 'refresh_tokens_kept_here', accounts: here },
+          { event: 'refresh_tokens_kept_here', accounts: here.map(({ accountId }) => accountId) },
           'the newest refresh tokens of these accounts are in the state directory only: start this relay again with it, so that the others get them',
         );
-      return left.filter((grant) => !grant.isHere).map((grant) => grant.accountId);
+      return unsavedOnes().flatMap((grant) => (grant.isHere ? [] : grant.accountId));
     },
   };
 }

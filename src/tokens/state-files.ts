@@ -3,7 +3,7 @@
  * their place. Nothing is followed and nothing foreign is touched: a link, a FIFO or a file of somebody else
  * under one of our names is refused.
  */
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, unlinkSync, writeSync } from 'node:fs';
 import { access, mkdir, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
 
 /** What stands there is not our own plain file or directory. The message names it and the cure. */
@@ -69,6 +69,10 @@ export const stateFiles: StateFiles = {
     try {
       const octets = Buffer.from(text);
       for (let at = 0; at < octets.length; ) at += writeSync(descriptor, octets, at);
+    } catch (error) {
+      // On a full disk a lock would be left without a word of whose it is.
+      unlinkSync(path);
+      throw error;
     } finally {
       closeSync(descriptor);
     }

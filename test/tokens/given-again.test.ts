@@ -95,3 +95,47 @@ test('an account that was out of the accounts file while the store lost its data
   assert.equal(again, before);
   assert.equal(again.refreshToken?.reveal(), 'second');
 });
+
+test('a store that takes a refresh token only after nobody waits for it gets the later one on top', async () => {
+  const clock = createTestClock();
+  const inside = createMemoryStore(clock);
+  const late: (() => Promise<unknown>)[] = [];
+  let isSilent = true;
+  const store: TokenStore = {
+    ...inside,
+    kind: 'redis',
+    async rotate(id, rotation) {
+      if (!isSilent) return inside.rotate(id, rotation);
+      late.push(() => inside.rotate(id, rotation));
+      throw new Error('no answer');
+    },
+  };
+  const keeper = createGrantKeeper({ store, clock, log: silentLog, onChange: () => undefined });
+  const grant = keeper.of('a@x', 'f');
+  keeper.keepOnly(new Set([grant]));
+  await keeper.rotated(grant, 'first', NONE);
+  await keeper.rotated(grant, 'second', NONE);
+  await late[0]?.();
+  isSilent = false;
+  assert.deepEqual(await keeper.close(1000), []);
+  assert.equal((await store.load(ID))?.refreshToken, 'second');
+  assert.equal(grant.refreshToken?.reveal(), 'second');
+});
+
+test('a store that is back within the last moments of the process is given what it missed', async () => {
+  const inside = createMemoryStore();
+  let refusals = 3;
+  const store: TokenStore = {
+    ...inside,
+    kind: 'redis',
+    async rotate(id, rotation) {
+      refusals -= 1;
+      if (refusals >= 0) throw new Error('away');
+      return inside.rotate(id, rotation);
+    },
+  };
+  const keeper = createGrantKeeper({ store, clock: systemClock, log: silentLog, onChange: () => undefined });
+  await keeper.rotated(keeper.of('a@x', 'f'), 'first', NONE);
+  assert.deepEqual(await keeper.close(5000), []);
+  assert.equal((await store.load(ID))?.refreshToken, 'first');
+});

@@ -1,7 +1,16 @@
 /** What stands in the state directory and was not made by the relay is not touched. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { chownSync, lstatSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -64,4 +73,16 @@ test('what is made is for its owner alone, whatever the umask, and an own file o
     [path, join(path, 'file'), join(path, 'open')].map((each) => lstatSync(each).mode & 0o777),
     [0o700, 0o600, 0o600],
   );
+});
+
+test('a file that finds no space is not left behind empty: a lock without a holder would be waited for', (t) => {
+  const path = join(directory(t), 'file');
+  const script = `
+    const { stateFiles } = await import(${JSON.stringify(new URL('../../src/tokens/state-files.js', import.meta.url).href)});
+    process.exitCode = await stateFiles.create(${JSON.stringify(path)}, 'text').then(() => 1, (error) => (error.code === 'EFBIG' ? 7 : 2));`;
+  const node = [process.execPath, '--input-type=module', '-e', script];
+  // No file may have an octet more than none.
+  const { status } = spawnSync('sh', ['-c', 'trap "" XFSZ; ulimit -f 0; exec "$@"', 'sh', ...node]);
+  assert.equal(status, 7);
+  assert.equal(existsSync(path), false);
 });

@@ -6,12 +6,8 @@ import { Secret } from '../../src/accounts/credential.ts';
 import { silentLog } from '../../src/log.ts';
 import { AccessToken, TokenError } from '../../src/tokens/access-token.ts';
 import { credentialFingerprint, grantFingerprint, tokenFingerprint } from '../../src/tokens/grant-form.ts';
-import {
-  createGrantKeeper,
-  type GrantEvent,
-  type GrantState,
-  nextGrantState,
-} from '../../src/tokens/grant-keeper.ts';
+import { createGrantKeeper } from '../../src/tokens/grant-keeper.ts';
+import { type GrantEvent, type GrantState, nextGrantState } from '../../src/tokens/grant-state.ts';
 import { createServedAccount } from '../../src/tokens/served-account.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import {
