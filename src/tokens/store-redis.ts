@@ -10,7 +10,14 @@ import type { Log } from '../log.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
-import type { GrantId, GrantLock, StoredGrant, StoredToken, TokenStore } from './token-store.ts';
+import type {
+  GrantId,
+  GrantLock,
+  RotationResult,
+  StoredGrant,
+  StoredToken,
+  TokenStore,
+} from './token-store.ts';
 
 export interface RedisStoreDeps {
   readonly log: Log;
@@ -37,13 +44,15 @@ const REFRESH_TOKEN_LIFE_MS = 180 * 24 * 60 * 60_000;
 /** Word of a refresh whose end nobody has seen; longer than a virtual machine is usually paused. */
 const BEGUN_LIFE_MS = 60 * 60_000;
 const POLL_MS = 50;
+/** Clocks that differ by less are the same, ms. */
+const SAME_CLOCK_MS = 5000;
 
-/** Takes the lock; answers what the last holder left: its beginning, or ''. */
+/** Takes the lock; answers how long ago, by no clock but Redis', a last holder began that left word of it, or -1. */
 const TAKE = redisScript(`
 if not redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
-local begun = redis.call('get', KEYS[2])
-redis.call('set', KEYS[2], ARGV[1] .. ' ' .. ARGV[3], 'PX', ARGV[4])
-return begun or ''`);
+local left = redis.call('pttl', KEYS[2])
+redis.call('set', KEYS[2], ARGV[1], 'PX', ARGV[3])
+return left < 0 and -1 or math.max(ARGV[3] - left, 0)`);
 /** Extends it, also where it has run out and nobody has taken it since. */
 const EXTEND = redisScript(`
 local owner = redis.call('get', KEYS[1])
@@ -56,15 +65,15 @@ if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end
 local begun = redis.call('get', KEYS[2])
 if begun and string.sub(begun, 1, string.len(ARGV[1])) == ARGV[1] then redis.call('del', KEYS[2]) end
 return 1`);
-/** Compare-and-set: answers the generation kept, or the later one that stands with its text. */
+/** Compare-and-set: answers whether it is kept, the generation that stands, and its text where it is another's. */
 const ROTATE = redisScript(`
 local held = tonumber(redis.call('hget', KEYS[1], 'generation:' .. ARGV[1]) or '0')
 local base = tonumber(ARGV[2])
-if held > base then return { held, redis.call('hget', KEYS[1], 'grant:' .. ARGV[1]) or '' } end
+if held > base then return { 0, held, redis.call('hget', KEYS[1], 'grant:' .. ARGV[1]) or '' } end
 redis.call('hset', KEYS[1], 'generation:' .. ARGV[1], base + 1, 'grant:' .. ARGV[1], ARGV[3])
 redis.call('pexpire', KEYS[1], ARGV[4])
 redis.call('del', KEYS[2], KEYS[3], KEYS[4])
-return { base + 1, '' }`);
+return { 1, base + 1, '' }`);
 
 export function createRedisStore(
   connection: RedisConnection,
@@ -113,10 +122,11 @@ export function createRedisStore(
   async function load(id: GrantId): Promise<StoredGrant | undefined> {
     const { accountId, fingerprint } = id;
     const keys = RESOURCES.map((resource) => tokenKey(accountId, resource));
-    const [text, values] = await ask((redis) =>
+    const [text, values, lives] = await ask((redis) =>
       Promise.all([
         redis.hGet(key('grants', accountId), `grant:${fingerprint}`),
         redis.mGet([...keys, key('grant', accountId)]),
+        Promise.all(keys.map((name) => redis.pTTL(name))),
       ]),
     );
     const grant = await grantOf(id, [text ?? null, values.at(-1) ?? null]);
@@ -125,11 +135,19 @@ export function createRedisStore(
       const [holder] = await parse(values[i], keys[i] ?? '');
       // Version 0.1 kept every token as that for SMTP.
       const token = holder?.tokens[resource];
-      if (token !== undefined && holder?.grantFingerprint === fingerprint) tokens[resource] = token;
+      if (token !== undefined && holder?.grantFingerprint === fingerprint)
+        tokens[resource] = byOurClock(token, lives[i] ?? -1);
     }
     await sealer?.ready();
     if (grant === undefined && Object.keys(tokens).length === 0) return undefined;
     return { ...(grant ?? { grantFingerprint: fingerprint, generation: 0 }), tokens };
+  }
+
+  /** It ends when its key does: whoever kept it may have another clock. */
+  function byOurClock(token: StoredToken, leftMs: number): StoredToken {
+    const offsetMs = clock.now() + leftMs - token.expiresAt;
+    if (leftMs < 0 || Math.abs(offsetMs) < SAME_CLOCK_MS) return token;
+    return { ...token, expiresAt: token.expiresAt + offsetMs, obtainedAt: token.obtainedAt + offsetMs };
   }
 
   async function saveToken(
@@ -156,8 +174,8 @@ export function createRedisStore(
   async function tryLock(accountId: string): Promise<GrantLock | undefined> {
     const keys = [key('lock', accountId), key('begun', accountId)];
     const owner = randomUUID();
-    const begun = await run(TAKE, keys, [owner, lockMs, clock.now(), BEGUN_LIFE_MS]);
-    if (typeof begun !== 'string') return undefined;
+    const agoMs = await run(TAKE, keys, [owner, lockMs, BEGUN_LIFE_MS]);
+    if (typeof agoMs !== 'number') return undefined;
     let isHeld = true;
     let cancel = clock.after(lockMs / 3, extend);
     function extend(): void {
@@ -171,9 +189,8 @@ export function createRedisStore(
         () => undefined,
       );
     }
-    const begunAt = Number(begun.split(' ')[1] ?? Number.NaN);
     return {
-      interrupted: Number.isNaN(begunAt) ? undefined : { begunAt, isOver: false },
+      interrupted: agoMs < 0 ? undefined : { begunAt: clock.now() - agoMs, isOver: false },
       async release() {
         cancel();
         if (!isHeld) log.debug({ event: 'lock_lost', account: accountId }, 'the lock had gone to another');
@@ -192,15 +209,25 @@ export function createRedisStore(
       const { grant } = afterRotation(undefined, fingerprint, rotation, {});
       const text = await formatStored([grant], name, sealer);
       const blocks = RESOURCES.map((resource) => blockKey(accountId, resource));
-      const args = [fingerprint, rotation.base, text, REFRESH_TOKEN_LIFE_MS];
-      const [generation, held] = (await run(ROTATE, [name, ...blocks], args)) as [number, string];
-      const stored = held === '' ? undefined : (await parse(held, name))[0];
-      // What cannot be read is worth less than what has just come.
-      if (held !== '' && stored?.refreshToken !== undefined && stored.refreshToken !== rotation.refreshToken)
+      const keep = async (base: number): Promise<RotationResult> => {
+        const args = [fingerprint, base, text, REFRESH_TOKEN_LIFE_MS];
+        const [isKept, generation, held] = (await run(ROTATE, [name, ...blocks], args)) as [
+          0 | 1,
+          number,
+          string,
+        ];
+        if (isKept === 1) return { kept: true, generation };
+        const stored = (await parse(held, name))[0];
+        // What cannot be read is worth less than what has just come.
+        if (stored?.refreshToken === undefined) return keep(generation);
+        if (stored.refreshToken === rotation.refreshToken) return { kept: true, generation };
         return { kept: false, stored: { ...stored, generation } };
+      };
+      const result = await keep(rotation.base);
+      if (!result.kept) return result;
       for (const [resource, token] of Object.entries(await rotation.tokens))
         await saveToken(id, resource as TokenResource, token);
-      return { kept: true, generation };
+      return result;
     },
     saveToken,
     // Another relay may still serve them; what is left ends by itself.
@@ -222,8 +249,10 @@ export function createRedisStore(
       await ask((redis) => redis.set(name, text, { expiration: { type: 'PX', value } }));
     },
     async blockOf(accountId, resource) {
-      const text = await ask((redis) => redis.get(blockKey(accountId, resource)));
-      return text === null ? undefined : parseBlock(text);
+      const name = blockKey(accountId, resource);
+      const [text, leftMs] = await ask((redis) => Promise.all([redis.get(name), redis.pTTL(name)]));
+      const block = text === null ? undefined : parseBlock(text);
+      return block && { ...block, until: clock.now() + Math.max(leftMs, 0) };
     },
     announceForgotten: (accountId) => connection.publish(channel, accountId),
     onForgotten: (listener) => connection.subscribe(channel, listener),

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
+import { systemClock } from '../../src/clock.ts';
 import { createRedisConnection } from '../../src/redis.ts';
 import type { AccessToken } from '../../src/tokens/access-token.ts';
 import { createSealer } from '../../src/tokens/sealing.ts';
@@ -15,7 +16,7 @@ import { tokenAnswers } from '../support/token-answers.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
 import { startInstance } from '../support/token-instance.ts';
 import { waitFor, within } from '../support/wait-for.ts';
-import { testDurableStore, testStore } from '../tokens/store-suite.ts';
+import { idOf, rotation, testDurableStore, testStore, token } from '../tokens/store-suite.ts';
 import { account, createTestLog, refreshCredential } from '../tokens/support.ts';
 
 const KEY = 'correct-horse-battery-staple';
@@ -306,3 +307,60 @@ test(
     await assert.rejects(tokens.close(), { name: 'GrantsUnsavedError', accountIds: ['a@x'] });
   }),
 );
+
+test(
+  'a value sealed with a key that is gone does not stand above what comes',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const withKey = (key: string) => {
+      const log = createTestLog();
+      const connection = createRedisConnection(new Secret(redis.url), { log });
+      const store = createRedisStore(connection, { log, sealer: createSealer(new Secret(key)) });
+      defer(() => store.close());
+      return store;
+    };
+    const [before, after, again] = [KEY, 'another-horse-battery-staple', 'another-horse-battery-staple'].map(
+      withKey,
+    );
+    for (const store of [before, after, again]) await store?.open();
+    for (const base of [0, 1, 2]) await before?.rotate(idOf('a@x'), rotation(`sealed-${base}`, base));
+    assert.deepEqual(await after?.rotate(idOf('a@x'), rotation('newest')), { kept: true, generation: 4 });
+    assert.equal((await again?.load(idOf('a@x')))?.refreshToken, 'newest');
+  }),
+);
+
+for (const hours of [-2, 2])
+  test(
+    `a relay whose clock is ${hours} hours off: tokens, blocks and locks last as long as they do`,
+    leakless(async (_t, defer) => {
+      const redis = await redisFor(defer);
+      const offBy = async (ms: number) => {
+        const log = createTestLog();
+        const clock = { ...systemClock, now: () => Date.now() + ms };
+        const connection = createRedisConnection(new Secret(redis.url), { log, clock });
+        const store = createRedisStore(connection, { log, sealer: undefined, clock }, { lockMs: 300 });
+        defer(() => store.close());
+        await store.open();
+        return store;
+      };
+      const offMs = hours * 3_600_000;
+      const [right, wrong] = [await offBy(0), await offBy(offMs)];
+      const isNear = (value: number | undefined, wanted: number): boolean =>
+        Math.abs((value ?? 0) - wanted) < 60_000;
+      const minutes = 40 * 60_000;
+      const ofWrong = token('t', { expiresAt: Date.now() + offMs + minutes, obtainedAt: Date.now() + offMs });
+      await wrong.saveToken(idOf('a@x'), 'smtp', ofWrong);
+      const seen = (await right.load(idOf('a@x')))?.tokens.smtp;
+      assert.ok(isNear(seen?.expiresAt, Date.now() + minutes), 'the token');
+      assert.ok(isNear(seen?.obtainedAt, Date.now()), 'when it was had');
+      const until = Date.now() + offMs + minutes;
+      await wrong.block?.('a@x', 'smtp', { fingerprint: 'f', kind: 'throttled', message: 'm', until });
+      assert.ok(isNear((await right.blockOf?.('a@x', 'smtp'))?.until, Date.now() + minutes), 'the block');
+      // Its holder dies: nobody extends it, nobody takes the word of it back.
+      await wrong.lock?.('a@x');
+      await wrong.close();
+      const lock = await right.lock?.('a@x');
+      assert.ok(isNear(lock?.interrupted?.begunAt, Date.now()), 'the refresh that was begun');
+      await lock?.release();
+    }),
+  );
