@@ -200,9 +200,12 @@ export class CommandReader extends Writable {
       if (fault === undefined) sink.fault(decoder.fault);
     }
     if (decoder.isLonger && !isLonger) sink.sizeChanged();
+    const isPassedOn = pieces.length < 2 && pieces[0]?.buffer === chunk.buffer;
     const finish = (): void => {
       if (end < 0) {
-        next();
+        // A socket is read many times in a turn of the loop; what took work is the only chunk of its turn.
+        if (isPassedOn) next();
+        else setImmediate(next);
         return;
       }
       this.#sink = undefined;

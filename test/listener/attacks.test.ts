@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { connect, Socket } from 'node:net';
 import { test } from 'node:test';
 import { acceptSocket } from '../../src/listener/accept.ts';
+import { CommandReader } from '../../src/listener/command-reader.ts';
 import { createTally } from '../../src/listener/counts.ts';
 import { createDoor } from '../../src/listener/door.ts';
 import { createHeldBudget } from '../../src/listener/held-budget.ts';
@@ -57,6 +58,44 @@ for (const [name, unit] of BOMBS) {
     }),
   );
 }
+
+/** In how many turns of the loop a reader passes on what comes in one go. */
+async function turnsFor(chunks: number, unit: string): Promise<number> {
+  const turns = new Set<number>();
+  let turn = 0;
+  let isOver = false;
+  const count = (): void => {
+    turn++;
+    if (!isOver) setImmediate(count);
+  };
+  setImmediate(count);
+  const reader = new CommandReader({
+    maxCommandOctets: 512,
+    bareLineEnds: 'normalize',
+    onActive: () => {},
+    onLine: () => {},
+    onInputEnd: () => {},
+    whenWritable: (next) => next(),
+  });
+  reader.startBody({
+    bareLineEnds: 'normalize',
+    write: () => void turns.add(turn),
+    fault: () => {},
+    sizeChanged: () => {},
+    end: async () => {},
+  });
+  const chunk = Buffer.from(unit.repeat(65_536 / unit.length));
+  const taken = Array.from({ length: chunks }, () => new Promise((next) => reader.write(chunk, next)));
+  await Promise.all(taken);
+  isOver = true;
+  return turns.size;
+}
+
+test('a chunk that takes work is the only one in its turn of the loop', async () => {
+  assert.equal(await turnsFor(16, '\n.'), 16);
+  assert.equal(await turnsFor(16, '..\r\n'), 16);
+  assert.equal(await turnsFor(16, `${'a'.repeat(62)}\r\n`), 1);
+});
 
 for (const size of ['SIZE=0', 'SIZE=1', 'SIZE=100', '']) {
   test(
