@@ -73,3 +73,16 @@ test('the index names every page of docs/', () => {
 test('docs/replies.md is the table of the manual page', () => {
   assert.equal(read('docs/replies.md'), formatReplyPage(), 'run: npm run replies');
 });
+
+test('every attack of docs/attacks.md is carried out by a test of that name, and the figures are its rows', () => {
+  const rows = [...read('docs/attacks.md').matchAll(/^\| (.+) \| `([\w/-]+)` \| (.+) \|$/gm)];
+  for (const [, attack = '', file = '', names = ''] of rows) {
+    const source = read(`test/${file}.test.ts`);
+    for (const name of names.split('; ')) assert.ok(source.includes(name), `${attack}: ${name}`);
+  }
+  for (const page of ['README.md', 'SECURITY.md'])
+    assert.equal(/(\d+) classes of attack/.exec(read(page))?.[1], String(rows.length), page);
+  const { attacks } = (JSON.parse(read('package.json')) as { scripts: Record<string, string> }).scripts;
+  const files = new Set(rows.map(([, , file = '']) => file));
+  assert.deepEqual(attacks?.split(' ').slice(2).sort(), [...files].sort());
+});

@@ -24,6 +24,13 @@ describe('maskAddresses', () => {
 });
 
 describe('transaction log', () => {
+  it('keeps of a reply what a person reads', () => {
+    const log = createTransactionLog(10);
+    const text = 'x'.repeat(100_000);
+    log.add(fakeRecord({ reply: { code: 250, text }, upstreamReply: { code: 250, text } }));
+    assert.ok(JSON.stringify(log.latest({ limit: 10 })).length < 4_000);
+  });
+
   it('keeps the last ones, newest first', () => {
     const log = createTransactionLog(3);
     for (const id of ['1', '2', '3', '4', '5']) log.add(fakeRecord({ id }));

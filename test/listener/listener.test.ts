@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { stat, writeFile } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
@@ -328,6 +328,11 @@ test(
     defer(() => listener.stop({ deadlineMs: 0 }));
     assert.equal((await stat(path)).mode & 0o777, 0o660);
     await assert.rejects(createListener(deps, { path }).listen(), { code: 'address' });
+    // Such as the accounts file.
+    const file = join(directory, 'accounts.json');
+    await writeFile(file, '{}');
+    await assert.rejects(createListener(deps, { path: file }).listen(), /no socket has this name/);
+    assert.equal(await readFile(file, 'utf8'), '{}');
     const socket = connect(path);
     defer(() => socket.destroy());
     let heard = '';

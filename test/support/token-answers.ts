@@ -13,8 +13,8 @@ export interface TokenAnswer {
   /** Waits this long first, ms. */
   readonly delayMs?: number;
   readonly until?: Promise<unknown>;
-  /** `reset`: RST instead of an answer; `silence`: never an answer; `truncate`: half of the body, then FIN. */
-  readonly after?: 'reset' | 'silence' | 'truncate';
+  /** `reset`: RST instead of an answer; `silence`: never an answer; `truncate`: half of the body, then FIN; `drip`: an octet at a time, without end. */
+  readonly after?: 'reset' | 'silence' | 'truncate' | 'drip';
 }
 
 const JSON_TYPE = { 'content-type': 'application/json; charset=utf-8' };
@@ -153,5 +153,6 @@ export const tokenAnswers = {
   tenMegabytes: { status: 200, headers: JSON_TYPE, body: Buffer.alloc(10 * 1024 * 1024, 0x20) },
   reset: { after: 'reset' },
   silence: { after: 'silence' },
+  drip: { after: 'drip' },
   truncated: { normal: true, after: 'truncate' },
 } as const satisfies Record<string, TokenAnswer | ((...args: never[]) => TokenAnswer)>;

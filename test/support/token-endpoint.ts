@@ -348,6 +348,12 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
       response.socket?.resetAndDestroy();
       return undefined;
     }
+    if (script?.after === 'drip') {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      const drops = setInterval(() => response.write(' '), 20);
+      response.once('close', () => clearInterval(drops));
+      return 200;
+    }
     let answer = script ?? honest();
     if (script !== undefined && !isOwn(script)) answer = honest();
     let body = Buffer.from(answer.body ?? '');

@@ -11,6 +11,7 @@ import { tokenAnswers } from '../support/token-answers.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const ANN = 'ann@gmail.example';
+const BOB = 'bob@gmail.example';
 
 async function start(
   defer: Defer,
@@ -163,35 +164,46 @@ const tokenFaults: Record<string, TokenAnswer> = {
   'no access_token': { patch: { access_token: undefined } },
   'an access_token that would break the SASL string': { patch: { access_token: 'a\x01b\r\nc' } },
   'negative expires_in': { patch: { expires_in: -5 } },
-  silence: tokenAnswers.silence,
 };
 for (const [name, answer] of Object.entries(tokenFaults)) {
   test(
     `a token endpoint that answers ${name}: 4xx at MAIL, a log line, and recovery`,
-    leakless(async (_t, defer) => {
-      const provider = await startProvider({ users: [ANN] });
-      defer(() => provider.close());
-      provider.token.always(answer);
-      const relay = await startRelay({
-        accounts: [provider.entry(ANN)],
-        caFile: provider.caFile,
-        env: { XOAUTH2_RELAY_TOKEN_TIMEOUT_MS: '1000' },
-      });
-      defer(() => relay.stop());
-      const refused = await sendMail(relay.smtpPort, { from: ANN });
-      assert.match(refused.text, /^45\d 4\.\d+\.\d+ /);
-      await relay.event('token_refresh_failed');
-      assert.equal(provider.messages.length, 0);
-      provider.token.always(undefined);
-      await fetch(`${relay.adminUrl}/admin/accounts/${ANN}/refresh`, {
-        method: 'POST',
-        headers: { connection: 'close' },
-      }).then((response) => response.arrayBuffer());
-      await waitFor(async () => (await sendMail(relay.smtpPort, { from: ANN })).code === 250, {
-        timeoutMs: 60_000,
-        everyMs: 500,
-        what: 'recovery',
-      });
-    }),
+    leakless((_t, defer) => endures(defer, { [ANN]: answer })),
   );
+}
+
+test(
+  'a token endpoint that is silent, or answers an octet at a time without end: 4xx at MAIL, a log line, and recovery',
+  leakless((_t, defer) => endures(defer, { [ANN]: tokenAnswers.silence, [BOB]: tokenAnswers.drip })),
+);
+
+/** Each account's endpoint answers as told, and then as it should. */
+async function endures(defer: Defer, answers: Readonly<Record<string, TokenAnswer>>): Promise<void> {
+  const users = Object.keys(answers);
+  const provider = await startProvider({ users });
+  defer(() => provider.close());
+  for (const [user, answer] of Object.entries(answers)) provider.token.always(answer, user);
+  const relay = await startRelay({
+    accounts: users.map((user) => provider.entry(user)),
+    caFile: provider.caFile,
+    env: { XOAUTH2_RELAY_TOKEN_TIMEOUT_MS: '1000' },
+  });
+  defer(() => relay.stop());
+  for (const from of users)
+    assert.match((await sendMail(relay.smtpPort, { from })).text, /^45\d 4\.\d+\.\d+ /);
+  await relay.event('token_refresh_failed');
+  assert.equal(provider.messages.length, 0);
+  for (const user of users) {
+    provider.token.always(undefined, user);
+    await fetch(`${relay.adminUrl}/admin/accounts/${user}/refresh`, {
+      method: 'POST',
+      headers: { connection: 'close' },
+    }).then((response) => response.arrayBuffer());
+  }
+  for (const from of users)
+    await waitFor(async () => (await sendMail(relay.smtpPort, { from })).code === 250, {
+      timeoutMs: 60_000,
+      everyMs: 500,
+      what: 'recovery',
+    });
 }
