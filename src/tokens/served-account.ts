@@ -31,25 +31,48 @@ export interface AccountCredential {
   readonly credential: Credential;
 }
 
-export function createServedAccount(
-  { account: first, credential }: AccountCredential,
-  deps: { readonly keeper: GrantKeeper; readonly clock: Clock; readonly onSlot: (slot: Slot) => void },
-): ServedAccount {
-  const grant = deps.keeper.of(first.id, grantFingerprint(credential));
-  const slots = new Map<TokenResource, Slot>();
-  let account = first;
+interface ServedAccountDeps {
+  readonly keeper: GrantKeeper;
+  readonly clock: Clock;
+  readonly onSlot: (slot: Slot) => void;
+}
 
-  function scopeOf(resource: TokenResource): string | undefined {
-    return resource === 'smtp' ? credential.scope : credential.scopes?.[resource];
+export const createServedAccount = (entry: AccountCredential, deps: ServedAccountDeps): ServedAccount =>
+  new Served(entry, deps);
+
+const SMTP: readonly TokenResource[] = ['smtp'];
+
+/** A class, because there is one for every account. */
+class Served implements ServedAccount {
+  account: Account;
+  readonly credential: Credential;
+  readonly grant: Grant;
+  readonly ahead: readonly Slot[];
+  told: AccountStatus | undefined;
+  readonly #deps: ServedAccountDeps;
+  #slots: readonly Slot[] = [];
+
+  constructor({ account, credential }: AccountCredential, deps: ServedAccountDeps) {
+    this.account = account;
+    this.credential = credential;
+    this.#deps = deps;
+    this.grant = deps.keeper.of(account.id, grantFingerprint(credential));
+    this.ahead = (credential.ahead ?? SMTP).flatMap((resource) => this.slot(resource) ?? []);
   }
 
-  function slot(resource: TokenResource): Slot | undefined {
-    const known = slots.get(resource);
+  get fingerprint(): string {
+    return credentialFingerprint(this.credential);
+  }
+
+  slot(resource: TokenResource): Slot | undefined {
+    const known = this.#slots.find((slot) => slot.resource === resource);
     if (known !== undefined) return known;
-    const scope = scopeOf(resource);
+    const { credential, account, grant } = this;
+    const { clock, onSlot } = this.#deps;
+    const scope = resource === 'smtp' ? credential.scope : credential.scopes?.[resource];
     if (scope === undefined) return undefined;
     // Where one token is good for both, there is one.
-    if (resource !== 'smtp' && scope === credential.scope) return slot('smtp');
+    if (resource !== 'smtp' && scope === credential.scope) return this.slot('smtp');
     const fingerprint = tokenFingerprint(credential, scope);
     const made = createSlot({
       account,
@@ -58,40 +81,32 @@ export function createServedAccount(
       scope,
       grant,
       tokenFingerprint: fingerprint,
-      clock: deps.clock,
+      clock,
     });
-    slots.set(resource, made);
-    const brought = resource === 'smtp' ? initialToken(credential, deps.clock.now()) : undefined;
+    this.#slots = [...this.#slots, made];
+    const brought = resource === 'smtp' ? initialToken(credential, clock.now()) : undefined;
     if (brought !== undefined) made.bring(brought, 'accounts-file');
-    deps.onSlot(made);
+    onSlot(made);
     return made;
   }
 
-  const ahead = (credential.ahead ?? ['smtp']).flatMap((resource) => slot(resource) ?? []);
-  return {
-    get account() {
-      return account;
-    },
-    credential,
-    get fingerprint() {
-      return credentialFingerprint(credential);
-    },
-    grant,
-    told: undefined,
-    ahead,
-    slot,
-    slots: () => [...slots.values()],
-    secrets: () =>
-      [
-        'clientSecret' in credential ? credential.clientSecret : undefined,
-        'refreshToken' in credential ? credential.refreshToken : undefined,
-        grant.refreshToken,
-        grant.spare,
-        ...[...slots.values()].map((each) => each.token),
-      ].flatMap((secret) => secret?.reveal() ?? []),
-    setAccount(next) {
-      account = next;
-      for (const each of slots.values()) each.account = next;
-    },
-  };
+  slots(): readonly Slot[] {
+    return this.#slots;
+  }
+
+  secrets(): readonly string[] {
+    const { credential, grant } = this;
+    return [
+      'clientSecret' in credential ? credential.clientSecret : undefined,
+      'refreshToken' in credential ? credential.refreshToken : undefined,
+      grant.refreshToken,
+      grant.spare,
+      ...this.#slots.map((each) => each.token),
+    ].flatMap((secret) => secret?.reveal() ?? []);
+  }
+
+  setAccount(account: Account): void {
+    this.account = account;
+    for (const each of this.#slots) each.account = account;
+  }
 }

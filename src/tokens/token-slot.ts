@@ -73,6 +73,8 @@ export type SlotEvent =
   | { readonly type: 'forgotten' }
   | { readonly type: 'retired' };
 
+const EMPTY: SlotState = { name: 'empty' };
+
 /** What an event makes of a state; the state itself where it changes nothing. */
 export function nextState(state: SlotState, event: SlotEvent): SlotState {
   if (state.name === 'retired') return state;
@@ -81,7 +83,7 @@ export function nextState(state: SlotState, event: SlotEvent): SlotState {
   const atRest = (rest: Held | undefined): SlotState => {
     if (trouble !== undefined) return { name: 'failing', trouble, held: rest };
     if (state.name === 'empty') return state;
-    return rest === undefined ? { name: 'empty' } : { name: 'holding', held: rest };
+    return rest === undefined ? EMPTY : { name: 'holding', held: rest };
   };
   const isOf = (flight: number): boolean => state.name === 'asking' && state.flight.number === flight;
   switch (event.type) {
@@ -159,131 +161,159 @@ export interface SlotFacts {
   readonly clock: Clock;
 }
 
-export function createSlot(facts: SlotFacts): Slot {
-  const { clock, credential } = facts;
-  const { safetyBufferMs } = credential;
-  let state: SlotState = { name: 'empty' };
-  let flights = 0;
-  let uses = 0;
-  let lastUsedAt: number | undefined;
-  let rejected: string | undefined;
+export const createSlot = (facts: SlotFacts): Slot => new TokenSlot(facts);
+
+/** A class, because there is one for every account: as a closure each of thousands took 5 kB. */
+class TokenSlot implements Slot {
+  readonly accountId: string;
+  readonly resource: TokenResource;
+  readonly credential: Credential;
+  readonly scope: string;
+  readonly grant: Grant;
+  readonly tokenFingerprint: string;
+  account: Account;
+  readonly #clock: Clock;
+  #state: SlotState = EMPTY;
+  #flights = 0;
+  #uses = 0;
+  #lastUsedAt: number | undefined;
+  #rejected: string | undefined;
   /** The token may be handed out before both; 0 without one. */
-  let outUntil = 0;
-  let outUntilMono = 0;
+  #outUntil = 0;
+  #outUntilMono = 0;
 
-  const heldOf = (): Held | undefined =>
-    state.name === 'empty' || state.name === 'retired' ? undefined : state.held;
-  const troubleOf = (): Trouble | undefined =>
-    state.name === 'asking' || state.name === 'failing' ? state.trouble : undefined;
+  constructor(facts: SlotFacts) {
+    this.accountId = facts.account.id;
+    this.resource = facts.resource;
+    this.credential = facts.credential;
+    this.scope = facts.scope;
+    this.grant = facts.grant;
+    this.tokenFingerprint = facts.tokenFingerprint;
+    this.account = facts.account;
+    this.#clock = facts.clock;
+  }
 
-  function apply(event: SlotEvent): void {
-    state = nextState(state, event);
-    const held = heldOf();
+  get #held(): Held | undefined {
+    const state = this.#state;
+    return state.name === 'empty' || state.name === 'retired' ? undefined : state.held;
+  }
+  get state(): SlotState {
+    return this.#state;
+  }
+  get token(): AccessToken | undefined {
+    return this.#held?.token;
+  }
+  get trouble(): Trouble | undefined {
+    const state = this.#state;
+    return state.name === 'asking' || state.name === 'failing' ? state.trouble : undefined;
+  }
+  get flight(): Flight | undefined {
+    return this.#state.name === 'asking' ? this.#state.flight : undefined;
+  }
+  get isRetired(): boolean {
+    return this.#state.name === 'retired';
+  }
+  get uses(): number {
+    return this.#uses;
+  }
+  get lastUsedAt(): number | undefined {
+    return this.#lastUsedAt;
+  }
+  get rejected(): string | undefined {
+    return this.#rejected;
+  }
+  get blockedUntilMono(): number {
+    return this.trouble?.blockedUntilMono ?? 0;
+  }
+
+  nextFlight(): number {
+    this.#flights += 1;
+    return this.#flights;
+  }
+
+  apply(event: SlotEvent): void {
+    this.#state = nextState(this.#state, event);
+    const held = this.#held;
     if (held === undefined) {
-      outUntil = 0;
-      outUntilMono = 0;
+      this.#outUntil = 0;
+      this.#outUntilMono = 0;
       return;
     }
     const { token, endsMono } = held;
     // While no new one can be had, to the last moment.
-    outUntil = troubleOf() === undefined ? freshUntil(token, safetyBufferMs) : usableUntil(token);
-    outUntilMono = endsMono - (token.expiresAt - outUntil);
+    this.#outUntil =
+      this.trouble === undefined ? freshUntil(token, this.credential.safetyBufferMs) : usableUntil(token);
+    this.#outUntilMono = endsMono - (token.expiresAt - this.#outUntil);
   }
 
-  const isBefore = (wall: number, mono: number): boolean => clock.now() < wall && clock.monotonic() < mono;
-  const hold = (token: AccessToken, origin: TokenOrigin): Held => ({
-    token,
-    origin,
-    endsMono: clock.monotonic() + (token.expiresAt - clock.now()),
-  });
-  const isUsable = (): boolean => {
-    const held = heldOf();
+  #isBefore(wall: number, mono: number): boolean {
+    return this.#clock.now() < wall && this.#clock.monotonic() < mono;
+  }
+
+  handOut(): AccessToken | undefined {
+    if (!this.isFresh()) return undefined;
+    this.noteUse();
+    return this.token;
+  }
+
+  isFresh(): boolean {
+    return this.#outUntil !== 0 && this.#isBefore(this.#outUntil, this.#outUntilMono);
+  }
+
+  isUsable(): boolean {
+    const held = this.#held;
     if (held === undefined) return false;
     const until = usableUntil(held.token);
-    return isBefore(until, held.endsMono - (held.token.expiresAt - until));
-  };
+    return this.#isBefore(until, held.endsMono - (held.token.expiresAt - until));
+  }
 
-  function take(token: AccessToken, origin: TokenOrigin, latestEnd: number): boolean {
-    if (state.name === 'retired' || token.reveal() === rejected || token.expiresAt <= latestEnd) return false;
-    apply({ type: 'brought', held: hold(token, origin) });
+  noteUse(): void {
+    this.#uses += 1;
+    this.#lastUsedAt = this.#clock.now();
+  }
+
+  reject(token: AccessToken): void {
+    this.#rejected = token.reveal();
+    if (this.token?.reveal() === this.#rejected) this.apply({ type: 'rejected' });
+  }
+
+  inherit(old: Slot): void {
+    this.#rejected = old.rejected;
+  }
+
+  #take(token: AccessToken, origin: TokenOrigin, latestEnd: number): boolean {
+    if (this.isRetired || token.reveal() === this.#rejected || token.expiresAt <= latestEnd) return false;
+    this.apply({ type: 'brought', held: this.hold(token, origin) });
     return true;
   }
 
-  const slot: Slot = {
-    accountId: facts.account.id,
-    resource: facts.resource,
-    credential,
-    scope: facts.scope,
-    grant: facts.grant,
-    tokenFingerprint: facts.tokenFingerprint,
-    account: facts.account,
-    get state() {
-      return state;
-    },
-    get token() {
-      return heldOf()?.token;
-    },
-    get trouble() {
-      return troubleOf();
-    },
-    get flight() {
-      return state.name === 'asking' ? state.flight : undefined;
-    },
-    get isRetired() {
-      return state.name === 'retired';
-    },
-    nextFlight: () => ++flights,
-    apply,
-    handOut() {
-      if (outUntil === 0 || !isBefore(outUntil, outUntilMono)) return undefined;
-      slot.noteUse();
-      return heldOf()?.token;
-    },
-    isFresh: () => outUntil !== 0 && isBefore(outUntil, outUntilMono),
-    isUsable,
-    noteUse() {
-      uses += 1;
-      lastUsedAt = clock.now();
-    },
-    get uses() {
-      return uses;
-    },
-    get lastUsedAt() {
-      return lastUsedAt;
-    },
-    reject(token) {
-      rejected = token.reveal();
-      if (heldOf()?.token.reveal() === rejected) apply({ type: 'rejected' });
-    },
-    inherit(old) {
-      rejected = old.rejected;
-    },
-    get rejected() {
-      return rejected;
-    },
-    bring: (token, origin) => take(token, origin, Math.max(clock.now(), heldOf()?.token.expiresAt ?? 0)),
-    replace: (token, origin) => take(token, origin, clock.now()),
-    hold,
-    get blockedUntilMono() {
-      return troubleOf()?.blockedUntilMono ?? 0;
-    },
-    describe() {
-      const trouble = troubleOf();
-      const usable = isUsable();
-      if (trouble === undefined || (usable && PASSING.has(trouble.error.code)))
-        return { status: usable ? 'ready' : 'refreshing' };
-      const { error } = trouble;
-      const restMs = trouble.blockedUntilMono - clock.monotonic();
-      return {
-        status: STATUS[error.code],
-        reason: error.message,
-        ...(error.causeId === undefined ? {} : { cause: error.causeId }),
-        ...(error.cure === undefined ? {} : { cure: error.cure }),
-        ...(restMs > 0 ? { until: clock.now() + restMs } : {}),
-      };
-    },
-  };
-  return slot;
+  bring(token: AccessToken, origin: TokenOrigin): boolean {
+    return this.#take(token, origin, Math.max(this.#clock.now(), this.token?.expiresAt ?? 0));
+  }
+
+  replace(token: AccessToken, origin: TokenOrigin): boolean {
+    return this.#take(token, origin, this.#clock.now());
+  }
+
+  hold(token: AccessToken, origin: TokenOrigin): Held {
+    return { token, origin, endsMono: this.#clock.monotonic() + (token.expiresAt - this.#clock.now()) };
+  }
+
+  describe(): AccountState {
+    const { trouble } = this;
+    const usable = this.isUsable();
+    if (trouble === undefined || (usable && PASSING.has(trouble.error.code)))
+      return { status: usable ? 'ready' : 'refreshing' };
+    const { error } = trouble;
+    const restMs = trouble.blockedUntilMono - this.#clock.monotonic();
+    return {
+      status: STATUS[error.code],
+      reason: error.message,
+      ...(error.causeId === undefined ? {} : { cause: error.causeId }),
+      ...(error.cure === undefined ? {} : { cure: error.cure }),
+      ...(restMs > 0 ? { until: this.#clock.now() + restMs } : {}),
+    };
+  }
 }
 
 const STATUS: Readonly<Record<TokenErrorCode, AccountStatus>> = {
