@@ -18,6 +18,7 @@ import {
 } from './accounts/directory.ts';
 import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload-diff.ts';
 import type { ReloadResult } from './admin/backend.ts';
+import { fitHeap } from './heap.ts';
 import type { OfferedExtensions } from './listener/listener.ts';
 import type { Log } from './log.ts';
 import { runInSlices, type Steps } from './slices.ts';
@@ -91,6 +92,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
     for (const begin of serve) begin();
     [directory, known, loaded, examples] = [next, all, accounts, upstreamExamples];
     deps.keepOnly(all);
+    fitHeap(all.size);
     return true;
   }
 

@@ -54,8 +54,8 @@ export class AccountsFileError extends Error {
   override readonly name = 'AccountsFileError';
 }
 
-/** 64 MiB is 50,000 accounts with keys; more is a mistake. */
-const MAX_FILE_BYTES = 67_108_864;
+/** 100,000 accounts with long refresh tokens are 200 MiB; more is a mistake. */
+const MAX_FILE_BYTES = 268_435_456;
 /** File systems tell times to 10 ms at worst: what was written longer ago than this differs from what is written now. */
 const REST_MS = 20;
 /** Who writes that long is waited for by whoever asks again, ms. */
@@ -111,7 +111,7 @@ async function readAtRest(path: string): Promise<{ content: Buffer; mode: number
       throw new AccountsFileError(`${path} is a directory: name the accounts file in it`);
     if (!before.isFile()) throw new AccountsFileError(`${path} is no file`);
     if (before.size > MAX_FILE_BYTES)
-      throw new AccountsFileError(`${path} is larger than 64 MiB: is it the right file?`);
+      throw new AccountsFileError(`${path} is larger than 256 MiB: is it the right file?`);
     const ageMs = Date.now() - before.mtimeMs;
     if (ageMs >= 0 && ageMs < REST_MS) return undefined;
     const content = await file.readFile();
