@@ -16,7 +16,6 @@ const PURPOSE = {
   opossum: 'circuit breakers of endpoints',
   'openid-client': 'signing in: device code, browser with PKCE',
   pino: 'log',
-  'pino-pretty': 'readable log for `logs`',
   'prom-client': 'metrics',
   redis: 'shared token store and fleet limits',
   'smtp-server': 'wire of the listener',
@@ -31,10 +30,6 @@ const UNKEPT = {
     'no release for years. Small, without dependencies, and only `src/upstream/pool.ts` knows it. Proposal: keep while it works; replaced there at the first fault.',
   bintrees:
     'no release for years; under prom-client by way of tdigest, reached only by summaries, which the relay does not use. Proposal: none of ours; gone with a prom-client without it.',
-  'fast-safe-stringify':
-    'no release for years; under pino-pretty, which only `logs` uses. Proposal: goes with pino-pretty.',
-  wrappy:
-    'no release for years, with `once` under pino-pretty; complete, thirty lines. Proposal: goes with pino-pretty.',
   'atomic-sleep':
     'no release for years; under pino’s own file destination, which the relay does not use. Proposal: none.',
 };

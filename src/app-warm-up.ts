@@ -14,6 +14,8 @@ export interface AppWarmUpDeps {
   /** Tries an account again; never rejects. */
   readonly retry: (accountId: string) => Promise<void>;
   readonly isStopping: () => boolean;
+  /** Accounts that can send now. */
+  readonly usable: () => Promise<number>;
 }
 
 export interface AppWarmUp {
@@ -27,7 +29,7 @@ export interface AppWarmUp {
 
 /** `precache`: false leaves tokens and connections to the first message. */
 export function createAppWarmUp(
-  { tokens, ways, log, retry, isStopping }: AppWarmUpDeps,
+  { tokens, ways, log, retry, isStopping, usable }: AppWarmUpDeps,
   { precache }: { readonly precache: boolean },
 ): AppWarmUp {
   let isOver = false;
@@ -61,11 +63,13 @@ export function createAppWarmUp(
       const counts = precache ? await warm(ids) : { fetched: 0, failed: 0, warm: 0, cold: ids.length };
       isOver = true;
       tokens.resetCacheCounts();
+      const canSend = await usable();
       if (isStopping()) return;
       log.info(
         {
           event: 'ready',
           accounts: ids.length,
+          usable: canSend,
           tokens: counts.fetched,
           tokens_failed: counts.failed,
           warm: counts.warm,

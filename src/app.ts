@@ -223,7 +223,14 @@ export function createApp({
           { path: settings.tokenSocket, answerTimeoutMs: settings.tokenTimeoutMs },
         );
   const warmUp = createAppWarmUp(
-    { tokens, ways, log, retry: (id) => view.backend.retry(id), isStopping: () => stopping },
+    {
+      tokens,
+      ways,
+      log,
+      retry: (id) => view.backend.retry(id),
+      isStopping: () => stopping,
+      usable: async () => (await view.backend.readiness()).usable,
+    },
     { precache: settings.precache },
   );
   const admin: Admin = openAppAdmin(openAdmin, { backend: view.backend, log }, settings, version);

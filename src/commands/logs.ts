@@ -2,15 +2,11 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import pretty from 'pino-pretty';
 import { currentLogFile } from '../log/file.ts';
-import { cleanText } from '../protocol/text.ts';
 import { logFileOf } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
+import { createLogFormat } from './log-format.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-
-/** Longer than any line of ours. */
-const MAX_LINE = 64 * 1024;
 
 export const logs: CommandDefinition = {
   name: 'logs',
@@ -52,19 +48,14 @@ export const logs: CommandDefinition = {
       unit === undefined
         ? ['tail', ['-n', lines, ...(follow ? ['-F'] : []), '--', file]]
         : ['journalctl', ['-u', unit, '-o', 'cat', '-n', lines, '--no-pager', ...(follow ? ['-f'] : [])]];
-    const format = pretty.prettyFactory({
-      colorize: terminal.isLive,
-      ignore: 'pid,hostname',
-      singleLine: true,
-      translateTime: 'SYS:yyyy-mm-dd HH:MM:ss.l',
-    });
+    const format = createLogFormat({ paint: terminal.paint, withDate: true });
     const wants = createFilter(textOption(context, 'account'), textOption(context, 'outcome'));
     let shown = 0;
     const reader = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] });
     createInterface({ input: reader.stdout }).on('line', (line) => {
       if (!wants(line)) return;
       shown += 1;
-      terminal.write(format(cleanLine(line)));
+      terminal.write(format(line));
     });
     const code = await new Promise<number | null>((resolve) => {
       reader.once('error', () => resolve(null));
@@ -84,19 +75,6 @@ export const logs: CommandDefinition = {
     );
   },
 };
-
-/** A line without what would steer the terminal: escaped in the JSON it is harmless, shown it would not be. */
-export function cleanLine(line: string): string {
-  try {
-    return JSON.stringify(
-      JSON.parse(line, (_key, value: unknown) =>
-        typeof value === 'string' ? cleanText(value, MAX_LINE) : value,
-      ),
-    );
-  } catch {
-    return cleanText(line, MAX_LINE);
-  }
-}
 
 /** Whether a line is of the account and outcome asked for; a line that is no JSON is of neither. */
 function createFilter(account: string | undefined, outcome: string | undefined): (line: string) => boolean {

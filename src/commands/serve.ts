@@ -12,15 +12,17 @@ import type { Log } from '../log.ts';
 import { createLog } from '../log.ts';
 import type { CommandContext, CommandDefinition } from './definition.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { createLogFormat } from './log-format.ts';
 import { createServiceNotifier } from './service-notifier.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { explainStart } from './start-error.ts';
+import type { Terminal } from './terminal.ts';
 
 export const serve: CommandDefinition = {
   name: 'serve',
   summary: 'relay mail until told to stop',
   details: [
-    'Logs JSON lines on standard output. The line with "event":"listening" names the SMTP and admin addresses, the one with "event":"ready" comes when the first round of token fetches and connections has ended.',
+    'Logs on standard output: on a terminal for people, in colours; elsewhere (and with --log-format json) JSON lines. The line with "event":"listening" names the SMTP and admin addresses, the one with "event":"ready" comes when the first round of token fetches and connections has ended.',
     'Signals: SIGHUP reads the accounts file again; SIGTERM and SIGINT finish the transactions under way and stop; a second one of them stops at once.',
     'Every setting can also be given as XOAUTH2_RELAY_<NAME> in the environment and in the config file.',
   ],
@@ -38,7 +40,7 @@ export const serve: CommandDefinition = {
   async run(context) {
     const settings = await commandSettings(context);
     tuneHeap();
-    const sink = openSink(settings.logFile);
+    const sink = openSink(settings, context.terminal);
     // Also after a fatal error: what its last turn said reaches the destination.
     process.on('exit', sink.flushNow);
     const log = createLog(settings.logLevel, sink);
@@ -67,8 +69,12 @@ function leaveStuckWrite(exitCode: number): void {
   process.kill(process.pid, exitCode === 0 ? 'SIGTERM' : 'SIGKILL');
 }
 
-function openSink(file: string | undefined): LogSink {
-  if (file === undefined) return createLogSink(standardOutput());
+function openSink({ logFile: file, logFormat }: Settings, terminal: Terminal): LogSink {
+  if (file === undefined) {
+    const isPretty = logFormat === 'pretty' || (logFormat === 'auto' && terminal.isLive);
+    const format = isPretty ? createLogFormat({ paint: terminal.paint, withDate: false }) : undefined;
+    return createLogSink(standardOutput(), { format });
+  }
   try {
     return createLogSink(openLogFile(file));
   } catch (error) {

@@ -3,12 +3,15 @@ import { spawn } from 'node:child_process';
 import { mkdir, open, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Settings } from '../config.ts';
 import { waitUntil } from '../enrol/wait-until.ts';
 import { currentLogFile } from '../log/file.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
+import { describeStart } from './log-format.ts';
 import { isRelay, readPid } from './running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
+import type { Terminal } from './terminal.ts';
 
 /** A thousand accounts are ready in about 10 s; a slow token endpoint takes longer. */
 const READY_TIMEOUT_MS = 60_000;
@@ -18,6 +21,7 @@ export const start: CommandDefinition = {
   summary: 'run serve in the background and wait until it is ready',
   details: [
     'Takes the options of serve. For machines without systemd or another service manager; the log file is rotated at 10 MiB.',
+    'On a terminal it says where the relay listens, where its dashboard is and how many accounts can send; elsewhere one line of JSON.',
   ],
   options: [
     pidFileOption,
@@ -56,11 +60,11 @@ export const start: CommandDefinition = {
     await stderr.close();
 
     const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', READY_TIMEOUT_MS);
+    let told: Told | undefined;
     const isReady = async (): Promise<boolean> => {
       if (exitCode !== undefined) return true;
-      const log = await readFile(currentLogFile(logFile), 'utf8').catch(() => '');
-      const own = log.lastIndexOf(`"pid":${child.pid}`);
-      return own >= 0 && log.includes('"event":"ready"', own);
+      told = findStart(await readFile(currentLogFile(logFile), 'utf8').catch(() => ''), child.pid);
+      return told !== undefined;
     };
     const became = await waitUntil(isReady, timeoutMs);
     if (exitCode !== undefined) {
@@ -68,14 +72,47 @@ export const start: CommandDefinition = {
       throw new CommandError('the relay did not start', exitCode === null || exitCode === 0 ? 1 : exitCode);
     }
     child.unref();
-    if (!became)
+    if (!became || told === undefined)
       throw new CommandError(
         `process ${child.pid} runs but is not ready after ${timeoutMs} ms; see xoauth2-relay logs`,
       );
-    context.terminal.print(`ready: process ${child.pid}, log ${currentLogFile(logFile)}`);
+    report(context.terminal, settings.logFormat, { ...told, log: currentLogFile(logFile) });
     return 0;
   },
 };
+
+/** What the relay logged when it began to listen and when its first round was over. */
+interface Told {
+  readonly listening: Readonly<Record<string, unknown>>;
+  readonly ready: Readonly<Record<string, unknown>>;
+}
+
+/** Undefined: this process has not said yet that it is ready. */
+function findStart(log: string, pid: number | undefined): Told | undefined {
+  const lines = log.slice(0, log.lastIndexOf('\n') + 1).split('\n');
+  const at = lines.findLastIndex(
+    (line) => line.includes('"event":"listening"') && line.includes(`"pid":${pid}`),
+  );
+  const ready = at < 0 ? undefined : lines.slice(at).find((line) => line.includes('"event":"ready"'));
+  if (ready === undefined) return undefined;
+  return { listening: JSON.parse(lines[at] ?? ''), ready: JSON.parse(ready) };
+}
+
+function report(
+  { print, paint, isLive }: Terminal,
+  format: Settings['logFormat'],
+  { listening, ready, log }: Told & { readonly log: string },
+): void {
+  if (format === 'json' || (format === 'auto' && !isLive)) {
+    const { pid, listeners, admin } = listening;
+    const { accounts, usable, ms } = ready;
+    print(JSON.stringify({ event: 'started', pid, log, listeners, admin, accounts, usable, ms }));
+    return;
+  }
+  print(describeStart(paint, listening));
+  print(`           log        ${log} (xoauth2-relay logs)`);
+  print(describeStart(paint, ready));
+}
 
 const serverScript = fileURLToPath(new URL('../cli.js', import.meta.url));
 

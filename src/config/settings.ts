@@ -250,6 +250,14 @@ export const SETTINGS = {
     'info',
     'debug, info, warn, error or silent',
   ),
+  logFormat: define(
+    'Log and alerts',
+    'text',
+    z.enum(['auto', 'json', 'pretty']),
+    'auto',
+    'standard output for people (pretty) or programs (json); auto: for people on a terminal',
+    'a log file always has JSON lines',
+  ),
   logFile: define(
     'Log and alerts',
     'path',

@@ -40,7 +40,16 @@ const RETRY_MAX_MS = 1_000;
 
 export function createLogSink(
   target: LogTarget,
-  { clock = systemClock, maxWaiting = MAX_WAITING }: { clock?: Clock; maxWaiting?: number } = {},
+  {
+    clock = systemClock,
+    maxWaiting = MAX_WAITING,
+    format,
+  }: {
+    clock?: Clock;
+    maxWaiting?: number;
+    /** How a line is written; default as it is. */
+    format?: ((line: string) => string) | undefined;
+  } = {},
 ): LogSink {
   let state = 'idle' as 'idle' | 'gathering' | 'writing' | 'paused';
   let lines: string[] = [];
@@ -133,7 +142,8 @@ export function createLogSink(
     get waiting() {
       return lines.length - first + (chunk === undefined ? 0 : begun);
     },
-    write(line) {
+    write(json) {
+      const line = format === undefined ? json : format(json);
       lines.push(line);
       waiting += line.length;
       if (state === 'idle') {

@@ -1,18 +1,43 @@
 import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
-import { cleanLine } from '../../src/commands/logs.ts';
+import { createLogFormat } from '../../src/commands/log-format.ts';
+import { createTerminal } from '../../src/commands/terminal.ts';
 import { publicClaims } from '../../src/enrol/probe.ts';
 
 const STEERS = '\u001b[2J\u009b31m\u202e';
 
+const plain = createTerminal({
+  stdin: new PassThrough(),
+  stdout: new PassThrough(),
+  stderr: new PassThrough(),
+  env: {},
+}).paint;
+
 test('logs: what a peer wrote into a line does not steer the terminal', () => {
-  const line = JSON.stringify({ level: 30, msg: `said ${STEERS}`, nested: { text: STEERS } });
-  assert.deepEqual(JSON.parse(cleanLine(line)), {
-    level: 30,
-    msg: 'said  [2J 31m ',
-    nested: { text: ' [2J 31m ' },
-  });
-  assert.equal(cleanLine(`no JSON ${STEERS}`), 'no JSON  [2J 31m ');
+  const format = createLogFormat({ paint: plain, withDate: true });
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+  const steers = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/;
+  for (const line of [
+    JSON.stringify({
+      level: 30,
+      msg: `said ${STEERS}`,
+      nested: { text: STEERS, [STEERS]: 1 },
+      [STEERS]: 'x',
+      cure: STEERS,
+    }),
+    JSON.stringify({ level: STEERS, time: STEERS, msg: 'm' }),
+    JSON.stringify({
+      level: 30,
+      event: 'transaction',
+      sender: STEERS,
+      recipients: [STEERS],
+      reply: { code: STEERS, text: STEERS },
+    }),
+    `no JSON ${STEERS}`,
+    JSON.stringify([STEERS]),
+  ])
+    assert.doesNotMatch(format(line), steers, JSON.stringify(format(line)));
 });
 
 test('check: nor does what stands in a token', () => {

@@ -351,7 +351,9 @@ test(
       { env },
     ).finally(() => process.umask(umask));
     assert.equal(started.code, 0, started.stderr);
-    assert.match(started.stdout, /ready: process \d+/);
+    const told = JSON.parse(started.stdout) as Record<string, unknown>;
+    assert.deepEqual([told.event, told.accounts, told.usable], ['started', 1, 1]);
+    assert.match(String(told.log), /\.log$/);
     // Whatever the umask: nobody else reads what the relay makes, but for the log, which its group may.
     assert.equal(lstatSync(place).mode & 0o777, 0o700);
     for (const name of readdirSync(place)) {
