@@ -47,17 +47,24 @@ test(
     await within(ended, 20_000, 'serve ends by ^C');
     child.stdin.destroy();
 
-    const piped = startCli(args, { env });
+    const start = (more: readonly string[]) => {
+      const run = startCli([...args, ...more], { env });
+      defer(() => run.signal('SIGKILL'));
+      return run;
+    };
+    const piped = start([]);
     await piped.seen(/"event":"ready".*"usable":1/);
     piped.signal('SIGTERM');
     await piped.exited;
 
     const file = join(directory, 'relay.log');
-    const pretty = startCli([...args, '--log-format', 'pretty', '--log-file', file], { env });
-    await waitFor(() => existsWith(file, '"event":"ready"'), { what: 'JSON in the file' });
+    const pretty = start(['--log-format', 'pretty', '--log-file', file]);
+    await waitFor(() => existsWith(join(directory, 'current.log'), '"event":"ready"'), {
+      what: 'JSON in the file',
+    });
     pretty.signal('SIGTERM');
     await pretty.exited;
-    const asked = startCli([...args, '--log-format', 'pretty'], { env });
+    const asked = start(['--log-format', 'pretty']);
     await asked.seen(/ready: 1 of 2 accounts can send/);
     asked.signal('SIGTERM');
     await asked.exited;
