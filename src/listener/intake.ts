@@ -111,9 +111,11 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
   /** What was held back of a header that is to be changed; its section has `octets`. */
   function letGo(octets: number): Promise<void> | undefined {
     const all = Buffer.concat(heldBack.splice(0));
-    const changed = options.changeHeader?.(all.subarray(0, octets));
+    const section = all.subarray(0, octets);
+    const changed = options.changeHeader?.(section);
     if (changed === undefined) return all.length === 0 ? undefined : pass(all);
     writer.sizeChanged();
+    writer.headerChanged(section);
     const rest = all.subarray(octets);
     const wait = changed.length === 0 ? undefined : pass(changed);
     if (rest.length === 0) return wait;
@@ -141,6 +143,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       options.bareLineEnds === 'pass' && options.checkFromHeader ? 'reject' : options.bareLineEnds,
     fault: (kind) => refuse(FAULTS[kind]),
     sizeChanged: () => writer.sizeChanged(),
+    headerChanged: (clientHeader) => writer.headerChanged(clientHeader),
     refuse,
     write(piece) {
       if (refusal !== undefined || isCut) return undefined;

@@ -6,6 +6,8 @@ export interface Mail {
   /** Reverse-path without angle brackets; empty for the null sender. */
   readonly sender: string;
   readonly parameters: readonly string[];
+  /** The header section as the client gave it, where another goes out in its place. */
+  readonly clientHeader?: Buffer;
 }
 
 export interface Recipient {

@@ -51,6 +51,8 @@ export interface BodyWriter {
   write(chunk: Buffer): Promise<void> | undefined;
   /** What the client declared as SIZE is not true any more: a MAIL that has not left yet goes without it. */
   sizeChanged(): void;
+  /** The header section that was written is ours, in place of this one. */
+  headerChanged(clientHeader: Buffer): void;
   /** The body is complete: the final reply, 250 only after the provider's 250. Never rejects. */
   end(): Promise<Reply>;
   /** The client is gone or the message is refused locally: nothing may be delivered; after `end`, what still waits is not sent. Idempotent. */

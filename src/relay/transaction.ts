@@ -46,7 +46,8 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const { command, way, record } = deps;
   const { account } = command;
   const { facts } = way;
-  const mostHeld = facts.body === 'streams' ? options.replayBytes : facts.maxBytes;
+  const mostHeld =
+    facts.body === 'streams' ? Math.max(options.replayBytes, facts.heldAtLeast ?? 0) : facts.maxBytes;
   const isAskedAtOnce =
     (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
     'live';
@@ -172,6 +173,10 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
     sizeChanged() {
       mail = withoutSize(mail);
+    },
+
+    headerChanged(clientHeader) {
+      mail = { ...mail, clientHeader };
     },
 
     async end() {

@@ -14,6 +14,8 @@ export interface WayFacts {
   readonly recipients: 'live' | 'at_end';
   /** `streams`: a body can be handed over while it comes in. `whole`: all of it at once, so it is held up to `maxBytes`. */
   readonly body: 'streams' | 'whole';
+  /** Bodies up to this many octets are held before they stream, where that is more than elsewhere. */
+  readonly heldAtLeast?: number;
   /** Largest message, octets; advertised as SIZE, larger ones are refused with 552. */
   readonly maxBytes: number;
   /** In place of the 552, where larger messages only have to wait. */
@@ -99,6 +101,6 @@ export interface BodyStream {
 }
 
 export interface Ways {
-  /** The way of an account that is served; undefined for any other. */
-  of(accountId: string): Way | undefined;
+  /** The way of an account that is served; undefined for any other. `others` can take the sender's mail too (account ids). */
+  of(accountId: string, others?: readonly string[]): Way | undefined;
 }

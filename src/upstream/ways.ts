@@ -138,16 +138,20 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
   }
 
   return {
-    of(accountId) {
+    of(accountId, others = []) {
       const account = accounts.get(accountId);
       if (account === undefined) return undefined;
+      const bySmtp = (): Way | undefined => {
+        const way = smtp.of(accountId);
+        return way && graph.guarded(way, [accountId, ...others]);
+      };
       switch (account.transport) {
         case 'smtp':
-          return smtp.of(accountId);
+          return bySmtp();
         case 'graph':
           return graph.of(accountId);
         case 'smtp_then_graph': {
-          const first = smtp.of(accountId);
+          const first = bySmtp();
           const second = graph.of(accountId);
           return first && second && createFallback(account, first, second);
         }

@@ -119,6 +119,7 @@ export function fakeRelay(): FakeRelay {
               one.pieces.push(piece);
               return relay.on.write(piece);
             },
+            headerChanged() {},
             sizeChanged() {
               one.sizeChanged = true;
             },

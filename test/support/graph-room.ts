@@ -7,7 +7,6 @@ import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
 import { addressMessage } from '../../src/protocol/graph-addressing.ts';
 import { createWatch } from '../../src/protocol/masking.ts';
-import { parseHeader } from '../../src/protocol/message-header.ts';
 import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
 import { createEndpoint, type UpstreamEndpoint } from '../../src/upstream/endpoint.ts';
 import {
@@ -17,10 +16,11 @@ import {
   type GraphClientOptions,
 } from '../../src/upstream/graph/client.ts';
 import { createGraphDelivery } from '../../src/upstream/graph/delivery.ts';
-import { hashOf, type Ledger, ledgerKey, messageIdOf } from '../../src/upstream/graph/ledger.ts';
+import { hashOf, type Ledger } from '../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
 import { type GraphEnding, setOf } from '../../src/upstream/graph/outcome.ts';
 import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
+import { createSubmission, outgoingOf } from '../../src/upstream/graph/submission.ts';
 import { createFastClock } from './fast-clock.ts';
 import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';
 import type { Defer } from './leak-check.ts';
@@ -157,14 +157,17 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       }
       const addressed = addressMessage(original, recipients, 'refuse');
       if (addressed.kind !== 'ready') throw new Error(addressed.kind);
-      return delivery.deliver({
-        message: addressed.message,
-        recipients,
-        sender: mailbox,
-        key: ledgerKey(mailbox, recipients, original),
-        messageId: messageIdOf(parseHeader(original)),
-        isClientGone: more.gone ?? (() => false),
+      const submission = createSubmission({
+        ledger,
+        log: silentLog,
+        clock,
+        account: mailbox,
+        deliveryOf: () => delivery,
       });
+      const mail = { sender: mailbox, parameters: [] };
+      const promised = recipients.map((address) => ({ address, parameters: [] }));
+      const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));
+      return (await submission.deliver({ ...outgoing, message: addressed.message })).ending;
     },
     async restart() {
       await Promise.all(background);

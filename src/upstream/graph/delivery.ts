@@ -6,14 +6,9 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
-import { reply } from '../../protocol/reply.ts';
-import { cleanText } from '../../protocol/text.ts';
-import { verdict } from '../../protocol/verdict.ts';
-import { UpstreamError } from '../failure.ts';
 import type { GraphClient } from './client.ts';
-import { CLAIM_MS, type Claim, hashOf, type Ledger, type LedgerEntry, type Subject } from './ledger.ts';
+import { type Claim, hashOf, type Ledger, type LedgerEntry, type Subject } from './ledger.ts';
 import { createMailboxSearch, type Seen } from './mailbox-search.ts';
 import {
   certainRefusal,
@@ -28,6 +23,8 @@ import {
   SETTLE_UNANSWERED_MS,
   setOf,
   settleOf,
+  takenAs,
+  tellUnclear,
   unreachable,
 } from './outcome.ts';
 
@@ -39,9 +36,6 @@ const SETTLED_MS = 60_000;
 const MAX_SENDS = 3;
 /** In all, for creating a draft that is throttled. */
 const CREATE_MS = 30_000;
-/** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
-const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
-
 export interface Outgoing {
   /** As it goes out, To, Cc and Bcc included. */
   readonly message: Buffer;
@@ -49,15 +43,17 @@ export interface Outgoing {
   readonly sender: string;
   /** Of the ledger (`ledgerKey`). */
   readonly key: string;
-  /** With angle brackets; undefined where it has none. */
+  /** With angle brackets, as it goes out; undefined where it has none. */
   readonly messageId: string | undefined;
+  /** The client gave it its Message-ID: what looks the same is its retry. */
+  readonly isNamed: boolean;
   /** The client has left: nobody would hear the 250. */
   readonly isClientGone: () => boolean;
 }
 
 export interface GraphDelivery {
-  /** Never rejects. */
-  deliver(outgoing: Outgoing): Promise<GraphEnding>;
+  /** What is known with the claim is not `sent`. No send begins after `deadline` (monotonic). */
+  work(outgoing: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding>;
 }
 
 export interface GraphDeliveryDeps {
@@ -94,10 +90,6 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   const { client, ledger, log, account, permissions, clock = systemClock } = deps;
   const mailbox = createMailboxSearch({ client, ledger, clock });
 
-  const taken = (outgoing: Outgoing, messageId: string | undefined): GraphEnding => ({
-    kind: 'taken',
-    reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
-  });
   const refused = (refusal: GraphRefusal, { sender }: Outgoing): GraphEnding => ({
     kind: 'refused',
     verdict: judgeGraph(refusal, { account, sender }),
@@ -110,41 +102,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     to: hashOf(setOf(outgoing.recipients)),
   });
 
-  /** `entry`: what is noted of the message; that it is unclear is noted with it, for the person who decides. */
-  async function unknown(
-    outgoing: Outgoing,
-    claim: Claim,
-    entry: LedgerEntry,
-    why: string,
-  ): Promise<GraphEnding> {
-    const unclear = cleanText(why, 200);
-    if (entry.unclear !== unclear)
-      await claim.note({ ...entry, subject: subjectOf(outgoing), unclear }).catch(() => undefined);
-    const fields = { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId };
-    if (entry.state !== 'sending')
-      log.warn(
-        { ...fields, reason: why },
-        'not known yet whether Graph sent this message: its next retry looks again',
-      );
-    // Once as an error: a person is needed.
-    else
-      log[entry.unclear === undefined ? 'error' : 'warn'](
-        { ...fields, reason: why, cure: cureOf('graph-unclear', ANY_ACCOUNT) },
-        'nobody knows whether Graph sent this message: it waits until a person decides',
-      );
-    return {
-      kind: 'refused',
-      verdict: verdict('unknown', reply(451, '4.4.2', `delivery status unknown: ${why}`), {
-        cause: 'graph-unclear',
-      }),
-    };
-  }
-
   async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<GraphEnding> {
-    if (outgoing.messageId === undefined) {
+    if (!outgoing.isNamed && !outgoing.isClientGone()) {
       // The next one that looks the same may be another: a device says the same thing every hour.
       await claim.forget();
-      return taken(outgoing, messageId);
+      return takenAs(outgoing, messageId);
     }
     const other = messageId === outgoing.messageId ? {} : { messageId };
     // The draft itself says the same, so a failure to note it costs nothing but a look.
@@ -155,7 +117,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         ...(other.messageId === undefined ? {} : { messageId: other.messageId }),
       })
       .catch(() => undefined);
-    return taken(outgoing, messageId);
+    return takenAs(outgoing, messageId);
   }
 
   /** A draft, created now or left by an unclear attempt before; or why there is none. */
@@ -216,7 +178,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     const { draft, leftoversSince } = known;
     const until = clock.monotonic() + LOOK_MS;
     const seen = await resume(outgoing, draft, known.at, until);
-    if (seen.is === 'unclear') return unknown(outgoing, claim, known, seen.why);
+    if (seen.is === 'unclear') return tellUnclear(log, outgoing, claim, known, seen.why);
     if (seen.is === 'draft')
       return sendNoted(outgoing, claim, { draft, messageId: undefined, leftoversSince }, { deadline, until });
     if (leftoversSince !== undefined) deps.background(mailbox.tidy(outgoing, draft, leftoversSince));
@@ -277,12 +239,13 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         // Before this send the draft was seen unsent. It waits where it cannot be looked at; a bounce would be final.
         if (seen.is === 'unclear')
           return isPermanent(ending)
-            ? unknown(outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`)
+            ? tellUnclear(log, outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`)
             : ending;
         if ((await client.remove(draft)).kind === 'ok') await claim.forget();
         return ending;
       }
-      if (seen.is === 'unclear') return unknown(outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`);
+      if (seen.is === 'unclear')
+        return tellUnclear(log, outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`);
       if (sends >= MAX_SENDS || clock.monotonic() >= until)
         return answer.kind === 'refused'
           ? refused(answer.refusal, outgoing)
@@ -309,7 +272,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     const { known } = claim;
     // A draft that was only created never went out; the message itself goes now.
     if (known !== undefined && known.state !== 'creating')
-      return unknown(outgoing, claim, known, known.unclear ?? EARLIER);
+      return tellUnclear(log, outgoing, claim, known, known.unclear ?? EARLIER);
     if (outgoing.isClientGone()) return clientGone();
     const entry: LedgerEntry = { state: 'sending', at: clock.now(), subject: subjectOf(outgoing) };
     try {
@@ -325,11 +288,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         await claim.forget();
         return judged(answer.error);
       case 'lost':
-        if (answer.maybeSent) return unknown(outgoing, claim, entry, reasonOf(answer));
+        if (answer.maybeSent) return tellUnclear(log, outgoing, claim, entry, reasonOf(answer));
         await claim.forget();
         return unreachable(answer.code);
       case 'refused':
-        if (isUnclear(answer.refusal)) return unknown(outgoing, claim, entry, reasonOf(answer));
+        if (isUnclear(answer.refusal)) return tellUnclear(log, outgoing, claim, entry, reasonOf(answer));
         await claim.forget();
         return refused(answer.refusal, outgoing);
       default:
@@ -341,53 +304,18 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   async function lookForSent(outgoing: Outgoing, claim: Claim, known: LedgerEntry): Promise<GraphEnding> {
     const copy = (await mailbox.find(outgoing, known.at))?.find((m) => !m.isDraft);
     if (copy !== undefined) return sent(outgoing, claim, copy.internetMessageId);
-    return unknown(outgoing, claim, known, known.unclear ?? EARLIER);
+    return tellUnclear(log, outgoing, claim, known, known.unclear ?? EARLIER);
   }
 
-  async function work(outgoing: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding> {
+  async function work(asked: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding> {
     const { known } = claim;
-    if (known?.state === 'sent') {
-      log.info(
-        {
-          event: 'graph_sent_before',
-          account,
-          key: outgoing.key,
-          message_id: outgoing.messageId,
-          at: known.at,
-        },
-        'this very message was sent before: not sent again',
-      );
-      // A person decided so; the next one that looks the same may be another.
-      if (outgoing.messageId === undefined) await claim.forget();
-      return taken(outgoing, known.messageId);
-    }
+    // One that had no Message-ID of its own got another one now than when it was begun.
+    const messageId = asked.isNamed ? asked.messageId : (known?.subject?.messageId ?? asked.messageId);
+    const outgoing = { ...asked, messageId };
     if (permissions === 'send') return oneCall(outgoing, claim);
     if (known?.state === 'sending') return lookForSent(outgoing, claim, known);
     return twoCalls(outgoing, claim, deadline);
   }
 
-  return {
-    async deliver(outgoing) {
-      const deadline = clock.monotonic() + LAST_SEND_MS;
-      let claim: Claim | 'busy';
-      try {
-        claim = await ledger.claim(outgoing.key);
-      } catch (error) {
-        log.error(
-          { event: 'graph_ledger_failed', account, reason: (error as Error).message },
-          'it cannot be known whether this message was sent before: it waits',
-        );
-        return later('4.3.0', 'the relay cannot tell whether this message was sent before');
-      }
-      if (claim === 'busy') return later('4.4.2', 'this very message is being sent now');
-      try {
-        return await work(outgoing, claim, deadline);
-      } catch (error) {
-        log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
-        return judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error));
-      } finally {
-        await claim.release();
-      }
-    },
-  };
+  return { work };
 }

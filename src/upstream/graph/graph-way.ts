@@ -24,9 +24,12 @@ import { type AccountHealth, createAccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
-import { createGraphDelivery } from './delivery.ts';
-import { type Ledger, ledgerKey, messageIdOf } from './ledger.ts';
+import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
+import { createGuardedWay } from './guarded-way.ts';
+import type { Ledger } from './ledger.ts';
+import type { GraphEnding } from './outcome.ts';
 import { createGraphPacing } from './pacing.ts';
+import { createSubmission, outgoingOf, type Submission } from './submission.ts';
 import { createSweep } from './sweep.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
@@ -59,6 +62,8 @@ export interface GraphWays {
   of(accountId: string): GraphWay | undefined;
   /** Makes ready to serve exactly these, by id, as far as they have a Graph target; the result does so at once. Transactions under way finish. */
   prepare(accounts: ReadonlyMap<string, Account>): Steps<() => void>;
+  /** `way` of an account one of whose senders' mail may have been begun by Graph, for one transaction; as it is where none may. `accountIds`: all that can take that mail. */
+  guarded(way: Way, accountIds: readonly string[]): Way;
   stateOf(accountId: string): AccountState | undefined;
   /** The operator changed something: what is paused is tried at the next opportunity. True where anything was. */
   retryNow(accountId: string): boolean;
@@ -81,6 +86,8 @@ const CAPABILITIES: Omit<Capabilities, 'size'> = {
 
 interface Served {
   readonly account: Account;
+  readonly permissions: GraphTarget['permissions'];
+  readonly endpoint: UpstreamEndpoint;
   readonly clientFor: (onCall: (observation: GraphCallObservation) => void) => GraphClient;
   readonly health: AccountHealth;
   readonly way: GraphWay;
@@ -94,6 +101,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   /** Those of `accounts` that were in use. */
   const served = new Map<string, Served>();
   const working = new Set<Promise<unknown>>();
+  /** Accounts that delivered by Graph before a reload changed them. */
+  const begun = new Set<string>();
 
   function endpointOf(url: string): UpstreamEndpoint {
     const name = new URL(url).host;
@@ -117,6 +126,59 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     void quiet.then(() => working.delete(quiet));
   }
 
+  /** While it cannot be asked for nothing has changed; what has never been asked for is not known. */
+  let hadAny: boolean | undefined;
+  async function hasAny(): Promise<boolean> {
+    try {
+      hadAny = await deps.ledger.hasAny();
+    } catch (error) {
+      if (hadAny === undefined) throw error;
+    }
+    return hadAny;
+  }
+
+  function deliveryOf(accountId: string, trace: Trace): GraphDelivery | undefined {
+    const s = servedOf(accountId);
+    if (s === undefined) return undefined;
+    const client = s.clientFor((observation) => {
+      trace.flights++;
+      deps.onCall?.(observation);
+    });
+    return createGraphDelivery({
+      client,
+      ledger: deps.ledger,
+      log,
+      account: accountId,
+      permissions: s.permissions,
+      clock,
+      background,
+    });
+  }
+
+  const submissionFor = (account: string, trace: Trace): Submission =>
+    createSubmission({
+      ledger: deps.ledger,
+      log,
+      clock,
+      account,
+      deliveryOf: (accountId) => deliveryOf(accountId, trace),
+    });
+
+  /** What came of it for the account that did it, and as an ending. */
+  function told(ending: GraphEnding, by: string, trace: Trace): Ending {
+    const s = served.get(by);
+    if (ending.kind === 'taken') {
+      trace.upstreamReply = ending.reply;
+      s?.endpoint.succeeded(by);
+      if (s?.health.succeeded('sending') === true) deps.onStateChange?.(by);
+      return { taken: ending.reply };
+    }
+    const { verdict: heard, refusal: said } = ending;
+    if (said !== undefined) trace.upstreamReply = { ...heard.answer, text: describeRefusal(said) };
+    if (s?.health.suffered(heard) === true) deps.onStateChange?.(by);
+    return { verdict: heard };
+  }
+
   function serve(account: Account, target: GraphTarget): Served {
     const endpoint = endpointOf(target.url);
     const health = createAccountHealth(() => account.limits.maxConnections, clock);
@@ -126,10 +188,6 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 
     const clientFor: Served['clientFor'] = (onCall) =>
       createGraphClient(mailbox, { http: deps.http, tokens, pacing, endpoint, log, clock, onCall });
-
-    function suffered(heard: Verdict): void {
-      if (health.suffered(heard)) deps.onStateChange?.(account.id);
-    }
 
     async function ready(): Promise<Reply | undefined> {
       const paused = health.gate('sending');
@@ -175,7 +233,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 
     async function send(
       mail: Mail,
-      told: readonly Recipient[],
+      promised: readonly Recipient[],
       body: readonly Buffer[],
       trace: Trace,
       isClosed: () => boolean,
@@ -184,7 +242,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       const message = Buffer.concat(body);
       const refusal = refusalOf(mail, message);
       if (refusal !== undefined) return { verdict: ownVerdict(refusal, 'graph-foreign-sender') };
-      const recipients = told.map((r) => r.address);
+      const recipients = promised.map((r) => r.address);
       const addressed = addressMessage(message, recipients, target.recipients);
       if (addressed.kind !== 'ready') {
         const why =
@@ -197,38 +255,12 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       }
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
-      const client = clientFor((observation) => {
-        trace.flights++;
-        deps.onCall?.(observation);
-      });
-      const delivery = createGraphDelivery({
-        client,
-        ledger: deps.ledger,
-        log,
-        account: account.id,
-        permissions: target.permissions,
-        clock,
-        background,
-      });
-      const ending = await delivery.deliver({
+      const { ending, by } = await submissionFor(account.id, trace).deliver({
+        ...outgoingOf(mail, promised, message, isClosed),
         message: addressed.message,
-        recipients,
-        sender: mail.sender,
-        key: ledgerKey(account.id, recipients, message),
-        messageId: messageIdOf(parseHeader(message)),
-        isClientGone: isClosed,
       });
       trace.upstreamMs = clock.monotonic() - startedAt;
-      if (ending.kind === 'taken') {
-        trace.upstreamReply = ending.reply;
-        endpoint.succeeded(account.id);
-        if (health.succeeded('sending')) deps.onStateChange?.(account.id);
-        return { taken: ending.reply };
-      }
-      const { verdict: heard, refusal: said } = ending;
-      if (said !== undefined) trace.upstreamReply = { ...heard.answer, text: describeRefusal(said) };
-      suffered(heard);
-      return { verdict: heard };
+      return told(ending, by, trace);
     }
 
     const createWay = (tooLarge: Reply | undefined): Way => ({
@@ -270,7 +302,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       },
     });
     const way: GraphWay = { ...createWay(undefined), orWait: createWay };
-    return { account, health, way, clientFor };
+    return { account, permissions: target.permissions, endpoint, health, way, clientFor };
   }
 
   function servedOf(accountId: string): Served | undefined {
@@ -288,7 +320,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     ledger: deps.ledger,
     clientOf(accountId) {
       const s = servedOf(accountId);
-      if (s?.account.graph?.permissions !== 'read_write') return undefined;
+      if (s?.permissions !== 'read_write') return undefined;
       return s.clientFor((observation) => deps.onCall?.(observation));
     },
     log,
@@ -306,10 +338,29 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       }
       return () => {
         accounts = wanted;
-        for (const [id, { account }] of served) if (wanted.get(id) !== account) served.delete(id);
+        for (const [id, { account }] of served)
+          if (wanted.get(id) !== account) {
+            begun.add(id);
+            served.delete(id);
+          }
         for (const endpoint of endpoints.values()) endpoint.accounts = 0;
         for (const [url, count] of perUrl) endpointOf(url).accounts += count;
       };
+    },
+    guarded(way, accountIds) {
+      const mayHaveBegun = (id: string): boolean => {
+        const account = accounts.get(id);
+        return begun.has(id) || (account !== undefined && targetOf(account) !== undefined);
+      };
+      if (!accountIds.some(mayHaveBegun)) return way;
+      return createGuardedWay(way, {
+        hasAny,
+        async settle(mail, promised, message, trace, isClosed) {
+          const outgoing = outgoingOf(mail, promised, message, isClosed);
+          const settled = await submissionFor(way.account.id, trace).settle(outgoing);
+          return settled && told(settled.ending, settled.by, trace);
+        },
+      });
     },
     stateOf(accountId) {
       const account = accounts.get(accountId);

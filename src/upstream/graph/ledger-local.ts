@@ -176,6 +176,10 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       await opened();
       return owners.get(draft)?.key;
     },
+    async hasAny() {
+      await opened();
+      return entries.size > 0;
+    },
     async list() {
       await opened();
       forgetOld();

@@ -10,23 +10,26 @@ import {
   CLAIM_MS,
   formatEntry,
   hashOf,
+  KEEP_MS,
   keepMsOf,
   type Ledger,
   type LedgerRow,
   OWNED_MS,
   parseEntry,
+  SWEEP_MS,
 } from './ledger.ts';
 
 /** `false` where the claim is held, else what is known (`''` for nothing). */
 const CLAIM = redisScript(
   `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('get', KEYS[2]) or '' else return false end`,
 );
-/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft. */
+/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything. */
 const NOTE = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
 if ARGV[5] == 'sent' then redis.call('hdel', KEYS[3], ARGV[4]) else redis.call('hset', KEYS[3], ARGV[4], ARGV[2]) end
 if ARGV[5] == 'draft' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
+redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
 return 1`,
 );
 const FORGET = redisScript(
@@ -45,6 +48,7 @@ export function createRedisLedger(
   clock: Clock = systemClock,
 ): Ledger {
   const unsent = `${prefix}:graph:unsent`;
+  const any = `${prefix}:graph:any`;
   const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   return {
     open: () => redis.open(),
@@ -71,8 +75,9 @@ export function createRedisLedger(
             key,
             entry.state,
             keepMsOf(entry) + OWNED_MS,
+            KEEP_MS + SWEEP_MS,
           ];
-          const held = await redis.run(NOTE, [...keys, owned], said);
+          const held = await redis.run(NOTE, [...keys, owned, any], said);
           if (held !== 1) throw new Error('another relay took the message over');
         },
         forget: () => give(FORGET),
@@ -84,6 +89,7 @@ export function createRedisLedger(
       };
     },
     ownerOf: (draft) => redis.ask((r) => r.get(ownerKey(draft))).then((key) => key ?? undefined),
+    hasAny: () => redis.ask((r) => r.exists(any)).then((count) => count > 0),
     async list() {
       const rows: LedgerRow[] = [];
       const over: string[] = [];

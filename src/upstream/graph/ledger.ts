@@ -75,6 +75,8 @@ export interface Ledger {
   claim(key: string): Promise<Claim | 'busy'>;
   /** The key of the message that a draft was noted for, while it is unsent and an hour after; undefined: nobody's. Rejects when it cannot be known. */
   ownerOf(draft: string): Promise<string | undefined>;
+  /** Whether anything is known at all. Rejects when it cannot be known. */
+  hasAny(): Promise<boolean>;
   /** What is not known to be sent, oldest first. Rejects when it cannot be known. */
   list(): Promise<readonly LedgerRow[]>;
   close(): Promise<void>;
@@ -92,19 +94,23 @@ const TRACE_FIELDS =
   /^(received|x-received|return-path|delivered-to|x-original-to|dkim-signature|authentication-results|arc-.*)$/;
 
 /**
- * The same for a message and its retry, different for any other: account, Message-ID, recipients and
- * body. A message without Message-ID is told by its whole header, trace lines aside.
+ * The same for a message and its retry, by whichever account of its sender it goes, different for any other:
+ * Message-ID, Subject (devices give all they say one Message-ID), recipients and body. A message without
+ * Message-ID is told by its whole header, trace lines aside. `own` is the header as the client gave it:
+ * what is added on the way differs with every attempt.
  */
 export function ledgerKey(
-  account: string,
   recipients: readonly string[],
   message: Buffer,
   header: MessageHeader = parseHeader(message),
+  own: MessageHeader = header,
 ): string {
-  const identity =
-    messageIdOf(header) ?? header.fields.filter((f) => !TRACE_FIELDS.test(f.name)).map((f) => f.raw);
+  const id = messageIdOf(own);
+  const telling = own.fields.filter((f) =>
+    id === undefined ? !TRACE_FIELDS.test(f.name) : f.name === 'subject',
+  );
   const hash = createHash('sha256');
-  hash.update(JSON.stringify([account, identity, [...recipients].sort()]));
+  hash.update(JSON.stringify([id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
   hash.update(message.subarray(header.end));
   return hash.digest('base64url').slice(0, 32);
 }

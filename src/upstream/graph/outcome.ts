@@ -1,10 +1,14 @@
-/** What came of a call to Graph or of a whole delivery, and what it means for the message. Pure. */
+/** What came of a call to Graph or of a whole delivery, and what it means for the message. */
+import type { Log } from '../../log.ts';
+import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import { describeRefusal, type GraphRefusal } from '../../protocol/graph-answer.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
-import { foldAddress } from '../../protocol/text.ts';
+import { cleanText, foldAddress } from '../../protocol/text.ts';
 import { type Verdict, verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphOutcome } from './client.ts';
+import type { Outgoing } from './delivery.ts';
+import type { Claim, LedgerEntry } from './ledger.ts';
 
 /** A draft is unsent when it still is one this long after Graph said that it could not send it … */
 const SETTLE_MS = 3_000;
@@ -15,6 +19,43 @@ export type GraphEnding =
   | { readonly kind: 'taken'; readonly reply: Reply }
   /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
   | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };
+
+/** `messageId`: the one Graph gave it, where that is known. */
+export const takenAs = (outgoing: Outgoing, messageId: string | undefined): GraphEnding => ({
+  kind: 'taken',
+  reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
+});
+
+/** Nobody knows whether it was sent. `entry` is what is noted of it; that it is unclear is noted with it, for the person who decides. */
+export async function tellUnclear(
+  log: Log,
+  outgoing: Outgoing,
+  claim: Claim,
+  entry: LedgerEntry,
+  why: string,
+): Promise<GraphEnding> {
+  const unclear = cleanText(why, 200);
+  if (entry.unclear !== unclear) await claim.note({ ...entry, unclear }).catch(() => undefined);
+  const account = entry.subject?.account;
+  const fields = { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId };
+  if (entry.state !== 'sending')
+    log.warn(
+      { ...fields, reason: why },
+      'not known yet whether Graph sent this message: its next retry looks again',
+    );
+  // Once as an error: a person is needed.
+  else
+    log[entry.unclear === undefined ? 'error' : 'warn'](
+      { ...fields, reason: why, cure: cureOf('graph-unclear', ANY_ACCOUNT) },
+      'nobody knows whether Graph sent this message: it waits until a person decides',
+    );
+  return {
+    kind: 'refused',
+    verdict: verdict('unknown', reply(451, '4.4.2', `delivery status unknown: ${why}`), {
+      cause: 'graph-unclear',
+    }),
+  };
+}
 
 export const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused', verdict: error.verdict });
 

@@ -295,6 +295,7 @@ test(
         open: async () => undefined,
         close: async () => undefined,
         ownerOf: async () => undefined,
+        hasAny: async () => false,
         list: async () => [],
         claim: async () => ({
           known: undefined,

@@ -1,0 +1,66 @@
+/**
+ * Another way than Graph for an account whose senders' mail may have been begun by Graph: a message that
+ * may have been sent does not go a second time. In: the way. Out: the same way, behind a look into the ledger.
+ */
+import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
+import type { Mail, Recipient } from '../../protocol/esmtp.ts';
+import { type Reply, reply } from '../../protocol/reply.ts';
+import type { Delivery, Ending, Trace, Way } from '../way.ts';
+
+export interface GuardDeps {
+  /** Whether anything went by Graph of late. Rejects when it cannot be known. */
+  readonly hasAny: () => Promise<boolean>;
+  /** What became of this message by Graph; undefined: it may go. Never rejects. */
+  readonly settle: (
+    mail: Mail,
+    recipients: readonly Recipient[],
+    message: Buffer,
+    trace: Trace,
+    isClosed: () => boolean,
+  ) => Promise<Ending | undefined>;
+}
+
+const UNKNOWN: Reply = reply(451, '4.3.0', 'the relay cannot tell whether this message was sent before');
+
+/** For one transaction. */
+export function createGuardedWay(way: Way, { hasAny, settle }: GuardDeps): Way {
+  let mayBeKnown = false;
+  return {
+    account: way.account,
+    get facts() {
+      // To be compared a message has to be there whole; a larger one never went by Graph.
+      return mayBeKnown ? { ...way.facts, heldAtLeast: GRAPH_MAX_BYTES } : way.facts;
+    },
+    async ready() {
+      const refusal = await way.ready();
+      if (refusal !== undefined) return refusal;
+      try {
+        mayBeKnown = await hasAny();
+        return undefined;
+      } catch {
+        return UNKNOWN;
+      }
+    },
+    begin(trace): Delivery {
+      const delivery = way.begin(trace);
+      if (!mayBeKnown) return delivery;
+      let isClosed = false;
+      return {
+        ask: (mail, told, asked) => delivery.ask(mail, told, asked),
+        async send(mail, told, body, octets) {
+          const ending = await settle(mail, told, Buffer.concat(body), trace, () => isClosed);
+          return ending ?? delivery.send(mail, told, body, octets);
+        },
+        open: (mail, told) => delivery.open(mail, told),
+        close() {
+          isClosed = true;
+          delivery.close();
+        },
+        giveUp() {
+          isClosed = true;
+          delivery.giveUp();
+        },
+      };
+    },
+  };
+}

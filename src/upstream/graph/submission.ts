@@ -1,0 +1,151 @@
+/**
+ * One message at a time, by the account that has begun it. In: a message for an account. Out: what became
+ * of it. Accounts share senders, so a retry may come to another account, or by another way, than the attempt
+ * before: what may have been sent is looked after where it was begun and goes nowhere else. Owns the claim.
+ */
+import { type Clock, systemClock } from '../../clock.ts';
+import type { Log } from '../../log.ts';
+import type { Mail, Recipient } from '../../protocol/esmtp.ts';
+import { parseHeader } from '../../protocol/message-header.ts';
+import { UpstreamError } from '../failure.ts';
+import type { GraphDelivery, Outgoing } from './delivery.ts';
+import { CLAIM_MS, type Claim, type Ledger, type LedgerEntry, ledgerKey, messageIdOf } from './ledger.ts';
+import { type GraphEnding, judged, later, takenAs, tellUnclear } from './outcome.ts';
+
+/** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
+const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
+
+/** What became of a message, and the account whose doing it was. */
+export interface Submitted {
+  readonly ending: GraphEnding;
+  readonly by: string;
+}
+
+export interface SubmissionDeps {
+  readonly ledger: Ledger;
+  readonly log: Log;
+  readonly clock?: Clock;
+  /** Account that the message came to. */
+  readonly account: string;
+  /** Undefined for an account that does not deliver by Graph. */
+  readonly deliveryOf: (accountId: string) => GraphDelivery | undefined;
+}
+
+export interface Submission {
+  /** Delivers the message by Graph. Never rejects. */
+  deliver(outgoing: Outgoing): Promise<Submitted>;
+  /** What became of a message that is about to go another way; undefined: it may go. Never rejects. */
+  settle(outgoing: Outgoing): Promise<Submitted | undefined>;
+}
+
+export function createSubmission(deps: SubmissionDeps): Submission {
+  const { ledger, log, clock = systemClock, account, deliveryOf } = deps;
+  const own = (ending: GraphEnding): Submitted => ({ ending, by: account });
+
+  async function claimed<T>(
+    outgoing: Outgoing,
+    work: (claim: Claim, deadline: number) => Promise<T>,
+  ): Promise<T | Submitted> {
+    const deadline = clock.monotonic() + LAST_SEND_MS;
+    let claim: Claim | 'busy';
+    try {
+      claim = await ledger.claim(outgoing.key);
+    } catch (error) {
+      log.error(
+        { event: 'graph_ledger_failed', account, reason: (error as Error).message },
+        'it cannot be known whether this message was sent before: it waits',
+      );
+      return own(later('4.3.0', 'the relay cannot tell whether this message was sent before'));
+    }
+    if (claim === 'busy') return own(later('4.4.2', 'this very message is being sent now'));
+    try {
+      return await work(claim, deadline);
+    } catch (error) {
+      log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
+      return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
+    } finally {
+      await claim.release();
+    }
+  }
+
+  async function sentBefore(outgoing: Outgoing, claim: Claim): Promise<Submitted> {
+    const { known } = claim;
+    log.info(
+      {
+        event: 'graph_sent_before',
+        account,
+        key: outgoing.key,
+        message_id: outgoing.messageId,
+        at: known?.at,
+      },
+      'this very message was sent before: not sent again',
+    );
+    // The next one that looks the same may be another.
+    if (!outgoing.isNamed) await claim.forget();
+    return own(takenAs(outgoing, known?.state === 'sent' ? known.messageId : undefined));
+  }
+
+  /** Where a message was begun that may have been sent. */
+  const beginnerOf = (known: LedgerEntry): string =>
+    known.state === 'draft' || known.state === 'sending' ? (known.subject?.account ?? account) : account;
+
+  async function goOn(
+    outgoing: Outgoing,
+    claim: Claim,
+    deadline: number,
+    known: LedgerEntry | undefined,
+  ): Promise<Submitted> {
+    const by = known === undefined ? account : beginnerOf(known);
+    const delivery = deliveryOf(by);
+    if (delivery !== undefined) return { ending: await delivery.work(outgoing, claim, deadline), by };
+    if (known === undefined) return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' })));
+    const why = `account ${by}, which began it, does not deliver by Graph now`;
+    return { ending: await tellUnclear(log, outgoing, claim, known, why), by };
+  }
+
+  return {
+    deliver: (outgoing) =>
+      claimed(outgoing, (claim, deadline) =>
+        claim.known?.state === 'sent'
+          ? sentBefore(outgoing, claim)
+          : goOn(outgoing, claim, deadline, claim.known),
+      ),
+    settle: (outgoing) =>
+      claimed(outgoing, async (claim, deadline) => {
+        switch (claim.known?.state) {
+          case undefined:
+          // A draft is no mail; the one that was left over is deleted in time.
+          case 'creating':
+            return undefined;
+          case 'sent':
+            return sentBefore(outgoing, claim);
+          case 'draft':
+          case 'sending':
+            return goOn(outgoing, claim, deadline, claim.known);
+          default:
+            return claim.known satisfies never;
+        }
+      }),
+  };
+}
+
+/** Of `message`, as it came to the way. */
+export function outgoingOf(
+  mail: Mail,
+  recipients: readonly Recipient[],
+  message: Buffer,
+  isClientGone: () => boolean,
+): Outgoing {
+  const addresses = recipients.map((r) => r.address);
+  const header = parseHeader(message);
+  const own = mail.clientHeader === undefined ? header : parseHeader(mail.clientHeader);
+  return {
+    message,
+    recipients: addresses,
+    sender: mail.sender,
+    key: ledgerKey(addresses, message, header, own),
+    messageId: messageIdOf(header),
+    isNamed: messageIdOf(own) !== undefined,
+    isClientGone,
+  };
+}

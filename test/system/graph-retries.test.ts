@@ -1,0 +1,188 @@
+/** The retry of a message that Graph may have sent, by whichever account and way it comes: one copy in all. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { type Provider, startProvider } from '../support/provider.ts';
+import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { smtpClient } from '../support/smtp-client.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const ANN = 'ann@example.com';
+const BEA = 'bea@example.com';
+const APP = 'app@example.com';
+const BOB = 'bob@example.net';
+const ID = 'Message-ID: <m@client.test>\r\n';
+const mailFrom = (from: string, id = ID, subject = 's'): string =>
+  `${id}From: ${from}\r\nTo: ${BOB}\r\nSubject: ${subject}\r\n\r\nbody\r\n`;
+const OFF =
+  '535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled [x]';
+
+interface House {
+  readonly provider: Provider;
+  readonly relay: RelayProcess;
+  send(from: string, message: string): Promise<string>;
+}
+
+/** One account for each of `accounts`, ann's first. */
+async function house(
+  defer: Defer,
+  accounts: readonly Record<string, unknown>[],
+  before?: (provider: Provider) => void,
+): Promise<House> {
+  const users = [ANN, BEA].slice(0, accounts.length);
+  const provider = await startProvider({ flavour: 'microsoft', users, graph: {} });
+  defer(() => provider.close());
+  before?.(provider);
+  const relay = await startRelay({
+    accounts: users.map((user, i) => provider.entry(user, accounts[i])),
+    caFile: provider.caFile,
+  });
+  defer(() => relay.stop());
+  return {
+    provider,
+    relay,
+    async send(from, message) {
+      const client = await smtpClient(relay.smtpPort);
+      try {
+        await client.reply();
+        await client.send('EHLO client.test');
+        await client.expect(`MAIL FROM:<${from}>`, 250);
+        await client.expect(`RCPT TO:<${BOB}>`, 250);
+        await client.expect('DATA', 354);
+        return JSON.stringify(await client.body(message));
+      } finally {
+        client.end();
+      }
+    },
+  };
+}
+
+/** Graph sends the next message and nobody is told; nor can it be looked at. */
+function leaveUnclear({ provider }: Pick<House, 'provider'>): void {
+  provider.graph.fault('send', { carriedOut: true, answer: 'reset' });
+  provider.graph.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+}
+
+const copies = ({ provider }: House): number => provider.graph.delivered.length + provider.messages.length;
+
+test(
+  'the retry comes to another account of the sender: the one that began it goes on',
+  leakless(async (_t, defer) => {
+    const account = { transport: 'graph', senders: [APP] };
+    const h = await house(defer, [account, account]);
+    leaveUnclear(h);
+    assert.match(await h.send(APP, mailFrom(APP)), /451.*delivery status unknown/);
+    const drained = await fetch(`${h.relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+    assert.equal(drained.status, 200);
+    assert.match(await h.send(APP, mailFrom(APP)), /250.*<m@client\.test>/);
+    assert.equal(copies(h), 1);
+    // Bea's own way is open all the same.
+    assert.match(await h.send(APP, mailFrom(APP, 'Message-ID: <other@client.test>\r\n')), /250/);
+    assert.deepEqual(
+      h.provider.graph.delivered.map((d) => d.mailbox),
+      [ANN, BEA],
+    );
+  }),
+);
+
+test(
+  'the retry comes to an account of the sender that delivers by SMTP',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph', senders: [APP] }, { senders: [APP] }]);
+    leaveUnclear(h);
+    assert.match(await h.send(APP, mailFrom(APP)), /451.*delivery status unknown/);
+    await fetch(`${h.relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+    assert.match(await h.send(APP, mailFrom(APP)), /250.*\[graph\]/);
+    assert.equal(copies(h), 1);
+    // What nobody began by Graph goes its own way, a larger one than is held elsewhere too.
+    assert.match(
+      await h.send(APP, `${mailFrom(APP, 'Message-ID: <large@c>\r\n')}${'x\r\n'.repeat(200_000)}`),
+      /250/,
+    );
+    assert.equal(h.provider.messages.length, 1);
+  }),
+);
+
+test(
+  'SMTP AUTH is on again when the retry comes',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'smtp_then_graph', login_interval_ms: 0 }], (provider) => {
+      provider.smtp.script('AUTH', { times: Number.POSITIVE_INFINITY }, { reply: OFF });
+    });
+    leaveUnclear(h);
+    assert.match(await h.send(ANN, mailFrom(ANN)), /451.*delivery status unknown/);
+    h.provider.smtp.clearScripts();
+    await fetch(`${h.relay.adminUrl}/admin/accounts/${ANN}/retry`, { method: 'POST' });
+    assert.match(await h.send(ANN, mailFrom(ANN)), /250.*\[graph\]/);
+    assert.equal(copies(h), 1);
+    assert.match(await h.send(ANN, mailFrom(ANN, 'Message-ID: <other@client.test>\r\n')), /250/);
+    assert.equal(h.provider.messages.length, 1);
+  }),
+);
+
+test(
+  'a reload takes Graph from the account before the retry comes: it waits for a person',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph' }]);
+    leaveUnclear(h);
+    assert.match(await h.send(ANN, mailFrom(ANN)), /451.*delivery status unknown/);
+    const { graph_url: _, ...entry } = h.provider.entry(ANN, { transport: 'smtp' }) as Record<
+      string,
+      unknown
+    >;
+    assert.equal((await h.relay.reload([entry as never])).event, 'reloaded');
+    assert.match(await h.send(ANN, mailFrom(ANN)), /451.*does not deliver by Graph now/);
+    const { messages } = await h.relay.admin<{ messages: { key: string }[] }>('/admin/unclear');
+    await fetch(`${h.relay.adminUrl}/admin/unclear/${messages[0]?.key}/delivered`, { method: 'POST' });
+    assert.match(await h.send(ANN, mailFrom(ANN)), /250/);
+    assert.equal(copies(h), 1);
+  }),
+);
+
+test(
+  'the relay completes the header: its new Message-ID does not make the retry another message',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph', complete_header: true }]);
+    leaveUnclear(h);
+    assert.match(await h.send(ANN, mailFrom(ANN, '')), /451.*delivery status unknown/);
+    assert.match(await h.send(ANN, mailFrom(ANN, '')), /250/);
+    assert.equal(copies(h), 1);
+    // A device says the same every hour, and means it.
+    assert.match(await h.send(ANN, mailFrom(ANN, '')), /250/);
+    assert.match(await h.send(ANN, mailFrom(ANN, '')), /250/);
+    assert.equal(copies(h), 3);
+  }),
+);
+
+test(
+  'a message without Message-ID whose 250 nobody was there to hear',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph' }]);
+    h.provider.graph.fault('send', { carriedOut: true, answer: 'silence' });
+    const message = mailFrom(ANN, '');
+    const client = await smtpClient(h.relay.smtpPort);
+    await client.reply();
+    await client.send('EHLO client.test');
+    await client.expect(`MAIL FROM:<${ANN}>`, 250);
+    await client.expect(`RCPT TO:<${BOB}>`, 250);
+    await client.expect('DATA', 354);
+    await client.raw(`${message}.\r\n`);
+    await waitFor(() => h.provider.graph.delivered.length === 1, { what: 'Graph having the message' });
+    client.reset();
+    await h.relay.event('transaction', { timeoutMs: 60_000 });
+    assert.match(await h.send(ANN, message), /250/);
+    assert.equal(copies(h), 1);
+    assert.match(await h.send(ANN, message), /250/);
+    assert.equal(copies(h), 2);
+  }),
+);
+
+test(
+  'two messages of one device: one Message-ID, other words in Subject',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph' }]);
+    for (const subject of ['door open', 'door shut', 'door shut'])
+      assert.match(await h.send(ANN, mailFrom(ANN, ID, subject)), /250/);
+    assert.equal(copies(h), 2);
+  }),
+);
