@@ -25,7 +25,7 @@ import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../end
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
-import { createGuardedWay } from './guarded-way.ts';
+import { createGuardedWay, orLastAnswer } from './guarded-way.ts';
 import type { Ledger } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import { createGraphPacing } from './pacing.ts';
@@ -126,16 +126,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     void quiet.then(() => working.delete(quiet));
   }
 
-  /** While it cannot be asked for nothing has changed; what has never been asked for is not known. */
-  let hadAny: boolean | undefined;
-  async function hasAny(): Promise<boolean> {
-    try {
-      hadAny = await deps.ledger.hasAny();
-    } catch (error) {
-      if (hadAny === undefined) throw error;
-    }
-    return hadAny;
-  }
+  const hasAny = orLastAnswer(() => deps.ledger.hasAny());
 
   function deliveryOf(accountId: string, trace: Trace): GraphDelivery | undefined {
     const s = servedOf(accountId);

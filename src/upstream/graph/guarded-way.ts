@@ -64,3 +64,16 @@ export function createGuardedWay(way: Way, { hasAny, settle }: GuardDeps): Way {
     },
   };
 }
+
+/** While it cannot be asked for nothing has changed; rejects where it has never been known. */
+export function orLastAnswer<T>(ask: () => Promise<T>): () => Promise<T> {
+  let last: { readonly answer: T } | undefined;
+  return async () => {
+    try {
+      last = { answer: await ask() };
+    } catch (error) {
+      if (last === undefined) throw error;
+    }
+    return last.answer;
+  };
+}
