@@ -16,11 +16,11 @@ import {
   type GraphClientOptions,
 } from '../../src/upstream/graph/client.ts';
 import { createGraphDelivery } from '../../src/upstream/graph/delivery.ts';
+import { createHandover, outgoingOf } from '../../src/upstream/graph/handover.ts';
 import { hashOf, type Ledger } from '../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
 import { type GraphEnding, setOf } from '../../src/upstream/graph/outcome.ts';
 import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
-import { createSubmission, outgoingOf } from '../../src/upstream/graph/submission.ts';
 import { createFastClock } from './fast-clock.ts';
 import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';
 import type { Defer } from './leak-check.ts';
@@ -157,7 +157,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       }
       const addressed = addressMessage(original, recipients, 'refuse');
       if (addressed.kind !== 'ready') throw new Error(addressed.kind);
-      const submission = createSubmission({
+      const handover = createHandover({
         ledger,
         log: silentLog,
         clock,
@@ -167,7 +167,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       const mail = { sender: mailbox, parameters: [] };
       const promised = recipients.map((address) => ({ address, parameters: [] }));
       const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));
-      return (await submission.deliver({ ...outgoing, message: addressed.message })).ending;
+      return (await handover.deliver({ ...outgoing, message: addressed.message })).ending;
     },
     async restart() {
       await Promise.all(background);

@@ -26,10 +26,10 @@ import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
 import { createGuardedWay, orLastAnswer } from './guarded-way.ts';
+import { createHandover, type Handover, outgoingOf } from './handover.ts';
 import type { Ledger } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import { createGraphPacing } from './pacing.ts';
-import { createSubmission, outgoingOf, type Submission } from './submission.ts';
 import { createSweep } from './sweep.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
@@ -146,8 +146,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     });
   }
 
-  const submissionFor = (account: string, trace: Trace): Submission =>
-    createSubmission({
+  const handoverFor = (account: string, trace: Trace): Handover =>
+    createHandover({
       ledger: deps.ledger,
       log,
       clock,
@@ -246,7 +246,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       }
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
-      const { ending, by } = await submissionFor(account.id, trace).deliver({
+      const { ending, by } = await handoverFor(account.id, trace).deliver({
         ...outgoingOf(mail, promised, message, isClosed),
         message: addressed.message,
       });
@@ -348,7 +348,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         hasAny,
         async settle(mail, promised, message, trace, isClosed) {
           const outgoing = outgoingOf(mail, promised, message, isClosed);
-          const settled = await submissionFor(way.account.id, trace).settle(outgoing);
+          const settled = await handoverFor(way.account.id, trace).settle(outgoing);
           return settled && told(settled.ending, settled.by, trace);
         },
       });

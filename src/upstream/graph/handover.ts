@@ -16,12 +16,12 @@ import { type GraphEnding, judged, later, takenAs, tellUnclear } from './outcome
 const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
 
 /** What became of a message, and the account whose doing it was. */
-export interface Submitted {
+export interface HandedOver {
   readonly ending: GraphEnding;
   readonly by: string;
 }
 
-export interface SubmissionDeps {
+export interface HandoverDeps {
   readonly ledger: Ledger;
   readonly log: Log;
   readonly clock?: Clock;
@@ -31,21 +31,21 @@ export interface SubmissionDeps {
   readonly deliveryOf: (accountId: string) => GraphDelivery | undefined;
 }
 
-export interface Submission {
+export interface Handover {
   /** Delivers the message by Graph. Never rejects. */
-  deliver(outgoing: Outgoing): Promise<Submitted>;
+  deliver(outgoing: Outgoing): Promise<HandedOver>;
   /** What became of a message that is about to go another way; undefined: it may go. Never rejects. */
-  settle(outgoing: Outgoing): Promise<Submitted | undefined>;
+  settle(outgoing: Outgoing): Promise<HandedOver | undefined>;
 }
 
-export function createSubmission(deps: SubmissionDeps): Submission {
+export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, log, clock = systemClock, account, deliveryOf } = deps;
-  const own = (ending: GraphEnding): Submitted => ({ ending, by: account });
+  const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
 
   async function claimed<T>(
     outgoing: Outgoing,
     work: (claim: Claim, deadline: number) => Promise<T>,
-  ): Promise<T | Submitted> {
+  ): Promise<T | HandedOver> {
     const deadline = clock.monotonic() + LAST_SEND_MS;
     let claim: Claim | 'busy';
     try {
@@ -68,7 +68,7 @@ export function createSubmission(deps: SubmissionDeps): Submission {
     }
   }
 
-  async function sentBefore(outgoing: Outgoing, claim: Claim): Promise<Submitted> {
+  async function sentBefore(outgoing: Outgoing, claim: Claim): Promise<HandedOver> {
     const { known } = claim;
     log.info(
       {
@@ -94,7 +94,7 @@ export function createSubmission(deps: SubmissionDeps): Submission {
     claim: Claim,
     deadline: number,
     known: LedgerEntry | undefined,
-  ): Promise<Submitted> {
+  ): Promise<HandedOver> {
     const by = known === undefined ? account : beginnerOf(known);
     const delivery = deliveryOf(by);
     if (delivery !== undefined) return { ending: await delivery.work(outgoing, claim, deadline), by };
