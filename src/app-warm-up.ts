@@ -23,8 +23,12 @@ export interface AppWarmUp {
   readonly isOver: boolean;
   /** Never rejects. */
   firstRound(ids: readonly string[]): Promise<void>;
-  /** After a reload: what is new is warmed, and what is untouched and not ready tried again. */
-  reloaded(fresh: readonly string[], untouched: readonly string[]): void;
+  /** After a reload: what is new is warmed, and what was not ready before it tried again, changed or not. */
+  reloaded(what: {
+    readonly added: readonly string[];
+    readonly changed: readonly string[];
+    readonly untouched: readonly string[];
+  }): void;
 }
 
 /** `precache`: false leaves tokens and connections to the first message. */
@@ -41,17 +45,34 @@ export function createAppWarmUp(
     return { fetched: fetched.fetched + fetched.cached, failed: fetched.failed, ...connected };
   }
 
-  /** The operator may have cured it, and a reload says so. Never rejects. */
-  async function retryIll(ids: readonly string[]): Promise<void> {
+  /** Those that are not ready. Never rejects. */
+  async function illOf(ids: readonly string[]): Promise<readonly string[]> {
     const slices = createSlices();
     const ill: string[] = [];
     for (const id of ids) {
       if (ways.status(id)?.state.status !== 'ready' || tokens.stateOf(id)?.status !== 'ready') ill.push(id);
       if (slices.isOver) await slices.rest();
     }
+    return ill;
+  }
+
+  /** The operator may have cured it, and a reload says so. Never rejects. */
+  async function retryIll(ids: readonly string[]): Promise<void> {
+    const ill = await illOf(ids);
     await Promise.all(ill.map(retry));
     if (ill.length > 0)
       log.info({ event: 'retried', accounts: ill }, 'accounts that were not ready were tried again');
+  }
+
+  /** A pause belongs to the account's id: a changed entry does not end it by itself. Never rejects. */
+  async function renew(added: readonly string[], changed: readonly string[]): Promise<void> {
+    // Of before the warm-up: what fails now is not tried twice.
+    const ill = await illOf(changed);
+    if (precache && added.length + changed.length > 0) {
+      const counts = await warm([...added, ...changed]);
+      log.info({ event: 'reload_ready', ...counts }, 'changed accounts are warm');
+    }
+    await retryIll(ill);
   }
 
   return {
@@ -79,11 +100,8 @@ export function createAppWarmUp(
         counts.failed === 0 ? 'ready' : 'ready; some accounts have no token yet',
       );
     },
-    reloaded(fresh, untouched) {
-      if (precache && fresh.length > 0)
-        void warm(fresh).then((counts) =>
-          log.info({ event: 'reload_ready', ...counts }, 'changed accounts are warm'),
-        );
+    reloaded({ added, changed, untouched }) {
+      void renew(added, changed);
       void retryIll(untouched);
     },
   };

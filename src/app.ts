@@ -354,9 +354,8 @@ export function createApp({
       },
       'accounts reloaded',
     );
-    const fresh = [...read.added, ...read.changed];
-    await tellOf(fresh);
-    warmUp.reloaded(fresh, read.untouched);
+    await tellOf([...read.added, ...read.changed]);
+    warmUp.reloaded(read);
     return { ...read, errors };
   }
 

@@ -66,6 +66,21 @@ test(
 );
 
 test(
+  'so does one that changes its entry: a new grant ends no pause by itself',
+  leakless(async (_t, defer) => {
+    const { provider, relay, off, status } = await start(defer);
+    off.remove();
+    const attempts = provider.smtp.connections;
+    assert.deepEqual((await relay.reload([provider.entry(ANN, { max_connections: 2 })])).changed, [ANN]);
+    await relay.event('retried');
+    assert.equal((await status()).status, 'ready');
+    assert.equal((await mail(relay)).code, 250);
+    // One login, not one for the warm-up and another for the new try.
+    assert.equal(provider.smtp.connections, attempts + 1);
+  }),
+);
+
+test(
   'check tells the running relay what it proved wrong',
   leakless(async (_t, defer) => {
     const { provider, relay, off, status } = await start(defer);
