@@ -11,11 +11,13 @@ export interface AppWarmUpDeps {
   readonly tokens: TokenService;
   readonly ways: AccountWays;
   readonly log: Log;
-  /** Tries an account again; never rejects. */
-  readonly retry: (accountId: string) => Promise<void>;
+  readonly backend: {
+    /** Tries an account again; never rejects. */
+    retry(accountId: string): Promise<void>;
+    /** `usable`: accounts that can send now. */
+    readiness(): Promise<{ readonly usable: number }>;
+  };
   readonly isStopping: () => boolean;
-  /** Accounts that can send now. */
-  readonly usable: () => Promise<number>;
 }
 
 export interface AppWarmUp {
@@ -33,7 +35,7 @@ export interface AppWarmUp {
 
 /** `precache`: false leaves tokens and connections to the first message. */
 export function createAppWarmUp(
-  { tokens, ways, log, retry, isStopping, usable }: AppWarmUpDeps,
+  { tokens, ways, log, backend, isStopping }: AppWarmUpDeps,
   { precache }: { readonly precache: boolean },
 ): AppWarmUp {
   let isOver = false;
@@ -59,7 +61,7 @@ export function createAppWarmUp(
   /** The operator may have cured it, and a reload says so. Never rejects. */
   async function retryIll(ids: readonly string[]): Promise<void> {
     const ill = await illOf(ids);
-    await Promise.all(ill.map(retry));
+    await Promise.all(ill.map((id) => backend.retry(id)));
     if (ill.length > 0)
       log.info({ event: 'retried', accounts: ill }, 'accounts that were not ready were tried again');
   }
@@ -84,13 +86,13 @@ export function createAppWarmUp(
       const counts = precache ? await warm(ids) : { fetched: 0, failed: 0, warm: 0, cold: ids.length };
       isOver = true;
       tokens.resetCacheCounts();
-      const canSend = await usable();
+      const { usable } = await backend.readiness();
       if (isStopping()) return;
       log.info(
         {
           event: 'ready',
           accounts: ids.length,
-          usable: canSend,
+          usable,
           tokens: counts.fetched,
           tokens_failed: counts.failed,
           warm: counts.warm,

@@ -12,6 +12,7 @@ import { createAppAccounts } from './app-accounts.ts';
 import { openAppAdmin } from './app-admin.ts';
 import { createAppSignIns } from './app-sign-ins.ts';
 import { createAppState } from './app-state.ts';
+import { tryOpening } from './app-trial.ts';
 import { createAdminBackend } from './app-view.ts';
 import { createAppWarmUp } from './app-warm-up.ts';
 import { createAppWays } from './app-ways.ts';
@@ -36,6 +37,8 @@ export interface App {
   start(): Promise<'serving' | 'stopped'>;
   /** Reads the accounts file again and applies what changed while mail flows. Never rejects: `ok: false` and nothing changed. */
   reload(): Promise<ReloadResult>;
+  /** In place of `start`: what could not be opened, each for a moment. Never rejects. */
+  trial(): Promise<readonly unknown[]>;
   /** Drains: no new sessions, transactions finish within `deadlineMs`, QUIT upstream. */
   stop(options: { readonly deadlineMs: number }): Promise<void>;
   /** Closes everything now; nothing unfinished is delivered. Resolves when the answers of token endpoints under way are kept, within seconds. */
@@ -215,22 +218,12 @@ export function createApp({
     signIns,
     fleet: state.fleet,
   });
-  const tokenSocket =
-    settings.tokenSocket === undefined
-      ? undefined
-      : createTokenSocket(
-          { tokens, accountOf: (name) => accounts.directory.byId(name), log, clock },
-          { path: settings.tokenSocket, answerTimeoutMs: settings.tokenTimeoutMs },
-        );
+  const tokenSocket = createTokenSocket(
+    { tokens, accountOf: (name) => accounts.directory.byId(name), log, clock },
+    { path: settings.tokenSocket, answerTimeoutMs: settings.tokenTimeoutMs },
+  );
   const warmUp = createAppWarmUp(
-    {
-      tokens,
-      ways,
-      log,
-      retry: (id) => view.backend.retry(id),
-      isStopping: () => stopping,
-      usable: async () => (await view.backend.readiness()).usable,
-    },
+    { tokens, ways, log, backend: view.backend, isStopping: () => stopping },
     { precache: settings.precache },
   );
   const admin: Admin = openAppAdmin(openAdmin, { backend: view.backend, log }, settings, version);
@@ -305,8 +298,8 @@ export function createApp({
         closers.push({ close: () => listener.cut() });
       }
       if (stopping) return;
-      await tokenSocket?.listen();
-      if (tokenSocket !== undefined) closers.push({ close: () => tokenSocket.close() });
+      await tokenSocket.listen();
+      closers.push({ close: () => tokenSocket.close() });
       closers.push({ close: () => signIns.close() });
       closers.push({ close: () => admin.close() });
       const adminAddress = await admin.listen();
@@ -374,6 +367,12 @@ export function createApp({
   return {
     start,
     reload,
+    trial: () =>
+      tryOpening([
+        ...listeners.map((listener) => ({ open: listener.listen, close: listener.cut })),
+        { open: tokenSocket.listen, close: tokenSocket.close },
+        { open: admin.listen, close: admin.close },
+      ]),
     async stop({ deadlineMs }) {
       if (stopping) return;
       stopping = true;

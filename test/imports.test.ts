@@ -48,6 +48,7 @@ const TABLE: Record<string, readonly string[]> = {
     'app-state',
     'app-accounts',
     'app-sign-ins',
+    'app-trial',
     'app-warm-up',
     'app-ways',
     'closers',
@@ -57,6 +58,7 @@ const TABLE: Record<string, readonly string[]> = {
   // Tokens for programs beside the relay: of tokens the seam alone.
   programs: ['protocol', 'accounts', 'tokens'],
   'app-sign-ins': ['protocol', 'accounts', 'tokens', 'enrol', 'config', 'admin'],
+  'app-trial': [],
   'app-warm-up': ['tokens', 'upstream'],
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],

@@ -23,6 +23,7 @@ import {
 import { reportSender, type SenderReport } from './sender-report.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable, type Terminal } from './terminal.ts';
+import { type StartTrial, tryStart } from './try-start.ts';
 
 /** Accounts probed at once: enough for a screen, gentle to a provider that counts logins. */
 const PARALLEL = 10;
@@ -40,10 +41,14 @@ export const check: CommandDefinition = {
   summary: 'check settings, accounts file and the way of every account to its provider',
   details: [
     'For each account: token, DNS, TCP, TLS, EHLO, AUTH, MAIL FROM as each of its senders, then RSET; for one that sends by Microsoft Graph: token, and a draft that is created and deleted. Nothing is sent. Of an access token that is a JWT only aud, scp, roles and exp are shown.',
+    'With --offline and the settings of serve: whatever would keep serve from starting is told in its words. Each address is opened for a moment, unless a relay that runs has it; nothing is left behind. Run it as the user the relay runs as.',
   ],
   arguments: [{ name: '[accounts...]', help: 'ids or addresses; default all' }],
   options: [
-    { flags: '--offline', help: 'validate settings and accounts file only' },
+    {
+      flags: '--offline',
+      help: 'ask no provider; find what serve would refuse: settings, accounts file, keys, addresses, directories',
+    },
     {
       flags: '--sender <address>',
       help: 'only say which account takes mail from this address (<> for the null sender), and why',
@@ -53,33 +58,27 @@ export const check: CommandDefinition = {
       flags: '--timeout-ms <number>',
       help: `longest wait for each step, ms (default ${DEFAULT_TIMEOUT_MS})`,
     },
-    ...settingOptions([
-      'accounts',
-      'stateDir',
-      'stateKey',
-      'store',
-      'heloName',
-      'adminHost',
-      'adminPort',
-      'adminToken',
-    ]),
+    ...settingOptions(),
   ],
   examples: [
     'xoauth2-relay check',
     'xoauth2-relay check alice@example.com --accounts /etc/xoauth2-relay/accounts.json',
     'xoauth2-relay check --offline',
+    'xoauth2-relay check --offline --config /etc/xoauth2-relay/relay.json',
     'xoauth2-relay check --sender root@host',
   ],
   exitCodes: {
     0: 'all is well',
     1: 'some account cannot send',
-    2: 'settings or accounts file wrong',
+    2: 'settings or accounts file wrong; with --offline: serve would not start, or not serve every account',
   },
   async run(context) {
     const { terminal } = context;
     const settings = await commandSettings(context);
-    const file = await readAccountsFile(settings.accounts, context.env);
     const asJson = isSet(context, 'json');
+    const trial = isSet(context, 'offline') ? await tryStart(settings, context.env) : undefined;
+    if (!asJson) showTrial(terminal, trial);
+    const file = await readAccountsFile(settings.accounts, context.env);
     if (!asJson) showProblems(terminal, settings.accounts, file.problems, file.warnings);
     const isWrong = file.problems.length > 0;
 
@@ -95,16 +94,26 @@ export const check: CommandDefinition = {
       return report.accounts.length > 0 ? 0 : 1;
     }
 
-    if (isSet(context, 'offline')) {
+    if (trial !== undefined) {
+      const { problems, warnings } = trial;
+      const asSettings = (message: string): Problem => ({ path: 'settings', message });
       if (asJson)
         terminal.print(
-          JSON.stringify({ problems: file.problems, warnings: file.warnings, accounts: [] }, null, 2),
+          JSON.stringify(
+            {
+              problems: [...problems.map(asSettings), ...file.problems],
+              warnings: [...warnings.map(asSettings), ...file.warnings],
+              accounts: [],
+            },
+            null,
+            2,
+          ),
         );
       else
         terminal.print(
-          `${file.accounts.length} of ${file.accounts.length + file.unusable.length} accounts can be served`,
+          `${file.accounts.length} of ${file.accounts.length + file.unusable.length} accounts can be served${problems.length > 0 ? ', but serve would not start' : ''}`,
         );
-      return isWrong ? EXIT_CONFIGURATION : 0;
+      return isWrong || problems.length > 0 ? EXIT_CONFIGURATION : 0;
     }
 
     const rows = select(file.accounts, context.arguments).map(
@@ -154,6 +163,11 @@ async function tellRelay(rows: readonly Row[], settings: Settings): Promise<read
     if (!(error instanceof CommandError)) throw error;
   }
   return told;
+}
+
+function showTrial({ note, paint }: Terminal, trial: StartTrial | undefined): void {
+  for (const problem of trial?.problems ?? []) note(`${paint.red('error')} ${problem}`);
+  for (const warning of trial?.warnings ?? []) note(`${paint.yellow('warning')} ${warning}`);
 }
 
 function showSender(terminal: Terminal, { sender, accounts, cure }: SenderReport): void {

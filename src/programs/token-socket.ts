@@ -22,7 +22,8 @@ export interface TokenSocketDeps {
 }
 
 export interface TokenSocketOptions {
-  readonly path: string;
+  /** Undefined: there is none. */
+  readonly path: string | undefined;
   /** Longest wait for a token, ms. */
   readonly answerTimeoutMs: number;
 }
@@ -155,6 +156,7 @@ export function createTokenSocket(
 
   return {
     async listen() {
+      if (path === undefined) return;
       const current = createServer(serve);
       current.maxConnections = MAX_PROGRAMS;
       try {
