@@ -18,11 +18,14 @@ export interface Slices {
 /** Who rests, in the order in which they go on. */
 const resting: (() => void)[] = [];
 
-/** Resolves in a turn of the loop in which nobody else goes on. */
-const turn = (): Promise<void> =>
-  new Promise((resume) => {
-    if (resting.push(resume) === 1) setImmediate(wakeNext);
-  });
+/** The event loop of this process. Another takes its place where one process stands for several, as in a simulation. */
+export const eventLoop = {
+  /** Resolves in a turn of the loop in which nobody else goes on. */
+  turn: (): Promise<void> =>
+    new Promise((resume) => {
+      if (resting.push(resume) === 1) setImmediate(wakeNext);
+    }),
+};
 
 function wakeNext(): void {
   resting.shift()?.();
@@ -37,7 +40,7 @@ export function createSlices(clock: Pick<Clock, 'monotonic'> = systemClock, slic
       return clock.monotonic() >= endsAt;
     },
     async rest() {
-      await turn();
+      await eventLoop.turn();
       endsAt = clock.monotonic() + sliceMs;
     },
   };

@@ -36,6 +36,8 @@ export interface Evidence {
   readonly beginMs: number;
   /** What is larger streams. */
   readonly heldOctets: number;
+  /** Nothing broke on the way to the provider: what became of a message is known. */
+  readonly isCertain: boolean;
   /** The provider's replies carry enhanced codes: one too many can be told, and is nobody else's. */
   readonly isTagged: boolean;
 }
@@ -71,6 +73,9 @@ export function check(evidence: Evidence): { readonly violations: Violation[]; r
   }
   for (const [key, deliveries] of taken)
     violations.push({ rule: 'delivered from nowhere', detail: key, at: deliveries[0]?.at ?? 0 });
+  if (evidence.isCertain)
+    for (const { at, recipients } of evidence.unknown)
+      violations.push({ rule: 'unknown for nothing', detail: recipients.join(' '), at });
   violations.push(...checkSecrets(evidence), ...checkMinutes(evidence));
   return { violations, figures };
 }

@@ -70,6 +70,8 @@ export interface Client {
   /** Messages that heard 5xx as a whole. */
   readonly bounced: ReadonlySet<Message>;
   readonly isDone: boolean;
+  /** Nothing is under way. */
+  readonly isIdle: boolean;
   hangUp: (point: Point, dice: Random) => HangUp;
   /** How it logs in where it has to; `none`: not at all. */
   loginHabit: () => LoginHabit | 'none';
@@ -445,6 +447,9 @@ export function createClient(
     },
     get isDone() {
       return waiting.length === 0 && underWay === 0;
+    },
+    get isIdle() {
+      return underWay === 0;
     },
     hangUp: () => 'no',
     loginHabit: () => 'right',

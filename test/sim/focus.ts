@@ -1,9 +1,15 @@
 /** Worlds that press on one place: a plan with something always in the way there. Pure. */
 import type { Fault, Plan } from './plan.ts';
 
-export type Focus = 'waiters' | 'slow tokens' | 'extra replies' | 'reloads';
+export type Focus = 'waiters' | 'slow tokens' | 'extra replies' | 'reloads' | 'grants without Redis';
 
-export const FOCUSES: readonly Focus[] = ['waiters', 'slow tokens', 'extra replies', 'reloads'];
+export const FOCUSES: readonly Focus[] = [
+  'waiters',
+  'slow tokens',
+  'extra replies',
+  'reloads',
+  'grants without Redis',
+];
 
 export function focusOn(plan: Plan, focus: Focus): Plan {
   const window = { from: 0, to: plan.activeMs };
@@ -59,7 +65,25 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
       const reloads = plan.messages
         .slice(0, 6)
         .map(({ at }): Fault => ({ kind: 'reload', relay: 0, at: at + 1_000, edit: 'alias' }));
-      return { ...plan, faults: [late, ...reloads] };
+      return {
+        ...plan,
+        accounts: plan.accounts.map((a) => ({ ...a, byGraph: false })),
+        messages: plan.messages.map((m) => ({ ...m, account: 0 })),
+        faults: [late, ...reloads],
+      };
+    }
+    case 'grants without Redis': {
+      // Each relay needs a token while none can hear of what another has rotated.
+      const away: Fault = { kind: 'redis', state: 'gone', loses: false, from: 500_000, to: 1_150_000 };
+      return {
+        ...plan,
+        relays: 3,
+        withoutStore: 'ask',
+        tokenLifeMs: 900_000,
+        activeMs: 1_200_000,
+        messages: plan.messages.map((m) => ({ ...m, at: 890_000 + (m.at % 250_000) })),
+        faults: [away],
+      };
     }
     default:
       return focus satisfies never;

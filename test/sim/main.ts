@@ -76,6 +76,7 @@ const first = values.seed === undefined ? Math.floor(Date.now() % 1_000_000_000)
 let done = 0;
 let virtualMs = 0;
 let steps = 0;
+let slowest = { seed: 0, healing: 0 };
 let digest = 0x811c9dc5;
 const total = { attempts: 0, acknowledged: 0, deferred: 0, refused: 0, unknown: 0 };
 const broken: { seed: number; rule: string }[] = [];
@@ -100,6 +101,7 @@ for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++
   }
   virtualMs += outcome.ms;
   steps += outcome.steps;
+  if (outcome.healing > slowest.healing) slowest = { seed, healing: outcome.healing };
   digest = hashText(outcome.digest, digest);
   for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += outcome.figures[key];
   const [violation] = outcome.violations;
@@ -154,6 +156,9 @@ console.log(
     `${(virtualMs / 3_600_000 / took).toFixed(2)} virtual hours a second, ${Math.round(steps / done)} events a run`,
 );
 console.log(JSON.stringify(total));
+console.log(
+  `served again within ${Math.round(slowest.healing * 100)} % of the time for it at the latest, seed ${slowest.seed}`,
+);
 console.log(`digest ${(digest >>> 0).toString(16).padStart(8, '0')}`);
 if (broken.length > 0) {
   console.log(`${broken.length} runs broke an invariant`);

@@ -86,6 +86,8 @@ export interface Plan {
   readonly relays: number;
   /** Relays on Redis have a state directory beside it. */
   readonly keepsBeside: boolean;
+  /** What relays do for a grant while Redis is away. */
+  readonly withoutStore: 'wait' | 'ask';
   readonly accounts: readonly AccountPlan[];
   readonly clients: readonly ClientHabits[];
   readonly messages: readonly MessagePlan[];
@@ -147,8 +149,10 @@ function withGraph(plan: Plan): Plan {
 
 function createSmtpPlan(seed: number): Plan {
   const dice = createRandom(seed).branch('plan');
-  const activeMs = dice.chance(0.2) ? dice.between(30, 90) * MINUTE : dice.between(1, 8) * MINUTE;
   const store: StoreKind = dice.pick(['memory', 'memory', 'file', 'redis']);
+  // Relays on Redis say every second that they live: an hour of that tells nothing.
+  const longMs = (store === 'redis' ? dice.between(15, 35) : dice.between(30, 90)) * MINUTE;
+  const activeMs = dice.chance(0.2) ? longMs : dice.between(1, 8) * MINUTE;
   const relays = store === 'redis' ? dice.between(1, 3) : 1;
   const accounts = Array.from({ length: dice.between(1, 3) }, (_, i) => planAccount(dice, i));
   const clients = Array.from({ length: dice.between(1, 4) }, () => planClient(dice));
@@ -173,6 +177,10 @@ function createSmtpPlan(seed: number): Plan {
     store,
     relays,
     keepsBeside: dice.branch('beside').chance(0.6),
+    // Whoever is killed takes along what it alone had asked for: the price that is documented.
+    withoutStore: faults.every(({ kind }) => kind !== 'kill' && kind !== 'stop')
+      ? dice.branch('without').pick(['wait', 'ask'])
+      : 'wait',
     accounts,
     clients,
     messages,

@@ -10,7 +10,7 @@ import { PLANTED, type Planted } from './planted.ts';
 
 const build = fileURLToPath(new URL('../../', import.meta.url));
 /** A fault may also make a world endless. */
-const RUN_TIMEOUT_MS = 600_000;
+const RUN_TIMEOUT_MS = 1_200_000;
 
 /** The text with a fault in it. Throws where it does not apply any more. */
 export function plant(text: string, find: string, put: string): string {
@@ -53,15 +53,24 @@ export function findPlanted(only: string | undefined): number {
   try {
     cpSync(build, copy, { recursive: true });
     const chosen = PLANTED.filter((fault) => only === undefined || fault.name.includes(only));
-    for (const fault of chosen) if (!find(copy, fault)) missed += 1;
+    const sound = new Map<string, Finding>();
+    for (const fault of chosen) {
+      // Without a fault the same worlds are run once for all that are planted in them.
+      const worlds = worldsOf(fault);
+      const most = Math.max(...chosen.filter((f) => worldsOf(f) === worlds).map((f) => f.within));
+      const without = sound.get(worlds) ?? simulate(copy, fault, most);
+      sound.set(worlds, without);
+      if (!find(copy, fault, without)) missed += 1;
+    }
   } finally {
     rmSync(copy, { recursive: true, force: true });
   }
   return missed === 0 ? 0 : 1;
 }
 
-function find(copy: string, fault: Planted): boolean {
-  const without = simulate(copy, fault, fault.within);
+const worldsOf = ({ stores, focus }: Planted): string => `${stores} ${focus ?? ''}`;
+
+function find(copy: string, fault: Planted, without: Finding): boolean {
   if (without.isFound) {
     console.log(`${fault.name}: its worlds break without it (${without.rule})`);
     return false;

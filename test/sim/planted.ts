@@ -106,4 +106,32 @@ export const PLANTED: readonly Planted[] = [
     stores: 'memory,file',
     within: 400,
   },
+  {
+    name: '`invalid_grant` believed at once',
+    harm: 'a relay that could not hear of a rotation has a person sign in for a grant that lives',
+    edits: [
+      {
+        file: 'tokens/disbelief.js',
+        find: "if (failure.kind !== 'needs_consent' || !isShared) return failure;",
+        put: 'return failure;',
+      },
+    ],
+    stores: 'redis',
+    focus: 'grants without Redis',
+    within: 10,
+  },
+  {
+    name: 'a reload that closes a busy connection',
+    harm: 'an edit of the accounts file makes the outcome of messages under way unknown, and some come twice',
+    edits: [
+      {
+        file: 'upstream/upstream.js',
+        find: 'current.update(account);',
+        put: '{ current.update(account); current.pool.cut(); }',
+      },
+    ],
+    stores: 'memory,file',
+    focus: 'reloads',
+    within: 10,
+  },
 ];

@@ -194,7 +194,9 @@ export function createProvider(
     #watch(): void {
       world.after(actor, 5_000, () => {
         if (!sessions.has(this)) return;
-        if (world.now - this.#openedAt > provider.ageMs) this.leave('4.4.1 Connection expired');
+        // Not in the middle of a message.
+        if (this.#isBusy || this.#envelope !== undefined) this.#watch();
+        else if (world.now - this.#openedAt > provider.ageMs) this.leave('4.4.1 Connection expired');
         else if (world.now - this.#lastAt > provider.idleMs) {
           if (dice.chance(0.5)) this.leave('4.4.2 idle for too long');
           else this.close('fin');

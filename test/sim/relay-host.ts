@@ -10,6 +10,7 @@ import { loadSettings, type Settings } from '../../src/config.ts';
 import type { LogSink } from '../../src/log/sink.ts';
 import { createLog, type ProcessLog } from '../../src/log.ts';
 import type { TransactionRecord } from '../../src/relay/record.ts';
+import { eventLoop } from '../../src/slices.ts';
 import { createTokenStore } from '../../src/tokens/open-store.ts';
 import type { ProcessMark } from '../../src/tokens/process-mark.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
@@ -62,6 +63,8 @@ let defaults: Settings | undefined;
 
 /** Reads the settings' defaults once; before the first world. */
 export async function prepareRelays(): Promise<void> {
+  // Each relay has a loop of its own.
+  eventLoop.turn = () => new Promise((resume) => setImmediate(resume));
   defaults = await loadSettings({ flags: {}, env: {} });
 }
 

@@ -7,8 +7,9 @@ import { type Client, createClient, type Message } from './client.ts';
 import { applyFaults, type Cast, createPaths, isBeingMended, writeAccounts } from './faults.ts';
 import { createGraphEndpoint, GRAPH_URL } from './graph.ts';
 import { checkGraph } from './graph-checks.ts';
+import { healMs } from './healing.ts';
 import { createNetwork, type Network } from './network.ts';
-import type { Plan } from './plan.ts';
+import type { Fault, Plan } from './plan.ts';
 import { createProvider } from './provider.ts';
 import { createRandom } from './random.ts';
 import { createRelayHost, type Leftovers, type RelayHost } from './relay-host.ts';
@@ -26,11 +27,11 @@ export interface Outcome {
   readonly trace: readonly TraceLine[];
   /** Virtual time that passed, ms. */
   readonly ms: number;
+  /** Until all was served again, as a part of what it may take. */
+  readonly healing: number;
   readonly steps: number;
 }
 
-/** After the last fault every message is delivered within this, ms: an account's longest pause and a retry. */
-const HEAL_MS = 75 * 60_000;
 /** How long the relay may leave a store alone that failed, ms: what was not saved is offered again after this. */
 const UNSAVED_MS = 20_000;
 /** What a relay logs when it has given an account up. */
@@ -42,6 +43,8 @@ const BEGIN_MS = 500;
 const SLOW_BEGIN_MS = 6_500;
 /** Larger messages stream: what breaks under them is not said again. */
 const REPLAY_OCTETS = 4_096;
+/** So late an answer is waited for anywhere, ms. */
+const LATE_MS = 2_000;
 /** A stop waits for a token endpoint that may be giving a new refresh token as long as its answer may take, ms. */
 const TOKEN_ANSWER_MS = 20_000;
 /** How much longer than its deadline a stop may take, ms. */
@@ -61,7 +64,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
   process.on('unhandledRejection', crashed);
   try {
     const cast = assemble(plan, world, blame);
-    await play(plan, cast, blame);
+    const healing = await play(plan, cast, blame);
     const records = cast.relays.flatMap((relay) => relay.records);
     for (const { text } of cast.relays.flatMap((relay) => relay.log)) {
       const account = NEEDS_PERSON.exec(text)?.[1];
@@ -93,6 +96,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       ),
       beginMs: plan.faults.some((f) => f.kind === 'slow path') ? SLOW_BEGIN_MS : BEGIN_MS,
       heldOctets: REPLAY_OCTETS,
+      isCertain: plan.faults.every(leavesConnections),
       isOurs: (reply, { message, loggedInTo }) =>
         (plan.faults.some((f) => f.kind === 'reload' && f.edit === 'remove and add') &&
           reply.text.includes('No account for sender')) ||
@@ -104,6 +108,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
       figures: result.figures,
       trace: world.trace,
       ms: world.now,
+      healing,
       steps: world.steps,
     };
   } finally {
@@ -125,6 +130,12 @@ const forgetsSubmissions = ({ store, faults }: Plan): boolean =>
   store === 'memory'
     ? faults.some(({ kind }) => kind === 'kill' || kind === 'stop')
     : faults.some((f) => f.kind === 'redis' && f.loses);
+
+/** It ends no connection to the provider with a message on it. */
+const leavesConnections = (fault: Fault): boolean => {
+  if (fault.kind === 'mood') return fault.mood.kind === 'late' && fault.mood.ms <= LATE_MS;
+  return !['provider down', 'break', 'black', 'slow path', 'stop', 'kill', 'graph'].includes(fault.kind);
+};
 
 const hasDirectory = ({ store, keepsBeside }: Plan): boolean =>
   store === 'file' || (store === 'redis' && keepsBeside);
@@ -189,7 +200,9 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
         accounts: accountsFile(),
         settings: {
           replayBytes: REPLAY_OCTETS,
-          ...(plan.store === 'redis' ? { store: new Secret('redis://redis:6379') } : {}),
+          ...(plan.store === 'redis'
+            ? { store: new Secret('redis://redis:6379'), withoutStore: plan.withoutStore }
+            : {}),
           ...(hasDirectory(plan) ? { stateDir: `/sim/relay${i}/state` } : {}),
         },
       },
@@ -269,7 +282,8 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   };
 }
 
-async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
+/** The result is the part of the time for healing that it took. */
+async function play(plan: Plan, cast: Cast, blame: Blame): Promise<number> {
   const { world, relays, clients, operator, tokens } = cast;
   const advance = async (isOver: () => boolean, until: number): Promise<RunEnd> => {
     const end = await world.run(isOver, until);
@@ -280,14 +294,20 @@ async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
   applyFaults(plan, cast);
   // The time comes whether or not anything else happens then.
   world.after(operator, plan.activeMs, () => undefined);
-  if ((await advance(() => false, plan.activeMs)) === 'spinning') return;
+  if ((await advance(() => false, plan.activeMs)) === 'spinning') return 0;
   world.note('the last fault is over', operator);
   const idle = (): boolean => clients.every((c) => c.isDone);
   const isServable = (account: string): boolean => !tokens.lostGrants.has(account);
-  if ((await advance(idle, plan.activeMs + HEAL_MS)) === 'spinning') return;
+  for (const client of clients) client.flush();
+  const allowed = healMs(plan);
+  const isServed = (): boolean =>
+    idle() || clients.every((c) => c.isIdle && c.queue.every((m) => !isServable(m.account)));
+  if ((await advance(isServed, plan.activeMs + allowed)) === 'spinning') return 0;
+  const healing = (world.now - plan.activeMs) / allowed;
   // Whoever waits for a grant that nobody has any more waits for a person.
   const stuck = clients.flatMap((c) => c.queue).filter((m) => isServable(m.account));
-  if (stuck.length > 0) blame('not served again', stuck.map((m) => m.id).join(' '));
+  if (stuck.length > 0)
+    blame('not served again', `${stuck.map((m) => m.id).join(' ')} within ${allowed / 60_000} min`);
   await advance(() => relays.every((relay) => !relay.isStopping), world.now + 60_000);
   let stopped = 0;
   for (const relay of relays) {
@@ -299,4 +319,5 @@ async function play(plan: Plan, cast: Cast, blame: Blame): Promise<void> {
   }
   const end = await advance(() => stopped === relays.length, world.now + 120_000);
   if (end !== 'over') blame('stop has no end', 'at the end of the run');
+  return healing;
 }
