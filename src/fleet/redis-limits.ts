@@ -6,7 +6,7 @@
 import { type Clock, systemClock } from '../clock.ts';
 import { KEY_PREFIX, type RedisConnection, type RedisScript } from '../redis.ts';
 import type { MailboxLimits } from '../relay/mailbox-counts.ts';
-import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE } from './scripts.ts';
+import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE, START_LATE } from './scripts.ts';
 import { LEASE_MS } from './share.ts';
 
 /** What was given back waits this long for company, ms; nobody waits for it. */
@@ -36,6 +36,13 @@ export interface RedisLimits {
       readonly epoch: string;
     },
   ): Promise<Answer>;
+  /** What goes out now was given its place long ago. Rejects. */
+  startLate(
+    accountId: string,
+    id: string,
+    perMinute: number,
+    maxWaitMs: number,
+  ): Promise<{ readonly granted: boolean; readonly ms: number }>;
   /** `recipients` that were taken; `unsent`: it counts nothing. Nobody waits for it. */
   giveBack(accountId: string, id: string, unsent: boolean, recipients: number): void;
   /** What was done without asking. Rejects. */
@@ -118,6 +125,14 @@ export function createRedisLimits(
       const answer = (await run(RESERVE, mailbox.reserve, args)) as unknown as Answer;
       mailbox.isWanted = answer[5] > 0;
       return answer;
+    },
+    async startLate(accountId, id, perMinute, maxWaitMs) {
+      const [relays = '', , pace = ''] = mailboxOf(accountId).reserve;
+      const [granted, ms] = (await run(START_LATE, [relays, pace], [id, perMinute, maxWaitMs])) as [
+        number,
+        number,
+      ];
+      return { granted: granted === 1, ms };
     },
     giveBack(accountId, id, unsent, recipients) {
       const mailbox = mailboxOf(accountId);

@@ -27,6 +27,27 @@ local function open_to_all(limit)
 end
 `;
 
+/** A place in the minute for `id` at `at`, after those who have theirs; none where it is later than `max_wait`: the wait. */
+const PACE = `
+local function in_minute(pace)
+  redis.call('ZREMRANGEBYSCORE', pace, '-inf', now - 60000)
+  redis.call('ZREMRANGEBYSCORE', pace, now + 600000, '+inf')
+  return redis.call('ZCARD', pace)
+end
+local function take_place(pace, id, most, minute, max_wait)
+  if most == 0 then return nil, 60000 end
+  local at = now
+  if minute >= most then
+    local before = redis.call('ZRANGE', pace, minute - most, minute - most, 'WITHSCORES')
+    at = math.max(now, tonumber(before[2]) + 60000)
+  end
+  if at - now > max_wait then return nil, at - now end
+  redis.call('ZADD', pace, at, id)
+  redis.call('PEXPIRE', pace, 700000)
+  return at, at - now
+end
+`;
+
 /** `first` of ARGV: lease id, `1` where nothing was sent, recipients that were taken, and so on. */
 const OVER = `
 local function is_over(first, leases, pace, day)
@@ -54,7 +75,7 @@ end
  */
 export const RESERVE = redisScript(`${NOW}
 if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0, 0} end
-${FLEET}${OVER}
+${FLEET}${OVER}${PACE}
 local at_once, lease_ms, per_minute, per_day, per_day_rcpt, max_wait =
   tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local ticket = ARGV[8]
@@ -80,12 +101,7 @@ if at_once > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], now + 10 * lease_ms, '+inf')
   held = redis.call('ZCARD', KEYS[2])
 end
-local minute = 0
-if per_minute > 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - 60000)
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], now + 600000, '+inf')
-  minute = redis.call('ZCARD', KEYS[3])
-end
+local minute = per_minute > 0 and in_minute(KEYS[3]) or 0
 local function answer(what, ms)
   local waiting = at_once > 0 and redis.call('ZCARD', KEYS[5]) or 0
   if ARGV[10] and waiting > 0 then redis.call('PUBLISH', ARGV[10], '- ' .. ARGV[11]) end
@@ -118,15 +134,9 @@ end
 
 local at = now
 if per_minute > 0 then
-  local most = open_to_all(per_minute)
-  if most == 0 then return answer('minute', 60000) end
-  if minute >= most then
-    local before = redis.call('ZRANGE', KEYS[3], minute - most, minute - most, 'WITHSCORES')
-    at = math.max(now, tonumber(before[2]) + 60000)
-  end
-  if at - now > max_wait then return answer('minute', at - now) end
-  redis.call('ZADD', KEYS[3], at, ARGV[1])
-  redis.call('PEXPIRE', KEYS[3], 700000)
+  local place, wait = take_place(KEYS[3], ARGV[1], open_to_all(per_minute), minute, max_wait)
+  if not place then return answer('minute', wait) end
+  at = place
 end
 if at_once > 0 then
   redis.call('ZADD', KEYS[2], at + lease_ms, ARGV[1])
@@ -138,6 +148,16 @@ if per_day > 0 then
   redis.call('PEXPIRE', KEYS[4], 90000000)
 end
 return answer('granted', at - now)
+`);
+
+/**
+ * A message goes out long after its place: it counts in this minute, or waits for one with room. KEYS: relays, pace.
+ * ARGV: lease id, a minute, longest wait ms. Answers {1, the wait}, or {0, when to ask again}.
+ */
+export const START_LATE = redisScript(`${NOW}${FLEET}${PACE}
+redis.call('ZREM', KEYS[2], ARGV[1])
+local at, wait = take_place(KEYS[2], ARGV[1], open_to_all(tonumber(ARGV[2])), in_minute(KEYS[2]), tonumber(ARGV[3]))
+return {at and 1 or 0, wait}
 `);
 
 /**

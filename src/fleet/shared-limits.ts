@@ -4,18 +4,20 @@
  * relay keeps to its share, measured against what it knows the others may have sent; when Redis is back it
  * registers what it did before anything new is admitted. Owns what was counted and who waits.
  */
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type RedisConnection, RedisUnavailable } from '../redis.ts';
-import type { Limiter, Place, Reservation } from '../relay/limits.ts';
+import type { Claimed, Limiter, Place, Reservation } from '../relay/limits.ts';
 import { MailboxCounts, type MailboxLimits } from '../relay/mailbox-counts.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
 import { createRedisLimits } from './redis-limits.ts';
 import { ASK_AGAIN_MS, type Refused, shareOf, withinShare } from './share.ts';
+import { createSharedPlace } from './shared-place.ts';
 
 const EXTEND_EVERY_MS = 4_000;
 /** A client that dawdles between MAIL and the end of its message keeps no place at once longer than about this, ms. */
 const PARK_AFTER_MS = 3_000;
+const NO_LIMITS = { perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
 
 /** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
 export type WithoutRedis = 'share' | 'defer';
@@ -190,37 +192,44 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   }
 
   function placeOf(book: AccountBook, limits: MailboxLimits, id: string, waitMs: number): Place {
-    let isOver = false;
-    let isSure = false;
-    let again: Place | undefined;
+    const { perMinute } = limits;
     unclaimed.set(id, { book, since: clock.monotonic() + waitMs });
-    return {
+    return createSharedPlace(
+      {
+        clock,
+        keepLease: () => unclaimed.delete(id),
+        takeBack: (maxWaitMs) => reserve(book.id, { ...NO_LIMITS, atOnce: limits.atOnce }, maxWaitMs),
+        countsAnew: () => perMinute !== undefined && mode === 'shared',
+        startLate: (maxWaitMs) => startLate(book, id, perMinute ?? 0, maxWaitMs),
+        onEnd({ unsent, recipients }) {
+          unclaimed.delete(id);
+          const isTold = mode !== 'away';
+          book.counts.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
+          book.wake?.();
+          if (!isTold) return;
+          store.giveBack(book.id, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
+        },
+      },
       waitMs,
-      claim(maxWaitMs) {
-        isSure ||= unclaimed.delete(id);
-        if (isSure || isOver) return undefined;
-        const atOnce = { ...limits, perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
-        return reserve(book.id, atOnce, maxWaitMs).then((result) => {
-          if (!result.granted) return result;
-          isSure = true;
-          again = result.place;
-          again.claim?.(0);
-          if (isOver) again.end({ unsent: false, recipients: 0 });
-          return { granted: true };
-        });
-      },
-      end({ unsent, recipients }) {
-        if (isOver) return;
-        isOver = true;
-        unclaimed.delete(id);
-        again?.end({ unsent: false, recipients: 0 });
-        const isTold = mode !== 'away';
-        book.counts.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
-        book.wake?.();
-        if (!isTold) return;
-        store.giveBack(book.id, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
-      },
-    };
+    );
+  }
+
+  async function startLate(
+    book: AccountBook,
+    id: string,
+    perMinute: number,
+    maxWaitMs: number,
+  ): Promise<Claimed> {
+    try {
+      const { granted, ms } = await store.startLate(book.id, id, perMinute, maxWaitMs);
+      if (!granted) return { granted: false, limit: 'minute', retryAfterMs: ms };
+      book.counts.move(id, clock.monotonic() + ms, epoch);
+      if (ms > 0) await pause(clock, ms);
+    } catch {
+      // It stays where it was counted.
+      lose();
+    }
+    return { granted: true };
   }
 
   /** Frees the place at once of clients that let it wait; the message takes another when it comes. */

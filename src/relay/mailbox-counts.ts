@@ -5,7 +5,7 @@
  */
 const MINUTE_MS = 60_000;
 /** Between its place and its beginning a message takes this long without being counted anew, ms. */
-const PROMPT_MS = 100;
+export const PROMPT_MS = 100;
 /** The day slides in steps of this: 96 numbers an account instead of one per message. */
 export const BUCKET_MS = 15 * MINUTE_MS;
 export const BUCKETS = 96;
@@ -117,6 +117,15 @@ export class MailboxCounts {
     if (sent === undefined) return;
     if (sent.epoch === undefined) this.sentSinceLoss--;
     if (sent.isBegun) this.#begun--;
+  }
+
+  /** Its place in the minute is at `at` from now on. */
+  move(id: string, at: number, epoch: string | undefined): void {
+    const from = this.#sent.findLastIndex((s) => s.id === id);
+    if (from >= 0) this.#sent.splice(from, 1);
+    else this.#begun++;
+    const after = this.#sent.findLastIndex((s) => s.at <= at) + 1;
+    this.#sent.splice(after, 0, { id, at, epoch, isBegun: true });
   }
 
   /**

@@ -263,6 +263,32 @@ test(
 );
 
 test(
+  'a message that begins long after its place counts in the minute in which it begins, also for the other relays',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    const two = limits({ perMinute: 2 });
+    const [slow, other] = [await a.limits.reserve('a', two, 0), await a.limits.reserve('a', two, 0)];
+    assert.ok(slow.granted && other.granted);
+    // 59.5 s ago, by the clock of Redis.
+    const pace = 'xoauth2-relay:pace:a';
+    const ids = redis.command('zrange', pace, '0', '-1').split('\n');
+    const longAgo = String(Date.now() - 59_500);
+    for (const id of ids) redis.command('zadd', pace, longAgo, id);
+    await delay(150);
+    assert.equal((await slow.place.claim?.(5_000))?.granted, true);
+    assert.equal(slow.place.claim?.(0), undefined);
+    const scores = redis.command('zrange', pace, '0', '-1', 'WITHSCORES').split('\n').map(Number);
+    assert.ok(Math.max(...scores.filter((n) => n > 1e12)) > Date.now() - 10_000, 'it counts now');
+    await delay(1_000);
+    const first = await b.limits.reserve('a', two, 0);
+    const second = await b.limits.reserve('a', two, 0);
+    assert.ok(first.granted && !second.granted, 'one is left of this minute');
+  }),
+);
+
+test(
   'the room of a mailbox is what all relays together have left of it',
   leakless(async (_t, defer) => {
     const redis = await redisFor(defer);
