@@ -80,7 +80,7 @@ const STORE_RETRY_MS = 10_000;
 /** … and once the process is about to end, ms. */
 const LAST_RETRY_MS = 250;
 
-/** A store that has lost its data has had it again from all relays after this, ms. */
+/** A store that was away or has lost its data has had it again from all relays after this, ms. */
 const COMPLETE_AGAIN_MS = 10_000;
 
 const NONE: Promise<StoredTokens> = Promise.resolve({});
@@ -255,6 +255,14 @@ export function createGrantKeeper(deps: {
       retryLater();
     }
   }
+
+  // The others may have rotated alone what this one did not miss, and save it only now.
+  store.onBack?.(() => {
+    completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    if (cancelRetry === undefined) return;
+    giveUpRetry();
+    void saveAll();
+  });
 
   function giveUpRetry(): void {
     cancelRetry?.();

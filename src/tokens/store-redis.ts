@@ -241,6 +241,10 @@ export function createRedisStore(
       }
     },
     aloneSince: () => deps.aloneSince?.(),
+    onBack: (listener) =>
+      connection.onAway((away) => {
+        if (!away) listener();
+      }),
     async block(accountId, resource, block) {
       const value = Math.ceil(block.until - clock.now());
       if (value < 1) return;

@@ -116,6 +116,8 @@ export interface TokenStore {
   /** Notes that the account is not to be asked about; a later `rotate` or `saveToken` ends it. */
   block?(accountId: string, resource: TokenResource, block: StoredBlock): Promise<void>;
   blockOf?(accountId: string, resource: TokenResource): Promise<StoredBlock | undefined>;
+  /** Hears that it answers again after it was away, also where nothing was asked of it meanwhile. */
+  onBack?(listener: () => void): void;
   /** Tells the other instances to forget their access tokens. */
   announceForgotten?(accountId: string): Promise<void>;
   /** Hears the others doing so. */

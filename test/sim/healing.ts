@@ -19,6 +19,8 @@ const TOKEN_MS = 4 * MINUTE_MS;
 const CLAIMED_MS = 6 * MINUTE_MS;
 /** A relay that is back waits until the others have told, and has only what is left of the minute. */
 const APART_MS = 3 * MINUTE_MS;
+/** After the final dot a silent provider is waited for as long as a client waits (RFC 5321 §4.5.3.2.6). */
+const SILENCE_MS = 10 * MINUTE_MS;
 /** After a stop's deadline the operator starts the relay again. */
 const START_AGAIN_MS = 30_000;
 
@@ -94,11 +96,13 @@ function afterMs(fault: Fault, { activeMs, store, accounts }: Plan): number {
     case 'disk':
     case 'reload':
       return MINUTE_MS;
+    case 'black':
+      return SILENCE_MS;
     case 'mood':
+      return fault.mood.kind === 'silence' || fault.mood.kind === 'drip' ? SILENCE_MS : 0;
     case 'provider down':
     case 'hang up':
     case 'break':
-    case 'black':
     case 'slow path':
       return 0;
     default:

@@ -117,13 +117,21 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
   }
 }
 
-/** Whether a relay may begin anew in the middle of a minute, or know nothing of the others. */
-const forgetsMinutes = ({ store, relays, faults }: Plan): boolean =>
-  relays > 1 ||
-  faults.some(
-    ({ kind }) =>
-      kind === 'kill' || kind === 'disk' || kind === 'redis' || (kind === 'stop' && store === 'memory'),
-  );
+/** Whether what was sent in a minute may be forgotten in the middle of it: with a process, or with a Redis and those who could tell it again. */
+function forgetsMinutes({ store, faults }: Plan): boolean {
+  const has = (...kinds: readonly Fault['kind'][]): boolean =>
+    faults.some(({ kind }) => kinds.includes(kind));
+  switch (store) {
+    case 'memory':
+      return has('kill', 'stop');
+    case 'file':
+      return has('kill', 'disk');
+    case 'redis':
+      return has('redis') && has('kill', 'stop');
+    default:
+      return store satisfies never;
+  }
+}
 
 /** Whether what the relays know of messages by Graph ends with a process, or with a Redis. */
 const forgetsSubmissions = ({ store, faults }: Plan): boolean =>

@@ -139,3 +139,34 @@ test('a store that is back within the last moments of the process is given what 
   assert.deepEqual(await keeper.close(5000), []);
   assert.equal((await store.load(ID))?.refreshToken, 'first');
 });
+
+test('one that was away while this relay asked nothing of it is doubted as well, and is offered what it missed at once', async () => {
+  const clock = createTestClock();
+  const store = createMemoryStore();
+  let isAway = false;
+  let back = (): void => undefined;
+  const keeper = createGrantKeeper({
+    store: {
+      ...store,
+      rotate: (...given) => (isAway ? Promise.reject(new Error('gone')) : store.rotate(...given)),
+      onBack(listener) {
+        back = listener;
+      },
+    },
+    clock,
+    log: silentLog,
+    onChange: () => undefined,
+  });
+  back();
+  assert.equal(keeper.isStoreAway, true);
+  clock.advance(10_000);
+  assert.equal(keeper.isStoreAway, false);
+  isAway = true;
+  const grant = keeper.of('a@x', 'f');
+  await keeper.rotated(grant, 'second', NONE);
+  assert.notEqual((await store.load(ID))?.refreshToken, 'second');
+  isAway = false;
+  back();
+  await new Promise(setImmediate);
+  assert.equal((await store.load(ID))?.refreshToken, 'second');
+});
