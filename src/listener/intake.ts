@@ -21,6 +21,8 @@ const MAX_SMALL = 64;
 const SMALL_OCTETS = 512;
 const SLAB_OCTETS = 4 * 1024;
 
+const HEADER_TOO_LONG = reply(552, '5.3.4', `Header section exceeds ${MAX_HEADER_OCTETS} octets`);
+
 const FAULTS: Readonly<Record<BodyFault, Reply>> = {
   bare_cr: reply(554, '5.6.0', 'Bare CR in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),
   bare_lf: reply(554, '5.6.0', 'Bare LF in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),
@@ -96,12 +98,14 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
     const current = header;
     const section = current?.push(piece);
     if (section !== undefined) judge(section);
+    // A second From: may stand in what was not judged.
+    if (current?.isTooLong === true && options.checkFromHeader) refuse(HEADER_TOO_LONG);
     if (refusal !== undefined) return undefined;
     if (current === undefined || options.changeHeader === undefined) return pass(piece);
     heldBack.push(piece);
     if (section === undefined) return undefined;
     if (current.isTooLong) {
-      refuse(reply(552, '5.3.4', `Header section exceeds ${MAX_HEADER_OCTETS} octets`));
+      refuse(HEADER_TOO_LONG);
       return undefined;
     }
     // All but the empty line, which is not the section's.

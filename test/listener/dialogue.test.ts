@@ -267,6 +267,21 @@ test(
 );
 
 test(
+  'a header too long to be judged whole is refused where From: is checked, and passes elsewhere',
+  leakless(async (_t, defer) => {
+    const long = `From: a@x.test\r\n${'X-Filler: 0123456789\r\n'.repeat(13_000)}From: b@x.test\r\n\r\ntext\r\n.`;
+    for (const [checkFromHeader, expected] of [
+      [true, '552 5.3.4'],
+      [false, '250'],
+    ] as const) {
+      const s = await stage(defer, { accounts: [account('a@x.test')], settings: { checkFromHeader } });
+      const client = await s.inBody();
+      await client.expect(long, expected);
+    }
+  }),
+);
+
+test(
   'a Received line where asked for, and a message that has gone round is refused',
   leakless(async (_t, defer) => {
     const s = await stage(defer, { settings: { received: true } });
