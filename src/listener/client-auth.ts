@@ -110,16 +110,20 @@ export function createClientAuth(
   }
 
   /** After the same time whatever was wrong and whatever the hash costs. */
-  async function refuseLater(startedAt: number, account: Account | undefined): Promise<AuthVerdict> {
+  async function refuseLater(
+    startedAt: number,
+    account: Account | undefined,
+    judgedBy: AccountDirectory,
+  ): Promise<AuthVerdict> {
     const { ms } = await costliestOf(deps.directory());
     const step = Math.max(refusalMs, 2 * ms);
     const elapsed = clock.monotonic() - startedAt;
     const left = step === 0 ? 0 : Math.max(1, Math.ceil(elapsed / step)) * step - elapsed;
     if (left > 0) await pause(clock, left);
     // Our own file is wrong, not the password: a client that hears 535 gives its mail up.
-    const directory = deps.directory();
+    // The file as it was when the password was compared: it may have been mended since.
     const isOurFault =
-      account === undefined ? !directory.isComplete : directory.problemOf(account.id) !== undefined;
+      account === undefined ? !judgedBy.isComplete : judgedBy.problemOf(account.id) !== undefined;
     if (isOurFault) return { refusal: MISCONFIGURED, failure: 'the accounts file has a mistake' };
     return { refusal: WRONG, failure: failureOf(account) };
   }
@@ -135,7 +139,8 @@ export function createClientAuth(
   return {
     async check(user, password, origin) {
       const startedAt = clock.monotonic();
-      const account = deps.directory().byUser(user);
+      const directory = deps.directory();
+      const account = directory.byUser(user);
       const isServed = account !== undefined && serves(account);
       const hash = isServed ? account.clientPassword?.hash : undefined;
       // What it says it is would do without a password, too: a dummy of a client that must send one.
@@ -174,7 +179,7 @@ export function createClientAuth(
       // An address's row is not one account's: who knows one password must not guess others for ever.
       lockout.end(key, clock.monotonic(), isKnown, origin.isLocal);
       if (isKnown && account !== undefined) return { account };
-      return refuseLater(startedAt, account);
+      return refuseLater(startedAt, account, directory);
     },
   };
 }

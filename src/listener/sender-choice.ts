@@ -40,6 +40,9 @@ export function choicesFor(
   if (facts.auth !== undefined) {
     const account = directory.byId(facts.auth.account.id);
     if (account === undefined) return reply(451, '4.7.1', 'The account is no longer served here');
+    // Its mail waits until its entry is mended; what its password was is not known meanwhile.
+    if (directory.problemOf(account.id) !== undefined)
+      return reply(451, '4.3.5', `The accounts file has a mistake in account ${account.id}`);
     const isOpen = account.clientPassword === undefined;
     if (account.clientPassword?.hash !== facts.auth.account.clientPassword?.hash) return AUTH_FIRST;
     if (isOpen && (!facts.isTrusted || options.authRequired)) return AUTH_FIRST;

@@ -115,7 +115,9 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
       };
     },
     keepOnly(accountIds) {
-      for (const id of mailboxes.keys()) if (!accountIds.has(id)) mailboxes.delete(id);
+      // Taken out and put back, an account has sent what it has sent.
+      for (const [id, counts] of mailboxes)
+        if (!accountIds.has(id) && counts.isEmpty(clock.monotonic(), clock.now())) mailboxes.delete(id);
     },
     snapshot() {
       const all: Record<string, CountsSnapshot> = {};

@@ -267,3 +267,27 @@ test('a changed hash forgets what was remembered', async () => {
   accounts[0] = account('a@x.test', { clientPassword: { hash: await hashPassword('newer', QUICK) } });
   assert.ok('refusal' in (await a.check('a@x.test', 'right', REMOTE)));
 });
+
+test('a password compared with a mistaken entry is no wrong password when the entry is mended meanwhile', async () => {
+  const mended = createAccountDirectory([withPassword]);
+  const broken = createAccountDirectory(
+    [{ ...withPassword, clientPassword: { hash: costly.clientPassword?.hash ?? '' } }],
+    {
+      problems: new Map([['first', 'unknown key']]),
+      isComplete: true,
+      hidesSenders: false,
+    },
+  );
+  let directory = broken;
+  const a = createClientAuth(
+    {
+      directory: () => directory,
+      verify: async () => {
+        directory = mended;
+        return false;
+      },
+    },
+    { refusalMs: 0 },
+  );
+  assert.equal(said(await a.check('first', 'right', REMOTE)), '454 the accounts file has a mistake');
+});

@@ -183,6 +183,19 @@ test(
   }),
 );
 
+test('who has logged in to an account whose entry has a mistake since hears 4xx, not that a login is needed', () => {
+  const [first] = accounts;
+  if (first === undefined) assert.fail('no account');
+  const entry = { ...first, clientPassword: { hash: 'of nobody' } };
+  const directory = createAccountDirectory([entry], {
+    problems: new Map([[first.id, 'unknown key']]),
+    isComplete: true,
+    hidesSenders: false,
+  });
+  const result = choicesFor(first.email, { ...open, auth: { account: first } }, options, directory);
+  assert.match('code' in result ? formatReply(result) : 'taken', /^451 4\.3\.5 /);
+});
+
 test('while an entry cannot be read, no pattern takes what may be its sender; addresses and logins go on', () => {
   const rows: readonly [string, object, string | RegExp][] = [
     ['boss@x.test', {}, /^451 4\.3\.5 <boss@x\.test> may be a sender of an account whose entry/],

@@ -96,11 +96,15 @@ test('recipients of a day count as the provider took them', () => {
   assert.ok(send(ten, 1));
 });
 
-test('a reload that touches the account forgets nothing; an account that is gone is dropped', () => {
-  const { limiter, send } = stage();
+test('a reload forgets nothing of a minute or a day, also of an account that is taken out and put back', () => {
+  const clock = createTestClock();
+  const { limiter, send } = stage(clock);
   assert.ok(send(limits({ perMinute: 1 })));
   limiter.keepOnly(new Set(['a']));
   assert.ok(!send(limits({ perMinute: 1 })), 'another object of limits, the same account');
+  limiter.keepOnly(new Set());
+  assert.ok(!send(limits({ perMinute: 1 })), 'gone for a moment');
+  clock.advance(60_001);
   limiter.keepOnly(new Set());
   assert.ok(send(limits({ perMinute: 1 })));
 });

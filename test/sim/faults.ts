@@ -186,7 +186,13 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
       at(fault.to, () => relays[fault.relay]?.start());
       return;
     case 'redis':
-      at(fault.from, () => cast.redis.setState(fault.state, fault.loses));
+      at(fault.from, () => {
+        // Nobody is there who could give it again.
+        const isAlone = relays.every((relay) => relay.actor === undefined || relay.isStopping);
+        if (fault.loses && isAlone && !plan.keepsBeside)
+          for (const { email } of plan.accounts) tokens.lostGrants.add(email);
+        cast.redis.setState(fault.state, fault.loses);
+      });
       at(fault.to, () => cast.redis.setState('up'));
       return;
     case 'admin':

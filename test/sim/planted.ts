@@ -90,7 +90,7 @@ export const PLANTED: readonly Planted[] = [
     ],
     stores: 'memory,file',
     focus: 'waiters',
-    within: 25,
+    within: 150,
   },
   {
     name: 'two refreshes',

@@ -516,7 +516,7 @@ export function createProvider(
           this.#say(code, text, stage, envelope, more);
           world.after(actor, mood.ms, () => {
             // In the middle of the next answers nobody on earth could tell it from one of them.
-            if (sessions.has(this) && !this.#isBusy && this.#envelope === undefined)
+            if (sessions.has(this) && !this.#isBusy && !this.#isSilent && this.#envelope === undefined)
               this.#say(250, '2.0.0 said twice', stage, envelope);
           });
           return;

@@ -47,6 +47,8 @@ const REPLAY_OCTETS = 4_096;
 const LATE_MS = 2_000;
 /** A stop waits for a token endpoint that may be giving a new refresh token as long as its answer may take, ms. */
 const TOKEN_ANSWER_MS = 20_000;
+/** Longest that an answer takes in any world, ms. */
+const LATE_TOKEN_MS = 80_000;
 /** How much longer than its deadline a stop may take, ms. */
 const STOP_SLACK_MS = 5_000;
 
@@ -119,6 +121,11 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
 
 /** Whether what was sent in a minute may be forgotten in the middle of it: with a process, or with a Redis and those who could tell it again. */
 function forgetsMinutes({ store, faults }: Plan): boolean {
+  // Offered again to a provider that is busy it counts when it was offered first.
+  const isOfferedAgain = faults.some(
+    (f) => f.kind === 'mood' && f.mood.kind === 'reply' && f.mood.code === 432,
+  );
+  if (isOfferedAgain) return true;
   const has = (...kinds: readonly Fault['kind'][]): boolean =>
     faults.some(({ kind }) => kinds.includes(kind));
   switch (store) {
@@ -255,6 +262,17 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
         world.now >= f.from &&
         world.now - left.tookMs - UNSAVED_MS < f.to,
     );
+    // An answer that takes longer than a stop waits for it ends with the process.
+    const isTokenSlow = plan.faults.some(
+      (f) =>
+        f.kind === 'token' &&
+        (f.mood.trouble === 'drip' || f.mood.delayMs > TOKEN_ANSWER_MS) &&
+        world.now >= f.from &&
+        world.now - LATE_TOKEN_MS < f.to,
+    );
+    if (isTokenSlow)
+      for (const { email } of plan.accounts)
+        if (world.now - tokens.rotatedAt(email) < LATE_TOKEN_MS) tokens.lostGrants.add(email);
     for (const account of left.unsaved) {
       if (isStoreAway) tokens.lostGrants.add(account);
       else blame('grant lost at a stop', account);
