@@ -67,7 +67,13 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   provider.token.rotation = 'revoke-old';
   provider.token.decidesAtOnce = true;
   provider.token.expiresInS = 420;
-  const limits = { max_connections: MAX_CONNECTIONS, login_interval_ms: 50, messages_per_minute: 10_000 };
+  const limits = {
+    max_connections: MAX_CONNECTIONS,
+    login_interval_ms: 50,
+    messages_per_minute: 10_000,
+    messages_per_day: 0,
+    recipients_per_day: 0,
+  };
   const relays = {
     steady: await startSoakRelay(provider, users.steady, limits),
     mortal: await startSoakRelay(provider, users.mortal, limits),
