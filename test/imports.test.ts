@@ -20,6 +20,7 @@ const TABLE: Record<string, readonly string[]> = {
   'kept-state': [],
   'write-file': [],
   'unix-socket': [],
+  directories: [],
   protocol: [],
   accounts: ['protocol'],
   tokens: ['protocol', 'accounts'],
@@ -83,6 +84,7 @@ const LEAVES = [
   'write-file',
   'heap',
   'unix-socket',
+  'directories',
 ];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin', 'programs'];

@@ -1,9 +1,10 @@
 /** `serve`: settings → app; signals → reload, drain, cut. Resolves with the exit code when the app has stopped. */
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
+import { makeDirectories } from '../directories.ts';
 import { tuneHeap } from '../heap.ts';
 import { openLogFile } from '../log/file.ts';
 import { createLogSink, type LogSink } from '../log/sink.ts';
@@ -173,6 +174,6 @@ function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => voi
 }
 
 async function writePidFile(path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  makeDirectories(dirname(path));
   await writeFile(path, `${process.pid}\n`, { mode: 0o600 });
 }

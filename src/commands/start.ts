@@ -1,9 +1,10 @@
 /** `start`: a relay in the background for machines without a service manager. In: settings. Out: a process that is ready. */
 import { spawn } from 'node:child_process';
-import { mkdir, open, readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Settings } from '../config.ts';
+import { makeDirectories } from '../directories.ts';
 import { waitUntil } from '../enrol/wait-until.ts';
 import { currentLogFile } from '../log/file.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
@@ -43,8 +44,8 @@ export const start: CommandDefinition = {
     const running = await readPid(pidFile);
     if (running !== undefined && (await isRelay(running)))
       throw new CommandError(`a relay is running already: process ${running} (${pidFile})`);
-    await mkdir(dirname(pidFile), { recursive: true, mode: 0o700 });
-    await mkdir(dirname(logFile), { recursive: true, mode: 0o700 });
+    makeDirectories(dirname(pidFile));
+    makeDirectories(dirname(logFile));
 
     const errors = `${logFile}.stderr`;
     const stderr = await open(errors, 'w', 0o600);

@@ -2,12 +2,13 @@
  * What `serve` would refuse, without serving. In: settings, environment. Out: errors and doubts in the words of
  * `serve`. Opens what a relay opens for a moment and leaves nothing behind.
  */
-import { mkdir, mkdtemp, rmdir, stat } from 'node:fs/promises';
+import { mkdtemp, rmdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
+import { makeDirectories } from '../directories.ts';
 import { silentLog } from '../log.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
 import { createAdminClient } from './admin-client.ts';
@@ -107,11 +108,19 @@ async function tryStateDirectory(
 
 /** Makes the directory, does something in it and takes away what was made. Where it cannot be made, what is done says so. */
 async function inPlace(path: string, work: () => Promise<void>): Promise<void> {
-  const first = await mkdir(path, { recursive: true, mode: 0o700 }).catch(() => undefined);
+  const first = madeAt(path);
   try {
     await work();
   } finally {
     for (let made = path; first !== undefined && made.length >= first.length; made = dirname(made))
       await rmdir(made);
+  }
+}
+
+function madeAt(path: string): string | undefined {
+  try {
+    return makeDirectories(path);
+  } catch {
+    return undefined;
   }
 }

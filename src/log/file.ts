@@ -6,7 +6,6 @@ import {
   closeSync,
   constants,
   fstatSync,
-  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -14,6 +13,7 @@ import {
   symlinkSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { makeDirectories } from '../directories.ts';
 import type { LogTarget } from './sink.ts';
 import { fileTarget } from './target.ts';
 
@@ -29,7 +29,7 @@ export const currentLogFile = (path: string): string => join(dirname(path), 'cur
 export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): LogTarget {
   const directory = dirname(path);
   const base = basename(path).replace(/\.log$/, '');
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectories(directory);
   let number = numbers(directory, base).at(-1) ?? 1;
   let fd = openNumber(number);
   let size = fstatSync(fd).size;

@@ -4,7 +4,8 @@
  * under one of our names is refused.
  */
 import { closeSync, constants, openSync, unlinkSync, writeSync } from 'node:fs';
-import { access, mkdir, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
+import { access, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
+import { makeDirectories } from '../directories.ts';
 
 /** What stands there is not our own plain file or directory. The message names it and the cure. */
 export class StateFileRefused extends Error {
@@ -34,7 +35,7 @@ const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constant
 
 export const stateFiles: StateFiles = {
   async openDirectory(path) {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    makeDirectories(path);
     // The directory itself may be a link: systemd makes one. What counts is where it leads.
     const { mode, uid } = await stat(path);
     if (!isOurs(uid) && uid !== 0)
