@@ -63,7 +63,7 @@ test('wrong usage and wrong settings exit 2 and say what was expected', async ()
     [['serv'], /unknown command/],
     [['serve', '--port', 'x'], /--port: expected a whole number/],
     [['serve', '--accounts', '/nowhere/a.json'], /no such file: create it with/],
-    [['check', '--offline', '--log-level', 'x'], /unknown option/],
+    [['check', '--offline', '--colour', 'x'], /unknown option/],
     [
       ['serve', '--state-dir', '/tmp', '--state-key-file', '/etc/hostname'],
       /a state key is 32 random octets/,
