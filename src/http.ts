@@ -3,7 +3,7 @@
  * request was lost and whether it can have reached the other side; never a rejection. Honours
  * HTTP_PROXY, HTTPS_PROXY and NO_PROXY. Redirects are not followed: a request carries a token.
  */
-import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
+import { Agent, type Dispatcher, EnvHttpProxyAgent, Pool, request } from 'undici';
 import { type Clock, systemClock } from './clock.ts';
 
 export interface HttpRequest {
@@ -55,9 +55,9 @@ export interface HttpOptions {
 /** A draft is answered with its whole text in JSON, where an octet may take six. */
 const MAX_ANSWER_OCTETS = 24 * 1024 * 1024;
 
-/** With these no connection came about, so nothing can have been sent. */
+/** With these no connection came about, so nothing can have been sent. Headers are timed of a proxy's answer to CONNECT alone. */
 const NEVER_CONNECTED =
-  /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|EADDRNOTAVAIL|UND_ERR_CONNECT_TIMEOUT|CERT_.*|.*_CERT_.*|.*SELF_SIGNED.*|UNABLE_TO_.*|HOSTNAME_MISMATCH|PROXY_REFUSED)$/;
+  /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|EADDRNOTAVAIL|UND_ERR_CONNECT_TIMEOUT|CERT_.*|.*_CERT_.*|.*SELF_SIGNED.*|UNABLE_TO_.*|HOSTNAME_MISMATCH|PROXY_REFUSED|UND_ERR_HEADERS_TIMEOUT)$/;
 
 export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock): Http {
   const dispatcher = createDispatcher(options);
@@ -75,13 +75,15 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
       underWay.add(cut);
       try {
         if (closing.signal.aborted) return { kind: 'lost', maybeSent: false, code: 'CLOSED' };
-        const answer = await request(url, {
+        const answered = request(url, {
           dispatcher,
           method,
           headers,
           body: body ?? null,
           signal: cut.signal,
         });
+        // undici looks at the signal only once there is a connection; until then nobody else ends the wait.
+        const answer = await Promise.race([answered, aborted(cut.signal)]);
         const text = await readBounded(answer.body);
         const flat: Record<string, string> = {};
         for (const [name, value] of Object.entries(answer.headers)) {
@@ -104,6 +106,13 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
     },
   };
 }
+
+const aborted = (signal: AbortSignal): Promise<never> =>
+  new Promise((_resolve, reject) => {
+    const abort = (): void => reject(new DOMException('cut', 'AbortError'));
+    if (signal.aborted) abort();
+    else signal.addEventListener('abort', abort, { once: true });
+  });
 
 /**
  * HTTP/1.1 on purpose: one connection that breaks leaves one request unclear, with HTTP/2 it would
@@ -129,6 +138,9 @@ function createDispatcher(options: HttpOptions): Dispatcher {
   return new EnvHttpProxyAgent({
     ...settings,
     requestTls: connect,
+    proxyTls: connect,
+    // A proxy that is silent about CONNECT is no connection.
+    clientFactory: (origin, own) => new Pool(origin, { ...own, headersTimeout: connect.timeout }),
     httpProxy: httpProxy ?? '',
     httpsProxy: httpsProxy ?? '',
     noProxy: env.no_proxy ?? env.NO_PROXY ?? '',

@@ -4,7 +4,7 @@
  * `send` one call does both and an unclear answer stays unclear. What is known is noted in the ledger
  * before it could be needed, so that neither the client's retry nor our restart sends again.
  */
-import { type Clock, systemClock } from '../../clock.ts';
+import { type Clock, pause, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import type { GraphClient } from './client.ts';
@@ -36,6 +36,10 @@ const SETTLED_MS = 60_000;
 const MAX_SENDS = 3;
 /** In all, for creating a draft that is throttled. */
 const CREATE_MS = 30_000;
+/** Each may have left a draft. */
+const MAX_CREATES = 5;
+/** Waited at least after the first that was throttled, each time longer, whatever Graph says: "0" too. */
+const THROTTLED_MS = 1_000;
 export interface Outgoing {
   /** As it goes out, To, Cc and Bcc included. */
   readonly message: Buffer;
@@ -133,7 +137,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       if (adopted !== undefined) return adopted;
     }
     const until = clock.monotonic() + CREATE_MS;
-    for (;;) {
+    for (let creates = 1; ; creates++) {
       if (outgoing.isClientGone()) return clientGone();
       const created = await client.create(outgoing.message);
       switch (created.kind) {
@@ -149,8 +153,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
           if (isThrottled(refusal)) {
             // Drafts are not mail: another one is no second delivery.
             leftoversSince = startedAt;
-            if (clock.monotonic() + (refusal.retryAfterMs ?? 1_000) < until) continue;
-            return refused(refusal, outgoing);
+            const waitMs = Math.max(refusal.retryAfterMs ?? 0, THROTTLED_MS * creates);
+            if (creates === MAX_CREATES || clock.monotonic() + waitMs >= until)
+              return refused(refusal, outgoing);
+            await pause(clock, waitMs);
+            continue;
           }
           if (!isUnclear(refusal)) return refused(refusal, outgoing);
           break;

@@ -249,7 +249,8 @@ test(
 test(
   'a message without a Message-ID whose draft is answered with all of its text: 250, and no look for it',
   leakless(async (_t, defer) => {
-    const room = await startGraphRoom(defer);
+    // Slow enough for a busy machine to pass 10 MB about in the time of a request.
+    const room = await startGraphRoom(defer, { speed: 5 });
     const line = `${'"\u0001'.repeat(38)}\r\n`;
     const alarm = `From: ${ANN}\r\nTo: ${BOB}\r\nSubject: long\r\n\r\n${line.repeat(35_000)}`;
     assert.match(heard(await room.send(alarm, [BOB])), /^250 /);
@@ -450,5 +451,29 @@ test(
     assert.ok(all.every((d) => d.kind === 'taken'));
     assert.equal(room.server.maxAtOnce, 4);
     assert.ok(room.server.requests.every((r) => r.status !== 429));
+  }),
+);
+
+test(
+  'throttled without a time, or for none at all, while the draft is made all the same: few drafts, then the client waits',
+  leakless(async (_t, defer) => {
+    for (const retryAfter of ['0', 'soon', 'Wed, 21 Oct 2015 07:28:00 GMT']) {
+      const room = await startGraphRoom(defer);
+      for (const status of [429, 403]) {
+        room.server.clearFaults();
+        room.server.fault(
+          'create',
+          { carriedOut: true, answer: { status, code: 'ApplicationThrottled', retryAfter } },
+          100_000,
+        );
+        const before = room.server.count('create');
+        assert.match(heard(await room.send(mailTo(BOB, `t${status}`), [BOB])), /^451 4\.7\.1/);
+        assert.ok(room.server.count('create') - before <= 5, `${room.server.count('create')} drafts`);
+      }
+      assert.equal(room.server.delivered.length, 0);
+      room.server.clearFaults();
+      assert.match(heard(await room.send(mailTo(BOB, 't429'), [BOB])), /^250/);
+      assert.equal(room.server.delivered.length, 1);
+    }
   }),
 );
