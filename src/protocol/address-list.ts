@@ -37,18 +37,35 @@ export function normalAddress(address: string): string {
 
 export function parseAddressList(value: string): AddressList {
   const addresses: string[] = [];
-  // What stands in quotes is a name; an address elsewhere that the parser took for a name is a guess.
   let certain = (value.match(/(?<!\\)"/g) ?? []).length % 2 === 0;
   const outside = value.replace(QUOTED, (_quoted, end: string) => {
     if (end === '') certain = false;
     return '""';
   });
-  for (const { name, address } of addressparser(value, { flatten: true })) {
+  if (!isBalanced(outside)) certain = false;
+  for (const { address } of addressparser(value, { flatten: true })) {
     if (!NORMAL.test(address)) certain = false;
     else addresses.push(normalAddress(address));
-    for (const [other] of name.matchAll(WORD))
-      if (isAddressLike(other) && outside.includes(other) && normalAddress(other) !== normalAddress(address))
-        certain = false;
   }
+  // What stands in quotes is a name; an address elsewhere that the parser took for a name is a guess.
+  const found = new Set(addresses);
+  for (const [word] of outside.matchAll(WORD))
+    if (isAddressLike(word) && !found.has(normalAddress(word))) certain = false;
   return { addresses, certain };
+}
+
+/** Each bracket is closed: one that is not takes for some readers all that follows. */
+function isBalanced(outside: string): boolean {
+  let comments = 0;
+  let angles = 0;
+  for (let i = 0; i < outside.length; i++) {
+    const c = outside[i];
+    if (c === '\\') i++;
+    else if (c === '(') comments++;
+    else if (c === ')') comments--;
+    else if (comments === 0 && c === '<') angles++;
+    else if (comments === 0 && c === '>') angles--;
+    if (comments < 0 || angles < 0 || angles > 1) return false;
+  }
+  return comments === 0 && angles === 0;
 }

@@ -54,7 +54,9 @@ export function addressMessage(
   }
   const named = new Set(read.filter((r) => RECIPIENT_FIELDS.has(r.field.name)).flatMap((r) => r.addresses));
   const unnamed = [...wanted].filter(([normal]) => !named.has(normal)).map(([, address]) => address);
-  if (unnamed.length === 0 && wrong.length === 0) return { kind: 'ready', message, changed: false };
+  const names = read.map((r) => r.field.name).filter((name) => RECIPIENT_FIELDS.has(name));
+  if (unnamed.length === 0 && wrong.length === 0 && new Set(names).size === names.length)
+    return { kind: 'ready', message, changed: false };
   return {
     kind: 'ready',
     message: withHeader(message, header, fieldsFor(header, new Set(wrong), wanted, unnamed)),
@@ -67,6 +69,7 @@ function readField(field: HeaderField): { addresses: readonly string[]; certain:
   return value === '' ? { addresses: [], certain: true } : parseAddressList(value);
 }
 
+/** Of To, Cc and Bcc one each: which of two fields counts readers do not agree on (RFC 5322 §3.6 allows one). */
 function fieldsFor(
   header: MessageHeader,
   wrong: ReadonlySet<Read>,
@@ -74,22 +77,37 @@ function fieldsFor(
   unnamed: readonly string[],
 ): string[] {
   const replaced = new Map([...wrong].map((r) => [r.field, r]));
+  const fields: string[] = [];
+  /** By name: where it stands among `fields`, and what it will hold. */
+  const merged = new Map<string, { readonly at: number; readonly name: string; readonly lists: string[] }>();
+  const merge = (name: string, list: string): void => {
+    const known = merged.get(name.toLowerCase());
+    if (known !== undefined) known.lists.push(list);
+    else merged.set(name.toLowerCase(), { at: fields.push('') - 1, name, lists: [list] });
+  };
   // In front: whatever stands at the end of the section cannot swallow it.
-  const fields = unnamed.length === 0 ? [] : [formatField('Bcc', unnamed)];
+  if (unnamed.length > 0) merge('Bcc', listOf(unnamed));
   for (const field of header.fields) {
+    const name = field.raw.slice(0, field.name.length);
     const instead = replaced.get(field);
-    if (instead === undefined) fields.push(field.raw);
-    else {
+    if (instead !== undefined) {
       const kept = instead.addresses.flatMap((a) => wanted.get(a) ?? []);
-      const name = field.raw.slice(0, field.name.length);
-      if (kept.length > 0) fields.push(formatField(name, [...new Set(kept)]));
+      if (kept.length > 0) merge(name, listOf([...new Set(kept)]));
       // A blind copy stays blind.
       if (!field.name.endsWith('bcc')) fields.push(`X-Original-${field.raw}`);
-    }
+    } else if (RECIPIENT_FIELDS.has(field.name)) merge(name, field.value);
+    else fields.push(field.raw);
+  }
+  for (const { at, name, lists } of merged.values()) {
+    const named = lists.filter((list) => list.trim() !== '');
+    fields[at] = `${name}:${(named.length === 0 ? lists.slice(0, 1) : named).map(folded).join(',\r\n')}\r\n`;
   }
   return fields;
 }
 
+/** It may be continued on a line of its own. */
+const folded = (list: string): string => (/^[ \t]/.test(list) || list === '' ? list : ` ${list}`);
+
 /** One address a line: a line has at most 998 octets (RFC 5322 §2.1.1), an address at most 256. */
-const formatField = (name: string, addresses: readonly string[]): string =>
-  `${name}: ${addresses.map((a) => Buffer.from(`<${a}>`).toString('latin1')).join(',\r\n ')}\r\n`;
+const listOf = (addresses: readonly string[]): string =>
+  ` ${addresses.map((a) => Buffer.from(`<${a}>`).toString('latin1')).join(',\r\n ')}`;

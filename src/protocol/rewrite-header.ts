@@ -45,20 +45,22 @@ function replaceFrom(
   { mode, email, isOwn }: NonNullable<HeaderChanges['from']>,
   hasReplyTo: boolean,
 ): string | undefined {
-  const value = field.value.replace(/\r\n(?=[ \t])/g, '');
+  const value = field.value.replace(/\r\n[ \t]/g, ' ');
   const addresses = parseMailboxList(Buffer.from(value, 'latin1').toString());
   if (mode === 'foreign' && addresses?.every(isOwn) === true) return undefined;
   const { name, address } = firstMailbox(value);
   const own = Buffer.from(email).toString('latin1');
-  if (address === own) return undefined;
-  const from = fold(`From: ${displayName(name, address)} <${own}>`);
+  if (address === own && addresses?.length === 1) return undefined;
+  const shown = displayName(name, address === own ? '' : address);
+  const from = fold(`From: ${shown === '' ? '' : `${shown} `}<${own}>`);
   // What cannot be read is nothing to answer to.
   return hasReplyTo || addresses === undefined ? from : `${from}Reply-To:${field.value}\r\n`;
 }
 
 /** `"Name (root@host)"`; encoded words (RFC 2047) may not stand in quotes and stay before them. */
 function displayName(name: string, address: string): string {
-  if (name === '') return quoted(address);
+  if (name === '') return address === '' ? '' : quoted(address);
+  if (address === '') return name;
   if (/=\?[^\s?]+\?[bq]\?[^\s?]*\?=/i.test(name)) return `${name} ${quoted(`(${address})`)}`;
   return quoted(`${unquoted(name)} (${address})`);
 }

@@ -22,7 +22,6 @@ const UNCHANGED: readonly (readonly [string, readonly string[], readonly string[
   ['its own address as a name', ['To: x@y.z <x@y.z>'], ['x@y.z']],
   ['group', ['To: Team: x@y.z, "B; C" <b@y.z>;, c@y.z'], ['x@y.z', 'b@y.z', 'c@y.z']],
   ['folded', ['To: x@y.z,', '\tb@y.z', 'Cc:', ' c@y.z'], ['x@y.z', 'b@y.z', 'c@y.z']],
-  ['several fields of one name', ['To: x@y.z', 'to : b@y.z', 'CC: c@y.z'], ['x@y.z', 'b@y.z', 'c@y.z']],
   ['encoded word with a comma', ['To: =?utf-8?q?a=2C_b=40c=2Ed?= <x@y.z>'], ['x@y.z']],
   ['domain in other case', ['To: x@Y.Z'], ['x@y.z']],
   ['international domain', ['To: x@exämple.de'], ['x@xn--exmple-cua.de']],
@@ -41,6 +40,32 @@ test('recipients no header names get a Bcc line, in front and folded', () => {
     addressMessage(message('Subject: s', 'To: x@y.z'), ['x@y.z', 'b@y.z', 'c@y.z'], 'refuse'),
   );
   assert.equal(text, `Bcc: <b@y.z>,\r\n <c@y.z>\r\nSubject: s\r\nTo: x@y.z\r\n${body}`);
+});
+
+test('of To, Cc and Bcc one each leaves: of two fields a reader may see one', () => {
+  const rows: readonly (readonly [readonly string[], readonly string[], 'refuse' | 'rewrite', string])[] = [
+    [
+      ['To: X <x@y.z>', 'Subject: s', 'to : b@y.z', 'CC: c@y.z'],
+      ['x@y.z', 'b@y.z', 'c@y.z'],
+      'refuse',
+      'To: X <x@y.z>,\r\n b@y.z\r\nSubject: s\r\nCC: c@y.z\r\n',
+    ],
+    [
+      ['To: x@y.z', 'Bcc: b@y.z'],
+      ['x@y.z', 'b@y.z', 'c@y.z'],
+      'refuse',
+      'Bcc: <c@y.z>,\r\n b@y.z\r\nTo: x@y.z\r\n',
+    ],
+    [['To:', 'To:x@y.z'], ['x@y.z'], 'refuse', 'To: x@y.z\r\n'],
+    [
+      ['To: x@y.z, eve@e.e', 'To: b@y.z', 'Bcc: eve@e.e, d@y.z'],
+      ['x@y.z', 'b@y.z', 'c@y.z', 'd@y.z'],
+      'rewrite',
+      'Bcc: <c@y.z>,\r\n <d@y.z>\r\nTo: <x@y.z>,\r\n b@y.z\r\nX-Original-To: x@y.z, eve@e.e\r\n',
+    ],
+  ];
+  for (const [lines, recipients, foreign, expected] of rows)
+    assert.equal(shown(addressMessage(message(...lines), recipients, foreign)), expected + body);
 });
 
 test('undisclosed recipients: all of them in Bcc', () => {
@@ -71,6 +96,9 @@ const UNREADABLE: readonly (readonly [string, string])[] = [
   ['two angle addresses', 'To: A <x@y.z> B <eve@e.e>\r\n'],
   ['an open quote', 'To: "x <x@y.z>\r\n'],
   ['an open comment', 'To: (x@y.z\r\n'],
+  ['a comment that never ends', 'To: x@y.z (eve\r\n'],
+  ['an angle that never ends', 'To: <x@y.z\r\n'],
+  ['an address as the name of a group', 'To: x@y.z, eve@e.e:;\r\n'],
   ['no domain', 'To: root\r\n'],
   ['a bare CR', 'Subject: a\rTo: eve@e.e\r\nTo: x@y.z\r\n'],
   ['a bare LF', 'Subject: a\nTo: eve@e.e\r\nTo: x@y.z\r\n'],

@@ -34,6 +34,12 @@ const cases: readonly [from: string, expected: string | undefined][] = [
     'from: A <a@corp.test>,\r\n\tB <b@host>',
     'From: "A (a@corp.test)" <box@corp.test>\r\nReply-To: A <a@corp.test>,\r\n\tB <b@host>',
   ],
+  [
+    'From: Box <box@corp.test>, boss@host',
+    'From: Box <box@corp.test>\r\nReply-To: Box <box@corp.test>, boss@host',
+  ],
+  ['From: <box@corp.test> <boss@host>', 'From: <box@corp.test>'],
+  ['From: ', 'From: <box@corp.test>'],
   ['From: A <a@corp.test>', undefined],
   ['From: a@corp.test, b@corp.test', undefined],
   ['Sender: root@host', undefined],
@@ -110,4 +116,11 @@ test('whatever stands in From:, other octets stay and the result has one From: w
     }),
     { seed: 5322, numRuns: 3000 },
   );
+});
+
+test('a name folded at tabs is folded again', () => {
+  const word = `=?utf-8?q?${'x'.repeat(60)}?=`;
+  const changed = run(`From: ${Array(20).fill(word).join('\r\n\t')}\r\n <a@host>\r\n`, foreign) ?? '';
+  assert.equal(changed.split(word).length, 41, 'in From: and in Reply-To:');
+  for (const line of changed.split('\r\n')) assert.ok(line.length <= 100, line);
 });
