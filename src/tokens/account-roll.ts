@@ -102,6 +102,16 @@ export function createAccountRoll(
       result[old === undefined ? 'added' : 'changed'].push(id);
       if (old !== undefined) begin.push(() => replace(old, made));
     }
+    const homes = new Map<Grant, string>();
+    for (const [id, { grant }] of next) {
+      yield;
+      if (grant.accountId === id) continue;
+      // One consent, two accounts; or the one that had it was renamed.
+      const others = [grant.accountId, homes.get(grant)].filter(
+        (other) => other !== undefined && next.get(other)?.grant === grant,
+      );
+      homes.set(grant, [id, ...others].sort()[0] ?? id);
+    }
     for (const [id, account] of accounts) {
       yield;
       if (next.has(id)) continue;
@@ -112,6 +122,7 @@ export function createAccountRoll(
       accounts = next;
       plan = background.plan;
       for (const step of begin) step();
+      for (const [grant, id] of homes) if (grant.accountId !== id) keeper.rehome(grant, id);
       void tidyUp(next, alsoKeep);
       return { ...result, removed };
     };

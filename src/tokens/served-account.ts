@@ -56,7 +56,8 @@ class Served implements ServedAccount {
     this.account = account;
     this.credential = credential;
     this.#deps = deps;
-    this.grant = deps.keeper.of(account.id, grantFingerprint(credential));
+    const isConsent = credential.grant === 'refresh_token';
+    this.grant = deps.keeper.of(account.id, grantFingerprint(credential), isConsent);
     this.ahead = (credential.ahead ?? SMTP).flatMap((resource) => this.slot(resource) ?? []);
   }
 
