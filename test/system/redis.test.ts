@@ -373,7 +373,7 @@ test(
     endpoint.rotation = 'revoke-old';
     endpoint.delayMs = 30;
     const consent = consents(endpoint, ['old@x']);
-    const { clientId, clientSecret, refreshToken } = endpoint.add('old@x');
+    const { clientId, clientSecret, refreshToken } = endpoint.account('old@x') ?? endpoint.add('old@x');
     endpoint.add('new@x', { clientId, ...(clientSecret && { clientSecret }), refreshToken });
     const both = new Map([...consent, ['new@x', refreshToken]]);
     const [one, two] = [
