@@ -321,6 +321,7 @@ test(
       house.page.devicePolls = [];
       for (const { url, code } of rows) if (url && code === null) await (await fetch(url)).text();
       await house.until('done');
+      await waitFor(() => done() > round, { what: 'the line that says so' });
       assert.equal(done(), round + 1);
     }
     house.page.devicePolls = [...pending];
@@ -330,6 +331,7 @@ test(
     await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'device' });
     // Whatever still polled would have been done by now too.
     await house.until('done');
+    await waitFor(() => done() > orders.length, { what: 'the line that says so' });
     assert.equal(done(), orders.length + 1);
   }),
 );
