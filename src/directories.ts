@@ -2,7 +2,7 @@
  * Makes a directory and those above it, for their owner alone. In: a path. Out: the first that was made. Not Node's own
  * `recursive`: it tries for ever where a file system makes no directories and answers ENOENT, as /proc does.
  */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 const MODE = 0o700;
@@ -25,7 +25,7 @@ function made(path: string): 'ENOENT' | 'EEXIST' | undefined {
     return undefined;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'EEXIST') return code;
+    if (code === 'ENOENT' || (code === 'EEXIST' && statSync(path).isDirectory())) return code;
     throw error;
   }
 }

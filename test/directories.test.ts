@@ -13,6 +13,7 @@ test('a directory and those above it are made for their owner alone; the first o
   assert.equal(statSync(join(root, 'a/b/c')).mode & 0o777, 0o700);
   assert.equal(makeDirectories(join(root, 'a/b/d')), join(root, 'a/b/d'));
   writeFileSync(join(root, 'file'), '');
+  assert.throws(() => makeDirectories(join(root, 'file')), { code: 'EEXIST' });
   assert.throws(() => makeDirectories(join(root, 'file/x')), { code: 'ENOTDIR' });
 });
 
