@@ -112,7 +112,7 @@ export function createAdmin(
     observePassedOver: metrics.observePassedOver,
     observeGraphCall: metrics.observeGraphCall,
     accountChanged: (id) => {
-      const row = attention.concerns(id, backend.status(id)) ? backend.row(id) : undefined;
+      const row = backend.row(id);
       if (row !== undefined) attention.consider(row);
       live.changed(id);
     },

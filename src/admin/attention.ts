@@ -31,8 +31,6 @@ export interface Alert {
 }
 
 export interface Attention {
-  /** Whether an account with this status may be news; most changes are not, and need no row. */
-  concerns(id: string, status: AccountStatus): boolean;
   /** Takes the present state of an account; says something only if it is news. */
   consider(row: AccountRow): void;
   /** The account is no longer served. */
@@ -208,7 +206,6 @@ export function createAttention(
   };
 
   return {
-    concerns: (id, status) => needsPerson(status) || said.has(id),
     consider: (row) => {
       const last = said.get(row.id);
       if (needsPerson(row.status)) {

@@ -147,8 +147,6 @@ export interface Slot {
   hold(token: AccessToken, origin: TokenOrigin): Held;
   /** While blocked: until when, monotonic ms; 0 otherwise. */
   readonly blockedUntilMono: number;
-  /** Nothing is fetched ahead: nobody sends. Of this the background decides. */
-  isAsleep: boolean;
   /** What an operator sees. */
   describe(): AccountState;
 }
@@ -174,7 +172,6 @@ class TokenSlot implements Slot {
   readonly grant: Grant;
   readonly tokenFingerprint: string;
   account: Account;
-  isAsleep = false;
   readonly #clock: Clock;
   #state: SlotState = EMPTY;
   #flights = 0;
@@ -306,7 +303,7 @@ class TokenSlot implements Slot {
     const { trouble } = this;
     const usable = this.isUsable();
     if (trouble === undefined || (usable && PASSING.has(trouble.error.code)))
-      return { status: usable || this.isAsleep ? 'ready' : 'refreshing' };
+      return { status: usable ? 'ready' : 'refreshing' };
     const { error } = trouble;
     const restMs = trouble.blockedUntilMono - this.#clock.monotonic();
     return {

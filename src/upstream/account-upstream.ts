@@ -50,7 +50,6 @@ export interface AccountUpstreamDeps {
   readonly clock: Clock;
   readonly endpointOf: (account: Account) => UpstreamEndpoint;
   readonly isParked: () => boolean;
-  readonly isIdle: () => boolean;
   readonly onStateChange: () => void;
 }
 
@@ -280,7 +279,6 @@ export function createAccountUpstream(
     acquireTimeoutMs: options.acquireTimeoutMs,
     concurrency: () => health.concurrency,
     isKept: (connection) => !deps.isParked() && factsOfConnection.get(connection) === facts,
-    isKeptWarm: () => !deps.isIdle(),
     mayOpen: () => !deps.isParked() && health.mayLogIn() && !endpoint.open,
     clock,
   });
