@@ -35,7 +35,6 @@ import type { KeptGrant, TokenStore } from './token-store.ts';
 import type { WithoutStore } from './unlocked.ts';
 
 export type { AccountCredential, ApplyResult };
-export { GrantsUnsavedError };
 
 export interface TokenServiceDeps {
   readonly log: Log;
