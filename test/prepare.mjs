@@ -29,15 +29,9 @@ export function installNpmPackages() {
 
 /** Compiles src to dist, src and test to build. */
 export function build() {
-  const tsc = join(root, 'node_modules/typescript/bin/tsc');
   // Compiled tests of sources that are gone must not run.
   for (const stale of ['src', 'test']) rmSync(join(root, 'build', stale), { recursive: true, force: true });
-  quietly(process.execPath, [tsc, '-p', 'tsconfig.json']);
-  quietly(process.execPath, [tsc, '-p', 'test/tsconfig.json']);
-  for (const target of ['dist', 'build/src']) {
-    quietly(process.execPath, [tsc, '-p', 'src/admin/dashboard', '--outDir', target]);
-    quietly('npm', ['run', '-s', 'copy:dashboard', '--', target]);
-  }
+  for (const script of ['build', 'build:test']) quietly('npm', ['run', '-s', script]);
 }
 
 const onPath = (program) =>
