@@ -4,19 +4,14 @@ import { parseAccounts } from '../src/accounts/accounts-file.ts';
 import { createDirectoryInSlices } from '../src/accounts/directory.ts';
 import { diffAccounts } from '../src/accounts/reload-diff.ts';
 import { createSlices, mapInSlices } from '../src/slices.ts';
+import { countTurns } from './support/turns.ts';
 
 /** Turns of the event loop while `work` goes on. */
 async function turnsDuring(work: () => Promise<unknown>): Promise<number> {
-  let turns = 0;
-  let isOver = false;
-  const turn = (): void => {
-    turns++;
-    if (!isOver) setImmediate(turn);
-  };
-  setImmediate(turn);
+  const turn = countTurns();
   await work();
-  isOver = true;
-  return turns;
+  turn.stop();
+  return turn.now();
 }
 
 test('a slice ends with its time, and begins anew after a rest', async () => {
@@ -30,23 +25,17 @@ test('a slice ends with its time, and begins anew after a rest', async () => {
 });
 
 test('of many works at once one goes on in a turn of the loop', async () => {
-  let turn = 0;
-  let isOver = false;
-  const count = (): void => {
-    turn++;
-    if (!isOver) setImmediate(count);
-  };
-  setImmediate(count);
+  const turn = countTurns();
   const goneOn: number[] = [];
   const work = async (): Promise<void> => {
     const slices = createSlices({ monotonic: () => 0 });
     for (let i = 0; i < 5; i++) {
       await slices.rest();
-      goneOn.push(turn);
+      goneOn.push(turn.now());
     }
   };
   await Promise.all(Array.from({ length: 20 }, work));
-  isOver = true;
+  turn.stop();
   assert.equal(goneOn.length, 100);
   assert.equal(new Set(goneOn).size, 100);
 });

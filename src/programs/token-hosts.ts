@@ -12,11 +12,14 @@ const IMAP_HOSTS: Readonly<Record<string, readonly string[]>> = {
 
 const GRAPH_HOST = /^(?:[a-z-]+\.)?(?:graph\.microsoft\.(?:com|us)|microsoftgraph\.chinacloudapi\.cn)$/;
 
-/** A domain of two labels and more below which a provider has its servers; undefined for `localhost`, addresses and single labels. */
+/** A server by its first label. Where that is a firm's own name everybody may own what stands beside it: `firm.co.uk`. */
+const MAIL_SERVER = /smtp|imap|mail|submission/;
+
+/** A domain of two labels and more below which a provider has its servers; undefined for `localhost`, addresses and what is not named as a mail server. */
 function familyOf(host: string): string | undefined {
-  const labels = host.split('.');
-  if (labels.length < 3 || /^[\d.]+$/.test(host) || host.includes(':')) return undefined;
-  return labels.slice(1).join('.');
+  const [first = '', ...rest] = host.split('.');
+  if (rest.length < 2 || /^[\d.]+$/.test(host) || host.includes(':')) return undefined;
+  return MAIL_SERVER.test(first) ? rest.join('.') : undefined;
 }
 
 /** `host` may have a port. */

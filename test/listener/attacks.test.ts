@@ -11,6 +11,7 @@ import { resolveOptions } from '../../src/listener/options.ts';
 import { silentLog } from '../../src/log.ts';
 import { createTestClock } from '../support/clock.ts';
 import { leakless } from '../support/leak-check.ts';
+import { countTurns } from '../support/turns.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { account, bodyOf, certificateFiles, type Stage, stage } from './stage.ts';
 
@@ -62,13 +63,7 @@ for (const [name, unit] of BOMBS) {
 /** In how many turns of the loop a reader passes on what comes in one go. */
 async function turnsFor(chunks: number, unit: string): Promise<number> {
   const turns = new Set<number>();
-  let turn = 0;
-  let isOver = false;
-  const count = (): void => {
-    turn++;
-    if (!isOver) setImmediate(count);
-  };
-  setImmediate(count);
+  const turn = countTurns();
   const reader = new CommandReader({
     maxCommandOctets: 512,
     bareLineEnds: 'normalize',
@@ -79,7 +74,7 @@ async function turnsFor(chunks: number, unit: string): Promise<number> {
   });
   reader.startBody({
     bareLineEnds: 'normalize',
-    write: () => void turns.add(turn),
+    write: () => void turns.add(turn.now()),
     fault: () => {},
     sizeChanged: () => {},
     end: async () => {},
@@ -87,7 +82,7 @@ async function turnsFor(chunks: number, unit: string): Promise<number> {
   const chunk = Buffer.from(unit.repeat(65_536 / unit.length));
   const taken = Array.from({ length: chunks }, () => new Promise((next) => reader.write(chunk, next)));
   await Promise.all(taken);
-  isOver = true;
+  turn.stop();
   return turns.size;
 }
 

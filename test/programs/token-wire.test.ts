@@ -77,6 +77,8 @@ test('a token is shown to servers of its account alone', () => {
       ['127.0.0.1', 'imap', '128.0.0.1', false],
       ['localhost', 'imap', 'localhost', true],
       ['mail.example.co.uk', 'imap', 'imap.other.co.uk', false],
+      ['example.co.uk', 'imap', 'imap.co.uk', false],
+      ['example.co.uk', 'imap', 'example.co.uk', true],
       ['smtp.office365.com', 'graph', 'graph.microsoft.com', true],
       ['smtp.office365.com', 'graph', 'graph.microsoft.com.evil.example', false],
     ];
