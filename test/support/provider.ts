@@ -25,6 +25,7 @@ import {
   startTokenEndpoint,
   type TokenEndpoint,
 } from './token-endpoint.ts';
+import { PATIENCE_MS } from './wait-for.ts';
 import type { WireTiming } from './wire.ts';
 
 export interface ProviderOptions {
@@ -97,7 +98,7 @@ export interface Provider {
   add(user: string, account?: NewAccount): SimulatedAccount;
   /** Accounts-file entry of `user`, added if it is new. `more` is merged in. */
   entry(user: string, more?: Record<string, unknown>): AccountEntry;
-  /** Resolves when `count` messages have been accepted; rejects after `timeoutMs` (default 10 s). */
+  /** Resolves when `count` messages have been accepted; rejects after `timeoutMs` (default `PATIENCE_MS`). */
   received(count: number, timeoutMs?: number): Promise<readonly Submission[]>;
   /** Throws when a client connection is still open after `withinMs` (default 2 s). */
   assertDisconnected(withinMs?: number): Promise<void>;
@@ -308,7 +309,7 @@ export async function startProvider(options: ProviderOptions = {}): Promise<Prov
         ...more,
       };
     },
-    async received(count, timeoutMs = 10_000) {
+    async received(count, timeoutMs = PATIENCE_MS) {
       await until(
         () => messages.length >= count,
         timeoutMs,

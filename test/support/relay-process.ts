@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { AccountEntry } from './provider.ts';
-import { waitFor, within } from './wait-for.ts';
+import { PATIENCE_MS, waitFor, within } from './wait-for.ts';
 
 /** The repository, seen from where the compiled test support lies. */
 export const repositoryRoot: string = fileURLToPath(new URL('../../../', import.meta.url));
@@ -47,7 +47,7 @@ export interface RelayProcess {
   readonly lines: readonly LogLine[];
   /** Everything on stdout and stderr, as it came. */
   output(): string;
-  /** The first line that `matches`, from `from` on; rejects after `timeoutMs` (default 10 s). */
+  /** The first line that `matches`, from `from` on; rejects after `timeoutMs` (default `PATIENCE_MS`). */
   line(
     matches: (line: LogLine) => boolean,
     options?: { from?: number; timeoutMs?: number },
@@ -119,7 +119,7 @@ export async function startRelay(options: RelayOptions): Promise<RelayProcess> {
       resolve({ code, signal });
     });
   });
-  const line: RelayProcess['line'] = (matches, { from = 0, timeoutMs = 10_000 } = {}) =>
+  const line: RelayProcess['line'] = (matches, { from = 0, timeoutMs = PATIENCE_MS } = {}) =>
     waitFor(
       () => {
         const found = lines.slice(from).find(matches);
@@ -141,8 +141,8 @@ export async function startRelay(options: RelayOptions): Promise<RelayProcess> {
     return result;
   };
   try {
-    const listening = await event('listening', { timeoutMs: 20_000 });
-    if ((options.until ?? 'ready') === 'ready') await event('ready', { timeoutMs: 30_000 });
+    const listening = await event('listening');
+    if ((options.until ?? 'ready') === 'ready') await event('ready');
     const smtpPort = portOf(listening.smtp);
     const adminPort = portOf(listening.admin);
     if (smtpPort === undefined || adminPort === undefined) {

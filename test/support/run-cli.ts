@@ -49,7 +49,6 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Cli
     stderr: () => stderr,
     seen: (pattern) =>
       waitFor(() => pattern.exec(stdout) ?? pattern.exec(stderr) ?? undefined, {
-        timeoutMs: 15_000,
         what: `${pattern} in the output of ${args.join(' ')}: ${stderr}`,
       }),
     write: (text) => void child.stdin.write(text),

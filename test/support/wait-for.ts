@@ -1,14 +1,17 @@
 /** Waiting in tests: for a condition, with a bound; never for a time. */
 
+/** What has not come by then does not come, ms: a busy machine takes ten seconds to start a process. */
+export const PATIENCE_MS = 30_000;
+
 /**
  * Resolves with what `condition` returns once that is neither false nor undefined, asking every
- * `everyMs` (default 10); rejects after `timeoutMs` (default 10 s) naming `what`.
+ * `everyMs` (default 10); rejects after `timeoutMs` (default `PATIENCE_MS`) naming `what`.
  */
 export async function waitFor<T>(
   condition: () => T | false | undefined | Promise<T | false | undefined>,
   options: { timeoutMs?: number; everyMs?: number; what?: string } = {},
 ): Promise<T> {
-  const { timeoutMs = 10_000, everyMs = 10, what = 'the condition' } = options;
+  const { timeoutMs = PATIENCE_MS, everyMs = 10, what = 'the condition' } = options;
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const value = await condition();
