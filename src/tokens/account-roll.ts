@@ -87,34 +87,20 @@ export function createAccountRoll(
       if (slot.token !== undefined) begin.push(() => background.plan(slot));
     };
     const onSlot = (slot: Slot): void => plan(slot);
-    /** Of accounts whose grant is kept under another one. */
-    const guests: [id: string, grant: Grant][] = [];
-    const serve = (id: string, account: ServedAccount): void => {
-      next.set(id, account);
-      if (account.grant.accountId !== id) guests.push([id, account.grant]);
-    };
     for (const entry of wanted) {
       yield;
       const { id } = entry.account;
       const old = accounts.get(id);
       if (old !== undefined && isSame(old, entry)) {
-        serve(id, old);
+        next.set(id, old);
         result.untouched.push(id);
         if (old.account !== entry.account) begin.push(() => old.setAccount(entry.account));
         continue;
       }
       const made = createServedAccount(entry, { keeper, clock, onSlot });
-      serve(id, made);
+      next.set(id, made);
       result[old === undefined ? 'added' : 'changed'].push(id);
       if (old !== undefined) begin.push(() => replace(old, made));
-    }
-    // One consent, two accounts; or the one that had it was renamed.
-    const homes = new Map<Grant, string>();
-    for (const [id, grant] of guests) {
-      const others = [grant.accountId, homes.get(grant)].filter(
-        (other) => other !== undefined && next.get(other)?.grant === grant,
-      );
-      homes.set(grant, [id, ...others].sort()[0] ?? id);
     }
     for (const [id, account] of accounts) {
       yield;
@@ -126,7 +112,6 @@ export function createAccountRoll(
       accounts = next;
       plan = background.plan;
       for (const step of begin) step();
-      for (const [grant, id] of homes) if (grant.accountId !== id) keeper.rehome(grant, id);
       void tidyUp(next, alsoKeep);
       return { ...result, removed };
     };

@@ -36,15 +36,8 @@ export interface Grant {
 }
 
 export interface GrantKeeper {
-  /**
-   * The same object for the same consent as long as an account has it or something of it is under way. `isConsent`: of
-   * a person, whichever accounts have it; else each account has its own.
-   */
-  of(accountId: string, fingerprint: string, isConsent?: boolean): Grant;
-  /** The account under which it is kept is another one from now on. */
-  rehome(grant: Grant, accountId: string): void;
-  /** Looks for a later refresh token that is kept under other accounts, and takes it. Never rejects. */
-  search(grant: Grant): Promise<void>;
+  /** The same object for the same consent as long as an account has it or something of it is under way. */
+  of(accountId: string, fingerprint: string): Grant;
   /** Looks into the store and takes a later refresh token from it. Rejects where the store cannot be reached. */
   load(grant: Grant): Promise<StoredGrant | undefined>;
   /** A provider gave a refresh token: it is the newest now, and durable when this resolves, or noted as unsaved. Never rejects. */
@@ -81,7 +74,6 @@ const COMPLETE_AGAIN_MS = 10_000;
 const NONE: Promise<StoredTokens> = Promise.resolve({});
 
 type Kept = { -readonly [K in keyof Grant]: Grant[K] } & {
-  readonly key: string;
   saving: Promise<void> | undefined;
   /** How many have something of it under way. */
   holders: number;
@@ -109,6 +101,7 @@ export function createGrantKeeper(deps: {
 
   const kept = (grant: Grant): Kept => grant as Kept;
   const idOf = ({ accountId, fingerprint }: Grant) => ({ accountId, fingerprint });
+  const keyOf = ({ accountId, fingerprint }: Grant): string => `${fingerprint} ${accountId}`;
 
   function move(grant: Kept, event: GrantEvent): boolean {
     const next = nextGrantState(grant.state, event);
@@ -131,7 +124,7 @@ export function createGrantKeeper(deps: {
   function letGo(grant: Kept): void {
     const isGivenAgain = store.kind === 'redis' && grant.refreshToken !== undefined;
     const isNeeded = wanted.has(grant) || grant.holders > 0 || grant.state === 'unsaved' || isGivenAgain;
-    if (!isNeeded && grants.get(grant.key) === grant) grants.delete(grant.key);
+    if (!isNeeded && grants.get(keyOf(grant)) === grant) grants.delete(keyOf(grant));
   }
 
   function storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void {
@@ -161,10 +154,10 @@ export function createGrantKeeper(deps: {
   }
 
   /** The store had it: it goes back as what it was, so that a later one of another relay stands above it. */
-  function lostBy(grant: Kept, isElsewhere = false): boolean {
+  function lostBy(grant: Kept): boolean {
     if (grant.state !== 'kept') return false;
     grant.toSave = 'lost';
-    if (!isElsewhere) completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
     return move(grant, 'rotated');
   }
 
@@ -268,12 +261,8 @@ export function createGrantKeeper(deps: {
     [...grants.values()].filter((grant) => grant.state === 'unsaved').map((grant) => grant.accountId);
 
   return {
-    of(accountId, fingerprint, isConsent = false) {
-      const key = isConsent ? fingerprint : `${fingerprint} ${accountId}`;
-      const known = grants.get(key);
-      if (known !== undefined) return known;
+    of(accountId, fingerprint) {
       const made: Kept = {
-        key,
         accountId,
         fingerprint,
         state: 'original',
@@ -290,31 +279,22 @@ export function createGrantKeeper(deps: {
         offered: new Set(),
         missed: {},
       };
-      grants.set(key, made);
+      const known = grants.get(keyOf(made));
+      if (known !== undefined) return known;
+      grants.set(keyOf(made), made);
       return made;
-    },
-    rehome(grant, accountId) {
-      const own = kept(grant);
-      own.accountId = accountId;
-      if (lostBy(own, true)) void save(own, NONE);
-    },
-    async search(grant) {
-      const own = kept(grant);
-      const found = await store.elsewhere?.(idOf(grant)).catch(() => undefined);
-      if (found !== undefined) takeStored(own, found);
     },
     async load(grant) {
       const own = kept(grant);
       try {
         const at = clock.monotonic();
-        const here = await store.load(idOf(grant));
-        const stored = here ?? (await store.elsewhere?.(idOf(grant)));
+        const stored = await store.load(idOf(grant));
         storeAnswered();
         own.seenAt = at;
         if (stored !== undefined) takeStored(own, stored);
         // A store that came back without what it had (a failover, an empty disk) is given it again.
-        const isBehind = own.state === 'kept' && (here?.generation ?? 0) < own.generation;
-        if (isBehind && lostBy(own, stored !== here)) void save(own, NONE);
+        const isBehind = own.state === 'kept' && (stored?.generation ?? 0) < own.generation;
+        if (isBehind && lostBy(own)) void save(own, NONE);
         return stored;
       } catch (error) {
         storeFailed(error, 'read');
@@ -325,7 +305,7 @@ export function createGrantKeeper(deps: {
     },
     async rotated(grant, refreshToken, tokens) {
       const own = kept(grant);
-      grants.set(own.key, own);
+      grants.set(keyOf(own), own);
       own.refreshToken = new Secret(refreshToken);
       own.obtainedAt = clock.now();
       own.toSave = 'new';

@@ -56,8 +56,7 @@ class Served implements ServedAccount {
     this.account = account;
     this.credential = credential;
     this.#deps = deps;
-    const isConsent = credential.grant === 'refresh_token';
-    this.grant = deps.keeper.of(account.id, grantFingerprint(credential), isConsent);
+    this.grant = deps.keeper.of(account.id, grantFingerprint(credential));
     this.ahead = (credential.ahead ?? SMTP).flatMap((resource) => this.slot(resource) ?? []);
   }
 

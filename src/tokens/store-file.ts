@@ -10,7 +10,6 @@ import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { parseJsonObject } from '../protocol/token-failure.ts';
 import { createSlices } from '../slices.ts';
-import { createConsentPlaces, latestOf } from './consent-places.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
 import { createProcesses, type Processes } from './process-mark.ts';
 import { SealError, type Sealer } from './sealing.ts';
@@ -51,8 +50,6 @@ export class StateDirectoryError extends Error {
 /** A record has a few kilobytes per grant; what is larger is something else. */
 const MAX_FILE_OCTETS = 1024 * 1024;
 const POLL_MS = 50;
-/** All files are read again for a consent that is looked for under other accounts, at most this often, ms. */
-const PLACES_AGE_MS = 10_000;
 const OURS = /-[0-9a-f]{16}\.grant$/;
 /** Written whole or not at all; the process that wrote it may have ended before it took the file's place. */
 const LEFTOVER = /^(.*-[0-9a-f]{16}\.grant)\.[\d.]+\.tmp$/;
@@ -193,12 +190,6 @@ export function createFileStore(
     await files.sync(directory);
   }
 
-  async function* everyFile(): AsyncGenerator<readonly [string, readonly StoredGrant[]]> {
-    for (const name of await files.list(directory))
-      if (OURS.test(name)) yield [name, (await readQuietly(join(directory, name))) ?? []];
-  }
-  const places = createConsentPlaces(everyFile, clock);
-
   const pathOf = (accountId: string): string => join(directory, fileName(accountId));
 
   async function read(accountId: string): Promise<readonly StoredGrant[]> {
@@ -270,8 +261,8 @@ export function createFileStore(
   /** Names of those whose file is in the directory, as far as this process has known them. */
   const known = new Map<string, string>();
 
-  async function lock(name: string): Promise<GrantLock | undefined> {
-    const path = `${pathOf(name)}.lock`;
+  async function lock(accountId: string): Promise<GrantLock | undefined> {
+    const path = `${pathOf(accountId)}.lock`;
     const deadline = clock.monotonic() + lockWaitMs;
     for (;;) {
       const attempt = await locks.attempt(path);
@@ -290,12 +281,6 @@ export function createFileStore(
         await sealer?.ready();
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
-    async elsewhere(id) {
-      const found = await places.of(id.fingerprint, PLACES_AGE_MS);
-      const others = [...found].filter((name) => name !== fileName(id.accountId));
-      const records = others.map(async (name) => find((await readQuietly(join(directory, name))) ?? [], id));
-      return latestOf(await Promise.all(records));
-    },
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);
       // Before anything else, and beside what is there: a SIGKILL after this line loses nothing.

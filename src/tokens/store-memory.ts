@@ -1,6 +1,5 @@
 /** Keeps grants as long as the process lives: the default where no state directory is given. */
 import { type Clock, systemClock } from '../clock.ts';
-import { latestOf } from './consent-places.ts';
 import { afterRotation, withoutEnded, withToken } from './stored-text.ts';
 import type { KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
@@ -21,8 +20,6 @@ export function createMemoryStore(clock: Clock = systemClock): TokenStore {
       const grant = accounts.get(accountId)?.get(fingerprint);
       return grant && withoutEnded(grant, clock.now());
     },
-    elsewhere: async ({ accountId, fingerprint }) =>
-      latestOf([...accounts].map(([id, grants]) => (id === accountId ? undefined : grants.get(fingerprint)))),
     async rotate({ accountId, fingerprint }, rotation) {
       const tokens = await rotation.tokens;
       const stored = grantsOf(accountId).get(fingerprint);

@@ -8,7 +8,6 @@ import type { TokenResource } from '../accounts/credential.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
-import { latestOf } from './consent-places.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
 import type {
@@ -73,8 +72,7 @@ local base = tonumber(ARGV[2])
 if held > base then return { 0, held, redis.call('hget', KEYS[1], 'grant:' .. ARGV[1]) or '' } end
 redis.call('hset', KEYS[1], 'generation:' .. ARGV[1], base + 1, 'grant:' .. ARGV[1], ARGV[3])
 redis.call('pexpire', KEYS[1], ARGV[4])
-redis.call('set', KEYS[2], ARGV[5], 'PX', ARGV[4])
-redis.call('del', KEYS[3], KEYS[4], KEYS[5])
+redis.call('del', KEYS[2], KEYS[3], KEYS[4])
 return { 1, base + 1, '' }`);
 
 export function createRedisStore(
@@ -121,26 +119,17 @@ export function createRedisStore(
     return found?.grantFingerprint === fingerprint ? found : undefined;
   }
 
-  /** The same consent under the account that had it last: one that was renamed, or shares it. */
-  async function keptBy(place: string | null, { accountId, fingerprint }: GrantId) {
-    if (place === null || place === accountId) return undefined;
-    const text = await ask((redis) => redis.hGet(key('grants', place), `grant:${fingerprint}`));
-    return (await parse(text, key('grants', place)))[0];
-  }
-
   async function load(id: GrantId): Promise<StoredGrant | undefined> {
     const { accountId, fingerprint } = id;
     const keys = RESOURCES.map((resource) => tokenKey(accountId, resource));
-    const [text, place, values, lives] = await ask((redis) =>
+    const [text, values, lives] = await ask((redis) =>
       Promise.all([
         redis.hGet(key('grants', accountId), `grant:${fingerprint}`),
-        redis.get(key('consent', fingerprint)),
         redis.mGet([...keys, key('grant', accountId)]),
         Promise.all(keys.map((name) => redis.pTTL(name))),
       ]),
     );
-    const own = await grantOf(id, [text ?? null, values.at(-1) ?? null]);
-    const grant = latestOf([own, await keptBy(place, id)]) ?? own;
+    const grant = await grantOf(id, [text ?? null, values.at(-1) ?? null]);
     const tokens: Partial<Record<TokenResource, StoredToken>> = {};
     for (const [i, resource] of RESOURCES.entries()) {
       const [holder] = await parse(values[i], keys[i] ?? '');
@@ -182,8 +171,8 @@ export function createRedisStore(
     );
   }
 
-  async function tryLock(lockName: string): Promise<GrantLock | undefined> {
-    const keys = [key('lock', lockName), key('begun', lockName)];
+  async function tryLock(accountId: string): Promise<GrantLock | undefined> {
+    const keys = [key('lock', accountId), key('begun', accountId)];
     const owner = randomUUID();
     const agoMs = await run(TAKE, keys, [owner, lockMs, BEGUN_LIFE_MS]);
     if (typeof agoMs !== 'number') return undefined;
@@ -204,7 +193,7 @@ export function createRedisStore(
       interrupted: agoMs < 0 ? undefined : { begunAt: clock.now() - agoMs, isOver: false },
       async release() {
         cancel();
-        if (!isHeld) log.debug({ event: 'lock_lost', lock: lockName }, 'the lock had gone to another');
+        if (!isHeld) log.debug({ event: 'lock_lost', account: accountId }, 'the lock had gone to another');
         await run(RELEASE, keys, [owner]);
       },
     };
@@ -220,10 +209,13 @@ export function createRedisStore(
       const { grant } = afterRotation(undefined, fingerprint, rotation, {});
       const text = await formatStored([grant], name, sealer);
       const blocks = RESOURCES.map((resource) => blockKey(accountId, resource));
-      const keys = [name, key('consent', fingerprint), ...blocks];
       const keep = async (base: number): Promise<RotationResult> => {
-        const args = [fingerprint, base, text, REFRESH_TOKEN_LIFE_MS, accountId];
-        const [isKept, generation, held] = (await run(ROTATE, keys, args)) as [0 | 1, number, string];
+        const args = [fingerprint, base, text, REFRESH_TOKEN_LIFE_MS];
+        const [isKept, generation, held] = (await run(ROTATE, [name, ...blocks], args)) as [
+          0 | 1,
+          number,
+          string,
+        ];
         if (isKept === 1) return { kept: true, generation };
         const stored = (await parse(held, name))[0];
         // What cannot be read is worth less than what has just come.
@@ -240,10 +232,10 @@ export function createRedisStore(
     saveToken,
     // Another relay may still serve them; what is left ends by itself.
     prune: async () => ({ gone: 0, kept: [] }),
-    async lock(lockName) {
+    async lock(accountId) {
       const deadline = clock.monotonic() + lockWaitMs;
       for (;;) {
-        const lease = await tryLock(lockName);
+        const lease = await tryLock(accountId);
         if (lease !== undefined || clock.monotonic() > deadline || closed) return lease;
         await pause(clock, POLL_MS * (0.5 + random()));
       }

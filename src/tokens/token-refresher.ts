@@ -125,9 +125,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   async function takeRight(slot: Slot): Promise<GrantLock | 'needless' | 'busy' | 'away'> {
     if (store.lock === undefined) return 'needless';
     try {
-      // Of a consent, whatever the accounts are called that have it.
-      const isConsent = slot.credential.grant === 'refresh_token';
-      return (await store.lock(isConsent ? slot.grant.fingerprint : slot.accountId)) ?? 'busy';
+      return (await store.lock(slot.accountId)) ?? 'busy';
     } catch (error) {
       keeper.storeFailed(error, 'lock');
       return 'away';
@@ -294,7 +292,6 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
     if (isFailure(exchange, 'needs_consent') && slot.credential.grant === 'refresh_token') {
       await look(slot, true);
-      if (grant.refreshToken === used) await keeper.search(grant);
       if (grant.refreshToken !== used) {
         used = grant.refreshToken;
         exchange = await ask(slot, origin, used, 0);

@@ -91,11 +91,6 @@ export interface TokenStore {
   open(): Promise<void>;
   /** Undefined where nothing (readable) is kept. Rejects when the store cannot be reached. */
   load(id: GrantId): Promise<StoredGrant | undefined>;
-  /**
-   * The latest of the same consent that is kept under other accounts: of one that was renamed, or shares it. Rejects
-   * as `load`. Absent where `load` looks there by itself.
-   */
-  elsewhere?(id: GrantId): Promise<StoredGrant | undefined>;
   /** Keeps a refresh token unless the store has a later one. Durable when it resolves. Rejects when it could not be kept. */
   rotate(id: GrantId, rotation: Rotation): Promise<RotationResult>;
   /** Keeps an access token, or forgets it. Never touches the refresh token. */
@@ -112,7 +107,7 @@ export interface TokenStore {
    * Waits for the right to refresh. Undefined: another process holds it for longer than anybody should wait.
    * Rejects when the store cannot be reached. Present where several processes may share the store.
    */
-  lock?(name: string): Promise<GrantLock | undefined>;
+  lock?(accountId: string): Promise<GrantLock | undefined>;
   /**
    * Since when this process alone can have refreshed, monotonic ms; undefined: another one may have, or may be doing
    * so. Known without the store. Present where there is a `lock`.

@@ -364,27 +364,3 @@ for (const hours of [-2, 2])
       await lock?.release();
     }),
   );
-
-test(
-  'one consent under two names on two relays: each goes on from the refresh token of the other',
-  leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const endpoint = await endpointFor(defer);
-    endpoint.rotation = 'revoke-old';
-    endpoint.delayMs = 30;
-    const consent = consents(endpoint, ['old@x']);
-    const { clientId, clientSecret, refreshToken } = endpoint.account('old@x') ?? endpoint.add('old@x');
-    endpoint.add('new@x', { clientId, ...(clientSecret && { clientSecret }), refreshToken });
-    const both = new Map([...consent, ['new@x', refreshToken]]);
-    const [one, two] = [
-      await instance(defer, redis, endpoint, ['old@x'], createTestLog(), both),
-      await instance(defer, redis, endpoint, ['new@x'], createTestLog(), both),
-    ];
-    await Promise.all([one.refresh('old@x'), two.refresh('new@x')]);
-    for (const _ of [1, 2]) {
-      await one.refresh('old@x');
-      await two.refresh('new@x');
-    }
-    assert.equal(endpoint.maxConcurrent, 1);
-  }),
-);
