@@ -16,7 +16,7 @@ import {
 } from './prepare.mjs';
 
 /** A test that takes longer hangs. A file counts as one test too. */
-const TEST_TIMEOUT_MS = 300_000;
+const TEST_TIMEOUT_MS = 600_000;
 /** Tests of the whole system wait more than they work. */
 const CONCURRENCY = 3;
 

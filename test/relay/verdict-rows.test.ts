@@ -101,7 +101,8 @@ for (const [what, answer, reply, status] of tokenRows) {
       room.provider.token.always(answer, ANN);
       const heard = await room.send();
       assert.ok(formatReply(heard.mail).startsWith(reply), formatReply(heard.mail));
-      assert.equal(room.provider.smtp.connections, 0);
+      // The connection may have been opened ahead, as far as EHLO.
+      assert.equal(room.provider.smtp.logins(), 0);
       assert.equal(room.tokens.statusOf(ANN)?.state.status, status);
       assert.equal((await room.send({ from: 'ben@example.com' })).final?.code, 250);
     }),
