@@ -44,8 +44,17 @@ test(
       /another relay/,
       'a claim that was lost notes nothing',
     );
+    assert.equal(await first.hasOpen(), true);
+    const subject = { account: 'ann', family: 'f', each: ['bob', 'cal'] };
+    const unheard = { state: 'sent', at: now, subject } as const;
+    await next.note(unheard);
+    assert.deepEqual(await first.list(), []);
+    assert.equal(await first.hasOpen(), true, 'a retry to some of the recipients may come');
+    assert.deepEqual(await first.relatives('f'), [{ key: KEY, entry: unheard }]);
+    assert.deepEqual(await first.relatives('g'), []);
     await next.note({ state: 'sent', at: now });
     assert.deepEqual(await first.list(), []);
+    assert.deepEqual([await first.hasOpen(), await first.relatives('f')], [false, []]);
     await next.forget();
     await next.release();
     await redis.kill();

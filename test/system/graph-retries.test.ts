@@ -1,5 +1,8 @@
 /** The retry of a message that Graph may have sent, by whichever account and way it comes: one copy in all. */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
@@ -12,6 +15,7 @@ const BEA = 'bea@example.com';
 const APP = 'app@example.com';
 const BOB = 'bob@example.net';
 const ID = 'Message-ID: <m@client.test>\r\n';
+const CAL = 'cal@example.net';
 const mailFrom = (from: string, id = ID, subject = 's'): string =>
   `${id}From: ${from}\r\nTo: ${BOB}\r\nSubject: ${subject}\r\n\r\nbody\r\n`;
 const OFF =
@@ -20,7 +24,8 @@ const OFF =
 interface House {
   readonly provider: Provider;
   readonly relay: RelayProcess;
-  send(from: string, message: string): Promise<string>;
+  /** The answers to RCPT, and the final one. */
+  send(from: string, message: string, recipients?: readonly string[], to?: RelayProcess): Promise<string>;
 }
 
 /** One account for each of `accounts`, ann's first. */
@@ -28,6 +33,7 @@ async function house(
   defer: Defer,
   accounts: readonly Record<string, unknown>[],
   before?: (provider: Provider) => void,
+  args: readonly string[] = [],
 ): Promise<House> {
   const users = [ANN, BEA].slice(0, accounts.length);
   const provider = await startProvider({ flavour: 'microsoft', users, graph: {} });
@@ -36,20 +42,22 @@ async function house(
   const relay = await startRelay({
     accounts: users.map((user, i) => provider.entry(user, accounts[i])),
     caFile: provider.caFile,
+    args,
   });
   defer(() => relay.stop());
   return {
     provider,
     relay,
-    async send(from, message) {
-      const client = await smtpClient(relay.smtpPort);
+    async send(from, message, recipients = [BOB], to = relay) {
+      const client = await smtpClient(to.smtpPort);
       try {
         await client.reply();
         await client.send('EHLO client.test');
         await client.expect(`MAIL FROM:<${from}>`, 250);
-        await client.expect(`RCPT TO:<${BOB}>`, 250);
+        const heard: unknown[] = [];
+        for (const recipient of recipients) heard.push((await client.send(`RCPT TO:<${recipient}>`)).text);
         await client.expect('DATA', 354);
-        return JSON.stringify(await client.body(message));
+        return JSON.stringify([...heard, await client.body(message)]);
       } finally {
         client.end();
       }
@@ -184,5 +192,74 @@ test(
     for (const subject of ['door open', 'door shut', 'door shut'])
       assert.match(await h.send(ANN, mailFrom(ANN, ID, subject)), /250/);
     assert.equal(copies(h), 2);
+  }),
+);
+
+const TWO = `Message-ID: <m@client.test>\r\nFrom: ${APP}\r\nTo: ${BOB}, ${CAL}\r\nSubject: s\r\n\r\nbody\r\n`;
+const graphAnd = (smtp: Record<string, unknown>): readonly Record<string, unknown>[] => [
+  { transport: 'graph', senders: [APP] },
+  { senders: [APP], ...smtp },
+];
+
+test(
+  'the retry leaves with fewer recipients, because its server refuses one: the others have it already',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, graphAnd({}), (provider) => {
+      provider.smtp.script('RCPT', { line: /cal@/ }, { reply: '550 5.1.1 unknown' });
+    });
+    leaveUnclear(h);
+    assert.match(await h.send(APP, TWO, [BOB, CAL]), /451.*delivery status unknown/);
+    await fetch(`${h.relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+    assert.match(await h.send(APP, TWO, [BOB, CAL]), /550 5\.1\.1 unknown.*250.*\[graph\]/);
+    assert.equal(copies(h), 1);
+  }),
+);
+
+test(
+  'the retry comes in parts, because its account takes one recipient at a time: each has it already',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, graphAnd({ max_recipients: 1 }));
+    leaveUnclear(h);
+    assert.match(await h.send(APP, TWO, [BOB, CAL]), /451.*delivery status unknown/);
+    await fetch(`${h.relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+    assert.match(await h.send(APP, TWO, [BOB, CAL]), /452 4\.5\.3.*250.*\[graph\]/);
+    assert.match(await h.send(APP, TWO, [CAL]), /250.*<m@client\.test>/);
+    assert.equal(copies(h), 1);
+    // With somebody who was not among them it can neither be taken nor sent.
+    assert.match(await h.send(APP, TWO, [CAL, 'dan@example.net']), /452/);
+    assert.match(await h.send(APP, TWO, ['dan@example.net']), /250/);
+    assert.equal(copies(h), 2);
+  }),
+);
+
+test(
+  'a reload takes away the account that began it: the retry that comes to another waits for a person',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, graphAnd({}));
+    leaveUnclear(h);
+    assert.match(await h.send(APP, mailFrom(APP)), /451.*delivery status unknown/);
+    const entry = h.provider.entry(BEA, { senders: [APP] });
+    assert.equal((await h.relay.reload([entry])).event, 'reloaded');
+    assert.match(await h.send(APP, mailFrom(APP)), /451.*does not deliver by Graph now/);
+    assert.equal(copies(h), 1);
+    assert.match(await h.send(APP, mailFrom(APP, 'Message-ID: <other@client.test>\r\n')), /250/);
+  }),
+);
+
+test(
+  'a restart takes Graph from the account before the retry comes: it waits for a person',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'graph-retries-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const args = ['--state-dir', directory];
+    const h = await house(defer, [{ transport: 'graph' }], undefined, args);
+    leaveUnclear(h);
+    assert.match(await h.send(ANN, mailFrom(ANN)), /451.*delivery status unknown/);
+    await h.relay.stop();
+    const { graph_url: _, transport: __, ...entry } = h.provider.entry(ANN) as Record<string, unknown>;
+    const relay = await startRelay({ accounts: [entry as never], caFile: h.provider.caFile, args });
+    defer(() => relay.stop());
+    assert.match(await h.send(ANN, mailFrom(ANN), [BOB], relay), /451.*does not deliver by Graph now/);
+    assert.equal(copies(h), 1);
   }),
 );

@@ -8,7 +8,7 @@ import { type Clock, pause, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import type { GraphClient } from './client.ts';
-import { type Claim, hashOf, type Ledger, type LedgerEntry, type Subject } from './ledger.ts';
+import { type Claim, hashOf, type Ledger, type LedgerEntry, markOf, type Subject } from './ledger.ts';
 import { createMailboxSearch, type Seen } from './mailbox-search.ts';
 import {
   certainRefusal,
@@ -47,6 +47,10 @@ export interface Outgoing {
   readonly sender: string;
   /** Of the ledger (`ledgerKey`). */
   readonly key: string;
+  /** Of the ledger (`familyKey`). */
+  readonly family: string;
+  /** It goes to some of the recipients of an earlier attempt, whose `key` this is; that one's subject. */
+  readonly partOf?: Subject | undefined;
   /** With angle brackets, as it goes out; undefined where it has none. */
   readonly messageId: string | undefined;
   /** The client gave it its Message-ID: what looks the same is its retry. */
@@ -100,14 +104,19 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     refusal,
   });
 
-  const subjectOf = (outgoing: Outgoing): Subject => ({
-    account,
-    ...(outgoing.messageId === undefined ? {} : { messageId: outgoing.messageId }),
-    to: hashOf(setOf(outgoing.recipients)),
-  });
+  const subjectOf = (outgoing: Outgoing): Subject =>
+    outgoing.partOf ?? {
+      account,
+      ...(outgoing.messageId === undefined ? {} : { messageId: outgoing.messageId }),
+      to: hashOf(setOf(outgoing.recipients)),
+      family: outgoing.family,
+      each: outgoing.recipients.map(markOf),
+    };
 
   async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<GraphEnding> {
-    if (!outgoing.isNamed && !outgoing.isClientGone()) {
+    // A retry comes: of what nobody heard, or to the recipients that this one had not.
+    const isAwaited = outgoing.isClientGone() || outgoing.partOf !== undefined;
+    if (!outgoing.isNamed && !isAwaited) {
       // The next one that looks the same may be another: a device says the same thing every hour.
       await claim.forget();
       return takenAs(outgoing, messageId);
@@ -118,6 +127,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       .note({
         state: 'sent',
         at: clock.now(),
+        ...(isAwaited ? { subject: subjectOf(outgoing) } : {}),
         ...(other.messageId === undefined ? {} : { messageId: other.messageId }),
       })
       .catch(() => undefined);

@@ -25,7 +25,7 @@ import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../end
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
-import { createGuardedWay, orLastAnswer } from './guarded-way.ts';
+import { createGuardedWay, orLastAnswer, orNot } from './guarded-way.ts';
 import { createHandover, type Handover, outgoingOf } from './handover.ts';
 import type { Ledger } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
@@ -62,7 +62,7 @@ export interface GraphWays {
   of(accountId: string): GraphWay | undefined;
   /** Makes ready to serve exactly these, by id, as far as they have a Graph target; the result does so at once. Transactions under way finish. */
   prepare(accounts: ReadonlyMap<string, Account>): Steps<() => void>;
-  /** `way` of an account one of whose senders' mail may have been begun by Graph, for one transaction; as it is where none may. `accountIds`: all that can take that mail. */
+  /** `way` for one transaction, where mail of its sender may have been begun by Graph. `accountIds`: all that can take that mail now. */
   guarded(way: Way, accountIds: readonly string[]): Way;
   stateOf(accountId: string): AccountState | undefined;
   /** The operator changed something: what is paused is tried at the next opportunity. True where anything was. */
@@ -127,6 +127,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   }
 
   const hasAny = orLastAnswer(() => deps.ledger.hasAny());
+  const hasOpen = orNot(() => deps.ledger.hasOpen(), clock);
 
   function deliveryOf(accountId: string, trace: Trace): GraphDelivery | undefined {
     const s = servedOf(accountId);
@@ -343,9 +344,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         const account = accounts.get(id);
         return begun.has(id) || (account !== undefined && targetOf(account) !== undefined);
       };
-      if (!accountIds.some(mayHaveBegun)) return way;
+      // Whoever began a message may be gone since, or never have been its sender's in this process.
       return createGuardedWay(way, {
-        hasAny,
+        hasAny: accountIds.some(mayHaveBegun) ? hasAny : hasOpen,
         async settle(mail, promised, message, trace, isClosed) {
           const outgoing = outgoingOf(mail, promised, message, isClosed);
           const settled = await handoverFor(way.account.id, trace).settle(outgoing);

@@ -3,6 +3,7 @@
  * may have been sent does not go a second time. In: the way. Out: the same way, behind a look into the ledger.
  */
 import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
+import type { Clock } from '../../clock.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
@@ -74,6 +75,23 @@ export function orLastAnswer<T>(ask: () => Promise<T>): () => Promise<T> {
     } catch (error) {
       if (last === undefined) throw error;
     }
+    return last.answer;
+  };
+}
+
+/** A retry comes no sooner than this after an attempt that is not clear, ms. */
+const FRESH_MS = 1_000;
+
+/** What cannot be known is not: for mail that most probably never went by Graph. Asked once in a while. */
+export function orNot(ask: () => Promise<boolean>, clock: Clock): () => Promise<boolean> {
+  let last: { readonly answer: Promise<boolean>; readonly at: number } | undefined;
+  return () => {
+    const now = clock.monotonic();
+    if (last === undefined || now - last.at >= FRESH_MS)
+      last = {
+        at: now,
+        answer: ask().catch(() => false),
+      };
     return last.answer;
   };
 }

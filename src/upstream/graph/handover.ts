@@ -9,7 +9,17 @@ import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { parseHeader } from '../../protocol/message-header.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphDelivery, Outgoing } from './delivery.ts';
-import { CLAIM_MS, type Claim, type Ledger, type LedgerEntry, ledgerKey, messageIdOf } from './ledger.ts';
+import {
+  CLAIM_MS,
+  type Claim,
+  familyKey,
+  type Ledger,
+  type LedgerEntry,
+  type LedgerRow,
+  ledgerKey,
+  markOf,
+  messageIdOf,
+} from './ledger.ts';
 import { type GraphEnding, judged, later, takenAs, tellUnclear } from './outcome.ts';
 
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
@@ -38,18 +48,63 @@ export interface Handover {
   settle(outgoing: Outgoing): Promise<HandedOver | undefined>;
 }
 
+/** `overlaps`: an attempt that may have been sent had some of the recipients, and not all. */
+type Found = { readonly outgoing: Outgoing; readonly claim: Claim } | 'busy' | 'overlaps';
+
+const mayHaveGone = (known: LedgerEntry | undefined): boolean =>
+  known !== undefined && known.state !== 'creating';
+
 export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, log, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
 
+  /** The right to work on it: on the attempt before where that one had these recipients and more. */
+  async function find(outgoing: Outgoing): Promise<Found> {
+    const claim = await ledger.claim(outgoing.key);
+    if (claim === 'busy') return 'busy';
+    if (mayHaveGone(claim.known)) return { outgoing, claim };
+    try {
+      for (const { key } of await relativesOf(outgoing)) {
+        const other = await ledger.claim(key);
+        if (other === 'busy') {
+          await claim.release();
+          return 'busy';
+        }
+        const { known } = other;
+        if (mayHaveGone(known) && known?.subject?.each !== undefined) {
+          await claim.release();
+          const whole = new Set(known.subject.each);
+          if (outgoing.recipients.every((address) => whole.has(markOf(address))))
+            return { outgoing: { ...outgoing, key, partOf: known.subject }, claim: other };
+          await other.release();
+          return 'overlaps';
+        }
+        await other.release();
+      }
+    } catch (error) {
+      await claim.release();
+      throw error;
+    }
+    return { outgoing, claim };
+  }
+
+  /** Earlier attempts that had one of its recipients, and others. */
+  async function relativesOf({ key, family, recipients }: Outgoing): Promise<readonly LedgerRow[]> {
+    const marks = new Set(recipients.map(markOf));
+    const rows = await ledger.relatives(family);
+    return rows.filter(
+      (row) => row.key !== key && row.entry.subject?.each?.some((mark) => marks.has(mark)) === true,
+    );
+  }
+
   async function claimed<T>(
-    outgoing: Outgoing,
-    work: (claim: Claim, deadline: number) => Promise<T>,
+    asked: Outgoing,
+    work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
   ): Promise<T | HandedOver> {
     const deadline = clock.monotonic() + LAST_SEND_MS;
-    let claim: Claim | 'busy';
+    let found: Found;
     try {
-      claim = await ledger.claim(outgoing.key);
+      found = await find(asked);
     } catch (error) {
       log.error(
         { event: 'graph_ledger_failed', account, reason: (error as Error).message },
@@ -57,9 +112,14 @@ export function createHandover(deps: HandoverDeps): Handover {
       );
       return own(later('4.3.0', 'the relay cannot tell whether this message was sent before'));
     }
-    if (claim === 'busy') return own(later('4.4.2', 'this very message is being sent now'));
+    if (found === 'busy') return own(later('4.4.2', 'this very message is being sent now'));
+    if (found === 'overlaps')
+      return own(
+        later('4.4.2', 'an earlier attempt of this message may have reached some of its recipients'),
+      );
+    const { outgoing, claim } = found;
     try {
-      return await work(claim, deadline);
+      return await work(outgoing, claim, deadline);
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
       return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
@@ -81,7 +141,7 @@ export function createHandover(deps: HandoverDeps): Handover {
       'this very message was sent before: not sent again',
     );
     // The next one that looks the same may be another.
-    if (!outgoing.isNamed) await claim.forget();
+    if (!outgoing.isNamed && outgoing.partOf === undefined) await claim.forget();
     return own(takenAs(outgoing, known?.state === 'sent' ? known.messageId : undefined));
   }
 
@@ -105,23 +165,21 @@ export function createHandover(deps: HandoverDeps): Handover {
 
   return {
     deliver: (outgoing) =>
-      claimed(outgoing, (claim, deadline) =>
-        claim.known?.state === 'sent'
-          ? sentBefore(outgoing, claim)
-          : goOn(outgoing, claim, deadline, claim.known),
+      claimed(outgoing, (found, claim, deadline) =>
+        claim.known?.state === 'sent' ? sentBefore(found, claim) : goOn(found, claim, deadline, claim.known),
       ),
     settle: (outgoing) =>
-      claimed(outgoing, async (claim, deadline) => {
+      claimed(outgoing, async (found, claim, deadline) => {
         switch (claim.known?.state) {
           case undefined:
           // A draft is no mail; the one that was left over is deleted in time.
           case 'creating':
             return undefined;
           case 'sent':
-            return sentBefore(outgoing, claim);
+            return sentBefore(found, claim);
           case 'draft':
           case 'sending':
-            return goOn(outgoing, claim, deadline, claim.known);
+            return goOn(found, claim, deadline, claim.known);
           default:
             return claim.known satisfies never;
         }
@@ -144,6 +202,7 @@ export function outgoingOf(
     recipients: addresses,
     sender: mail.sender,
     key: ledgerKey(addresses, message, header, own),
+    family: familyKey(message, header, own),
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,

@@ -9,6 +9,7 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import {
   formatEntry,
+  isOpen,
   KEEP_MS,
   keepMsOf,
   type Ledger,
@@ -43,7 +44,10 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   const busy = new Set<string>();
   /** By draft, oldest note first. */
   const owners = new Map<string, { readonly key: string; readonly at: number }>();
+  /** Keys of what is noted with a subject. */
+  const families = new Map<string, Set<string>>();
   let sent = 0;
+  let open = 0;
   let lines = 0;
   let journal: Journal | undefined;
   let rewriting: Promise<void> | undefined;
@@ -51,11 +55,22 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   function keep(key: string, entry: LedgerEntry | undefined): void {
     const before = entries.get(key);
     if (before?.state === 'sent') sent--;
+    if (before !== undefined && isOpen(before)) open--;
     entries.delete(key);
+    leaveFamily(key, before?.subject?.family);
     if (entry === undefined) return;
     entries.set(key, entry);
     if (entry.state === 'sent') sent++;
+    if (isOpen(entry)) open++;
+    const family = entry.subject?.family;
+    if (family !== undefined) families.set(family, (families.get(family) ?? new Set()).add(key));
     if (entry.state === 'draft') own(entry.draft, key);
+  }
+
+  function leaveFamily(key: string, family: string | undefined): void {
+    const keys = family === undefined ? undefined : families.get(family);
+    keys?.delete(key);
+    if (family !== undefined && keys?.size === 0) families.delete(family);
   }
 
   function own(draft: string, key: string): void {
@@ -176,9 +191,21 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       await opened();
       return owners.get(draft)?.key;
     },
+    async relatives(family) {
+      await opened();
+      forgetOld();
+      return [...(families.get(family) ?? [])].flatMap((key) => {
+        const entry = entries.get(key);
+        return entry === undefined ? [] : [{ key, entry }];
+      });
+    },
     async hasAny() {
       await opened();
       return entries.size > 0;
+    },
+    async hasOpen() {
+      await opened();
+      return open > 0;
     },
     async list() {
       await opened();

@@ -10,6 +10,7 @@ import {
   CLAIM_MS,
   formatEntry,
   hashOf,
+  isOpen,
   KEEP_MS,
   keepMsOf,
   type Ledger,
@@ -23,13 +24,14 @@ import {
 const CLAIM = redisScript(
   `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('get', KEYS[2]) or '' else return false end`,
 );
-/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything. */
+/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients. */
 const NOTE = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
 if ARGV[5] == 'sent' then redis.call('hdel', KEYS[3], ARGV[4]) else redis.call('hset', KEYS[3], ARGV[4], ARGV[2]) end
 if ARGV[5] == 'draft' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
 redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
+if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis.call('pexpire', KEYS[6], ARGV[7]) else redis.call('hdel', KEYS[6], ARGV[4]) end
 return 1`,
 );
 const FORGET = redisScript(
@@ -49,6 +51,7 @@ export function createRedisLedger(
 ): Ledger {
   const unsent = `${prefix}:graph:unsent`;
   const any = `${prefix}:graph:any`;
+  const familyOf = (family: string): string => `${prefix}:graph:family:${family}`;
   const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   return {
     open: () => redis.open(),
@@ -64,20 +67,24 @@ export function createRedisLedger(
           () => undefined,
         );
       let isOver = false;
+      const before = parseEntry(known);
+      let family = before?.subject?.family;
       return {
-        known: parseEntry(known),
+        known: before,
         async note(entry) {
+          family = entry.subject?.family ?? family;
           const owned = ownerKey(entry.state === 'draft' ? entry.draft : key);
           const said = [
             owner,
             formatEntry(entry),
             keepMsOf(entry),
             key,
-            entry.state,
+            isOpen(entry) && entry.state === 'sent' ? 'open' : entry.state,
             keepMsOf(entry) + OWNED_MS,
             KEEP_MS + SWEEP_MS,
+            entry.subject?.family === undefined ? '' : 'related',
           ];
-          const held = await redis.run(NOTE, [...keys, owned, any], said);
+          const held = await redis.run(NOTE, [...keys, owned, any, familyOf(family ?? key)], said);
           if (held !== 1) throw new Error('another relay took the message over');
         },
         forget: () => give(FORGET),
@@ -89,6 +96,14 @@ export function createRedisLedger(
       };
     },
     ownerOf: (draft) => redis.ask((r) => r.get(ownerKey(draft))).then((key) => key ?? undefined),
+    async relatives(family) {
+      const rows = Object.entries(await redis.ask((r) => r.hGetAll(familyOf(family))));
+      return rows.flatMap(([key, text]) => {
+        const entry = parseEntry(text);
+        return entry === undefined || entry.at < clock.now() - keepMsOf(entry) ? [] : [{ key, entry }];
+      });
+    },
+    hasOpen: () => redis.ask((r) => r.hLen(unsent)).then((count) => count > 0),
     hasAny: () => redis.ask((r) => r.exists(any)).then((count) => count > 0),
     async list() {
       const rows: LedgerRow[] = [];
@@ -96,7 +111,7 @@ export function createRedisLedger(
       for (const [key, text] of Object.entries(await redis.ask((r) => r.hGetAll(unsent)))) {
         const entry = parseEntry(text);
         if (entry === undefined || entry.at < clock.now() - keepMsOf(entry)) over.push(key);
-        else rows.push({ key, entry });
+        else if (entry.state !== 'sent') rows.push({ key, entry });
       }
       // Whose own key has ended: nothing else removes it here.
       if (over.length > 0) await redis.ask((r) => r.hDel(unsent, over));

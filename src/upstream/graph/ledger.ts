@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { type MessageHeader, parseHeader } from '../../protocol/message-header.ts';
+import { foldAddress } from '../../protocol/text.ts';
 import { parseJsonObject } from '../../protocol/token-failure.ts';
 
 /** Longer than a mail server keeps a message in its queue (Postfix: 5 days). */
@@ -24,6 +25,10 @@ export interface Subject {
   readonly messageId?: string;
   /** Hash of the recipients (`hashOf`). */
   readonly to?: string;
+  /** The message, whoever its recipients are (`familyKey`). */
+  readonly family?: string;
+  /** Each recipient (`markOf`). */
+  readonly each?: readonly string[];
 }
 
 interface Noted {
@@ -47,7 +52,7 @@ export type LedgerEntry = Noted &
       }
     /** One call, under way or without a clear end: nobody can tell. */
     | { readonly state: 'sending' }
-    /** Sent for certain. */
+    /** Sent for certain. With a subject while a retry may come to some of the recipients. */
     | { readonly state: 'sent'; readonly messageId?: string }
   );
 
@@ -75,8 +80,12 @@ export interface Ledger {
   claim(key: string): Promise<Claim | 'busy'>;
   /** The key of the message that a draft was noted for, while it is unsent and an hour after; undefined: nobody's. Rejects when it cannot be known. */
   ownerOf(draft: string): Promise<string | undefined>;
+  /** What is noted, with a subject, of this message for any recipients (`familyKey`). Rejects when it cannot be known. */
+  relatives(family: string): Promise<readonly LedgerRow[]>;
   /** Whether anything is known at all. Rejects when it cannot be known. */
   hasAny(): Promise<boolean>;
+  /** Whether anything is known of which a client may not have heard that it was sent. Rejects when it cannot be known. */
+  hasOpen(): Promise<boolean>;
   /** What is not known to be sent, oldest first. Rejects when it cannot be known. */
   list(): Promise<readonly LedgerRow[]>;
   close(): Promise<void>;
@@ -84,6 +93,12 @@ export interface Ledger {
 
 export const hashOf = (text: string): string =>
   createHash('sha256').update(text).digest('base64url').slice(0, 22);
+
+/** One recipient among those of a message. */
+export const markOf = (address: string): string => hashOf(foldAddress(address)).slice(0, 8);
+
+/** A client may not have heard that it was sent. */
+export const isOpen = (entry: LedgerEntry): boolean => entry.state !== 'sent' || entry.subject !== undefined;
 
 /** How long an entry counts, ms. */
 export const keepMsOf = ({ state }: LedgerEntry): number =>
@@ -114,6 +129,10 @@ export function ledgerKey(
   hash.update(message.subarray(header.end));
   return hash.digest('base64url').slice(0, 32);
 }
+
+/** The same for a message and its retry to some of its recipients. */
+export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
+  ledgerKey([], message, header, own);
 
 /** With angle brackets; undefined where there is none or more than one. */
 export function messageIdOf(header: MessageHeader): string | undefined {
@@ -160,11 +179,13 @@ export function parseEntry(text: string): LedgerEntry | undefined {
 }
 
 function parseSubject(json: unknown): Subject | undefined {
-  const { account, messageId, to } = (json ?? {}) as Record<string, unknown>;
+  const { account, messageId, to, family, each } = (json ?? {}) as Record<string, unknown>;
   if (typeof account !== 'string') return undefined;
   return {
     account,
     ...(typeof messageId === 'string' ? { messageId } : {}),
     ...(typeof to === 'string' ? { to } : {}),
+    ...(typeof family === 'string' ? { family } : {}),
+    ...(Array.isArray(each) && each.every((mark) => typeof mark === 'string') ? { each } : {}),
   };
 }

@@ -6,7 +6,7 @@
 import { type Clock, pause, systemClock } from '../../clock.ts';
 import type { GraphClient, GraphMessage } from './client.ts';
 import type { Outgoing } from './delivery.ts';
-import type { Ledger } from './ledger.ts';
+import { hashOf, type Ledger } from './ledger.ts';
 import { certainRefusal, reasonOf, setOf } from './outcome.ts';
 
 /** A draft that Graph does not find: "may not succeed immediately" after a send. */
@@ -45,10 +45,10 @@ export function createMailboxSearch(deps: {
     if (outgoing.messageId === undefined) return [];
     const found = await client.search(outgoing.messageId);
     if (found.kind !== 'ok') return undefined;
-    const wanted = setOf(outgoing.recipients);
+    const wanted = outgoing.partOf?.to ?? hashOf(setOf(outgoing.recipients));
     const own: GraphMessage[] = [];
     for (const m of found.value) {
-      if (m.recipients === undefined || setOf(m.recipients) !== wanted) continue;
+      if (m.recipients === undefined || hashOf(setOf(m.recipients)) !== wanted) continue;
       if ((m.createdAt ?? Number.POSITIVE_INFINITY) < since - CLOCK_SLACK_MS) continue;
       try {
         const owner = await ledger.ownerOf(m.id);

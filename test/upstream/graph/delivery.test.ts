@@ -296,7 +296,9 @@ test(
         open: async () => undefined,
         close: async () => undefined,
         ownerOf: async () => undefined,
+        relatives: async () => [],
         hasAny: async () => false,
+        hasOpen: async () => false,
         list: async () => [],
         claim: async () => ({
           known: undefined,
