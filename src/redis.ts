@@ -13,6 +13,20 @@ export const KEY_PREFIX = 'xoauth2-relay';
 /** After an unanswered command nothing is asked for this long: nobody waits twice for the same outage, ms. */
 const REST_MS = 3000;
 
+/** The same refusal is told again after this, ms. */
+const REFUSAL_TOLD_MS = 600_000;
+
+/** What Redis answers instead of doing it, by the first word, and what is done about it. */
+const REFUSALS: Readonly<Record<string, string>> = {
+  WRONGPASS: 'user name or password in the address of the store are wrong',
+  NOAUTH: 'it wants a password: give it in the address of the store (redis://:PASSWORD@host)',
+  NOPERM: 'its access list does not let this user use the commands, keys or channels of xoauth2-relay:*',
+  READONLY: 'it is a replica: give the address of the primary',
+  OOM: 'its memory is full: raise maxmemory',
+  MISCONF: 'it cannot write its disk and therefore takes nothing: see its log',
+  WRONGTYPE: 'a key under xoauth2-relay: belongs to another program: give the relay a database of its own',
+};
+
 export type RedisClient = Awaited<ReturnType<typeof createConnection>>;
 
 export class RedisUnavailable extends Error {
@@ -73,6 +87,19 @@ export function createRedisConnection(
   const unanswered = new Set<{ readonly until: number; readonly giveUp: () => void }>();
   let cancelWatch: (() => void) | undefined;
 
+  /** By its first word: when it was told last, monotonic ms. */
+  const refusalsTold = new Map<string, number>();
+
+  /** Redis is there and does not do what it is asked: whoever asked goes on without, the log says why. */
+  function tellRefusal(code: string): void {
+    const told = refusalsTold.get(code);
+    const now = clock.monotonic();
+    if (isClosed || (told !== undefined && now - told < REFUSAL_TOLD_MS)) return;
+    refusalsTold.set(code, now);
+    const why = REFUSALS[code] ?? 'see its documentation';
+    log.error({ event: 'redis_refuses', reason: code }, `Redis refuses (${code}): ${why}`);
+  }
+
   function nowAway(away: boolean): void {
     if (isAway === away || isClosed) return;
     isAway = away;
@@ -94,8 +121,11 @@ export function createRedisConnection(
     const hearing = await createConnection(url.reveal());
     redis.on('error', (error: unknown) => {
       nowAway(true);
-      if (isLost || isClosed) return;
+      const refusal = refusalOf(error);
+      if (refusal !== undefined) tellRefusal(refusal);
+      const wasLost = isLost;
       isLost = true;
+      if (wasLost || isClosed || refusal !== undefined) return;
       log.error({ event: 'redis_lost', reason: codeOf(error) }, 'Redis cannot be reached: trying again');
     });
     redis.on('ready', () => {
@@ -142,6 +172,8 @@ export function createRedisConnection(
         },
         (error: unknown) => {
           unanswered.delete(question);
+          const refusal = refusalOf(error);
+          if (refusal !== undefined && refusal !== 'NOSCRIPT') tellRefusal(refusal);
           reject(error);
         },
       );
@@ -222,6 +254,15 @@ async function createConnection(url: string) {
 }
 
 const ignore = (): void => undefined;
+
+/** First word of an error that Redis answered; undefined for any other. What follows it may quote what was asked. */
+function refusalOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || 'code' in error) return undefined;
+  const [, word] = /^([A-Z]+) /.exec(error.message) ?? [];
+  // In a script it has other words for that.
+  const isForbidden = /no permissions|user executing the script/.test(error.message);
+  return word === 'ERR' && isForbidden ? 'NOPERM' : word;
+}
 
 function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return 'unknown';
