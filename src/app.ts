@@ -370,7 +370,7 @@ export function createApp({
     reload,
     trial: () =>
       tryOpening([
-        ...listeners.map((listener) => ({ open: listener.listen, close: listener.cut })),
+        ...listeners.map((listener) => ({ open: listener.tryListen, close: listener.cut })),
         { open: tokenSocket.listen, close: tokenSocket.close },
         { open: admin.listen, close: admin.close },
       ]),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -113,5 +114,41 @@ test(
     await stopped;
     assert.deepEqual(served(), []);
     assert.deepEqual(happened, ['store closed']);
+  }),
+);
+
+test(
+  'tried and not started: an MTA that comes meanwhile is told to come again, not that it has no account',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'app-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const path = join(directory, 'smtp.sock');
+    const settings = await loadSettings({ flags: { accounts: join(directory, 'accounts.json') }, env: {} });
+    const [listener] = settings.listeners;
+    assert(listener !== undefined);
+    const sink = { write: () => undefined, dropped: 0, onRecovered: undefined } as unknown as LogSink;
+    let heard = '';
+    const app = createApp({
+      settings: { ...settings, listeners: [{ ...listener, path }] },
+      log: createLog('debug', sink),
+      openAdmin: () =>
+        ({
+          // A name that is looked up for long keeps the other addresses open as long.
+          listen: () =>
+            new Promise((resolve, reject) => {
+              const mta = connect(path, () =>
+                mta.write('EHLO mta.test\r\nMAIL FROM:<ann@gmail.example>\r\n'),
+              );
+              mta.on('data', (chunk) => {
+                heard += chunk;
+                if (/^(?:421|550|250 SIZE)/m.test(heard)) mta.end();
+              });
+              mta.once('error', reject).once('close', () => resolve({ host: '127.0.0.1', port: 1 }));
+            }),
+          close: async () => undefined,
+        }) as unknown as Admin,
+    });
+    assert.deepEqual(await app.trial(), []);
+    assert.match(heard, /^421 /);
   }),
 );

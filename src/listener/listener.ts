@@ -64,6 +64,8 @@ export class ListenerError extends Error {
 export interface Listener {
   /** Starts. Resolves with the address: `{host, port}`, or `{path}` for a UNIX socket. Rejects with `ListenerError`. */
   listen(): Promise<{ readonly host: string; readonly port: number } | { readonly path: string }>;
+  /** Like `listen`, to see whether it can: whoever comes hears 421. */
+  tryListen(): ReturnType<Listener['listen']>;
   /** Reads certificate and key again for new sessions. Rejects with `ListenerError`; the old ones stay then. */
   reloadTls(): Promise<void>;
   /** Accepts no more, says 421 to idle sessions, lets transactions finish, says 421 to the rest at the deadline. */
@@ -208,41 +210,45 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
     });
   }
 
-  return {
-    async listen() {
-      const exposed = checkExposure(options);
-      if (exposed !== undefined) throw new ListenerError('exposed', exposed);
-      const certificate = await readCertificate();
-      let hooks: ConnectionHooks;
-      try {
-        hooks = createHooks();
-      } catch (cause) {
-        throw new ListenerError('option', `listener ${formatPlace(options)}: ${describe(cause)}`, cause);
-      }
-      const current = new RelayServer(hooks, certificate);
-      try {
-        if (options.path !== undefined) await removeStaleSocket(options.path);
-        await open(current);
-      } catch (cause) {
-        throw new ListenerError(
-          'address',
-          `cannot listen on ${formatPlace(options)}: ${describe(cause)}`,
-          cause,
-        );
-      }
-      server = current;
-      const unusable = describeUnusable(options, deps.directory().accounts);
-      if (unusable !== undefined) log.warn({ event: 'accounts_unusable' }, unusable);
-      const sweep = (): void => {
-        const now = clock.monotonic();
-        for (const connection of current.relayConnections()) connection.checkTransactionTime(now);
-        stopSweep = clock.after(SWEEP_MS, sweep);
-      };
+  async function listen(admitted: 'everybody' | 'nobody'): ReturnType<Listener['listen']> {
+    const exposed = checkExposure(options);
+    if (exposed !== undefined) throw new ListenerError('exposed', exposed);
+    const certificate = await readCertificate();
+    let hooks: ConnectionHooks;
+    try {
+      hooks = createHooks();
+      if (admitted === 'nobody') door?.close(() => {});
+    } catch (cause) {
+      throw new ListenerError('option', `listener ${formatPlace(options)}: ${describe(cause)}`, cause);
+    }
+    const current = new RelayServer(hooks, certificate);
+    try {
+      if (options.path !== undefined) await removeStaleSocket(options.path);
+      await open(current);
+    } catch (cause) {
+      throw new ListenerError(
+        'address',
+        `cannot listen on ${formatPlace(options)}: ${describe(cause)}`,
+        cause,
+      );
+    }
+    server = current;
+    const unusable = describeUnusable(options, deps.directory().accounts);
+    if (unusable !== undefined) log.warn({ event: 'accounts_unusable' }, unusable);
+    const sweep = (): void => {
+      const now = clock.monotonic();
+      for (const connection of current.relayConnections()) connection.checkTransactionTime(now);
       stopSweep = clock.after(SWEEP_MS, sweep);
-      const address = current.server.address() as AddressInfo | string | null;
-      if (address === null || typeof address === 'string') return { path: options.path ?? String(address) };
-      return { host: address.address, port: address.port };
-    },
+    };
+    stopSweep = clock.after(SWEEP_MS, sweep);
+    const address = current.server.address() as AddressInfo | string | null;
+    if (address === null || typeof address === 'string') return { path: options.path ?? String(address) };
+    return { host: address.address, port: address.port };
+  }
+
+  return {
+    listen: () => listen('everybody'),
+    tryListen: () => listen('nobody'),
 
     async reloadTls() {
       const certificate = await readCertificate();
