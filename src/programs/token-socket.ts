@@ -56,6 +56,7 @@ export function createTokenSocket(
   function serve(socket: Socket): void {
     open.add(socket);
     let heard = Buffer.alloc(0);
+    let isTaken = false;
     let isAnswered = false;
     // One end for the question, another for the answer.
     let stop = clock.after(QUESTION_MS, () => socket.destroy());
@@ -72,13 +73,24 @@ export function createTokenSocket(
       stop();
       open.delete(socket);
     });
-    socket.on('data', function hear(chunk: Buffer) {
+    socket.on('data', hear);
+    // Who has written all may say so at once, and reads on.
+    socket.once('end', () => {
+      if (heard.length === 0) socket.destroy();
+      else take(heard);
+    });
+    function hear(chunk: Buffer): void {
       heard = Buffer.concat([heard, chunk]);
       const newline = heard.indexOf('\n');
-      if (newline < 0 && heard.length <= MAX_QUESTION) return;
+      if (newline >= 0) take(heard.subarray(0, newline));
+      else if (heard.length > MAX_QUESTION) take(undefined);
+    }
+    function take(line: Buffer | undefined): void {
+      if (isTaken) return;
+      isTaken = true;
       socket.off('data', hear).resume();
       stop();
-      const question = newline < 0 ? undefined : parseQuestion(heard.subarray(0, newline).toString());
+      const question = line === undefined ? undefined : parseQuestion(line.toString());
       if (question === undefined) {
         end(undefined, {
           ok: false,
@@ -100,7 +112,7 @@ export function createTokenSocket(
           end(question, { ok: false, error: 'the relay failed: see its log' });
         },
       );
-    });
+    }
   }
 
   function report(question: TokenQuestion | undefined, reply: TokenReply): void {
@@ -157,7 +169,7 @@ export function createTokenSocket(
   return {
     async listen() {
       if (path === undefined) return;
-      const current = createServer(serve);
+      const current = createServer({ allowHalfOpen: true }, serve);
       current.maxConnections = MAX_PROGRAMS;
       try {
         await removeStaleSocket(path);

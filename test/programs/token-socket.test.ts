@@ -113,6 +113,19 @@ test('who is unknown, where a token does not belong, what the grant does not cov
   assert.equal(log.lines.filter((line) => line.fields.event === 'token_denied').length, 4);
 });
 
+test('who ends after the question, or ends the question so, hears the answer however late it comes', async (t) => {
+  const { path } = await open(t, {
+    get: async () => {
+      await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+      return new AccessToken('late', Date.now() + HOUR, Date.now());
+    },
+  });
+  const question = JSON.stringify({ account: 'alice', resource: 'smtp' });
+  for (const written of [`${question}\n`, question])
+    assert.match(await say(path, (socket) => socket.end(written)), /"access_token":"late"/);
+  assert.equal(await say(path, (socket) => socket.end()), '');
+});
+
 test('a refused token is replaced', async (t) => {
   let refused = '';
   const { path, log } = await open(t, {
