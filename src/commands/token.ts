@@ -2,9 +2,8 @@
  * `token`: an access token of the running relay for another program. In: its token socket; with `--git` git's credential
  * protocol on stdin. Out: the token on stdout and nothing else there.
  */
-import { lstat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { userInfo } from 'node:os';
 import { text as readAll } from 'node:stream/consumers';
 import { parseTokenReply, RESOURCES, type TokenQuestion, type TokenReply } from '../programs/token-wire.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
@@ -98,6 +97,8 @@ async function ask(context: CommandContext, question: TokenQuestion): Promise<Gi
 }
 
 async function exchange(path: string, question: string, timeoutMs: number): Promise<string> {
+  const owner = await foreignOwner(path);
+  if (owner !== undefined) throw new CommandError(owner);
   try {
     return await new Promise<string>((resolve, reject) => {
       let answer = '';
@@ -118,23 +119,29 @@ async function exchange(path: string, question: string, timeoutMs: number): Prom
     });
   } catch (error) {
     if (error instanceof CommandError) throw error;
-    throw new CommandError(await explainSocket(error as NodeJS.ErrnoException, path), 1, { cause: error });
+    throw new CommandError(explainSocket(error as NodeJS.ErrnoException, path), 1, { cause: error });
   }
 }
 
-async function explainSocket({ code, message }: NodeJS.ErrnoException, path: string): Promise<string> {
+/** Why nobody there is asked: whoever may make a socket under a name may wait for tokens at it. root asks every user's relay. */
+async function foreignOwner(path: string): Promise<string | undefined> {
+  const own = process.getuid?.();
+  const uid = await stat(path).then(
+    (facts) => facts.uid,
+    () => undefined,
+  );
+  if (uid === undefined || own === undefined || own === 0 || uid === own || uid === 0) return undefined;
+  return `${path} belongs to another user (uid ${uid}; this is uid ${own}): run this as the user of the relay, or the relay as yours`;
+}
+
+function explainSocket({ code, message }: NodeJS.ErrnoException, path: string): string {
   switch (code) {
     case 'ENOENT':
       return `no relay listens at ${path}: start it with --token-socket ${path}`;
     case 'ECONNREFUSED':
       return `no relay listens at ${path} any more: start it again with --token-socket ${path}`;
-    case 'EACCES': {
-      const owner = await lstat(path).then(
-        ({ uid }) => ` (uid ${uid}; this is ${userInfo().username}, uid ${process.getuid?.()})`,
-        () => '',
-      );
-      return `${path} belongs to another user${owner}: run this as the user of the relay, or the relay as yours`;
-    }
+    case 'EACCES':
+      return `${path} cannot be opened by this user: run this as the user of the relay, or the relay as yours`;
     case 'ENOTSOCK':
       return `${path} is no socket: name the one that the relay was started with (--token-socket)`;
     default:

@@ -1,9 +1,12 @@
 // needs: git
 /** `token` on the command line: tokens, git's credential helper, and what is said where there is none. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { chmodSync, chownSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { runProgram } from '../support/program.ts';
@@ -178,5 +181,37 @@ test(
     const off = await startRelay({ accounts: [provider.entry(ALICE)], caFile: provider.caFile });
     defer(() => off.stop());
     assert(!existsSync(socket), 'off by default');
+  }),
+);
+
+test(
+  'nobody asks a socket that a third user made: it would hear a refused token and could answer its own',
+  { skip: process.getuid?.() === 0 ? false : 'needs root, to be two users' },
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'token-command-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    chmodSync(directory, 0o755);
+    const path = join(directory, 'token.sock');
+    let heard = '';
+    const thief = createServer((socket) => {
+      socket.on('data', (chunk) => {
+        heard += chunk;
+        socket.end('{"ok":false,"error":"thanks"}\n');
+      });
+    });
+    await new Promise<void>((resolve) => thief.listen(path, resolve));
+    defer(() => new Promise((resolve) => thief.close(resolve)));
+    chmodSync(path, 0o666);
+    chownSync(path, 65_533, 65_533);
+    const child = spawn(
+      process.execPath,
+      [join(repositoryRoot, 'bin/xoauth2-relay.js'), 'token', '--git', 'erase', '--token-socket', path],
+      { uid: 65_534, gid: 65_534, cwd: '/', stdio: ['pipe', 'pipe', 'pipe'] },
+    );
+    child.stdin.end(`protocol=smtp\nhost=smtp.gmail.com\nusername=${ALICE}\npassword=still-good\n`);
+    const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+    assert.equal(heard, '');
+    assert.equal(stdout, '');
+    assert.match(stderr, /token\.sock belongs to another user \(uid 65533; this is uid 65534\)/);
   }),
 );
