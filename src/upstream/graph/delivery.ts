@@ -220,12 +220,25 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       await claim.note(entry);
     } catch {
       await client.remove(draft);
+      // It may have been noted all the same.
+      await claim.forget();
       return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
     }
     const result = await sendDraft(outgoing, claim, entry, messageId, times);
     if (leftoversSince !== undefined && result.kind === 'taken')
       deps.background(mailbox.tidy(outgoing, draft, leftoversSince));
     return result;
+  }
+
+  /** Of a draft that was seen unsent. Where nobody hears that it was deleted the retry must not look for it. */
+  async function removeUnsent(claim: Claim, entry: Extract<LedgerEntry, { state: 'draft' }>): Promise<void> {
+    const { at, subject } = entry;
+    try {
+      await claim.note({ state: 'creating', at, ...(subject === undefined ? {} : { subject }) });
+    } catch {
+      return;
+    }
+    if ((await client.remove(entry.draft)).kind === 'ok') await claim.forget();
   }
 
   async function sendDraft(
@@ -258,7 +271,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
           return isPermanent(ending)
             ? tellUnclear(log, outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`)
             : ending;
-        if ((await client.remove(draft)).kind === 'ok') await claim.forget();
+        await removeUnsent(claim, entry);
         return ending;
       }
       if (seen.is === 'unclear')

@@ -445,6 +445,19 @@ test(
 );
 
 test(
+  'refused, and that the draft was deleted nobody heard: the retry is sent',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('send', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    room.server.fault('delete', { carriedOut: true, answer: 'reset' });
+    assert.match(heard(await room.send(mailTo(BOB, 'later'), [BOB])), /^451 4\.7\.0/);
+    assert.match(heard(await room.send(mailTo(BOB, 'later'), [BOB])), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
+    assert.deepEqual(room.server.drafts, []);
+  }),
+);
+
+test(
   'no more than 4 requests at once, whoever sends',
   leakless(async (_t, defer) => {
     const room = await startGraphRoom(defer, { rules: { latencyMs: 5 }, speed: 1 });
