@@ -11,6 +11,8 @@ export interface AddressList {
   readonly addresses: readonly string[];
   /** Every reader would find the same addresses. */
   readonly certain: boolean;
+  /** It is written as RFC 5322 has it: readers of the bare grammar find them too. */
+  readonly plain: boolean;
 }
 
 /** Where the closing quote is missing, all that follows: so each octet is looked at once. */
@@ -51,7 +53,46 @@ export function parseAddressList(value: string): AddressList {
   const found = new Set(addresses);
   for (const [word] of outside.matchAll(WORD))
     if (isAddressLike(word) && !found.has(normalAddress(word))) certain = false;
-  return { addresses, certain };
+  return { addresses, certain, plain: isPlain(outside) };
+}
+
+/** A name and an address in angle brackets, or an address; of a quoted string the quotes are left. */
+const MAILBOX =
+  /^(?:[^<>]*<\s*(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+\s*>|(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+)?$/;
+
+/** A list of mailboxes and groups; elements may be empty (RFC 5322 §4.4). Without its comments. */
+function isPlain(outside: string): boolean {
+  let isGroup = false;
+  let element = '';
+  for (const [part] of withoutComments(outside).matchAll(/[,:;]|[^,:;]+/g)) {
+    if (part === ':') {
+      if (isGroup || element.trim() === '') return false;
+      isGroup = true;
+    } else if (part === ',' || part === ';') {
+      if (!MAILBOX.test(element.trim())) return false;
+      if (part === ';' && !isGroup) return false;
+      if (part === ';') isGroup = false;
+    } else {
+      element = part;
+      continue;
+    }
+    element = '';
+  }
+  return !isGroup && MAILBOX.test(element.trim());
+}
+
+function withoutComments(text: string): string {
+  let bare = '';
+  let depth = 0;
+  for (let i = 0; i < text.length; i++) {
+    const c = text[i] ?? '';
+    if (c === '\\') i++;
+    else if (c === '(') depth++;
+    else if (c === ')') depth--;
+    // What a comment parts is no longer one word.
+    if (depth === 0) bare += c === ')' ? ' ' : c;
+  }
+  return bare;
 }
 
 /** Each bracket is closed: one that is not takes for some readers all that follows. */

@@ -3,7 +3,7 @@
  * In: message, recipients of the transaction. Out: a message that names exactly them, or why it must
  * not go. Pure.
  */
-import { normalAddress, parseAddressList } from './address-list.ts';
+import { type AddressList, normalAddress, parseAddressList } from './address-list.ts';
 import { type HeaderField, type MessageHeader, parseHeader, unfold, withHeader } from './message-header.ts';
 
 /** What to do where a header names somebody who is not in the transaction. */
@@ -24,6 +24,7 @@ interface Read {
   readonly field: HeaderField;
   readonly addresses: readonly string[];
   readonly certain: boolean;
+  readonly plain: boolean;
 }
 
 /** Makes the message name exactly `recipients` (addresses as in RCPT). */
@@ -40,6 +41,8 @@ export function addressMessage(
     .filter(({ name }) => RECIPIENT_FIELDS.has(name) || RESENT_FIELDS.has(name))
     .map((field): Read => ({ field, ...readField(field) }));
   const wrong = read.filter((r) => !r.certain || r.addresses.some((a) => !wanted.has(a)));
+  // Nobody is told by these who should not be, but a strict reader might find less.
+  const loose = read.filter((r) => r.certain && !r.plain && !wrong.includes(r));
   if (wrong.length > 0 && foreign === 'refuse') {
     const doubtful = wrong.find((r) => !r.certain);
     if (doubtful !== undefined)
@@ -55,18 +58,23 @@ export function addressMessage(
   const named = new Set(read.filter((r) => RECIPIENT_FIELDS.has(r.field.name)).flatMap((r) => r.addresses));
   const unnamed = [...wanted].filter(([normal]) => !named.has(normal)).map(([, address]) => address);
   const names = read.map((r) => r.field.name).filter((name) => RECIPIENT_FIELDS.has(name));
-  if (unnamed.length === 0 && wrong.length === 0 && new Set(names).size === names.length)
+  if (
+    unnamed.length === 0 &&
+    wrong.length === 0 &&
+    loose.length === 0 &&
+    new Set(names).size === names.length
+  )
     return { kind: 'ready', message, changed: false };
   return {
     kind: 'ready',
-    message: withHeader(message, header, fieldsFor(header, new Set(wrong), wanted, unnamed)),
+    message: withHeader(message, header, fieldsFor(header, new Set([...wrong, ...loose]), wanted, unnamed)),
     changed: true,
   };
 }
 
-function readField(field: HeaderField): { addresses: readonly string[]; certain: boolean } {
+function readField(field: HeaderField): AddressList {
   const value = unfold(field);
-  return value === '' ? { addresses: [], certain: true } : parseAddressList(value);
+  return value === '' ? { addresses: [], certain: true, plain: true } : parseAddressList(value);
 }
 
 /** Of To, Cc and Bcc one each: which of two fields counts readers do not agree on (RFC 5322 §3.6 allows one). */

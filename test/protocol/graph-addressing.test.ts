@@ -68,6 +68,23 @@ test('of To, Cc and Bcc one each leaves: of two fields a reader may see one', ()
     assert.equal(shown(addressMessage(message(...lines), recipients, foreign)), expected + body);
 });
 
+const LOOSE: readonly string[] = [
+  '"x@y.z"',
+  'Some One x@y.z',
+  '<x@y.z> Some One',
+  'x@y.z "Some One"',
+  'x(home)@y.z',
+  ': x@y.z',
+  'A: B: x@y.z;',
+  'x@y.z;',
+  '<> x@y.z',
+];
+for (const list of LOOSE)
+  test(`written loosely, and put as a strict reader finds it: ${list}`, () => {
+    const text = shown(addressMessage(message('Subject: s', `To: ${list}`), ['x@y.z'], 'refuse'));
+    assert.equal(text, `Subject: s\r\nTo: <x@y.z>\r\nX-Original-To: ${list}\r\n${body}`);
+  });
+
 test('undisclosed recipients: all of them in Bcc', () => {
   const text = shown(addressMessage(message('To: undisclosed-recipients:;'), ['b@y.z'], 'refuse'));
   assert.equal(text, `Bcc: <b@y.z>\r\nTo: undisclosed-recipients:;\r\n${body}`);
