@@ -14,6 +14,8 @@ const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
 const SNAPSHOT_BACKLOG_BYTES = 256 * 1024;
 /** A comment this often keeps proxies from closing a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
+/** A reader for whom something waits, and who takes nothing during so many of these times, is cut off. */
+const STALLED_TIMES = 4;
 /** What a browser waits before it connects again. */
 const RETRY_MS = 1_000;
 
@@ -29,6 +31,10 @@ export function openEventStream(live: Live, { onClose, cut }: EventStreamHooks):
   let out: ReadableStreamDefaultController<Uint8Array> | undefined;
   let keepAlive: NodeJS.Timeout | undefined;
   let unsubscribe = (): void => {};
+  /** Octets. */
+  let made = 0;
+  let taken = 0;
+  let stalledTimes = 0;
   /** Events that wait until the snapshot is out; undefined: it is. */
   let waiting: string[] | undefined = [];
   let waitingBytes = 0;
@@ -51,9 +57,21 @@ export function openEventStream(live: Live, { onClose, cut }: EventStreamHooks):
     end();
     cut();
   };
+  const put = (text: string): void => {
+    const octets = Buffer.from(text);
+    made += octets.length;
+    out?.enqueue(octets);
+  };
+  const keepOpen = (): void => {
+    const backlog = -(out?.desiredSize ?? 0);
+    stalledTimes = backlog > 0 && made - backlog === taken ? stalledTimes + 1 : 0;
+    taken = made - backlog;
+    if (stalledTimes >= STALLED_TIMES) endNow();
+    else write(':\n\n');
+  };
   const write = (text: string): void => {
     if (waiting === undefined) {
-      out?.enqueue(Buffer.from(text));
+      put(text);
       if ((out?.desiredSize ?? 0) < -MAX_BACKLOG_BYTES) endNow();
       return;
     }
@@ -65,10 +83,10 @@ export function openEventStream(live: Live, { onClose, cut }: EventStreamHooks):
 
   /** As fast as the reader reads; JSON may be broken into lines between its parts. */
   async function sendSnapshot(): Promise<void> {
-    out?.enqueue(Buffer.from(`retry: ${RETRY_MS}\n\nevent: snapshot\n`));
+    put(`retry: ${RETRY_MS}\n\nevent: snapshot\n`);
     for await (const chunk of inChunks(live.snapshot())) {
       if (out === undefined) return;
-      out.enqueue(Buffer.from(`data: ${chunk}\n`));
+      put(`data: ${chunk}\n`);
       if ((out.desiredSize ?? 0) < -SNAPSHOT_BACKLOG_BYTES)
         await new Promise<void>((resume) => {
           readOn = resume;
@@ -84,7 +102,7 @@ export function openEventStream(live: Live, { onClose, cut }: EventStreamHooks):
       start: (controller) => {
         out = controller;
         unsubscribe = live.hub.subscribe((event) => send(event.name, event.json));
-        keepAlive = setInterval(() => write(':\n\n'), KEEP_ALIVE_MS).unref();
+        keepAlive = setInterval(keepOpen, KEEP_ALIVE_MS).unref();
         sendSnapshot().catch(endNow);
       },
       pull: () => readOn(),

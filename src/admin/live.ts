@@ -85,8 +85,6 @@ export function createLive(
 
   function tell(row: AccountRow): void {
     const before = told.get(row.id);
-    // A snapshot that is being made will have it.
-    if (before === undefined && snapshots > 0) return;
     const print = fingerprint(row);
     if (before === print) return;
     told.set(row.id, print);
@@ -127,7 +125,8 @@ export function createLive(
     const gone = new Set(told.keys());
     for (const row of backend.rows()) {
       gone.delete(row.id);
-      tell(row);
+      // A snapshot that is being made will have it; of what is new its other readers hear by `changed`.
+      if (told.has(row.id) || snapshots === 0) tell(row);
       if (slices.isOver) await slices.rest();
       if (hub.listeners === 0) break;
     }
