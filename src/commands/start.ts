@@ -7,6 +7,7 @@ import type { Settings } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
 import { waitUntil } from '../enrol/wait-until.ts';
 import { currentLogFile } from '../log/file.ts';
+import { parseJsonObject } from '../protocol/token-failure.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
 import { describeStart } from './log-format.ts';
@@ -49,6 +50,7 @@ export const start: CommandDefinition = {
 
     const errors = `${logFile}.stderr`;
     const stderr = await open(errors, 'w', 0o600);
+    const begunAt = Date.now();
     const child = spawn(process.execPath, [serverScript, 'serve', ...serveArguments()], {
       detached: true,
       stdio: ['ignore', 'ignore', stderr.fd],
@@ -64,7 +66,7 @@ export const start: CommandDefinition = {
     let told: Told | undefined;
     const isReady = async (): Promise<boolean> => {
       if (exitCode !== undefined) return true;
-      told = findStart(await readFile(currentLogFile(logFile), 'utf8').catch(() => ''), child.pid);
+      told = findStart(await readFile(currentLogFile(logFile), 'utf8').catch(() => ''), child.pid, begunAt);
       return told !== undefined;
     };
     const became = await waitUntil(isReady, timeoutMs);
@@ -88,12 +90,14 @@ interface Told {
   readonly ready: Readonly<Record<string, unknown>>;
 }
 
-/** Undefined: this process has not said yet that it is ready. */
-function findStart(log: string, pid: number | undefined): Told | undefined {
+/** Undefined: this process, begun then (ms since the epoch), has not said yet that it is ready. An earlier one may have had its number. */
+export function findStart(log: string, pid: number | undefined, begunAt: number): Told | undefined {
   const lines = log.slice(0, log.lastIndexOf('\n') + 1).split('\n');
-  const at = lines.findLastIndex(
-    (line) => line.includes('"event":"listening"') && line.includes(`"pid":${pid}`),
-  );
+  const at = lines.findLastIndex((line) => {
+    if (!line.includes('"event":"listening"')) return false;
+    const said = parseJsonObject(line);
+    return said?.pid === pid && Date.parse(String(said?.time)) >= begunAt;
+  });
   const ready = at < 0 ? undefined : lines.slice(at).find((line) => line.includes('"event":"ready"'));
   if (ready === undefined) return undefined;
   return { listening: JSON.parse(lines[at] ?? ''), ready: JSON.parse(ready) };
