@@ -48,6 +48,8 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
   const { states, clock = systemClock } = deps;
   /** By subject: the end that was told or heard last, ms since the epoch. */
   const known = new Map<string, number>();
+  /** In which all that stands was heard last. */
+  let epochKnown: string | undefined;
   const subjectOf = (scope: string, accountId: string): string => `pause:${scope}:${accountId}`;
 
   states.onState((subject, state) => {
@@ -77,6 +79,14 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
       // Of another version: its own relay acts on it.
       known.delete(subject);
     }
+  });
+  // Resumed by another relay's operator while this one did not hear of it.
+  states.onKnown((subjects, epoch) => {
+    const hasForgotten = epochKnown !== epoch;
+    epochKnown = epoch;
+    if (hasForgotten) return;
+    for (const accountId of [...deps.drained()])
+      if (!subjects.has(`drained:${accountId}`)) deps.setDrained(accountId, false);
   });
   states.onAsked((action) => {
     if (action.startsWith('refresh:')) deps.refreshedElsewhere(action.slice('refresh:'.length));

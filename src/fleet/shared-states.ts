@@ -27,6 +27,11 @@ export interface SharedStates {
   /** Heard from others: a state, or undefined where it is over. Also at the start, for what stood before. */
   onState(listener: (subject: string, state: SharedState | undefined) => void): void;
   onAsked(listener: (action: string) => void): void;
+  /**
+   * All that stands has been heard; `subjects` are these, and those that changed meanwhile. `epoch`: another one where
+   * Redis has lost what stood before.
+   */
+  onKnown(listener: (subjects: ReadonlySet<string>, epoch: string) => void): void;
 }
 
 /** KEYS: states. ARGV: subject, value, ms it stands (0: no end), most entries. */
@@ -73,6 +78,9 @@ export function createSharedStates(
   const askListeners: ((action: string) => void)[] = [];
   /** What this relay found and the others may not know because Redis was away. */
   const own = new Map<string, { readonly value: unknown; readonly endsAt: number | undefined } | undefined>();
+  const knownListeners: ((subjects: ReadonlySet<string>, epoch: string) => void)[] = [];
+  /** Told or heard while all that stands is asked for. */
+  let changed: Set<string> | undefined;
   let isKnown = false;
 
   const heard = (subject: string, state: SharedState | undefined): void => {
@@ -90,13 +98,16 @@ export function createSharedStates(
   }
 
   function change(subject: string, state: SharedState | undefined): void {
+    changed?.add(subject);
     tell(subject, state).catch(() => {
       const endsAt = state?.leftMs === undefined ? undefined : clock.monotonic() + state.leftMs;
       own.set(subject, state === undefined ? undefined : { value: state.value, endsAt });
     });
   }
 
-  async function catchUp(): Promise<void> {
+  async function catchUp(epoch: string): Promise<void> {
+    const subjects = new Set<string>();
+    changed = subjects;
     for (const [subject, found] of own) {
       own.delete(subject);
       const leftMs = found?.endsAt === undefined ? undefined : found.endsAt - clock.monotonic();
@@ -106,17 +117,20 @@ export function createSharedStates(
     const all = (await redis.run(ALL, [key], [])) as unknown[];
     for (let i = 0; i + 2 < all.length; i += 3) {
       const subject = String(all[i]);
+      subjects.add(subject);
       if (own.has(subject)) continue;
       const leftMs = Number(all[i + 1]);
       const value = parse(String(all[i + 2]));
       if (value !== undefined) heard(subject, { subject, value, leftMs: leftMs === 0 ? undefined : leftMs });
     }
+    changed = undefined;
+    for (const listener of knownListeners) listener(subjects, epoch);
   }
 
-  membership.onEpoch(() => {
+  membership.onEpoch((epoch) => {
     if (isKnown) return;
     isKnown = true;
-    catchUp().catch((error: unknown) => {
+    catchUp(epoch).catch((error: unknown) => {
       isKnown = false;
       log.debug({ event: 'shared_states_unread', err: error }, 'shared states could not be read yet');
     });
@@ -129,11 +143,13 @@ export function createSharedStates(
       | { subject?: string; over?: boolean; value?: unknown; leftMs?: number; action?: string }
       | undefined;
     if (typeof news?.action === 'string') for (const listener of askListeners) listener(news.action);
-    else if (typeof news?.subject === 'string')
+    else if (typeof news?.subject === 'string') {
+      changed?.add(news.subject);
       heard(
         news.subject,
         news.over === true ? undefined : { subject: news.subject, value: news.value, leftMs: news.leftMs },
       );
+    }
   });
 
   return {
@@ -142,6 +158,7 @@ export function createSharedStates(
     ask: (action) => void redis.publish(channel, JSON.stringify({ action })).catch(() => undefined),
     onState: (listener) => void stateListeners.push(listener),
     onAsked: (listener) => void askListeners.push(listener),
+    onKnown: (listener) => void knownListeners.push(listener),
   };
 }
 

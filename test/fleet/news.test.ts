@@ -16,6 +16,7 @@ function stage() {
   const drained: string[] = [];
   let hear: (subject: string, state: SharedState | undefined) => void = () => {};
   let beAsked: (action: string) => void = () => {};
+  let know: (subjects: ReadonlySet<string>, epoch: string) => void = () => {};
   const states: SharedStates = {
     set: ({ subject, leftMs }) => void told.push(`set ${subject} ${leftMs}`),
     clear: (subject) => void told.push(`clear ${subject}`),
@@ -25,6 +26,9 @@ function stage() {
     },
     onAsked: (listener) => {
       beAsked = listener;
+    },
+    onKnown: (listener) => {
+      know = listener;
     },
   };
   let pauses: readonly Pause[] | undefined = [];
@@ -56,6 +60,7 @@ function stage() {
     hear: (subject: string, state?: Omit<SharedState, 'subject'>) =>
       hear(subject, state === undefined ? undefined : { subject, ...state }),
     beAsked: (action: string) => beAsked(action),
+    know: (epoch: string, ...subjects: string[]) => know(new Set(subjects), epoch),
     pause: (leftMs: number | undefined) => {
       pauses = leftMs === undefined ? [] : [{ pause: { scope: 'sending' }, until: clock.now() + leftMs }];
     },
@@ -141,4 +146,14 @@ test('a token endpoint that fails is told and heard, and its cure', () => {
     'rest https://t.example:444/token 9000',
     'rest https://t.example:444/token undefined',
   ]);
+});
+
+test('what was resumed while this relay did not hear of it is resumed; not where Redis has lost what stood', () => {
+  const { drained, done, know } = stage();
+  know('1');
+  drained.push('a@x', 'b@x');
+  know('2');
+  assert.deepEqual(done, [], 'another epoch: Redis has lost it');
+  know('2', 'drained:b@x');
+  assert.deepEqual(done, ['drained a@x false']);
 });

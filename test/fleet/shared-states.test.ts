@@ -14,6 +14,7 @@ const ROW = { version: '0', host: 'h', pid: 1, startedAt: 0, relayed: 0, deferre
 interface Relay extends SharedStates {
   readonly known: Map<string, SharedState>;
   readonly asked: string[];
+  away(): boolean;
 }
 
 async function relay(defer: Defer, redis: Redis): Promise<Relay> {
@@ -37,7 +38,7 @@ async function relay(defer: Defer, redis: Redis): Promise<Relay> {
     await membership.leave();
     connection.close();
   });
-  return { ...states, known, asked };
+  return { ...states, known, asked, away: () => connection.away };
 }
 
 const PAUSE = { subject: 'pause:sending:a@x', value: { status: 'throttled' }, leftMs: 60_000 };
@@ -79,5 +80,33 @@ test(
     a.set(PAUSE);
     await redis.start();
     await waitFor(() => b.known.has(PAUSE.subject), { what: 'b hearing of it', timeoutMs: 15_000 });
+  }),
+);
+
+test(
+  'who was cut off from Redis hears on its return all that stands, and in which epoch',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const a = await relay(defer, redis);
+    const heard: { subjects: readonly string[]; epoch: string }[] = [];
+    a.onKnown((subjects, epoch) => void heard.push({ subjects: [...subjects], epoch }));
+    a.set({ subject: 'drained:a@x', value: true, leftMs: undefined });
+    a.set({ subject: 'drained:b@x', value: true, leftMs: undefined });
+    const cutOff = async (): Promise<void> => {
+      const before = heard.length;
+      redis.freeze();
+      a.set(PAUSE);
+      await waitFor(() => a.away(), { what: 'a finding Redis away' });
+      redis.thaw();
+      await waitFor(() => heard.length > before, { what: 'a hearing what stands' });
+    };
+    await cutOff();
+    redis.command('hdel', 'xoauth2-relay:states', 'drained:a@x');
+    await cutOff();
+    const [first, second] = heard.slice(-2);
+    assert.ok(first?.subjects.includes('drained:a@x') && first?.subjects.includes('drained:b@x'));
+    assert.ok(!second?.subjects.includes('drained:a@x') && second?.subjects.includes('drained:b@x'));
+    assert.equal(first?.epoch, second?.epoch);
   }),
 );
