@@ -42,8 +42,8 @@ export function createGuardedWay(way: Way, { hasAny, settle }: GuardDeps): Way {
         return UNKNOWN;
       }
     },
-    begin(trace): Delivery {
-      const delivery = way.begin(trace);
+    begin(trace, mayBegin): Delivery {
+      const delivery = way.begin(trace, mayBegin);
       if (!mayBeKnown) return delivery;
       let isClosed = false;
       return {
