@@ -58,8 +58,9 @@ for (const pair of PAIRS)
         pair.map((way) => signIns.begin(ANN, way, 'http://127.0.0.1:9090')),
       );
       const alive = begun.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
-      assert.equal(alive.length, 1);
-      assert.equal(alive[0]?.state, 'waiting');
+      // The earlier may have been told where to sign in before the later one ended it.
+      assert.ok(alive.length > 0);
+      assert.equal((await signIns.look(ANN)).state, 'waiting');
       signIns.cancel(ANN);
       const polls = page.tokenRequests.length;
       // One more is begun, and polls three times: what still went on beside it would poll too.
