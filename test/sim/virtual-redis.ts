@@ -180,6 +180,9 @@ class Client extends EventEmitter {
   hGet(key: string, field: string): Promise<Answer> {
     return this.#ask((data) => data.command('HGET', key, field));
   }
+  hLen(key: string): Promise<Answer> {
+    return this.#ask((data) => data.command('HLEN', key));
+  }
   hDel(key: string, field: string): Promise<Answer> {
     return this.#ask((data) => data.command('HDEL', key, field));
   }
