@@ -15,6 +15,8 @@ export function explainStart(error: unknown, settings: Settings): unknown {
   // Errors of other rooms that say what to set.
   if (error.name === 'ListenerError') {
     const cause = error.cause as SystemError | undefined;
+    if ((error as SystemError).code === 'certificate')
+      return told(`${error.message} (--cert-file, --key-file)`);
     if (cause?.syscall === undefined) return told(error.message);
     return told(explainAddress(cause, error.message.replace(/^cannot listen on (.*?): .*$/s, '$1'), 'port'));
   }

@@ -184,7 +184,9 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       );
     }
     try {
-      const [cert, key] = await Promise.all([readFile(certFile, 'utf8'), readFile(keyFile, 'utf8')]);
+      // One after the other: of two missing files it is always the same that is named.
+      const cert = await readFile(certFile, 'utf8');
+      const key = await readFile(keyFile, 'utf8');
       // Tried before use: a broken pair must not replace a working one.
       createSecureContext({ cert, key });
       return { cert, key };

@@ -72,7 +72,10 @@ test(
       [['--state-dir', '/sys/relay'], /^cannot use the state directory \/sys\/relay: .*--state-dir\)$/],
       [['--log-file', 'file/x.log'], /^cannot write the log file .*x\.log: .* --log-file/],
       [['--accounts', 'none.json'], /^cannot read none\.json|none\.json: no such file.*account add/],
-      [['--tls', 'starttls', '--cert-file', 'no.pem', '--key-file', 'no.key'], /no\.pem/],
+      [
+        ['--tls', 'starttls', '--cert-file', 'no.pem', '--key-file', 'no.key'],
+        /^listener 127\.0\.0\.1:0: .*open '[^']*no\.pem' \(--cert-file, --key-file\)$/,
+      ],
       [
         ['--tls', 'starttls', '--cert-file', 'a.crt', '--key-file', 'b.key'],
         /a\.crt and .*b\.key are no usable/,
