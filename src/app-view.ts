@@ -192,6 +192,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       const account = deps.accounts().byId(id);
       return account?.id === id ? row(account) : undefined;
     },
+    status: (id) => stateOf(id).status,
     account(idOrEmail) {
       const account = deps.accounts().byId(idOrEmail);
       if (account === undefined) return undefined;

@@ -112,7 +112,7 @@ export function createAdmin(
     observePassedOver: metrics.observePassedOver,
     observeGraphCall: metrics.observeGraphCall,
     accountChanged: (id) => {
-      const row = backend.row(id);
+      const row = attention.concerns(id, backend.status(id)) ? backend.row(id) : undefined;
       if (row !== undefined) attention.consider(row);
       live.changed(id);
     },

@@ -31,6 +31,8 @@ export interface Alert {
 }
 
 export interface Attention {
+  /** Whether an account with this status may be news; most changes are not, and need no row. */
+  concerns(id: string, status: AccountStatus): boolean;
   /** Takes the present state of an account; says something only if it is news. */
   consider(row: AccountRow): void;
   /** The account is no longer served. */
@@ -206,6 +208,7 @@ export function createAttention(
   };
 
   return {
+    concerns: (id, status) => needsPerson(status) || said.has(id),
     consider: (row) => {
       const last = said.get(row.id);
       if (needsPerson(row.status)) {

@@ -87,6 +87,8 @@ export interface AdminBackend {
   search(asked: RowsAsked): Iterable<AccountRow | undefined>;
   /** By id. */
   row(id: string): AccountRow | undefined;
+  /** `row(id).status`, for less; `ready` where there is no such account. */
+  status(id: string): AccountRow['status'];
   /** By id, else e-mail; case-insensitive. */
   account(idOrEmail: string): AccountDetail | undefined;
   tokenTotals(): TokenTotals;

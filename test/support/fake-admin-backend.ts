@@ -127,6 +127,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
         if (isFrom) yield fits(row) ? row : undefined;
       }
     },
+    status: (id) => backend.row(id)?.status ?? 'ready',
     row: (id) => {
       const account = kept.get(id);
       return account && rowOf(account);
