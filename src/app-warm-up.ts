@@ -18,6 +18,8 @@ export interface AppWarmUpDeps {
     readiness(): Promise<{ readonly usable: number }>;
   };
   readonly isStopping: () => boolean;
+  /** The account may look different now. */
+  readonly changed: (accountId: string) => void;
 }
 
 export interface AppWarmUp {
@@ -25,6 +27,8 @@ export interface AppWarmUp {
   readonly isOver: boolean;
   /** Never rejects. */
   firstRound(ids: readonly string[]): Promise<void>;
+  /** Says of each that it may look different now; in slices. */
+  tell(ids: readonly string[]): Promise<void>;
   /** After a reload: what is new is warmed, and what was not ready before it tried again, changed or not. */
   reloaded(what: {
     readonly added: readonly string[];
@@ -35,7 +39,7 @@ export interface AppWarmUp {
 
 /** `precache`: false leaves tokens and connections to the first message. */
 export function createAppWarmUp(
-  { tokens, ways, log, backend, isStopping }: AppWarmUpDeps,
+  { tokens, ways, log, backend, isStopping, changed }: AppWarmUpDeps,
   { precache }: { readonly precache: boolean },
 ): AppWarmUp {
   let isOver = false;
@@ -77,7 +81,17 @@ export function createAppWarmUp(
     await retryIll(ill);
   }
 
+  async function tell(ids: readonly string[]): Promise<void> {
+    const slices = createSlices();
+    for (const id of ids) {
+      if (isStopping()) return;
+      changed(id);
+      if (slices.isOver) await slices.rest();
+    }
+  }
+
   return {
+    tell,
     get isOver() {
       return isOver;
     },
@@ -101,6 +115,7 @@ export function createAppWarmUp(
         },
         counts.failed === 0 ? 'ready' : 'ready; some accounts have no token yet',
       );
+      await tell(ids);
     },
     reloaded({ added, changed, untouched }) {
       void renew(added, changed);

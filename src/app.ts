@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { AccountsFileError, readAccountsFile } from './accounts/accounts-file.ts';
+import { createActivity } from './activity.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
@@ -25,7 +26,6 @@ import type { ProcessLog } from './log.ts';
 import { createTokenSocket } from './programs/token-socket.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
-import { createSlices } from './slices.ts';
 import { GrantsUnsavedError } from './tokens/grants-unsaved.ts';
 import { createTokenStore } from './tokens/open-store.ts';
 import { createTokenService, type TokenService } from './tokens/token-service.ts';
@@ -56,7 +56,8 @@ export interface AppDeps {
   readonly clock?: Clock;
 }
 
-const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 /** Told twice to stop, nobody waits long; a refresh token on its way is worth this much, ms. */
 const CUT_MS = 5000;
 
@@ -73,6 +74,7 @@ export function createApp({
   let reloading: Promise<ReloadResult> | undefined;
   let stopping = false;
   let opening: Promise<unknown> | undefined;
+  const activity = createActivity(settings.refreshIdleAfter * HOUR_MS, clock);
 
   const state = createAppState({
     settings,
@@ -103,6 +105,7 @@ export function createApp({
       log,
       onEndpointRest: (tokenUrl, restMs) => news?.endpointRests(tokenUrl, restMs),
       clock,
+      activity,
       store: openStore({
         stateDir: settings.stateDir,
         stateKey: settings.stateKey,
@@ -131,6 +134,7 @@ export function createApp({
       }),
       ...(state.logins && { logins: state.logins }),
       isParked: (id) => relay.isDrained(id),
+      isIdle: activity.isIdle,
       onStateChange: stateChanged,
     },
     { acquireTimeoutMs: settings.acquireTimeoutMs, maxOpening: settings.warmConcurrency },
@@ -148,7 +152,12 @@ export function createApp({
   const ways: AccountWays = mailWays.ways;
   const relay: RunningRelay = createRelay(
     {
-      ways,
+      ways: {
+        of(id) {
+          activity.note(id);
+          return ways.of(id);
+        },
+      },
       limiter,
       log,
       clock,
@@ -166,6 +175,7 @@ export function createApp({
     ways,
     keepOnly(ids) {
       limiter.keepOnly(ids);
+      activity.keepOnly(ids);
       // With a shared Redis who is drained is the fleet's: other relays may serve what this one does not.
       if (state.fleet === undefined) relay.keepOnly(ids);
     },
@@ -224,7 +234,14 @@ export function createApp({
     { path: settings.tokenSocket, answerTimeoutMs: settings.tokenTimeoutMs },
   );
   const warmUp = createAppWarmUp(
-    { tokens, ways, log, backend: view.backend, isStopping: () => stopping },
+    {
+      tokens,
+      ways,
+      log,
+      backend: view.backend,
+      isStopping: () => stopping,
+      changed: (id) => admin.accountChanged(id),
+    },
     { precache: settings.precache },
   );
   const admin: Admin = openAppAdmin(openAdmin, { backend: view.backend, log }, settings, version);
@@ -250,26 +267,11 @@ export function createApp({
       );
   }
 
-  async function tellOf(ids: readonly string[]): Promise<void> {
-    const slices = createSlices();
-    for (const id of ids) {
-      if (stopping) return;
-      admin.accountChanged(id);
-      if (slices.isOver) await slices.rest();
-    }
-  }
-
-  async function firstRound(): Promise<void> {
-    const { ids } = accounts;
-    await warmUp.firstRound(ids);
-    await tellOf(ids);
-  }
-
   async function start(): Promise<'serving' | 'stopped'> {
     opening = open();
     await opening;
     if (stopping) return 'stopped';
-    void firstRound();
+    void warmUp.firstRound(accounts.ids);
     return 'serving';
   }
 
@@ -348,7 +350,9 @@ export function createApp({
       },
       'accounts reloaded',
     );
-    await tellOf([...read.added, ...read.changed]);
+    const fresh = [...read.added, ...read.changed];
+    for (const id of fresh) activity.note(id);
+    await warmUp.tell(fresh);
     warmUp.reloaded(read);
     return { ...read, errors };
   }

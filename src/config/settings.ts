@@ -137,6 +137,14 @@ export const SETTINGS = {
     'token requests at once',
     '1,000 accounts in about 5 s at 250 ms an answer',
   ),
+  refreshIdleAfter: define(
+    'Tokens',
+    'number',
+    z.number().min(0).max(8_760),
+    24,
+    'hours without a message after which an account has no token refreshed ahead and no warm connection; 0 for never',
+    'the first message after that waits once; its grant is used once a day all the same, so that it lives and a dead one is known',
+  ),
   tokenTimeoutMs: define(
     'Tokens',
     'number',

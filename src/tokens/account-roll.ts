@@ -2,6 +2,7 @@
  * Which accounts the token service serves. In: the accounts file's credentials, whole each time. Out: the
  * accounts with their slots. Owns who is served, and what the store still keeps of those who have left.
  */
+import type { Activity } from '../activity.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { createSlices, type Steps } from '../slices.ts';
@@ -42,6 +43,7 @@ export function createAccountRoll(
     readonly keeper: GrantKeeper;
     readonly book: FailureBook;
     readonly background: Background;
+    readonly activity: Pick<Activity, 'onWake'>;
     readonly clock: Clock;
     readonly log: Log;
   },
@@ -62,6 +64,10 @@ export function createAccountRoll(
       background.cancel(slot);
     }
   }
+
+  deps.activity.onWake((accountId) => {
+    for (const slot of accounts.get(accountId)?.slots() ?? []) if (slot.isAsleep) background.plan(slot);
+  });
 
   // The same object needs no hash.
   const isSame = (old: ServedAccount, { account, credential }: AccountCredential): boolean =>

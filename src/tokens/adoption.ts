@@ -1,6 +1,6 @@
 /**
- * What people bring beside the accounts file: the grant of a new sign-in, an access token. In: such a thing. Out: the
- * account serves with it, and the store has it. Owns nothing.
+ * What is brought beside the accounts file: the grant of a new sign-in, an access token, what another relay has got.
+ * In: such a thing. Out: the account serves with it, and the store has it. Owns nothing.
  */
 import type { Secret, TokenResource } from '../accounts/credential.ts';
 import type { Log } from '../log.ts';
@@ -26,18 +26,20 @@ export interface Adoption {
   adopt(accountId: string, grant: AdoptedGrant): Promise<void>;
   /** An access token that somebody brought, used while it lives. Rejects with `TokenError`: no such account, an older one. */
   bring(accountId: string, token: AccessToken): Promise<void>;
+  /** Another relay's operator had it refreshed: takes what that one has saved, and asks again where it was refused before. Never rejects. */
+  refreshedElsewhere(accountId: string): Promise<void>;
 }
 
 export function createAdoption(deps: {
   readonly accounts: { get(accountId: string): ServedAccount | undefined };
-  readonly refresher: Pick<Refresher, 'adopt'>;
+  readonly refresher: Pick<Refresher, 'adopt' | 'lookAgain'>;
   readonly keeper: Pick<GrantKeeper, 'saveToken'>;
   readonly log: Log;
   readonly isServing: () => boolean;
   readonly plan: (slot: Slot) => void;
   readonly announce: (accountId: string) => void;
-  /** Asks again for a slot that failed. */
-  readonly fetch: (slot: Slot) => void;
+  /** Asks again for a slot that failed. Never rejects. */
+  readonly fetch: (slot: Slot, origin: 'operator' | 'on-demand') => Promise<void>;
 }): Adoption {
   const { accounts, refresher, keeper, log } = deps;
   const slotOf = (accountId: string, resource: TokenResource): Slot => {
@@ -61,7 +63,7 @@ export function createAdoption(deps: {
         );
       for (const each of accounts.get(accountId)?.slots() ?? []) {
         deps.plan(each);
-        if (each !== slot && each.trouble !== undefined) deps.fetch(each);
+        if (each !== slot && each.trouble !== undefined) void deps.fetch(each, 'operator');
       }
       log.info({ event: 'signed_in', account: accountId }, 'a person signed in: new grant taken');
       deps.announce(accountId);
@@ -76,6 +78,16 @@ export function createAdoption(deps: {
       await keeper.saveToken(slot.grant, 'smtp', storedToken(slot, token));
       deps.plan(slot);
       deps.announce(accountId);
+    },
+    async refreshedElsewhere(accountId) {
+      for (const slot of accounts.get(accountId)?.slots() ?? []) {
+        const wasRefused = slot.trouble !== undefined;
+        await refresher.lookAgain(slot, true);
+        if (slot.isRetired || slot.flight !== undefined || !deps.isServing()) continue;
+        if (wasRefused && slot.trouble !== undefined) await deps.fetch(slot, 'on-demand');
+        else deps.plan(slot);
+        deps.announce(accountId);
+      }
     },
   };
 }

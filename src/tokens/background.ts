@@ -1,7 +1,10 @@
 /**
  * What happens to tokens without anybody asking: refreshed before they end, tried again after a failure,
- * looked for in the store while refused. In: slots. Owns their timers, on monotonic time.
+ * looked for in the store while refused; of accounts that do not send, once a day. In: slots. Owns their times,
+ * monotonic.
  */
+import type { Activity } from '../activity.ts';
+import { createAgenda } from '../agenda.ts';
 import type { Clock } from '../clock.ts';
 import { createSemaphore } from '../semaphore.ts';
 import type { AccessToken } from './access-token.ts';
@@ -21,6 +24,10 @@ export interface Background {
 
 /** Accounts that were paused together are asked about within this time, not all at once, ms. */
 const PAUSE_SPREAD_MS = 5000;
+/** A grant that is never used dies (at Microsoft after 90 days, at Google after 6 months), and one that is dead should be known before mail waits for it, ms. */
+const ASK_ASLEEP_MS = 24 * 60 * 60_000;
+/** Not all in the same hour: by this part earlier. */
+const ASLEEP_SPREAD = 0.25;
 
 export function createBackground(
   deps: {
@@ -29,6 +36,7 @@ export function createBackground(
     readonly random: () => number;
     readonly book: FailureBook;
     readonly fetch: (slot: Slot, origin: TokenOrigin) => Promise<AccessToken>;
+    readonly activity: Pick<Activity, 'isIdle'>;
     readonly lookAgain: (slot: Slot) => Promise<boolean>;
     /** Others may bring what is missing here. */
     readonly isShared: boolean;
@@ -37,12 +45,12 @@ export function createBackground(
 ): Background {
   const { clock, random, book, fetch } = deps;
   const limited = createSemaphore(options.bound);
-  const plans = new Map<Slot, { readonly atMono: number; readonly cancel: () => void }>();
+  const plans = createAgenda<Slot>(clock, run);
   const looks = new Map<Slot, () => void>();
   let isStopped = false;
 
   function cancel(slot: Slot): void {
-    plans.get(slot)?.cancel();
+    slot.isAsleep = false;
     plans.delete(slot);
     looks.get(slot)?.();
     looks.delete(slot);
@@ -66,12 +74,31 @@ export function createBackground(
     const paused = book.pausedUntil(slot);
     // After a pause the accounts of a client come one after another.
     const at = Math.max(due, now, paused > now ? paused + PAUSE_SPREAD_MS * random() : 0);
-    plans.set(slot, { atMono: at, cancel: clock.after(at - now, () => run(slot)) });
+    plans.set(slot, at);
     if (deps.isShared && slot.trouble?.error.code === 'needs_consent') watch(slot);
   }
 
+  /** Nobody sends: the token ends, and the next message fetches one. */
+  function sleep(slot: Slot): void {
+    const now = clock.monotonic();
+    const { state } = slot;
+    slot.isAsleep = true;
+    if (state.name === 'holding' && state.held.endsMono > now) {
+      plans.set(slot, state.held.endsMono);
+      return;
+    }
+    slot.apply({ type: 'forgotten' });
+    // Only a refresh token can die of disuse.
+    if (slot.credential.grant === 'refresh_token')
+      plans.set(slot, now + ASK_ASLEEP_MS * (1 - ASLEEP_SPREAD * random()));
+  }
+
   function run(slot: Slot): void {
-    plans.delete(slot);
+    const isOver = slot.isAsleep && slot.token === undefined;
+    if (!isOver && slot.trouble === undefined && deps.activity.isIdle(slot.accountId)) {
+      sleep(slot);
+      return;
+    }
     limited
       .run(async () => {
         if (book.pausedUntil(slot) > clock.monotonic()) plan(slot);
@@ -103,12 +130,13 @@ export function createBackground(
     plan,
     cancel,
     plannedAt(slot) {
-      const planned = plans.get(slot);
-      return planned && clock.now() + planned.atMono - clock.monotonic();
+      const at = plans.at(slot);
+      return at === undefined ? undefined : clock.now() + at - clock.monotonic();
     },
     stop() {
       isStopped = true;
-      for (const slot of [...plans.keys(), ...looks.keys()]) cancel(slot);
+      plans.clear();
+      for (const slot of [...looks.keys()]) cancel(slot);
     },
   };
 }

@@ -5,6 +5,7 @@
  */
 import type { AccountState } from '../accounts/account.ts';
 import type { TokenResource } from '../accounts/credential.ts';
+import { type Activity, createActivity } from '../activity.ts';
 import type { BreakerState } from '../breaker.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
@@ -42,6 +43,8 @@ export interface TokenServiceDeps {
   readonly store?: TokenStore;
   /** A token endpoint fails and is not asked for `restMs`; undefined: it answers again. For other relays. */
   readonly onEndpointRest?: (tokenUrl: string, restMs: number | undefined) => void;
+  /** Default: every account sends all the time. */
+  readonly activity?: Activity;
   readonly clock?: Clock;
   /** 0 to 1, for jitter. */
   readonly random?: () => number;
@@ -70,8 +73,6 @@ export interface TokenService extends TokenSource, Adoption {
   precache(accountIds?: readonly string[]): Promise<PrecacheResult>;
   /** Asks the endpoint now, cached or not. Rejects with `TokenError`; while throttled without asking. */
   refresh(accountId: string, resource?: TokenResource): Promise<TokenStatus>;
-  /** Another relay's operator had it refreshed: takes what that one has saved, and asks again where it was refused before. Never rejects. */
-  refreshedElsewhere(accountId: string): Promise<void>;
   /** Drops the cached access tokens, in the store too; the next `get` fetches. False: no such account. */
   forget(accountId: string): boolean;
   statusOf(accountId: string): TokenStatus | undefined;
@@ -107,7 +108,7 @@ const FORGET_AFTER_MS = 14 * 24 * 60 * 60_000;
 const LAST_SAVE_MS = 5000;
 
 export function createTokenService(deps: TokenServiceDeps, options: TokenServiceOptions = {}): TokenService {
-  const { log, clock = systemClock, random = Math.random } = deps;
+  const { log, clock = systemClock, random = Math.random, activity = createActivity(0) } = deps;
   const store = deps.store ?? createMemoryStore(clock);
   const stateListeners: ((accountId: string, state: AccountState) => void)[] = [];
   const refreshListeners: ((observation: RefreshObservation) => void)[] = [];
@@ -130,15 +131,22 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   });
   const book = createFailureBook({ log, clock, random });
   const background = createBackground(
-    { clock, random, book, fetch, lookAgain: refresher.lookAgain, isShared: store.kind !== 'memory' },
+    {
+      clock,
+      random,
+      book,
+      fetch,
+      activity,
+      lookAgain: refresher.lookAgain,
+      isShared: store.kind !== 'memory',
+    },
     { bound: options.concurrency ?? 50, refreshAhead: options.refreshAhead !== false },
   );
   const accounts = createAccountRoll(
-    { store, keeper, book, background, clock, log },
+    { store, keeper, book, background, activity, clock, log },
     { forgetAfterMs: options.forgetAfterMs ?? FORGET_AFTER_MS },
   );
-  let hits = 0;
-  let misses = 0;
+  const cache = { hits: 0, misses: 0 };
   let stage: 'serving' | 'draining' | 'closed' = 'serving';
 
   store.onForgotten?.((accountId) => {
@@ -147,7 +155,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
 
   function peek(accountId: string, resource: TokenResource = 'smtp'): AccessToken | undefined {
     const token = accounts.get(accountId)?.slot(resource)?.handOut();
-    if (token !== undefined) hits += 1;
+    if (token !== undefined) cache.hits += 1;
     return token;
   }
 
@@ -217,7 +225,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   async function get(accountId: string, resource: TokenResource = 'smtp'): Promise<AccessToken> {
     const hit = peek(accountId, resource);
     if (hit !== undefined) return hit;
-    misses += 1;
+    cache.misses += 1;
     return acquire(accountId, resource, async (slot) => {
       const { token, trouble } = slot;
       if (token !== undefined && slot.isFresh()) return token;
@@ -242,7 +250,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     log.debug({ event: 'token_rejected', account: accountId, resource }, 'the mail server refused the token');
     const replacement = peek(accountId, resource);
     if (replacement !== undefined) return replacement;
-    misses += 1;
+    cache.misses += 1;
     return acquire(accountId, resource, async (slot) => {
       slot.reject(rejected);
       if (slot.trouble !== undefined && isBlocked(slot)) throw slot.trouble.error;
@@ -335,16 +343,6 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       });
       return statusOf(accountId) ?? Promise.reject(unknown(accountId));
     },
-    async refreshedElsewhere(accountId) {
-      for (const slot of accounts.get(accountId)?.slots() ?? []) {
-        const wasRefused = slot.trouble !== undefined;
-        await refresher.lookAgain(slot, true);
-        if (slot.isRetired || slot.flight !== undefined || stage !== 'serving') continue;
-        if (wasRefused && slot.trouble !== undefined) await fetch(slot, 'on-demand').catch(() => undefined);
-        else background.plan(slot);
-        announce(accountId);
-      }
-    },
     ...createAdoption({
       accounts,
       refresher,
@@ -353,7 +351,11 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
       isServing: () => stage === 'serving',
       plan: background.plan,
       announce: (accountId) => announce(accountId, true),
-      fetch: (slot) => void fetch(slot, 'operator', true).catch(() => undefined),
+      fetch: (slot, origin) =>
+        fetch(slot, origin, origin === 'operator').then(
+          () => undefined,
+          () => undefined,
+        ),
     }),
     forget(accountId) {
       const account = accounts.get(accountId);
@@ -369,11 +371,8 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     stateOf,
     unsaved: keeper.unsaved,
     keptRemoved: accounts.keptRemoved,
-    totals: () => countTotals({ hits, misses, ...refresher.counts }),
-    resetCacheCounts() {
-      hits = 0;
-      misses = 0;
-    },
+    totals: () => countTotals({ ...cache, ...refresher.counts }),
+    resetCacheCounts: () => void Object.assign(cache, { hits: 0, misses: 0 }),
     saveAgain: () => keeper.saveAgain(),
     breakers: endpoints.breakers,
     endpointHeard: endpoints.heard,

@@ -147,6 +147,8 @@ export interface Slot {
   hold(token: AccessToken, origin: TokenOrigin): Held;
   /** While blocked: until when, monotonic ms; 0 otherwise. */
   readonly blockedUntilMono: number;
+  /** Nothing is fetched ahead: nobody sends. Of this the background decides. */
+  isAsleep: boolean;
   /** What an operator sees. */
   describe(): AccountState;
 }
@@ -172,6 +174,7 @@ class TokenSlot implements Slot {
   readonly grant: Grant;
   readonly tokenFingerprint: string;
   account: Account;
+  isAsleep = false;
   readonly #clock: Clock;
   #state: SlotState = EMPTY;
   #flights = 0;
@@ -303,7 +306,7 @@ class TokenSlot implements Slot {
     const { trouble } = this;
     const usable = this.isUsable();
     if (trouble === undefined || (usable && PASSING.has(trouble.error.code)))
-      return { status: usable ? 'ready' : 'refreshing' };
+      return { status: usable || this.isAsleep ? 'ready' : 'refreshing' };
     const { error } = trouble;
     const restMs = trouble.blockedUntilMono - this.#clock.monotonic();
     return {

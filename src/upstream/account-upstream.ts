@@ -50,6 +50,7 @@ export interface AccountUpstreamDeps {
   readonly clock: Clock;
   readonly endpointOf: (account: Account) => UpstreamEndpoint;
   readonly isParked: () => boolean;
+  readonly isIdle: () => boolean;
   readonly onStateChange: () => void;
 }
 
@@ -279,6 +280,7 @@ export function createAccountUpstream(
     acquireTimeoutMs: options.acquireTimeoutMs,
     concurrency: () => health.concurrency,
     isKept: (connection) => !deps.isParked() && factsOfConnection.get(connection) === facts,
+    isKeptWarm: () => !deps.isIdle(),
     mayOpen: () => !deps.isParked() && health.mayLogIn() && !endpoint.open,
     clock,
   });

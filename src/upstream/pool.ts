@@ -53,6 +53,8 @@ export interface PoolOptions {
   readonly isKept: (connection: UpstreamConnection) => boolean;
   /** Whether a connection may be opened in the background now. */
   readonly mayOpen: () => boolean;
+  /** Whether connections that end are replaced before anybody asks. Default: always. */
+  readonly isKeptWarm?: () => boolean;
   readonly clock?: Clock;
 }
 
@@ -266,7 +268,7 @@ export function createConnectionPool(
   /** Opens what is missing of the connections to be kept warm. */
   async function topUp(): Promise<void> {
     const missing = limits().minConnections - promising();
-    if (missing <= 0 || closing || !options.mayOpen()) return;
+    if (missing <= 0 || closing || !options.mayOpen() || options.isKeptWarm?.() === false) return;
     // Where the limit leaves no room for a replacement beside it, the old one goes first.
     if (places.size + missing > limits().maxConnections) await sweep(aheadMs());
     await openMore(missing);

@@ -65,6 +65,8 @@ export interface UpstreamsDeps {
   readonly clock?: Clock;
   /** Whether the account's connections close as they fall idle and none are opened ahead. Default: never. */
   readonly isParked?: (accountId: string) => boolean;
+  /** Whether no connection of the account is kept warm: it has not sent for long. Default: never. */
+  readonly isIdle?: (accountId: string) => boolean;
   /** An account's state may have changed. */
   readonly onStateChange?: (accountId: string) => void;
 }
@@ -126,6 +128,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         clock,
         endpointOf: (account) => endpointNamed(endpointName(account)),
         isParked: () => deps.isParked?.(account.id) ?? false,
+        isIdle: () => deps.isIdle?.(account.id) ?? false,
         onStateChange: () => deps.onStateChange?.(account.id),
       },
       options,
