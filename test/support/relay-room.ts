@@ -37,6 +37,8 @@ export interface RoomOptions {
   readonly clock?: Clock;
   /** CA the relay trusts; default the simulator's. */
   readonly ca?: string;
+  /** Accounts that have not sent for long. */
+  readonly isIdle?: (accountId: string) => boolean;
   /** Connections are opened before the test goes on; default true. */
   readonly warm?: boolean;
 }
@@ -115,6 +117,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
         ...options.open,
       }),
       isParked: (id) => relay.isDrained(id),
+      ...(options.isIdle && { isIdle: options.isIdle }),
       onStateChange: (id) => changes.push(`${id}:${upstreams.status(id)?.state.status}`),
     },
     { acquireTimeoutMs: 5_000, ...options.upstreams },

@@ -38,11 +38,34 @@ test(
     await waitFor(() => room.upstreams.peek(ANN)?.live === 0);
     clock.advance(3_000_000);
     assert.notEqual(room.upstreams.peek(ANN), undefined);
-    clock.advance(400_000);
-    await waitFor(() => room.upstreams.peek(ANN) === undefined);
+    await waitFor(() => {
+      clock.advance(100_000);
+      return room.upstreams.peek(ANN) === undefined;
+    });
     assert.equal(room.upstreams.status('ben@example.com')?.state.status, 'throttled');
     assert.equal((await room.send()).final?.code, 250);
     assert.equal(room.upstreams.peek(ANN)?.live, 1);
+  }),
+);
+
+test(
+  'a connection of an idle account that ends is not replaced; of one that sends it is',
+  leakless(async (_t, defer) => {
+    const clock = createTestClock();
+    let isIdle = true;
+    const room = await startRoom(defer, { clock, isIdle: () => isIdle });
+    const size = async (): Promise<number | undefined> => {
+      clock.advance(5_000);
+      await new Promise((resolve) => setImmediate(resolve));
+      return room.upstreams.status(ANN)?.counts.size;
+    };
+    assert.equal(await size(), 1);
+    room.provider.smtp.disturb('eof');
+    await waitFor(() => room.upstreams.status(ANN)?.counts.size === 0);
+    assert.equal(await size(), 0);
+    isIdle = false;
+    assert.equal(await size(), 1);
+    await waitFor(() => room.provider.smtp.connections === 2);
   }),
 );
 
