@@ -25,6 +25,8 @@ export interface AppWaysDeps {
   readonly upstreams: Upstreams;
   readonly onCall: (call: GraphCallObservation) => void;
   readonly onStateChange: (accountId: string) => void;
+  /** Mail of the account is on its way. */
+  readonly onAsked: (accountId: string) => void;
 }
 
 export interface AppWays {
@@ -35,7 +37,17 @@ export interface AppWays {
 }
 
 export function createAppWays(deps: AppWaysDeps): AppWays {
-  const { settings, log, clock = systemClock, redis, tokens, upstreams, onCall, onStateChange } = deps;
+  const {
+    settings,
+    log,
+    clock = systemClock,
+    redis,
+    tokens,
+    upstreams,
+    onCall,
+    onStateChange,
+    onAsked,
+  } = deps;
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs }, clock);
   const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
   const directory = keepsFiles ? settings.stateDir : undefined;
@@ -46,6 +58,7 @@ export function createAppWays(deps: AppWaysDeps): AppWays {
     graph: createGraphWays({ tokens, http, ledger, log, clock, onCall, onStateChange }),
     log,
     onStateChange,
+    onAsked,
   });
   return { ways, unclear: createUnclearMessages(ledger, clock), closers: [http, ledger, ways] };
 }

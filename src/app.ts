@@ -148,16 +148,12 @@ export function createApp({
     upstreams,
     onCall: (call) => admin.observeGraphCall(call),
     onStateChange: stateChanged,
+    onAsked: activity.note,
   });
   const ways: AccountWays = mailWays.ways;
   const relay: RunningRelay = createRelay(
     {
-      ways: {
-        of(id) {
-          activity.note(id);
-          return ways.of(id);
-        },
-      },
+      ways,
       limiter,
       log,
       clock,

@@ -148,10 +148,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   /** Whether this account takes the message. Never rejects. */
   async function ask(command: MailCommand, maxHoldMs: number): Promise<Refused | Taken> {
     const { account } = command;
-    const way = ways.of(
-      account.id,
-      command.choices?.map((choice) => choice.account.id),
-    );
+    const others = command.choices?.map((choice) => choice.account.id) ?? [];
+    const way = ways.of(account.id, others);
     if (way === undefined) return { answer: NOT_SERVED };
     if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
     const result = await gate(command, way, maxHoldMs).catch((error: unknown): Refused => {

@@ -7,7 +7,7 @@ import type { Log } from '../log.ts';
 import { asUpstreamError } from './failure.ts';
 import { createSmtpDelivery } from './smtp-delivery.ts';
 import type { AccountUpstream, Upstreams } from './upstream.ts';
-import type { Way, Ways } from './way.ts';
+import type { Way } from './way.ts';
 
 export interface SmtpWaysDeps {
   readonly upstreams: Upstreams;
@@ -22,7 +22,12 @@ export interface SmtpWaysOptions {
   readonly busyWaitMs: number;
 }
 
-export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): Ways {
+export interface SmtpWays {
+  /** The way of an account that is served; undefined for any other. */
+  of(accountId: string): Way | undefined;
+}
+
+export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): SmtpWays {
   const { log, clock = systemClock, random = Math.random } = deps;
   const ways = new WeakMap<AccountUpstream, Way>();
 

@@ -101,6 +101,9 @@ export interface BodyStream {
 }
 
 export interface Ways {
-  /** The way of an account that is served; undefined for any other. `others` can take the sender's mail too (account ids). */
-  of(accountId: string, others?: readonly string[]): Way | undefined;
+  /**
+   * The way of an account that is served; undefined for any other. `others` can take the sender's mail too (account
+   * ids): what one of them may have delivered already must not go a second time.
+   */
+  of(accountId: string, others: readonly string[]): Way | undefined;
 }

@@ -12,6 +12,7 @@ import type { AccountHealth } from './account-health.ts';
 import { createFallbackDelivery } from './fallback-delivery.ts';
 import type { GraphWay, GraphWays } from './graph/graph-way.ts';
 import type { PoolCounts } from './pool.ts';
+import type { SmtpWays } from './smtp-way.ts';
 import type { Upstreams } from './upstream.ts';
 import type { Way, WayName, Ways } from './way.ts';
 
@@ -43,10 +44,12 @@ export interface AccountWays extends Ways {
 
 export interface AccountWaysDeps {
   readonly upstreams: Upstreams;
-  readonly smtp: Ways;
+  readonly smtp: SmtpWays;
   readonly graph: GraphWays;
   readonly log: Log;
   readonly onStateChange?: (accountId: string) => void;
+  /** Mail of the account is on its way. */
+  readonly onAsked?: (accountId: string) => void;
 }
 
 /** Rows of the book of causes by which a server says that SMTP AUTH is switched off, for OAuth too. */
@@ -138,9 +141,10 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
   }
 
   return {
-    of(accountId, others = []) {
+    of(accountId, others) {
       const account = accounts.get(accountId);
       if (account === undefined) return undefined;
+      deps.onAsked?.(accountId);
       const bySmtp = (): Way | undefined => {
         const way = smtp.of(accountId);
         return way && graph.guarded(way, [accountId, ...others]);

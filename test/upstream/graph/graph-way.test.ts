@@ -94,7 +94,7 @@ test(
       /^550 5\.7\.1/,
     );
     assert.match(await said(room, { to: [BOB], body: from('alias@example.com') }), /^250 /);
-    const [account0] = [room.ways.of(ANN)?.account];
+    const [account0] = [room.ways.of(ANN, [])?.account];
     assert.ok(account0);
     const opened = await room.relay.mail({
       account: account0,
