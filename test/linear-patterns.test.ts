@@ -94,6 +94,13 @@ function pumpsFor({ source: body }: RegExp): readonly string[] {
         'a=',
         '1.',
         'From:',
+        '(\\',
+        '"\\',
+        '<\\',
+        '[\\',
+        '\\a',
+        '=?',
+        '(a',
       ],
     ]),
   ];

@@ -8,20 +8,17 @@ import { maySendAs } from '../accounts/directory.ts';
 import type { BareLineEnds, BodyFault } from '../protocol/body-decoder.ts';
 import { parseFromAddresses } from '../protocol/from-header.ts';
 import { createHeaderCollector, type HeaderCollector } from '../protocol/header-section.ts';
+import { HEADER_TOO_LONG, MAX_HEADER_OCTETS } from '../protocol/message-header.ts';
 import { countReceived } from '../protocol/received.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { BodyWriter } from '../relay/relay.ts';
 
 /** More than these `Received` lines mean that the message goes round (RFC 5321 §6.3 asks for a generous threshold; a Gmail to Microsoft path has about ten). */
 const MAX_RECEIVED = 30;
-/** A header section is judged by its first octets; no honest one is longer. */
-const MAX_HEADER_OCTETS = 256 * 1024;
 /** After so many pieces below this they are put together: each that is held costs some 200 octets of its own. */
 const MAX_SMALL = 64;
 const SMALL_OCTETS = 512;
 const SLAB_OCTETS = 4 * 1024;
-
-const HEADER_TOO_LONG = reply(552, '5.3.4', `Header section exceeds ${MAX_HEADER_OCTETS} octets`);
 
 const FAULTS: Readonly<Record<BodyFault, Reply>> = {
   bare_cr: reply(554, '5.6.0', 'Bare CR in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),

@@ -4,19 +4,23 @@
  * resolved in the sender's favour.
  */
 
-import { parseHeader, unfold } from './message-header.ts';
 import { foldAddress } from './text.ts';
 
 /** Nobody writes in the name of more; each has to be looked up. */
 const MAX_ADDRESSES = 100;
-const MAX_CHARACTERS = 32 * 1024;
+/** A longer value is not read. */
+export const MAX_FROM_CHARACTERS = 32 * 1024;
+const FROM = /(?:^|\r\n)from[ \t]*:/gi;
 
-/** The addresses in the one `From:` field, folded; undefined where it is missing, repeated or unreadable. Linear. */
+/** The addresses in the one `From:` field, folded; undefined where it is missing, repeated or unreadable. Linear; other fields cost nothing. */
 export function parseFromAddresses(header: string): readonly string[] | undefined {
-  const { fields } = parseHeader(Buffer.from(`${header}\r\n`));
-  const [field, ...more] = fields.filter(({ name }) => name === 'from');
-  if (field === undefined || more.length > 0 || field.value.length > MAX_CHARACTERS) return undefined;
-  return parseMailboxList(unfold(field));
+  const [field, ...more] = header.matchAll(FROM);
+  if (field === undefined || more.length > 0) return undefined;
+  const text = header.slice(field.index + field[0].length);
+  const end = text.search(/\r\n(?![ \t])/);
+  const value = end < 0 ? text : text.slice(0, end);
+  if (value.length > MAX_FROM_CHARACTERS) return undefined;
+  return parseMailboxList(value.replaceAll('\r\n', ''));
 }
 
 /** A mailbox list, groups included; undefined for anything that is not one. */
@@ -63,7 +67,8 @@ export function parseMailboxList(text: string): readonly string[] | undefined {
   return addresses;
 }
 
-function quoteEnd(text: string, from: number): number {
+/** The index behind the quoted string that begins at `from`, -1 where it is not closed. */
+export function quoteEnd(text: string, from: number): number {
   for (let i = from + 1; i < text.length; i++) {
     if (text[i] === '\\') i += 1;
     else if (text[i] === '"') return i + 1;
@@ -71,7 +76,8 @@ function quoteEnd(text: string, from: number): number {
   return -1;
 }
 
-function commentEnd(text: string, from: number): number {
+/** The index behind the comment that begins at `from`, those in it included; -1 where it is not closed. */
+export function commentEnd(text: string, from: number): number {
   let depth = 0;
   for (let i = from; i < text.length; i++) {
     if (text[i] === '\\') i += 1;

@@ -20,6 +20,14 @@ const RECIPIENT_FIELDS = new Set(['to', 'cc', 'bcc']);
 /** Whether these are mailed too is not documented, so they may not name anybody else either. */
 const RESENT_FIELDS = new Set(['resent-to', 'resent-cc', 'resent-bcc']);
 
+/** Microsoft takes at most 1,000 recipients a message; this is room for them and their names. */
+const MAX_RECIPIENT_OCTETS = 64 * 1024;
+/** Each may end an address that has to be read, or begin a name, bracket or comment. */
+const MAX_SEPARATORS = 2_000;
+const MAX_OPENINGS = 4_000;
+/** RFC 5322 §3.6 allows one of each. */
+const MAX_RECIPIENT_FIELDS = 50;
+
 interface Read {
   readonly field: HeaderField;
   readonly addresses: readonly string[];
@@ -37,9 +45,17 @@ export function addressMessage(
   if (header.ambiguous)
     return { kind: 'unreadable', reason: 'the header section holds a line that is no header field' };
   const wanted = new Map(recipients.map((r) => [normalAddress(r), r]));
-  const read = header.fields
-    .filter(({ name }) => RECIPIENT_FIELDS.has(name) || RESENT_FIELDS.has(name))
-    .map((field): Read => ({ field, ...readField(field) }));
+  const naming = header.fields.filter(({ name }) => RECIPIENT_FIELDS.has(name) || RESENT_FIELDS.has(name));
+  const total = (count: (value: string) => number): number =>
+    naming.reduce((sum, { value }) => sum + count(value), 0);
+  if (
+    naming.length > MAX_RECIPIENT_FIELDS ||
+    total((value) => value.length) > MAX_RECIPIENT_OCTETS ||
+    total((value) => value.match(/[,:;]/g)?.length ?? 0) > MAX_SEPARATORS ||
+    total((value) => value.match(/["<(]/g)?.length ?? 0) > MAX_OPENINGS
+  )
+    return { kind: 'unreadable', reason: 'To, Cc and Bcc are longer than those of 1,000 recipients' };
+  const read = naming.map((field): Read => ({ field, ...readField(field) }));
   const wrong = read.filter((r) => !r.certain || r.addresses.some((a) => !wanted.has(a)));
   // Nobody is told by these who should not be, but a strict reader might find less.
   const loose = read.filter((r) => r.certain && !r.plain && !wrong.includes(r));

@@ -4,6 +4,8 @@
  * touched goes out as it came in.
  */
 
+import { reply } from './reply.ts';
+
 export interface HeaderField {
   /** Lower-cased, without the colon; empty for a line that is no field. */
   readonly name: string;
@@ -21,25 +23,37 @@ export interface MessageHeader {
   readonly ambiguous: boolean;
 }
 
+/** More octets than any honest header section has; by so many a section is judged. */
+export const MAX_HEADER_OCTETS = 256 * 1024;
+/** No honest header has more fields; what stands behind them is one without a name, and `ambiguous`. */
+const MAX_FIELDS = 10_000;
+export const HEADER_TOO_LONG = reply(552, '5.3.4', `Header section exceeds ${MAX_HEADER_OCTETS} octets`);
 const FIELD = /^([!-9;-~]+)[ \t]*:/;
 
-/** Reads the header section (RFC 5322 §2.2). Never throws. */
+/** Reads the header section (RFC 5322 §2.2). Never throws. Linear, and bounded in what it makes. */
 export function parseHeader(message: Buffer): MessageHeader {
   const end = headerEnd(message);
   const text = message.toString('latin1', 0, end);
   const fields: HeaderField[] = [];
   let ambiguous = /\r(?!\n)|(?<!\r)\n|\0/.test(text);
-  const lines = text.split('\r\n');
   // What follows the last CRLF is no line.
-  lines.pop();
-  for (let at = 0; at < lines.length; ) {
-    const first = at++;
-    while (/^[ \t]/.test(lines[at] ?? '')) at++;
-    const folded = lines.slice(first, at);
-    const raw = `${folded.join('\r\n')}\r\n`;
+  for (let at = 0, lineEnd = endOfLine(text, at); lineEnd > 0; ) {
+    const start = at;
+    if (fields.length === MAX_FIELDS) {
+      const raw = text.slice(start, text.lastIndexOf('\r\n') + 2);
+      fields.push({ name: '', value: raw.slice(0, -2), raw });
+      ambiguous = true;
+      break;
+    }
+    do {
+      // A line of white space alone ends the header for some readers and continues a field for others.
+      if (text.slice(at, lineEnd).trim() === '') ambiguous = true;
+      at = lineEnd;
+      lineEnd = endOfLine(text, at);
+    } while (lineEnd > 0 && (text[at] === ' ' || text[at] === '\t'));
+    const raw = text.slice(start, at);
     const name = FIELD.exec(raw)?.[1];
-    // A line of white space alone ends the header for some readers and continues a field for others.
-    if (name === undefined || folded.some((line) => line.trim() === '')) ambiguous = true;
+    if (name === undefined) ambiguous = true;
     fields.push({
       name: name?.toLowerCase() ?? '',
       value: name === undefined ? raw.slice(0, -2) : raw.slice(raw.indexOf(':') + 1, -2),
@@ -49,7 +63,14 @@ export function parseHeader(message: Buffer): MessageHeader {
   return { fields, end, ambiguous };
 }
 
-function headerEnd(message: Buffer): number {
+/** Behind the next CRLF; 0 where there is none. */
+function endOfLine(text: string, from: number): number {
+  const at = text.indexOf('\r\n', from);
+  return at < 0 ? 0 : at + 2;
+}
+
+/** Where the empty line begins that ends the header section; the length of the message where there is none. */
+export function headerEnd(message: Buffer): number {
   if (message.subarray(0, 2).toString('latin1') === '\r\n') return 0;
   const blank = message.indexOf('\r\n\r\n');
   return blank < 0 ? message.length : blank + 2;

@@ -3,7 +3,7 @@
  * section to send, or that nothing changes. Only the lines concerned change; every other octet stays, and
  * so do 8-bit text and encoded words in the name. Pure; text is latin1, one character an octet.
  */
-import { parseMailboxList } from './from-header.ts';
+import { commentEnd, MAX_FROM_CHARACTERS, parseMailboxList, quoteEnd } from './from-header.ts';
 import { type HeaderField, parseHeader } from './message-header.ts';
 
 export interface HeaderChanges {
@@ -45,8 +45,8 @@ function replaceFrom(
   { mode, email, isOwn }: NonNullable<HeaderChanges['from']>,
   hasReplyTo: boolean,
 ): string | undefined {
-  const value = field.value.replace(/\r\n[ \t]/g, ' ');
-  const addresses = parseMailboxList(Buffer.from(value, 'latin1').toString());
+  const value = field.value.length > MAX_FROM_CHARACTERS ? '' : field.value.replace(/\r\n[ \t]/g, ' ');
+  const addresses = value === '' ? undefined : parseMailboxList(Buffer.from(value, 'latin1').toString());
   if (mode === 'foreign' && addresses?.every(isOwn) === true) return undefined;
   const { name, address } = firstMailbox(value);
   const own = Buffer.from(email).toString('latin1');
@@ -67,23 +67,35 @@ function displayName(name: string, address: string): string {
 
 const quoted = (text: string): string => `"${text.replace(/["\\]/g, '\\$&')}"`;
 const unquoted = (phrase: string): string =>
-  phrase.replace(/"((?:[^"\\]|\\.)*)"/g, (_, text: string) => text.replace(/\\(.)/g, '$1'));
+  phrase.replace(/"((?:[^"\\]|\\.)*)"?/g, (_, text: string) => text.replace(/\\(.)/g, '$1'));
 
-/** The first mailbox of a list: its name as written, its address. */
+/** The first mailbox of a list: its name as written, its address; both empty where it cannot be read. Linear. */
 function firstMailbox(value: string): { readonly name: string; readonly address: string } {
-  const outside = value.replace(/"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)/g, (text) => ' '.repeat(text.length));
-  const angle = outside.indexOf('<');
-  const comma = outside.indexOf(',');
-  if (angle >= 0 && (comma < 0 || angle < comma)) {
-    const end = outside.indexOf('>', angle);
-    return {
-      name: value.slice(0, angle).trim(),
-      address: value.slice(angle + 1, end < 0 ? value.length : end).trim(),
-    };
+  /** Of the length of `value`: what stands in quotes or comments as blanks. */
+  let outside = '';
+  /** Without comments, up to the first comma. */
+  let first = '';
+  let comma = -1;
+  let comment: string | undefined;
+  for (let at = 0; at < value.length; ) {
+    const c = value[at] ?? '';
+    const end = c === '(' ? commentEnd(value, at) : c === '"' ? quoteEnd(value, at) : at + 1;
+    // It takes all that follows.
+    if (end < 0) return { name: '', address: '' };
+    if (c === ',' && comma < 0) comma = at;
+    if (comma < 0 && c === '(') comment ??= value.slice(at + 1, end - 1);
+    else if (comma < 0) first += value.slice(at, end);
+    outside += end === at + 1 ? c : ' '.repeat(end - at);
+    at = end;
   }
-  const whole = comma < 0 ? value : value.slice(0, comma);
-  const [, comment = ''] = /\(((?:[^()\\]|\\.)*)\)/.exec(whole) ?? [];
-  return { name: comment.trim(), address: whole.replace(/\((?:[^()\\]|\\.)*\)/g, '').trim() };
+  const angle = outside.indexOf('<');
+  if (angle < 0 || (comma >= 0 && comma < angle))
+    return { name: comment?.trim() ?? '', address: first.trim() };
+  const close = outside.indexOf('>', angle);
+  return {
+    name: value.slice(0, angle).trim(),
+    address: value.slice(angle + 1, close < 0 ? value.length : close).trim(),
+  };
 }
 
 /** Folded at blanks (RFC 5322 §2.2.3), with CRLF. */

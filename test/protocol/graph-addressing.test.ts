@@ -194,3 +194,33 @@ test('addresses are compared without quotes they do not need', () => {
   assert.equal(normalAddress('"x y"@y.z'), '"x y"@y.z');
   assert.equal(normalAddress('"a@b"@y.z'), '"a@b"@y.z');
 });
+
+test('1,000 recipients with their names are read; a header made to cost time is not', () => {
+  const people = Array.from({ length: 1000 }, (_, at) => `"Doe, Jane ${at}" <jane.${at}@example.test>`);
+  const addresses = people.map((_, at) => `jane.${at}@example.test`);
+  assert.equal(
+    shown(addressMessage(message(`To: ${people.join(',\r\n ')}`), addresses, 'refuse')),
+    'unchanged',
+  );
+  for (const hostile of [
+    [`To: ${'a@b.test,\r\n '.repeat(4000)}a@b.test`],
+    [`To: ${'"'.repeat(10_000)}`],
+    [`To: ${'<'.repeat(70_000)}`],
+    Array<string>(60).fill('To: a@b.test'),
+  ])
+    for (const foreign of ['refuse', 'rewrite'] as const)
+      assert.match(shown(addressMessage(message(...hostile), ['a@b.test'], foreign)), /^unreadable .* 1,000/);
+  assert.match(
+    shown(
+      addressMessage(message(...Array<string>(10_001).fill('X:'), 'To: a@b.test'), ['a@b.test'], 'refuse'),
+    ),
+    /^unreadable /,
+  );
+});
+
+test('a section of very many fields keeps all its octets', () => {
+  const whole = message(...Array<string>(20_000).fill('X: y'));
+  const header = parseHeader(whole);
+  assert.equal(header.fields.length, 10_001);
+  assert.equal(header.fields.map((f) => f.raw).join(''), whole.toString('latin1', 0, header.end));
+});

@@ -124,3 +124,13 @@ test('a name folded at tabs is folded again', () => {
   assert.equal(changed.split(word).length, 41, 'in From: and in Reply-To:');
   for (const line of changed.split('\r\n')) assert.ok(line.length <= 100, line);
 });
+
+test('a From: that is too long or not closed is replaced without a look at what it may mean', () => {
+  for (const value of [
+    '('.repeat(40_000),
+    '(\\'.repeat(10_000),
+    '"\\'.repeat(10_000),
+    '"never closed <a@host>',
+  ])
+    assert.equal(run(`From: ${value}\r\n`, foreign), 'From: <box@corp.test>\r\n', value.slice(0, 5));
+});

@@ -15,7 +15,7 @@ import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { parseFromAddresses } from '../../protocol/from-header.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { describeRefusal } from '../../protocol/graph-answer.ts';
-import { parseHeader } from '../../protocol/message-header.ts';
+import { HEADER_TOO_LONG, headerEnd, MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import { judge, type Verdict, verdict } from '../../protocol/verdict.ts';
 import type { Steps } from '../../slices.ts';
@@ -210,7 +210,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     /** What Graph must not be asked at all. */
     function refusalOf(mail: Mail, message: Buffer): Reply | undefined {
       if (mail.sender === '') return NULL_SENDER;
-      const end = parseHeader(message).end;
+      const end = headerEnd(message);
+      if (end > MAX_HEADER_OCTETS) return HEADER_TOO_LONG;
       const from = parseFromAddresses(message.toString('utf8', 0, end));
       const foreign = from?.find((address) => !maySendAs(account, address));
       if (from === undefined) return reply(550, '5.7.1', 'From: is missing, repeated or unreadable');

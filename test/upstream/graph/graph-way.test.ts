@@ -93,6 +93,8 @@ test(
       await said(room, { to: [BOB], body: mail(BOB, 'x').replace(/From:.*\r\n/, '') }),
       /^550 5\.7\.1/,
     );
+    const long = mail(BOB, 'long').replace('Subject:', `${'X: y\r\n'.repeat(50_000)}Subject:`);
+    assert.match(await said(room, { to: [BOB], body: long }), /^552 5\.3\.4 Header section exceeds/);
     assert.match(await said(room, { to: [BOB], body: from('alias@example.com') }), /^250 /);
     const [account0] = [room.ways.of(ANN, [])?.account];
     assert.ok(account0);
