@@ -20,8 +20,10 @@ export type Answer = readonly [
   held: number,
   minute: number,
   day: number,
-  /** Messages of all relays that wait for a place at once. */
+  /** Relays that wait for a place at once, each once. */
   waiting: number,
+  /** 1: this relay is among them, and is woken when it is its turn. */
+  stands: number,
 ];
 
 export interface RedisLimits {
@@ -32,10 +34,13 @@ export interface RedisLimits {
     request: {
       readonly id: string;
       readonly maxWaitMs: number;
-      readonly ticket: string;
       readonly epoch: string;
+      /** Whether this relay stands in the queue where there is no place, and where others of it wait behind this one. */
+      readonly queues: 'never' | 'busy' | 'more';
     },
   ): Promise<Answer>;
+  /** Nobody of this relay waits for a place any more. Nobody waits for it. */
+  leaveQueue(accountId: string): void;
   /** What goes out now was given its place long ago. Rejects. */
   startLate(
     accountId: string,
@@ -43,15 +48,15 @@ export interface RedisLimits {
     perMinute: number,
     maxWaitMs: number,
   ): Promise<{ readonly granted: boolean; readonly ms: number }>;
-  /** `recipients` that were taken; `unsent`: it counts nothing. Nobody waits for it. */
-  giveBack(accountId: string, id: string, unsent: boolean, recipients: number): void;
+  /** `recipients` that were taken; `unsent`: it counts nothing. `isAsking`: this relay asks for another place now. Nobody waits for it. */
+  giveBack(accountId: string, id: string, unsent: boolean, recipients: number, isAsking: boolean): void;
   /** What was done without asking. Rejects. */
   register(accountId: string, args: readonly (string | number)[]): Promise<void>;
   /** Leases that are still held. Never rejects. */
   extend(held: readonly (readonly [accountId: string, id: string])[]): Promise<void>;
   /** The wait, ms; below 0 where too long. Rejects. */
   login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number>;
-  /** Somebody gave a place back. */
+  /** A place came free, and it is this relay's turn. */
   onFreed(listener: (accountId: string) => void): void;
   forget(accountId: string): void;
   /** Says what was not said yet. */
@@ -91,7 +96,7 @@ export function createRedisLimits(
       ].map((kind) => key(kind, accountId));
       mailbox = {
         reserve: [`${prefix}:relays`, lease, pace, day, queue, seen, `${prefix}:epoch`],
-        giveBack: [lease, pace, day, queue],
+        giveBack: [lease, pace, day, queue, seen],
         unsaid: [],
         cancel: undefined,
         isWanted: false,
@@ -112,19 +117,25 @@ export function createRedisLimits(
   async function say(accountId: string, mailbox: Mailbox): Promise<void> {
     const unsaid = takeUnsaid(mailbox);
     if (unsaid.length > 0)
-      await run(GIVE_BACK, mailbox.giveBack, [freed, accountId, ...unsaid]).catch(ignore);
+      await run(GIVE_BACK, mailbox.giveBack, [freed, accountId, '', ...unsaid]).catch(ignore);
   }
 
   return {
-    async reserve(accountId, limits, { id, maxWaitMs, ticket, epoch }) {
+    async reserve(accountId, limits, { id, maxWaitMs, epoch, queues }) {
       const mailbox = mailboxOf(accountId);
       const { atOnce, perMinute = 0, perDay = 0, recipientsPerDay = 0 } = limits;
       const unsaid = takeUnsaid(mailbox);
-      const args = [id, atOnce, LEASE_MS, perMinute, perDay, recipientsPerDay, maxWaitMs, ticket, epoch];
-      if (unsaid.length > 0) args.push(freed, accountId, ...unsaid);
+      const wants = [id, atOnce, LEASE_MS, perMinute, perDay, recipientsPerDay, maxWaitMs];
+      const ticket = queues === 'never' ? '' : redis.instance;
+      const args = [...wants, ticket, epoch, queues === 'more' ? 1 : 0, freed, accountId, ...unsaid];
       const answer = (await run(RESERVE, mailbox.reserve, args)) as unknown as Answer;
-      mailbox.isWanted = answer[5] > 0;
+      mailbox.isWanted = answer[5] > answer[6];
       return answer;
+    },
+    leaveQueue(accountId) {
+      const mailbox = mailboxOf(accountId);
+      const args = [freed, accountId, redis.instance, ...takeUnsaid(mailbox)];
+      void run(GIVE_BACK, mailbox.giveBack, args).catch(ignore);
     },
     async startLate(accountId, id, perMinute, maxWaitMs) {
       const [relays = '', , pace = ''] = mailboxOf(accountId).reserve;
@@ -134,10 +145,10 @@ export function createRedisLimits(
       ];
       return { granted: granted === 1, ms };
     },
-    giveBack(accountId, id, unsent, recipients) {
+    giveBack(accountId, id, unsent, recipients, isAsking) {
       const mailbox = mailboxOf(accountId);
       mailbox.unsaid.push(id, unsent ? 1 : 0, recipients);
-      if (mailbox.isWanted) void say(accountId, mailbox);
+      if (mailbox.isWanted && !isAsking) void say(accountId, mailbox);
       else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(accountId, mailbox));
     },
     async register(accountId, args) {
@@ -153,7 +164,11 @@ export function createRedisLimits(
     },
     login: async (accountId, intervalMs, maxWaitMs) =>
       Number(await run(LOGIN, [key('login', accountId)], [intervalMs, maxWaitMs])),
-    onFreed: (listener) => redis.subscribe(freed, listener),
+    onFreed: (listener) =>
+      redis.subscribe(freed, (text) => {
+        const space = text.indexOf(' ');
+        if (text.slice(0, space).split(',').includes(redis.instance)) listener(text.slice(space + 1));
+      }),
     forget(accountId) {
       const mailbox = mailboxes.get(accountId);
       if (mailbox?.unsaid.length === 0) mailboxes.delete(accountId);

@@ -10,6 +10,8 @@ import { BUCKET_MS, BUCKETS } from '../relay/mailbox-counts.ts';
 const MISSING_AFTER_MS = 4_000;
 /** … and after this it counts as gone. */
 export const GONE_AFTER_MS = 15_000;
+/** Who waits for a place and has not asked again for this long waits no more, ms. */
+const SEEN_FOR_MS = 1_500;
 
 const NOW = `
 local t = redis.call('TIME')
@@ -48,11 +50,12 @@ local function take_place(pace, id, most, minute, max_wait)
 end
 `;
 
-/** `first` of ARGV: lease id, `1` where nothing was sent, recipients that were taken, and so on. */
+/** `first` of ARGV: lease id, `1` where nothing was sent, recipients that were taken, and so on. Answers how many places came free. */
 const OVER = `
 local function is_over(first, leases, pace, day)
+  local freed = 0
   while ARGV[first] do
-    redis.call('ZREM', leases, ARGV[first])
+    freed = freed + redis.call('ZREM', leases, ARGV[first])
     if ARGV[first + 1] == '1' then
       redis.call('ZREM', pace, ARGV[first])
       local field = 'm' .. bucket
@@ -63,23 +66,50 @@ local function is_over(first, leases, pace, day)
     end
     first = first + 3
   end
+  return freed
+end
+`;
+
+/** Relays that wait for a place, each once, in the order in which they came; who has not asked again for a while is left out. */
+const QUEUE = `
+local function drop_stale(queue, seen)
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now - ${SEEN_FOR_MS})) do
+    redis.call('ZREM', queue, gone)
+    redis.call('ZREM', seen, gone)
+  end
+end
+local function stand(queue, seen, ticket)
+  redis.call('ZADD', queue, 'NX', now, ticket)
+  redis.call('ZADD', seen, now, ticket)
+  redis.call('PEXPIRE', queue, 10000)
+  redis.call('PEXPIRE', seen, 10000)
+end
+local function leave(queue, seen, ticket)
+  redis.call('ZREM', seen, ticket)
+  return redis.call('ZREM', queue, ticket)
+end
+local function wake(queue, seen, channel, account, free)
+  if free < 1 then return end
+  drop_stale(queue, seen)
+  local first = redis.call('ZRANGE', queue, 0, free - 1)
+  if #first > 0 then redis.call('PUBLISH', channel, '- ' .. table.concat(first, ',') .. ' ' .. account) end
 end
 `;
 
 /**
  * A place for one message. KEYS: relays, leases, pace, day, queue, seen, epoch. ARGV: lease id, at once (0:
- * no limit), lease ms, a minute, a day, recipients a day, longest wait ms, ticket in the queue, epoch,
- * then where others are over: channel, account, and of each what `GIVE_BACK` has.
- * Answers {what, ms, held, minute, day, waiting}: `granted` with the wait, `busy`, `minute` or `day` with the time to
- * ask again, `epoch` where Redis has lost what the relays told it before.
+ * no limit), lease ms, a minute, a day, recipients a day, longest wait ms, ticket in the queue or empty, epoch, `1` where others
+ * of this relay wait behind this one, channel, account, then where others are over of each what `GIVE_BACK` has.
+ * Answers {what, ms, held, minute, day, waiting, stands}: `granted` with the wait, `busy`, `minute` or `day` with the
+ * time to ask again, `epoch` where Redis has lost what the relays told it before; `stands`: the ticket is in the queue.
  */
 export const RESERVE = redisScript(`${NOW}
-if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0, 0} end
-${FLEET}${OVER}${PACE}
+if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0, 0, 0} end
+${FLEET}${OVER}${QUEUE}${PACE}
 local at_once, lease_ms, per_minute, per_day, per_day_rcpt, max_wait =
   tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local ticket = ARGV[8]
-is_over(12, KEYS[2], KEYS[3], KEYS[4])
+local ticket, stands = ARGV[8], 0
+local freed = is_over(13, KEYS[2], KEYS[3], KEYS[4])
 
 local day, recipients, oldest = 0, 0, bucket
 if per_day > 0 or per_day_rcpt > 0 then
@@ -103,45 +133,51 @@ if at_once > 0 then
 end
 local minute = per_minute > 0 and in_minute(KEYS[3]) or 0
 local function answer(what, ms)
-  local waiting = at_once > 0 and redis.call('ZCARD', KEYS[5]) or 0
-  if ARGV[10] and waiting > 0 then redis.call('PUBLISH', ARGV[10], '- ' .. ARGV[11]) end
-  return {what, ms, held, minute, day, waiting}
+  local waiting = 0
+  if at_once > 0 then
+    wake(KEYS[5], KEYS[6], ARGV[11], ARGV[12], math.min(freed, open_to_all(at_once) - held))
+    waiting = redis.call('ZCARD', KEYS[5])
+  end
+  return {what, ms, held, minute, day, waiting, stands}
 end
 
 if (per_day > 0 and day >= open_to_all(per_day)) or (per_day_rcpt > 0 and recipients >= open_to_all(per_day_rcpt)) then
+  if at_once > 0 then freed = freed + leave(KEYS[5], KEYS[6], ticket) end
   return answer('day', math.max((oldest + ${BUCKETS}) * ${BUCKET_MS} - now, 1000))
 end
 
+local free = 0
 if at_once > 0 then
-  local stale = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - 1500)
-  for _, gone in ipairs(stale) do
-    redis.call('ZREM', KEYS[5], gone)
-    redis.call('ZREM', KEYS[6], gone)
-  end
-  local free = open_to_all(at_once) - held
-  local rank = redis.call('ZRANK', KEYS[5], ticket)
-  local ahead = rank or redis.call('ZCARD', KEYS[5])
+  drop_stale(KEYS[5], KEYS[6])
+  free = open_to_all(at_once) - held
+  local ahead = redis.call('ZRANK', KEYS[5], ticket) or redis.call('ZCARD', KEYS[5])
   if ahead >= free then
-    if not rank then redis.call('ZADD', KEYS[5], now, ticket) end
-    redis.call('ZADD', KEYS[6], now, ticket)
-    redis.call('PEXPIRE', KEYS[5], 10000)
-    redis.call('PEXPIRE', KEYS[6], 10000)
+    if ticket ~= '' then
+      stand(KEYS[5], KEYS[6], ticket)
+      stands = 1
+    end
     return answer('busy', 0)
   end
-  redis.call('ZREM', KEYS[5], ticket)
-  redis.call('ZREM', KEYS[6], ticket)
 end
 
 local at = now
 if per_minute > 0 then
   local place, wait = take_place(KEYS[3], ARGV[1], open_to_all(per_minute), minute, max_wait)
-  if not place then return answer('minute', wait) end
+  if not place then
+    if at_once > 0 then freed = freed + leave(KEYS[5], KEYS[6], ticket) end
+    return answer('minute', wait)
+  end
   at = place
 end
 if at_once > 0 then
   redis.call('ZADD', KEYS[2], at + lease_ms, ARGV[1])
   redis.call('PEXPIRE', KEYS[2], 10 * lease_ms)
   held = held + 1
+  leave(KEYS[5], KEYS[6], ticket)
+  if ARGV[10] == '1' and redis.call('ZCARD', KEYS[5]) >= free - 1 then
+    stand(KEYS[5], KEYS[6], ticket)
+    stands = 1
+  end
 end
 if per_day > 0 then
   redis.call('HINCRBY', KEYS[4], 'm' .. bucket, 1)
@@ -161,13 +197,15 @@ return {at and 1 or 0, wait}
 `);
 
 /**
- * Gives places back. KEYS: leases, pace, day, queue. ARGV: channel, account, then lease id, `1` where nothing was
- * sent, recipients that were taken, of each. Who waits is woken.
+ * Gives places back. KEYS: leases, pace, day, queue, seen. ARGV: channel, account, ticket that waits no longer or
+ * empty, then lease id, `1` where nothing was sent, recipients that were taken, of each. As many of those that wait
+ * are woken, the first first.
  */
-export const GIVE_BACK = redisScript(`${NOW}${OVER}
-is_over(3, KEYS[1], KEYS[2], KEYS[3])
-if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('PUBLISH', ARGV[1], '- ' .. ARGV[2]) end
-return 1
+export const GIVE_BACK = redisScript(`${NOW}${OVER}${QUEUE}
+local freed = is_over(4, KEYS[1], KEYS[2], KEYS[3])
+if ARGV[3] ~= '' then freed = freed + leave(KEYS[4], KEYS[5], ARGV[3]) end
+wake(KEYS[4], KEYS[5], ARGV[1], ARGV[2], freed)
+return freed
 `);
 
 /** Leases that are still held. KEYS: leases of an account each; ARGV: lease ms, then a lease id for each key. Answers how many had ended. */

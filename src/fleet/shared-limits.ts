@@ -8,13 +8,16 @@ import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { type RedisConnection, RedisUnavailable } from '../redis.ts';
 import type { Claimed, Limiter, Place, Reservation } from '../relay/limits.ts';
-import { MailboxCounts, type MailboxLimits } from '../relay/mailbox-counts.ts';
+import type { MailboxLimits } from '../relay/mailbox-counts.ts';
+import { type AccountBook, call, createAccountBook, doze, inTurn } from './account-book.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
 import { createRedisLimits } from './redis-limits.ts';
 import { ASK_AGAIN_MS, type Refused, shareOf, withinShare } from './share.ts';
 import { createSharedPlace } from './shared-place.ts';
 
 const EXTEND_EVERY_MS = 4_000;
+/** Who stands in the queue asks again after this without being called, ms. */
+const CALLED_LATE_MS = 400;
 /** A client that dawdles between MAIL and the end of its message keeps no place at once longer than about this, ms. */
 const PARK_AFTER_MS = 3_000;
 const NO_LIMITS = { perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
@@ -48,17 +51,6 @@ export interface SharedLimitsOptions {
   readonly withoutRedis?: WithoutRedis;
 }
 
-interface AccountBook {
-  readonly id: string;
-  readonly counts: MailboxCounts;
-  /** Somebody is asking; the others wait their turn. */
-  asking: boolean;
-  readonly turns: (() => void)[];
-  /** Wakes the one who waits for a place. */
-  wake: (() => void) | undefined;
-  nextLogin: number;
-}
-
 export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimitsOptions = {}): SharedLimits {
   const { redis, membership, log, clock = systemClock, random = Math.random } = deps;
   const store = createRedisLimits({ redis, clock }, options);
@@ -77,7 +69,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   function bookOf(id: string): AccountBook {
     let book = books.get(id);
     if (book === undefined) {
-      book = { id, counts: new MailboxCounts(), asking: false, turns: [], wake: undefined, nextLogin: 0 };
+      book = createAccountBook(id);
       book.counts.lost(clock.monotonic());
       books.set(id, book);
     }
@@ -94,7 +86,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     cancelSettling = undefined;
     if (mode === 'shared') {
       lostAt = clock.monotonic();
-      for (const book of books.values()) book.counts.lost(lostAt);
+      for (const book of books.values()) {
+        book.counts.lost(lostAt);
+        book.stands = false;
+      }
       log.warn(
         { event: 'shared_limits_away', relays: membership.relays, policy: withoutRedis },
         withoutRedis === 'share'
@@ -138,7 +133,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   redis.onAway((away) => {
     if (away) lose();
   });
-  store.onFreed((accountId) => books.get(accountId)?.wake?.());
+  store.onFreed((accountId) => {
+    const book = books.get(accountId);
+    if (book !== undefined) call(book);
+  });
 
   const share = (limit: number): number =>
     withoutRedis === 'defer' ? 0 : shareOf(limit, membership.relays, membership.rank);
@@ -164,17 +162,19 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     book: AccountBook,
     limits: MailboxLimits,
     maxWaitMs: number,
-    ticket: string,
   ): Promise<Reservation | 'again'> {
     const of = epoch ?? '';
     const id = `${redis.instance}:${nextId++}`;
     const sentAt = clock.monotonic();
-    const [what, ms, , minute, day] = await store.reserve(book.id, limits, {
+    const queues = book.turns.length > 0 ? 'more' : maxWaitMs > 0 || book.stands ? 'busy' : 'never';
+    book.isCalled = false;
+    const [what, ms, , minute, day, , stands] = await store.reserve(book.id, limits, {
       id,
       maxWaitMs,
-      ticket,
       epoch: of,
+      queues,
     });
+    book.stands = stands === 1;
     if (what === 'epoch') {
       lose();
       membership.beat();
@@ -205,14 +205,17 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
           unclaimed.delete(id);
           const isTold = mode !== 'away';
           book.counts.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
+          // Who waits here asks with what is given back.
+          if (isTold) giveBack(book, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
           book.wake?.();
-          if (!isTold) return;
-          store.giveBack(book.id, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
         },
       },
       waitMs,
     );
   }
+
+  const giveBack = (book: AccountBook, id: string, unsent: boolean, recipients: number): void =>
+    store.giveBack(book.id, id, unsent, recipients, book.wake !== undefined);
 
   async function startLate(
     book: AccountBook,
@@ -239,35 +242,28 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       if (now - since < PARK_AFTER_MS) continue;
       unclaimed.delete(id);
       book.counts.park(id);
+      if (mode !== 'away') giveBack(book, id, false, 0);
       book.wake?.();
-      if (mode !== 'away') store.giveBack(book.id, id, false, 0);
     }
   }
 
-  /** Until woken, or `ms` have passed. */
-  function doze(book: AccountBook, ms: number): Promise<void> {
-    return new Promise((resume) => {
-      const up = (): void => {
-        cancel();
-        book.wake = undefined;
-        resume();
-      };
-      const cancel = clock.after(ms, up);
-      book.wake = up;
-    });
-  }
+  /** Whoever stands in the queue is woken; the call may be lost, or a place come free without one. */
+  const again = (): number => (mode === 'shared' ? CALLED_LATE_MS : ASK_AGAIN_MS) * (0.5 + random() / 2);
 
   async function ask(book: AccountBook, limits: MailboxLimits, deadline: number): Promise<Reservation> {
-    const ticket = `${redis.instance}:t${nextId++}`;
     for (;;) {
-      const left = Math.max(0, deadline - clock.monotonic());
+      let left = Math.max(0, deadline - clock.monotonic());
+      if (mode === 'shared' && book.stands && !book.isCalled && left > 0) {
+        await doze(clock, book, Math.min(left, again()));
+        left = Math.max(0, deadline - clock.monotonic());
+      }
       let result: Reservation | 'again';
       // Just back, Redis may not know yet what the others do: both must grant.
       const share = mode === 'settling' ? shareWait(book, limits, left) : 0;
       if (typeof share !== 'number') result = share;
       else if (share > 0) result = { granted: false, limit: 'minute', retryAfterMs: share };
       else if (mode !== 'away') {
-        result = await askRedis(book, limits, left, ticket).catch((error: unknown) => {
+        result = await askRedis(book, limits, left).catch((error: unknown) => {
           if (!(error instanceof RedisUnavailable))
             log.error({ err: error, account: book.id }, 'a shared limit could not be asked for');
           lose();
@@ -282,24 +278,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         (result.limit === 'minute' && mode !== 'shared' && result.retryAfterMs <= left) ||
         (result.limit === 'away' && mode === 'settling');
       if (!isWorthWaiting || left === 0 || isClosed) return result;
-      const pause = result.limit === 'busy' ? ASK_AGAIN_MS * (0.5 + random() / 2) : 1_000;
-      await doze(book, Math.min(left, pause));
+      // Who stands in the queue waits at the beginning of the next round.
+      if (mode === 'shared' && book.stands) continue;
+      await doze(clock, book, Math.min(left, result.limit === 'busy' ? again() : 1_000));
     }
-  }
-
-  /** True when it is this one's turn to ask, false at the deadline. */
-  function turn(book: AccountBook, deadline: number): Promise<boolean> {
-    return new Promise((resolve) => {
-      const go = (): void => {
-        cancel();
-        resolve(true);
-      };
-      const cancel = clock.after(Math.max(0, deadline - clock.monotonic()), () => {
-        book.turns.splice(book.turns.indexOf(go), 1);
-        resolve(false);
-      });
-      book.turns.push(go);
-    });
   }
 
   const extending = every(clock, EXTEND_EVERY_MS, async () => {
@@ -316,16 +298,17 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   async function reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
     const book = bookOf(accountId);
     const deadline = clock.monotonic() + maxWaitMs;
-    if (book.asking && !(await turn(book, deadline)))
-      return { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
-    book.asking = true;
-    try {
-      return await ask(book, limits, deadline);
-    } finally {
-      const next = book.turns.shift();
-      if (next === undefined) book.asking = false;
-      else next();
-    }
+    const result = await inTurn(
+      clock,
+      book,
+      deadline,
+      () => ask(book, limits, deadline),
+      () => {
+        if (book.stands && mode !== 'away') store.leaveQueue(book.id);
+        book.stands = false;
+      },
+    );
+    return result ?? { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
   }
 
   return {

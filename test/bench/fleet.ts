@@ -10,6 +10,7 @@ import { createSealer } from '../../src/tokens/sealing.ts';
 import { createRedisStore } from '../../src/tokens/store-redis.ts';
 import { startRedis } from '../support/redis.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
+import { measureRate } from './fleet-rate.ts';
 import { run } from './load.ts';
 import {
   benchEntry,
@@ -29,6 +30,7 @@ const ROUNDS = 3;
 const ACCOUNTS = 5_000;
 const FINGERPRINT = 'f'.repeat(43);
 
+await measureRate();
 const tokens = await startTokenEndpoint('gmail');
 const redis = await startRedis();
 try {
@@ -113,10 +115,10 @@ try {
   });
   const used = await grown(async (accountId) => {
     const id = `lease-of-${accountId}`;
-    const request = { id, maxWaitMs: 0, ticket: `ticket-of-${accountId}`, epoch: '1' };
+    const request = { id, maxWaitMs: 0, epoch: '1', queues: 'busy' } as const;
     const at = { atOnce: 3, perMinute: 28, perDay: undefined, recipientsPerDay: 10_000 };
     await limits.reserve(accountId, at, request);
-    limits.giveBack(accountId, id, false, 1);
+    limits.giveBack(accountId, id, false, 1, false);
   });
   table('Octets in Redis an account, refresh token of 1,200 and access token of 1,800 octets, sealed', [
     ['its tokens', kept],

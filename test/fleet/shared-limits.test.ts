@@ -83,10 +83,31 @@ test(
       }),
     );
     assert.equal(most, 3);
+    // One to get it; one more where it was given back and another relay was called.
+    const asked = Number(/cmdstat_evalsha:calls=(\d+)/.exec(redis.command('info', 'commandstats'))?.[1]);
+    assert.ok(asked / 120 < 2.5, `${(asked / 120).toFixed(1)} scripts a message`);
     const alone = (120 / 3) * 20;
     console.log(
       `120 messages of 20 ms, 3 at once, three relays: ${Math.round(performance.now() - startedAt)} ms (ideal ${alone})`,
     );
+  }),
+);
+
+test(
+  "who gives up waiting for a place stands in nobody's way",
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    const one = limits({ atOnce: 1 });
+    const first = await b.limits.reserve('a', one, 0);
+    assert.ok(first.granted);
+    const given = await a.limits.reserve('a', one, 100);
+    assert.ok(!given.granted && given.limit === 'busy');
+    first.place.end({ unsent: false, recipients: 1 });
+    const next = await b.limits.reserve('a', one, 500);
+    assert.ok(next.granted);
+    next.place.end({ unsent: false, recipients: 1 });
   }),
 );
 
