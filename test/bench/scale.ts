@@ -1,44 +1,36 @@
 /**
- * `npm run bench -- scale [1000 10000 100000]`: what many accounts cost. For each number: time to listening
- * and to ready (the token endpoint answers in 250 ms), memory, and the longest a message of a kept-open
- * session is held up by a scrape, a listing, a reload. Prints a table; asserts nothing.
+ * `npm run bench -- scale [1000 10000 100000]`: what many accounts cost. For each number: time to listening and to
+ * ready (the token endpoint answers in 250 ms), a reload, the stop, memory; and the longest a message of a kept-open
+ * session takes while all that happens, beside the same message through a splice and a process that only sleeps: what
+ * they see is the machine's own. Prints tables; asserts nothing.
  */
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { waitFor } from '../support/wait-for.ts';
-import {
-  benchEntry,
-  certificateFiles,
-  clear,
-  helper,
-  type Relay,
-  rssMiB,
-  startRelay,
-  table,
-} from './stage.ts';
+import { beginRelay, benchEntry, certificateFiles, clear, eventsOf, helper, rssMiB, table } from './stage.ts';
 
 const counts = process.argv
   .slice(2)
   .map(Number)
   .filter((n) => n > 0);
-const QUIET_MS = 3_000;
+const QUIET_MS = 5_000;
+const TOKEN_MS = 250;
 
 interface Probe {
-  /** The longest message, ms, since the question before. */
+  /** The longest, ms, since the question before. */
   longest(): Promise<number>;
   end(): void;
 }
 
-async function startProbe(port: number): Promise<Probe> {
-  const child = spawn(
-    process.execPath,
-    [fileURLToPath(new URL('./probe.js', import.meta.url)), String(port), 'user0@example.com'],
-    { stdio: ['pipe', 'pipe', 'inherit'] },
-  );
+async function startProbe(name: 'probe' | 'idle', args: readonly string[] = []): Promise<Probe> {
+  const child = spawn(process.execPath, [fileURLToPath(new URL(`./${name}.js`, import.meta.url)), ...args], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
   await lines.next();
   return {
@@ -51,88 +43,133 @@ async function startProbe(port: number): Promise<Probe> {
   };
 }
 
-const ms = (value: number): string => `${value.toFixed(0)} ms`;
+const ms = (value: number): string =>
+  value < 10_000 ? `${value.toFixed(0)} ms` : `${(value / 1000).toFixed(1)} s`;
 
 const tokens = await startTokenEndpoint('gmail');
+const costs: (readonly string[])[] = [
+  [
+    'accounts',
+    'listening',
+    'ready (tokens at once)',
+    'reload',
+    'one more',
+    'stop',
+    'MiB',
+    'after all',
+    'kB an account',
+    'longest turn',
+  ],
+];
+const stalls: (readonly string[])[] = [
+  [
+    'accounts',
+    'while',
+    'it takes',
+    'longest message',
+    '… by the splice',
+    'idle process late by',
+    "relay's longest turn",
+  ],
+];
 try {
-  const sink = await helper('sink', certificateFiles());
+  const [cert, key] = certificateFiles();
+  const sink = await helper('sink', [cert, key]);
+  const splice = await helper('splice', [String(sink.port), testAuthority().file]);
   const entry = (i: number): object =>
     benchEntry(tokens, `user${i}@example.com`, sink.port, { min_connections: i === 0 ? 1 : 0 });
+  let aloneMiB: number | undefined;
 
-  async function measure(count: number): Promise<readonly string[]> {
+  async function measure(count: number): Promise<void> {
     const accounts = Array.from({ length: count }, (_, i) => entry(i));
-    tokens.delayMs = 250;
+    tokens.delayMs = TOKEN_MS;
     const concurrency = Math.min(1_000, Math.max(50, count / 100));
-    const relay: Relay = await startRelay(accounts, ['--precache-concurrency', String(concurrency)]);
-    tokens.delayMs = 0;
-    const started = rssMiB(relay.pid, 'VmRSS');
-    const probe = await startProbe(relay.smtp);
-    const during = async (what: () => Promise<unknown>): Promise<string> => {
+    const relay = await beginRelay(accounts, ['--precache-concurrency', String(concurrency)], {
+      isWatched: true,
+    });
+    const probes = await Promise.all([
+      startProbe('probe', [String(relay.smtp), 'user0@example.com']),
+      startProbe('probe', [String(splice.port), 'user0@example.com']),
+      startProbe('idle'),
+    ]);
+    const longest = async (): Promise<readonly number[]> =>
+      Promise.all([...probes.map((probe) => probe.longest()), relay.longestTurn()]);
+    let longestTurn = 0;
+    /** Resolves with what it takes, ms. */
+    const during = async (name: string, what: () => Promise<unknown>): Promise<number> => {
       await delay(500);
-      await probe.longest();
+      await longest();
+      process.stderr.write(`${count} accounts: ${name}\n`);
       const startedAt = performance.now();
       await what();
       const took = performance.now() - startedAt;
       await delay(200);
-      return `${ms(await probe.longest())} (${ms(took)})`;
+      const seen = await longest();
+      longestTurn = Math.max(longestTurn, seen.at(-1) ?? 0);
+      stalls.push([count.toLocaleString('en'), name, ms(took), ...seen.map(ms)]);
+      return took;
     };
     const get = (path: string) => async (): Promise<void> => {
       const answer = await fetch(`http://127.0.0.1:${relay.admin}${path}`);
       await answer.arrayBuffer();
     };
-    const reloaded = async (): Promise<void> => {
-      const before = (readFileSync(relay.log, 'utf8').match(/"event":"reloaded"/g) ?? []).length;
-      process.kill(relay.pid, 'SIGHUP');
-      await waitFor(
-        () => (readFileSync(relay.log, 'utf8').match(/"event":"reloaded"/g) ?? []).length > before,
-        {
-          timeoutMs: 120_000,
-          everyMs: 50,
-          what: 'the reload',
-        },
-      );
+    /** The first event of the stream, to its end. */
+    const snapshot = async (): Promise<void> => {
+      const abort = new AbortController();
+      const answer = await fetch(`http://127.0.0.1:${relay.admin}/admin/events`, { signal: abort.signal });
+      let tail = '';
+      for await (const chunk of answer.body ?? []) {
+        tail += Buffer.from(chunk as Uint8Array).toString('latin1');
+        if (/\]\}\n\n/.test(tail)) break;
+        tail = tail.slice(-4);
+      }
+      abort.abort();
     };
-    await probe.longest();
-    await delay(QUIET_MS);
-    const quiet = ms(await probe.longest());
-    const scrape = await during(get('/metrics'));
-    const listing = await during(get('/admin/accounts'));
-    const unchanged = await during(reloaded);
+    const reloaded = async (): Promise<void> => {
+      const before = eventsOf(relay.log, 'reloaded').length;
+      process.kill(relay.pid, 'SIGHUP');
+      await waitFor(() => eventsOf(relay.log, 'reloaded').length > before, {
+        timeoutMs: 300_000,
+        everyMs: 50,
+        what: 'the reload',
+      });
+    };
+    let readyMs = 0;
+    await during('tokens fetched at the start', async () => {
+      readyMs = (await relay.ready()).ms;
+    });
+    tokens.delayMs = 0;
+    const started = rssMiB(relay.pid, 'VmRSS');
+    await during('nothing', () => delay(QUIET_MS));
+    await during('/metrics', get('/metrics'));
+    await during('/admin/accounts', get('/admin/accounts'));
+    await during('/admin/tokens', get('/admin/tokens'));
+    await during('event stream, its snapshot', snapshot);
+    const reload = await during('SIGHUP', reloaded);
     writeFileSync(relay.accounts, JSON.stringify([...accounts, entry(count)]));
-    const added = await during(reloaded);
+    const more = await during('SIGHUP, one account more', reloaded);
     const after = rssMiB(relay.pid, 'VmRSS');
-    probe.end();
-    await relay.stop();
-    return [
-      count.toLocaleString('en'),
-      ms(relay.listeningMs),
-      `${(relay.readyMs / 1000).toFixed(1)} s at ${concurrency}`,
-      started.toFixed(0),
-      after.toFixed(0),
-      quiet,
-      scrape,
-      listing,
-      unchanged,
-      added,
-    ];
+    for (const probe of probes) probe.end();
+    const stop = await relay.stop();
+    aloneMiB ??= started;
+    if (count > 1)
+      costs.push([
+        count.toLocaleString('en'),
+        ms(relay.listeningMs),
+        `${ms(readyMs)} (${concurrency})`,
+        ms(reload),
+        ms(more),
+        ms(stop),
+        started.toFixed(0),
+        after.toFixed(0),
+        (((after - aloneMiB) * 1024) / count).toFixed(1),
+        ms(longestTurn),
+      ]);
   }
 
-  const rows: (readonly string[])[] = [
-    [
-      'accounts',
-      'listening',
-      'ready (at once)',
-      'MiB',
-      'MiB at the end',
-      'longest message, quiet',
-      '… during a scrape (it took)',
-      '… a listing',
-      '… a reload',
-      '… with a new account',
-    ],
-  ];
-  for (const count of counts.length > 0 ? counts : [1_000, 10_000]) rows.push(await measure(count));
-  table('Many accounts', rows);
+  for (const count of [1, ...(counts.length > 0 ? counts : [1_000, 10_000])]) await measure(count);
+  table('Many accounts: resident memory of the process, and beyond that with one account', costs);
+  table('The longest a message takes', stalls);
 } finally {
   await tokens.close();
   clear();

@@ -71,15 +71,26 @@ export interface Relay {
   readonly admin: number;
   /** From spawning to the port being there. */
   readonly listeningMs: number;
-  readonly readyMs: number;
-  readonly warm: number;
   /** Its accounts file and its log. */
   readonly accounts: string;
   readonly log: string;
-  stop(): Promise<void>;
+  /** The first round of tokens and connections is over. */
+  ready(): Promise<{ readonly ms: number; readonly warm: number }>;
+  /** The longest its event loop has been busy since the question before, ms. Only where it is watched. */
+  longestTurn(): Promise<number>;
+  /** Resolves with the milliseconds it took. */
+  stop(): Promise<number>;
 }
 
-export async function startRelay(accounts: readonly object[], more: readonly string[] = []): Promise<Relay> {
+/** Longest that a relay with 100,000 accounts takes on a busy machine, ms. */
+const PATIENCE_MS = 1_200_000;
+
+/** Begins a relay as a user starts it; resolves when it listens. `isWatched`: it can tell how busy its loop was. */
+export async function beginRelay(
+  accounts: readonly object[],
+  more: readonly string[] = [],
+  { isWatched = false }: { readonly isWatched?: boolean } = {},
+): Promise<Relay> {
   const file = join(directory, `accounts-${children.length}.json`);
   const log = join(directory, `log-${children.length}`);
   writeFileSync(file, JSON.stringify(accounts), { mode: 0o600 });
@@ -88,6 +99,7 @@ export async function startRelay(accounts: readonly object[], more: readonly str
   const child = spawn(
     process.execPath,
     [
+      ...(isWatched ? ['--import', new URL('./loop-watch.js', import.meta.url).href] : []),
       join(repositoryRoot, 'bin/xoauth2-relay.js'),
       'serve',
       '--accounts',
@@ -98,18 +110,27 @@ export async function startRelay(accounts: readonly object[], more: readonly str
       '0',
       ...more,
     ],
-    { stdio: ['ignore', out, 'inherit'], env: { ...process.env, NODE_EXTRA_CA_CERTS: testAuthority().file } },
+    {
+      stdio: ['ignore', out, 'inherit', ...(isWatched ? (['ipc'] as const) : [])],
+      env: { ...process.env, NODE_EXTRA_CA_CERTS: testAuthority().file },
+    },
   );
   closeSync(out);
   children.push(child);
-  const event = (name: string): Record<string, never> | undefined => {
-    const line = readFileSync(log, 'utf8')
-      .split('\n')
-      .find((l) => l.includes(`"event":"${name}"`));
-    return line === undefined ? undefined : JSON.parse(line);
-  };
-  const ready = await waitFor(() => event('ready'), { timeoutMs: 300_000, what: 'the relay being ready' });
-  const listening = event('listening') as unknown as Record<'smtp' | 'admin', { port: number }> & {
+  const ended = new Promise<never>((_, reject) => {
+    child.once('exit', (code) => reject(new Error(`the relay ended with ${code}`)));
+  });
+  ended.catch(() => {});
+  const event = async (name: string): Promise<Record<string, unknown>> =>
+    Promise.race([
+      ended,
+      waitFor(() => eventsOf(log, name)[0], {
+        timeoutMs: PATIENCE_MS,
+        everyMs: 20,
+        what: `the relay being ${name}`,
+      }),
+    ]);
+  const listening = (await event('listening')) as unknown as Record<'smtp' | 'admin', { port: number }> & {
     time: string;
   };
   return {
@@ -117,17 +138,42 @@ export async function startRelay(accounts: readonly object[], more: readonly str
     admin: listening.admin.port,
     pid: child.pid ?? 0,
     listeningMs: new Date(listening.time).getTime() - startedAt,
-    readyMs: Number(ready.ms),
     accounts: file,
     log,
-    warm: Number(ready.warm),
+    async ready() {
+      const { ms, warm } = await event('ready');
+      return { ms: Number(ms), warm: Number(warm) };
+    },
+    longestTurn: () =>
+      new Promise((resolve) => {
+        child.once('message', (ms) => resolve(Number(ms)));
+        child.send('longest');
+      }),
     stop: () =>
       new Promise((resolve) => {
-        child.once('exit', () => resolve());
+        const askedAt = performance.now();
+        child.once('exit', () => resolve(performance.now() - askedAt));
         child.kill('SIGTERM');
       }),
   };
 }
+
+/** A relay that is ready. */
+export async function startRelay(
+  accounts: readonly object[],
+  more: readonly string[] = [],
+): Promise<Relay & { readonly readyMs: number; readonly warm: number }> {
+  const relay = await beginRelay(accounts, more);
+  const { ms, warm } = await relay.ready();
+  return { ...relay, readyMs: ms, warm };
+}
+
+/** Lines of a log by their event. */
+export const eventsOf = (log: string, name: string): Record<string, unknown>[] =>
+  readFileSync(log, 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(`"event":"${name}"`) && line.endsWith('}'))
+    .map((line) => JSON.parse(line));
 
 /** Upstream round trips of a transaction, mean of all so far. */
 export async function flights(relay: Relay): Promise<string> {
