@@ -30,6 +30,8 @@ export type SecretSource = z.infer<typeof secret>;
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they would break the command line they go into
 const ADDRESS = /^[^\s<>@,;:"\u0000-\u001f\u007f]+@[^\s<>@,;:"\u0000-\u001f\u007f]+$/;
+/** Whether `text` can name a mailbox. */
+export const isAddress = (text: string): boolean => text.length <= 320 && ADDRESS.test(text);
 
 const pattern = z
   .string()

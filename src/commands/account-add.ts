@@ -2,35 +2,29 @@
  * `account add`: from an address to a working account. In: options and answers. Out: a verified entry in the
  * accounts file. Nothing is written before the account has logged in (without sending), unless forced.
  */
+import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { accountEntries, appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
+import { accountEntries, appendAccount, type EntryObject, updateAccount } from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
-import { Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
-import { readSmallFile } from '../accounts/secret-source.ts';
+import { isAddress } from '../accounts/schema.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
-import { consentOf } from '../enrol/consent.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
-import { type SignedIn, type SignInTarget, signInWithBrowser, signInWithDevice } from '../enrol/sign-in.ts';
 import { foldAddress } from '../protocol/text.ts';
+import { SIGN_INS, signIn } from './account-sign-in.ts';
 import {
   type CommandContext,
   type CommandDefinition,
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
-  numberOption,
   textOption,
 } from './definition.ts';
+import { askUntil, oneOf } from './questions.ts';
 import { reloadRunning } from './reload-running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import type { Terminal } from './terminal.ts';
-
-const SIGN_INS = ['device', 'browser', 'refresh-token', 'service-account', 'client-credentials'] as const;
-type SignIn = (typeof SIGN_INS)[number];
-/** A person may have to find a phone. */
-const SIGN_IN_TIMEOUT_MS = 600_000;
 
 export const accountAdd: CommandDefinition = {
   name: 'account add',
@@ -91,29 +85,14 @@ async function addAccount(context: CommandContext): Promise<number> {
   const settings = await commandSettings(context);
   const path = settings.accounts;
   const text = await readOrEmpty(path);
-  const email = context.arguments[0] ?? (await terminal.ask('Address of the mailbox'));
+  const email = await chooseAddress(context, text, path);
   const index = findAccount(text, email);
-  if (index >= 0 && !isSet(context, 'replace'))
-    throw new CommandError(
-      `${email} is in ${path} already: use --replace to sign in again`,
-      EXIT_CONFIGURATION,
-    );
-
-  const existing = index < 0 ? {} : existingOptions(text, index);
+  const before = entryAt(text, index);
+  const existing = index < 0 ? {} : existingOptions(before);
   const option = (name: string): string | undefined => textOption(context, name) ?? existing[name];
-  const providers = parseProviders(text);
-  const providerName =
-    option('provider') ??
-    guessProvider(email) ??
-    (await terminal.ask(`Provider (${[...providers.keys()].join(', ')})`));
-  const profile = providers.get(providerName);
-  if (profile === undefined)
-    throw new CommandError(
-      `no provider ${providerName}: use ${[...providers.keys()].join(', ')}`,
-      EXIT_CONFIGURATION,
-    );
+  const profile = await chooseProvider(context, text, option('provider') ?? guessProvider(email));
 
-  const entry: Record<string, unknown> = { email, provider: profile.name };
+  const keys: Record<string, unknown> = { email, provider: profile.name };
   for (const [key, name] of [
     ['user', 'user'],
     ['tenant', 'tenant'],
@@ -122,57 +101,146 @@ async function addAccount(context: CommandContext): Promise<number> {
     ['transport', 'transport'],
     ['graph_permissions', 'graphPermissions'],
   ] as const)
-    if (option(name) !== undefined) entry[key] = option(name);
-  const { entry: signedIn, access } = await signIn(context, { email, profile, option });
-  Object.assign(entry, signedIn);
+    if (option(name) !== undefined) keys[key] = option(name);
 
-  const before = entryAt(text, index);
   /** The file with the account in it; the file may have become another one since the dialogue began. */
-  const change = (current: string, extra: Record<string, unknown>): string => {
+  const change = (current: string, entry: Record<string, unknown>): string => {
     const now = findAccount(current, email);
     if (!isDeepStrictEqual(entryAt(current, now), before))
       throw new CommandError(
         `${email} was ${index < 0 ? 'added' : now < 0 ? 'removed' : 'changed'} in ${path} by somebody else meanwhile: nothing was written; look at it and run this again${index < 0 ? ' with --replace' : ''}`,
       );
     return now < 0
-      ? appendAccount(current, { ...entry, ...extra })
-      : updateAccount(current, now, { ...entry, email: before.email, ...extra });
+      ? appendAccount(current, entry)
+      : updateAccount(current, now, { ...entry, email: before.email });
   };
-  // The token of the sign-in serves for the check, so that a refresh token is not spent on it.
-  const brought =
-    access === undefined || option('transport') === 'graph'
-      ? {}
-      : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
-  const parsed = await parseAt(change(text, brought), path, context.env);
-  const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
-  if (loaded === undefined)
-    throw new CommandError(
-      parsed.problems.map((problem) => `${problem.path} ${problem.message}`).join('\n'),
-      EXIT_CONFIGURATION,
-    );
 
-  let extra: Record<string, unknown> = {};
-  if (context.options.verify !== false) {
+  const earlier = {};
+  const attempt = async (): Promise<Attempt> => {
+    const { entry: grant, access } = await signIn(context, {
+      email,
+      profile,
+      option,
+      directory: dirname(path),
+      earlier,
+    });
+    const entry = { ...keys, ...grant };
+    // The token of the sign-in serves for the check, so that a refresh token is not spent on it.
+    const brought =
+      access === undefined || option('transport') === 'graph'
+        ? {}
+        : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
+    const parsed = await parseAt(change(text, { ...entry, ...brought }), path, context.env);
+    const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
+    if (loaded === undefined)
+      throw new CommandError(
+        parsed.problems.map((problem) => `${problem.path} ${problem.message}`).join('\n'),
+        EXIT_CONFIGURATION,
+      );
+    if (context.options.verify === false) return { ok: true, entry };
     const { ok, rotated } = await proveAccount(loaded, { onStep: (step) => noteStep(terminal, step) });
-    if (
-      !ok &&
-      !isSet(context, 'force') &&
-      !(terminal.isInteractive && (await terminal.confirm('Keep it nevertheless?', false)))
-    ) {
-      terminal.note('nothing was written');
-      return 1;
-    }
-    if (rotated !== undefined && entry.refresh_token !== undefined) extra = { refresh_token: rotated };
+    return {
+      ok,
+      entry:
+        rotated === undefined || !('refresh_token' in grant) ? entry : { ...entry, refresh_token: rotated },
+    };
+  };
+
+  const entry = await untilKept(context, attempt);
+  if (entry === undefined) {
+    terminal.note('nothing was written');
+    return 1;
   }
-  await editAccounts(path, (current) => change(current, extra));
+  await editAccounts(path, (current) => change(current, entry));
   terminal.print(`${email} ${index < 0 ? 'added to' : 'updated in'} ${path}`);
   await reloadRunning(settings, terminal);
   return 0;
 }
 
+interface Attempt {
+  readonly ok: boolean;
+  /** For the accounts file. */
+  readonly entry: Record<string, unknown>;
+}
+
+/** Tries until the account works or a person decides otherwise; undefined: nothing is to be kept. */
+async function untilKept(
+  context: CommandContext,
+  attempt: () => Promise<Attempt>,
+): Promise<Record<string, unknown> | undefined> {
+  const { terminal } = context;
+  for (;;) {
+    let made: Attempt | undefined;
+    try {
+      made = await attempt();
+    } catch (error) {
+      if (!(error instanceof CommandError) || !terminal.isInteractive) throw error;
+      terminal.note(terminal.paint.red(error.message));
+    }
+    if (made?.ok || (made !== undefined && isSet(context, 'force'))) return made.entry;
+    if (!terminal.isInteractive) return undefined;
+    const choices = made === undefined ? (['again', 'stop'] as const) : (['again', 'keep', 'stop'] as const);
+    const choice = await askUntil(
+      terminal,
+      () =>
+        terminal.ask(
+          `Try again${made === undefined ? '' : ', keep it nevertheless'} or stop (${choices.join(', ')})`,
+          'again',
+        ),
+      oneOf('choice', choices),
+    );
+    if (choice === 'keep') return made?.entry;
+    if (choice === 'stop') return undefined;
+  }
+}
+
+async function chooseAddress(context: CommandContext, text: string, path: string): Promise<string> {
+  const { terminal } = context;
+  const check = async (email: string): Promise<string> => {
+    if (!isAddress(email))
+      throw new CommandError(
+        email === ''
+          ? 'an address is needed'
+          : `${email} is no address: name a mailbox such as alice@example.com`,
+        EXIT_CONFIGURATION,
+      );
+    if (findAccount(text, email) < 0 || isSet(context, 'replace')) return email;
+    if (
+      terminal.isInteractive &&
+      (await terminal.confirm(`${email} is in ${path} already. Sign in again?`, true))
+    )
+      return email;
+    throw new CommandError(
+      `${email} is in ${path} already: use --replace to sign in again`,
+      EXIT_CONFIGURATION,
+    );
+  };
+  const [given] = context.arguments;
+  if (given !== undefined) return check(given);
+  return askUntil(terminal, () => terminal.ask('Address of the mailbox'), check);
+}
+
+async function chooseProvider(
+  { terminal }: CommandContext,
+  text: string,
+  named: string | undefined,
+): Promise<ProviderProfile> {
+  const profiles = parseProviders(text);
+  const find = (answer: string): ProviderProfile => {
+    const profile = profiles.get(oneOf('provider', [...profiles.keys()])(answer));
+    if (profile === undefined)
+      throw new CommandError(
+        `the entry of provider ${answer} is wrong: see "xoauth2-relay check --offline"`,
+        EXIT_CONFIGURATION,
+      );
+    return profile;
+  };
+  if (named !== undefined) return find(named);
+  return askUntil(terminal, () => terminal.ask(`Provider (${[...profiles.keys()].join(', ')})`), find);
+}
+
 /** What `--replace` takes over from the entry that is there. */
-function existingOptions(text: string, index: number): Record<string, string | undefined> {
-  const entry = entryAt(text, index);
+function existingOptions(entry: EntryObject): Record<string, string | undefined> {
   const read = (key: string): string | undefined =>
     typeof entry[key] === 'string' ? (entry[key] as string) : undefined;
   const grant = read('grant');
@@ -194,7 +262,7 @@ function existingOptions(text: string, index: number): Record<string, string | u
   };
 }
 
-function entryAt(text: string, index: number): Record<string, unknown> {
+function entryAt(text: string, index: number): EntryObject {
   return { ...(accountEntries(text)[index] ?? {}) };
 }
 
@@ -204,134 +272,6 @@ function guessProvider(email: string): string | undefined {
   if (/^(?:gmail|googlemail)\.com$/.test(domain)) return 'gmail';
   if (/^(?:outlook|hotmail|live|msn)\.[a-z.]+$/.test(domain)) return 'outlook-personal';
   return undefined;
-}
-
-interface SignInFacts {
-  readonly email: string;
-  readonly profile: ProviderProfile;
-  option(name: string): string | undefined;
-}
-
-interface SignInResult {
-  /** Keys for the accounts file. */
-  readonly entry: Record<string, unknown>;
-  readonly access?: SignedIn;
-}
-
-async function signIn(context: CommandContext, facts: SignInFacts): Promise<SignInResult> {
-  const { terminal } = context;
-  const { profile, option, email } = facts;
-  const way = (option('signIn') ?? (await chooseSignIn(context, profile))) as SignIn;
-  if (way === 'service-account') {
-    const file =
-      textOption(context, 'serviceAccountFile') ?? (await terminal.ask('Key file of the service account'));
-    return { entry: { grant: 'jwt_bearer', service_account_file: file } };
-  }
-  const clientId = option('clientId') ?? (await terminal.ask('Client id'));
-  const clientSecret = await secretOption(context, 'clientSecretFile', 'XOAUTH2_RELAY_CLIENT_SECRET', {
-    question: 'Client secret (empty for a public client)',
-    given: option('clientSecret'),
-    mayBeEmpty: true,
-  });
-  const client = { client_id: clientId, ...(clientSecret && { client_secret: clientSecret.reveal() }) };
-  switch (way) {
-    case 'client-credentials':
-      return { entry: { grant: 'client_credentials', ...client } };
-    case 'refresh-token': {
-      const token = await secretOption(context, 'refreshTokenFile', 'XOAUTH2_RELAY_REFRESH_TOKEN', {
-        question: 'Refresh token',
-      });
-      return { entry: { ...client, refresh_token: token?.reveal() } };
-    }
-    case 'device':
-    case 'browser': {
-      const target: SignInTarget = {
-        profile,
-        tenant: option('tenant'),
-        clientId,
-        clientSecret,
-        email: option('user') ?? email,
-        tokenUrl: option('tokenUrl'),
-        ...consentOf(profile, {
-          email,
-          user: option('user'),
-          transport: option('transport'),
-          tokenUrl: option('tokenUrl'),
-          graphPermissions: option('graphPermissions'),
-          imap: isSet(context, 'imap'),
-          imapScope: option('imapScope'),
-        }),
-      };
-      const access =
-        way === 'device'
-          ? await signInWithDevice(target, (prompt) => {
-              terminal.note(`Open ${terminal.paint.bold(prompt.url)} on any device, sign in as ${email}`);
-              terminal.note(
-                `and type the code ${terminal.paint.bold(prompt.code)} (valid for ${prompt.minutes} min). Waiting …`,
-              );
-            })
-          : await signInWithBrowser(target, browserPrompt(context));
-      return { entry: { ...client, refresh_token: access.refreshToken.reveal() }, access };
-    }
-    default:
-      return way satisfies never;
-  }
-}
-
-async function chooseSignIn({ terminal }: CommandContext, profile: ProviderProfile): Promise<string> {
-  const offered = SIGN_INS.filter((way) => {
-    if (way === 'device') return profile.deviceUrl !== undefined;
-    if (way === 'browser') return profile.authorizeUrl !== undefined;
-    if (way === 'service-account') return profile.scopes.jwt_bearer !== undefined;
-    if (way === 'client-credentials') return profile.scopes.client_credentials !== undefined;
-    return true;
-  });
-  const [first = 'refresh-token'] = offered;
-  if (!terminal.isInteractive) return first;
-  const answer = await terminal.ask(`Way to sign in (${offered.join(', ')})`, first);
-  if (!offered.some((way) => way === answer))
-    throw new CommandError(`no such way: ${answer}`, EXIT_CONFIGURATION);
-  return answer;
-}
-
-function browserPrompt(context: CommandContext) {
-  const { terminal } = context;
-  return {
-    port: numberOption(context, 'redirectPort', '--redirect-port', 0),
-    timeoutMs: SIGN_IN_TIMEOUT_MS,
-    show: (url: string, port: number) => {
-      terminal.note('Open this address in a browser and sign in:');
-      terminal.note(`\n  ${url}\n`);
-      terminal.note(
-        `If the browser runs on another machine, forward the port first: ssh -L ${port}:127.0.0.1:${port} THIS_HOST`,
-      );
-      terminal.note('Or paste here the address of the page you end on, even if it could not be loaded.');
-    },
-    askRedirect: (signal: AbortSignal) => terminal.ask('Address', undefined, signal),
-  };
-}
-
-interface SecretQuestion {
-  readonly question: string;
-  readonly given?: string | undefined;
-  readonly mayBeEmpty?: boolean;
-}
-
-/** From the file, the environment, what is there already, or the person. */
-async function secretOption(
-  context: CommandContext,
-  fileOption: string,
-  variable: string,
-  { question, given, mayBeEmpty = false }: SecretQuestion,
-): Promise<Secret | undefined> {
-  const file = textOption(context, fileOption);
-  if (file !== undefined) return new Secret(readSmallFile(file));
-  const fromEnv = context.env[variable] ?? given;
-  if (fromEnv !== undefined && fromEnv !== '') return new Secret(fromEnv);
-  if (mayBeEmpty && !context.terminal.isInteractive) return undefined;
-  const answer = await context.terminal.askSecret(question);
-  if (answer === '' && !mayBeEmpty) throw new CommandError(`${question} is needed`, EXIT_CONFIGURATION);
-  return answer === '' ? undefined : new Secret(answer);
 }
 
 function noteStep({ note, paint }: Terminal, { ok, stage, detail, explanation }: ProbeStep): void {

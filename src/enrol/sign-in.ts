@@ -6,7 +6,8 @@
 import * as oauth from 'openid-client';
 import { Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
-import { ANY_ACCOUNT, findSignInCause } from '../protocol/causes/book.ts';
+import { createHttp } from '../http.ts';
+import { ANY_ACCOUNT, findSignInCause, findTokenNetworkCause } from '../protocol/causes/book.ts';
 import { explainCause } from '../protocol/causes/cause.ts';
 import { isLoopbackHost } from '../protocol/cidr.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
@@ -195,8 +196,44 @@ function configure({ profile, tenant, clientId, clientSecret, tokenUrl }: SignIn
     clientSecret === undefined ? oauth.None() : oauth.ClientSecretPost(clientSecret.reveal()),
   );
   if (clear.length > 0) oauth.allowInsecureRequests(config);
+  config[oauth.customFetch] = ask;
   return config;
 }
+
+/** A person waits for the answer. */
+const ANSWER_TIMEOUT_MS = 30_000;
+
+/** By the proxy that the relay's own requests take. Rejects with an `OperatorError` that names the host. */
+async function ask(
+  url: string,
+  { method, headers, body, signal }: oauth.CustomFetchOptions,
+): Promise<Response> {
+  const http = createHttp();
+  const stop = (): void => void http.close();
+  signal?.addEventListener('abort', stop, { once: true });
+  try {
+    const answer = await http.request({
+      method: method === 'POST' ? 'POST' : 'GET',
+      url,
+      headers,
+      ...(body === undefined || body === null ? {} : { body: String(body) }),
+      timeoutMs: ANSWER_TIMEOUT_MS,
+    });
+    signal?.throwIfAborted();
+    if (answer.kind === 'lost') {
+      const { what, cure } = explainCause(findTokenNetworkCause(answer.code), ANY_ACCOUNT);
+      throw new OperatorError(`${new URL(url).host}: ${what} (${answer.code})\n  cure: ${cure}`);
+    }
+    const { status } = answer;
+    return new Response(BODILESS.has(status) ? null : answer.body, { status, headers: answer.headers });
+  } finally {
+    signal?.removeEventListener('abort', stop);
+    await http.close();
+  }
+}
+
+/** Fetch: null body status. */
+const BODILESS: ReadonlySet<number> = new Set([101, 103, 204, 205, 304]);
 
 /** Without expires_in the token is used once, for the check that follows. */
 const UNSTATED_LIFETIME_S = 300;
@@ -223,6 +260,7 @@ const MAX_QUOTED = 300;
 function explainSignIn(error: unknown, email: string): unknown {
   if (error instanceof OperatorError) return error;
   if (!(error instanceof Error)) return error;
+  if (error.cause instanceof OperatorError) return error.cause;
   const {
     error: code,
     error_description: description,
