@@ -4,24 +4,18 @@
  * anything but its own files. One relay has the directory; commands share it with that relay, an account
  * at a time.
  */
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { parseJsonObject } from '../protocol/token-failure.ts';
 import { createSlices } from '../slices.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
+import { createGrantFiles, fileNameOf, OURS } from './grant-files.ts';
+import { finishLeftovers } from './leftovers.ts';
+import { readMissing, writeMissing } from './missing-accounts.ts';
 import { createProcesses, type Processes } from './process-mark.ts';
-import { SealError, type Sealer } from './sealing.ts';
+import type { Sealer } from './sealing.ts';
 import { codeOf, StateFileRefused, type StateFiles, stateFiles } from './state-files.ts';
-import {
-  afterRotation,
-  formatStored,
-  parseStored,
-  withGrant,
-  withoutEnded,
-  withToken,
-} from './stored-text.ts';
+import { afterRotation, withGrant, withoutEnded, withToken } from './stored-text.ts';
 import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
 export interface FileStoreDeps {
@@ -47,16 +41,8 @@ export class StateDirectoryError extends Error {
   override readonly name = 'StateDirectoryError';
 }
 
-/** A record has a few kilobytes per grant; what is larger is something else. */
-const MAX_FILE_OCTETS = 1024 * 1024;
 const POLL_MS = 50;
-const OURS = /-[0-9a-f]{16}\.grant$/;
-/** Written whole or not at all; the process that wrote it may have ended before it took the file's place. */
-const LEFTOVER = /^(.*-[0-9a-f]{16}\.grant)\.[\d.]+\.tmp$/;
-const LOCK_LEFTOVER = /\.lock\.[\d.]+\.tmp$/;
 const DIRECTORY_LOCK = 'relay.lock';
-/** Since when accounts are missing from the accounts file. */
-const MISSING = 'missing.json';
 
 /** `open` rejects with `StateDirectoryError` where the directory cannot be used, or another relay has it. */
 export function createFileStore(
@@ -69,11 +55,12 @@ export function createFileStore(
   const isOwner = options.role !== 'guest';
   const lockWaitMs = options.lockWaitMs ?? 25_000;
   const locks = createFileLocks({ files, clock, processes });
+  const grantFiles = createGrantFiles(directory, { files, sealer, processes, clock, log });
+  const { pathOf, read, replace } = grantFiles;
   /** Last operation per account: reads and writes of one account never overlap. */
   const queues = new Map<string, Promise<unknown>>();
   let directoryLock: FileLock | undefined;
   let openedAt: number | undefined;
-  let temporary = 0;
 
   function inTurn<T>(accountId: string, task: () => Promise<T>): Promise<T> {
     const before = queues.get(accountId) ?? Promise.resolve();
@@ -85,8 +72,6 @@ export function createFileStore(
     mine.then(done, done);
     return mine;
   }
-
-  const temporaryName = (path: string): string => `${path}.${processes.own.pid}.${++temporary}.tmp`;
 
   async function open(): Promise<void> {
     try {
@@ -101,14 +86,28 @@ export function createFileStore(
       if (!attempt.taken) throw new StateDirectoryError(inUse(attempt.holder));
       directoryLock = attempt.lock;
       openedAt = clock.monotonic();
-      await finishLeftovers();
+      await finishLeftovers(directory, {
+        files,
+        grantFiles,
+        locks,
+        processes,
+        log,
+        lockPathsOf: (target) => [`${target}.lock`],
+      });
       const any = (await files.list(directory)).find((name) => OURS.test(name));
-      if (any !== undefined) await readQuietly(join(directory, any));
+      if (any !== undefined) await grantFiles.readQuietly(join(directory, any));
       await sealer?.ready();
     } catch (error) {
+      await giveUpDirectory();
       if (error instanceof StateDirectoryError) throw error;
       throw new StateDirectoryError(explain(error), { cause: error });
     }
+  }
+
+  async function giveUpDirectory(): Promise<void> {
+    await directoryLock?.release().catch(() => undefined);
+    directoryLock = undefined;
+    openedAt = undefined;
   }
 
   const inUse = (holder: { readonly pid: number; readonly place: string } | undefined): string =>
@@ -128,135 +127,8 @@ export function createFileStore(
     return `cannot use the state directory ${directory}: ${words[code] ?? code} (--state-dir)`;
   }
 
-  /** What a killed process had written and not yet put in place: its refresh token may be the only good one. */
-  async function finishLeftovers(): Promise<void> {
-    for (const name of await files.list(directory)) {
-      const path = join(directory, name);
-      const target = LEFTOVER.exec(name)?.[1];
-      if (target !== undefined) await finish(path, join(directory, target));
-      else if (LOCK_LEFTOVER.test(name)) await files.remove(path);
-    }
-  }
-
-  async function finish(path: string, target: string): Promise<void> {
-    const half = (await readQuietly(path)) ?? [];
-    const whole = (await readQuietly(target)) ?? [];
-    const generationOf = (fingerprint: string): number =>
-      whole.find((grant) => grant.grantFingerprint === fingerprint)?.generation ?? 0;
-    const newer = half.filter((grant) => grant.generation > generationOf(grant.grantFingerprint));
-    if (newer.length > 0) {
-      await replace(target, newer.reduce(withGrant, whole));
-      log.warn(
-        { event: 'state_file_finished', file: target },
-        'the last run was killed while it saved a refresh token: finished',
-      );
-    }
-    await files.remove(path);
-  }
-
-  /** The record in a file whose account is not known. */
-  async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
-    try {
-      const text = await files.read(path, MAX_FILE_OCTETS);
-      return text === undefined ? undefined : (await parseStored(text, nameInSeal(path), sealer)).grants;
-    } catch {
-      return undefined;
-    }
-  }
-
-  /** A new file with these grants that is to take the place of `path`. */
-  async function prepare(path: string, grants: readonly StoredGrant[]): Promise<string> {
-    const half = temporaryName(path);
-    const text = await formatStored(grants, nameInSeal(path), sealer);
-    try {
-      await files.create(half, text);
-    } catch (error) {
-      await files.remove(half).catch(() => undefined);
-      throw error;
-    }
-    return half;
-  }
-
-  async function replace(path: string, grants: readonly StoredGrant[]): Promise<void> {
-    const half = await prepare(path, grants);
-    try {
-      await files.sync(half);
-      await files.rename(half, path);
-    } catch (error) {
-      await files.remove(half).catch(() => undefined);
-      throw error;
-    }
-    // The rename itself is durable only once the directory is.
-    await files.sync(directory);
-  }
-
-  const pathOf = (accountId: string): string => join(directory, fileName(accountId));
-
-  async function read(accountId: string): Promise<readonly StoredGrant[]> {
-    const path = pathOf(accountId);
-    try {
-      const text = await files.read(path, MAX_FILE_OCTETS);
-      if (text === undefined) return [];
-      const { grants, stale } = await parse(text, path, accountId);
-      if (stale) await replace(path, grants);
-      return grants;
-    } catch (error) {
-      if (!(error instanceof SealError || error instanceof StateFileRefused)) throw error;
-      await setAside(path, accountId, error);
-      return [];
-    }
-  }
-
-  /** Version 0.1 bound a record to its account's id instead of its file's name. */
-  async function parse(text: string, path: string, accountId: string): ReturnType<typeof parseStored> {
-    try {
-      return await parseStored(text, nameInSeal(path), sealer);
-    } catch (error) {
-      if (!(error instanceof SealError) || error.code !== 'damaged') throw error;
-      const { grants } = await parseStored(text, accountId, sealer);
-      return { grants, stale: true };
-    }
-  }
-
-  async function setAside(path: string, accountId: string, error: SealError | StateFileRefused) {
-    const aside = `${path}.${error.code.toLowerCase()}-${clock.now()}`;
-    await files.rename(path, aside);
-    log.error(
-      {
-        event: 'state_file_set_aside',
-        account: accountId,
-        file: aside,
-        class: error.code,
-        reason: error.message,
-      },
-      'stored tokens of an account cannot be read: set aside, going on with the accounts file',
-    );
-  }
-
   const find = (grants: readonly StoredGrant[], id: GrantId): StoredGrant | undefined =>
     grants.find((grant) => grant.grantFingerprint === id.fingerprint);
-
-  async function readMissing(): Promise<Map<string, KeptGrant & { readonly since: number }>> {
-    const text = await files.read(join(directory, MISSING), MAX_FILE_OCTETS).catch(() => undefined);
-    const rows = Object.entries(parseJsonObject(text ?? '') ?? {}).flatMap(([name, row]) => {
-      const { account, since } = (row ?? {}) as { account?: unknown; since?: unknown };
-      if (typeof account !== 'string' || typeof since !== 'number') return [];
-      return [[name, { accountId: account, since, until: 0 }] as const];
-    });
-    return new Map(rows);
-  }
-
-  async function writeMissing(rows: ReadonlyMap<string, { accountId: string; since: number }>) {
-    const path = join(directory, MISSING);
-    if (rows.size === 0) {
-      await files.remove(path);
-      return;
-    }
-    const half = temporaryName(path);
-    const facts = [...rows].map(([name, { accountId, since }]) => [name, { account: accountId, since }]);
-    await files.create(half, JSON.stringify(Object.fromEntries(facts)));
-    await files.rename(half, path);
-  }
 
   /** Names of those whose file is in the directory, as far as this process has known them. */
   const known = new Map<string, string>();
@@ -284,7 +156,9 @@ export function createFileStore(
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);
       // Before anything else, and beside what is there: a SIGKILL after this line loses nothing.
-      const first = await prepare(path, [afterRotation(undefined, id.fingerprint, rotation, {}).grant]);
+      const first = await grantFiles.prepare(path, [
+        afterRotation(undefined, id.fingerprint, rotation, {}).grant,
+      ]);
       try {
         const tokens = await rotation.tokens;
         return await inTurn(id.accountId, async () => {
@@ -315,12 +189,12 @@ export function createFileStore(
       const wanted = new Set<string>();
       const slices = createSlices(clock);
       for (const id of accountIds) {
-        const name = fileName(id);
+        const name = fileNameOf(id);
         wanted.add(name);
         known.set(name, id);
         if (slices.isOver) await slices.rest();
       }
-      const missing = await readMissing();
+      const missing = await readMissing(directory, files);
       const before = JSON.stringify([...missing]);
       const names = new Set<string>();
       for (const name of await files.list(directory)) {
@@ -335,7 +209,7 @@ export function createFileStore(
         const accountId = known.get(name) ?? missing.get(name)?.accountId ?? name.replace(OURS, '');
         const since = Math.min(missing.get(name)?.since ?? now, now);
         if (since + forgetAfterMs > now) {
-          missing.set(name, { accountId, since, until: 0 });
+          missing.set(name, { accountId, since });
           kept.push({ accountId, until: since + forgetAfterMs });
         } else {
           missing.delete(name);
@@ -343,7 +217,7 @@ export function createFileStore(
           if (await inTurn(accountId, () => files.remove(join(directory, name)))) gone += 1;
         }
       }
-      if (JSON.stringify([...missing]) !== before) await writeMissing(missing);
+      if (JSON.stringify([...missing]) !== before) await writeMissing(directory, missing, files, grantFiles);
       return { gone, kept };
     },
     lock,
@@ -351,24 +225,7 @@ export function createFileStore(
     aloneSince: () => openedAt,
     async close() {
       await Promise.allSettled(queues.values());
-      await directoryLock?.release().catch(() => undefined);
-      directoryLock = undefined;
+      await giveUpDirectory();
     },
   };
 }
-
-/** Readable in a listing, and distinct for every id whatever characters it has. */
-function fileName(accountId: string): string {
-  const readable = accountId
-    .replace(/[^\w@+.-]/g, '_')
-    .replace(/^\.+/, '_')
-    .slice(0, 80);
-  const distinct = createHash('sha256').update(accountId).digest('hex').slice(0, 16);
-  return `${readable}-${distinct}.grant`;
-}
-
-/** A record is bound to the file it stands in; a leftover is a file that was to be this one. */
-const nameInSeal = (path: string): string =>
-  /^.*-[0-9a-f]{16}\.grant/.exec(
-    path.slice(Math.max(path.lastIndexOf('/'), path.lastIndexOf('\\')) + 1),
-  )?.[0] ?? path;

@@ -19,6 +19,7 @@ import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
 import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
 import { createSealer, type Sealer } from '../../src/tokens/sealing.ts';
+import { stateFiles } from '../../src/tokens/state-files.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
 import { createTestClock } from '../support/clock.ts';
@@ -61,6 +62,12 @@ for (const [name, sealer] of [
 }
 
 const A = idOf('a@x');
+const GRANT = {
+  grantFingerprint: A.fingerprint,
+  refreshToken: 'later',
+  refreshTokenObtainedAt: 1,
+  tokens: {},
+};
 const names = async (path: string): Promise<string[]> =>
   (await readdir(path)).filter((name) => name !== 'relay.lock');
 
@@ -111,6 +118,38 @@ test('what a killed process had written down and not put in place is finished', 
     assert.equal((await store.load(A))?.refreshToken, 'second');
   });
   assert.equal(log.lines.filter((l) => l.fields.event === 'state_file_finished').length, 1);
+});
+
+test('what a living command is just writing is left to it', async (t) => {
+  const path = await directory(t);
+  const guest = createFileStore(path, { log: createTestLog(), sealer: undefined }, { role: 'guest' });
+  await guest.open();
+  await guest.rotate(A, rotation('first'));
+  const file = await onlyFile(path);
+  const { pid, started } = createProcesses().own;
+  const half = `${file}.${pid}.${started}.99.tmp`;
+  const lease = await guest.lock?.('a@x');
+  // Whole and in the middle of it.
+  for (const text of [JSON.stringify({ version: 2, grants: [{ ...GRANT, generation: 7 }] }), '{"version']) {
+    await writeFile(half, text);
+    await once(openStore(t, path), async (store) => {
+      assert.equal((await store.load(A))?.refreshToken, 'first');
+    });
+    assert.equal(await readFile(half, 'utf8'), text);
+  }
+  await lease?.release();
+  await rm(half);
+  await guest.close();
+});
+
+test('a directory that cannot be opened after all is free again', async (t) => {
+  const path = await directory(t);
+  const full = Object.assign(new Error('no space'), { code: 'ENOSPC' });
+  const files = { ...stateFiles, list: () => Promise.reject(full) };
+  const store = createFileStore(path, { log: createTestLog(), sealer: undefined, files });
+  await assert.rejects(store.open(), { name: 'StateDirectoryError' });
+  assert.deepEqual(await readdir(path), []);
+  await openStore(t, path);
 });
 
 test('a file that others can read is closed to them, an open directory is warned about', async (t) => {

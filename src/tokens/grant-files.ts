@@ -1,0 +1,146 @@
+/**
+ * The files that grants stand in, one per account, readable by the owner only. In: an account or a path. Out: its
+ * records; a file is replaced as a whole and is on the disk then, a damaged one is set aside and reported. Never
+ * touches anything but its own files.
+ */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import type { Processes } from './process-mark.ts';
+import { SealError, type Sealer } from './sealing.ts';
+import { StateFileRefused, type StateFiles } from './state-files.ts';
+import { formatStored, parseStored } from './stored-text.ts';
+import type { StoredGrant } from './token-store.ts';
+
+/** A record has a few kilobytes per grant; what is larger is something else. */
+export const MAX_FILE_OCTETS = 1024 * 1024;
+
+export const OURS = /-[0-9a-f]{16}\.grant$/;
+
+export interface GrantFiles {
+  pathOf(accountId: string): string;
+  read(accountId: string): Promise<readonly StoredGrant[]>;
+  /** The record in a file whose account need not be known; undefined where there is none that can be read. */
+  readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
+  /** A new file with these grants that is to take the place of `path`. */
+  prepare(path: string, grants: readonly StoredGrant[]): Promise<string>;
+  /** Durable when it resolves. */
+  replace(path: string, grants: readonly StoredGrant[]): Promise<void>;
+  /** A name beside `path` that says whose it is. */
+  temporaryName(path: string): string;
+}
+
+export function createGrantFiles(
+  directory: string,
+  deps: {
+    readonly files: StateFiles;
+    readonly sealer: Sealer | undefined;
+    readonly processes: Processes;
+    readonly clock: Clock;
+    readonly log: Log;
+  },
+): GrantFiles {
+  const { files, sealer, processes, clock, log } = deps;
+  let temporary = 0;
+
+  const { pid, started } = processes.own;
+  const temporaryName = (path: string): string => `${path}.${pid}.${started}.${++temporary}.tmp`;
+
+  /** The record in a file whose account is not known. */
+  async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
+    try {
+      const text = await files.read(path, MAX_FILE_OCTETS);
+      return text === undefined ? undefined : (await parseStored(text, nameInSeal(path), sealer)).grants;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** A new file with these grants that is to take the place of `path`. */
+  async function prepare(path: string, grants: readonly StoredGrant[]): Promise<string> {
+    const half = temporaryName(path);
+    const text = await formatStored(grants, nameInSeal(path), sealer);
+    try {
+      await files.create(half, text);
+    } catch (error) {
+      await files.remove(half).catch(() => undefined);
+      throw error;
+    }
+    return half;
+  }
+
+  async function replace(path: string, grants: readonly StoredGrant[]): Promise<void> {
+    const half = await prepare(path, grants);
+    try {
+      await files.sync(half);
+      await files.rename(half, path);
+    } catch (error) {
+      await files.remove(half).catch(() => undefined);
+      throw error;
+    }
+    // The rename itself is durable only once the directory is.
+    await files.sync(directory);
+  }
+
+  const pathOf = (accountId: string): string => join(directory, fileNameOf(accountId));
+
+  async function read(accountId: string): Promise<readonly StoredGrant[]> {
+    const path = pathOf(accountId);
+    try {
+      const text = await files.read(path, MAX_FILE_OCTETS);
+      if (text === undefined) return [];
+      const { grants, stale } = await parse(text, path, accountId);
+      if (stale) await replace(path, grants);
+      return grants;
+    } catch (error) {
+      if (!(error instanceof SealError || error instanceof StateFileRefused)) throw error;
+      await setAside(path, accountId, error);
+      return [];
+    }
+  }
+
+  /** Version 0.1 bound a record to its account's id instead of its file's name. */
+  async function parse(text: string, path: string, accountId: string): ReturnType<typeof parseStored> {
+    try {
+      return await parseStored(text, nameInSeal(path), sealer);
+    } catch (error) {
+      if (!(error instanceof SealError) || error.code !== 'damaged') throw error;
+      const { grants } = await parseStored(text, accountId, sealer);
+      return { grants, stale: true };
+    }
+  }
+
+  async function setAside(path: string, accountId: string, error: SealError | StateFileRefused) {
+    const aside = `${path}.${error.code.toLowerCase()}-${clock.now()}`;
+    await files.rename(path, aside);
+    log.error(
+      {
+        event: 'state_file_set_aside',
+        account: accountId,
+        file: aside,
+        class: error.code,
+        reason: error.message,
+      },
+      'stored tokens of an account cannot be read: set aside, going on with the accounts file',
+    );
+  }
+
+  return { pathOf, read, readQuietly, prepare, replace, temporaryName };
+}
+
+/** Readable in a listing, and distinct for every id whatever characters it has. */
+export function fileNameOf(accountId: string): string {
+  const readable = accountId
+    .replace(/[^\w@+.-]/g, '_')
+    .replace(/^\.+/, '_')
+    .slice(0, 80);
+  const distinct = createHash('sha256').update(accountId).digest('hex').slice(0, 16);
+  return `${readable}-${distinct}.grant`;
+}
+
+/** A record is bound to the file it stands in; a leftover is a file that was to be this one. */
+const nameInSeal = (path: string): string =>
+  /^.*-[0-9a-f]{16}\.grant/.exec(
+    path.slice(Math.max(path.lastIndexOf('/'), path.lastIndexOf('\\')) + 1),
+  )?.[0] ?? path;

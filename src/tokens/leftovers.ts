@@ -1,0 +1,87 @@
+/**
+ * What a killed process had written and not yet put in place: its refresh token may be the only good one. In: the
+ * state directory at the start of a relay. Out: its files whole. What a living process is just writing is left to it.
+ */
+import { join } from 'node:path';
+import type { Log } from '../log.ts';
+import type { FileLocks } from './file-lock.ts';
+import type { GrantFiles } from './grant-files.ts';
+import type { Processes } from './process-mark.ts';
+import type { StateFiles } from './state-files.ts';
+import { withGrant } from './stored-text.ts';
+import type { StoredGrant } from './token-store.ts';
+
+/** Written whole or not at all; the process that wrote it may have ended before it took the file's place. */
+const LEFTOVER = /^(.*-[0-9a-f]{16}\.grant)\.([\d.]+)\.tmp$/;
+/** Of locks and of the list of missing accounts: nothing is lost with them. */
+const WORTHLESS = /(?:\.lock|^missing\.json)\.[\d.]+\.tmp$/;
+
+export interface LeftoverDeps {
+  readonly files: StateFiles;
+  readonly grantFiles: GrantFiles;
+  readonly locks: FileLocks;
+  readonly processes: Processes;
+  readonly log: Log;
+  /** Paths of the locks under which these grants of the file are refreshed. */
+  readonly lockPathsOf: (target: string, grants: readonly StoredGrant[]) => readonly string[];
+}
+
+export async function finishLeftovers(directory: string, deps: LeftoverDeps): Promise<void> {
+  const byTarget = new Map<string, string[]>();
+  for (const name of await deps.files.list(directory)) {
+    const target = LEFTOVER.exec(name)?.[1];
+    if (target !== undefined) byTarget.set(target, [...(byTarget.get(target) ?? []), name]);
+    else if (WORTHLESS.test(name)) await deps.files.remove(join(directory, name));
+  }
+  await Promise.all(
+    [...byTarget].map(async ([target, names]) => {
+      for (const name of names) await finish(join(directory, name), join(directory, target), deps);
+    }),
+  );
+}
+
+async function finish(path: string, target: string, deps: LeftoverDeps): Promise<void> {
+  const { files, grantFiles, locks } = deps;
+  const half = await grantFiles.readQuietly(path);
+  if (half === undefined) {
+    if (!isBeingWritten(path, deps.processes)) await files.remove(path);
+    return;
+  }
+  const held = [];
+  try {
+    for (const lockPath of deps.lockPathsOf(target, half)) {
+      const attempt = await locks.attempt(lockPath);
+      // Whoever refreshes it puts it in place.
+      if (!attempt.taken) return;
+      held.push(attempt.lock);
+    }
+    await putInPlace(half, target, deps);
+    if (!isBeingWritten(path, deps.processes)) await files.remove(path);
+  } finally {
+    for (const lock of held) await lock.release();
+  }
+}
+
+async function putInPlace(
+  half: readonly StoredGrant[],
+  target: string,
+  { grantFiles, log }: LeftoverDeps,
+): Promise<void> {
+  const whole = (await grantFiles.readQuietly(target)) ?? [];
+  const generationOf = (fingerprint: string): number =>
+    whole.find((grant) => grant.grantFingerprint === fingerprint)?.generation ?? 0;
+  const newer = half.filter((grant) => grant.generation > generationOf(grant.grantFingerprint));
+  if (newer.length === 0) return;
+  await grantFiles.replace(target, newer.reduce(withGrant, whole));
+  log.warn(
+    { event: 'state_file_finished', file: target },
+    'the last run was killed while it saved a refresh token: finished',
+  );
+}
+
+/** By the name its writer gave it: process id, when that process began, a count. */
+function isBeingWritten(path: string, processes: Processes): boolean {
+  const [pid, started, count] = (LEFTOVER.exec(path)?.[2] ?? '').split('.');
+  if (!pid || !started || count === undefined) return false;
+  return processes.isAlive({ ...processes.own, pid: Number(pid), started }) === true;
+}
