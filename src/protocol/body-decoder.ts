@@ -42,6 +42,9 @@ type Position = 'lineStart' | 'text' | 'cr' | 'dot' | 'dotCr' | 'lfStart' | 'lfD
 /** Beyond so many removed dots in a chunk the rest is copied: views of a few octets cost more than they save. */
 const MAX_VIEWS = 8;
 
+/** What stands before the next CR or LF is looked for in one go behind so many octets. */
+const SHORT_OCTETS = 24;
+
 /** Where octets that change are put together; copied out, so one serves all bodies. */
 let scratch = Buffer.allocUnsafe(4 * 1024);
 
@@ -79,16 +82,19 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
       }
       const isStart = position === 'lineStart' || position === 'lfStart';
       if (position === 'text' || (isStart && chunk[at] !== DOT)) {
-        // What stands before the next CR or LF in one go.
-        if (lf < at) lf = indexOrEnd(chunk, LF, at);
-        if (cr < at) cr = indexOrEnd(chunk, CR, at);
-        const stop = Math.min(lf, cr);
-        if (stop > at) {
+        // Short lines octet by octet: a call for each would cost more than it saves.
+        const near = Math.min(at + SHORT_OCTETS, chunk.length);
+        const start = at;
+        while (at < near && chunk[at] !== CR && chunk[at] !== LF) out[length++] = chunk[at++] as number;
+        if (at === near) {
+          if (lf < at) lf = indexOrEnd(chunk, LF, at);
+          if (cr < at) cr = indexOrEnd(chunk, CR, at);
+          const stop = Math.min(lf, cr);
           length += chunk.copy(out, length, at, stop);
-          position = 'text';
           at = stop;
-          if (at === chunk.length) break;
         }
+        if (at > start) position = 'text';
+        if (at === chunk.length) break;
       }
       const octet = chunk[at] as number;
       if (position === 'dotCr' && octet === LF) {
