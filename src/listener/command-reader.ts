@@ -7,6 +7,7 @@ import { isUtf8 } from 'node:buffer';
 import { Writable } from 'node:stream';
 import { type BareLineEnds, type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts';
 import type { Intake } from './intake.ts';
+import { COSTLY_OCTETS, LINE_COST, type TurnShare } from './turn-share.ts';
 
 /** Why a line cannot be a command. */
 export type LineFault = 'too_long' | 'bare_line_end' | 'control_character' | 'not_utf8';
@@ -20,6 +21,7 @@ export interface BodySink extends Pick<Intake, 'bareLineEnds' | 'write' | 'fault
 export interface CommandReaderOptions {
   readonly maxCommandOctets: number;
   readonly bareLineEnds: BareLineEnds;
+  readonly share: TurnShare;
   /** The client has been heard. */
   readonly onActive: () => void;
   /**
@@ -45,8 +47,6 @@ const CR = 0x0d;
  * reading; the bound of what waits here for a slow upstream.
  */
 const HIGH_WATER_MARK = 128 * 1024;
-/** Lines dealt with in one go before others get their turn. */
-const MAX_SYNC_LINES = 100;
 const RCPT = /^RCPT /i;
 const NOT_PRINTABLE_ASCII = /[^ -~]/;
 /** Not TAB: whether that may stand for a blank depends on the client. */
@@ -84,7 +84,7 @@ export class CommandReader extends Writable {
 
   override _write(chunk: Buffer, _encoding: string, next: () => void): void {
     this.#options.onActive();
-    this.#take(chunk, 0, next);
+    this.#options.share.whenLeft(() => this.#take(chunk, 0, next));
   }
 
   #take(chunk: Buffer, from: number, next: () => void): void {
@@ -94,16 +94,14 @@ export class CommandReader extends Writable {
   }
 
   #readLines(chunk: Buffer, from: number, next: () => void): void {
+    const { share, whenWritable } = this.#options;
     let at = from;
     let isRunning = false;
-    let isDone = false;
-    let count = 0;
+    let isDone = true;
     // Lines dealt with at once are taken in a loop, so that a chunk full of them does not grow the stack.
-    const resume = (): void => {
-      isDone = true;
-      if (isRunning) return;
+    const run = (): void => {
       isRunning = true;
-      while (isDone) {
+      while (isDone && !share.isSpent) {
         isDone = false;
         const lf = at < chunk.length ? chunk.indexOf(LF, at) : -1;
         if (this.isClosed || this.#sink !== undefined || lf < 0) {
@@ -112,17 +110,18 @@ export class CommandReader extends Writable {
         }
         const start = at;
         at = lf + 1;
-        count += 1;
+        share.spend(LINE_COST);
         this.#emitLine(chunk, start, lf, done);
-        if (isDone && count % MAX_SYNC_LINES === 0) {
-          isDone = false;
-          setImmediate(resume);
-        }
       }
       isRunning = false;
+      if (isDone) share.whenLeft(run);
     };
-    const done = (): void => this.#options.whenWritable(resume);
-    resume();
+    const done = (): void =>
+      whenWritable(() => {
+        isDone = true;
+        if (!isRunning) share.whenLeft(run);
+      });
+    run();
   }
 
   #leaveLines(chunk: Buffer, at: number, next: () => void): void {
@@ -201,11 +200,11 @@ export class CommandReader extends Writable {
     }
     if (decoder.isLonger && !isLonger) sink.sizeChanged();
     const isPassedOn = pieces.length < 2 && pieces[0]?.buffer === chunk.buffer;
+    if (!isPassedOn)
+      this.#options.share.spend(Math.ceil(((end < 0 ? chunk.length : end) - from) / COSTLY_OCTETS));
     const finish = (): void => {
       if (end < 0) {
-        // A socket is read many times in a turn of the loop; what took work is the only chunk of its turn.
-        if (isPassedOn) next();
-        else setImmediate(next);
+        next();
         return;
       }
       this.#sink = undefined;

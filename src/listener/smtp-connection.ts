@@ -127,6 +127,7 @@ export class RelayConnection extends SeamConnection {
     const reader = new CommandReader({
       maxCommandOctets: limits.maxCommandOctets,
       bareLineEnds,
+      share: this._server.share,
       onActive: () => {
         this.#lastActive = this._server.hooks.clock.monotonic();
       },

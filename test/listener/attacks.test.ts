@@ -8,6 +8,7 @@ import { createTally } from '../../src/listener/counts.ts';
 import { createDoor } from '../../src/listener/door.ts';
 import { createHeldBudget } from '../../src/listener/held-budget.ts';
 import { resolveOptions } from '../../src/listener/options.ts';
+import { createTurnShare } from '../../src/listener/turn-share.ts';
 import { silentLog } from '../../src/log.ts';
 import { createTestClock } from '../support/clock.ts';
 import { leakless } from '../support/leak-check.ts';
@@ -60,37 +61,73 @@ for (const [name, unit] of BOMBS) {
   );
 }
 
-/** In how many turns of the loop a reader passes on what comes in one go. */
-async function turnsFor(chunks: number, unit: string): Promise<number> {
+/** Readers that have the turn of one loop in common, and what is asked of each. */
+function readersOf(count: number, onLine: (done: () => void) => void): CommandReader[] {
+  const share = createTurnShare();
+  return Array.from(
+    { length: count },
+    () =>
+      new CommandReader({
+        maxCommandOctets: 512,
+        bareLineEnds: 'normalize',
+        share,
+        onActive: () => {},
+        onLine: (_line, _fault, done) => onLine(done),
+        onInputEnd: () => {},
+        whenWritable: (next) => next(),
+      }),
+  );
+}
+
+const taken = (reader: CommandReader, chunk: Buffer): Promise<unknown> =>
+  new Promise((next) => reader.write(chunk, next));
+
+/** In how many turns of the loop some readers pass on what comes in one go. */
+async function turnsFor(readers: number, chunks: number, unit: string): Promise<number> {
   const turns = new Set<number>();
   const turn = countTurns();
-  const reader = new CommandReader({
-    maxCommandOctets: 512,
-    bareLineEnds: 'normalize',
-    onActive: () => {},
-    onLine: () => {},
-    onInputEnd: () => {},
-    whenWritable: (next) => next(),
-  });
-  reader.startBody({
-    bareLineEnds: 'normalize',
-    write: () => void turns.add(turn.now()),
-    fault: () => {},
-    sizeChanged: () => {},
-    end: async () => {},
-  });
   const chunk = Buffer.from(unit.repeat(65_536 / unit.length));
-  const taken = Array.from({ length: chunks }, () => new Promise((next) => reader.write(chunk, next)));
-  await Promise.all(taken);
+  const all = readersOf(readers, () => {}).flatMap((reader) => {
+    reader.startBody({
+      bareLineEnds: 'normalize',
+      write: () => void turns.add(turn.now()),
+      fault: () => {},
+      sizeChanged: () => {},
+      end: async () => {},
+    });
+    return Array.from({ length: chunks }, () => taken(reader, chunk));
+  });
+  await Promise.all(all);
   turn.stop();
   return turns.size;
 }
 
-test('a chunk that takes work is the only one in its turn of the loop', async () => {
-  assert.equal(await turnsFor(16, '\n.'), 16);
-  assert.equal(await turnsFor(16, '..\r\n'), 16);
-  assert.equal(await turnsFor(16, `${'a'.repeat(62)}\r\n`), 1);
+test('a chunk that takes work is the only one in its turn of the loop, of however many sessions', async () => {
+  assert.equal(await turnsFor(1, 16, '\n.'), 16);
+  assert.equal(await turnsFor(8, 2, '..\r\n'), 16);
+  assert.equal(await turnsFor(1, 16, `${'a'.repeat(62)}\r\n`), 1);
 });
+
+for (const [name, deal] of [
+  ['dealt with at once', (done: () => void) => done()],
+  ['dealt with later in the turn', (done: () => void) => queueMicrotask(done)],
+] as const)
+  test(`pipelined commands of many sessions, ${name}: a turn of the loop deals with some of them only`, async () => {
+    const inTurn = new Map<number, number>();
+    const turn = countTurns();
+    const readers = readersOf(8, (done) => {
+      inTurn.set(turn.now(), (inTurn.get(turn.now()) ?? 0) + 1);
+      deal(done);
+    });
+    await Promise.all(readers.map((reader) => taken(reader, Buffer.from('NOOP\r\n'.repeat(1000)))));
+    turn.stop();
+    const counts = [...inTurn.values()];
+    assert.equal(
+      counts.reduce((sum, n) => sum + n, 0),
+      8000,
+    );
+    assert.ok(Math.max(...counts) <= 220, `${Math.max(...counts)} in one turn`);
+  });
 
 for (const size of ['SIZE=0', 'SIZE=1', 'SIZE=100', '']) {
   test(
