@@ -5,7 +5,12 @@
 import type { Log } from './log.ts';
 import { createSlices } from './slices.ts';
 import type { TokenService } from './tokens/token-service.ts';
-import type { AccountWays } from './upstream/ways.ts';
+import type { AccountWays, WayStatus } from './upstream/ways.ts';
+
+/** After an outage thousands are tried again: neither the provider nor the loop gets them all at once. */
+const RETRIES_AT_ONCE = 50;
+/** Accounts that a line of the log names. */
+const NAMED = 100;
 
 export interface AppWarmUpDeps {
   readonly tokens: TokenService;
@@ -56,7 +61,7 @@ export function createAppWarmUp(
     const slices = createSlices();
     const ill: string[] = [];
     for (const id of ids) {
-      if (ways.status(id)?.state.status !== 'ready' || tokens.stateOf(id)?.status !== 'ready') ill.push(id);
+      if (isIll(ways.status(id)?.state) || isIll(tokens.stateOf(id))) ill.push(id);
       if (slices.isOver) await slices.rest();
     }
     return ill;
@@ -65,9 +70,21 @@ export function createAppWarmUp(
   /** The operator may have cured it, and a reload says so. Never rejects. */
   async function retryIll(ids: readonly string[]): Promise<void> {
     const ill = await illOf(ids);
-    await Promise.all(ill.map((id) => backend.retry(id)));
+    const slices = createSlices();
+    const left = ill.values();
+    const retryOn = async (): Promise<void> => {
+      for (const id of left) {
+        if (isStopping()) return;
+        await backend.retry(id);
+        if (slices.isOver) await slices.rest();
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(RETRIES_AT_ONCE, ill.length) }, retryOn));
     if (ill.length > 0)
-      log.info({ event: 'retried', accounts: ill }, 'accounts that were not ready were tried again');
+      log.info(
+        { event: 'retried', accounts: ill.slice(0, NAMED), more: Math.max(0, ill.length - NAMED) },
+        'accounts that were not ready were tried again',
+      );
   }
 
   /** A pause belongs to the account's id: a changed entry does not end it by itself. Never rejects. */
@@ -123,3 +140,7 @@ export function createAppWarmUp(
     },
   };
 }
+
+/** Nobody has asked yet, or asks now: that is no trouble. */
+const isIll = (state: WayStatus['state'] | undefined): boolean =>
+  state?.status !== 'ready' && state?.status !== 'refreshing';

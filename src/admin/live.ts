@@ -64,6 +64,7 @@ export function createLive(
   /** Being made now. */
   let snapshots = 0;
   let looking: 'no' | 'yes' | 'again' = 'no';
+  let lookingAtDirty = false;
 
   const hub = createEventHub((listeners) => {
     if (listeners > 0 && ticking === undefined) {
@@ -96,12 +97,19 @@ export function createLive(
     if (told.delete(id)) hub.publish('account_removed', { id });
   }
 
-  function lookAtDirty(): void {
-    for (const id of dirty) {
-      const row = backend.row(id);
-      if (row !== undefined) tell(row);
-    }
+  /** A reload, or a token endpoint that fails, changes thousands at once. */
+  async function lookAtDirty(): Promise<void> {
+    if (lookingAtDirty) return;
+    lookingAtDirty = true;
+    const slices = createSlices();
+    const ids = [...dirty];
     dirty.clear();
+    for (const id of ids) {
+      const row = hub.listeners > 0 ? backend.row(id) : undefined;
+      if (row !== undefined) tell(row);
+      if (slices.isOver) await slices.rest();
+    }
+    lookingAtDirty = false;
   }
 
   function lookAtBreakers(): void {
@@ -150,7 +158,7 @@ export function createLive(
   }
 
   function tick(): void {
-    lookAtDirty();
+    void lookAtDirty();
     hub.publish('rate', {
       ...series.lastSecond(),
       skipped,

@@ -49,3 +49,21 @@ test('who takes nothing of what waits for him for a minute is cut off; who takes
   }
   assert.deepEqual(cut, ['still']);
 });
+
+test('thousands of accounts that changed at once are told of in slices', async (t) => {
+  const { backend, live } = setUp(t, 20);
+  const told: string[] = [];
+  t.after(live.hub.subscribe(({ name }) => name === 'account' && told.push(name)));
+  const { row } = backend;
+  t.mock.method(backend, 'rows', () => []);
+  t.mock.method(backend, 'row', (id: string) => {
+    const until = performance.now() + 1;
+    while (performance.now() < until);
+    return row(id);
+  });
+  for (let i = 0; i < 20; i++) live.changed(`a${i}@example.com`);
+  t.mock.timers.tick(1_000);
+  const atOnce = told.length;
+  while (told.length < 20) await new Promise((turn) => setImmediate(turn));
+  assert(atOnce < 5, `${atOnce} of 20 in one turn`);
+});
