@@ -16,6 +16,8 @@ export interface Wire {
   readonly origin: Origin;
   /** `TLSv1.3 TLS_AES_256_GCM_SHA384`; undefined without TLS. */
   readonly tls: string | undefined;
+  /** The client has closed its side. */
+  readonly isHalfClosed: boolean;
   /** A 421 closes. */
   say(r: Reply): void;
   /** A reply of several lines without enhanced codes, as EHLO has it. */
@@ -106,6 +108,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     tls: wire.tls,
     auth,
     isTrusted,
+    isHalfClosed: wire.isHalfClosed,
   });
 
   function session(): MailSession {

@@ -46,6 +46,8 @@ export interface ClientFacts {
   readonly auth: { readonly user: string; readonly account: Account } | undefined;
   /** May use accounts without a password. */
   readonly isTrusted: boolean;
+  /** The client has closed its side: it may hear nothing more. */
+  readonly isHalfClosed: boolean;
 }
 
 export interface MailSession {
@@ -232,6 +234,7 @@ export function createMailSession(
       const answer = await deps.relay.mail({
         account: first.account,
         sender: first.sender,
+        ...(choices.some((choice) => choice.sender !== path.address) ? { clientSender: path.address } : {}),
         ...(fitting.length > 1 ? { choices: fitting } : {}),
         // Our trace line makes the message longer than the client counted.
         parameters: options.received ? withoutSize(parameters.passed) : parameters.passed,
@@ -240,6 +243,7 @@ export function createMailSession(
           remoteAddress: facts.remoteAddress,
           helo: facts.helo,
           tls: facts.tls !== undefined,
+          isHalfClosed: () => client().isHalfClosed,
           ...(facts.auth === undefined ? {} : { authUser: facts.auth.user }),
         },
         firstRecipient: options.firstRecipient,

@@ -210,6 +210,9 @@ export class RelayConnection extends SeamConnection {
       get tls() {
         return connection.secure ? describeTls(connection.socket) : undefined;
       },
+      get isHalfClosed() {
+        return connection.socket.readableEnded;
+      },
       say: (r: Reply) => connection.#say(r),
       list(code: number, lines: readonly string[]) {
         const last = lines.length - 1;

@@ -8,6 +8,10 @@ export interface Mail {
   readonly parameters: readonly string[];
   /** The header section as the client gave it, where another goes out in its place. */
   readonly clientHeader?: Buffer;
+  /** The reverse-path as the client gave it, where another goes out in its place. */
+  readonly clientSender?: string;
+  /** Whether the client has closed its side by now: it may hear nothing more. */
+  readonly isHalfClosed?: () => boolean;
 }
 
 export interface Recipient {

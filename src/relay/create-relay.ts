@@ -149,7 +149,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   async function ask(command: MailCommand, maxHoldMs: number): Promise<Refused | Taken> {
     const { account } = command;
     const others = command.choices?.map((choice) => choice.account.id) ?? [];
-    const way = ways.of(account.id, others);
+    const way = ways.of(account.id, others, command.clientSender ?? command.sender);
     if (way === undefined) return { answer: NOT_SERVED };
     if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
     const result = await gate(command, way, maxHoldMs).catch((error: unknown): Refused => {

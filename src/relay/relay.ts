@@ -16,6 +16,8 @@ export interface SessionFacts {
   /** AUTH user, where the client authenticated. */
   readonly authUser?: string;
   readonly tls: boolean;
+  /** Whether the client has closed its side by now: it may hear nothing more. */
+  readonly isHalfClosed?: () => boolean;
 }
 
 /** ESMTP parameters as they go out again, `KEYWORD` or `KEYWORD=value` with xtext values still encoded. */
@@ -26,6 +28,8 @@ export interface MailCommand {
   readonly account: Account;
   /** Reverse-path without angle brackets; empty for the null sender. */
   readonly sender: string;
+  /** The reverse-path as the client gave it, where another goes out in its place. */
+  readonly clientSender?: string;
   readonly parameters: Parameters;
   readonly session: SessionFacts;
   /** The body may get longer than the client said: SIZE goes only with a MAIL that leaves after it was seen. */

@@ -51,7 +51,13 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const isAskedAtOnce =
     (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
     'live';
-  let mail: Mail = { sender: command.sender, parameters: command.parameters };
+  const { isHalfClosed } = command.session;
+  let mail: Mail = {
+    sender: command.sender,
+    parameters: command.parameters,
+    ...(command.clientSender === undefined ? {} : { clientSender: command.clientSender }),
+    ...(isHalfClosed === undefined ? {} : { isHalfClosed }),
+  };
   /** Those that heard 250. */
   const told: Recipient[] = [];
   const delivery = way.begin(record);

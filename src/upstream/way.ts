@@ -103,7 +103,7 @@ export interface BodyStream {
 export interface Ways {
   /**
    * The way of an account that is served; undefined for any other. `others` can take the sender's mail too (account
-   * ids): what one of them may have delivered already must not go a second time.
+   * ids): what one of them may have delivered already must not go a second time. `sender` as the client gave it.
    */
-  of(accountId: string, others: readonly string[]): Way | undefined;
+  of(accountId: string, others: readonly string[], sender: string): Way | undefined;
 }

@@ -141,13 +141,13 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
   }
 
   return {
-    of(accountId, others) {
+    of(accountId, others, sender) {
       const account = accounts.get(accountId);
       if (account === undefined) return undefined;
       deps.onAsked?.(accountId);
       const bySmtp = (): Way | undefined => {
         const way = smtp.of(accountId);
-        return way && graph.guarded(way, [accountId, ...others]);
+        return way && graph.guarded(way, [accountId, ...others], sender);
       };
       switch (account.transport) {
         case 'smtp':

@@ -45,16 +45,21 @@ test(
       'a claim that was lost notes nothing',
     );
     assert.equal(await first.hasOpen(), true);
-    const subject = { account: 'ann', family: 'f', each: ['bob', 'cal'] };
+    const subject = { account: 'ann', family: 'f', each: ['bob', 'cal'], sender: 's' };
+    const opens = await Promise.all(['s', 't'].map((sender) => first.hasOpen(sender)));
+    assert.deepEqual(opens, [true, true], 'of whomever, where the sender was not noted');
+    await next.forget();
     const unheard = { state: 'sent', at: now, subject } as const;
     await next.note(unheard);
     assert.deepEqual(await first.list(), []);
     assert.equal(await first.hasOpen(), true, 'a retry to some of the recipients may come');
+    assert.deepEqual([await first.hasOpen('s'), await first.hasOpen('t')], [true, false]);
     assert.deepEqual(await first.relatives('f'), [{ key: KEY, entry: unheard }]);
     assert.deepEqual(await first.relatives('g'), []);
     await next.note({ state: 'sent', at: now });
     assert.deepEqual(await first.list(), []);
     assert.deepEqual([await first.hasOpen(), await first.relatives('f')], [false, []]);
+    assert.equal(await first.hasOpen('s'), false);
     await next.forget();
     await next.release();
     await redis.kill();

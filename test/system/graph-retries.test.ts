@@ -186,6 +186,30 @@ test(
 );
 
 test(
+  'a message without Message-ID whose client had closed its side when the 250 came',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph' }]);
+    const rules = h.provider.graph.rules;
+    rules.latencyMs = 1_000;
+    const message = mailFrom(ANN, '');
+    const client = await smtpClient(h.relay.smtpPort);
+    await client.reply();
+    await client.send('EHLO client.test');
+    await client.expect(`MAIL FROM:<${ANN}>`, 250);
+    await client.expect(`RCPT TO:<${BOB}>`, 250);
+    await client.expect('DATA', 354);
+    await client.raw(`${message}.\r\n`);
+    client.end();
+    await h.relay.event('transaction');
+    rules.latencyMs = 0;
+    assert.match(await h.send(ANN, message), /250/);
+    assert.equal(copies(h), 1);
+    assert.match(await h.send(ANN, message), /250/);
+    assert.equal(copies(h), 2);
+  }),
+);
+
+test(
   'two messages of one device: one Message-ID, other words in Subject',
   leakless(async (_t, defer) => {
     const h = await house(defer, [{ transport: 'graph' }]);

@@ -45,6 +45,8 @@ export interface Outgoing {
   readonly message: Buffer;
   readonly recipients: readonly string[];
   readonly sender: string;
+  /** `senderMark` of the sender as the client gave it. */
+  readonly senderMark: string;
   /** Of the ledger (`ledgerKey`). */
   readonly key: string;
   /** Of the ledger (`familyKey`). */
@@ -57,6 +59,8 @@ export interface Outgoing {
   readonly isNamed: boolean;
   /** The client has left: nobody would hear the 250. */
   readonly isClientGone: () => boolean;
+  /** The client has left, or closed its side, which looks the same until it is told something. */
+  readonly mayNotHear: () => boolean;
 }
 
 export interface GraphDelivery {
@@ -111,11 +115,12 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       to: hashOf(setOf(outgoing.recipients)),
       family: outgoing.family,
       each: outgoing.recipients.map(markOf),
+      sender: outgoing.senderMark,
     };
 
   async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<GraphEnding> {
     // A retry comes: of what nobody heard, or to the recipients that this one had not.
-    const isAwaited = outgoing.isClientGone() || outgoing.partOf !== undefined;
+    const isAwaited = outgoing.mayNotHear() || outgoing.partOf !== undefined;
     if (!outgoing.isNamed && !isAwaited) {
       // The next one that looks the same may be another: a device says the same thing every hour.
       await claim.forget();

@@ -25,9 +25,9 @@ import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../end
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
-import { createGuardedWay, orLastAnswer, orNot } from './guarded-way.ts';
+import { createGuardedWay, createOpenQuestion } from './guarded-way.ts';
 import { createHandover, type Handover, outgoingOf } from './handover.ts';
-import type { Ledger } from './ledger.ts';
+import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import { createGraphPacing } from './pacing.ts';
 import { createSweep } from './sweep.ts';
@@ -62,8 +62,8 @@ export interface GraphWays {
   of(accountId: string): GraphWay | undefined;
   /** Makes ready to serve exactly these, by id, as far as they have a Graph target; the result does so at once. Transactions under way finish. */
   prepare(accounts: ReadonlyMap<string, Account>): Steps<() => void>;
-  /** `way` for one transaction, where mail of its sender may have been begun by Graph. `accountIds`: all that can take that mail now. */
-  guarded(way: Way, accountIds: readonly string[]): Way;
+  /** `way` for one transaction, where mail of `sender` may have been begun by Graph. `accountIds`: all that can take that mail now. */
+  guarded(way: Way, accountIds: readonly string[], sender: string): Way;
   stateOf(accountId: string): AccountState | undefined;
   /** The operator changed something: what is paused is tried at the next opportunity. True where anything was. */
   retryNow(accountId: string): boolean;
@@ -126,8 +126,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     void quiet.then(() => working.delete(quiet));
   }
 
-  const hasAny = orLastAnswer(() => deps.ledger.hasAny());
-  const hasOpen = orNot(() => deps.ledger.hasOpen(), clock);
+  const isOpenOf = createOpenQuestion((sender) => deps.ledger.hasOpen(sender), clock);
 
   function deliveryOf(accountId: string, trace: Trace): GraphDelivery | undefined {
     const s = servedOf(accountId);
@@ -340,14 +339,16 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         for (const [url, count] of perUrl) endpointOf(url).accounts += count;
       };
     },
-    guarded(way, accountIds) {
+    guarded(way, accountIds, sender) {
       const mayHaveBegun = (id: string): boolean => {
         const account = accounts.get(id);
         return begun.has(id) || (account !== undefined && targetOf(account) !== undefined);
       };
       // Whoever began a message may be gone since, or never have been its sender's in this process.
       return createGuardedWay(way, {
-        hasAny: accountIds.some(mayHaveBegun) ? hasAny : hasOpen,
+        mayBeKnown: accountIds.some(mayHaveBegun)
+          ? () => deps.ledger.hasAny()
+          : () => isOpenOf(senderMark(sender)),
         async settle(mail, promised, message, trace, isClosed) {
           const outgoing = outgoingOf(mail, promised, message, isClosed);
           const settled = await handoverFor(way.account.id, trace).settle(outgoing);

@@ -9,8 +9,8 @@ import { type Reply, reply } from '../../protocol/reply.ts';
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 
 export interface GuardDeps {
-  /** Whether anything went by Graph of late. Rejects when it cannot be known. */
-  readonly hasAny: () => Promise<boolean>;
+  /** Whether the message may have been begun by Graph. Rejects when it cannot be known: then it waits. */
+  readonly mayBeKnown: () => Promise<boolean>;
   /** What became of this message by Graph; undefined: it may go. Never rejects. */
   readonly settle: (
     mail: Mail,
@@ -24,7 +24,7 @@ export interface GuardDeps {
 const UNKNOWN: Reply = reply(451, '4.3.0', 'the relay cannot tell whether this message was sent before');
 
 /** For one transaction. */
-export function createGuardedWay(way: Way, { hasAny, settle }: GuardDeps): Way {
+export function createGuardedWay(way: Way, deps: GuardDeps): Way {
   let mayBeKnown = false;
   return {
     account: way.account,
@@ -36,7 +36,7 @@ export function createGuardedWay(way: Way, { hasAny, settle }: GuardDeps): Way {
       const refusal = await way.ready();
       if (refusal !== undefined) return refusal;
       try {
-        mayBeKnown = await hasAny();
+        mayBeKnown = await deps.mayBeKnown();
         return undefined;
       } catch {
         return UNKNOWN;
@@ -49,7 +49,7 @@ export function createGuardedWay(way: Way, { hasAny, settle }: GuardDeps): Way {
       return {
         ask: (mail, told, asked) => delivery.ask(mail, told, asked),
         async send(mail, told, body, octets) {
-          const ending = await settle(mail, told, Buffer.concat(body), trace, () => isClosed);
+          const ending = await deps.settle(mail, told, Buffer.concat(body), trace, () => isClosed);
           return ending ?? delivery.send(mail, told, body, octets);
         },
         open: (mail, told) => delivery.open(mail, told),
@@ -66,32 +66,38 @@ export function createGuardedWay(way: Way, { hasAny, settle }: GuardDeps): Way {
   };
 }
 
-/** While it cannot be asked for nothing has changed; rejects where it has never been known. */
-export function orLastAnswer<T>(ask: () => Promise<T>): () => Promise<T> {
-  let last: { readonly answer: T } | undefined;
-  return async () => {
-    try {
-      last = { answer: await ask() };
-    } catch (error) {
-      if (last === undefined) throw error;
-    }
-    return last.answer;
-  };
-}
-
 /** A retry comes no sooner than this after an attempt that is not clear, ms. */
 const FRESH_MS = 1_000;
+/** Senders of whom is remembered that something was open. */
+const MAX_REMEMBERED = 10_000;
 
-/** What cannot be known is not: for mail that most probably never went by Graph. Asked once in a while. */
-export function orNot(ask: () => Promise<boolean>, clock: Clock): () => Promise<boolean> {
-  let last: { readonly answer: Promise<boolean>; readonly at: number } | undefined;
-  return () => {
+/**
+ * Whether something of a sender (its mark) is open by Graph, for accounts that most probably never were concerned. While
+ * it cannot be known it is what it was last; mail of a sender never asked for is not stopped by that.
+ */
+export function createOpenQuestion(
+  hasOpen: (sender?: string) => Promise<boolean>,
+  clock: Clock,
+): (sender: string) => Promise<boolean> {
+  let lastOfAll: { readonly answer: Promise<boolean>; readonly at: number } | undefined;
+  const wereOpen = new Set<string>();
+
+  /** Asked once in a while, so that nobody is asked for each message where nothing goes by Graph. */
+  function ofAnybody(): Promise<boolean> {
     const now = clock.monotonic();
-    if (last === undefined || now - last.at >= FRESH_MS)
-      last = {
-        at: now,
-        answer: ask().catch(() => false),
-      };
-    return last.answer;
+    if (lastOfAll === undefined || now - lastOfAll.at >= FRESH_MS) lastOfAll = { at: now, answer: hasOpen() };
+    return lastOfAll.answer;
+  }
+
+  return async (sender) => {
+    try {
+      const isOpen = (await ofAnybody()) && (await hasOpen(sender));
+      wereOpen.delete(sender);
+      if (isOpen) wereOpen.add(sender);
+      for (const oldest of wereOpen) if (wereOpen.size > MAX_REMEMBERED) wereOpen.delete(oldest);
+      return isOpen;
+    } catch {
+      return wereOpen.has(sender);
+    }
   };
 }

@@ -19,6 +19,7 @@ import {
   ledgerKey,
   markOf,
   messageIdOf,
+  senderMark,
 } from './ledger.ts';
 import { type GraphEnding, judged, later, takenAs, tellUnclear } from './outcome.ts';
 
@@ -201,10 +202,12 @@ export function outgoingOf(
     message,
     recipients: addresses,
     sender: mail.sender,
+    senderMark: senderMark(mail.clientSender ?? mail.sender),
     key: ledgerKey(addresses, message, header, own),
     family: familyKey(message, header, own),
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,
+    mayNotHear: () => isClientGone() || mail.isHalfClosed?.() === true,
   };
 }

@@ -47,7 +47,8 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   /** Keys of what is noted with a subject. */
   const families = new Map<string, Set<string>>();
   let sent = 0;
-  let open = 0;
+  /** How many are open, by mark of their sender; `''` where it was not noted. */
+  const open = new Map<string, number>();
   let lines = 0;
   let journal: Journal | undefined;
   let rewriting: Promise<void> | undefined;
@@ -55,16 +56,23 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   function keep(key: string, entry: LedgerEntry | undefined): void {
     const before = entries.get(key);
     if (before?.state === 'sent') sent--;
-    if (before !== undefined && isOpen(before)) open--;
+    if (before !== undefined && isOpen(before)) countOpen(before, -1);
     entries.delete(key);
     leaveFamily(key, before?.subject?.family);
     if (entry === undefined) return;
     entries.set(key, entry);
     if (entry.state === 'sent') sent++;
-    if (isOpen(entry)) open++;
+    if (isOpen(entry)) countOpen(entry, 1);
     const family = entry.subject?.family;
     if (family !== undefined) families.set(family, (families.get(family) ?? new Set()).add(key));
     if (entry.state === 'draft') own(entry.draft, key);
+  }
+
+  function countOpen({ subject }: LedgerEntry, by: 1 | -1): void {
+    const mark = subject?.sender ?? '';
+    const count = (open.get(mark) ?? 0) + by;
+    if (count > 0) open.set(mark, count);
+    else open.delete(mark);
   }
 
   function leaveFamily(key: string, family: string | undefined): void {
@@ -203,9 +211,9 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       await opened();
       return entries.size > 0;
     },
-    async hasOpen() {
+    async hasOpen(sender) {
       await opened();
-      return open > 0;
+      return sender === undefined ? open.size > 0 : open.has(sender) || open.has('');
     },
     async list() {
       await opened();

@@ -24,7 +24,7 @@ import {
 const CLAIM = redisScript(
   `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('get', KEYS[2]) or '' else return false end`,
 );
-/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients. */
+/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients, what is open of its sender. */
 const NOTE = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
@@ -32,11 +32,13 @@ if ARGV[5] == 'sent' then redis.call('hdel', KEYS[3], ARGV[4]) else redis.call('
 if ARGV[5] == 'draft' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
 redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
 if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis.call('pexpire', KEYS[6], ARGV[7]) else redis.call('hdel', KEYS[6], ARGV[4]) end
+if ARGV[5] == 'sent' then redis.call('hdel', KEYS[7], ARGV[4]) else redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) end
 return 1`,
 );
 const FORGET = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('hdel', KEYS[3], ARGV[2])
+redis.call('hdel', KEYS[4], ARGV[2])
 return redis.call('del', KEYS[2])`,
 );
 const RELEASE = redisScript(
@@ -52,6 +54,8 @@ export function createRedisLedger(
   const unsent = `${prefix}:graph:unsent`;
   const any = `${prefix}:graph:any`;
   const familyOf = (family: string): string => `${prefix}:graph:family:${family}`;
+  /** What is open of a sender, or where it was not noted. */
+  const openKey = (sender: string | undefined): string => `${prefix}:graph:open:${sender ?? ''}`;
   const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   return {
     open: () => redis.open(),
@@ -62,17 +66,18 @@ export function createRedisLedger(
       const known = await redis.run(CLAIM, keys.slice(0, 2), [owner, CLAIM_MS]);
       if (typeof known !== 'string') return 'busy';
       const give = (script: typeof FORGET): Promise<void> =>
-        redis.run(script, keys, [owner, key]).then(
+        redis.run(script, [...keys, openKey(sender)], [owner, key]).then(
           () => undefined,
           () => undefined,
         );
       let isOver = false;
       const before = parseEntry(known);
-      let family = before?.subject?.family;
+      let { family, sender } = before?.subject ?? {};
       return {
         known: before,
         async note(entry) {
           family = entry.subject?.family ?? family;
+          sender = entry.subject?.sender ?? sender;
           const owned = ownerKey(entry.state === 'draft' ? entry.draft : key);
           const said = [
             owner,
@@ -84,7 +89,11 @@ export function createRedisLedger(
             KEEP_MS + SWEEP_MS,
             entry.subject?.family === undefined ? '' : 'related',
           ];
-          const held = await redis.run(NOTE, [...keys, owned, any, familyOf(family ?? key)], said);
+          const held = await redis.run(
+            NOTE,
+            [...keys, owned, any, familyOf(family ?? key), openKey(sender)],
+            said,
+          );
           if (held !== 1) throw new Error('another relay took the message over');
         },
         forget: () => give(FORGET),
@@ -103,7 +112,10 @@ export function createRedisLedger(
         return entry === undefined || entry.at < clock.now() - keepMsOf(entry) ? [] : [{ key, entry }];
       });
     },
-    hasOpen: () => redis.ask((r) => r.hLen(unsent)).then((count) => count > 0),
+    hasOpen: (sender) =>
+      redis
+        .ask((r) => (sender === undefined ? r.hLen(unsent) : r.exists([openKey(sender), openKey(undefined)])))
+        .then((count) => count > 0),
     hasAny: () => redis.ask((r) => r.exists(any)).then((count) => count > 0),
     async list() {
       const rows: LedgerRow[] = [];

@@ -29,6 +29,8 @@ export interface Subject {
   readonly family?: string;
   /** Each recipient (`markOf`). */
   readonly each?: readonly string[];
+  /** MAIL FROM (`senderMark`). */
+  readonly sender?: string;
 }
 
 interface Noted {
@@ -84,8 +86,8 @@ export interface Ledger {
   relatives(family: string): Promise<readonly LedgerRow[]>;
   /** Whether anything is known at all. Rejects when it cannot be known. */
   hasAny(): Promise<boolean>;
-  /** Whether anything is known of which a client may not have heard that it was sent. Rejects when it cannot be known. */
-  hasOpen(): Promise<boolean>;
+  /** Whether anything is known of which a client may not have heard that it was sent: of this sender (`senderMark`) or, without one, of anybody. Rejects when it cannot be known. */
+  hasOpen(sender?: string): Promise<boolean>;
   /** What is not known to be sent, oldest first. Rejects when it cannot be known. */
   list(): Promise<readonly LedgerRow[]>;
   close(): Promise<void>;
@@ -96,6 +98,14 @@ export const hashOf = (text: string): string =>
 
 /** One recipient among those of a message. */
 export const markOf = (address: string): string => hashOf(foldAddress(address)).slice(0, 8);
+
+/** The same for every try of a message: what some mail servers write anew each time (BATV's `prvs=`, sub-addresses) aside. */
+export function senderMark(sender: string): string {
+  const at = Math.max(0, sender.lastIndexOf('@'));
+  const local = sender.slice(0, at).replace(/^prvs=[^=]{0,64}=/i, '');
+  const plus = local.indexOf('+');
+  return markOf((plus > 0 ? local.slice(0, plus) : local) + sender.slice(at));
+}
 
 /** A client may not have heard that it was sent. */
 export const isOpen = (entry: LedgerEntry): boolean => entry.state !== 'sent' || entry.subject !== undefined;
@@ -179,7 +189,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
 }
 
 function parseSubject(json: unknown): Subject | undefined {
-  const { account, messageId, to, family, each } = (json ?? {}) as Record<string, unknown>;
+  const { account, messageId, to, family, each, sender } = (json ?? {}) as Record<string, unknown>;
   if (typeof account !== 'string') return undefined;
   return {
     account,
@@ -187,5 +197,6 @@ function parseSubject(json: unknown): Subject | undefined {
     ...(typeof to === 'string' ? { to } : {}),
     ...(typeof family === 'string' ? { family } : {}),
     ...(Array.isArray(each) && each.every((mark) => typeof mark === 'string') ? { each } : {}),
+    ...(typeof sender === 'string' ? { sender } : {}),
   };
 }

@@ -96,7 +96,7 @@ test(
     const long = mail(BOB, 'long').replace('Subject:', `${'X: y\r\n'.repeat(50_000)}Subject:`);
     assert.match(await said(room, { to: [BOB], body: long }), /^552 5\.3\.4 Header section exceeds/);
     assert.match(await said(room, { to: [BOB], body: from('alias@example.com') }), /^250 /);
-    const [account0] = [room.ways.of(ANN, [])?.account];
+    const [account0] = [room.ways.of(ANN, [], ANN)?.account];
     assert.ok(account0);
     const opened = await room.relay.mail({
       account: account0,

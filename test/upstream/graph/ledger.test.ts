@@ -12,6 +12,7 @@ import {
   type Ledger,
   type LedgerEntry,
   ledgerKey,
+  senderMark,
 } from '../../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
 import { createTestClock } from '../../support/clock.ts';
@@ -57,6 +58,35 @@ test('a key is the same for a retry and another for anything else', () => {
     ledgerKey(['a@c', 'b@c'], Buffer.from(added), parseHeader(Buffer.from(added)), own),
     key(without),
   );
+});
+
+test('a sender is the same for every try, and another for anybody else', () => {
+  const ann = senderMark('ann@example.com');
+  for (const same of ['Ann@EXAMPLE.com', 'prvs=1234abcdef=ann@example.com', 'ann+tag@example.com'])
+    assert.equal(senderMark(same), ann, same);
+  const others = ['', 'bob@example.com', 'ann@example.net', '+ann@example.com', 'a@b@example.com'];
+  assert.equal(new Set([ann, ...others.map(senderMark)]).size, others.length + 1);
+});
+
+test('what is open is open of its sender, and of everybody where the sender was not noted', async () => {
+  const ledger = createLocalLedger({ log: silentLog });
+  const [ann, bob] = ['ann@c', 'bob@c'].map(senderMark);
+  assert.ok(ann !== undefined && bob !== undefined);
+  const open = async (): Promise<boolean[]> => [
+    await ledger.hasOpen(),
+    await ledger.hasOpen(ann),
+    await ledger.hasOpen(bob),
+  ];
+  const claim = await claimOf(ledger);
+  assert.deepEqual(await open(), [false, false, false]);
+  await claim.note({ state: 'draft', at: Date.now(), draft: 'id', subject: { account: 'x', sender: ann } });
+  assert.deepEqual(await open(), [true, true, false]);
+  await claim.note({ state: 'sent', at: Date.now() });
+  assert.deepEqual(await open(), [false, false, false]);
+  await claim.note({ state: 'sending', at: Date.now() });
+  assert.deepEqual(await open(), [true, true, true]);
+  await claim.forget();
+  assert.deepEqual(await open(), [false, false, false]);
 });
 
 test('one works on a message at a time; what was noted is known to the next', async () => {
