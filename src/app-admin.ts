@@ -1,4 +1,5 @@
 /** The admin room with its settings. In: settings, what it shows. Out: the room, not listening yet. */
+import { resolve } from 'node:path';
 import type { Admin, createAdmin } from './admin/admin.ts';
 import type { AdminBackend } from './admin/backend.ts';
 import type { Settings } from './config.ts';
@@ -14,6 +15,7 @@ export function openAppAdmin(
     host: settings.adminHost,
     port: settings.adminPort,
     version,
+    accountsFile: resolve(settings.accounts),
     tokenRead: settings.adminReadToken,
     tokenWrite: settings.adminToken,
     allowedHosts: [

@@ -29,6 +29,8 @@ export interface AdminOptions {
   /** 0 picks a free one. */
   readonly port: number;
   readonly version: string;
+  /** Path of the accounts file, absolute. */
+  readonly accountsFile: string;
   /** Whoever has it may read. */
   readonly tokenRead?: Revealable | undefined;
   /** Whoever has it may read and act. Where a token is set it is asked for on loopback too. */

@@ -5,7 +5,7 @@ import type { Access } from './guard.ts';
 import type { Live } from './live.ts';
 import type { Metrics } from './metrics.ts';
 import type { Series } from './series.ts';
-import type { ShapeName } from './shapes.ts';
+import type { Shape, ShapeName } from './shapes.ts';
 import type { TransactionLog } from './transaction-log.ts';
 
 /** What operations work on. */
@@ -22,6 +22,8 @@ export interface House {
   ): void;
   /** Undefined: too many are open. `cut` ends the connection of a reader who does not read. */
   openEvents(cut: () => void): ReadableStream | undefined;
+  /** What runs here. */
+  relay(): Promise<Shape<'Relay'>>;
   /** The description of all this. */
   description(): object;
 }

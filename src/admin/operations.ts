@@ -85,6 +85,14 @@ export const OPERATIONS: readonly Operation[] = [
   },
   {
     method: 'get',
+    path: '/admin/relay',
+    id: 'relay',
+    summary: 'The process: version, accounts file, since when',
+    answers: { 200: ['The process', 'Relay'] },
+    handle: async (house) => ok('Relay', await house.relay()),
+  },
+  {
+    method: 'get',
     path: '/admin/accounts',
     id: 'accounts',
     summary: 'Accounts in the order of the accounts file; all of them where nothing is asked for',

@@ -2,8 +2,11 @@
  * Serves the operations of the API; the one file that knows hono. In: requests. Out: JSON of the shapes, the
  * exposition, the event stream, the dashboard's files. Every request passes the guard first.
  */
+import { realpath } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { createAssets } from './assets.ts';
 import { openEventStream } from './event-stream.ts';
@@ -19,6 +22,9 @@ export interface RouteDeps extends Pick<House, 'backend' | 'metrics' | 'transact
 
 export interface RouteOptions extends GuardOptions {
   readonly version: string;
+  /** Absolute path. */
+  readonly accountsFile: string;
+  readonly clock?: Clock;
 }
 
 /** What is known of the connection a request came on. */
@@ -37,6 +43,8 @@ export interface Routes {
 const MAX_BODY_BYTES = 16 * 1024;
 /** Event streams at once: each costs a snapshot and a backlog. */
 const MAX_STREAMS = 50;
+/** Where all places are taken, one who has had his for as long gives it up, ms: a dashboard left open comes back by itself. */
+const PLACE_MS = 60_000;
 
 /** Nothing but our own files may run or be shown, and no page may frame ours. */
 const CONTENT_SECURITY_POLICY = [
@@ -88,9 +96,12 @@ const STRAY = page(
 
 /** Builds the routes; throws where the guard's options are unsafe. */
 export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
+  const { clock = systemClock } = options;
   const guard = createGuard(options);
   const assets = createAssets();
-  const streams = new Set<() => void>();
+  const startedAt = new Date(Date.now() - process.uptime() * 1000).toISOString();
+  /** What ends each, and since when it is open, the oldest first. */
+  const streams = new Map<() => void, number>();
   const app = new Hono<{ Bindings: OfConnection }>();
 
   app.use(async (c, next) => {
@@ -145,11 +156,22 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       deps.live.lookSoon();
     },
     openEvents: (cut) => {
+      const now = clock.monotonic();
+      const [oldest] = streams;
+      if (streams.size >= MAX_STREAMS && oldest !== undefined && now - oldest[1] >= PLACE_MS) oldest[0]();
       if (streams.size >= MAX_STREAMS) return undefined;
       const stream = openEventStream(deps.live, { cut, onClose: () => streams.delete(stream.end) });
-      streams.add(stream.end);
+      streams.set(stream.end, now);
       return stream.body;
     },
+    relay: async () => ({
+      version: options.version,
+      pid: process.pid,
+      host: hostname(),
+      // A path that stands nowhere is told as it was given.
+      accounts_file: await realpath(options.accountsFile).catch(() => options.accountsFile),
+      started_at: startedAt,
+    }),
     description: () => openApi(options.version),
   };
   for (const { method, path, handle } of OPERATIONS)
@@ -190,7 +212,7 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
   return {
     fetch: (request, of) => app.fetch(request, of),
     close: () => {
-      for (const end of [...streams]) end();
+      for (const end of [...streams.keys()]) end();
     },
   };
 }

@@ -260,6 +260,13 @@ export const SHAPES = {
     usable: count.describe('Accounts that could relay a message now'),
     total: count,
   }),
+  Relay: object({
+    version: text,
+    pid: count,
+    host: text.describe('Name of the machine; paths are those of its files'),
+    accounts_file: text,
+    started_at: instant,
+  }),
   Account,
   Accounts,
   AccountDetail,

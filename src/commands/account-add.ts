@@ -21,6 +21,7 @@ import {
   isSet,
   textOption,
 } from './definition.ts';
+import { noteOtherFile } from './other-file.ts';
 import { askUntil, oneOf } from './questions.ts';
 import { reloadRunning } from './reload-running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
@@ -84,6 +85,7 @@ async function addAccount(context: CommandContext): Promise<number> {
   const { terminal } = context;
   const settings = await commandSettings(context);
   const path = settings.accounts;
+  await noteOtherFile(settings, terminal);
   const text = await readOrEmpty(path);
   const email = await chooseAddress(context, text, path);
   const index = findAccount(text, email);

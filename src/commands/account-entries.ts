@@ -6,6 +6,7 @@ import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accoun
 import { showProblems } from './check.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet } from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
+import { noteOtherFile } from './other-file.ts';
 import { reloadRunning } from './reload-running.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable } from './terminal.ts';
@@ -15,13 +16,14 @@ const running = settingOptions(['accounts', 'adminHost', 'adminPort', 'adminToke
 export const accountList: CommandDefinition = {
   name: 'account list',
   summary: 'list the accounts of the accounts file',
-  options: [{ flags: '--json', help: 'print the list as JSON' }, ...settingOptions(['accounts'])],
+  options: [{ flags: '--json', help: 'print the list as JSON' }, ...running],
   examples: ['xoauth2-relay account list', 'xoauth2-relay account list --json | jq -r .accounts[].email'],
   exitCodes: { 1: 'some account of the file cannot be used' },
   async run(context) {
     const { terminal } = context;
     const settings = await commandSettings(context);
     const file = await readAccountsFile(settings.accounts, context.env);
+    await noteOtherFile(settings, terminal);
     const rows = [
       ...file.accounts.map(({ account, credential }) => ({ account, grant: credential.grant, usable: true })),
       ...file.unusable.map(({ account }) => ({ account, grant: '', usable: false })),
@@ -66,6 +68,7 @@ export const accountRemove: CommandDefinition = {
   async run(context) {
     const { terminal } = context;
     const settings = await commandSettings(context);
+    await noteOtherFile(settings, terminal);
     const { text } = await readAccountsText(settings.accounts);
     const name = context.arguments[0] ?? '';
     const index = findAccount(text, name);
@@ -97,6 +100,7 @@ export const accountImport: CommandDefinition = {
     const settings = await commandSettings(context);
     const source = context.arguments[0] ?? '';
     const entries = await readEntries(source);
+    await noteOtherFile(settings, terminal);
     const taken = { imported: 0, failed: 0 };
     const take = async (text: string): Promise<string> => {
       Object.assign(taken, { imported: 0, failed: 0 });

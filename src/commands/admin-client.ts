@@ -16,6 +16,8 @@ export type { AccountDetail, AccountRow, ReloadResult };
 
 export interface AdminClient {
   readonly url: string;
+  /** What runs there. */
+  relay(): Promise<Shape<'Relay'>>;
   accounts(): Promise<readonly AccountRow[]>;
   /** By id or address. Rejects with `CommandError` where there is none. */
   account(id: string): Promise<AccountDetail>;
@@ -105,6 +107,7 @@ export function createAdminClient(settings: Settings): AdminClient {
       if (!ok) throw new CommandError([error ?? `HTTP ${response.status}`, cure].filter(Boolean).join(' — '));
     },
     invite: async (id) => read('Invitation', orNone(id, await request(path(id, '/invite'), 'POST'))),
+    relay: async () => read('Relay', await request('/admin/relay')),
     accounts: async () => (await read('Accounts', await request('/admin/accounts'))).accounts,
     reload: async () => read('Reload', await request('/admin/reload', 'POST')),
     retry: async (accountId) =>

@@ -20,6 +20,7 @@ import {
   numberOption,
   textOption,
 } from './definition.ts';
+import { noteOtherFile } from './other-file.ts';
 import { reportSender, type SenderReport } from './sender-report.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable, type Terminal } from './terminal.ts';
@@ -79,6 +80,7 @@ export const check: CommandDefinition = {
     const trial = isSet(context, 'offline') ? await tryStart(settings, context.env) : undefined;
     if (!asJson) showTrial(terminal, trial);
     const file = await readAccountsFile(settings.accounts, context.env);
+    await noteOtherFile(settings, terminal);
     if (!asJson) showProblems(terminal, settings.accounts, file.problems, file.warnings);
     const isWrong = file.problems.length > 0;
 

@@ -2,10 +2,16 @@
 import type { Settings } from '../config.ts';
 import { createAdminClient, NotRunningError } from './admin-client.ts';
 import { CommandError } from './definition.ts';
+import { describeOtherFile, findOtherFile } from './other-file.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Tells a running relay; says what came of it. */
 export async function reloadRunning(settings: Settings, terminal: Terminal): Promise<void> {
+  const other = await findOtherFile(settings);
+  if (other !== undefined) {
+    terminal.note(`not reloaded: ${describeOtherFile(settings, other)}`);
+    return;
+  }
   try {
     const result = await createAdminClient(settings).reload();
     terminal.note(

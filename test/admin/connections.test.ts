@@ -10,7 +10,14 @@ import { type Defer, leakless } from '../support/leak-check.ts';
 async function start(defer: Defer): Promise<{ port: number; url: string }> {
   const admin = createAdmin(
     { backend: createFakeAdminBackend([{ email: 'a@example.com' }]), log: silentLog },
-    { host: '127.0.0.1', port: 0, version: '1', tokenWrite: new Secret('a-token'), summaryEveryMs: 0 },
+    {
+      host: '127.0.0.1',
+      port: 0,
+      version: '1',
+      accountsFile: '/etc/xoauth2-relay/accounts.json',
+      tokenWrite: new Secret('a-token'),
+      summaryEveryMs: 0,
+    },
   );
   const { port } = await admin.listen();
   defer(() => admin.close());

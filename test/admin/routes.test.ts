@@ -7,6 +7,7 @@ import { type OpenApi, openApi } from '../../src/admin/openapi.ts';
 import { createRoutes, type RouteOptions, type Routes } from '../../src/admin/routes.ts';
 import { createSeries } from '../../src/admin/series.ts';
 import { createTransactionLog } from '../../src/admin/transaction-log.ts';
+import { createTestClock } from '../support/clock.ts';
 import { createFakeAdminBackend, type FakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
 import { schemaFaults } from '../support/schema-check.ts';
 import { createTestLog } from '../tokens/support.ts';
@@ -29,7 +30,7 @@ function createHouse(
   const live = createLive({ backend, transactions, series }, { version: '9.9.9' });
   const routes: Routes = createRoutes(
     { backend, metrics, transactions, series, live, log },
-    { host: '127.0.0.1', version: '9.9.9', ...options },
+    { host: '127.0.0.1', version: '9.9.9', accountsFile: '/nowhere/accounts.json', ...options },
   );
   let cuts = 0;
   const ask = async (path: string, how: Ask = {}): Promise<Response> =>
@@ -53,6 +54,7 @@ const CALLS: readonly (Ask & {
 })[] = [
   { template: '/healthz', path: '/healthz', status: 200 },
   { template: '/readyz', path: '/readyz', status: 200 },
+  { template: '/admin/relay', path: '/admin/relay', status: 200 },
   {
     template: '/readyz',
     path: '/readyz',
@@ -371,6 +373,31 @@ describe('event stream', () => {
     const lines = snapshot.split('\n').map((line) => line.slice('data: '.length));
     assert.ok(lines.length > 50, 'in pieces');
     assert.equal((JSON.parse(lines.join('\n')) as { accounts: object[] }).accounts.length, 12_000);
+  });
+
+  it('with all places taken the oldest makes room once it has had its time', async () => {
+    const clock = createTestClock();
+    const { ask, routes } = createHouse(undefined, { clock });
+    const open: Response[] = [];
+    while (open.length < 60) {
+      const answer = await ask('/admin/events');
+      if (answer.status !== 200) break;
+      open.push(answer);
+    }
+    assert.ok(open.length > 1 && open.length < 60, `${open.length} at once`);
+    assert.equal((await ask('/admin/events')).status, 503, 'nobody has had his time');
+    clock.advance(10 * 60_000);
+    const newest = await ask('/admin/events');
+    assert.equal(newest.status, 200);
+    const [oldest, second] = open as [Response, Response];
+    assert.deepEqual(
+      (await readUntil(oldest, 'never')).map((e) => e.name),
+      ['snapshot'],
+      'it was ended',
+    );
+    assert.equal((await readUntil(second, 'snapshot')).length, 1);
+    assert.equal((await readUntil(newest, 'snapshot')).length, 1);
+    routes.close();
   });
 
   it('ends streams on close', async () => {

@@ -43,7 +43,13 @@ describe('sign-in pages in Chromium', () => {
     const backend = createFakeAdminBackend(ACCOUNTS);
     const admin = createAdmin(
       { backend, log: silentLog },
-      { host: '127.0.0.1', port: 0, version: '9.9.9', summaryEveryMs: 0 },
+      {
+        host: '127.0.0.1',
+        port: 0,
+        version: '9.9.9',
+        accountsFile: '/etc/xoauth2-relay/accounts.json',
+        summaryEveryMs: 0,
+      },
     );
     const { port } = await admin.listen();
     const page = await browser.newPage(look);
