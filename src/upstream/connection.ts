@@ -18,10 +18,13 @@ export class ConnectionLost extends Error {
   readonly how: LossCause;
   /** What had been answered of the flight. */
   readonly replies: readonly ParsedReply[];
-  constructor(how: LossCause, detail: string, replies: readonly ParsedReply[]) {
+  /** How long nothing had been heard by then, ms. */
+  readonly quietMs: number;
+  constructor(how: LossCause, detail: string, replies: readonly ParsedReply[], quietMs = 0) {
     super(detail);
     this.how = how;
     this.replies = replies;
+    this.quietMs = quietMs;
   }
 }
 
@@ -67,6 +70,8 @@ export class UpstreamConnection {
   mask: Mask = (text) => text;
   /** Messages the upstream took or refused on this connection. */
   messages = 0;
+  /** Between the last reply and the one before it, ms. */
+  gapMs = 0;
   /** The last transaction was given up half-way: the next flight starts with RSET. */
   needsReset = false;
   /** Called once when the connection can no longer be used. */
@@ -76,6 +81,7 @@ export class UpstreamConnection {
   readonly #clock: Clock;
   readonly #openedAt: number;
   #lastUsedAt: number;
+  #heardAt: number;
   readonly #socket: Socket;
   readonly #parser = createReplyParser((text) => this.mask(text));
   readonly #flights: Flight[] = [];
@@ -93,6 +99,7 @@ export class UpstreamConnection {
     this.#clock = clock;
     this.#openedAt = clock.monotonic();
     this.#lastUsedAt = this.#openedAt;
+    this.#heardAt = this.#openedAt;
     this.#ageShare = 0.9 + random() / 10;
     socket.on('data', (chunk) => this.#onData(chunk));
     socket.on('error', (error: NodeJS.ErrnoException) =>
@@ -238,8 +245,11 @@ export class UpstreamConnection {
       return;
     }
     const complete: Flight[] = [];
+    const now = this.#clock.monotonic();
     for (const reply of replies) {
       if (reply.code === 421) this.#leaving = true;
+      this.gapMs = now - this.#heardAt;
+      this.#heardAt = now;
       const flight = this.#flights[0];
       if (flight === undefined) {
         // A refusal behind what reads like a late answer to RCPT (RFC 3463 §3.2): nobody can tell which was meant.
@@ -268,9 +278,10 @@ export class UpstreamConnection {
     if (this.#dead !== undefined) return;
     this.#dead = { how, detail };
     this.#socket.destroy();
+    const quietMs = this.#clock.monotonic() - this.#heardAt;
     for (const flight of this.#flights.splice(0)) {
       flight.stop?.();
-      flight.reject(new ConnectionLost(how, detail, flight.replies));
+      flight.reject(new ConnectionLost(how, detail, flight.replies, quietMs));
     }
     this.onDead?.();
     this.onDead = undefined;

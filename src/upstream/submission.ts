@@ -13,6 +13,7 @@ import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { createDataStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
+import { createStep, type Marker, type Step } from './in-step.ts';
 import { isOfAnother } from './reply-kinds.ts';
 import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
 
@@ -46,10 +47,12 @@ export class Submission {
   readonly #connection: UpstreamConnection;
   readonly #pipelining: boolean;
   readonly #count: FlightCount;
+  readonly #step: Step;
   #finalByteSent = false;
   /** Octets of the body are on their way. */
   #bodySent = false;
   #isAbandoned = false;
+  #isGivenUp = false;
   #stage: Stage = 'mail';
 
   /** `bdat`: BDAT may be used on this connection. */
@@ -58,6 +61,7 @@ export class Submission {
     this.#pipelining = connection.capabilities.pipelining;
     this.usesBdat = bdat && this.#pipelining && connection.capabilities.chunking;
     this.#count = count;
+    this.#step = createStep(connection, () => this.#outOfStep());
     this.reused = connection.messages > 0 || connection.ageMs > FRESH_MS;
   }
 
@@ -69,6 +73,7 @@ export class Submission {
   /** Nobody waits for the server any longer: what is awaited ends as a loss. */
   giveUp(): void {
     this.#isAbandoned = true;
+    this.#isGivenUp = true;
     this.#connection.destroy();
   }
 
@@ -101,12 +106,11 @@ export class Submission {
     const commands = `${reset}${formatMail(mail)}${formatRcpt(recipient)}`;
     const expected = reset === '' ? 3 : 4;
     if (this.usesBdat && octets > 0) {
-      const marker = this.#marker;
       const replies = await this.#exchange(
-        [`${commands}BDAT ${octets} LAST\r\n`, ...body, ...marker],
-        expected + marker.length,
+        [`${commands}BDAT ${octets} LAST\r\n`, ...body],
+        expected,
         FINAL_TIMEOUT_MS,
-        true,
+        this.#step.marker(false),
       );
       const answers = this.#dropReset(replies, reset);
       return this.#decide(answers, [...this.#behindReset, 'mail', 'rcpt', 'end']);
@@ -122,7 +126,7 @@ export class Submission {
       if (refused)
         await this.#exchange(['.\r\n'], 1, ENVELOPE_TIMEOUT_MS).then(([r]) => this.#expectRefusal(r));
       else {
-        this.#remember(replies[0], replies[1]);
+        this.#step.remember(replies[0], replies[1]);
         return this.#finishData(body);
       }
     }
@@ -141,7 +145,7 @@ export class Submission {
         if (refused !== undefined) return { refusal: this.#refused('mail', refused), recipients: [] };
       }
       const [mailReply] = await this.#exchange([formatMail(mail)], 1, ENVELOPE_TIMEOUT_MS);
-      if (!this.#isAccepted(mailReply, 'mail'))
+      if (!this.#step.isAccepted(mailReply, 'mail'))
         return { refusal: this.#refused('mail', mailReply), recipients: [] };
       return { refusal: undefined, recipients: await this.addRecipients(recipients) };
     }
@@ -151,7 +155,7 @@ export class Submission {
       await this.#exchange([commands], expected, ENVELOPE_TIMEOUT_MS),
       reset,
     );
-    if (!this.#isAccepted(mailReply, 'mail'))
+    if (!this.#step.isAccepted(mailReply, 'mail'))
       return { refusal: this.#refused('mail', mailReply), recipients: [] };
     this.#connection.needsReset = true;
     this.#checkRecipients(replies, recipients.length);
@@ -175,8 +179,8 @@ export class Submission {
   /** The whole body after an accepted envelope. Rejects with `UpstreamError`. */
   async sendBody(body: readonly Buffer[], octets: number): Promise<Decision> {
     // DATA's 354 cannot be mistaken for a late reply to RCPT.
-    if (this.usesBdat && octets > 0 && this.#isTagged)
-      return this.#decide(await this.#sendLast([`BDAT ${octets} LAST\r\n`, ...body]), ['end']);
+    if (this.usesBdat && octets > 0 && this.#step.isTagged)
+      return this.#sendLast([`BDAT ${octets} LAST\r\n`, ...body], this.#step.marker(false));
 
     this.#stage = 'body';
     const [go] = await this.#exchange(['DATA\r\n'], 1, ENVELOPE_TIMEOUT_MS);
@@ -189,12 +193,12 @@ export class Submission {
     | { readonly refusal: Decision; readonly stream: undefined }
   > {
     this.#stage = 'body';
-    if (this.usesBdat && this.#isTagged) {
+    if (this.usesBdat && this.#step.isTagged) {
       this.#bodySent = true;
       const stream = createChunkStream(this.#connection, {
         lost: (error) => this.#lost(error),
         refused: (reply) => this.#keep({ stage: 'body', reply }),
-        sendLast: async (parts) => this.#decide(await this.#sendLast(parts), ['end']),
+        sendLast: (parts) => this.#sendLast(parts, this.#step.marker(true)),
       });
       return { refusal: undefined, stream };
     }
@@ -214,46 +218,57 @@ export class Submission {
     return { refusal: undefined, stream };
   }
 
-  #sendLast(parts: readonly (string | Buffer)[]): Promise<ParsedReply[]> {
-    const marker = this.#marker;
-    return this.#exchange([...parts, ...marker], 1 + marker.length, FINAL_TIMEOUT_MS, true);
+  async #sendLast(parts: readonly (string | Buffer)[], marker: Marker): Promise<Decision> {
+    return this.#decide(await this.#exchange(parts, 1, FINAL_TIMEOUT_MS, marker), ['end']);
   }
 
   async #finishData(body: readonly Buffer[]): Promise<Decision> {
     const stuffer = createDotStuffer();
     const parts = body.flatMap((chunk) => stuffer.push(chunk));
     parts.push(stuffer.end());
-    return this.#decide(await this.#exchange(parts, 1, FINAL_TIMEOUT_MS, true), ['end']);
+    return this.#sendLast(parts, []);
   }
 
-  /** One flight. `final`: the last octet of the body is in it. */
+  /** One flight of `expected` replies. `marker`, where the last octet of the body is in it, follows the body; its answer may be missing. */
   async #exchange(
     parts: readonly (string | Buffer)[],
     expected: number,
     timeoutMs: number,
-    final = false,
+    marker?: Marker,
   ): Promise<ParsedReply[]> {
     // Gone before a byte of this was written: nothing of it can have been taken.
     if (this.#connection.dead)
       throw lost(this.#stage, 'eof', 'closed by the upstream', { reused: true, finalByteSent: false });
-    if (final && this.#isAbandoned) {
+    if (marker !== undefined && this.#isAbandoned) {
       // Perhaps after DATA's 354: nothing but a body could be said here.
       this.#connection.destroy();
       throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
     }
     this.#count.flights++;
-    if (final) {
+    if (marker !== undefined) {
       this.#bodySent = true;
       this.#finalByteSent = true;
       this.#stage = 'end';
     }
     try {
-      return await this.#connection.flight(parts, expected, Math.max(LEAST_MS, timeoutMs - this.waitedMs()));
+      const replies = await this.#connection.flight(
+        marker === undefined ? parts : [...parts, ...marker],
+        expected + (marker?.length ?? 0),
+        Math.max(LEAST_MS, timeoutMs - this.waitedMs()),
+      );
+      // 421 in place of the marker's answer: the connection ends behind the verdict.
+      const isOver = replies[expected]?.code === 421;
+      if (isOver && this.#step.isCertain(replies[expected - 1], this.#connection.gapMs))
+        replies.length = expected;
+      return replies;
     } catch (error) {
-      const replies = error instanceof ConnectionLost ? [...error.replies] : [];
+      const loss = error instanceof ConnectionLost ? error : undefined;
+      const replies = [...(loss?.replies ?? [])];
       // A refusal that came before the loss decides: the provider did not take the message.
       if (replies.some((r) => !isPositive(r))) return replies;
-      if (final && replies.length === expected - 1 && this.#isCertain(replies.at(-1))) return replies;
+      const isUnmarked = marker !== undefined && marker.length > 0 && replies.length === expected;
+      if (isUnmarked && !this.#isGivenUp && this.#step.isCertain(replies.at(-1), loss?.quietMs ?? 0))
+        return replies;
       throw this.#lost(error);
     }
   }
@@ -273,9 +288,9 @@ export class Submission {
       }
       if (stage === 'end') {
         const marker = replies[stages.length];
-        if (!this.#isAccepted(reply, 'end') || (marker !== undefined && !isPositive(marker)))
+        if (!this.#step.isAccepted(reply, 'end') || (marker !== undefined && !isPositive(marker)))
           throw this.#outOfStep();
-        if (stages.length === 3) this.#remember(replies[0], replies[1]);
+        if (stages.length === 3) this.#step.remember(replies[0], replies[1]);
         this.#connection.needsReset = false;
         this.#connection.messages++;
         return { stage, reply };
@@ -284,50 +299,10 @@ export class Submission {
     throw this.#outOfStep();
   }
 
-  /** Whether the final reply can be told from one to MAIL or RCPT that comes late. */
-  get #isTagged(): boolean {
-    const { mail, rcpt, end } = this.#connection.said;
-    if (!this.#connection.capabilities.enhancedStatusCodes) return false;
-    return end === undefined || (end !== mail && end !== rcpt);
-  }
-
-  /** Where replies look all alike, or how is not known yet, one too many shows only by what answers a NOOP behind the last. */
-  get #marker(): readonly string[] {
-    return this.#isTagged && this.#connection.said.end !== undefined ? [] : ['NOOP\r\n'];
-  }
-
-  /** The verdict came and only the marker's answer did not: it is the verdict where it reads like none on an address. */
-  #isCertain({ enhanced }: Partial<ParsedReply> = {}): boolean {
-    return this.#marker.length > 0 && enhanced !== undefined && !enhanced.startsWith('2.1.');
-  }
-
-  #remember(mail: ParsedReply | undefined, rcpt: ParsedReply | undefined): void {
-    const { said } = this.#connection;
-    said.mail ??= mail?.enhanced ?? '';
-    said.rcpt ??= rcpt?.enhanced ?? '';
-  }
-
-  /**
-   * A positive reply, and not a late one to another command: those would shift every answer after
-   * them, and the 250 of one message would speak for the next. Throws `UpstreamError`.
-   */
-  #isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
-    if (reply === undefined || !isPositive(reply)) return false;
-    if (isOfAnother(reply.code, to)) throw this.#outOfStep();
-    const { said } = this.#connection;
-    const code = reply.enhanced ?? '';
-    const usual = said[to];
-    said[to] ??= code;
-    if (usual === undefined || usual === code) return true;
-    const others = to === 'rcpt' ? [said.mail, said.end] : [said.mail, said.rcpt];
-    if (to === 'mail' || others.includes(code)) throw this.#outOfStep();
-    return true;
-  }
-
   #checkRecipients(replies: readonly ParsedReply[], expected: number): void {
     // A loss after some verdicts leaves recipients without one.
     if (replies.length < expected) throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
-    for (const reply of replies) this.#isAccepted(reply, 'rcpt');
+    for (const reply of replies) this.#step.isAccepted(reply, 'rcpt');
   }
 
   #keep(decision: Decision): Decision {

@@ -1,0 +1,94 @@
+/** Which of a server's replies is the verdict on a body, where it says one too many, or leaves one out. */
+import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
+import { test } from 'node:test';
+import { UpstreamConnection } from '../../src/upstream/connection.ts';
+import { UpstreamError } from '../../src/upstream/failure.ts';
+import { Submission } from '../../src/upstream/submission.ts';
+import { createTestClock } from '../support/clock.ts';
+
+const MAIL = { sender: 'ann@example.com', parameters: [] };
+const BOB = { address: 'bob@example.net', parameters: [] };
+const BODY = Buffer.from('Subject: x\r\n\r\nx\r\n');
+const ENVELOPE = ['250 2.1.0 sender', '250 2.1.5 recipient'];
+
+/** A submission to a server that says what it is told, when it is told. */
+function stage() {
+  const clock = createTestClock();
+  let heard = '';
+  const socket = new Duplex({
+    read: () => {},
+    write(octets, _encoding, done) {
+      heard += String(octets);
+      done();
+    },
+  });
+  const connection = new UpstreamConnection(socket as Socket, 'ann', { clock });
+  connection.capabilities = {
+    ...connection.capabilities,
+    pipelining: true,
+    chunking: true,
+    enhancedStatusCodes: true,
+  };
+  const submission = new Submission(connection, true, { flights: 0 });
+  return {
+    clock,
+    connection,
+    submission,
+    heard: () => heard,
+    sendWhole: () => submission.sendWhole(MAIL, BOB, [BODY], BODY.length),
+    says: (...replies: readonly string[]) =>
+      void socket.emit('data', Buffer.from(replies.map((r) => `${r}\r\n`).join(''))),
+    closes: () => void socket.emit('end'),
+  };
+}
+
+/** The server may have the message, or not. */
+const isUnknown = (error: unknown): boolean =>
+  error instanceof UpstreamError && error.event.kind === 'lost' && error.event.finalByteSent;
+
+test('a 250 too many among the replies to chunks does not speak for the message', async () => {
+  const { connection, submission, heard, says } = stage();
+  // It has served before: how its replies look is known.
+  Object.assign(connection.said, { mail: '2.1.0', rcpt: '2.1.5', end: '2.0.0' });
+  const { stream } = await submission.startStream();
+  assert.ok(stream);
+  stream.push(Buffer.from(`Subject: x\r\n\r\n${'x'.repeat(300_000)}`));
+  stream.push(Buffer.alloc(300_000, 'y'));
+  const decided = stream.finish();
+  await new Promise(setImmediate);
+  assert.match(heard().replaceAll('y', ''), / LAST\r\n/);
+  says('250 2.0.0 header', '250 2.0.0 said twice', '250 2.0.0 chunk', '554 5.7.1 spam');
+  await assert.rejects(decided, isUnknown);
+});
+
+test('421 in place of the answer to the NOOP behind a body takes nothing back', async () => {
+  const { sendWhole, heard, says } = stage();
+  const decided = sendWhole();
+  assert.match(heard(), /NOOP\r\n$/);
+  says(...ENVELOPE, '250 2.0.0 queued', '421 4.7.0 enough messages on this connection');
+  assert.equal((await decided).reply.text, 'queued');
+});
+
+test('a server that is silent on a body and answers the NOOP behind it has taken nothing', async () => {
+  const ends: readonly ((room: ReturnType<typeof stage>) => void)[] = [
+    ({ clock, closes }) => {
+      clock.advance(10_000);
+      closes();
+    },
+    ({ clock, says }) => {
+      clock.advance(300_000);
+      says('421 4.4.2 idle for too long');
+    },
+    ({ clock }) => clock.advance(3_600_000),
+    ({ submission }) => submission.giveUp(),
+  ];
+  for (const end of ends) {
+    const room = stage();
+    const decided = room.sendWhole();
+    room.says(...ENVELOPE, '250 2.0.0 OK');
+    end(room);
+    await assert.rejects(decided, isUnknown);
+  }
+});
