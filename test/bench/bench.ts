@@ -1,17 +1,21 @@
 /**
- * `npm run bench [-- quick]`: what a message costs in the relay, beside a process that only splices the
- * same sockets, in the same run and in turn. Prints a table; asserts nothing. `npm run bench -- scale`
- * measures thousands of accounts instead (scale.ts), `-- flights` round trips by recipients (flights.ts),
- * `-- fleet` limits shared through Redis (fleet.ts), `-- graph` Microsoft Graph beside SMTP (graph.ts).
+ * `npm run bench [-- quick] [--save FILE] [--against FILE]`: what a message costs in the relay, beside a process that
+ * only splices the same sockets, in the same run and in turn; with its own noise, and compared with a run that was
+ * saved. Prints tables; asserts nothing. `npm run bench -- scale` measures thousands of accounts instead (scale.ts),
+ * `-- flights` round trips by recipients (flights.ts), `-- fleet` limits shared through Redis (fleet.ts), `-- graph`
+ * Microsoft Graph beside SMTP (graph.ts).
  */
 import { connect } from 'node:net';
-import { cpus } from 'node:os';
+import { cpus, loadavg } from 'node:os';
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { silentLog } from '../../src/log.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
+import { compare, type Measured, readBaseline, saveBaseline } from './baseline.ts';
+import { LATENCIES_MS, latencyRows, type Way } from './latency.ts';
 import { type Load, run } from './load.ts';
+import { startPeers } from './peers.ts';
 import {
   benchEntry,
   bodyOf,
@@ -23,6 +27,7 @@ import {
   helper,
   MIB,
   median,
+  type Relay,
   rssMiB,
   startRelay,
   table,
@@ -34,9 +39,19 @@ for (const other of ['scale', 'flights', 'fleet', 'graph']) {
   process.exit();
 }
 
+const MACHINE = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`;
 const QUICK = process.argv.includes('quick');
-const ROUNDS = QUICK ? 1 : 3;
-const SESSIONS = 8;
+const ROUNDS = QUICK ? 3 : 7;
+const SESSIONS = 20;
+const fileAfter = (flag: string): string | undefined => {
+  const at = process.argv.indexOf(flag);
+  if (at < 0) return undefined;
+  const file = process.argv[at + 1];
+  if (file === undefined) throw new Error(`${flag} wants a file`);
+  return file;
+};
+const [saveTo, against] = [fileAfter('--save'), fileAfter('--against')];
+const before = against === undefined ? undefined : readBaseline(against);
 
 const tokens = await startTokenEndpoint('gmail');
 try {
@@ -54,59 +69,94 @@ try {
       ...more,
     });
   console.log(
-    `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node ${process.versions.node}; ${ROUNDS} rounds, medians`,
+    `${MACHINE}, Node ${process.versions.node}, load ${loadavg()[0]?.toFixed(1)}; ${ROUNDS} rounds, medians`,
   );
 
   const relay = await startRelay([entry('ann@example.com', sink.port)]);
   const relayData = await startRelay([entry('ann@example.com', sinkWithout.port)]);
+  const peers = await startPeers(sink.port);
+  const present = peers.filter((peer) => 'pid' in peer);
   const measure = async (pid: number, load: Load): Promise<{ us: number; rate: number }> => {
-    const before = cpuSeconds(pid);
+    const spent = cpuSeconds(pid);
     const seconds = await run(load);
-    return { us: ((cpuSeconds(pid) - before) / load.messages) * 1e6, rate: load.messages / seconds };
+    return { us: ((cpuSeconds(pid) - spent) / load.messages) * 1e6, rate: load.messages / seconds };
   };
+  const measured: Record<string, Measured> = {};
   let held = '';
   const rows: string[][] = [
-    ['traffic', 'relay µs CPU', 'splice µs CPU', 'ratio', 'relay msg/s', 'splice msg/s'],
+    [
+      'traffic',
+      'relay µs',
+      'splice µs',
+      'ratio',
+      'noise',
+      'relay msg/s',
+      'splice msg/s',
+      ...present.map(({ name }) => `${name} µs`),
+      ...(before === undefined ? [] : ['ratio against']),
+    ],
   ];
   const loads: readonly [string, number, number, Partial<Load>][] = [
-    ['4 kB, kept open', 4_096, 6_000, {}],
-    ['4 kB, kept open, pipelined', 4_096, 6_000, { pipelined: true }],
-    ['4 kB, connection per message', 4_096, 2_000, { reconnect: true }],
-    ['100 kB, kept open', 102_400, 2_000, {}],
-    ['100 kB, kept open, pipelined', 102_400, 2_000, { pipelined: true }],
-    ['10 MB, kept open', 10 * MIB, 40, {}],
-    ['30 MB, one at a time', 30 * MIB, 8, { sessions: 1 }],
+    ['4 kB, kept open', 4_096, 4_000, {}],
+    ['4 kB, kept open, pipelined', 4_096, 4_000, { pipelined: true }],
+    ['4 kB, connection per message', 4_096, 800, { reconnect: true }],
+    ['100 kB, kept open', 102_400, 1_200, {}],
+    ['100 kB, kept open, pipelined', 102_400, 1_200, { pipelined: true }],
+    ['10 MB, kept open', 10 * MIB, 20, {}],
+    ['30 MB, one at a time', 30 * MIB, 5, { sessions: 1 }],
   ];
   for (const [name, octets, count, more] of loads) {
     const load = {
       sessions: SESSIONS,
-      messages: QUICK ? Math.ceil(count / 4) : count,
+      messages: QUICK ? Math.ceil(count / 2) : count,
       body: bodyOf(octets),
       ...more,
     };
     // Up to here bodies were held whole; larger ones stream.
     if (held === '' && octets > MIB) held = await flights(relay);
-    const relays: { us: number; rate: number }[] = [];
-    const splices: { us: number; rate: number }[] = [];
-    // The first pair warms both up.
+    const of = {
+      relay: [] as number[],
+      splice: [] as number[],
+      ratio: [] as number[],
+      noise: [] as number[],
+    };
+    const rates = { relay: [] as number[], splice: [] as number[] };
+    const ofPeers = present.map((): number[] => []);
+    // The first round warms up.
     for (let round = 0; round <= ROUNDS; round++) {
+      const one = await measure(splice.pid, { ...load, port: splice.port });
       const r = await measure(relay.pid, { ...load, port: relay.smtp });
-      const s = await measure(splice.pid, { ...load, port: splice.port });
+      const two = await measure(splice.pid, { ...load, port: splice.port });
+      for (const [i, peer] of present.entries()) {
+        const { us } = await measure(peer.pid, { ...load, port: peer.port });
+        if (round > 0) ofPeers[i]?.push(us);
+      }
       if (round === 0) continue;
-      relays.push(r);
-      splices.push(s);
+      const s = (one.us + two.us) / 2;
+      of.relay.push(r.us);
+      of.splice.push(s);
+      of.ratio.push(r.us / s);
+      of.noise.push(Math.abs(two.us / one.us - 1));
+      rates.relay.push(r.rate);
+      rates.splice.push(one.rate, two.rate);
     }
-    const [r, s] = [relays, splices].map((list) => ({
-      us: median(list.map((m) => m.us)),
-      rate: median(list.map((m) => m.rate)),
-    })) as [{ us: number; rate: number }, { us: number; rate: number }];
+    const m = {
+      relay: median(of.relay),
+      splice: median(of.splice),
+      ratio: median(of.ratio),
+      noise: median(of.noise),
+    };
+    measured[name] = m;
     rows.push([
       name,
-      r.us.toFixed(0),
-      s.us.toFixed(0),
-      (r.us / s.us).toFixed(2),
-      r.rate.toFixed(1),
-      s.rate.toFixed(1),
+      m.relay.toFixed(0),
+      m.splice.toFixed(0),
+      m.ratio.toFixed(2),
+      `±${(m.noise * 100).toFixed(0)} %`,
+      median(rates.relay).toFixed(rates.relay.some((rate) => rate < 100) ? 1 : 0),
+      median(rates.splice).toFixed(rates.splice.some((rate) => rate < 100) ? 1 : 0),
+      ...ofPeers.map((list) => median(list).toFixed(0)),
+      ...(before === undefined ? [] : [compare(m, before.rows[name])]),
     ]);
   }
   const withoutChunking = { port: relayData.smtp, sessions: SESSIONS, messages: 2_000, body: bodyOf(4_096) };
@@ -117,12 +167,35 @@ try {
     dataOnly.us.toFixed(0),
     '',
     '',
-    dataOnly.rate.toFixed(1),
     '',
+    dataOnly.rate.toFixed(0),
   ]);
-  table('CPU of the process per message, and rate', rows);
+  table(
+    `CPU of the process a message, ${SESSIONS} sessions; noise: two runs of the splice against each other`,
+    rows.map((row) => Array.from({ length: rows[0]?.length ?? 0 }, (_, i) => row[i] ?? '')),
+  );
+  for (const peer of peers) if ('why' in peer) console.log(`  ${peer.name}: left out, ${peer.why}`);
+  if (saveTo !== undefined)
+    saveBaseline(saveTo, { machine: MACHINE, node: process.versions.node, rows: measured });
 
-  const before = rssMiB(relay.pid, 'VmRSS');
+  const ways: Way[] = [];
+  const late: Relay[] = [];
+  for (const latencyMs of LATENCIES_MS) {
+    const far = await helper('sink', [...files, `after=${latencyMs}`]);
+    const relayFar = await startRelay([
+      entry('ann@example.com', far.port, { max_connections: 1, min_connections: 1 }),
+    ]);
+    late.push(relayFar);
+    const spliceFar = await helper('splice', [String(far.port), testAuthority().file]);
+    ways.push({ latencyMs, relay: relayFar.smtp, splice: spliceFar.port });
+  }
+  table(
+    'Time of a 4 kB message, MAIL to the final reply, one session that waits for each reply',
+    await latencyRows(ways, bodyOf(4_096), { rounds: QUICK ? 2 : 4, messages: 50 }),
+  );
+  for (const relayFar of late) await relayFar.stop();
+
+  const resident = rssMiB(relay.pid, 'VmRSS');
   const big = await run({ port: relay.smtp, sessions: 20, messages: 20, body: bodyOf(30 * MIB) });
   const peak = rssMiB(relay.pid, 'VmHWM');
   const greeting: number[] = [];
@@ -164,18 +237,18 @@ try {
   }
   tokens.delayMs = 0;
   const thousand = await startRelay(many(1_000));
-  const resident = rssMiB(thousand.pid, 'VmRSS');
+  const ofThousand = rssMiB(thousand.pid, 'VmRSS');
   table('Others', [
     ['flights per message up to 100 kB', roundTrips],
     [
       '20 × 30 MB in parallel',
-      `${(600 / big).toFixed(0)} MB/s, resident ${before.toFixed(0)} → at most ${peak.toFixed(0)} MiB`,
+      `${(600 / big).toFixed(0)} MB/s, resident ${resident.toFixed(0)} → at most ${peak.toFixed(0)} MiB`,
     ],
     ['connect to 220', `median ${greeting[100]?.toFixed(2)} ms, 99th ${greeting[197]?.toFixed(2)} ms`],
     ['pre-cache, endpoint answers in 250 ms', precache.join('; ')],
     [
       '1,000 accounts, one warm TLS connection each',
-      `${thousand.warm} warm after ${(thousand.readyMs / 1000).toFixed(1)} s, resident ${resident.toFixed(0)} MiB`,
+      `${thousand.warm} warm after ${(thousand.readyMs / 1000).toFixed(1)} s, resident ${ofThousand.toFixed(0)} MiB`,
     ],
   ]);
   await thousand.stop();

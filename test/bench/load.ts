@@ -51,7 +51,8 @@ export function session(
   });
 }
 
-async function one(s: Awaited<ReturnType<typeof session>>, load: Load): Promise<void> {
+/** One message on a session. */
+export async function messageOf(s: Awaited<ReturnType<typeof session>>, load: Load): Promise<void> {
   if (load.pipelined === true) await s.say(`${MAIL}${RCPT}DATA\r\n`, 3);
   else {
     await s.say(MAIL, 1);
@@ -79,7 +80,7 @@ export async function run(load: Load): Promise<number> {
       let s = await session(load.port);
       await s.say('EHLO bench\r\n', 1);
       while (left-- > 0) {
-        await one(s, load);
+        await messageOf(s, load);
         if (load.reconnect === true && left > 0) {
           s.end();
           s = await session(load.port);

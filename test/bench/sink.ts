@@ -1,14 +1,14 @@
 /**
  * The upstream of the bench, as a process of its own: implicit TLS, accepts any login and any message,
- * keeps nothing. `sink.js CERT KEY [nochunking]` prints its port. Replies to commands that came together
- * leave together, as a large provider's do.
+ * keeps nothing. `sink.js CERT KEY [nochunking | after=MS]` prints its port. Replies to commands that came together
+ * leave together, as a large provider's do; with `after` they are so long on their way.
  */
 import { readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer, type TLSSocket } from 'node:tls';
 
 const [cert, key, mode] = process.argv.slice(2);
-if (cert === undefined || key === undefined) throw new Error('sink.js CERT KEY [nochunking]');
+if (cert === undefined || key === undefined) throw new Error('sink.js CERT KEY [nochunking | after=MS]');
 const extensions = [
   'PIPELINING',
   'SIZE 157286400',
@@ -22,6 +22,7 @@ const EHLO = [
   '250-sink',
   ...extensions.map((e, i) => `250${i === extensions.length - 1 ? ' ' : '-'}${e}`),
 ].join('\r\n');
+const latencyMs = mode?.startsWith('after=') ? Number(mode.slice(6)) : 0;
 const END = Buffer.from('\r\n.\r\n');
 
 function serve(socket: TLSSocket): void {
@@ -95,7 +96,10 @@ function serve(socket: TLSSocket): void {
         return;
       } else out += '250 2.0.0 OK\r\n';
     }
-    if (out !== '') socket.write(out);
+    if (out === '') return;
+    if (latencyMs === 0) socket.write(out);
+    // Timers of one length keep their order.
+    else setTimeout(() => socket.write(out), latencyMs);
   });
 }
 

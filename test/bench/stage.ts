@@ -1,6 +1,7 @@
 /** What every bench stands on: child processes with their costs, the relay as a user starts it, a table. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,17 +10,18 @@ import { repositoryRoot } from '../support/relay-process.ts';
 import type { TokenEndpoint } from '../support/token-endpoint.ts';
 import { waitFor } from '../support/wait-for.ts';
 
-const TICKS_PER_SECOND = 100;
 export const MIB = 1_048_576;
 
 export const directory = mkdtempSync(join(tmpdir(), 'relay-bench-'));
 const children: ChildProcess[] = [];
-export const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
-export const cpuSeconds = (pid: number): number => {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-};
+export const median = (values: readonly number[]): number => quantile(values, 0.5);
+export const quantile = (values: readonly number[], part: number): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length * part)] ?? 0;
+/** Of all its threads, to the nanosecond: ticks of 10 ms would be a tenth of a short round. */
+export const cpuSeconds = (pid: number): number =>
+  readdirSync(`/proc/${pid}/task`)
+    .map((thread) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ')[0]))
+    .reduce((sum, ns) => sum + ns, 0) / 1e9;
 export const rssMiB = (pid: number, which: 'VmRSS' | 'VmHWM'): number =>
   Number(new RegExp(`${which}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) /
   1024;
@@ -43,6 +45,23 @@ export async function helper(name: string, args: readonly string[]): Promise<{ p
   });
   return { port, pid: child.pid ?? 0 };
 }
+
+/** A program that is ended with the bench; its process id. */
+export function spawnChild(program: string, args: readonly string[]): number {
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  children.push(child);
+  return child.pid ?? 0;
+}
+
+/** Whether somebody listens there. */
+export const isOpen = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
 
 /** An entry of the accounts file at a sink; without the pauses and limits that a provider's own sending would need. */
 export function benchEntry(

@@ -1,0 +1,63 @@
+/**
+ * Other programs in place of the relay, as far as this machine has them. In: the upstream. Out: where they listen and
+ * their process, or why they are left out.
+ */
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
+import { join } from 'node:path';
+import { testAuthority } from '../support/certificate.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { directory, isOpen, spawnChild } from './stage.ts';
+
+export interface Peer {
+  readonly name: string;
+  readonly port: number;
+  readonly pid: number;
+}
+
+export interface Absent {
+  readonly name: string;
+  readonly why: string;
+}
+
+const isInstalled = (program: string): boolean => spawnSync(program, ['-v']).error === undefined;
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** HAProxy with one thread, plain in, TLS out: a splice written in C. */
+async function startHaproxy(upstreamPort: number): Promise<Peer | Absent> {
+  const name = 'HAProxy (TCP)';
+  if (!isInstalled('haproxy')) return { name, why: 'not installed (Debian: haproxy)' };
+  const port = await freePort();
+  const file = join(directory, 'haproxy.cfg');
+  writeFileSync(
+    file,
+    `global
+  nbthread 1
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+frontend in
+  bind 127.0.0.1:${port}
+  default_backend out
+backend out
+  server sink 127.0.0.1:${upstreamPort} ssl verify required ca-file ${testAuthority().file} sni str(localhost) verifyhost localhost
+`,
+  );
+  const pid = spawnChild('haproxy', ['-db', '-f', file]);
+  await waitFor(() => isOpen(port), { what: 'HAProxy' });
+  return { name, port, pid };
+}
+
+/** Splices beside ours. A relay that queues answers before the provider has: its replies are another promise. */
+export const startPeers = (upstreamPort: number): Promise<readonly (Peer | Absent)[]> =>
+  Promise.all([startHaproxy(upstreamPort)]);
