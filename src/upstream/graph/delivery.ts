@@ -224,9 +224,8 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     try {
       await claim.note(entry);
     } catch {
-      await client.remove(draft);
-      // It may have been noted all the same.
-      await claim.forget();
+      // It may have been noted all the same: then the retry looks for the draft, and has to find it.
+      if (await claim.forget()) await client.remove(draft);
       return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
     }
     const result = await sendDraft(outgoing, claim, entry, messageId, times);

@@ -187,7 +187,11 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
         known: isOld ? undefined : known,
         // That a message was sent is also to be seen at its draft, so nobody waits for the disk.
         note: (entry) => write(key, entry, entry.state === 'sent' ? 'written' : 'synced'),
-        forget: () => write(key, undefined, 'written').catch(() => undefined),
+        forget: () =>
+          write(key, undefined, 'written').then(
+            () => true,
+            () => !entries.has(key),
+          ),
         async release() {
           if (isOver) return;
           isOver = true;

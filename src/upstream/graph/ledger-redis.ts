@@ -35,8 +35,9 @@ if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis
 if ARGV[5] == 'sent' then redis.call('hdel', KEYS[7], ARGV[4]) else redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) end
 return 1`,
 );
+/** -1: the claim was lost, and whoever has it now knows what was noted. */
 const FORGET = redisScript(
-  `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
+  `if redis.call('get', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('hdel', KEYS[3], ARGV[2])
 redis.call('hdel', KEYS[4], ARGV[2])
 return redis.call('del', KEYS[2])`,
@@ -65,10 +66,10 @@ export function createRedisLedger(
       const keys = [`${prefix}:graph:claim:${key}`, `${prefix}:graph:known:${key}`, unsent];
       const known = await redis.run(CLAIM, keys.slice(0, 2), [owner, CLAIM_MS]);
       if (typeof known !== 'string') return 'busy';
-      const give = (script: typeof FORGET): Promise<void> =>
+      const give = (script: typeof FORGET): Promise<boolean> =>
         redis.run(script, [...keys, openKey(sender)], [owner, key]).then(
-          () => undefined,
-          () => undefined,
+          (done) => done !== -1,
+          () => false,
         );
       let isOver = false;
       const before = parseEntry(known);

@@ -64,8 +64,8 @@ export interface Claim {
   readonly known: LedgerEntry | undefined;
   /** Durable when it resolves: neither a crash nor another relay will miss it. Rejects when it could not be kept. */
   note(entry: LedgerEntry): Promise<void>;
-  /** Nothing of the message is left at Graph: forget it. Never rejects. */
-  forget(): Promise<void>;
+  /** Nothing of the message is left at Graph: forget it. False: nobody can tell whether it is forgotten. Never rejects. */
+  forget(): Promise<boolean>;
   /** The work is over; what was noted stays. Idempotent; never rejects. */
   release(): Promise<void>;
 }

@@ -4,7 +4,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { silentLog } from '../../../src/log.ts';
 import { formatReply } from '../../../src/protocol/reply.ts';
+import type { Claim } from '../../../src/upstream/graph/ledger.ts';
+import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
 import type { GraphEnding } from '../../../src/upstream/graph/outcome.ts';
 import { ANN, GOOD, mailTo, startGraphRoom } from '../../support/graph-room.ts';
 import type { GraphFault } from '../../support/graph-server.ts';
@@ -303,13 +306,42 @@ test(
         claim: async () => ({
           known: undefined,
           note: () => Promise.reject(new Error('disk full')),
-          forget: async () => undefined,
+          forget: async () => true,
           release: async () => undefined,
         }),
       }),
     });
     assert.match(heard(await room.send(mailTo(BOB, 'disk'), [BOB])), /^451 4\.3\.0/);
     assert.equal(room.server.delivered.length, 0);
+    assert.deepEqual(room.server.drafts, []);
+  }),
+);
+
+test(
+  'the draft was noted and nobody heard so: the retry finds it and sends it',
+  leakless(async (_t, defer) => {
+    let isSilent = true;
+    const room = await startGraphRoom(defer, {
+      ledger: () => {
+        const ledger = createLocalLedger({ log: silentLog });
+        const unheard = (claim: Claim): Claim => ({
+          ...claim,
+          note: (entry) => claim.note(entry).then(() => Promise.reject(new Error('no answer'))),
+          forget: async () => false,
+        });
+        return {
+          ...ledger,
+          claim: async (key) => {
+            const claim = await ledger.claim(key);
+            return claim === 'busy' || !isSilent ? claim : unheard(claim);
+          },
+        };
+      },
+    });
+    assert.match(heard(await room.send(mailTo(BOB, 'silence'), [BOB])), /^451 4\.3\.0/);
+    isSilent = false;
+    assert.match(heard(await room.send(mailTo(BOB, 'silence'), [BOB])), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
     assert.deepEqual(room.server.drafts, []);
   }),
 );
