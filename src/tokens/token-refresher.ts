@@ -56,7 +56,7 @@ export interface Refresher {
   adopt(slot: Slot, refreshToken: Secret, token: AccessToken): Promise<boolean>;
   /** From now on nothing is asked any more. */
   stop(): void;
-  /** Ends when everything under way has ended, late answers and their saving included, or after `boundMs`. */
+  /** Ends when everything under way has ended, late answers and their saving included, or after `boundMs`; not before what was asked ahead of `stop` has had its time. */
   settled(boundMs: number): Promise<void>;
 }
 
@@ -82,7 +82,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   const turns = createGrantTurns(keeper.hold);
   /** Everything that may still bring or save a refresh token. */
   const underWay = new Set<Promise<unknown>>();
-  let isStopped = false;
+  /** Monotonic. */
+  let stoppedAt: number | undefined;
 
   const failed = (failure: TokenFailure, sent = false, probeAt?: number): RefreshResult => ({
     ok: false,
@@ -233,7 +234,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     turn: Turn | undefined,
   ): Promise<RefreshResult> {
     if (slot.isRetired) return failed(REPLACED);
-    if (isStopped) return failed(stopping);
+    if (stoppedAt !== undefined) return failed(stopping);
     // The store is asked first: what is in it costs no request, and no lock.
     const early = await look(slot, request.force);
     if (typeof early !== 'string') return { ok: true, token: early, origin: 'store' };
@@ -251,7 +252,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const blocked = request.force ? undefined : await blockedByOthers(slot);
       if (blocked !== undefined) return failed(blocked);
       if (slot.isRetired) return failed(REPLACED);
-      if (isStopped) return failed(stopping);
+      if (stoppedAt !== undefined) return failed(stopping);
       const exchange = await askUntilSure(slot, request);
       if (exchange.late !== undefined && turn !== undefined) {
         isLate = true;
@@ -266,6 +267,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
         return { ok: true, token, origin: request.origin };
       }
       await saving;
+      // Not all was asked that could be: a refusal is no verdict on the account.
+      if (stoppedAt !== undefined) return failed(stopping, sent);
       const doubt: Doubt = {
         isShared: store.lock !== undefined && slot.credential.grant === 'refresh_token',
         isStoreAway: isUnlocked || keeper.isStoreAway,
@@ -286,18 +289,20 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   async function askUntilSure(slot: Slot, { origin }: RefreshRequest): Promise<Asked> {
     const { grant } = slot;
     const { ask } = asker;
+    const isToAskAgain = (exchange: Exchange, after: TokenFailure['kind']): boolean =>
+      stoppedAt === undefined && isFailure(exchange, after);
     let used = grant.refreshToken;
     let exchange = await ask(slot, origin, used, 0);
-    if (isFailure(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
+    if (isToAskAgain(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
       exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
-    if (isFailure(exchange, 'needs_consent') && slot.credential.grant === 'refresh_token') {
+    if (isToAskAgain(exchange, 'needs_consent') && slot.credential.grant === 'refresh_token') {
       await look(slot, true);
       if (grant.refreshToken !== used) {
         used = grant.refreshToken;
         exchange = await ask(slot, origin, used, 0);
       }
       const { spare } = grant;
-      if (isFailure(exchange, 'needs_consent') && spare !== undefined) {
+      if (isToAskAgain(exchange, 'needs_consent') && spare !== undefined) {
         keeper.dropSpare(grant);
         used = spare;
         exchange = await ask(slot, origin, used, 0);
@@ -339,13 +344,14 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       return track(turns.take(slot.grant, take, () => false));
     },
     stop() {
-      isStopped = true;
+      stoppedAt ??= clock.monotonic();
     },
     async settled(boundMs) {
       let cancel = (): void => undefined;
       let isOver = false;
       const bound = new Promise<void>((resume) => {
-        cancel = clock.after(boundMs, () => {
+        const answerMs = (stoppedAt ?? clock.monotonic()) + endpoints.answerTimeoutMs - clock.monotonic();
+        cancel = clock.after(Math.max(boundMs, answerMs), () => {
           isOver = true;
           resume();
         });

@@ -96,8 +96,8 @@ export interface TokenService extends TokenSource, Adoption {
   /** From now on nothing is asked any more; cached tokens are handed out as before. */
   drain(): void;
   /**
-   * Awaits the refreshes under way and their saving, at most as long as an answer may take or `deadlineMs`,
-   * whichever is longer; then closes everything. Rejects with `GrantsUnsavedError` after that where a refresh
+   * Awaits the refreshes under way and their saving, at most as long as an answer may take since `drain` or for
+   * `deadlineMs`, whichever is longer; then closes everything. Rejects with `GrantsUnsavedError` after that where a refresh
    * token is lost.
    */
   close(options?: { readonly deadlineMs?: number }): Promise<void>;
@@ -382,7 +382,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     async close({ deadlineMs = 0 } = {}) {
       if (stage === 'closed') return;
       drain();
-      await refresher.settled(Math.max(deadlineMs, endpoints.answerTimeoutMs));
+      await refresher.settled(deadlineMs);
       stage = 'closed';
       accounts.retireAll();
       await endpoints.close();

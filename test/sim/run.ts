@@ -49,8 +49,8 @@ const LATE_MS = 2_000;
 const TOKEN_ANSWER_MS = 20_000;
 /** Longest that an answer takes in any world, ms. */
 const LATE_TOKEN_MS = 80_000;
-/** How much longer than its deadline a stop may take, ms. */
-const STOP_SLACK_MS = 5_000;
+/** How much longer than its deadline a stop may take, ms: what has come of an answer is saved (twice 5 s at the most), and the goodbyes. */
+const STOP_SLACK_MS = 10_500;
 
 export async function run(plan: Plan, options: { readonly keepTrace: boolean }): Promise<Outcome> {
   const world = createWorld(createRandom(plan.seed), options);

@@ -1,0 +1,68 @@
+/** What a stop waits for, and what it believes. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createTokenService } from '../../src/tokens/token-service.ts';
+import { createTestClock } from '../support/clock.ts';
+import { createTestLog, entryFor, until } from './support.ts';
+
+const URL = 'http://127.0.0.1:1/token';
+
+/** An endpoint that answers when told. */
+function createEndpoint() {
+  let answer = (_status: number, _text: string): void => undefined;
+  const state = { asked: 0, isClosed: false };
+  return {
+    state,
+    answer: (status: number, text: string) => answer(status, text),
+    http: {
+      post: (_url: string, _form: string, signal: AbortSignal) => {
+        state.asked++;
+        return new Promise<never>((resolve, reject) => {
+          signal.addEventListener('abort', () => reject(signal.reason));
+          answer = (status, text) =>
+            resolve({
+              status,
+              header: () => undefined,
+              body: (async function* () {
+                yield Buffer.from(text);
+              })(),
+            } as never);
+        });
+      },
+      close: async () => {
+        state.isClosed = true;
+      },
+    },
+  };
+}
+
+test('a stop waits for an answer as long as it may take since the stop began, not since the rest was closed', async () => {
+  const endpoint = createEndpoint();
+  const clock = createTestClock();
+  const tokens = createTokenService({ log: createTestLog(), clock }, { endpoint: { http: endpoint.http } });
+  tokens.applyAccounts([entryFor(URL, 'a')]);
+  void tokens.refresh('a').catch(() => undefined);
+  await until(() => endpoint.state.asked === 1, 'the request');
+  tokens.drain();
+  clock.advance(15_000);
+  const closed = tokens.close({ deadlineMs: 1_000 });
+  clock.advance(4_900);
+  await new Promise(setImmediate);
+  assert.equal(endpoint.state.isClosed, false);
+  clock.advance(100);
+  await until(() => endpoint.state.isClosed, 'the end of the wait');
+  await closed;
+});
+
+test('a refusal that is heard at a stop is no verdict on the account', async () => {
+  const endpoint = createEndpoint();
+  const clock = createTestClock();
+  const tokens = createTokenService({ log: createTestLog(), clock }, { endpoint: { http: endpoint.http } });
+  tokens.applyAccounts([entryFor(URL, 'a')]);
+  const refreshed = tokens.refresh('a');
+  await until(() => endpoint.state.asked === 1, 'the request');
+  tokens.drain();
+  endpoint.answer(400, JSON.stringify({ error: 'invalid_grant' }));
+  await assert.rejects(refreshed, { code: 'provider_fault', message: /stopping/ });
+  await tokens.close();
+});
