@@ -220,7 +220,10 @@ export async function startProvider(options: ProviderOptions = {}): Promise<Prov
   const listen = (server: Server, port: number): Promise<number> =>
     new Promise((resolve, reject) => {
       server.once('error', reject);
-      server.listen(port, '127.0.0.1', () => resolve((server.address() as AddressInfo).port));
+      server.listen(port, '127.0.0.1', () => {
+        server.off('error', reject);
+        resolve((server.address() as AddressInfo).port);
+      });
     });
   const port = await listen(servers[0], 0);
   const tlsPort = await listen(servers[1], 0);

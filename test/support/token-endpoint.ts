@@ -151,7 +151,10 @@ export async function startTokenEndpoint(flavour: FlavourName): Promise<TokenEnd
   const listen = (port: number): Promise<number> =>
     new Promise((resolve, reject) => {
       server.once('error', reject);
-      server.listen(port, '127.0.0.1', () => resolve((server.address() as AddressInfo).port));
+      server.listen(port, '127.0.0.1', () => {
+        server.off('error', reject);
+        resolve((server.address() as AddressInfo).port);
+      });
     });
   const port = await listen(0);
   const url = `http://127.0.0.1:${port}/token`;
