@@ -239,11 +239,14 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     let startedAt = clock.monotonic();
     const leftMs = (): number => Math.max(0, wholeMs - (clock.monotonic() - startedAt));
     const coming = Promise.resolve(token);
+    let isTokenAwaited = false;
     /** The endpoint is not blamed for the time the token takes, which has limits of its own. */
     async function awaited(extend: Extend): Promise<AccessToken> {
       const since = clock.monotonic();
+      isTokenAwaited = true;
       extend('without end');
       const access = await coming;
+      isTokenAwaited = false;
       startedAt += clock.monotonic() - since;
       extend(leftMs());
       return access;
@@ -270,6 +273,11 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
           ),
         );
       } catch (error) {
+        if (isTokenAwaited && outer?.aborted !== true) {
+          // Closed while nobody could log in: no fault of the server, which is asked again when the token is there.
+          await unlessAborted(coming, outer);
+          continue;
+        }
         const event = error instanceof UpstreamError ? error.event : undefined;
         const isSilent = event?.kind === 'lost' && event.stage !== 'auth';
         if (!isSilent || !dialed.hasOthers || leftMs() === 0 || outer?.aborted === true) throw error;
@@ -304,13 +312,24 @@ async function limited<T>(
   outer?.addEventListener('abort', follow);
   if (outer?.aborted === true) follow();
   let cancel = clock.after(ms, end);
+  let isOver = false;
   try {
     return await step(abort.signal, (more) => {
       cancel();
-      cancel = more === 'without end' ? () => {} : clock.after(more, end);
+      cancel = more === 'without end' || isOver ? () => {} : clock.after(more, end);
     });
   } finally {
+    isOver = true;
     cancel();
     outer?.removeEventListener('abort', follow);
   }
+}
+
+/** Rejects with the signal's reason when it aborts first. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const end = (): void => reject(signal?.reason);
+    signal?.addEventListener('abort', end);
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener('abort', end));
+  });
 }

@@ -122,3 +122,23 @@ test(
     assert.equal((await room.send()).final?.code, 250);
   }),
 );
+
+for (const style of ['unsolicited', 'eof'] as const)
+  test(
+    `a server that closes while the token is awaited (${style}) is asked again when it is there, and not blamed`,
+    leakless(async (_t, defer) => {
+      const { room, commands, until, answer } = await coldRoom(defer);
+      room.provider.token.queue({ normal: true, until });
+      const sent = room.send();
+      await waitFor(() => commands().filter((command) => command === 'EHLO').length === 2);
+      await waitFor(() => room.provider.smtp.disturb(style) === 1);
+      await waitFor(() => room.provider.smtp.open === 0);
+      answer();
+      assert.equal((await sent).final?.code, 250);
+      assert.equal(room.provider.smtp.connections, 2);
+      assert.deepEqual(
+        room.upstreams.breakers().map(({ state, faults }) => [state, faults]),
+        [['closed', 0]],
+      );
+    }),
+  );
