@@ -7,7 +7,7 @@ import type { LoadedAccount } from './accounts/accounts-file.ts';
 import type { AdminBackend, SignInAnswer, SignInRow } from './admin/backend.ts';
 import type { Settings } from './config.ts';
 import { editAccounts, findAccount } from './enrol/accounts-on-disk.ts';
-import { createInvites } from './enrol/invites.ts';
+import { createInvites, type ToldInvite } from './enrol/invites.ts';
 import { OperatorError } from './enrol/operator-error.ts';
 import { createSignIns, type SignInProgress } from './enrol/sign-ins.ts';
 import type { KeptPart } from './kept-state.ts';
@@ -26,6 +26,8 @@ export interface AppSignInsDeps {
   readonly reload: () => Promise<boolean>;
   /** The account is worth a new try. */
   readonly cured: (id: string) => void;
+  /** The invitation to an account was made, spent or ended (undefined). */
+  readonly onInvite: (id: string, invite: ToldInvite | undefined) => void;
 }
 
 export interface AppSignIns extends Pick<AdminBackend, 'signIns' | 'giveToken' | 'removeAccount'> {
@@ -33,12 +35,14 @@ export interface AppSignIns extends Pick<AdminBackend, 'signIns' | 'giveToken' |
   forget(id: string): void;
   /** Invitations are good for a day, restarts or not. */
   readonly kept: KeptPart;
+  /** Another relay invited, or an invitation is spent or has ended (undefined). Throws where it is none. */
+  inviteHeard(id: string, invite: unknown): void;
   close(): Promise<void>;
 }
 
 export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
   const { settings, log, tokens } = deps;
-  const invites = createInvites();
+  const invites = createInvites({ onChange: deps.onInvite });
   const signIns = createSignIns({
     accountsPath: settings.accounts,
     publicUrl: settings.adminUrl,
@@ -125,6 +129,7 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
       signIns.cancel(id);
     },
     kept: { snapshot: invites.snapshot, restore: invites.restore },
+    inviteHeard: invites.take,
     close: async () => signIns.close(),
   };
 }

@@ -1,5 +1,5 @@
 /**
- * What outlives a message: limits, pauses. In: settings, the upstream room. Out: the limiter
+ * What outlives a message: limits, pauses, who is drained. In: settings, the upstream room. Out: the limiter
  * and login pacer of the relay, and whom to tell. With a shared Redis they are those of all relays, else this
  * one's, kept in the state directory.
  */
@@ -28,6 +28,8 @@ export interface AppStateDeps {
   /** Another relay's operator did it: here, without telling anybody. */
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
   readonly drained: () => Iterable<string>;
+  /** Another relay invited somebody to an account, or (undefined) that is over. Throws where it is no invitation. */
+  readonly inviteHeard: (accountId: string, invite: unknown) => void;
   readonly refreshedElsewhere: (accountId: string) => void;
   /** Another relay found a token endpoint failing; undefined: it answers again. */
   readonly endpointHeard: (tokenUrl: string, leftMs: number | undefined) => void;
@@ -59,21 +61,20 @@ export function createAppState(deps: AppStateDeps): AppState {
   if (url !== undefined && /^rediss?:/.test(url.reveal()))
     return createShared(deps, createRedisConnection(url, { log }));
   const limiter = createLimiter();
-  const kept: KeptState | undefined =
-    settings.stateDir === undefined
-      ? undefined
-      : createKeptState(
-          join(settings.stateDir, 'state.json'),
-          {
-            limits: limiter,
-            pauses: {
-              snapshot: () => upstreams().keptPauses(),
-              restore: (pauses) => upstreams().restorePauses(readPauses(pauses)),
-            },
-            ...deps.further,
-          },
-          { log },
-        );
+  const kept = keep(deps, 'state.json', {
+    limits: limiter,
+    pauses: {
+      snapshot: () => upstreams().keptPauses(),
+      restore: (pauses) => upstreams().restorePauses(readPauses(pauses)),
+    },
+    drained: {
+      snapshot: () => [...deps.drained()],
+      restore: (ids) => {
+        for (const id of readNames(ids)) deps.setDrained(id, true);
+      },
+    },
+    ...deps.further,
+  });
   return {
     redis: undefined,
     limiter,
@@ -83,6 +84,15 @@ export function createAppState(deps: AppStateDeps): AppState {
     start: async () => kept?.restore(),
     close: async () => kept?.close(),
   };
+}
+
+function keep(
+  { settings, log }: AppStateDeps,
+  file: string,
+  parts: Readonly<Record<string, KeptPart>>,
+): KeptState | undefined {
+  const { stateDir } = settings;
+  return stateDir === undefined ? undefined : createKeptState(join(stateDir, file), parts, { log });
 }
 
 function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
@@ -116,14 +126,13 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
       deps.changed(id);
     },
     setDrained: deps.setDrained,
-    drained: deps.drained,
+    inviteHeard: deps.inviteHeard,
     refreshedElsewhere: deps.refreshedElsewhere,
     endpointHeard: deps.endpointHeard,
   });
-  fleet.onForgotten(() => {
-    deps.storeForgot();
-    news.tellAgain(Object.keys(upstreams().keptPauses()));
-  });
+  fleet.onForgotten(deps.storeForgot);
+  // Believed while Redis is away at the start; then it is asked what still stands.
+  const kept = keep(deps, 'fleet.json', fleet.kept);
   return {
     redis,
     limiter: fleet.limits,
@@ -132,13 +141,22 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
     news,
     async start() {
       delays.enable();
+      await kept?.restore();
       await fleet.start();
     },
     async close() {
       delays.disable();
+      await kept?.close();
       await fleet.close();
     },
   };
+}
+
+/** Accounts. Undefined in a file of a version that did not keep them. Throws. */
+function readNames(kept: unknown): readonly string[] {
+  if (kept === undefined) return [];
+  if (!Array.isArray(kept) || !kept.every((id) => typeof id === 'string')) throw new Error('no accounts');
+  return kept;
 }
 
 /** Pauses of an earlier run. What waits for a person is tried again at once: a restart is often part of the cure. Throws. */

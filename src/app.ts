@@ -84,6 +84,7 @@ export function createApp({
     totals: () => view.totals(),
     setDrained: (id, isDrained) => view.setDrained(id, isDrained),
     drained: () => relay.drained,
+    inviteHeard: (id, invite) => signIns.inviteHeard(id, invite),
     endpointHeard: (tokenUrl, leftMs) => tokens.endpointHeard(tokenUrl, leftMs),
     refreshedElsewhere: (id) => void tokens.refreshedElsewhere(id).then(() => ways.retryNow([id])),
     storeForgot: () => void tokens.saveAgain(),
@@ -198,6 +199,7 @@ export function createApp({
     tokens,
     served: accounts.loadedOf,
     reload: async () => (await reload()).ok,
+    onInvite: (id, invite) => news?.invited(id, invite),
     cured(id) {
       // A new grant is worth a new try.
       void ways.retryNow([id]).then(() => ways.warmUp([id]));

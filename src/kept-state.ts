@@ -17,6 +17,8 @@ export interface KeptPart {
   snapshot(): unknown;
   /** Throws where `kept` is nothing it gave. */
   restore(kept: unknown): void;
+  /** Where nothing else has changed it need not be written. */
+  readonly isMinor?: boolean;
 }
 
 export interface KeptState {
@@ -37,15 +39,21 @@ export function createKeptState(
   let cancel: (() => void) | undefined;
   let hasFailed = false;
   let isClosed = false;
+  let isRestored = false;
 
-  const snapshot = (): string =>
-    JSON.stringify(Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, part.snapshot()])));
+  const snapshot = (isMinor: boolean): Record<string, unknown> =>
+    Object.fromEntries(
+      Object.entries(parts)
+        .filter(([, part]) => (part.isMinor ?? false) === isMinor)
+        .map(([name, part]) => [name, part.snapshot()]),
+    );
 
   async function save(): Promise<void> {
-    const text = snapshot();
+    const major = snapshot(false);
+    const text = JSON.stringify(major);
     if (text === written) return;
     try {
-      await writeFileAtomically(path, text);
+      await writeFileAtomically(path, JSON.stringify({ ...snapshot(true), ...major }));
       written = text;
       hasFailed = false;
     } catch (error) {
@@ -68,7 +76,7 @@ export function createKeptState(
   return {
     async restore() {
       // An empty state needs no file.
-      written = snapshot();
+      written = JSON.stringify(snapshot(false));
       try {
         const file = await open(path, 'r');
         const { size } = await file.stat().finally(() => file.close());
@@ -84,13 +92,15 @@ export function createKeptState(
             'counts and pauses of an earlier run are unreadable',
           );
       }
+      isRestored = true;
       later();
     },
     async close() {
       isClosed = true;
       cancel?.();
       await saving;
-      await save();
+      // What was not read must not be written over.
+      if (isRestored) await save();
     },
   };
 }

@@ -57,6 +57,8 @@ export interface RedisConnection {
   /** Messages that other instances publish on `channel`; heard while connected. */
   subscribe(channel: string, listener: (message: string) => void): void;
   publish(channel: string, message: string): Promise<void>;
+  /** Told when messages may have been published that its subscriptions did not hear. */
+  onGap(listener: () => void): void;
   /** Told when Redis is found away (`true`) and when it answers again. */
   onAway(listener: (away: boolean) => void): void;
   readonly away: boolean;
@@ -75,7 +77,10 @@ export function createRedisConnection(
   const answerMs = options.answerMs ?? 1500;
   const instance = randomUUID();
   const awayListeners: ((away: boolean) => void)[] = [];
+  const gapListeners: (() => void)[] = [];
   const channels = new Map<string, ((message: string) => void)[]>();
+  /** Of these, those that the server knows of. */
+  const heard = new Set<string>();
   let client: RedisClient | undefined;
   let subscriber: RedisClient | undefined;
   let restingUntil = 0;
@@ -107,11 +112,25 @@ export function createRedisConnection(
   }
 
   async function hear(channel: string): Promise<void> {
-    await subscriber?.subscribe(channel, (text) => {
-      const space = text.indexOf(' ');
-      if (text.slice(0, space) === instance) return;
-      for (const listener of channels.get(channel) ?? []) listener(text.slice(space + 1));
-    });
+    if (heard.has(channel)) return;
+    try {
+      await subscriber?.subscribe(channel, (text) => {
+        const space = text.indexOf(' ');
+        if (text.slice(0, space) === instance) return;
+        for (const listener of channels.get(channel) ?? []) listener(text.slice(space + 1));
+      });
+      // From now on the client subscribes to it by itself.
+      heard.add(channel);
+    } catch (error) {
+      const refusal = refusalOf(error);
+      if (refusal !== undefined) tellRefusal(refusal);
+    }
+  }
+
+  /** Connected, again perhaps: what was published meanwhile is lost. */
+  async function hearAll(): Promise<void> {
+    await Promise.all([...channels.keys()].map(hear));
+    for (const listener of gapListeners) listener();
   }
 
   async function open(): Promise<void> {
@@ -135,13 +154,11 @@ export function createRedisConnection(
       nowAway(false);
     });
     hearing.on('error', () => undefined);
+    hearing.on('ready', () => void hearAll());
     client = redis;
     subscriber = hearing;
     const connected = redis.connect().then(ignore, ignore);
-    hearing
-      .connect()
-      .then(() => Promise.all([...channels.keys()].map(hear)))
-      .catch(ignore);
+    hearing.connect().catch(ignore);
     let cancel = ignore;
     await Promise.race([
       connected,
@@ -215,11 +232,12 @@ export function createRedisConnection(
         return;
       }
       channels.set(channel, [listener]);
-      if (subscriber?.isReady === true) hear(channel).catch(ignore);
+      if (subscriber?.isReady === true) void hear(channel);
     },
     async publish(channel, message) {
       await ask((redis) => redis.publish(channel, `${instance} ${message}`));
     },
+    onGap: (listener) => void gapListeners.push(listener),
     onAway: (listener) => void awayListeners.push(listener),
     get away() {
       return isAway;
@@ -254,6 +272,9 @@ async function createConnection(url: string) {
 }
 
 const ignore = (): void => undefined;
+
+/** Redis answered that it does not do it. */
+export const isRefusal = (error: unknown): boolean => refusalOf(error) !== undefined;
 
 /** First word of an error that Redis answered; undefined for any other. What follows it may quote what was asked. */
 function refusalOf(error: unknown): string | undefined {

@@ -27,15 +27,37 @@ export interface Invites {
   spend(accountId: string): void;
   /** The account is gone, and its key with it. */
   forget(accountId: string): void;
+  /** Made, spent or ended where another relay of the fleet told of it; undefined: ended. Throws where it is no invitation. */
+  take(accountId: string, told: unknown): void;
   snapshot(): unknown;
   /** Throws where `kept` is nothing it gave. */
   restore(kept: unknown): void;
 }
 
+/** JSON; holds no key. */
+export interface ToldInvite extends Invite {
+  readonly digest: string;
+}
+
 const digest = (key: string): Buffer => createHash('sha256').update(key).digest();
 
-export function createInvites(clock: Clock = systemClock): Invites {
+export function createInvites(
+  deps: {
+    readonly clock?: Clock;
+    /** An invitation of this account was made, spent or ended (undefined) here. */
+    readonly onChange?: (accountId: string, invite: ToldInvite | undefined) => void;
+  } = {},
+): Invites {
+  const { clock = systemClock, onChange } = deps;
   let invites: readonly (Invite & { readonly digest: Buffer })[] = [];
+  const toldOf = (invite: Invite & { readonly digest: Buffer }): ToldInvite => ({
+    ...invite,
+    digest: invite.digest.toString('hex'),
+  });
+  const changed = (accountId: string): void => {
+    const invite = invites.find((each) => each.accountId === accountId);
+    onChange?.(accountId, invite && toldOf(invite));
+  };
   const tidy = (): void => {
     invites = invites.filter(({ until }) => until > clock.now());
   };
@@ -48,6 +70,7 @@ export function createInvites(clock: Clock = systemClock): Invites {
         ...invites.filter((invite) => invite.accountId !== accountId),
         { accountId, state: 'open', until, digest: digest(key) },
       ];
+      changed(accountId);
       return { key, until };
     },
     find(key) {
@@ -56,31 +79,43 @@ export function createInvites(clock: Clock = systemClock): Invites {
       return invites.filter((invite) => timingSafeEqual(invite.digest, wanted))[0];
     },
     spend(accountId) {
+      if (!invites.some((invite) => invite.accountId === accountId)) return;
       invites = invites.map((invite) =>
         invite.accountId === accountId ? { ...invite, state: 'used' } : invite,
       );
+      changed(accountId);
     },
     forget(accountId) {
+      if (!invites.some((invite) => invite.accountId === accountId)) return;
       invites = invites.filter((invite) => invite.accountId !== accountId);
+      changed(accountId);
     },
-    snapshot: () => invites.map((invite) => ({ ...invite, digest: invite.digest.toString('hex') })),
+    take(accountId, told) {
+      const invite = told === undefined ? undefined : parseInvite(told);
+      invites = invites.filter((each) => each.accountId !== accountId);
+      if (invite !== undefined) invites = [...invites, { ...invite, accountId }];
+      tidy();
+    },
+    snapshot: () => invites.map(toldOf),
     restore(kept) {
       // A state of a version without invitations.
       if (kept === undefined) return;
       if (!Array.isArray(kept)) throw new Error('no invitations');
-      invites = kept.map((invite: Record<string, unknown>) => {
-        const { accountId, state, until, digest: hex } = invite;
-        if (
-          typeof accountId !== 'string' ||
-          (state !== 'open' && state !== 'used') ||
-          typeof until !== 'number' ||
-          typeof hex !== 'string' ||
-          !/^[0-9a-f]{64}$/.test(hex)
-        )
-          throw new Error('no invitation');
-        return { accountId, state, until, digest: Buffer.from(hex, 'hex') };
-      });
+      invites = kept.map(parseInvite);
       tidy();
     },
   };
+}
+
+function parseInvite(told: unknown): Invite & { readonly digest: Buffer } {
+  const { accountId, state, until, digest: hex } = (told ?? {}) as Record<string, unknown>;
+  if (
+    typeof accountId !== 'string' ||
+    (state !== 'open' && state !== 'used') ||
+    typeof until !== 'number' ||
+    typeof hex !== 'string' ||
+    !/^[0-9a-f]{64}$/.test(hex)
+  )
+    throw new Error('no invitation');
+  return { accountId, state, until, digest: Buffer.from(hex, 'hex') };
 }

@@ -18,6 +18,8 @@ export interface AccountBook {
   /** It was its turn while nobody waited to hear it. */
   isCalled: boolean;
   nextLogin: number;
+  /** Something was counted that Redis was not told. */
+  isUntold: boolean;
 }
 
 export const createAccountBook = (id: string): AccountBook => ({
@@ -29,6 +31,7 @@ export const createAccountBook = (id: string): AccountBook => ({
   stands: false,
   isCalled: false,
   nextLogin: 0,
+  isUntold: false,
 });
 
 /** Until woken, or `ms` have passed. */

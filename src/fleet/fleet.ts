@@ -5,8 +5,9 @@
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { RedisConnection } from '../redis.ts';
+import type { WithoutRedis } from './contact.ts';
 import { createMembership, type RelayRow, type RelaySeen } from './membership.ts';
-import { createSharedLimits, type SharedLimits, type WithoutRedis } from './shared-limits.ts';
+import { createSharedLimits, type SharedLimits } from './shared-limits.ts';
 import { createSharedStates, type SharedStates } from './shared-states.ts';
 
 export interface Fleet {
@@ -20,7 +21,14 @@ export interface Fleet {
   readonly aloneSince: number | undefined;
   /** Limits are not shared now: Redis is away, or only just back. */
   readonly isApart: boolean;
-  /** Redis has lost its data and answers again. */
+  /** What is kept over a restart, for the time in which Redis may be away then. `restore` before the start; throws where it is nothing it gave. */
+  readonly kept: Readonly<
+    Record<
+      'life' | 'counts' | 'states',
+      { snapshot(): unknown; restore(kept: unknown): void; readonly isMinor?: boolean }
+    >
+  >;
+  /** Redis has lost something of what it knew, and answers again. */
   onForgotten(listener: () => void): void;
   /** Begins to be seen; the connection is open by then. */
   start(): Promise<void>;
@@ -62,6 +70,7 @@ export function createFleet(
     get isApart() {
       return limits.isApart;
     },
+    kept: { life: membership.kept, counts: limits.kept, states: states.kept },
     onForgotten: membership.onForgotten,
     start: membership.start,
     async close() {

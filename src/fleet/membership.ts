@@ -47,10 +47,21 @@ export interface Membership {
   readonly seen: readonly RelaySeen[];
   /** Since when this was the only relay, as Redis last said, monotonic ms; undefined: there were others, or it was never heard. */
   readonly aloneSince: number | undefined;
-  /** Redis answers; the epoch changes when it has lost what it knew. Heard at every sign of life. */
-  onEpoch(listener: (epoch: string) => void): void;
-  /** Redis has lost what it was told before. */
+  /**
+   * Redis answers; the epoch changes when it has lost all it knew. `hasForgotten`: that, or it is back with what it knew
+   * earlier (a snapshot, another one in its place). Heard at every sign of life.
+   */
+  onHeard(listener: (epoch: string, hasForgotten: boolean) => void): void;
+  /** Redis has forgotten something that it was told before. */
   onForgotten(listener: () => void): void;
+  /** By which a later process finds out whether Redis has forgotten something meanwhile. */
+  readonly kept: {
+    snapshot(): unknown;
+    /** Before the start. Throws where `kept` is nothing it gave. */
+    restore(kept: unknown): void;
+    /** Every sign of life changes it. */
+    readonly isMinor: true;
+  };
   /** A sign of life now, and what follows from the answer. */
   beat(): void;
   start(): Promise<void>;
@@ -69,7 +80,9 @@ export function createMembership(
   const { redis, clock = systemClock } = deps;
   const prefix = options.prefix ?? KEY_PREFIX;
   const keys = [`${prefix}:relays`, `${prefix}:relay-rows`, `${prefix}:epoch`];
-  const listeners: ((epoch: string) => void)[] = [];
+  const listeners: ((epoch: string, hasForgotten: boolean) => void)[] = [];
+  /** The same over restarts, where there is a state directory; `answered`: the number of the last sign of life that was. */
+  let home = { mark: redis.instance, answered: 0 };
   const forgottenListeners: (() => void)[] = [];
   let relays = Math.max(1, options.expected ?? 1);
   let rank = 0;
@@ -87,10 +100,12 @@ export function createMembership(
     if (isBeating || isOver) return;
     isBeating = true;
     try {
-      const answer = (await redis.run(BEAT, keys, [redis.instance, JSON.stringify(deps.row())])) as unknown[];
-      const [epoch, , count, place, ...rows] = answer;
+      const words = [redis.instance, JSON.stringify(deps.row()), home.answered];
+      const answer = (await redis.run(BEAT, [...keys, `${prefix}:mark:${home.mark}`], words)) as unknown[];
+      const [epoch, isOlder, count, place, ...rows] = answer;
       const now = clock.monotonic();
-      const hasForgotten = epochHeard !== undefined && epochHeard !== epoch;
+      const hasForgotten = epochHeard !== undefined && (epochHeard !== epoch || isOlder === 1);
+      home = { ...home, answered: home.answered + 1 };
       if (before.isOpen || hasForgotten) before = { relays, rank, until: now + REMEMBER_MS, isOpen: false };
       epochHeard = String(epoch);
       const isSettled = now >= before.until;
@@ -107,7 +122,7 @@ export function createMembership(
           row: parseRow(String(rows[i + 2])),
         });
       seen = all;
-      for (const listener of listeners) listener(String(epoch));
+      for (const listener of listeners) listener(epochHeard, hasForgotten);
       if (hasForgotten) for (const listener of forgottenListeners) listener();
     } catch {
       // The connection tells that Redis is away.
@@ -141,8 +156,18 @@ export function createMembership(
     get aloneSince() {
       return aloneSince;
     },
-    onEpoch: (listener) => void listeners.push(listener),
+    onHeard: (listener) => void listeners.push(listener),
     onForgotten: (listener) => void forgottenListeners.push(listener),
+    kept: {
+      isMinor: true,
+      snapshot: () => ({ ...home, epoch: epochHeard }),
+      restore(kept) {
+        const { mark, answered, epoch } = kept as Record<string, unknown>;
+        if (typeof mark !== 'string' || typeof answered !== 'number') throw new Error('no sign of life');
+        home = { mark, answered };
+        if (typeof epoch === 'string') epochHeard = epoch;
+      },
+    },
     beat: () => void once(),
     async start() {
       await once();

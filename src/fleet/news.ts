@@ -22,8 +22,8 @@ export interface NewsDeps<P extends Pause> {
   readonly endPause: (accountId: string, scope: string) => void;
   /** Drains or resumes here, without telling anybody. */
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
-  /** The accounts that are drained here. */
-  readonly drained: () => Iterable<string>;
+  /** The invitation to an account, until when, ms since the epoch; undefined: it has ended. Throws where it is none. */
+  readonly inviteHeard: (accountId: string, invite: { readonly until: number } | undefined) => void;
   /** A new token came by an operator's wish: it is taken, and paused logins are tried again. */
   readonly refreshedElsewhere: (accountId: string) => void;
   /** A token endpoint fails and is asked again in `leftMs`; undefined: it answers again. */
@@ -36,10 +36,10 @@ export interface News {
   accountChanged(accountId: string): void;
   drained(accountId: string, isDrained: boolean): void;
   refreshed(accountId: string): void;
+  /** An invitation was made or spent here; undefined: it has ended. */
+  invited(accountId: string, invite: { readonly until: number } | undefined): void;
   /** A token endpoint was found failing here, and is not asked for `restMs`; undefined: it answers again. */
   endpointRests(tokenUrl: string, restMs: number | undefined): void;
-  /** What was told is lost: tells it again, of these accounts and of the drained ones. */
-  tellAgain(accountIds: readonly string[]): void;
 }
 
 const SCOPES = ['logins', 'sending'] as const;
@@ -48,8 +48,6 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
   const { states, clock = systemClock } = deps;
   /** By subject: the end that was told or heard last, ms since the epoch. */
   const known = new Map<string, number>();
-  /** In which all that stands was heard last. */
-  let epochKnown: string | undefined;
   const subjectOf = (scope: string, accountId: string): string => `pause:${scope}:${accountId}`;
 
   states.onState((subject, state) => {
@@ -60,6 +58,15 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
     }
     if (kind === 'token-endpoint') {
       deps.endpointHeard(rest.join(':'), state?.leftMs);
+      return;
+    }
+    if (kind === 'invite') {
+      const until = clock.now() + (state?.leftMs ?? 0);
+      try {
+        deps.inviteHeard(rest.join(':'), state && { ...(state.value as object), until });
+      } catch {
+        // Of another version: it is good at the relay that made it.
+      }
       return;
     }
     if (kind !== 'pause') return;
@@ -79,14 +86,6 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
       // Of another version: its own relay acts on it.
       known.delete(subject);
     }
-  });
-  // Resumed by another relay's operator while this one did not hear of it.
-  states.onKnown((subjects, epoch) => {
-    const hasForgotten = epochKnown !== epoch;
-    epochKnown = epoch;
-    if (hasForgotten) return;
-    for (const accountId of [...deps.drained()])
-      if (!subjects.has(`drained:${accountId}`)) deps.setDrained(accountId, false);
   });
   states.onAsked((action) => {
     if (action.startsWith('refresh:')) deps.refreshedElsewhere(action.slice('refresh:'.length));
@@ -117,17 +116,16 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
       if (isDrained) states.set({ subject, value: true, leftMs: undefined });
       else states.clear(subject);
     },
+    invited(accountId, invite) {
+      const subject = `invite:${accountId}`;
+      if (invite === undefined) states.clear(subject);
+      else states.set({ subject, value: invite, leftMs: Math.max(1, invite.until - clock.now()) });
+    },
     refreshed: (accountId) => states.ask(`refresh:${accountId}`),
     endpointRests(tokenUrl, restMs) {
       const subject = `token-endpoint:${tokenUrl}`;
       if (restMs === undefined) states.clear(subject);
       else states.set({ subject, value: true, leftMs: restMs });
-    },
-    tellAgain(accountIds) {
-      known.clear();
-      for (const accountId of accountIds) accountChanged(accountId);
-      for (const accountId of deps.drained())
-        states.set({ subject: `drained:${accountId}`, value: true, leftMs: undefined });
     },
   };
 }

@@ -4,8 +4,8 @@
  * question about the same mailbox, so that a busy mailbox costs one script a message.
  */
 import { type Clock, systemClock } from '../clock.ts';
-import { KEY_PREFIX, type RedisConnection, type RedisScript } from '../redis.ts';
-import type { MailboxLimits } from '../relay/mailbox-counts.ts';
+import { isRefusal, KEY_PREFIX, type RedisConnection, type RedisScript } from '../redis.ts';
+import { BUCKET_MS, BUCKETS, type CountsTold, type MailboxLimits } from '../relay/mailbox-counts.ts';
 import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE, START_LATE } from './scripts.ts';
 import { LEASE_MS } from './share.ts';
 
@@ -50,14 +50,16 @@ export interface RedisLimits {
   ): Promise<{ readonly granted: boolean; readonly ms: number }>;
   /** `recipients` that were taken; `unsent`: it counts nothing. `isAsking`: this relay asks for another place now. Nobody waits for it. */
   giveBack(accountId: string, id: string, unsent: boolean, recipients: number, isAsking: boolean): void;
-  /** What was done without asking. Rejects. */
-  register(accountId: string, args: readonly (string | number)[]): Promise<void>;
-  /** Leases that are still held. Never rejects. */
+  /** All that `teller` (a process) did by `wall`, ms since the epoch: Redis counts what it does not know. Rejects. */
+  register(accountId: string, told: CountsTold, wall: number, teller?: string): Promise<void>;
+  /** Leases that are still held. Rejects. */
   extend(held: readonly (readonly [accountId: string, id: string])[]): Promise<void>;
   /** The wait, ms; below 0 where too long. Rejects. */
   login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number>;
   /** A place came free, and it is this relay's turn. */
   onFreed(listener: (accountId: string) => void): void;
+  /** What was given back may not have been heard. */
+  onUntold(listener: (accountId: string) => void): void;
   forget(accountId: string): void;
   /** Says what was not said yet. */
   close(): Promise<void>;
@@ -80,9 +82,16 @@ export function createRedisLimits(
 ): RedisLimits {
   const freed = `${prefix}:freed`;
   const mailboxes = new Map<string, Mailbox>();
+  let untold: (accountId: string) => void = ignore;
   const key = (kind: string, accountId: string): string => `${prefix}:${kind}:${accountId}`;
   const run = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) =>
     redis.run(script, keys, args);
+
+  /** Sent whole it comes in its turn; by its digest it may have to be said again. */
+  const whole = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) =>
+    redis.ask((r) => r.eval(script.text, { keys: [...keys], arguments: args.map(String) }));
+  const toldOf = (accountId: string, teller = redis.instance): string =>
+    key('told', `${teller}:${accountId}`);
 
   function mailboxOf(accountId: string): Mailbox {
     let mailbox = mailboxes.get(accountId);
@@ -95,8 +104,8 @@ export function createRedisLimits(
         'seen',
       ].map((kind) => key(kind, accountId));
       mailbox = {
-        reserve: [`${prefix}:relays`, lease, pace, day, queue, seen, `${prefix}:epoch`],
-        giveBack: [lease, pace, day, queue, seen],
+        reserve: [`${prefix}:relays`, lease, pace, day, queue, seen, `${prefix}:epoch`, toldOf(accountId)],
+        giveBack: [lease, pace, day, queue, seen, toldOf(accountId)],
         unsaid: [],
         cancel: undefined,
         isWanted: false,
@@ -117,8 +126,17 @@ export function createRedisLimits(
   async function say(accountId: string, mailbox: Mailbox): Promise<void> {
     const unsaid = takeUnsaid(mailbox);
     if (unsaid.length > 0)
-      await run(GIVE_BACK, mailbox.giveBack, [freed, accountId, '', ...unsaid]).catch(ignore);
+      await run(GIVE_BACK, mailbox.giveBack, [freed, accountId, '', ...unsaid]).catch(() =>
+        untold(accountId),
+      );
   }
+
+  const giveBack: RedisLimits['giveBack'] = (accountId, id, unsent, recipients, isAsking) => {
+    const mailbox = mailboxOf(accountId);
+    mailbox.unsaid.push(id, unsent ? 1 : 0, recipients);
+    if (mailbox.isWanted && !isAsking) void say(accountId, mailbox);
+    else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(accountId, mailbox));
+  };
 
   return {
     async reserve(accountId, limits, { id, maxWaitMs, epoch, queues }) {
@@ -128,7 +146,12 @@ export function createRedisLimits(
       const wants = [id, atOnce, LEASE_MS, perMinute, perDay, recipientsPerDay, maxWaitMs];
       const ticket = queues === 'never' ? '' : redis.instance;
       const args = [...wants, ticket, epoch, queues === 'more' ? 1 : 0, freed, accountId, ...unsaid];
-      const answer = (await run(RESERVE, mailbox.reserve, args)) as unknown as Answer;
+      const answer = (await run(RESERVE, mailbox.reserve, args).catch((error: unknown) => {
+        if (unsaid.length > 0) untold(accountId);
+        // Half of it may have been done.
+        if (isRefusal(error)) giveBack(accountId, id, true, 0, false);
+        throw error;
+      })) as unknown as Answer;
       mailbox.isWanted = answer[5] > answer[6];
       return answer;
     },
@@ -145,25 +168,29 @@ export function createRedisLimits(
       ];
       return { granted: granted === 1, ms };
     },
-    giveBack(accountId, id, unsent, recipients, isAsking) {
+    giveBack,
+    async register(accountId, told, wall, teller) {
       const mailbox = mailboxOf(accountId);
-      mailbox.unsaid.push(id, unsent ? 1 : 0, recipients);
-      if (mailbox.isWanted && !isAsking) void say(accountId, mailbox);
-      else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(accountId, mailbox));
-    },
-    async register(accountId, args) {
-      const [lease = '', pace = '', day = ''] = mailboxOf(accountId).giveBack;
-      await run(REGISTER, [lease, pace, day], [LEASE_MS, ...args]);
+      const [lease = '', pace = '', day = ''] = mailbox.giveBack;
+      // What is among `told` already is counted once, as it is told first.
+      const unsaid = takeUnsaid(mailbox);
+      if (unsaid.length > 0)
+        whole(GIVE_BACK, mailbox.giveBack, [freed, accountId, '', ...unsaid]).catch(ignore);
+      const keys = [lease, pace, day, toldOf(accountId, teller)];
+      await whole(REGISTER, keys, [LEASE_MS, ...wordsOf(told, wall)]);
     },
     async extend(held) {
       for (let i = 0; i < held.length; i += EXTEND_AT_ONCE) {
         const some = held.slice(i, i + EXTEND_AT_ONCE);
         const keys = some.map(([accountId]) => mailboxOf(accountId).giveBack[0] ?? '');
-        await run(EXTEND, keys, [LEASE_MS, ...some.map(([, id]) => id)]).catch(ignore);
+        await run(EXTEND, keys, [LEASE_MS, ...some.map(([, id]) => id)]);
       }
     },
     login: async (accountId, intervalMs, maxWaitMs) =>
       Number(await run(LOGIN, [key('login', accountId)], [intervalMs, maxWaitMs])),
+    onUntold(listener) {
+      untold = listener;
+    },
     onFreed: (listener) =>
       redis.subscribe(freed, (text) => {
         const space = text.indexOf(' ');
@@ -177,6 +204,19 @@ export function createRedisLimits(
       await Promise.all([...mailboxes].map(([accountId, mailbox]) => say(accountId, mailbox)));
     },
   };
+}
+
+/** As `REGISTER` takes it. */
+function wordsOf({ at, held, sent, total, day }: CountsTold, wall: number): (string | number)[] {
+  const since = Math.max(0, wall - at);
+  const bucketNow = Math.floor(wall / BUCKET_MS);
+  const days = Object.entries(day)
+    .map(([field, count]) => ({ kind: field.charAt(0), age: bucketNow - Number(field.slice(1)), count }))
+    .filter(({ age }) => age >= 0 && age < BUCKETS)
+    .sort((a, b) => a.age - b.age)
+    .flatMap(({ kind, age, count }) => [`${kind}${age}`, count]);
+  const times = sent.flatMap(([id, ageMs]) => [id, ageMs + since]);
+  return [held.length, ...held, sent.length, ...times, total.m, total.r, ...days];
 }
 
 const ignore = (): void => undefined;

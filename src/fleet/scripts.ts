@@ -13,6 +13,12 @@ export const GONE_AFTER_MS = 15_000;
 /** Who waits for a place and has not asked again for this long waits no more, ms. */
 const SEEN_FOR_MS = 1_500;
 
+/** Longer than the day that it counts, ms. */
+const DAY_KEPT_MS = 90_000_000;
+
+/** Longer than a relay is likely to be gone and come back with what it knew, ms. */
+const MARK_KEPT_MS = 30 * 86_400_000;
+
 const NOW = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -52,17 +58,23 @@ end
 
 /** `first` of ARGV: lease id, `1` where nothing was sent, recipients that were taken, and so on. Answers how many places came free. */
 const OVER = `
-local function is_over(first, leases, pace, day)
+local function is_over(first, leases, pace, day, told)
   local freed = 0
   while ARGV[first] do
-    freed = freed + redis.call('ZREM', leases, ARGV[first])
+    local had = redis.call('ZREM', leases, ARGV[first])
+    freed = freed + had
     if ARGV[first + 1] == '1' then
-      redis.call('ZREM', pace, ARGV[first])
+      had = had + redis.call('ZREM', pace, ARGV[first])
       local field = 'm' .. bucket
-      if tonumber(redis.call('HGET', day, field) or '0') > 0 then redis.call('HINCRBY', day, field, -1) end
+      if had > 0 and tonumber(redis.call('HGET', day, field) or '0') > 0 then
+        redis.call('HINCRBY', day, field, -1)
+        redis.call('HINCRBY', told, 'm', -1)
+      end
     elseif tonumber(ARGV[first + 2]) > 0 then
       redis.call('HINCRBY', day, 'r' .. bucket, ARGV[first + 2])
-      redis.call('PEXPIRE', day, 90000000)
+      redis.call('HINCRBY', told, 'r', ARGV[first + 2])
+      redis.call('PEXPIRE', day, ${DAY_KEPT_MS})
+      redis.call('PEXPIRE', told, ${DAY_KEPT_MS})
     end
     first = first + 3
   end
@@ -97,7 +109,7 @@ end
 `;
 
 /**
- * A place for one message. KEYS: relays, leases, pace, day, queue, seen, epoch. ARGV: lease id, at once (0:
+ * A place for one message. KEYS: relays, leases, pace, day, queue, seen, epoch, told. ARGV: lease id, at once (0:
  * no limit), lease ms, a minute, a day, recipients a day, longest wait ms, ticket in the queue or empty, epoch, `1` where others
  * of this relay wait behind this one, channel, account, then where others are over of each what `GIVE_BACK` has.
  * Answers {what, ms, held, minute, day, waiting, stands}: `granted` with the wait, `busy`, `minute` or `day` with the
@@ -109,7 +121,7 @@ ${FLEET}${OVER}${QUEUE}${PACE}
 local at_once, lease_ms, per_minute, per_day, per_day_rcpt, max_wait =
   tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local ticket, stands = ARGV[8], 0
-local freed = is_over(13, KEYS[2], KEYS[3], KEYS[4])
+local freed = is_over(13, KEYS[2], KEYS[3], KEYS[4], KEYS[8])
 
 local day, recipients, oldest = 0, 0, bucket
 if per_day > 0 or per_day_rcpt > 0 then
@@ -181,7 +193,9 @@ if at_once > 0 then
 end
 if per_day > 0 then
   redis.call('HINCRBY', KEYS[4], 'm' .. bucket, 1)
-  redis.call('PEXPIRE', KEYS[4], 90000000)
+  redis.call('HINCRBY', KEYS[8], 'm', 1)
+  redis.call('PEXPIRE', KEYS[4], ${DAY_KEPT_MS})
+  redis.call('PEXPIRE', KEYS[8], ${DAY_KEPT_MS})
 end
 return answer('granted', at - now)
 `);
@@ -197,12 +211,12 @@ return {at and 1 or 0, wait}
 `);
 
 /**
- * Gives places back. KEYS: leases, pace, day, queue, seen. ARGV: channel, account, ticket that waits no longer or
+ * Gives places back. KEYS: leases, pace, day, queue, seen, told. ARGV: channel, account, ticket that waits no longer or
  * empty, then lease id, `1` where nothing was sent, recipients that were taken, of each. As many of those that wait
  * are woken, the first first.
  */
 export const GIVE_BACK = redisScript(`${NOW}${OVER}${QUEUE}
-local freed = is_over(4, KEYS[1], KEYS[2], KEYS[3])
+local freed = is_over(4, KEYS[1], KEYS[2], KEYS[3], KEYS[6])
 if ARGV[3] ~= '' then freed = freed + leave(KEYS[4], KEYS[5], ARGV[3]) end
 wake(KEYS[4], KEYS[5], ARGV[1], ARGV[2], freed)
 return freed
@@ -219,9 +233,10 @@ return ended
 `);
 
 /**
- * What was sent and is held without asking (Redis was away), or what Redis has lost. KEYS: leases, pace,
- * day. ARGV: lease ms, how many leases, their ids, how many sent, id and age in ms of each, then
- * field of the day as age in buckets with its kind (`m3`) and count, each.
+ * All that one process did, where Redis may not know it or may have forgotten it: counts what it does not know, however
+ * often it is told. KEYS: leases, pace, day, told. ARGV: lease ms, how many leases, their ids, how many sent, id and age
+ * in ms of each, messages and recipients of the day's limits since that process began, then the fields of its day as age
+ * in buckets with its kind (`m3`) and count, the newest first.
  */
 export const REGISTER = redisScript(`${NOW}
 local at, lease_ms = 2, tonumber(ARGV[1])
@@ -231,17 +246,27 @@ for _ = 1, tonumber(ARGV[at]) do
 end
 at = at + 1
 for _ = 1, tonumber(ARGV[at]) do
-  redis.call('ZADD', KEYS[2], 'NX', now - ARGV[at + 2], ARGV[at + 1])
+  redis.call('ZADD', KEYS[2], 'GT', now - ARGV[at + 2], ARGV[at + 1])
   at = at + 2
 end
+local unknown = {}
+for i, kind in ipairs({'m', 'r'}) do
+  local total, known = tonumber(ARGV[at + i]), tonumber(redis.call('HGET', KEYS[4], kind) or '0')
+  unknown[kind] = math.max(total - known, 0)
+  if unknown[kind] > 0 then redis.call('HSET', KEYS[4], kind, total) end
+end
+at = at + 2
 while ARGV[at + 1] do
   local kind, age = string.sub(ARGV[at + 1], 1, 1), tonumber(string.sub(ARGV[at + 1], 2))
-  redis.call('HINCRBY', KEYS[3], kind .. (bucket - age), ARGV[at + 2])
+  local count = math.min(tonumber(ARGV[at + 2]), unknown[kind])
+  if count > 0 then redis.call('HINCRBY', KEYS[3], kind .. (bucket - age), count) end
+  unknown[kind] = unknown[kind] - count
   at = at + 2
 end
 redis.call('PEXPIRE', KEYS[1], 10 * lease_ms)
 redis.call('PEXPIRE', KEYS[2], 700000)
-redis.call('PEXPIRE', KEYS[3], 90000000)
+redis.call('PEXPIRE', KEYS[3], ${DAY_KEPT_MS})
+redis.call('PEXPIRE', KEYS[4], ${DAY_KEPT_MS})
 return 1
 `);
 
@@ -256,11 +281,14 @@ return at - now
 `);
 
 /**
- * A sign of life. KEYS: relays, rows, epoch. ARGV: relay id, its row (JSON). Answers {epoch, whether Redis
- * came back empty, relays, rank by id, rows …}.
+ * A sign of life. KEYS: relays, rows, epoch, mark. ARGV: relay id, its row (JSON), number of the sign of life that
+ * was answered last (0: none). Answers {epoch, whether Redis has forgotten that one, relays, rank by id, rows …}.
  */
 export const BEAT = redisScript(`${NOW}
-local fresh = redis.call('SET', KEYS[3], now, 'NX') and 1 or 0
+redis.call('SET', KEYS[3], now, 'NX')
+local answered = tonumber(ARGV[3])
+local forgot = answered > tonumber(redis.call('GET', KEYS[4]) or '0') and 1 or 0
+redis.call('SET', KEYS[4], answered + 1, 'PX', ${MARK_KEPT_MS})
 local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ${GONE_AFTER_MS})
 for _, id in ipairs(gone) do
   redis.call('ZREM', KEYS[1], id)
@@ -272,7 +300,7 @@ local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
 table.sort(ids)
 local rank = 0
 for i, id in ipairs(ids) do if id == ARGV[1] then rank = i - 1 end end
-local answer = {redis.call('GET', KEYS[3]), fresh, #ids, rank}
+local answer = {redis.call('GET', KEYS[3]), forgot, #ids, rank}
 for _, id in ipairs(ids) do
   answer[#answer + 1] = id
   answer[#answer + 1] = now - redis.call('ZSCORE', KEYS[1], id)

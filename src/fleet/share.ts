@@ -62,13 +62,23 @@ export function withinShare(
   // The others may still hold what they held when Redis went away.
   const most = isAlone || now - lostAt >= LEASE_MS ? part : Math.min(part, counts.heldAtLoss);
   if (counts.held.size >= most) return BUSY;
-  if (limits.perMinute === undefined) return 0;
-  const mostAMinute = share(limits.perMinute);
+  return limits.perMinute === undefined ? 0 : minuteWithinShare(counts, limits.perMinute, maxWaitMs, apart);
+}
+
+/** The wait for a place in the minute alone, ms, or why there is none. */
+export function minuteWithinShare(
+  counts: MailboxCounts,
+  perMinute: number,
+  maxWaitMs: number,
+  { now, lostAt, relays, share }: Apart,
+): number | Refused {
+  const seen = counts.lastSeen;
+  const mostAMinute = share(perMinute);
   if (mostAMinute === 0) return AWAY;
   let waitMs = counts.minuteWait(mostAMinute, now);
-  if (!isAlone && now - lostAt < MINUTE_MS) {
+  if (relays > 1 && now - lostAt < MINUTE_MS) {
     const isKnown = seen !== undefined && lostAt - seen.at < FRESH_MS;
-    const free = isKnown ? Math.floor((limits.perMinute - seen.minute) / relays) : 0;
+    const free = isKnown ? Math.floor((perMinute - seen.minute) / relays) : 0;
     if (counts.sentSinceLoss - counts.expiredSinceLoss(now) >= free)
       waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, counts.leavesAt(0)) - now);
   }

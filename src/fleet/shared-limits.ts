@@ -6,13 +6,16 @@
  */
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { type RedisConnection, RedisUnavailable } from '../redis.ts';
+import type { RedisConnection } from '../redis.ts';
 import type { Claimed, Limiter, Place, Reservation } from '../relay/limits.ts';
 import type { MailboxLimits } from '../relay/mailbox-counts.ts';
 import { type AccountBook, call, createAccountBook, doze, inTurn } from './account-book.ts';
-import { type Membership, SETTLE_MS } from './membership.ts';
+import { createContact, type WithoutRedis } from './contact.ts';
+import { every } from './every.ts';
+import { createKeptCounts } from './kept-counts.ts';
+import type { Membership } from './membership.ts';
 import { createRedisLimits } from './redis-limits.ts';
-import { ASK_AGAIN_MS, type Refused, shareOf, withinShare } from './share.ts';
+import { type Apart, ASK_AGAIN_MS, minuteWithinShare, shareOf, withinShare } from './share.ts';
 import { createSharedPlace } from './shared-place.ts';
 
 const EXTEND_EVERY_MS = 4_000;
@@ -22,8 +25,8 @@ const CALLED_LATE_MS = 400;
 const PARK_AFTER_MS = 3_000;
 const NO_LIMITS = { perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
 
-/** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
-export type WithoutRedis = 'share' | 'defer';
+/** Mailboxes that are told to Redis at once when it is back. */
+const TOLD_AT_ONCE = 50;
 
 export interface SharedLimits extends Limiter {
   /** A place now or at most `maxWaitMs` later, first come first served within a relay and nearly so among them. Never rejects. */
@@ -34,6 +37,12 @@ export interface SharedLimits extends Limiter {
   readonly isApart: boolean;
   /** This relay's part of a limit now. */
   share(limit: number): number;
+  /** What was counted, for the time in which Redis may be away when the relay starts again. */
+  readonly kept: {
+    snapshot(): unknown;
+    /** Before the first message. Throws where `kept` is nothing it gave. */
+    restore(kept: unknown): void;
+  };
   close(): Promise<void>;
 }
 
@@ -55,16 +64,29 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   const { redis, membership, log, clock = systemClock, random = Math.random } = deps;
   const store = createRedisLimits({ redis, clock }, options);
   const withoutRedis = options.withoutRedis ?? 'share';
+  const earlier = createKeptCounts({ teller: redis.instance, clock });
   const books = new Map<string, AccountBook>();
-  /** `shared`: Redis decides. `away`: the share decides. `settling`: both must grant. */
-  let mode: 'shared' | 'away' | 'settling' = 'away';
-  let lostAt = clock.monotonic();
-  let epoch: string | undefined;
   /** Granted, and nothing has begun upstream yet: monotonic ms. */
   const unclaimed = new Map<string, { readonly book: AccountBook; readonly since: number }>();
   let nextId = 0;
-  let cancelSettling: (() => void) | undefined;
   let isClosed = false;
+  const contact = createContact({
+    redis,
+    membership,
+    log,
+    clock,
+    withoutRedis,
+    tell: tellAll,
+    onLost(at) {
+      for (const book of books.values()) {
+        book.counts.lost(at);
+        book.stands = false;
+      }
+    },
+    onShared() {
+      for (const book of books.values()) book.wake?.();
+    },
+  });
 
   function bookOf(id: string): AccountBook {
     let book = books.get(id);
@@ -81,81 +103,64 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     store.forget(id);
   }
 
-  function lose(): void {
-    cancelSettling?.();
-    cancelSettling = undefined;
-    if (mode === 'shared') {
-      lostAt = clock.monotonic();
-      for (const book of books.values()) {
-        book.counts.lost(lostAt);
-        book.stands = false;
-      }
-      log.warn(
-        { event: 'shared_limits_away', relays: membership.relays, policy: withoutRedis },
-        withoutRedis === 'share'
-          ? 'Redis is away: this relay keeps to its share of every limit'
-          : 'Redis is away: mail is deferred until it is back',
-      );
-    }
-    mode = 'away';
-  }
-
-  /** Redis answers: it hears what was done without it, and decides again once everybody had time to say so. */
-  async function find(of: string): Promise<void> {
-    if (isClosed || (mode !== 'away' && of === epoch)) return;
-    lose();
-    epoch = of;
-    mode = 'settling';
-    await registerAll();
-    if (mode !== 'settling') return;
-    cancelSettling?.();
-    // Alone, nobody else's places need to be waited for.
-    cancelSettling = clock.after(membership.relays > 1 || membership.justJoined ? SETTLE_MS : 0, () => {
-      if (mode !== 'settling') return;
-      mode = 'shared';
-      log.info({ event: 'shared_limits', relays: membership.relays }, 'limits are shared through Redis');
-      for (const book of books.values()) book.wake?.();
-    });
-  }
-
-  async function registerAll(): Promise<void> {
-    for (const book of books.values()) await register(book);
+  /** What is under way and of this minute first: the others wait for it. Rejects. */
+  async function tellAll(isAll: boolean): Promise<void> {
+    const recent = [...books.values()].filter(({ counts }) => counts.isRecent(clock.monotonic()));
+    const first = new Set(recent);
+    const others = [...books.values()].filter((book) => !first.has(book) && (isAll || book.isUntold));
+    const tasks = [...recent, ...others].map((book) => () => register(book));
+    if (isAll)
+      for (const [teller, id, told] of earlier.all())
+        tasks.push(() => store.register(id, told, clock.now(), teller));
+    for (let i = 0; i < tasks.length; i += TOLD_AT_ONCE)
+      await Promise.all(tasks.slice(i, i + TOLD_AT_ONCE).map((task) => task()));
   }
 
   async function register(book: AccountBook): Promise<void> {
-    if (epoch === undefined) return;
-    const args = book.counts.takeUnknown(clock.monotonic(), clock.now(), epoch);
-    if (args === undefined) return;
-    await store.register(book.id, args).catch(() => lose());
+    book.isUntold = false;
+    try {
+      await store.register(book.id, book.counts.told(clock.monotonic(), clock.now()), clock.now());
+    } catch (error) {
+      book.isUntold = true;
+      throw error;
+    }
   }
 
-  membership.onEpoch((now) => void find(now));
-  redis.onAway((away) => {
-    if (away) lose();
-  });
   store.onFreed((accountId) => {
     const book = books.get(accountId);
     if (book !== undefined) call(book);
+  });
+  store.onUntold((accountId) => {
+    const book = books.get(accountId);
+    if (book !== undefined) book.isUntold = true;
   });
 
   const share = (limit: number): number =>
     withoutRedis === 'defer' ? 0 : shareOf(limit, membership.relays, membership.rank);
 
-  const shareWait = (book: AccountBook, limits: MailboxLimits, maxWaitMs: number): number | Refused =>
-    withinShare(book.counts, limits, maxWaitMs, {
-      now: clock.monotonic(),
-      wall: clock.now(),
-      lostAt,
-      relays: membership.relays,
-      share,
-    });
+  const apart = (): Apart => ({
+    now: clock.monotonic(),
+    wall: clock.now(),
+    lostAt: contact.lostAt,
+    relays: membership.relays,
+    share,
+  });
 
   function askLocally(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): Reservation {
-    const waitMs = shareWait(book, limits, maxWaitMs);
+    const waitMs = withinShare(book.counts, limits, maxWaitMs, apart());
     if (typeof waitMs !== 'number') return waitMs;
     const id = `${redis.instance}:${nextId++}`;
-    book.counts.begin(id, limits, clock.monotonic() + waitMs, clock.now(), undefined);
+    book.isUntold = true;
+    book.counts.begin(id, limits, clock.monotonic() + waitMs, clock.now(), true);
     return { granted: true, place: placeOf(book, limits, id, waitMs) };
+  }
+
+  /** Whether Redis does now what it refused. Rejects. */
+  async function tryAgain(book: AccountBook, limits: MailboxLimits): Promise<void> {
+    const id = `${redis.instance}:${nextId++}`;
+    const request = { id, maxWaitMs: 0, epoch: contact.epoch, queues: 'never' } as const;
+    const [what] = await store.reserve(book.id, limits, request);
+    if (what === 'granted') store.giveBack(book.id, id, true, 0, false);
   }
 
   async function askRedis(
@@ -163,7 +168,6 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     limits: MailboxLimits,
     maxWaitMs: number,
   ): Promise<Reservation | 'again'> {
-    const of = epoch ?? '';
     const id = `${redis.instance}:${nextId++}`;
     const sentAt = clock.monotonic();
     const queues = book.turns.length > 0 ? 'more' : maxWaitMs > 0 || book.stands ? 'busy' : 'never';
@@ -171,12 +175,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     const [what, ms, , minute, day, , stands] = await store.reserve(book.id, limits, {
       id,
       maxWaitMs,
-      epoch: of,
+      epoch: contact.epoch,
       queues,
     });
     book.stands = stands === 1;
     if (what === 'epoch') {
-      lose();
+      contact.lose();
       membership.beat();
       return 'again';
     }
@@ -187,7 +191,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       day: day + (isGranted ? 1 : 0),
     };
     if (!isGranted) return { granted: false, limit: what, retryAfterMs: what === 'busy' ? ASK_AGAIN_MS : ms };
-    book.counts.begin(id, limits, clock.monotonic() + ms, clock.now(), of);
+    book.counts.begin(id, limits, clock.monotonic() + ms, clock.now(), false);
     return { granted: true, place: placeOf(book, limits, id, ms) };
   }
 
@@ -199,14 +203,15 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         clock,
         keepLease: () => unclaimed.delete(id),
         takeBack: (maxWaitMs) => reserve(book.id, { ...NO_LIMITS, atOnce: limits.atOnce }, maxWaitMs),
-        countsAnew: () => perMinute !== undefined && mode === 'shared',
+        countsAnew: () => perMinute !== undefined,
         startLate: (maxWaitMs) => startLate(book, id, perMinute ?? 0, maxWaitMs),
         onEnd({ unsent, recipients }) {
           unclaimed.delete(id);
-          const isTold = mode !== 'away';
-          book.counts.end(id, limits, clock.now(), unsent, recipients, isTold ? epoch : undefined);
+          const isTold = contact.mode !== 'away';
+          book.counts.end(id, limits, clock.now(), unsent, recipients);
           // Who waits here asks with what is given back.
-          if (isTold) giveBack(book, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
+          if (!isTold) book.isUntold = true;
+          else giveBack(book, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
           book.wake?.();
         },
       },
@@ -217,22 +222,40 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   const giveBack = (book: AccountBook, id: string, unsent: boolean, recipients: number): void =>
     store.giveBack(book.id, id, unsent, recipients, book.wake !== undefined);
 
+  /** It counts in the minute in which it goes out, by the rule that holds then. */
   async function startLate(
     book: AccountBook,
     id: string,
     perMinute: number,
     maxWaitMs: number,
   ): Promise<Claimed> {
-    try {
-      const { granted, ms } = await store.startLate(book.id, id, perMinute, maxWaitMs);
-      if (!granted) return { granted: false, limit: 'minute', retryAfterMs: ms };
-      book.counts.move(id, clock.monotonic() + ms, epoch);
-      if (ms > 0) await pause(clock, ms);
-    } catch {
-      // It stays where it was counted.
-      lose();
+    const deadline = clock.monotonic() + maxWaitMs;
+    for (;;) {
+      const left = Math.max(0, deadline - clock.monotonic());
+      if (contact.mode !== 'shared') {
+        book.counts.leaveMinute(id);
+        const share = minuteWithinShare(book.counts, perMinute, left, apart());
+        if (typeof share !== 'number') return share;
+        if (share > 0) {
+          await pause(clock, Math.min(share, 1_000));
+          continue;
+        }
+      }
+      if (contact.mode === 'away') {
+        book.isUntold = true;
+        book.counts.move(id, clock.monotonic(), true);
+        return { granted: true };
+      }
+      try {
+        const { granted, ms } = await store.startLate(book.id, id, perMinute, left);
+        if (!granted) return { granted: false, limit: 'minute', retryAfterMs: ms };
+        book.counts.move(id, clock.monotonic() + ms, false);
+        if (ms > 0) await pause(clock, ms);
+        return { granted: true };
+      } catch (error) {
+        contact.failed(error, () => store.startLate(book.id, id, perMinute, -1));
+      }
     }
-    return { granted: true };
   }
 
   /** Frees the place at once of clients that let it wait; the message takes another when it comes. */
@@ -242,31 +265,30 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       if (now - since < PARK_AFTER_MS) continue;
       unclaimed.delete(id);
       book.counts.park(id);
-      if (mode !== 'away') giveBack(book, id, false, 0);
+      if (contact.mode !== 'away') giveBack(book, id, false, 0);
       book.wake?.();
     }
   }
 
   /** Whoever stands in the queue is woken; the call may be lost, or a place come free without one. */
-  const again = (): number => (mode === 'shared' ? CALLED_LATE_MS : ASK_AGAIN_MS) * (0.5 + random() / 2);
+  const again = (): number =>
+    (contact.mode === 'shared' ? CALLED_LATE_MS : ASK_AGAIN_MS) * (0.5 + random() / 2);
 
   async function ask(book: AccountBook, limits: MailboxLimits, deadline: number): Promise<Reservation> {
     for (;;) {
       let left = Math.max(0, deadline - clock.monotonic());
-      if (mode === 'shared' && book.stands && !book.isCalled && left > 0) {
+      if (contact.mode === 'shared' && book.stands && !book.isCalled && left > 0) {
         await doze(clock, book, Math.min(left, again()));
         left = Math.max(0, deadline - clock.monotonic());
       }
       let result: Reservation | 'again';
       // Just back, Redis may not know yet what the others do: both must grant.
-      const share = mode === 'settling' ? shareWait(book, limits, left) : 0;
+      const share = contact.mode === 'settling' ? withinShare(book.counts, limits, left, apart()) : 0;
       if (typeof share !== 'number') result = share;
       else if (share > 0) result = { granted: false, limit: 'minute', retryAfterMs: share };
-      else if (mode !== 'away') {
+      else if (contact.mode !== 'away') {
         result = await askRedis(book, limits, left).catch((error: unknown) => {
-          if (!(error instanceof RedisUnavailable))
-            log.error({ err: error, account: book.id }, 'a shared limit could not be asked for');
-          lose();
+          contact.failed(error, () => tryAgain(book, limits));
           return 'again' as const;
         });
       } else result = askLocally(book, limits, left);
@@ -275,24 +297,24 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       if (result.granted) return result;
       const isWorthWaiting =
         result.limit === 'busy' ||
-        (result.limit === 'minute' && mode !== 'shared' && result.retryAfterMs <= left) ||
-        (result.limit === 'away' && mode === 'settling');
+        (result.limit === 'minute' && contact.mode !== 'shared' && result.retryAfterMs <= left) ||
+        (result.limit === 'away' && contact.mode === 'settling');
       if (!isWorthWaiting || left === 0 || isClosed) return result;
       // Who stands in the queue waits at the beginning of the next round.
-      if (mode === 'shared' && book.stands) continue;
+      if (contact.mode === 'shared' && book.stands) continue;
       await doze(clock, book, Math.min(left, result.limit === 'busy' ? again() : 1_000));
     }
   }
 
   const extending = every(clock, EXTEND_EVERY_MS, async () => {
     park();
-    if (mode === 'away') return;
+    if (contact.mode === 'away') return;
     const held: [string, string][] = [];
     for (const book of books.values()) {
       for (const id of book.counts.held) held.push([book.id, id]);
       if (book.counts.isEmpty(clock.monotonic(), clock.now()) && !book.asking) forget(book.id);
     }
-    await store.extend(held);
+    await store.extend(held).catch((error: unknown) => contact.failed(error, () => store.extend(held)));
   });
 
   async function reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
@@ -304,7 +326,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       deadline,
       () => ask(book, limits, deadline),
       () => {
-        if (book.stands && mode !== 'away') store.leaveQueue(book.id);
+        if (book.stands && contact.mode !== 'away') store.leaveQueue(book.id);
         book.stands = false;
       },
     );
@@ -316,7 +338,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     room(accountId, limits) {
       const counts = books.get(accountId)?.counts;
       // What was seen of the others is of all relays; apart there is only a share of each limit.
-      const part = mode === 'shared' ? 1 : 1 / Math.max(1, membership.relays);
+      const part = contact.mode === 'shared' ? 1 : 1 / Math.max(1, membership.relays);
       return counts?.room(limits, clock.monotonic(), clock.now(), part) ?? 1;
     },
     async login(accountId, intervalMs, maxWaitMs) {
@@ -329,46 +351,49 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         book.nextLogin = at + interval;
         return at - now;
       };
-      if (mode !== 'shared') return locally(intervalMs * membership.relays);
+      if (contact.mode !== 'shared') return locally(intervalMs * membership.relays);
       try {
         const wait = await store.login(accountId, intervalMs, maxWaitMs);
         if (wait < 0) return undefined;
         book.nextLogin = clock.monotonic() + wait + intervalMs;
         return wait;
-      } catch {
-        lose();
+      } catch (error) {
+        contact.failed(error, () => store.login(accountId, 1, 0));
         return locally(intervalMs * membership.relays);
       }
     },
-    keepOnly(accountIds) {
-      for (const [id, book] of books)
-        if (!accountIds.has(id) && book.counts.held.size === 0 && !book.asking) forget(id);
-    },
+    // Taken out and put back, an account has sent what it has sent; what is empty goes by itself.
+    keepOnly: () => undefined,
     get isApart() {
-      return mode !== 'shared';
+      return contact.mode !== 'shared';
     },
-    share: (limit) => (mode === 'shared' ? limit : share(limit)),
+    share: (limit) => (contact.mode === 'shared' ? limit : share(limit)),
+    kept: {
+      snapshot() {
+        const told = [...books.values()].map(
+          ({ id, counts }) => [id, counts.told(clock.monotonic(), clock.now())] as const,
+        );
+        return earlier.snapshot(
+          Object.fromEntries(
+            told.filter(([, { sent, day }]) => sent.length > 0 || Object.keys(day).length > 0),
+          ),
+        );
+      },
+      restore(kept) {
+        for (const [id, told] of earlier.restore(kept)) {
+          const { counts } = bookOf(id);
+          const sent = told.sent.map(([, ageMs]) => ageMs);
+          counts.restore({ ...told, sent }, clock.monotonic(), clock.now());
+          counts.lost(clock.monotonic());
+        }
+      },
+    },
     async close() {
       isClosed = true;
       extending();
-      cancelSettling?.();
+      contact.close();
       for (const book of books.values()) book.wake?.();
       await store.close();
     },
-  };
-}
-
-/** Runs `task` every `ms`, never two at once; the result ends it. */
-function every(clock: Clock, ms: number, task: () => Promise<void>): () => void {
-  let cancel = clock.after(ms, tick);
-  let isOver = false;
-  function tick(): void {
-    void task().finally(() => {
-      if (!isOver) cancel = clock.after(ms, tick);
-    });
-  }
-  return () => {
-    isOver = true;
-    cancel();
   };
 }

@@ -1,7 +1,8 @@
 /**
  * What one relay learned, for all: pauses of accounts, endpoints that are down, drained accounts. In: what
  * this relay finds. Out: what the others found, and what had been found before this one came. Messages make
- * it fast, the hash in Redis makes it true: it is read again at every start and whenever Redis was away.
+ * it fast, the hash in Redis makes it true: it is read again at every start and whenever Redis was away. Owns what
+ * stands, as far as this relay knows: it writes it again where Redis has forgotten it, and keeps it over a restart.
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
@@ -27,11 +28,18 @@ export interface SharedStates {
   /** Heard from others: a state, or undefined where it is over. Also at the start, for what stood before. */
   onState(listener: (subject: string, state: SharedState | undefined) => void): void;
   onAsked(listener: (action: string) => void): void;
-  /**
-   * All that stands has been heard; `subjects` are these, and those that changed meanwhile. `epoch`: another one where
-   * Redis has lost what stood before.
-   */
-  onKnown(listener: (subjects: ReadonlySet<string>, epoch: string) => void): void;
+  /** What stands, for the time in which Redis may be away when the relay starts again. */
+  readonly kept: {
+    snapshot(): unknown;
+    /** Before the start. Throws where `kept` is nothing it gave. */
+    restore(kept: unknown): void;
+  };
+}
+
+interface Standing {
+  readonly value: unknown;
+  /** Monotonic ms; undefined: until it is taken back. */
+  readonly endsAt: number | undefined;
 }
 
 /** KEYS: states. ARGV: subject, value, ms it stands (0: no end), most entries. */
@@ -76,22 +84,49 @@ export function createSharedStates(
   const channel = `${prefix}:news`;
   const stateListeners: ((subject: string, state: SharedState | undefined) => void)[] = [];
   const askListeners: ((action: string) => void)[] = [];
-  /** What this relay found and the others may not know because Redis was away. */
-  const own = new Map<string, { readonly value: unknown; readonly endsAt: number | undefined } | undefined>();
-  const knownListeners: ((subjects: ReadonlySet<string>, epoch: string) => void)[] = [];
+  const standing = new Map<string, Standing>();
+  /** Changed while Redis was away. */
+  const untold = new Set<string>();
   /** Told or heard while all that stands is asked for. */
   let changed: Set<string> | undefined;
   let isKnown = false;
+  let mustTellAll = false;
 
-  const heard = (subject: string, state: SharedState | undefined): void => {
-    for (const listener of stateListeners) listener(subject, state);
-  };
+  /** Undefined: it does not stand, or its time is over. */
+  function stateOf(subject: string): SharedState | undefined {
+    const found = standing.get(subject);
+    if (found === undefined) return undefined;
+    const leftMs = found.endsAt === undefined ? undefined : found.endsAt - clock.monotonic();
+    if (leftMs === undefined || leftMs > 0) return { subject, value: found.value, leftMs };
+    standing.delete(subject);
+    return undefined;
+  }
 
-  async function tell(subject: string, state: SharedState | undefined): Promise<void> {
-    if (state === undefined) await redis.ask((r) => r.hDel(key, subject));
+  function note(subject: string, state: Omit<SharedState, 'subject'> | undefined): void {
+    if (state === undefined) standing.delete(subject);
     else {
-      const ms = state.leftMs === undefined ? 0 : Math.max(1, Math.round(state.leftMs));
-      await redis.run(SET, [key], [subject, JSON.stringify(state.value), ms]);
+      const { value, leftMs } = state;
+      standing.set(subject, { value, endsAt: leftMs === undefined ? undefined : clock.monotonic() + leftMs });
+    }
+  }
+
+  function heard(subject: string, state: SharedState | undefined): void {
+    note(subject, state);
+    for (const listener of stateListeners) listener(subject, state);
+  }
+
+  async function tell(subject: string): Promise<void> {
+    const state = stateOf(subject);
+    untold.delete(subject);
+    try {
+      if (state === undefined) await redis.ask((r) => r.hDel(key, subject));
+      else {
+        const ms = state.leftMs === undefined ? 0 : Math.max(1, Math.round(state.leftMs));
+        await redis.run(SET, [key], [subject, JSON.stringify(state.value), ms]);
+      }
+    } catch (error) {
+      untold.add(subject);
+      throw error;
     }
     const { value, leftMs } = state ?? {};
     await redis.publish(channel, JSON.stringify({ subject, over: state === undefined, value, leftMs }));
@@ -99,44 +134,48 @@ export function createSharedStates(
 
   function change(subject: string, state: SharedState | undefined): void {
     changed?.add(subject);
-    tell(subject, state).catch(() => {
-      const endsAt = state?.leftMs === undefined ? undefined : clock.monotonic() + state.leftMs;
-      own.set(subject, state === undefined ? undefined : { value: state.value, endsAt });
-    });
+    note(subject, state);
+    tell(subject).catch(() => undefined);
   }
 
-  async function catchUp(epoch: string): Promise<void> {
-    const subjects = new Set<string>();
-    changed = subjects;
-    for (const [subject, found] of own) {
-      own.delete(subject);
-      const leftMs = found?.endsAt === undefined ? undefined : found.endsAt - clock.monotonic();
-      if (found === undefined) change(subject, undefined);
-      else if (leftMs === undefined || leftMs > 0) change(subject, { subject, value: found.value, leftMs });
-    }
+  async function catchUp(): Promise<void> {
+    const since = new Set<string>();
+    changed = since;
+    const mustTell = mustTellAll ? [...standing.keys()] : [];
+    for (const subject of [...untold]) await tell(subject);
     const all = (await redis.run(ALL, [key], [])) as unknown[];
+    const stands = new Set<string>();
     for (let i = 0; i + 2 < all.length; i += 3) {
       const subject = String(all[i]);
-      subjects.add(subject);
-      if (own.has(subject)) continue;
+      stands.add(subject);
+      if (since.has(subject)) continue;
       const leftMs = Number(all[i + 1]);
       const value = parse(String(all[i + 2]));
       if (value !== undefined) heard(subject, { subject, value, leftMs: leftMs === 0 ? undefined : leftMs });
     }
+    // Redis has forgotten it, or it is over and this relay did not hear of it.
+    for (const subject of mustTell) if (!stands.has(subject) && !since.has(subject)) await tell(subject);
+    if (!mustTellAll)
+      for (const subject of [...standing.keys()])
+        if (!stands.has(subject) && !since.has(subject)) heard(subject, undefined);
+    mustTellAll = false;
     changed = undefined;
-    for (const listener of knownListeners) listener(subjects, epoch);
   }
 
-  membership.onEpoch((epoch) => {
-    if (isKnown) return;
+  membership.onHeard((_epoch, hasForgotten) => {
+    mustTellAll ||= hasForgotten;
+    if (isKnown && !hasForgotten) return;
     isKnown = true;
-    catchUp(epoch).catch((error: unknown) => {
+    catchUp().catch((error: unknown) => {
       isKnown = false;
       log.debug({ event: 'shared_states_unread', err: error }, 'shared states could not be read yet');
     });
   });
   redis.onAway((away) => {
     if (away) isKnown = false;
+  });
+  redis.onGap(() => {
+    isKnown = false;
   });
   redis.subscribe(channel, (text) => {
     const news = parse(text) as
@@ -158,7 +197,24 @@ export function createSharedStates(
     ask: (action) => void redis.publish(channel, JSON.stringify({ action })).catch(() => undefined),
     onState: (listener) => void stateListeners.push(listener),
     onAsked: (listener) => void askListeners.push(listener),
-    onKnown: (listener) => void knownListeners.push(listener),
+    kept: {
+      snapshot: () =>
+        [...standing.keys()].flatMap((subject) => {
+          const state = stateOf(subject);
+          if (state === undefined) return [];
+          const { value, leftMs } = state;
+          return [[subject, value, leftMs === undefined ? null : Math.round(clock.now() + leftMs)]];
+        }),
+      restore(kept) {
+        if (!Array.isArray(kept)) throw new Error('no states');
+        for (const [subject, value, endsAt] of kept as unknown[][]) {
+          if (typeof subject !== 'string' || (endsAt !== null && typeof endsAt !== 'number'))
+            throw new Error('no state');
+          const leftMs = endsAt === null ? undefined : endsAt - clock.now();
+          if (leftMs === undefined || leftMs > 0) heard(subject, { subject, value, leftMs });
+        }
+      },
+    },
   };
 }
 

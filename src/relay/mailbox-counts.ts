@@ -1,7 +1,7 @@
 /**
  * What was sent for one mailbox: messages of the last minute, of the day, recipients of the day, and what is
  * under way. Pure: both times are arguments, monotonic for the minute, wall for the day. Where several relays
- * share a mailbox it also tells what Redis does not know yet, and what happened since Redis was lost.
+ * share a mailbox it also tells all that this process did, and what happened since Redis was lost.
  */
 const MINUTE_MS = 60_000;
 /** Between its place and its beginning a message takes this long without being counted anew, ms. */
@@ -26,7 +26,8 @@ interface Sent {
   readonly id: string;
   /** Monotonic ms. */
   at: number;
-  epoch: string | undefined;
+  /** Since Redis was lost. */
+  isApart: boolean;
   /** Went out, or soon will without being asked for again. */
   isBegun: boolean;
 }
@@ -39,6 +40,20 @@ export interface LastSeen {
   readonly day: number;
 }
 
+/** All that this process did and still counts; JSON. */
+export interface CountsTold {
+  /** ms since the epoch. */
+  readonly at: number;
+  /** Under way. */
+  readonly held: readonly string[];
+  /** Messages of the last minute, and how long before `at` they went, ms. */
+  readonly sent: readonly (readonly [id: string, ageMs: number])[];
+  /** Since the process began: messages and recipients of the day's limits. */
+  readonly total: Readonly<Record<'m' | 'r', number>>;
+  /** By kind and bucket, as in a snapshot. */
+  readonly day: Readonly<Record<string, number>>;
+}
+
 /** JSON for a file. */
 export interface CountsSnapshot {
   /** When it was taken, ms since the epoch. */
@@ -48,6 +63,9 @@ export interface CountsSnapshot {
   /** By kind and bucket, `m` messages and `r` recipients. */
   readonly day: Readonly<Record<string, number>>;
 }
+
+/** In place of the id of a message of an earlier process. */
+const RESTORED = '';
 
 export class MailboxCounts {
   /** Messages under way. */
@@ -64,31 +82,26 @@ export class MailboxCounts {
   /** In the order of `at`. */
   #sent: Sent[] = [];
   #begun = 0;
-  /** By kind and bucket (`m1967`): counted, and of these known to Redis in `#epoch`. */
-  readonly #day = new Map<string, { count: number; known: number }>();
-  #epoch: string | undefined;
+  /** By kind and bucket (`m1967`). */
+  readonly #day = new Map<string, number>();
+  /** Of these, what earlier processes counted. */
+  readonly #restored = new Map<string, number>();
+  readonly #total = { m: 0, r: 0 };
 
   /**
-   * A message has its place at `at` (monotonic, perhaps a little later than now); `epoch` where Redis knows of it.
+   * A message has its place at `at` (monotonic, perhaps a little later than now); `isApart`: Redis was not asked.
    * Unless `isBegun` it goes out when `start` says so.
    */
-  begin(
-    id: string,
-    limits: MailboxLimits,
-    at: number,
-    wall: number,
-    epoch: string | undefined,
-    isBegun = true,
-  ): void {
+  begin(id: string, limits: MailboxLimits, at: number, wall: number, isApart: boolean, isBegun = true): void {
     this.held.add(id);
     if (limits.perMinute !== undefined) {
-      this.#sent.push({ id, at, epoch, isBegun });
+      this.#sent.push({ id, at, isApart, isBegun });
       if (isBegun) this.#begun++;
-      if (epoch === undefined) this.sentSinceLoss++;
+      if (isApart) this.sentSinceLoss++;
     }
     if (limits.perDay !== undefined) {
-      this.#count('m', wall, 1, epoch);
-      if (epoch === undefined) this.daySinceLoss++;
+      this.#count('m', wall, 1);
+      if (isApart) this.daySinceLoss++;
     }
   }
 
@@ -97,35 +110,34 @@ export class MailboxCounts {
     if (this.held.delete(id)) this.#parked.add(id);
   }
 
-  /** It is over; `unsent` gives its place back. `epoch` where Redis hears of it. */
-  end(
-    id: string,
-    limits: MailboxLimits,
-    wall: number,
-    unsent: boolean,
-    recipients: number,
-    epoch: string | undefined,
-  ): void {
+  /** It is over; `unsent` gives its place back. */
+  end(id: string, limits: MailboxLimits, wall: number, unsent: boolean, recipients: number): void {
     if (!this.held.delete(id) && !this.#parked.delete(id)) return;
     if (!unsent) {
-      if (recipients > 0 && limits.recipientsPerDay !== undefined) this.#count('r', wall, recipients, epoch);
+      if (recipients > 0 && limits.recipientsPerDay !== undefined) this.#count('r', wall, recipients);
       return;
     }
-    if (limits.perDay !== undefined) this.#count('m', wall, -1, epoch);
-    const at = this.#sent.findIndex((s) => s.id === id);
+    if (limits.perDay !== undefined) this.#count('m', wall, -1);
+    this.leaveMinute(id);
+  }
+
+  /** It has no place in the minute any more; true where it had one. */
+  leaveMinute(id: string): boolean {
+    const at = this.#sent.findLastIndex((s) => s.id === id);
     const [sent] = at < 0 ? [] : this.#sent.splice(at, 1);
-    if (sent === undefined) return;
-    if (sent.epoch === undefined) this.sentSinceLoss--;
+    if (sent === undefined) return false;
+    if (sent.isApart) this.sentSinceLoss--;
     if (sent.isBegun) this.#begun--;
+    return true;
   }
 
   /** Its place in the minute is at `at` from now on. */
-  move(id: string, at: number, epoch: string | undefined): void {
-    const from = this.#sent.findLastIndex((s) => s.id === id);
-    if (from >= 0) this.#sent.splice(from, 1);
-    else this.#begun++;
+  move(id: string, at: number, isApart: boolean): void {
+    this.leaveMinute(id);
     const after = this.#sent.findLastIndex((s) => s.at <= at) + 1;
-    this.#sent.splice(after, 0, { id, at, epoch, isBegun: true });
+    this.#sent.splice(after, 0, { id, at, isApart, isBegun: true });
+    this.#begun++;
+    if (isApart) this.sentSinceLoss++;
   }
 
   /**
@@ -149,24 +161,16 @@ export class MailboxCounts {
     // Its place has slid out of the minute, or is too old to stand for now.
     if (sent !== undefined) this.#sent.splice(at, 1);
     const after = this.#sent.findLastIndex((s) => s.at <= now) + 1;
-    this.#sent.splice(after, 0, { id, at: now, epoch: sent?.epoch, isBegun: true });
+    this.#sent.splice(after, 0, { id, at: now, isApart: sent?.isApart ?? false, isBegun: true });
     return 0;
   }
 
-  #count(kind: 'm' | 'r', wall: number, by: number, epoch: string | undefined): void {
-    this.#useEpoch(epoch);
+  #count(kind: 'm' | 'r', wall: number, by: number): void {
     const field = `${kind}${Math.floor(wall / BUCKET_MS)}`;
-    const bucket = this.#day.get(field) ?? { count: 0, known: 0 };
-    bucket.count = Math.max(0, bucket.count + by);
-    if (epoch !== undefined) bucket.known = Math.max(0, bucket.known + by);
-    this.#day.set(field, bucket);
-  }
-
-  /** Another epoch: Redis knows nothing of what it was told before. */
-  #useEpoch(epoch: string | undefined): void {
-    if (epoch === undefined || epoch === this.#epoch) return;
-    this.#epoch = epoch;
-    for (const bucket of this.#day.values()) bucket.known = 0;
+    const before = this.#day.get(field) ?? 0;
+    const count = Math.max(0, before + by);
+    this.#day.set(field, count);
+    this.#total[kind] += count - before;
   }
 
   /** Messages of the last minute. */
@@ -206,7 +210,7 @@ export class MailboxCounts {
     const kind = isFull('m', limits.perDay) ? 'm' : isFull('r', limits.recipientsPerDay) ? 'r' : undefined;
     if (kind === undefined) return undefined;
     let oldest = Math.floor(wall / BUCKET_MS);
-    for (const [field, { count }] of this.#day)
+    for (const [field, count] of this.#day)
       if (field.startsWith(kind) && count > 0) oldest = Math.min(oldest, Number(field.slice(1)));
     return Math.max(1_000, (oldest + BUCKETS) * BUCKET_MS - wall);
   }
@@ -215,7 +219,7 @@ export class MailboxCounts {
   ofDay(kind: 'm' | 'r', wall: number): number {
     const now = Math.floor(wall / BUCKET_MS);
     let total = 0;
-    for (const [field, { count }] of this.#day) {
+    for (const [field, count] of this.#day) {
       const bucket = Number(field.slice(1));
       // What lies ahead was counted by a clock that stepped back since: it counts on, until its time.
       if (bucket <= now - BUCKETS || bucket > now + BUCKETS) this.#day.delete(field);
@@ -231,6 +235,7 @@ export class MailboxCounts {
     this.#sentAtLoss = this.#sent.length;
     this.sentSinceLoss = 0;
     this.daySinceLoss = 0;
+    for (const sent of this.#sent) sent.isApart = false;
   }
 
   /** Of those sent before Redis was lost: how many have left the minute meanwhile. */
@@ -239,48 +244,52 @@ export class MailboxCounts {
     return this.#sentAtLoss - (this.#sent.length - this.sentSinceLoss);
   }
 
-  /** Nothing worth remembering. */
-  isEmpty(now: number, wall: number): boolean {
+  /** Something is under way, or went in the last minute. */
+  isRecent(now: number): boolean {
     this.#slide(now);
-    const isIdle = this.held.size + this.#parked.size + this.#sent.length === 0;
-    return isIdle && this.ofDay('m', wall) === 0 && this.ofDay('r', wall) === 0;
+    return this.held.size + this.#parked.size + this.#sent.length > 0;
   }
 
-  /** What Redis of `epoch` does not know: held ids, messages with their age, day counts by kind and age in buckets. Marks it as known; undefined where there is nothing. */
-  takeUnknown(now: number, wall: number, epoch: string): (string | number)[] | undefined {
+  /** Nothing worth remembering. */
+  isEmpty(now: number, wall: number): boolean {
+    return !this.isRecent(now) && this.ofDay('m', wall) === 0 && this.ofDay('r', wall) === 0;
+  }
+
+  told(now: number, wall: number): CountsTold {
     this.#slide(now);
-    this.#useEpoch(epoch);
-    const unknown = this.#sent.filter((s) => s.epoch !== epoch);
-    const words: (string | number)[] = [this.held.size, ...this.held, unknown.length];
-    for (const sent of unknown) {
-      words.push(sent.id, Math.round(now - sent.at));
-      sent.epoch = epoch;
-    }
-    const bucketNow = Math.floor(wall / BUCKET_MS);
-    let isNews = this.held.size > 0 || unknown.length > 0;
-    for (const [field, bucket] of this.#day) {
-      const age = bucketNow - Number(field.slice(1));
-      if (bucket.count === bucket.known || age >= BUCKETS || age < 0) continue;
-      words.push(`${field.charAt(0)}${age}`, bucket.count - bucket.known);
-      bucket.known = bucket.count;
-      isNews = true;
-    }
-    return isNews ? words : undefined;
+    return {
+      at: wall,
+      held: [...this.held],
+      sent: this.#sent.filter(({ id }) => id !== RESTORED).map(({ id, at }) => [id, Math.round(now - at)]),
+      total: { ...this.#total },
+      day: Object.fromEntries(
+        [...this.#day].flatMap(([field, count]) => {
+          const own = count - (this.#restored.get(field) ?? 0);
+          return own > 0 ? [[field, own]] : [];
+        }),
+      ),
+    };
   }
 
   snapshot(now: number, wall: number): CountsSnapshot | undefined {
     if (this.isEmpty(now, wall)) return undefined;
-    const day = Object.fromEntries([...this.#day].map(([field, { count }]) => [field, count]));
-    return { at: wall, sent: this.#sent.map((s) => Math.round(now - s.at)), day };
+    return {
+      at: wall,
+      sent: this.#sent.map((s) => Math.round(now - s.at)),
+      day: Object.fromEntries(this.#day),
+    };
   }
 
+  /** What an earlier process did counts here too; `total` is this one's alone. */
   restore(taken: CountsSnapshot, now: number, wall: number): void {
     // A wall clock that stepped back makes nothing younger than it was.
     const since = Math.max(0, wall - taken.at);
-    for (const [i, age] of taken.sent.entries())
-      this.#sent.push({ id: `restored${i}`, at: now - age - since, epoch: undefined, isBegun: true });
+    for (const age of taken.sent)
+      this.#sent.push({ id: RESTORED, at: now - age - since, isApart: false, isBegun: true });
+    this.#sent.sort((a, b) => a.at - b.at);
     this.#begun += taken.sent.length;
-    for (const [field, count] of Object.entries(taken.day)) this.#day.set(field, { count, known: 0 });
+    for (const [field, count] of Object.entries(taken.day))
+      for (const counts of [this.#day, this.#restored]) counts.set(field, (counts.get(field) ?? 0) + count);
     this.#slide(now);
   }
 

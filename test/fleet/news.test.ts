@@ -13,22 +13,18 @@ function stage() {
   const clock = createTestClock();
   const told: string[] = [];
   const done: string[] = [];
-  const drained: string[] = [];
   let hear: (subject: string, state: SharedState | undefined) => void = () => {};
   let beAsked: (action: string) => void = () => {};
-  let know: (subjects: ReadonlySet<string>, epoch: string) => void = () => {};
   const states: SharedStates = {
     set: ({ subject, leftMs }) => void told.push(`set ${subject} ${leftMs}`),
     clear: (subject) => void told.push(`clear ${subject}`),
     ask: (action) => void told.push(`ask ${action}`),
+    kept: { snapshot: () => [], restore() {} },
     onState: (listener) => {
       hear = listener;
     },
     onAsked: (listener) => {
       beAsked = listener;
-    },
-    onKnown: (listener) => {
-      know = listener;
     },
   };
   let pauses: readonly Pause[] | undefined = [];
@@ -47,7 +43,10 @@ function stage() {
       pauses = [];
     },
     setDrained: (id, isDrained) => void done.push(`drained ${id} ${isDrained}`),
-    drained: () => drained,
+    inviteHeard: (id, invite) => {
+      if (invite !== undefined && !('digest' in invite)) throw new Error('no invitation');
+      done.push(`invite ${id} ${invite === undefined ? 'over' : invite.until - clock.now()}`);
+    },
     refreshedElsewhere: (id) => void done.push(`again ${id}`),
     endpointHeard: (tokenUrl, leftMs) => void done.push(`rest ${tokenUrl} ${leftMs}`),
   });
@@ -55,12 +54,10 @@ function stage() {
     clock,
     told,
     done,
-    drained,
     news,
     hear: (subject: string, state?: Omit<SharedState, 'subject'>) =>
       hear(subject, state === undefined ? undefined : { subject, ...state }),
     beAsked: (action: string) => beAsked(action),
-    know: (epoch: string, ...subjects: string[]) => know(new Set(subjects), epoch),
     pause: (leftMs: number | undefined) => {
       pauses = leftMs === undefined ? [] : [{ pause: { scope: 'sending' }, until: clock.now() + leftMs }];
     },
@@ -95,21 +92,6 @@ test('what was heard is done here and not told back; its end here is told', () =
   assert.deepEqual(told, ['clear pause:sending:a@x']);
   hear('pause:sending:a@x');
   assert.deepEqual(done.at(-1), 'end a@x sending');
-});
-
-test('what was told is told again when it is lost', () => {
-  const { told, drained, news, pause } = stage();
-  pause(60_000);
-  news.accountChanged('a@x');
-  drained.push('b@x');
-  news.drained('b@x', true);
-  news.tellAgain(['a@x']);
-  assert.deepEqual(told, [
-    'set pause:sending:a@x 60000',
-    'set drained:b@x undefined',
-    'set pause:sending:a@x 60000',
-    'set drained:b@x undefined',
-  ]);
 });
 
 test('what cannot be understood is left alone', () => {
@@ -148,12 +130,13 @@ test('a token endpoint that fails is told and heard, and its cure', () => {
   ]);
 });
 
-test('what was resumed while this relay did not hear of it is resumed; not where Redis has lost what stood', () => {
-  const { drained, done, know } = stage();
-  know('1');
-  drained.push('a@x', 'b@x');
-  know('2');
-  assert.deepEqual(done, [], 'another epoch: Redis has lost it');
-  know('2', 'drained:b@x');
-  assert.deepEqual(done, ['drained a@x false']);
+test('an invitation goes both ways, with what is left of its day by the own clock', () => {
+  const { clock, told, done, news, hear } = stage();
+  news.invited('a:b@x', { until: clock.now() + 5_000 });
+  news.invited('a:b@x', undefined);
+  assert.deepEqual(told, ['set invite:a:b@x 5000', 'clear invite:a:b@x']);
+  hear('invite:a:b@x', { value: { digest: 'd', until: 1 }, leftMs: 4_000 });
+  hear('invite:a:b@x');
+  hear('invite:a:b@x', { value: {}, leftMs: 4_000 });
+  assert.deepEqual(done, ['invite a:b@x 4000', 'invite a:b@x over']);
 });

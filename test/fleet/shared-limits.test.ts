@@ -2,66 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createMembership, type RelayRow } from '../../src/fleet/membership.ts';
-import { createSharedLimits, type SharedLimits, type WithoutRedis } from '../../src/fleet/shared-limits.ts';
-import { silentLog } from '../../src/log.ts';
-import { createRedisConnection } from '../../src/redis.ts';
-import type { MailboxLimits } from '../../src/relay/mailbox-counts.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
-import { type Redis, startRedis } from '../support/redis.ts';
 import { waitFor } from '../support/wait-for.ts';
-
-const ROW: RelayRow = {
-  version: '0',
-  host: 'h',
-  pid: 1,
-  startedAt: 0,
-  relayed: 0,
-  deferred: 0,
-  rejected: 0,
-  lagMs: 0,
-};
-const limits = (more: Partial<MailboxLimits> = {}): MailboxLimits => ({
-  atOnce: 3,
-  perMinute: undefined,
-  perDay: undefined,
-  recipientsPerDay: undefined,
-  ...more,
-});
-
-async function redisFor(defer: Defer): Promise<Redis> {
-  const redis = await startRedis();
-  defer(() => redis.kill());
-  return redis;
-}
-
-interface Relay {
-  readonly limits: SharedLimits;
-  /** Without a word, as by SIGKILL. */
-  die(): void;
-}
-
-async function relay(defer: Defer, redis: Redis, withoutRedis: WithoutRedis = 'share'): Promise<Relay> {
-  const connection = createRedisConnection({ reveal: () => redis.url }, { log: silentLog });
-  await connection.open();
-  const membership = createMembership({ redis: connection, row: () => ROW });
-  const shared = createSharedLimits({ redis: connection, membership, log: silentLog }, { withoutRedis });
-  await membership.start();
-  const die = (): void => {
-    void shared.close();
-    connection.close();
-  };
-  defer(async () => {
-    await shared.close();
-    await membership.leave();
-    connection.close();
-  });
-  return { limits: shared, die };
-}
-
-/** All relays have settled: the whole limit is there for any of them. */
-const settled = (relays: readonly Relay[]): Promise<unknown> =>
-  waitFor(() => relays.every((r) => r.limits.share(97) === 97), { what: 'shared limits', timeoutMs: 15_000 });
+import { limits, redisFor, relay, settled } from './stage.ts';
 
 test(
   'messages at once hold over three relays, and a place given back goes to whoever waits',

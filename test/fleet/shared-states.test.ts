@@ -14,10 +14,12 @@ const ROW = { version: '0', host: 'h', pid: 1, startedAt: 0, relayed: 0, deferre
 interface Relay extends SharedStates {
   readonly known: Map<string, SharedState>;
   readonly asked: string[];
+  /** Known before Redis was asked. */
+  readonly first: readonly string[];
   away(): boolean;
 }
 
-async function relay(defer: Defer, redis: Redis): Promise<Relay> {
+async function relay(defer: Defer, redis: Redis, kept?: unknown): Promise<Relay> {
   const connection = createRedisConnection(
     { reveal: () => redis.url },
     { log: silentLog },
@@ -33,12 +35,14 @@ async function relay(defer: Defer, redis: Redis): Promise<Relay> {
     else known.set(subject, state);
   });
   states.onAsked((action) => void asked.push(action));
+  if (kept !== undefined) states.kept.restore(kept);
+  const first = [...known.keys()];
   await membership.start();
   defer(async () => {
     await membership.leave();
     connection.close();
   });
-  return { ...states, known, asked, away: () => connection.away };
+  return { ...states, known, asked, first, away: () => connection.away };
 }
 
 const PAUSE = { subject: 'pause:sending:a@x', value: { status: 'throttled' }, leftMs: 60_000 };
@@ -84,29 +88,86 @@ test(
 );
 
 test(
-  'who was cut off from Redis hears on its return all that stands, and in which epoch',
+  'what ended while a relay was cut off from Redis ends there, too',
   leakless(async (_t, defer) => {
     const redis = await startRedis();
     defer(() => redis.kill());
     const a = await relay(defer, redis);
-    const heard: { subjects: readonly string[]; epoch: string }[] = [];
-    a.onKnown((subjects, epoch) => void heard.push({ subjects: [...subjects], epoch }));
+    const b = await relay(defer, redis);
+    for (const id of ['a@x', 'b@x']) a.set({ subject: `drained:${id}`, value: true, leftMs: undefined });
+    a.set(PAUSE);
+    await waitFor(() => b.known.size === 3, { what: 'b hearing of it' });
+    redis.freeze();
+    a.ask('anything');
+    b.ask('anything');
+    await waitFor(() => a.away() && b.away(), { what: 'both finding Redis away' });
+    redis.thaw();
+    redis.command('hdel', 'xoauth2-relay:states', 'drained:a@x', PAUSE.subject);
+    await waitFor(() => b.known.size === 1, { what: 'b hearing what is over' });
+    assert.ok(b.known.has('drained:b@x'));
+    assert.equal(redis.command('hkeys', 'xoauth2-relay:states'), 'drained:b@x');
+  }),
+);
+
+test(
+  'what stands is written again where Redis comes back empty or with older data',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const a = await relay(defer, redis);
+    const standing = (): string => redis.command('hkeys', 'xoauth2-relay:states').split('\n').sort().join();
+    a.set({ subject: 'drained:a@x', value: true, leftMs: undefined });
+    await waitFor(() => standing() === 'drained:a@x', { what: 'the first' });
+    redis.command('save');
+    const beats = (): number => Number(redis.command('get', redis.command('keys', '*:mark:*')));
+    const saved = beats();
+    a.set(PAUSE);
+    a.set({ subject: 'drained:b@x', value: true, leftMs: undefined });
+    await waitFor(() => beats() > saved + 1, { what: 'a sign of life after it' });
+    const all = `drained:a@x,drained:b@x,${PAUSE.subject}`;
+    await redis.kill();
+    await redis.start();
+    await waitFor(() => standing() === all, { what: 'all of it again', timeoutMs: 15_000 });
+    redis.command('flushall');
+    await waitFor(() => standing() === all, { what: 'all of it again', timeoutMs: 15_000 });
+  }),
+);
+
+test(
+  'a relay keeps what stands over a restart: it is believed until Redis is asked',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const a = await relay(defer, redis);
     a.set({ subject: 'drained:a@x', value: true, leftMs: undefined });
     a.set({ subject: 'drained:b@x', value: true, leftMs: undefined });
-    const cutOff = async (): Promise<void> => {
-      const before = heard.length;
-      redis.freeze();
-      a.set(PAUSE);
-      await waitFor(() => a.away(), { what: 'a finding Redis away' });
-      redis.thaw();
-      await waitFor(() => heard.length > before, { what: 'a hearing what stands' });
-    };
-    await cutOff();
-    redis.command('hdel', 'xoauth2-relay:states', 'drained:a@x');
-    await cutOff();
-    const [first, second] = heard.slice(-2);
-    assert.ok(first?.subjects.includes('drained:a@x') && first?.subjects.includes('drained:b@x'));
-    assert.ok(!second?.subjects.includes('drained:a@x') && second?.subjects.includes('drained:b@x'));
-    assert.equal(first?.epoch, second?.epoch);
+    a.set({ ...PAUSE, leftMs: 1 });
+    await waitFor(() => redis.command('hlen', 'xoauth2-relay:states') === '3', { what: 'all in Redis' });
+    const kept = JSON.parse(JSON.stringify(a.kept.snapshot()));
+    redis.command('hdel', 'xoauth2-relay:states', 'drained:b@x');
+    const b = await relay(defer, redis, kept);
+    assert.deepEqual(b.first, ['drained:a@x', 'drained:b@x']);
+    await waitFor(() => b.known.size === 1 && b.known.has('drained:a@x'), { what: 'what still stands' });
+    assert.throws(() => a.kept.restore([[1, 2]]), /no state/);
+  }),
+);
+
+test(
+  'a relay whose subscription alone was cut reads what it did not hear',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const a = await relay(defer, redis);
+    await waitFor(() => redis.command('pubsub', 'numsub', 'xoauth2-relay:news').endsWith('1'), {
+      what: 'a listening',
+    });
+    redis.command(
+      'eval',
+      "redis.call('HSET', KEYS[1], 'drained:a@x', '0 true')",
+      '1',
+      'xoauth2-relay:states',
+    );
+    redis.command('client', 'kill', 'type', 'pubsub');
+    await waitFor(() => a.known.has('drained:a@x'), { what: 'a hearing of it' });
   }),
 );

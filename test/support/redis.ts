@@ -1,7 +1,9 @@
-/** A real Redis on a free loopback port, without persistence. Needs Debian's redis-server. */
+/** A real Redis on a free loopback port, which keeps what `save` wrote and nothing else. Needs Debian's redis-server. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { waitFor } from './wait-for.ts';
 
 export interface Redis {
@@ -11,7 +13,7 @@ export interface Redis {
   command(...words: string[]): string;
   /** SIGKILL: everything in it is gone. */
   kill(): Promise<void>;
-  /** On the same port again, empty after a kill. */
+  /** On the same port again, after a kill with what stood in it at the last `command('save')`. */
   start(): Promise<void>;
   /** Holds it still without closing anything. */
   freeze(): void;
@@ -28,6 +30,8 @@ async function freePort(): Promise<number> {
 
 export async function startRedis(): Promise<Redis> {
   const port = await freePort();
+  const directory = mkdtempSync(join(tmpdir(), 'redis-'));
+  process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
   let child: ChildProcess | undefined;
   const command = (...words: string[]): string =>
     execFileSync('redis-cli', ['-p', String(port), ...words], {
@@ -49,7 +53,7 @@ export async function startRedis(): Promise<Redis> {
     },
     async start() {
       const options = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'];
-      child = spawn('redis-server', options, { cwd: tmpdir(), stdio: 'ignore' });
+      child = spawn('redis-server', options, { cwd: directory, stdio: 'ignore' });
       const answers = (): boolean => {
         try {
           return command('ping') === 'PONG';

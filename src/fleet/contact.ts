@@ -1,0 +1,130 @@
+/**
+ * Whether Redis decides about limits. In: signs of life, questions that failed. Out: the mode, and when all that was
+ * done without Redis is to be told. Owns the way from one mode to the other: what Redis refused it must do first, it
+ * hears what it does not know, and where there are other relays they have time to tell theirs.
+ */
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { isRefusal, type RedisConnection } from '../redis.ts';
+import { type Membership, SETTLE_MS } from './membership.ts';
+
+/** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
+export type WithoutRedis = 'share' | 'defer';
+
+export interface Contact {
+  /** `shared`: Redis decides. `away`: the share decides. `settling`: both must grant. */
+  readonly mode: 'shared' | 'away' | 'settling';
+  /** When Redis was lost, monotonic ms. */
+  readonly lostAt: number;
+  /** Of what Redis knows; another one where it has lost that. */
+  readonly epoch: string;
+  /** Redis does not decide until it is heard again. */
+  lose(): void;
+  /** A question failed. `again` asks it once more, to see whether Redis does it now; it rejects where not. */
+  failed(error: unknown, again: () => Promise<unknown>): void;
+  close(): void;
+}
+
+export function createContact(deps: {
+  readonly redis: RedisConnection;
+  readonly membership: Membership;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly withoutRedis: WithoutRedis;
+  /** Tells Redis what it does not know; `isAll`: also what it was told before. Rejects. */
+  readonly tell: (isAll: boolean) => Promise<void>;
+  readonly onLost: (at: number) => void;
+  readonly onShared: () => void;
+}): Contact {
+  const { membership, log, clock } = deps;
+  let mode: Contact['mode'] = 'away';
+  let lostAt = clock.monotonic();
+  let epoch: string | undefined;
+  let mustTellAll = true;
+  let refused: (() => Promise<unknown>) | undefined;
+  let cancelSettling: (() => void) | undefined;
+  let isFinding = false;
+  let isClosed = false;
+
+  function lose(why = 'is away'): void {
+    cancelSettling?.();
+    cancelSettling = undefined;
+    if (mode === 'shared') {
+      lostAt = clock.monotonic();
+      deps.onLost(lostAt);
+      log.warn(
+        { event: 'shared_limits_away', relays: membership.relays, policy: deps.withoutRedis },
+        deps.withoutRedis === 'share'
+          ? `Redis ${why}: this relay keeps to its share of every limit`
+          : `Redis ${why}: mail is deferred until that is over`,
+      );
+    }
+    mode = 'away';
+  }
+
+  async function tell(): Promise<void> {
+    const isAll = mustTellAll;
+    mustTellAll = false;
+    try {
+      await deps.tell(isAll);
+    } catch (error) {
+      mustTellAll ||= isAll;
+      throw error;
+    }
+  }
+
+  async function find(of: string, hasForgotten: boolean): Promise<void> {
+    mustTellAll ||= hasForgotten || of !== epoch;
+    if (isClosed || isFinding || (mode !== 'away' && !mustTellAll)) return;
+    isFinding = true;
+    try {
+      lose('has lost what it knew');
+      epoch = of;
+      await refused?.();
+      refused = undefined;
+      mode = 'settling';
+      await tell();
+    } catch {
+      // Away again, or it refuses still: the next sign of life tries again.
+      lose();
+    } finally {
+      isFinding = false;
+    }
+    if (mode !== 'settling' || isClosed) return;
+    cancelSettling?.();
+    // Alone, nobody else's places need to be waited for.
+    cancelSettling = clock.after(membership.relays > 1 || membership.justJoined ? SETTLE_MS : 0, () => {
+      if (mode !== 'settling') return;
+      mode = 'shared';
+      log.info({ event: 'shared_limits', relays: membership.relays }, 'limits are shared through Redis');
+      deps.onShared();
+    });
+  }
+
+  membership.onHeard((of, hasForgotten) => void find(of, hasForgotten));
+  deps.redis.onAway((away) => {
+    if (away) lose();
+  });
+
+  return {
+    get mode() {
+      return mode;
+    },
+    get lostAt() {
+      return lostAt;
+    },
+    get epoch() {
+      return epoch ?? '';
+    },
+    lose: () => lose(),
+    failed(error, again) {
+      const isRefused = isRefusal(error);
+      if (isRefused) refused = again;
+      lose(isRefused ? 'refuses' : undefined);
+    },
+    close() {
+      isClosed = true;
+      cancelSettling?.();
+    },
+  };
+}
