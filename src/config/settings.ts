@@ -109,9 +109,9 @@ export const SETTINGS = {
   withoutStore: define(
     'Tokens',
     'text',
-    z.enum(['wait', 'ask']),
+    z.enum(['wait', 'alone', 'ask']),
     'wait',
-    'while the store that several relays share is away: wait with accounts whose token has ended, or ask for a new one without a lock',
+    'while the store that several relays share is away: wait with accounts whose token has ended, ask for a new one without a lock where this relay was the only one, or ask always',
     'two who ask at once can cost a mailbox its consent, where the provider revokes the old refresh token',
   ),
   stateKey: define(

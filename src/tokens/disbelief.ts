@@ -8,7 +8,7 @@ import type { Interruption } from './token-store.ts';
 export interface Doubt {
   /** Another process may have a newer refresh token. */
   readonly isShared: boolean;
-  /** What the others have saved cannot be read just now. */
+  /** What the others have saved cannot be read just now, or the lock has been lost. */
   readonly isStoreAway: boolean;
   /** A refresh of this account was begun and its end has not been seen. */
   readonly interrupted: Interruption | undefined;

@@ -10,6 +10,8 @@ import type { Interruption } from './token-store.ts';
 export interface FileLock {
   /** What a dead holder left behind. */
   readonly interrupted: Interruption | undefined;
+  /** False: this process was paused for so long that another one may have taken it. */
+  isHeld(): boolean;
   release(): Promise<void>;
 }
 
@@ -36,13 +38,22 @@ export function createFileLocks(deps: {
   const { files, clock, processes } = deps;
   let takeovers = 0;
 
-  function keepBeating(path: string): () => void {
+  function keepBeating(path: string): { readonly isHeld: () => boolean; readonly stop: () => void } {
     let cancel = clock.after(BEAT_MS, beat);
+    let seenAt = clock.monotonic();
+    const isHeld = (): boolean => clock.monotonic() - seenAt < SILENCE_MS;
     function beat(): void {
-      files.touch(path).catch(() => undefined);
+      if (!isHeld()) return;
+      const at = clock.monotonic();
+      files.touch(path).then(
+        () => {
+          seenAt = at;
+        },
+        () => undefined,
+      );
       cancel = clock.after(BEAT_MS, beat);
     }
-    return () => cancel();
+    return { isHeld, stop: () => cancel() };
   }
 
   /** Whether the holder elsewhere has stopped to give signs of life. */
@@ -63,14 +74,16 @@ export function createFileLocks(deps: {
       if (codeOf(error) === 'EEXIST') return undefined;
       throw error;
     }
-    const stop = keepBeating(path);
+    const { isHeld, stop } = keepBeating(path);
     return {
       taken: true,
       lock: {
         interrupted,
+        isHeld,
         async release() {
           stop();
-          await files.remove(path);
+          // One that was taken over is another's.
+          if (isHeld() || (await files.read(path, MAX_MARK_OCTETS)) === text) await files.remove(path);
         },
       },
     };

@@ -49,6 +49,12 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
   if (sealer === undefined) {
     log.warn({ event: 'store_in_the_clear' }, 'tokens in Redis are not encrypted: give a state key');
   }
+  if (stateDir === undefined && role === 'owner') {
+    log.warn(
+      { event: 'store_without_state_dir' },
+      'Redis without a state directory: a relay that ends while Redis is silent loses the refresh tokens that came meanwhile; give it a directory of its own (--state-dir)',
+    );
+  }
   const connection = options.redis ?? createRedisConnection(options.storeUrl, { log, clock });
   const shared = createRedisStore(
     connection,

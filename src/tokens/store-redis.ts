@@ -174,15 +174,22 @@ export function createRedisStore(
   async function tryLock(accountId: string): Promise<GrantLock | undefined> {
     const keys = [key('lock', accountId), key('begun', accountId)];
     const owner = randomUUID();
+    const askedAt = clock.monotonic();
     const agoMs = await run(TAKE, keys, [owner, lockMs, BEGUN_LIFE_MS]);
     if (typeof agoMs !== 'number') return undefined;
+    // Before it was asked for: by then Redis counts already.
+    let seenAt = askedAt;
     let isHeld = true;
     let cancel = clock.after(lockMs / 3, extend);
     function extend(): void {
       cancel = clock.after(lockMs / 3, extend);
+      const at = clock.monotonic();
       run(EXTEND, keys.slice(0, 1), [owner, lockMs]).then(
         (held) => {
-          if (held !== 0) return;
+          if (held !== 0) {
+            seenAt = at;
+            return;
+          }
           isHeld = false;
           cancel();
         },
@@ -191,6 +198,7 @@ export function createRedisStore(
     }
     return {
       interrupted: agoMs < 0 ? undefined : { begunAt: clock.now() - agoMs, isOver: false },
+      isHeld: () => isHeld && clock.monotonic() - seenAt < lockMs,
       async release() {
         cancel();
         if (!isHeld) log.debug({ event: 'lock_lost', account: accountId }, 'the lock had gone to another');

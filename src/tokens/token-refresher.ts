@@ -138,7 +138,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     // Not while there is time to wait for it.
     if (origin === 'refresh-ahead' && hasTime(slot)) return waitingForStore(store.kind);
     if (deps.withoutStore === 'ask') return undefined;
-    return mayAskAlone(slot.credential, slot.grant, store.aloneSince?.())
+    // A directory has one relay, by a lock that it holds all its life; of a Redis it is only known what was.
+    const isAlone = store.kind === 'file' || deps.withoutStore === 'alone';
+    return mayAskAlone(slot.credential, slot.grant, isAlone ? store.aloneSince?.() : undefined)
       ? undefined
       : waitingForStore(store.kind);
   }
@@ -253,7 +255,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       if (blocked !== undefined) return failed(blocked);
       if (slot.isRetired) return failed(REPLACED);
       if (stoppedAt !== undefined) return failed(stopping);
-      const exchange = await askUntilSure(slot, request);
+      if (lease?.isHeld() === false) return failed(heldElsewhere);
+      const exchange = await askUntilSure(slot, request, lease);
       if (exchange.late !== undefined && turn !== undefined) {
         isLate = true;
         turn.late(track(readLate(slot, exchange, lease)), clock.monotonic() + endpoints.lateMs);
@@ -271,7 +274,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       if (stoppedAt !== undefined) return failed(stopping, sent);
       const doubt: Doubt = {
         isShared: store.lock !== undefined && slot.credential.grant === 'refresh_token',
-        isStoreAway: isUnlocked || keeper.isStoreAway,
+        isStoreAway: isUnlocked || keeper.isStoreAway || lease?.isHeld() === false,
         interrupted: lease?.interrupted,
         now: clock.now(),
         cure: outcome.failure.cure ?? cureOf(outcome.failure.cause, causeFacts(slot.account)),
@@ -286,18 +289,22 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   }
 
   /** Asks; again where our clock was wrong, or where what was refused is not the newest refresh token any more. */
-  async function askUntilSure(slot: Slot, { origin }: RefreshRequest): Promise<Asked> {
+  async function askUntilSure(
+    slot: Slot,
+    { origin }: RefreshRequest,
+    lease: GrantLock | undefined,
+  ): Promise<Asked> {
     const { grant } = slot;
     const { ask } = asker;
     const isToAskAgain = (exchange: Exchange, after: TokenFailure['kind']): boolean =>
-      stoppedAt === undefined && isFailure(exchange, after);
+      stoppedAt === undefined && lease?.isHeld() !== false && isFailure(exchange, after);
     let used = grant.refreshToken;
     let exchange = await ask(slot, origin, used, 0);
     if (isToAskAgain(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
       exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
     if (isToAskAgain(exchange, 'needs_consent') && slot.credential.grant === 'refresh_token') {
       await look(slot, true);
-      if (grant.refreshToken !== used) {
+      if (grant.refreshToken !== used && isToAskAgain(exchange, 'needs_consent')) {
         used = grant.refreshToken;
         exchange = await ask(slot, origin, used, 0);
       }

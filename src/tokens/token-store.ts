@@ -75,6 +75,8 @@ export interface Interruption {
 export interface GrantLock {
   /** What the last holder left behind when it died or lost its lock. */
   readonly interrupted: Interruption | undefined;
+  /** False: it may have gone to another, because this process was paused or the store was away. Nothing is asked then. */
+  isHeld(): boolean;
   release(): Promise<void>;
 }
 

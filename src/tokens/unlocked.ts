@@ -1,6 +1,6 @@
 /**
- * Whether a token may be asked for although the store that processes share cannot be had: only where nobody
- * else can be asking for the same grant, or where two who do so harm nothing. Pure.
+ * Whether a token may be asked for although the store that processes share cannot be had, nor the lock in it: only
+ * where nobody else can be asking for the same grant, or where two who do so harm nothing. Pure.
  */
 import type { Credential } from '../accounts/credential.ts';
 import { builtInProviders } from '../accounts/providers.ts';
@@ -8,14 +8,17 @@ import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
 import type { Grant } from './grant-keeper.ts';
 import type { TokenStore } from './token-store.ts';
 
-/** `wait`: mail waits for the store where two could ask at once. `ask`: each process asks by itself. */
-export type WithoutStore = 'wait' | 'ask';
+/**
+ * `wait`: mail waits for the store where two could ask at once. `alone`: except where this relay was the only one when
+ * the store was last heard. `ask`: each process asks by itself.
+ */
+export type WithoutStore = 'wait' | 'alone' | 'ask';
 
 const NEVER_ROTATING: ReadonlySet<string> = new Set(
   [...builtInProviders.values()].filter((profile) => profile.neverRotates).map(({ tokenUrl }) => tokenUrl),
 );
 
-/** `aloneSince`: no other process can have refreshed since then, monotonic ms; undefined: one may. */
+/** `aloneSince`: no other process has refreshed since then, monotonic ms; undefined: one may have. */
 export function mayAskAlone(credential: Credential, grant: Grant, aloneSince: number | undefined): boolean {
   if (credential.grant !== 'refresh_token') return true;
   if (grant.state === 'original' && NEVER_ROTATING.has(credential.tokenUrl)) return true;

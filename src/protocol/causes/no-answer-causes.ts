@@ -8,7 +8,7 @@ export const NO_ANSWER_CAUSES: readonly TokenCause[] = [
     class: 'provider_fault',
     symptom: '"Redis is away, and another relay may be refreshing this account"',
     what: 'the token has ended, and without Redis the relay cannot know whether another one is asking for a new one: two who ask at once can cost the mailbox its consent',
-    cure: 'bring Redis back (see redis_lost in the log): the mail leaves at once. Only where mail matters more than a new sign-in: without_store "ask"',
+    cure: 'bring Redis back (see redis_lost in the log): the mail leaves at once. Only where mail matters more than a new sign-in: without_store "ask" (with a single relay "alone")',
   }),
   token({
     id: 'state-directory-unusable',
