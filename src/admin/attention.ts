@@ -3,7 +3,9 @@
  * level error, one count, and where set a webhook or a command, once per state change; accounts that
  * fall ill of the same cause at the same time share one alert. Owns the memory of what was said.
  */
+
 import { spawn } from 'node:child_process';
+import { setMaxListeners } from 'node:events';
 import type { Log } from '../log.ts';
 import { ANY_ACCOUNT, cureOf } from '../protocol/causes/book.ts';
 import { type AccountStatus, needsPerson } from '../protocol/vocabulary.ts';
@@ -108,6 +110,8 @@ export function createAttention(
 ): Attention {
   const request = deps.request ?? fetch;
   const closing = new AbortController();
+  // One for each alert on its way.
+  setMaxListeners(0, closing.signal);
   /** Account id → what was last called about, kept through `refreshing` and the like until `ready`. */
   const said = new Map<string, string>();
   const gathered = new Map<string, { event: Alert['event']; rows: AccountRow[] }>();

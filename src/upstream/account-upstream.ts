@@ -4,6 +4,7 @@
  * id: a reload changes the facts, and connections, pauses and counts stay; connections that no longer fit
  * the facts are replaced as they fall idle. 535 is answered with one new token, never more.
  */
+import { setMaxListeners } from 'node:events';
 import type { Account } from '../accounts/account.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
@@ -104,6 +105,8 @@ export function createAccountUpstream(
   const health = createAccountHealth(() => account.limits.maxConnections, clock);
   /** Ends logins that nobody needs any more. */
   const closed = new AbortController();
+  // One for each connection that is being opened; Node takes more than ten for a leak.
+  setMaxListeners(0, closed.signal);
   /** A place among the logins that was taken and not used. */
   let hasUnusedLogin = false;
   let connecting: Promise<void> | undefined;

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { beginRelay, benchEntry, certificateFiles, clear, eventsOf, helper, rssMiB, table } from './stage.ts';
+import { beginRelay, benchEntry, certificateFiles, clear, helper, rssMiB, table } from './stage.ts';
 
 const counts = process.argv
   .slice(2)
@@ -134,9 +134,9 @@ try {
       abort.abort();
     };
     const reloaded = async (): Promise<void> => {
-      const before = eventsOf(relay.log, 'reloaded').length;
+      const before = relay.reloads();
       process.kill(relay.pid, 'SIGHUP');
-      await waitFor(() => eventsOf(relay.log, 'reloaded').length > before, {
+      await waitFor(() => relay.reloads() > before, {
         timeoutMs: 300_000,
         everyMs: 50,
         what: 'the reload',

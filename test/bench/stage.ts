@@ -1,6 +1,15 @@
 /** What every bench stands on: child processes with their costs, the relay as a user starts it, a table. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -90,9 +99,10 @@ export interface Relay {
   readonly admin: number;
   /** From spawning to the port being there. */
   readonly listeningMs: number;
-  /** Its accounts file and its log. */
+  /** Its accounts file. */
   readonly accounts: string;
-  readonly log: string;
+  /** Reloads so far. */
+  reloads(): number;
   /** The first round of tokens and connections is over. */
   ready(): Promise<{ readonly ms: number; readonly warm: number }>;
   /** The longest its event loop has been busy since the question before, ms. Only where it is watched. */
@@ -135,6 +145,7 @@ export async function beginRelay(
     },
   );
   closeSync(out);
+  const events = followLog(log, ['listening', 'ready', 'reloaded']);
   children.push(child);
   const ended = new Promise<never>((_, reject) => {
     child.once('exit', (code) => reject(new Error(`the relay ended with ${code}`)));
@@ -143,7 +154,7 @@ export async function beginRelay(
   const event = async (name: string): Promise<Record<string, unknown>> =>
     Promise.race([
       ended,
-      waitFor(() => eventsOf(log, name)[0], {
+      waitFor(() => events(name)[0], {
         timeoutMs: PATIENCE_MS,
         everyMs: 20,
         what: `the relay being ${name}`,
@@ -158,7 +169,7 @@ export async function beginRelay(
     pid: child.pid ?? 0,
     listeningMs: new Date(listening.time).getTime() - startedAt,
     accounts: file,
-    log,
+    reloads: () => events('reloaded').length,
     async ready() {
       const { ms, warm } = await event('ready');
       return { ms: Number(ms), warm: Number(warm) };
@@ -187,12 +198,27 @@ export async function startRelay(
   return { ...relay, readyMs: ms, warm };
 }
 
-/** Lines of a log by their event. */
-export const eventsOf = (log: string, name: string): Record<string, unknown>[] =>
-  readFileSync(log, 'utf8')
-    .split('\n')
-    .filter((line) => line.includes(`"event":"${name}"`) && line.endsWith('}'))
-    .map((line) => JSON.parse(line));
+/** Reads a log as it grows: what stands in it is read once, however often somebody asks. */
+function followLog(
+  file: string,
+  names: readonly string[],
+): (name: string) => readonly Record<string, unknown>[] {
+  const fd = openSync(file, 'r');
+  const found = new Map(names.map((name) => [name, [] as Record<string, unknown>[]]));
+  const chunk = Buffer.alloc(MIB);
+  let rest = '';
+  return (name) => {
+    for (let read = readSync(fd, chunk); read > 0; read = readSync(fd, chunk)) {
+      const lines = (rest + chunk.toString('utf8', 0, read)).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        const event = /"event":"(\w+)"/.exec(line)?.[1] ?? '';
+        found.get(event)?.push(JSON.parse(line));
+      }
+    }
+    return found.get(name) ?? [];
+  };
+}
 
 /** Upstream round trips of a transaction, mean of all so far. */
 export async function flights(relay: Relay): Promise<string> {

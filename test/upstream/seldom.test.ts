@@ -69,6 +69,22 @@ test(
   }),
 );
 
+test(
+  'twenty connections that open at once are no leak to Node',
+  leakless(async (_t, defer) => {
+    const warnings: Error[] = [];
+    const hear = (warning: Error): number => warnings.push(warning);
+    process.on('warning', hear);
+    defer(() => process.off('warning', hear));
+    const room = await startRoom(defer, { account: { max_connections: 20, min_connections: 20 } });
+    await waitFor(() => room.upstreams.status(ANN)?.counts.size === 20);
+    assert.deepEqual(
+      warnings.filter(({ name }) => name === 'MaxListenersExceededWarning'),
+      [],
+    );
+  }),
+);
+
 const aPause = (until: number): KeptPause => {
   const verdict = judge({
     kind: 'reply',
