@@ -44,8 +44,11 @@ export function acceptSocket(
   pending: Map<Socket, Socket>,
 ): (() => void) | false {
   const peer = plainAddress(socket.remoteAddress ?? '');
-  // Gone before it could be asked who it was: not to be taken for a UNIX socket's client, who is trusted.
-  if (peer === '' && options.path === undefined && options.fd === undefined) {
+  // Gone before it could be asked who it was: not to be taken for a UNIX socket's client, who is trusted. An address
+  // of our own only TCP has: a descriptor handed over may be either.
+  const isUnix =
+    options.path !== undefined || (options.fd !== undefined && socket.localAddress === undefined);
+  if (peer === '' && !isUnix) {
     socket.on('error', () => {});
     socket.destroy();
     return false;
