@@ -5,13 +5,13 @@ import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { UpstreamConnection } from './connection.ts';
 import type { UpstreamError } from './failure.ts';
 import type { Decision, SubmissionStream } from './submission.ts';
-import { CHUNK_TIMEOUT_MS, FINAL_TIMEOUT_MS } from './timeouts.ts';
+import { CHUNK_TIMEOUT_MS } from './timeouts.ts';
 
 export interface DataDialogue {
   lost(error: unknown): UpstreamError;
   outOfStep(): UpstreamError;
-  /** The last octet is about to be written. */
-  ending(): void;
+  /** The last octet is about to be written. How long its answer may take, ms. */
+  ending(): number;
   /** Judges the reply to the whole body. Throws `UpstreamError`. */
   decide(reply: ParsedReply | undefined): Decision;
 }
@@ -46,9 +46,9 @@ export function createDataStream(connection: UpstreamConnection, dialogue: DataD
       }
       if (failure === undefined) {
         isEnding = true;
-        dialogue.ending();
+        const answerMs = dialogue.ending();
         connection.write([stuffer.end()]);
-        connection.limitWait(FINAL_TIMEOUT_MS);
+        connection.limitWait(answerMs);
       }
       const reply = await final;
       if (failure !== undefined) throw failure;

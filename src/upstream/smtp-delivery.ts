@@ -11,6 +11,7 @@ import { isPositive, isTemporary, type Reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import { asUpstreamError, UpstreamError } from './failure.ts';
+import { createHeldBack } from './held-back.ts';
 import type { Lease } from './pool.ts';
 import { isHeaderMiscount, isUnknownCommand } from './reply-kinds.ts';
 import { type Decision, Submission, type SubmissionStream } from './submission.ts';
@@ -346,6 +347,7 @@ export function createSmtpDelivery(
     },
 
     async open(mail, told) {
+      const since = clock.monotonic();
       const result = await run(mail, async (submission, isBegun) => {
         const refusal = isBegun ? undefined : await envelopeFor(submission, mail, told);
         if (refusal !== undefined) return { refusal, stream: undefined };
@@ -355,7 +357,7 @@ export function createSmtpDelivery(
       const { stream } = result.done;
       if (stream === undefined) return { verdict: judge({ kind: 'local', cause: 'internal' }) };
       isStreaming = true;
-      return { stream: streamOn(result.on, stream, mail) };
+      return { stream: streamOn(result.on, stream, mail, clock.monotonic() - since) };
     },
 
     close,
@@ -365,13 +367,15 @@ export function createSmtpDelivery(
     },
   };
 
-  function streamOn(on: Open, stream: SubmissionStream, mail: Mail): BodyStream {
+  function streamOn(on: Open, stream: SubmissionStream, mail: Mail, openingMs: number): BodyStream {
+    const held = createHeldBack(clock, openingMs);
     return {
-      push: stream.push,
+      push: (chunk) => held.push(chunk.length, stream.push(chunk)),
       async finish() {
         isStreaming = false;
         isRunning = true;
-        on.submission.waitedMs = () => 0;
+        const since = clock.monotonic() - held.ms();
+        on.submission.waitedMs = () => clock.monotonic() - since;
         try {
           const decision = await stream.finish();
           if (isPositive(decision.reply)) return taken(decision.reply);

@@ -212,10 +212,16 @@ export class Submission {
         this.#finalByteSent = true;
         this.#count.flights++;
         this.#stage = 'end';
+        return this.#left(FINAL_TIMEOUT_MS);
       },
       decide: (reply) => this.#decide(reply === undefined ? [] : [reply], ['end']),
     });
     return { refusal: undefined, stream };
+  }
+
+  /** Of a wait for a reply, ms: whoever waits for it may have been waiting already. */
+  #left(timeoutMs: number): number {
+    return Math.max(LEAST_MS, timeoutMs - this.waitedMs());
   }
 
   async #sendLast(parts: readonly (string | Buffer)[], marker: Marker): Promise<Decision> {
@@ -254,7 +260,7 @@ export class Submission {
       const replies = await this.#connection.flight(
         marker === undefined ? parts : [...parts, ...marker],
         expected + (marker?.length ?? 0),
-        Math.max(LEAST_MS, timeoutMs - this.waitedMs()),
+        this.#left(timeoutMs),
       );
       // 421 in place of the marker's answer: the connection ends behind the verdict.
       const isOver = replies[expected]?.code === 421;
