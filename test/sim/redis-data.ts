@@ -176,8 +176,12 @@ export function createRedisData(
         for (let i = 0; i < rest.length; i += 2) fields.set(rest[i] ?? '', rest[i + 1] ?? '');
         return fields.size - before;
       }
-      case 'HDEL':
-        return rest.filter((field) => hash(key).delete(field)).length;
+      case 'HDEL': {
+        if (get(key) === undefined) return 0;
+        const gone = rest.filter((field) => hash(key).delete(field)).length;
+        if (hash(key).size === 0) drop(key);
+        return gone;
+      }
       case 'HINCRBY': {
         const [field = '', by = '1'] = rest;
         const next = Number(hash(key).get(field) ?? 0) + Number(by);

@@ -183,8 +183,11 @@ class Client extends EventEmitter {
   hLen(key: string): Promise<Answer> {
     return this.#ask((data) => data.command('HLEN', key));
   }
-  hDel(key: string, field: string): Promise<Answer> {
-    return this.#ask((data) => data.command('HDEL', key, field));
+  hDel(key: string, fields: string | readonly string[]): Promise<Answer> {
+    return this.#ask((data) => data.command('HDEL', key, ...[fields].flat()));
+  }
+  exists(key: string): Promise<Answer> {
+    return this.#ask((data) => data.command('EXISTS', key));
   }
   mGet(keys: readonly string[]): Promise<Answer> {
     return this.#ask((data) => data.command('MGET', ...keys));
