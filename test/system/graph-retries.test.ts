@@ -210,6 +210,29 @@ test(
 );
 
 test(
+  'killed while the draft is made: the next process finds it, sends it, and none is left over',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'graph-retries-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const args = ['--state-dir', directory];
+    const h = await house(defer, [{ transport: 'graph' }], undefined, args);
+    h.provider.graph.fault('create', { carriedOut: true, answer: 'silence' });
+    const unheard = h.send(ANN, mailFrom(ANN)).catch(() => 'nothing');
+    await waitFor(() => h.provider.graph.drafts.length === 1, { what: 'Graph having the draft' });
+    process.kill(h.relay.pid, 'SIGKILL');
+    assert.equal(await unheard, 'nothing');
+    const relay = await startRelay({
+      accounts: [h.provider.entry(ANN, { transport: 'graph' })],
+      caFile: h.provider.caFile,
+      args,
+    });
+    defer(() => relay.stop());
+    assert.match(await h.send(ANN, mailFrom(ANN), [BOB], relay), /250/);
+    assert.deepEqual([copies(h), h.provider.graph.drafts, h.provider.graph.count('create')], [1, [], 1]);
+  }),
+);
+
+test(
   'two messages of one device: one Message-ID, other words in Subject',
   leakless(async (_t, defer) => {
     const h = await house(defer, [{ transport: 'graph' }]);

@@ -80,6 +80,7 @@ export interface GraphDeliveryDeps {
   readonly background: (work: Promise<unknown>) => void;
 }
 
+const NOT_NOTED = later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
 const EARLIER = 'an earlier attempt had no clear answer';
 
 /** A draft to be sent. */
@@ -89,6 +90,17 @@ interface Draft {
   /** Since then other drafts of the message may have been left over; ms since the epoch. */
   readonly leftoversSince: number | undefined;
 }
+
+/** What is needed to find it, and no more. */
+const whereabouts = ({ account, messageId, to }: Subject): Subject => ({
+  account,
+  ...(messageId === undefined ? {} : { messageId }),
+  ...(to === undefined ? {} : { to }),
+});
+
+/** Other drafts that may have been left over beside the one that was sent. */
+const leftoversOf = ({ draft, leftoversSince: since }: Extract<LedgerEntry, { state: 'draft' }>) =>
+  since === undefined ? undefined : { since, than: draft };
 
 /** Monotonic. */
 interface Times {
@@ -118,7 +130,13 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       sender: outgoing.senderMark,
     };
 
-  async function sent(outgoing: Outgoing, claim: Claim, messageId: string | undefined): Promise<GraphEnding> {
+  async function sent(
+    outgoing: Outgoing,
+    claim: Claim,
+    messageId: string | undefined,
+    leftovers?: { readonly since: number; readonly than: string },
+  ): Promise<GraphEnding> {
+    if (leftovers !== undefined) deps.background(mailbox.tidy(outgoing, leftovers.than, leftovers.since));
     // A retry comes: of what nobody heard, or to the recipients that this one had not.
     const isAwaited = outgoing.mayNotHear() || outgoing.partOf !== undefined;
     if (!outgoing.isNamed && !isAwaited) {
@@ -132,7 +150,12 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       .note({
         state: 'sent',
         at: clock.now(),
-        ...(isAwaited ? { subject: subjectOf(outgoing) } : {}),
+        ...(isAwaited
+          ? { subject: subjectOf(outgoing) }
+          : leftovers === undefined
+            ? {}
+            : { subject: whereabouts(subjectOf(outgoing)) }),
+        ...(leftovers === undefined ? {} : { leftovers }),
         ...(other.messageId === undefined ? {} : { messageId: other.messageId }),
       })
       .catch(() => undefined);
@@ -152,16 +175,36 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       if (adopted !== undefined) return adopted;
     }
     const until = clock.monotonic() + CREATE_MS;
+    /** Nothing was made by the last attempt. */
+    const nothing = async (ending: GraphEnding): Promise<GraphEnding> => {
+      if (leftoversSince === undefined) await claim.forget();
+      return ending;
+    };
+    if (outgoing.isClientGone()) return clientGone();
+    // While Graph is asked: nobody waits for it, and a process that ends meanwhile has noted what it began.
+    const noting =
+      claim.known?.state === 'creating'
+        ? Promise.resolve(true)
+        : claim.note({ state: 'creating', at: startedAt, subject: subjectOf(outgoing) }).then(
+            () => true,
+            () => false,
+          );
     for (let creates = 1; ; creates++) {
-      if (outgoing.isClientGone()) return clientGone();
+      if (outgoing.isClientGone()) return nothing(clientGone());
       const created = await client.create(outgoing.message);
+      // Else what is noted now could come after what is noted next.
+      if (!(await noting)) {
+        // It was never sent, and nobody knows of it.
+        if (created.kind === 'ok') await client.remove(created.value.id);
+        return NOT_NOTED;
+      }
       switch (created.kind) {
         case 'ok':
           return { draft: created.value.id, messageId: created.value.internetMessageId, leftoversSince };
         case 'unasked':
-          return judged(created.error);
+          return nothing(judged(created.error));
         case 'lost':
-          if (!created.maybeSent) return unreachable(created.code);
+          if (!created.maybeSent) return nothing(unreachable(created.code));
           break;
         case 'refused': {
           const { refusal } = created;
@@ -174,7 +217,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
             await pause(clock, waitMs);
             continue;
           }
-          if (!isUnclear(refusal)) return refused(refusal, outgoing);
+          if (!isUnclear(refusal)) return nothing(refused(refusal, outgoing));
           break;
         }
         default:
@@ -182,9 +225,6 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       }
       const adopted = await adopt();
       if (adopted !== undefined) return adopted;
-      await claim
-        .note({ state: 'creating', at: startedAt, subject: subjectOf(outgoing) })
-        .catch(() => undefined);
       if (created.kind === 'refused') return refused(created.refusal, outgoing);
       return later('4.4.2', `Graph did not answer (${created.code}), nothing was sent`);
     }
@@ -203,8 +243,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     if (seen.is === 'unclear') return tellUnclear(log, outgoing, claim, known, seen.why);
     if (seen.is === 'draft')
       return sendNoted(outgoing, claim, { draft, messageId: undefined, leftoversSince }, { deadline, until });
-    if (leftoversSince !== undefined) deps.background(mailbox.tidy(outgoing, draft, leftoversSince));
-    return sent(outgoing, claim, seen.messageId);
+    return sent(outgoing, claim, seen.messageId, leftoversOf(known));
   }
 
   /** Sends a draft once it is noted. */
@@ -224,14 +263,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     try {
       await claim.note(entry);
     } catch {
-      // It may have been noted all the same: then the retry looks for the draft, and has to find it.
-      if (await claim.forget()) await client.remove(draft);
-      return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
+      // It may have been noted all the same: the retry must not look for a draft that is gone.
+      await removeUnsent(claim, entry);
+      return NOT_NOTED;
     }
-    const result = await sendDraft(outgoing, claim, entry, messageId, times);
-    if (leftoversSince !== undefined && result.kind === 'taken')
-      deps.background(mailbox.tidy(outgoing, draft, leftoversSince));
-    return result;
+    return sendDraft(outgoing, claim, entry, messageId, times);
   }
 
   /** Of a draft that was seen unsent. Where nobody hears that it was deleted the retry must not look for it. */
@@ -260,14 +296,14 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       if (left <= 0)
         return later('4.4.2', 'it took too long until the message could be sent; nothing was sent');
       const answer = await client.send(draft, left);
-      if (answer.kind === 'ok') return sent(outgoing, claim, messageId);
+      if (answer.kind === 'ok') return sent(outgoing, claim, messageId, leftoversOf(entry));
       // Nothing went out now, and before this the draft was seen unsent: it waits for the retry.
       if (answer.kind === 'unasked') return judged(answer.error);
       if (answer.kind === 'lost' && !answer.maybeSent) return unreachable(answer.code);
       until ??= clock.monotonic() + LOOK_MS;
       const refusal = certainRefusal(answer);
       const seen = await mailbox.look(draft, until, refusal === undefined ? settleOf(answer) : 0);
-      if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId ?? messageId);
+      if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId ?? messageId, leftoversOf(entry));
       if (refusal !== undefined) {
         const ending = refused(refusal, outgoing);
         // Before this send the draft was seen unsent. It waits where it cannot be looked at; a bounce would be final.
@@ -312,7 +348,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     try {
       await claim.note(entry);
     } catch {
-      return later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
+      return NOT_NOTED;
     }
     const answer = await client.sendMail(outgoing.message);
     switch (answer.kind) {

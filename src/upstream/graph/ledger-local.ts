@@ -9,6 +9,7 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import {
   formatEntry,
+  isListed,
   isOpen,
   KEEP_MS,
   keepMsOf,
@@ -185,8 +186,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       let isOver = false;
       return {
         known: isOld ? undefined : known,
-        // That a message was sent is also to be seen at its draft, so nobody waits for the disk.
-        note: (entry) => write(key, entry, entry.state === 'sent' ? 'written' : 'synced'),
+        note: (entry) => write(key, entry, needsSync(entry, entries.get(key)) ? 'synced' : 'written'),
         forget: () =>
           write(key, undefined, 'written').then(
             () => true,
@@ -222,7 +222,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     async list() {
       await opened();
       forgetOld();
-      return [...entries].flatMap(([key, entry]) => (entry.state === 'sent' ? [] : [{ key, entry }]));
+      return [...entries].flatMap(([key, entry]) => (isListed(entry) ? [{ key, entry }] : []));
     },
     async close() {
       await rewriting;
@@ -230,6 +230,13 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     },
   };
 }
+
+/**
+ * Whether anybody waits for the disk. That a message was sent is also to be seen at its draft. That a draft may be made
+ * is only for tidying up; that one is about to be deleted keeps the retry from looking for it.
+ */
+const needsSync = ({ state }: LedgerEntry, before: LedgerEntry | undefined): boolean =>
+  state === 'draft' || state === 'sending' || (state === 'creating' && before?.state === 'draft');
 
 const lineOf = (key: string, entry: LedgerEntry | undefined): string =>
   `${key} ${entry === undefined ? '-' : formatEntry(entry)}\n`;

@@ -10,6 +10,7 @@ import {
   CLAIM_MS,
   formatEntry,
   hashOf,
+  isListed,
   isOpen,
   KEEP_MS,
   keepMsOf,
@@ -32,7 +33,7 @@ if ARGV[5] == 'sent' then redis.call('hdel', KEYS[3], ARGV[4]) else redis.call('
 if ARGV[5] == 'draft' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
 redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
 if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis.call('pexpire', KEYS[6], ARGV[7]) else redis.call('hdel', KEYS[6], ARGV[4]) end
-if ARGV[5] == 'sent' then redis.call('hdel', KEYS[7], ARGV[4]) else redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) end
+if ARGV[9] == 'open' then redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) else redis.call('hdel', KEYS[7], ARGV[4]) end
 return 1`,
 );
 /** -1: the claim was lost, and whoever has it now knows what was noted. */
@@ -85,10 +86,11 @@ export function createRedisLedger(
             formatEntry(entry),
             keepMsOf(entry),
             key,
-            isOpen(entry) && entry.state === 'sent' ? 'open' : entry.state,
+            (isOpen(entry) || isListed(entry)) && entry.state === 'sent' ? 'kept' : entry.state,
             keepMsOf(entry) + OWNED_MS,
             KEEP_MS + SWEEP_MS,
             entry.subject?.family === undefined ? '' : 'related',
+            isOpen(entry) ? 'open' : '',
           ];
           const held = await redis.run(
             NOTE,
@@ -124,7 +126,7 @@ export function createRedisLedger(
       for (const [key, text] of Object.entries(await redis.ask((r) => r.hGetAll(unsent)))) {
         const entry = parseEntry(text);
         if (entry === undefined || entry.at < clock.now() - keepMsOf(entry)) over.push(key);
-        else if (entry.state !== 'sent') rows.push({ key, entry });
+        else if (isListed(entry)) rows.push({ key, entry });
       }
       // Whose own key has ended: nothing else removes it here.
       if (over.length > 0) await redis.ask((r) => r.hDel(unsent, over));

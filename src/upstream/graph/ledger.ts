@@ -44,7 +44,9 @@ interface Noted {
 
 export type LedgerEntry = Noted &
   (
-    | /** A draft may have been created, its id is not known. */ { readonly state: 'creating' }
+    | /** A draft may have been created, its id is not known. Noted before Graph is asked for one. */ {
+        readonly state: 'creating';
+      }
     /** The draft was created; whether it was sent says the draft itself. */
     | {
         readonly state: 'draft';
@@ -54,8 +56,13 @@ export type LedgerEntry = Noted &
       }
     /** One call, under way or without a clear end: nobody can tell. */
     | { readonly state: 'sending' }
-    /** Sent for certain. With a subject while a retry may come to some of the recipients. */
-    | { readonly state: 'sent'; readonly messageId?: string }
+    /** Sent for certain. With `subject.each` while a retry may come to some of the recipients. */
+    | {
+        readonly state: 'sent';
+        readonly messageId?: string;
+        /** Since then other drafts of the message than this one may have been left over; always with a subject. */
+        readonly leftovers?: { readonly since: number; readonly than: string };
+      }
   );
 
 /** The right to work on one message. */
@@ -88,7 +95,7 @@ export interface Ledger {
   hasAny(): Promise<boolean>;
   /** Whether anything is known of which a client may not have heard that it was sent: of this sender (`senderMark`) or, without one, of anybody. Rejects when it cannot be known. */
   hasOpen(sender?: string): Promise<boolean>;
-  /** What is not known to be sent, oldest first. Rejects when it cannot be known. */
+  /** What is not known to be sent, or may have left drafts over, oldest first. Rejects when it cannot be known. */
   list(): Promise<readonly LedgerRow[]>;
   close(): Promise<void>;
 }
@@ -108,7 +115,12 @@ export function senderMark(sender: string): string {
 }
 
 /** A client may not have heard that it was sent. */
-export const isOpen = (entry: LedgerEntry): boolean => entry.state !== 'sent' || entry.subject !== undefined;
+export const isOpen = (entry: LedgerEntry): boolean =>
+  entry.state !== 'sent' || entry.subject?.each !== undefined;
+
+/** The mailbox may hold something of it that is to be looked at. */
+export const isListed = (entry: LedgerEntry): boolean =>
+  entry.state !== 'sent' || entry.leftovers !== undefined;
 
 /** How long an entry counts, ms. */
 export const keepMsOf = ({ state }: LedgerEntry): number =>
@@ -182,10 +194,16 @@ export function parseEntry(text: string): LedgerEntry | undefined {
         state,
         ...noted,
         ...(typeof json.messageId === 'string' ? { messageId: json.messageId } : {}),
+        ...parseLeftovers(json.leftovers),
       };
     default:
       return undefined;
   }
+}
+
+function parseLeftovers(json: unknown): Pick<Extract<LedgerEntry, { state: 'sent' }>, 'leftovers'> {
+  const { since, than } = (json ?? {}) as Record<string, unknown>;
+  return typeof since === 'number' && typeof than === 'string' ? { leftovers: { since, than } } : {};
 }
 
 function parseSubject(json: unknown): Subject | undefined {

@@ -1,17 +1,19 @@
 /**
  * Deletes drafts that were left in mailboxes: of messages that the mail server has given up, 5 days after
- * they were noted. In: what is noted, and clients of the mailboxes. Out: nothing; a draft is deleted only
+ * they were noted; of one that was sent, those beside the one that was. In: what is noted, and clients of the mailboxes. Out: nothing; a draft is deleted only
  * where it is seen as one and no other message's, and what is not clear is left alone.
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import type { GraphClient } from './client.ts';
-import { hashOf, KEEP_MS, type Ledger, type LedgerRow } from './ledger.ts';
+import { hashOf, KEEP_MS, type Ledger, type LedgerRow, type Subject } from './ledger.ts';
 import { setOf } from './outcome.ts';
 
 const EVERY_MS = 60 * 60_000;
 const FIRST_MS = 10 * 60_000;
 const LOOK_MS = 20_000;
+/** A request that had no answer may be carried out so late, ms. */
+const LATE_MS = 10 * 60_000;
 
 export interface Sweep {
   /** One round now. Never rejects. */
@@ -39,10 +41,11 @@ export function createSweep(deps: {
   async function run(): Promise<void> {
     let deleted = 0;
     try {
-      const oldest = clock.now() - KEEP_MS;
+      const now = clock.now();
       for (const row of await ledger.list()) {
         if (isClosed) return;
-        if (row.entry.at < oldest) deleted += await sweepOne(row);
+        if (row.entry.at < now - (row.entry.state === 'sent' ? LATE_MS : KEEP_MS))
+          deleted += await sweepOne(row);
       }
     } catch (error) {
       log.warn(
@@ -50,8 +53,7 @@ export function createSweep(deps: {
         'left-over drafts could not be looked for',
       );
     }
-    if (deleted > 0)
-      log.info({ event: 'graph_swept', deleted }, 'drafts of messages given up 5 days ago were deleted');
+    if (deleted > 0) log.info({ event: 'graph_swept', deleted }, 'drafts left over were deleted');
   }
 
   /** How many were deleted. */
@@ -74,19 +76,15 @@ export function createSweep(deps: {
           return isUnsent ? 1 : 0;
         }
         case 'creating': {
-          const { messageId, to } = known.subject ?? {};
-          if (messageId === undefined) return 0;
-          const found = await client.search(messageId);
-          if (found.kind !== 'ok') return 0;
-          let count = 0;
-          for (const { id, isDraft, recipients } of found.value) {
-            if (!isDraft || recipients === undefined || hashOf(setOf(recipients)) !== to) continue;
-            const owner = await ledger.ownerOf(id);
-            if (owner !== undefined && owner !== key) continue;
-            if ((await client.remove(id)).kind !== 'ok') return count;
-            count++;
-          }
-          await claim.forget();
+          const { isDone, count } = await removeDrafts(client, key, known.subject);
+          if (isDone) await claim.forget();
+          return count;
+        }
+        case 'sent': {
+          const { leftovers, subject, ...rest } = known;
+          const { isDone, count } = await removeDrafts(client, key, subject, leftovers?.than);
+          // A retry to some of the recipients may still come.
+          if (isDone) await claim.note({ ...rest, ...(subject?.each === undefined ? {} : { subject }) });
           return count;
         }
         default:
@@ -95,6 +93,27 @@ export function createSweep(deps: {
     } finally {
       await claim.release();
     }
+  }
+
+  /** Unsent drafts of a message that are no other's, but for one. */
+  async function removeDrafts(
+    client: GraphClient,
+    key: string,
+    subject: Subject | undefined,
+    but?: string,
+  ): Promise<{ readonly isDone: boolean; readonly count: number }> {
+    let count = 0;
+    const { messageId, to } = subject ?? {};
+    const found = messageId === undefined ? undefined : await client.search(messageId);
+    if (found?.kind !== 'ok') return { isDone: false, count };
+    for (const { id, isDraft, recipients } of found.value) {
+      if (!isDraft || id === but || recipients === undefined || hashOf(setOf(recipients)) !== to) continue;
+      const owner = await ledger.ownerOf(id);
+      if (owner !== undefined && owner !== key) continue;
+      if ((await client.remove(id)).kind !== 'ok') return { isDone: false, count };
+      count++;
+    }
+    return { isDone: true, count };
   }
 
   return {

@@ -324,11 +324,18 @@ test(
     const room = await startGraphRoom(defer, {
       ledger: () => {
         const ledger = createLocalLedger({ log: silentLog });
-        const unheard = (claim: Claim): Claim => ({
-          ...claim,
-          note: (entry) => claim.note(entry).then(() => Promise.reject(new Error('no answer'))),
-          forget: async () => false,
-        });
+        const unheard = (claim: Claim): Claim => {
+          let isDraft = false;
+          return {
+            ...claim,
+            async note(entry) {
+              await claim.note(entry);
+              isDraft ||= entry.state === 'draft';
+              if (isDraft) throw new Error('no answer');
+            },
+            forget: async () => false,
+          };
+        };
         return {
           ...ledger,
           claim: async (key) => {
@@ -343,6 +350,41 @@ test(
     assert.match(heard(await room.send(mailTo(BOB, 'silence'), [BOB])), /^250 /);
     assert.equal(room.server.delivered.length, 1);
     assert.deepEqual(room.server.drafts, []);
+  }),
+);
+
+test(
+  'that a draft was made cannot be noted as the process began: none stays, and nothing is sent',
+  leakless(async (_t, defer) => {
+    const real = createLocalLedger({ log: silentLog });
+    let broken = true;
+    const room = await startGraphRoom(defer, {
+      ledger: () => ({
+        ...real,
+        async claim(key) {
+          const claim = await real.claim(key);
+          if (claim === 'busy') return claim;
+          const note: typeof claim.note = (entry) =>
+            broken && entry.state === 'creating' ? Promise.reject(new Error('away')) : claim.note(entry);
+          return { ...claim, note };
+        },
+      }),
+    });
+    assert.match(heard(await room.send(mailTo(BOB, 'away'), [BOB])), /^451 4\.3\.0/);
+    assert.deepEqual([room.server.delivered.length, room.server.drafts], [0, []]);
+    broken = false;
+    assert.match(heard(await room.send(mailTo(BOB, 'away'), [BOB])), /^250 /);
+    assert.deepEqual([room.server.delivered.length, room.server.drafts], [1, []]);
+  }),
+);
+
+test(
+  'what cannot be sent leaves nothing behind that is looked for',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('create', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    assert.match(heard(await room.send(mailTo(BOB, 'no'), [BOB])), /^451 4\.7\.0/);
+    assert.deepEqual(await room.ledger.list(), []);
   }),
 );
 
@@ -520,8 +562,11 @@ test(
       }
       assert.equal(room.server.delivered.length, 0);
       room.server.clearFaults();
+      const before = room.server.count('create');
       assert.match(heard(await room.send(mailTo(BOB, 't429'), [BOB])), /^250/);
       assert.equal(room.server.delivered.length, 1);
+      assert.equal(room.server.count('create'), before, 'one of the drafts that were made is sent');
+      await waitFor(() => room.server.drafts.length <= 5, { what: 'those of the other message alone' });
     }
   }),
 );

@@ -81,6 +81,35 @@ test(
   }),
 );
 
+test(
+  'a draft made so late that nobody saw it is deleted beside the one that was sent',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const subject = { account: ANN, messageId: '<late@client.test>', to: room.hashOfRecipients([BOB]) };
+    room.server.fault('create', { answer: { status: 503 } });
+    assert.match(heard(await room.send(mailTo(BOB, 'late'), [BOB])), /^451 /);
+    assert.match(heard(await room.send(mailTo(BOB, 'late'), [BOB])), /^250 /);
+    const client = room.clientOf(ANN);
+    await client.create(Buffer.from(mailTo(BOB, 'late')));
+    const [row] = await room.ledger.list();
+    assert.equal(row?.entry.state, 'sent');
+    assert.deepEqual(row.entry.subject, subject);
+    assert.equal(await room.ledger.hasOpen(), false, 'no retry is waited for');
+    let ahead = 0;
+    const clock = { ...room.clock, now: () => room.clock.now() + ahead };
+    const sweep = createSweep({ ledger: room.ledger, clientOf: () => client, log: silentLog, clock });
+    defer(() => sweep.close());
+    await sweep.run();
+    assert.equal(room.server.drafts.length, 1, 'it may still come');
+    ahead = 3_600_000;
+    await sweep.run();
+    assert.deepEqual(room.server.drafts, []);
+    assert.deepEqual(await room.ledger.list(), []);
+    assert.match(heard(await room.send(mailTo(BOB, 'late'), [BOB])), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
 test('what is worked on now cannot be decided; no such key is told', async () => {
   const ledger = createLocalLedger({ log: silentLog });
   const unclear = createUnclearMessages(ledger);
