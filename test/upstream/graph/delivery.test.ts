@@ -130,7 +130,7 @@ test(
   leakless(async (t, defer) => {
     const directory = await mkdtemp(join(tmpdir(), 'graph-ledger-'));
     t.after(() => rm(directory, { recursive: true }));
-    const room = await startGraphRoom(defer, { rules: { hiddenMs: 700 }, directory });
+    const room = await startGraphRoom(defer, { rules: { hiddenMs: 1_500 }, directory });
     room.server.fault('send', { carriedOut: true, answer: { status: 504 } });
     const first = await room.send(mailTo(BOB, 'long'), [BOB]);
     assert.match(heard(first), /^451 4\.4\.2 delivery status unknown/);
@@ -188,7 +188,7 @@ test(
       assert.equal(room.server.delivered.length, i);
     }
     room.server.fault('send', { carriedOut: true, answer: 'reset' });
-    room.server.rules.hiddenMs = 700;
+    room.server.rules.hiddenMs = 1_500;
     assert.match(heard(await room.send(alarm, [BOB])), /^451 4\.4\.2/);
     let last = '';
     for (let i = 0; i < 5 && !last.startsWith('250'); i++) last = heard(await room.send(alarm, [BOB]));
