@@ -272,13 +272,15 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
 
   /** Of a draft that was seen unsent. Where nobody hears that it was deleted the retry must not look for it. */
   async function removeUnsent(claim: Claim, entry: Extract<LedgerEntry, { state: 'draft' }>): Promise<void> {
-    const { at, subject } = entry;
+    const { leftoversSince, subject } = entry;
+    const at = leftoversSince ?? entry.at;
     try {
       await claim.note({ state: 'creating', at, ...(subject === undefined ? {} : { subject }) });
     } catch {
       return;
     }
-    if ((await client.remove(entry.draft)).kind === 'ok') await claim.forget();
+    const isRemoved = (await client.remove(entry.draft)).kind === 'ok';
+    if (isRemoved && leftoversSince === undefined) await claim.forget();
   }
 
   async function sendDraft(
