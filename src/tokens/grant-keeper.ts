@@ -55,7 +55,7 @@ export interface GrantKeeper {
   saveAgain(): Promise<void>;
   /** Tells the log once of an outage, and of its end. */
   storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void;
-  storeAnswered(): void;
+  storeAnswered(what: 'read' | 'write'): void;
   /** The last thing asked of the store failed, or it is only just back or has lost what others may not have given it again yet. */
   readonly isStoreAway: boolean;
   /** The last attempt at what is unsaved, at most `boundMs`; names the accounts that are lost if this process ends. */
@@ -95,6 +95,8 @@ export function createGrantKeeper(deps: {
   const grants = new Map<string, Kept>();
   let wanted: Pick<ReadonlySet<Grant>, 'has'> = new Set();
   let storeFailing = false;
+  /** As the log has it. */
+  let failing: 'reading' | 'writing' | undefined;
   let cancelRetry: (() => void) | undefined;
   let toldOfMemory = false;
   let completeAgainAt = 0;
@@ -129,16 +131,19 @@ export function createGrantKeeper(deps: {
 
   function storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void {
     const fields = { event: 'token_store_failed', store: store.kind, what, reason: reasonOf(error) };
-    if (storeFailing) log.debug(fields, 'token store failed');
+    if (failing !== undefined) log.debug(fields, 'token store failed');
     else log.error(fields, 'token store failed: carrying on with what is in memory');
+    failing = what === 'read' ? (failing ?? 'reading') : 'writing';
     storeFailing = true;
   }
 
-  function storeAnswered(): void {
-    if (!storeFailing) return;
-    storeFailing = false;
+  function storeAnswered(what: 'read' | 'write'): void {
     // It may have come back empty, and this process know nothing of what it had.
-    completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    if (storeFailing) completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    storeFailing = false;
+    // What can be read may still take nothing: a full disk, a replica.
+    if (failing === undefined || (failing === 'writing' && what === 'read')) return;
+    failing = undefined;
     log.info({ event: 'token_store_back', store: store.kind }, 'token store answers again');
   }
 
@@ -182,7 +187,7 @@ export function createGrantKeeper(deps: {
     try {
       const at = clock.monotonic();
       const result = await store.rotate(idOf(grant), rotation);
-      storeAnswered();
+      storeAnswered('write');
       grant.seenAt = at;
       if (result.kept) {
         grant.generation = Math.max(grant.generation, result.generation);
@@ -235,7 +240,7 @@ export function createGrantKeeper(deps: {
     delete grant.missed[resource];
     try {
       await store.saveToken(idOf(grant), resource, token);
-      storeAnswered();
+      storeAnswered('write');
     } catch (error) {
       storeFailed(error, 'write');
       if (token === undefined) return;
@@ -289,7 +294,7 @@ export function createGrantKeeper(deps: {
       try {
         const at = clock.monotonic();
         const stored = await store.load(idOf(grant));
-        storeAnswered();
+        storeAnswered('read');
         own.seenAt = at;
         if (stored !== undefined) takeStored(own, stored);
         // A store that came back without what it had (a failover, an empty disk) is given it again.

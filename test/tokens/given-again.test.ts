@@ -74,11 +74,11 @@ test('a store that is only just back may not have had everything again yet', () 
     onChange: () => undefined,
   });
   assert.equal(keeper.isStoreAway, false);
-  keeper.storeAnswered();
+  keeper.storeAnswered('read');
   assert.equal(keeper.isStoreAway, false);
   keeper.storeFailed(new Error('gone'), 'read');
   assert.equal(keeper.isStoreAway, true);
-  keeper.storeAnswered();
+  keeper.storeAnswered('read');
   clock.advance(9_999);
   assert.equal(keeper.isStoreAway, true);
   clock.advance(1);

@@ -137,6 +137,12 @@ test('a store that fails stops no mail, and gets what it missed once it is back'
   const errors = log.lines.filter((l) => l.level === 'error');
   assert.equal(errors.length, 1, 'one line for one outage');
   assert.equal(errors[0]?.fields.reason, 'ENOSPC');
+  // It is read without trouble, and takes nothing.
+  tokens.applyAccounts(['a@x', 'b@x', 'c@x'].map((id) => entryFor(endpoint.url, id)));
+  await tokens.precache();
+  assert.ok(tokens.peek('c@x'));
+  assert.equal(log.lines.filter((l) => l.level === 'error').length, 1, 'still the same outage');
+  assert.ok(!log.text().includes('token_store_back'));
   full = false;
   clock.advance(60_000);
   await until(() => log.text().includes('token_store_back'), 'the store is back');
