@@ -19,6 +19,7 @@ const PURPOSE = {
   'prom-client': 'metrics',
   redis: 'shared token store and fleet limits',
   'smtp-server': 'wire of the listener',
+  socks: 'SMTP through a SOCKS5 proxy',
   undici: 'token requests, through a proxy where one is set',
   uplot: 'charts of the dashboard',
   zod: 'settings, accounts file, API shapes',

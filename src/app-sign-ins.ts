@@ -2,8 +2,10 @@
  * Accounts that come, go and are signed in to again while the relay runs. In: settings, tokens, the accounts served.
  * Out: what the admin room offers of it. Owns the sign-ins under way and the invitations.
  */
+
 import { removeAccount } from './accounts/accounts-edit.ts';
 import type { LoadedAccount } from './accounts/accounts-file.ts';
+import { proxyOfSetting } from './accounts/smtp-proxy.ts';
 import type { AdminBackend, SignInAnswer, SignInRow } from './admin/backend.ts';
 import type { Settings } from './config.ts';
 import { editAccounts, findAccount } from './enrol/accounts-on-disk.ts';
@@ -47,6 +49,7 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
     accountsPath: settings.accounts,
     publicUrl: settings.adminUrl,
     heloName: settings.heloName,
+    proxy: proxyOfSetting(settings.smtpProxy),
     isKept:
       settings.store === undefined ? settings.stateDir !== undefined : settings.store.reveal() !== 'memory',
     log,

@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { AccountsFileError, readAccountsFile } from './accounts/accounts-file.ts';
+import { proxyOfSetting } from './accounts/smtp-proxy.ts';
 import { createActivity } from './activity.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/backend.ts';
@@ -131,6 +132,7 @@ export function createApp({
       clock,
       open: createOpenConnection({
         heloName: settings.heloName,
+        proxy: proxyOfSetting(settings.smtpProxy),
         connectTimeoutMs: settings.connectTimeoutMs,
       }),
       ...(state.logins && { logins: state.logins }),

@@ -12,7 +12,7 @@ import { SETTINGS, type SettingName, settingFlag, settingVariable } from './conf
 import { completeListener, type ListenerEntry, type ListenerOptions } from './listener/options.ts';
 import { type SettingDefinition, type SettingValue, settingKey } from './setting.ts';
 
-type SecretName = 'store' | 'stateKey' | 'adminToken' | 'adminReadToken' | 'alertWebhook';
+type SecretName = 'smtpProxy' | 'store' | 'stateKey' | 'adminToken' | 'adminReadToken' | 'alertWebhook';
 
 /** Checked settings; durations in ms, sizes in octets, paths absolute, secrets unprintable. */
 export type Settings = {

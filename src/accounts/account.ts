@@ -59,6 +59,14 @@ export interface AccountLimits {
   readonly maxBytes: number;
 }
 
+/** A proxy on the way to the submission server. */
+export interface SmtpProxy {
+  readonly kind: 'http' | 'socks5';
+  readonly host: string;
+  readonly port: number;
+  readonly login?: { readonly user: string; readonly password: { reveal(): string } };
+}
+
 /** What a client must present with AUTH to use this account. The hash is one-way, so it may be here. */
 export interface ClientPassword {
   /** `scrypt$N$r$p$salt$hash`, base64url (formatScryptHash). */
@@ -101,6 +109,8 @@ export interface Account {
   readonly checkFromHeader?: boolean;
   /** Source address of upstream connections, for hosts with several. */
   readonly localAddress: string | undefined;
+  /** Proxy to the upstream; undefined: that of the relay. */
+  readonly smtpProxy?: SmtpProxy | 'none' | undefined;
   /** EHLO argument towards the upstream; undefined: that of the relay. */
   readonly heloName?: string | undefined;
   readonly limits: AccountLimits;

@@ -336,6 +336,7 @@ function readProviders(
       signInScope: entry.scope ?? base?.signInScope ?? '',
       safetyBufferMs: entry.token_safety_buffer_ms ?? base?.safetyBufferMs ?? 300_000,
       chunking: entry.chunking ?? base?.chunking ?? true,
+      smtpProxy: entry.smtp_proxy ?? base?.smtpProxy,
       heloName: entry.helo_name ?? base?.heloName,
       limits: limitsOf(entry, base?.limits ?? DEFAULT_LIMITS),
     });

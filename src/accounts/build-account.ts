@@ -14,6 +14,7 @@ import type { ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, ProviderEntry, SecretSource } from './schema.ts';
 import { formatScryptHash, hashPassword, isPasswordHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
 import { readSecretText, type SecretPlaces } from './secret-source.ts';
+import { parseSmtpProxy } from './smtp-proxy.ts';
 import { parseHostPort, parseSmtpUrl } from './smtp-url.ts';
 
 export interface LoadedAccount {
@@ -45,6 +46,7 @@ export async function buildAccount(
     wrong('password', (error as Error).message),
   );
   const upstream = upstreamOf(entry, profile, wrong);
+  const smtpProxy = smtpProxyOf(entry.smtp_proxy ?? profile.smtpProxy, places, wrong);
   const graph = graphTargetOf(entry, profile, credential?.tokenUrl ?? '', wrong);
   const limits = graphLimits(limitsOf(entry, profile.limits), entry.transport);
   if (limits.minConnections > limits.maxConnections)
@@ -76,6 +78,7 @@ export async function buildAccount(
     checkFromHeader: entry.check_from_header ?? false,
     ...(entry.first_recipient === undefined ? {} : { firstRecipient: entry.first_recipient }),
     localAddress: entry.local_address,
+    ...(smtpProxy === undefined ? {} : { smtpProxy }),
     heloName: entry.helo_name ?? profile.heloName,
     limits,
   };
@@ -145,6 +148,19 @@ function upstreamOf(entry: AccountEntry, profile: ProviderProfile, wrong: Wrong)
     return profile.smtp;
   } catch (error) {
     return wrong(key, (error as Error).message);
+  }
+}
+
+function smtpProxyOf(
+  source: SecretSource | undefined,
+  places: SecretPlaces,
+  wrong: Wrong,
+): Account['smtpProxy'] {
+  if (source === undefined) return undefined;
+  try {
+    return parseSmtpProxy(readSecretText(source, places));
+  } catch (error) {
+    return wrong('smtp_proxy', (error as Error).message);
   }
 }
 

@@ -3,7 +3,9 @@
  * In: the name of a built-in provider. Out: its profile. Pure; the operator's own `providers` join them
  * in accounts-file.ts.
  */
+
 import type { AccountLimits, Endpoint, Grant } from './account.ts';
+import type { SecretSource } from './schema.ts';
 
 export interface ProviderProfile {
   /** The key an account names. */
@@ -36,6 +38,8 @@ export interface ProviderProfile {
   readonly signInScope: string;
   readonly safetyBufferMs: number;
   readonly chunking: boolean;
+  /** Proxy for SMTP where the account names none, as written. */
+  readonly smtpProxy?: SecretSource | undefined;
   /** EHLO argument where the account names none. */
   readonly heloName?: string | undefined;
   readonly limits: AccountLimits;

@@ -88,6 +88,11 @@ const pacing = {
     .refine(isHeloName, 'a host name with a dot, or an address literal such as [192.0.2.1]')
     .optional()
     .describe('Name given to the provider with EHLO; default that of the relay.'),
+  smtp_proxy: secret
+    .optional()
+    .describe(
+      'Proxy for SMTP: http://host:3128 (CONNECT) or socks5://host:1080, with user:password@ before the host where it asks for one; none: not even that of the provider or the relay.',
+    ),
   chunking: z
     .boolean()
     .optional()

@@ -8,6 +8,7 @@ import { accountEntries, appendAccount, type EntryObject, updateAccount } from '
 import { parseProviders } from '../accounts/accounts-file.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { isAddress } from '../accounts/schema.ts';
+import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
@@ -68,7 +69,7 @@ export const accountAdd: CommandDefinition = {
     { flags: '--replace', help: 'sign in again for an account that is there; its other keys stay' },
     { flags: '--force', help: 'write the account even if it cannot be verified' },
     { flags: '--no-verify', help: 'do not connect to the provider' },
-    ...settingOptions(['accounts', 'adminHost', 'adminPort', 'adminToken']),
+    ...settingOptions(['accounts', 'adminHost', 'adminPort', 'adminToken', 'smtpProxy']),
   ],
   examples: [
     'xoauth2-relay account add alice@gmail.com --client-id ID.apps.googleusercontent.com --client-secret-file secret',
@@ -140,7 +141,10 @@ async function addAccount(context: CommandContext): Promise<number> {
         EXIT_CONFIGURATION,
       );
     if (context.options.verify === false) return { ok: true, entry };
-    const { ok, rotated } = await proveAccount(loaded, { onStep: (step) => noteStep(terminal, step) });
+    const { ok, rotated } = await proveAccount(loaded, {
+      proxy: proxyOfSetting(settings.smtpProxy),
+      onStep: (step) => noteStep(terminal, step),
+    });
     return {
       ok,
       entry:

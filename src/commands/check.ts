@@ -2,8 +2,9 @@
  * `check`: settings and accounts file, then every account's way to its provider, in parallel. In: settings.
  * Out: a live table, and for each failure what it means and what to do. Nothing is sent.
  */
-import { isCalled } from '../accounts/account.ts';
+import { isCalled, type SmtpProxy } from '../accounts/account.ts';
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
+import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { Step } from '../enrol/explain.ts';
 import { type ProbeStep, probeAccount } from '../enrol/probe.ts';
@@ -124,6 +125,7 @@ export const check: CommandDefinition = {
     await probeAll(rows, await borrowTokenStore(settings), {
       timeoutMs: numberOption(context, 'timeoutMs', '--timeout-ms', DEFAULT_TIMEOUT_MS),
       heloName: settings.heloName,
+      proxy: proxyOfSetting(settings.smtpProxy),
       terminal: asJson ? undefined : terminal,
     });
 
@@ -212,8 +214,14 @@ async function probeAll(
   {
     timeoutMs,
     heloName,
+    proxy,
     terminal,
-  }: { timeoutMs: number; heloName: string | undefined; terminal: Terminal | undefined },
+  }: {
+    timeoutMs: number;
+    heloName: string | undefined;
+    proxy: SmtpProxy | undefined;
+    terminal: Terminal | undefined;
+  },
 ): Promise<void> {
   const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
   tokens.applyAccounts(rows.map(({ loaded }) => loaded));
@@ -230,6 +238,7 @@ async function probeAll(
         },
         timeoutMs,
         heloName,
+        proxy,
         grant: loaded.credential.grant,
       });
       row.isDone = true;

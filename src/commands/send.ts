@@ -6,6 +6,7 @@ import { hostname } from 'node:os';
 import MailComposer from 'nodemailer/lib/mail-composer/index.js';
 import { isCalled } from '../accounts/account.ts';
 import { type LoadedAccount, readAccountsFile } from '../accounts/accounts-file.ts';
+import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
 import { dialAccount } from '../enrol/dial-account.ts';
@@ -147,6 +148,7 @@ async function connectAs(
     const token = await tokens.get(account.id);
     const smtp = await dialAccount(account, token, {
       heloName: settings.heloName,
+      proxy: proxyOfSetting(settings.smtpProxy),
       timeoutMs: STEP_TIMEOUT_MS,
       trace,
     });

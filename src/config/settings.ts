@@ -3,6 +3,7 @@
  * derived from this table; what a listener can be told stands in its room. Pure.
  */
 import { z } from 'zod';
+import { isSmtpProxy } from '../accounts/smtp-proxy.ts';
 import { HOSTNAME, LIMIT_SETTINGS, LISTENER_SETTINGS, listenerEntry } from '../listener/options.ts';
 import { isHeloName } from '../protocol/helo-name.ts';
 import {
@@ -215,6 +216,21 @@ export const SETTINGS = {
     undefined,
     'name given to the provider with EHLO',
     'without it this host’s name if it has a dot, else the address of the connection (RFC 5321 §4.1.4)',
+  ),
+  smtpProxy: define(
+    'Upstream',
+    'secret',
+    optional(
+      z
+        .string()
+        .refine(
+          isSmtpProxy,
+          'expected http://host:3128 or socks5://host:1080, with user:password@ before the host where it asks for one',
+        ),
+    ),
+    undefined,
+    'proxy for SMTP: http://host:3128 (CONNECT) or socks5://host:1080',
+    'HTTPS_PROXY is that of token requests and Graph; accounts and providers may name another, or none',
   ),
   warmConcurrency: define(
     'Upstream',

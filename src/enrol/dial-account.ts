@@ -4,7 +4,7 @@
  * stage it broke. Whoever opens it closes it.
  */
 import type { TLSSocket } from 'node:tls';
-import type { Account } from '../accounts/account.ts';
+import type { Account, SmtpProxy } from '../accounts/account.ts';
 import { formatReply } from '../protocol/reply.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamError } from '../upstream/failure.ts';
@@ -15,6 +15,8 @@ import { certificateDoubt, type Step } from './explain.ts';
 export interface DialAccountOptions {
   /** EHLO argument of the relay. */
   readonly heloName?: string | undefined;
+  /** Of the relay, for an account that names none. */
+  readonly proxy?: SmtpProxy | undefined;
   /** For reaching the server up to its greeting, for the login, and for each command, ms. */
   readonly timeoutMs: number;
   passed?(stage: Step, detail: string, doubt?: string): void;
@@ -25,15 +27,20 @@ export interface DialAccountOptions {
 export async function dialAccount(
   account: Account,
   token: AccessToken,
-  { heloName, timeoutMs, passed = () => {}, trace = () => {} }: DialAccountOptions,
+  { heloName, proxy, timeoutMs, passed = () => {}, trace = () => {} }: DialAccountOptions,
 ): Promise<ClientDialogue> {
-  const open = createOpenConnection({ heloName, connectTimeoutMs: timeoutMs, loginTimeoutMs: timeoutMs });
+  const open = createOpenConnection({
+    heloName,
+    proxy,
+    connectTimeoutMs: timeoutMs,
+    loginTimeoutMs: timeoutMs,
+  });
   const heard = { lastCommand: '', accepted: '', isEhlo: false };
   try {
     const connection = await open(account, token, {
       observer: {
         resolved: (addresses) => passed('dns', addresses.join(', ')),
-        connected: (address) => passed('tcp', `${address}:${account.upstream.port}`),
+        connected: (path) => passed('tcp', path),
         secured(socket) {
           const { detail, daysLeft } = describeCertificate(socket);
           passed('tls', detail, certificateDoubt(daysLeft));

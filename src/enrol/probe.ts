@@ -3,7 +3,7 @@
  * FROM as each sender, RSET; by Graph a draft. In: account and where its token comes from. Out: one step after the other,
  * failures explained. Owns one connection at a time and closes it.
  */
-import type { Account } from '../accounts/account.ts';
+import type { Account, SmtpProxy } from '../accounts/account.ts';
 import { findReplyCause } from '../protocol/causes/book.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
@@ -33,6 +33,8 @@ export interface ProbeDeps {
   readonly timeoutMs: number;
   /** EHLO argument of the relay. */
   readonly heloName?: string | undefined;
+  /** Proxy for SMTP of the relay. */
+  readonly proxy?: SmtpProxy | undefined;
   /** For the explanation. */
   readonly grant: string;
 }
@@ -107,6 +109,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     passed('token', describeToken(token, Date.now()));
     smtp = await dialAccount(account, token, {
       heloName: deps.heloName,
+      proxy: deps.proxy,
       timeoutMs: deps.timeoutMs,
       passed,
     });

@@ -3,6 +3,7 @@
  * nothing is sent. In: the account with the grant on trial. Out: steps, and the refresh token if the provider
  * changed it meanwhile. Keeps nothing.
  */
+import type { SmtpProxy } from '../accounts/account.ts';
 import type { LoadedAccount } from '../accounts/accounts-file.ts';
 import { silentLog } from '../log.ts';
 import { grantFingerprint } from '../tokens/grant-form.ts';
@@ -22,7 +23,11 @@ export interface Proof {
 
 export async function proveAccount(
   loaded: LoadedAccount,
-  options: { readonly onStep: (step: ProbeStep) => void; readonly heloName?: string | undefined },
+  options: {
+    readonly onStep: (step: ProbeStep) => void;
+    readonly heloName?: string | undefined;
+    readonly proxy?: SmtpProxy | undefined;
+  },
 ): Promise<Proof> {
   const { account, credential } = loaded;
   // Read once more when the last answer has come, so not emptied by closing.
@@ -35,6 +40,7 @@ export async function proveAccount(
       token: (resource) => tokens.get(account.id, resource),
       timeoutMs: STEP_TIMEOUT_MS,
       heloName: options.heloName,
+      proxy: options.proxy,
       grant: credential.grant,
       onStep: options.onStep,
     });

@@ -3,6 +3,7 @@
  * to show the person, and in the end a grant that was proved and kept. Owns the sign-ins; each ends by itself.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
+import type { SmtpProxy } from '../accounts/account.ts';
 import { appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
 import type { LoadedAccount } from '../accounts/accounts-file.ts';
 import { Secret } from '../accounts/credential.ts';
@@ -60,6 +61,8 @@ export interface SignInsDeps {
   /** The address under which browsers reach the relay, where the operator gave one. */
   readonly publicUrl: string | undefined;
   readonly heloName: string | undefined;
+  /** For SMTP, of the relay. */
+  readonly proxy?: SmtpProxy | undefined;
   /** What the token service keeps survives a restart. */
   readonly isKept: boolean;
   readonly log: Log;
@@ -239,6 +242,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     const trial = withGrant(draft, signedIn.refreshToken, isGraph ? undefined : signedIn);
     const proof = await proveAccount(trial, {
       heloName: deps.heloName,
+      proxy: deps.proxy,
       onStep: ({ stage, ok, detail }) =>
         move(signIn, { steps: [...signIn.progress.steps, { stage, ok, detail: cleanText(detail) }] }),
     });

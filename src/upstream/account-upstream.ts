@@ -4,6 +4,8 @@
  * id: a reload changes the facts, and connections, pauses and counts stay; connections that no longer fit
  * the facts are replaced as they fall idle. 535 is answered with one new token, never more.
  */
+
+import { createHash } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import type { Account } from '../accounts/account.ts';
 import type { Clock } from '../clock.ts';
@@ -79,7 +81,13 @@ const FORGET_AFTER_MS = 60 * 60_000;
 
 /** Facts of which a connection is a product: one with others is of no use any more. */
 const factsOf = (a: Account): string =>
-  JSON.stringify([a.upstream.host, a.upstream.port, a.upstream.tls, a.user, a.localAddress, a.heloName]);
+  JSON.stringify([a.upstream, a.user, a.localAddress, a.heloName, a.smtpProxy ?? null, loginOf(a)]);
+
+/** Another password of the proxy makes another connection; kept is that it is another. */
+function loginOf({ smtpProxy }: Account): string {
+  if (smtpProxy === undefined || smtpProxy === 'none' || smtpProxy.login === undefined) return '';
+  return createHash('sha256').update(smtpProxy.login.password.reveal()).digest('base64');
+}
 
 /** A token room's error as an upstream event. */
 function tokenTrouble(error: unknown, account: string): UpstreamError {

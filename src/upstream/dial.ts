@@ -1,16 +1,20 @@
 /**
- * Reaches a server at one of its addresses (RFC 8305). In: host and port. Out: a connected stream.
+ * Reaches a server at one of its addresses (RFC 8305), or through a proxy. In: host and port. Out: a connected stream.
  * Both families in turn, the next address after 250 ms while the first still tries; an address that
  * failed, was overtaken or did not greet comes last for some minutes. DNS is asked for every dialing,
  * so an answer is kept by nobody but the system's resolver, which knows how long it may.
  */
 import { lookup } from 'node:dns/promises';
 import { connect as connectTcp, isIP, isIPv6, type Socket } from 'node:net';
+import type { SmtpProxy } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import { formatProxy, openTunnel, ProxyError } from './proxy.ts';
 
 export interface DialTarget {
   readonly host: string;
   readonly port: number;
+  /** On the way there. */
+  readonly proxy?: SmtpProxy | undefined;
   /** Source address; only addresses of its family are tried. */
   readonly localAddress?: string | undefined;
 }
@@ -19,6 +23,8 @@ export interface DialTarget {
 export interface Dialed {
   readonly stream: Socket;
   readonly address: string;
+  /** Where the stream leads, for people. */
+  readonly path: string;
   /** The host has further addresses that are not known to be bad. */
   readonly hasOthers: boolean;
   /** Whether the server there greeted as it should; if not, other addresses come first for a while. */
@@ -163,7 +169,11 @@ export function createDialer(options: DialerOptions = {}): Dial {
     });
   }
 
-  return async function dial(target, signal, observer) {
+  async function dialDirectly(
+    target: DialTarget,
+    signal: AbortSignal,
+    observer?: DialObserver,
+  ): Promise<Dialed> {
     const addresses = inOrder(await within(resolve(target.host), signal), target);
     observer?.resolved?.(addresses);
     const { stream, address } = await race(addresses, target, signal);
@@ -171,12 +181,53 @@ export function createDialer(options: DialerOptions = {}): Dial {
     return {
       stream,
       address,
+      path: key,
       hasOthers: addresses.some((a) => a !== address && !bad.has(`${a}:${target.port}`)),
       judged(greeted) {
         if (greeted) bad.delete(key);
         else bad.set(key, clock.monotonic() + BAD_MS);
       },
     };
+  }
+
+  /** To the next of the proxy's addresses; where the server stands is for the proxy to know. */
+  async function dialThrough(
+    proxy: SmtpProxy,
+    target: DialTarget,
+    signal: AbortSignal,
+    observer?: DialObserver,
+  ): Promise<Dialed> {
+    const { host, port } = proxy;
+    const { localAddress } = target;
+    const dialed = await dialDirectly({ host, port, localAddress }, signal, observer).catch(
+      (error: NodeJS.ErrnoException) => {
+        throw signal.aborted
+          ? error
+          : new ProxyError(`${formatProxy(proxy)} cannot be reached (${error.code ?? error.message})`);
+      },
+    );
+    try {
+      await within(openTunnel(dialed.stream, proxy, target), signal);
+    } catch (error) {
+      dialed.stream.destroy();
+      dialed.judged(false);
+      throw error;
+    }
+    dialed.judged(true);
+    return {
+      ...dialed,
+      path: `${target.host}:${target.port} through ${formatProxy(proxy)}`,
+      hasOthers: false,
+      // It made the tunnel: what became of it is the server's.
+      judged() {},
+    };
+  }
+
+  return async function dial(target, signal, observer) {
+    const { proxy } = target;
+    return proxy === undefined
+      ? dialDirectly(target, signal, observer)
+      : dialThrough(proxy, target, signal, observer);
   };
 }
 

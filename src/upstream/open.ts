@@ -6,7 +6,7 @@
  */
 import { hostname } from 'node:os';
 import type { TLSSocket } from 'node:tls';
-import type { Account } from '../accounts/account.ts';
+import type { Account, SmtpProxy } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { addressLiteral, isDottedHostName } from '../protocol/helo-name.ts';
@@ -43,6 +43,8 @@ export interface OpenOptions {
   readonly loginTimeoutMs?: number;
   /** Where a host has further addresses, one that has not greeted after this is left for the next, ms; default 5,000. */
   readonly silentAddressMs?: number;
+  /** Where an account names none. */
+  readonly proxy?: SmtpProxy | undefined;
   /** CA certificates (PEM) in place of the system's, for tests; NODE_EXTRA_CA_CERTS adds to the system's. */
   readonly ca?: string | undefined;
   /** Reaches the server; default TCP. */
@@ -54,7 +56,8 @@ export interface OpenOptions {
 /** Sees an attempt step by step: for people who look for what is wrong. */
 export interface OpenObserver {
   resolved?(addresses: readonly string[]): void;
-  connected?(address: string): void;
+  /** `path`: where the stream leads. */
+  connected?(path: string): void;
   secured?(socket: TLSSocket): void;
   /** What the server offers before AUTH, one extension an entry. */
   greeted?(extensions: readonly string[]): void;
@@ -235,6 +238,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     token,
     { observer = {}, signal: outer, mask = createMaskOf(token) } = {},
   ) {
+    const proxy = proxyOf(account, options.proxy);
     const wholeMs = connectTimeoutMs + loginTimeoutMs;
     let startedAt = clock.monotonic();
     const leftMs = (): number => Math.max(0, wholeMs - (clock.monotonic() - startedAt));
@@ -253,12 +257,12 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     }
     for (;;) {
       const dialed = await limited(clock, Math.min(connectTimeoutMs, leftMs()), outer, (signal) =>
-        dial({ ...account.upstream, localAddress: account.localAddress }, signal, observer),
+        dial({ ...account.upstream, localAddress: account.localAddress, proxy }, signal, observer),
       ).catch((error: HandshakeError | UpstreamError) => {
         if (error instanceof UpstreamError) throw error;
         throw handshakeError(error, 'connect', account.id, mask);
       });
-      observer.connected?.(dialed.address);
+      observer.connected?.(dialed.path);
       const greetingMs = Math.min(dialed.hasOthers ? silentAddressMs : connectTimeoutMs, leftMs());
       try {
         return await limited(clock, greetingMs, outer, (signal, extend) =>
@@ -285,6 +289,9 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     }
   };
 }
+
+const proxyOf = ({ smtpProxy }: Account, common: SmtpProxy | undefined): SmtpProxy | undefined =>
+  smtpProxy === 'none' ? undefined : (smtpProxy ?? common);
 
 /** Without the token, once it is there. */
 function createMaskOf(token: AccessToken | Promise<AccessToken>): Mask {

@@ -15,6 +15,7 @@ import { type BreakerState, createEndpoint, type UpstreamEndpoint } from './endp
 import { createLoginPacer, type LoginPacer } from './login-pacer.ts';
 import type { OpenConnection } from './open.ts';
 import type { PoolCounts } from './pool.ts';
+import { formatProxy } from './proxy.ts';
 
 export type { AccountUpstream } from './account-upstream.ts';
 
@@ -84,7 +85,9 @@ export interface UpstreamsOptions {
 
 const NONE = { size: 0, idle: 0, busy: 0 };
 
-const endpointName = ({ upstream }: Account): string => `${upstream.host}:${upstream.port}`;
+/** A proxy in trouble says nothing about the server, nor about another way to it. */
+const endpointName = ({ upstream, smtpProxy }: Account): string =>
+  `${upstream.host}:${upstream.port}${smtpProxy === undefined ? '' : smtpProxy === 'none' ? ' without proxy' : ` through ${formatProxy(smtpProxy)}`}`;
 
 export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions): Upstreams {
   const { tokens, log, clock = systemClock } = deps;

@@ -10,6 +10,31 @@ export interface WayCause extends Cause {
 
 export const WAY_CAUSES: readonly WayCause[] = [
   {
+    id: 'proxy-login',
+    stages: ['tcp'],
+    said: /^(?:http|socks5):\S+ (?:answered HTTP 407|refused the login|wants another login)/,
+    symptom: '"answered HTTP 407", "refused the login", "wants another login"',
+    what: 'the proxy for SMTP does not take the user and password of smtp_proxy, or asks for one',
+    cure: 'correct user and password in smtp_proxy (http://user:password@host:port); better keep it as { "env": … } or { "file": … }',
+  },
+  {
+    id: 'proxy-unreachable',
+    stages: ['tcp'],
+    said: /^(?:http|socks5):\S+ cannot be reached/,
+    symptom: '"http://… cannot be reached", "socks5://… cannot be reached"',
+    what: 'the proxy for SMTP cannot be reached',
+    cure: 'check host and port in smtp_proxy (of the account, the provider or the relay), and whether the proxy runs',
+  },
+  {
+    id: 'proxy-refuses',
+    stages: ['tcp'],
+    said: /^(?:http|socks5):\S+ /,
+    symptom: '"answered HTTP 403", "made no connection (NotAllowed)", "is no HTTP proxy"',
+    what: (f) => `the proxy for SMTP makes no connection to ${f.host}:${f.port}`,
+    cure: (f) =>
+      `let the proxy connect to port ${f.port} (many allow 443 only: CONNECT ports of Squid, ConnectPort of tinyproxy), and look at its log; check the scheme of smtp_proxy`,
+  },
+  {
     id: 'host-unknown',
     stages: ['dns'],
     said: /ENOTFOUND|ENODATA/,
