@@ -14,13 +14,17 @@ import { within } from '../support/wait-for.ts';
 const LOGIN = { user: 'relay', password: 'hunter2 @:%' };
 const KINDS = ['http', 'socks5'] as const;
 
-async function proxied(defer: Defer, options: TunnelProxyOptions, account: Record<string, unknown> = {}) {
+async function proxied(
+  defer: Defer,
+  options: TunnelProxyOptions,
+  { connectTimeoutMs = 15_000, ...account }: { connectTimeoutMs?: number; smtp_proxy?: string } = {},
+) {
   const proxy = await startTunnelProxy(options);
   defer(() => proxy.close());
   const room = await startRoom(defer, {
     warm: false,
     account: { smtp_proxy: proxy.url, ...account },
-    open: { connectTimeoutMs: 1_000, loginTimeoutMs: 1_000 },
+    open: { connectTimeoutMs },
   });
   return { proxy, room };
 }
@@ -79,7 +83,7 @@ for (const kind of KINDS) {
   test(
     `${kind}: a silent proxy costs the one limit of an attempt`,
     leakless(async (_t, defer) => {
-      const { proxy, room } = await proxied(defer, { kind });
+      const { proxy, room } = await proxied(defer, { kind }, { connectTimeoutMs: 300 });
       proxy.mood = 'silent';
       const heard = await within(room.send(), 10_000, 'an answer to MAIL');
       assert.deepEqual([heard.mail.code, heard.mail.enhanced], [451, '4.4.1']);
