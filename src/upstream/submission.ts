@@ -14,7 +14,7 @@ import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { createDataStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
 import { createStep, type Marker, type Step } from './in-step.ts';
-import { isOfAnother } from './reply-kinds.ts';
+import { isOfAnother, isUnknownCommand } from './reply-kinds.ts';
 import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
 
 /**
@@ -262,9 +262,10 @@ export class Submission {
         expected + (marker?.length ?? 0),
         this.#left(timeoutMs),
       );
-      // 421 in place of the marker's answer: the connection ends behind the verdict.
-      const isOver = replies[expected]?.code === 421;
-      if (isOver && this.#step.isCertain(replies[expected - 1], this.#connection.gapMs))
+      // The connection ends behind the verdict, or the server does not know what the marker is: nothing is taken back.
+      const answer = replies[expected];
+      const isVoid = answer !== undefined && (answer.code === 421 || isUnknownCommand(answer));
+      if (isVoid && this.#step.isCertain(replies[expected - 1], this.#connection.gapMs))
         replies.length = expected;
       return replies;
     } catch (error) {

@@ -63,13 +63,14 @@ test('a 250 too many among the replies to chunks does not speak for the message'
   await assert.rejects(decided, isUnknown);
 });
 
-test('421 in place of the answer to the NOOP behind a body takes nothing back', async () => {
-  const { sendWhole, heard, says } = stage();
-  const decided = sendWhole();
-  assert.match(heard(), /NOOP\r\n$/);
-  says(...ENVELOPE, '250 2.0.0 queued', '421 4.7.0 enough messages on this connection');
-  assert.equal((await decided).reply.text, 'queued');
-});
+for (const answer of ['421 4.7.0 enough messages on this connection', '502 5.5.1 what is NOOP'])
+  test(`${answer.slice(0, 3)} in place of the answer to the NOOP behind a body takes nothing back`, async () => {
+    const { sendWhole, heard, says } = stage();
+    const decided = sendWhole();
+    assert.match(heard(), /NOOP\r\n$/);
+    says(...ENVELOPE, '250 2.0.0 queued', answer);
+    assert.equal((await decided).reply.text, 'queued');
+  });
 
 test('a server that is silent on a body and answers the NOOP behind it has taken nothing', async () => {
   const ends: readonly ((room: ReturnType<typeof stage>) => void)[] = [
