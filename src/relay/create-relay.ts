@@ -120,12 +120,18 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
             reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`),
         };
     }
-    return waitForPlace(command.account, maxHoldMs);
+    return waitForPlace(command.account, way.facts.atOnce, maxHoldMs);
   }
 
-  async function waitForPlace(account: Account, maxHoldMs: number): Promise<Refused | Place> {
+  async function waitForPlace(
+    account: Account,
+    most: number | undefined,
+    maxHoldMs: number,
+  ): Promise<Refused | Place> {
     const askedAt = clock.monotonic();
-    const asked = limiter.reserve(account.id, mailboxLimits(account), maxHoldMs);
+    const limits = mailboxLimits(account);
+    const atOnce = Math.min(limits.atOnce, most ?? limits.atOnce);
+    const asked = limiter.reserve(account.id, { ...limits, atOnce }, maxHoldMs);
     const result = asked instanceof Promise ? await asked : asked;
     const waitMs = result.granted ? result.place.waitMs : 0;
     const waitedMs = clock.monotonic() - askedAt + waitMs;

@@ -20,6 +20,8 @@ export interface WayFacts {
   readonly maxBytes: number;
   /** In place of the 552, where larger messages only have to wait. */
   readonly tooLarge?: Reply | undefined;
+  /** Messages at once for a mailbox, over all relays, where that is less than its connections. */
+  readonly atOnce?: number;
   /** MAIL FROM:<> `passes`, or is refused with 550. */
   readonly nullSender: 'passes' | 'refused';
   /** What the parameters of MAIL and RCPT are fitted to; undefined while it is not known. */

@@ -29,7 +29,7 @@ import { createGuardedWay, createOpenQuestion } from './guarded-way.ts';
 import { createHandover, type Handover, outgoingOf } from './handover.ts';
 import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
-import { createGraphPacing } from './pacing.ts';
+import { AT_ONCE, createGraphPacing } from './pacing.ts';
 import { createSweep } from './sweep.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
@@ -264,6 +264,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         tooLarge,
         capabilities: { ...CAPABILITIES, size: maxBytes },
         nullSender: 'refused',
+        // A message has one request at a time.
+        atOnce: AT_ONCE,
       },
       ready,
       begin(trace, mayBegin): Delivery {

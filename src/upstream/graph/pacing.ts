@@ -6,7 +6,7 @@
 import { type Clock, systemClock } from '../../clock.ts';
 
 /** Requests at once for one application and mailbox. */
-const AT_ONCE = 4;
+export const AT_ONCE = 4;
 /** Requests in 10 minutes; one in a hundred is left for other programs. */
 const REQUESTS = { most: 9_900, spanMs: 10 * 60_000 };
 /** Octets uploaded in 5 minutes; documented 150 MB. */
