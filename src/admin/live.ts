@@ -38,9 +38,15 @@ const LOOK_REST = 20;
 const TRANSACTIONS_PER_TICK = 100;
 const TRANSACTIONS_IN_SNAPSHOT = 200;
 
+const timeless = <T extends AccountRow['token']>(token: T): T => ({
+  ...token,
+  expires_in_s: null,
+  age_s: null,
+});
+
 /** What of a row makes it different for a reader: not the seconds that pass by themselves. FNV-1a of its text. */
 function fingerprint(row: AccountRow): number {
-  const text = JSON.stringify({ ...row, token: { ...row.token, expires_in_s: null, age_s: null } });
+  const text = JSON.stringify({ ...row, token: timeless(row.token), tokens: row.tokens.map(timeless) });
   let hash = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
   return hash;

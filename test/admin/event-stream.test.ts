@@ -67,3 +67,22 @@ test('thousands of accounts that changed at once are told of in slices', async (
   while (told.length < 20) await new Promise((turn) => setImmediate(turn));
   assert(atOnce < 5, `${atOnce} of 20 in one turn`);
 });
+
+test('that a token is a second older is no news', async (t) => {
+  const { backend, live } = setUp(t, 0);
+  backend.set({ email: 'ann@example.com', tokenLifeS: 3_600 });
+  const told: unknown[] = [];
+  t.after(live.hub.subscribe(({ name, json }) => name === 'account' && told.push(JSON.parse(json))));
+  const [row] = [...backend.rows()];
+  assert(row);
+  let age = 0;
+  const older = <T extends object>(token: T): T => ({ ...token, expires_in_s: 3_600 - age, age_s: age });
+  t.mock.method(backend, 'rows', () => [
+    { ...row, token: older(row.token), tokens: [{ resource: 'smtp', status: 'ready', ...older(row.token) }] },
+  ]);
+  for (; age < 3; age++) {
+    t.mock.timers.tick(10_000);
+    for (let turn = 0; turn < 10; turn++) await new Promise((resume) => setImmediate(resume));
+  }
+  assert.equal(told.length, 1);
+});
