@@ -66,6 +66,11 @@ export const HEADERS: readonly string[] = [
   'Received: from a by b\r\n\tfor c\r\nReceived: x\r\n',
   'From ann@example.com Thu Jan  1 00:00:00 1970\r\nFrom: ann@example.com\r\n',
   'From : ann@example.com\r\n',
+  'Subject: x\r\n\r\n\r\nno header\r\n',
+  'Subject: x\r\n \r\n\tfolded\r\nno field\r\n',
+  '\r\n\r\n',
+  'A:1\r\nB:2\r\n\r',
+  'A:1\nB:2\r\r\n\r\n',
 ];
 
 export const BODIES: readonly string[] = [

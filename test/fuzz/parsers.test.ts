@@ -10,6 +10,8 @@ import { type BareLineEnds, createBodyDecoder } from '../../src/protocol/body-de
 import { createDotStuffer } from '../../src/protocol/dot-stuffing.ts';
 import { parseMailParameters, refusalOfRcptParameters } from '../../src/protocol/esmtp-parameters.ts';
 import { parseFromAddresses } from '../../src/protocol/from-header.ts';
+import { createHeaderCollector } from '../../src/protocol/header-section.ts';
+import { parseHeader } from '../../src/protocol/message-header.ts';
 import { parsePathArgument } from '../../src/protocol/path.ts';
 import { countReceived } from '../../src/protocol/received.ts';
 import { createReplyParser, parseReply, ReplySyntaxError } from '../../src/protocol/reply-parser.ts';
@@ -163,6 +165,31 @@ test('headers: addresses look like addresses; no text takes long', () => {
     fc.property(near(HEADERS), (text) => {
       for (const address of parseFromAddresses(text) ?? []) assert.match(address, /@[^\s"@]+$/);
       assert.ok(countReceived(text) >= 0);
+    }),
+    RUNS,
+  );
+});
+
+test('headers: the same section whatever the chunks; its fields are its octets, in order', () => {
+  const collect = (chunks: readonly Buffer[], most: number): unknown => {
+    const collector = createHeaderCollector(most);
+    for (const chunk of chunks) {
+      const section = collector.push(chunk);
+      if (section !== undefined) return { section, isTooLong: collector.isTooLong };
+    }
+    return { section: collector.end(), isTooLong: collector.isTooLong };
+  };
+  fc.assert(
+    fc.property(near(HEADERS), cuts, fc.constantFrom(20, 1_000_000), (text, at, most) => {
+      const message = Buffer.from(`${text}\r\nbody`, 'latin1');
+      // Just at the limit it depends on the chunks whether the end is seen before the section is too long.
+      fc.pre(Math.abs(message.indexOf('\r\n\r\n') - most) > 4);
+      const whole = collect([message], most);
+      assert.deepEqual(collect(split(message, at), most), whole);
+      const { fields, end } = parseHeader(message);
+      const raw = Buffer.from(fields.map((field) => field.raw).join(''), 'latin1');
+      assert.deepEqual(raw, message.subarray(0, raw.length));
+      assert.ok(raw.length <= end && !message.subarray(raw.length, end).includes('\r\n'));
     }),
     RUNS,
   );
