@@ -134,4 +134,17 @@ export const PLANTED: readonly Planted[] = [
     focus: 'reloads',
     within: 10,
   },
+  {
+    name: 'a draft sent again without a look',
+    harm: 'Graph has sent it and only its answer was lost: everybody gets it twice',
+    edits: [
+      {
+        file: 'upstream/graph/delivery.js',
+        find: 'await mailbox.look(draft, until, refusal === undefined ? settleOf(answer) : 0);',
+        put: "{ is: 'draft' };",
+      },
+    ],
+    stores: 'memory,file',
+    within: 100,
+  },
 ];
