@@ -22,7 +22,7 @@ import { gzipSync } from 'node:zlib';
 import { writeImage } from './oci.mjs';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const { version, description } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const { version, description, author } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const flag = process.argv.indexOf('--out');
 const out = resolve(flag < 0 ? join(root, 'packages') : process.argv[flag + 1]);
 const deploy = join(root, 'deploy/debian');
@@ -100,7 +100,8 @@ function buildDeb(work) {
       'Package: xoauth2-relay',
       `Version: ${version}`,
       'Architecture: all',
-      'Maintainer: xoauth2-relay maintainers <root@localhost>',
+      // Whoever builds it answers for it, as with dpkg's own tools.
+      `Maintainer: ${process.env.DEBFULLNAME ?? author} <${process.env.DEBEMAIL ?? 'root@localhost'}>`,
       `Installed-Size: ${kilobytes}`,
       'Depends: nodejs (>= 20.19)',
       'Recommends: ca-certificates',

@@ -92,7 +92,7 @@ export async function signIn(context: CommandContext, facts: SignInFacts): Promi
           transport: option('transport'),
           tokenUrl: option('tokenUrl'),
           graphPermissions: option('graphPermissions'),
-          imap: isSet(context, 'imap'),
+          imap: isSet(context, 'imap') || option('imapScope') !== undefined,
           imapScope: option('imapScope'),
         }),
       };

@@ -117,6 +117,9 @@ function complete(
         transport: account.transport,
         tokenUrl: credential.tokenUrl,
         graphPermissions: read('graph_permissions'),
+        // Whose entry names it has programs that read, which a new sign-in must not take it from.
+        imap: read('imap_scope') !== undefined,
+        imapScope: read('imap_scope'),
       }),
     },
     offered: waysOf(profile),

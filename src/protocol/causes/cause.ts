@@ -69,8 +69,11 @@ export const isGoogle = (f: CauseFacts): boolean => f.provider === 'gmail' || /g
 export const isMicrosoft = (f: CauseFacts): boolean =>
   f.provider.startsWith('outlook') || /outlook|office365|microsoft/i.test(f.host);
 
-export const signInAgain = (f: CauseFacts): string =>
-  `sign in again: xoauth2-relay account add ${f.email ?? f.user} --replace`;
+/** What only a person can do, by each way there is. */
+export const signInAgain = (f: CauseFacts): string => {
+  const name = f.email ?? f.user;
+  return `sign in again: "Sign in" in the dashboard, a link for its owner (xoauth2-relay account invite ${name}), or xoauth2-relay account add ${name} --replace`;
+};
 
 /** The row's words for an account. */
 export function explainCause(cause: Cause, facts: CauseFacts): Explanation {

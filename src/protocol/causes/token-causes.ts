@@ -90,7 +90,7 @@ export const TOKEN_CAUSES: readonly TokenCause[] = [
     symptom: 'AADSTS50057, AADSTS50034, AADSTS50053, AADSTS50055, AADSTS50144, AADSTS50126',
     what: 'the user is disabled, locked, unknown in this tenant, or the password has ended',
     cure: (f) =>
-      `check ${f.user} in the Microsoft 365 admin centre, and tenant in the accounts file; once the user can sign in again: xoauth2-relay account add ${f.email ?? f.user} --replace`,
+      `check ${f.user} in the Microsoft 365 admin centre, and tenant in the accounts file; once the user can, ${signInAgain(f)}`,
   }),
   token({
     id: 'user-not-assigned',

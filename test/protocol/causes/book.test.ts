@@ -78,6 +78,21 @@ test('a Google app in "Testing" is named where its refresh token has ended', () 
   assert.match(cureOf(id, gmail) ?? '', /7 days.*In production.*account add ann@gmail\.com --replace/);
 });
 
+test('where a person must sign in again each way to do so is named: dashboard, link for the owner, command', () => {
+  const signIn = TOKEN_CAUSES.filter((cause) => cause.class === 'needs_consent').map((cause) => [
+    cause.id,
+    cureOf(cause.id, gmail) ?? '',
+  ]);
+  assert.ok(signIn.some(([, cure = '']) => /sign in again:/.test(cure)));
+  for (const [id = '', cure = ''] of signIn)
+    if (/account add/.test(cure))
+      assert.match(
+        cure,
+        /"Sign in" in the dashboard.*account invite ann@gmail\.com\b.*account add ann@gmail\.com --replace/,
+        id,
+      );
+});
+
 test('a failure of which only the line is left has the same cause as the answer had', () => {
   for (const cause of TOKEN_CAUSES)
     for (const code of cause.aadsts ?? [])
