@@ -5,6 +5,7 @@
  */
 import { Agent, type Dispatcher, EnvHttpProxyAgent, Pool, request } from 'undici';
 import { type Clock, systemClock } from './clock.ts';
+import { createJsonShortener } from './protocol/json-shortening.ts';
 
 export interface HttpRequest {
   readonly method: 'GET' | 'POST' | 'DELETE';
@@ -21,7 +22,7 @@ export type HttpAnswer =
       readonly status: number;
       /** Names in lower case; of a repeated one the first. */
       readonly headers: Readonly<Record<string, string>>;
-      /** At most 24 MiB; what is longer is cut. */
+      /** Where it is longer than 64 KiB the first 8 KiB of each text in quotes; cut where that is longer than 4 MiB, or all answers under way hold 64 MiB. */
       readonly body: string;
     }
   | {
@@ -53,7 +54,15 @@ export interface HttpOptions {
 }
 
 /** A draft is answered with its whole text in JSON, where an octet may take six. */
-const MAX_ANSWER_OCTETS = 24 * 1024 * 1024;
+const MAX_READ_OCTETS = 24 * 1024 * 1024;
+/** Answers up to this are kept as they are. */
+const SHORT_OCTETS = 64 * 1024;
+/** Of a text in a longer one nobody reads more. */
+const TEXT_OCTETS = 8 * 1024;
+/** Kept of one: 20 messages found, each with 500 recipients. */
+const MAX_KEPT_OCTETS = 4 * 1024 * 1024;
+/** Kept of all that are being read, but for the short ones. */
+const MAX_TOGETHER_OCTETS = 64 * 1024 * 1024;
 
 /** With these no connection came about, so nothing can have been sent. Headers are timed of a proxy's answer to CONNECT alone. */
 const NEVER_CONNECTED =
@@ -63,6 +72,38 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
   const dispatcher = createDispatcher(options);
   const closing = new AbortController();
   const underWay = new Set<AbortController>();
+  /** Octets kept of long answers that are being read. */
+  let together = 0;
+
+  /** Reads everything so that the connection can be used again, keeps what can be of use. */
+  async function readBounded(body: Dispatcher.ResponseData['body']): Promise<string> {
+    let kept: Buffer[] = [];
+    let octets = 0;
+    let long = 0;
+    let shorten: ((piece: Buffer) => Buffer) | undefined;
+    const keep = (piece: Buffer): void => {
+      kept.push(piece);
+      if (shorten === undefined) return;
+      long += piece.length;
+      together += piece.length;
+    };
+    try {
+      for await (const chunk of body as AsyncIterable<Buffer>) {
+        octets += chunk.length;
+        if (octets > MAX_READ_OCTETS) break;
+        if (shorten === undefined && octets > SHORT_OCTETS) {
+          shorten = createJsonShortener(TEXT_OCTETS);
+          for (const piece of kept.splice(0)) keep(shorten(piece));
+        }
+        keep(shorten?.(chunk) ?? chunk);
+        if (long > MAX_KEPT_OCTETS || together > MAX_TOGETHER_OCTETS) break;
+      }
+      return Buffer.concat(kept).toString();
+    } finally {
+      kept = [];
+      together -= long;
+    }
+  }
 
   return {
     async request({ method, url, headers, body, timeoutMs }) {
@@ -145,18 +186,6 @@ function createDispatcher(options: HttpOptions): Dispatcher {
     httpsProxy: httpsProxy ?? '',
     noProxy: env.no_proxy ?? env.NO_PROXY ?? '',
   });
-}
-
-/** Reads everything so that the connection can be used again, keeps the beginning. */
-async function readBounded(body: Dispatcher.ResponseData['body']): Promise<string> {
-  const chunks: Buffer[] = [];
-  let octets = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    octets += chunk.length;
-    if (octets > MAX_ANSWER_OCTETS) break;
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString();
 }
 
 function codeOf(error: unknown): string {

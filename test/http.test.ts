@@ -1,5 +1,6 @@
 /** Requests over a proxy that says nothing, and waits that end although nothing was ever connected. */
 import assert from 'node:assert/strict';
+import { createServer as createWebServer } from 'node:http';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { createHttp } from '../src/http.ts';
@@ -19,6 +20,8 @@ async function startSilent(defer: Defer): Promise<string> {
   });
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
+
+const MIB = 1024 * 1024;
 
 const asked = { method: 'POST', url: 'https://graph.test/', headers: {}, body: 'x' } as const;
 
@@ -60,5 +63,41 @@ test(
       const answer = await http.request({ ...asked, url, timeoutMs: 10_000 });
       assert.equal(answer.kind === 'answer' && answer.status, 202);
     }
+  }),
+);
+
+test(
+  'of a long answer is held what can be of use',
+  leakless(async (_t, defer) => {
+    const text = '\\u0000'.repeat(2_400_000);
+    const answer = Buffer.from(`{"body":{"content":"${text}"},"id":"AA","isDraft":true}`);
+    const server = createWebServer((_request, response) => void response.end(answer));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    defer(() => new Promise((resolve) => server.close(resolve)));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    const http = createHttp({ env: {}, keepAliveMs: 1 });
+    defer(() => http.close());
+    const one = await http.request({ ...asked, url, timeoutMs: 600_000 });
+    assert.ok(one.kind === 'answer' && answer.length > 13 * MIB);
+    assert.deepEqual(Object.keys(JSON.parse(one.body) as object), ['body', 'id', 'isDraft']);
+    assert.ok(one.body.length < 16 * 1024, `${one.body.length} octets are kept`);
+  }),
+);
+
+test(
+  'an answer of many short texts is cut',
+  leakless(async (_t, defer) => {
+    const answer = Buffer.from(`[${'"short",'.repeat(MIB)}"last"]`);
+    const server = createWebServer((_request, response) => void response.end(answer));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    defer(() => new Promise((resolve) => server.close(resolve)));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    const http = createHttp({ env: {}, keepAliveMs: 1 });
+    defer(() => http.close());
+    const answers = await Promise.all(
+      Array.from({ length: 40 }, () => http.request({ ...asked, url, timeoutMs: 600_000 })),
+    );
+    const octets = answers.map((a) => (a.kind === 'answer' ? a.body.length : 0));
+    assert.ok(Math.max(...octets) < 5 * MIB && Math.min(...octets) > 0);
   }),
 );

@@ -17,7 +17,8 @@ const TABLE: Record<string, readonly string[]> = {
   activity: [],
   heap: [],
   closers: [],
-  http: [],
+  // How an answer is kept small.
+  http: ['protocol'],
   redis: [],
   'kept-state': [],
   'write-file': [],
