@@ -160,12 +160,16 @@ export function createMembership(
     onForgotten: (listener) => void forgottenListeners.push(listener),
     kept: {
       isMinor: true,
-      snapshot: () => ({ ...home, epoch: epochHeard }),
+      snapshot: () => ({ ...home, epoch: epochHeard, relays, rank }),
       restore(kept) {
-        const { mark, answered, epoch } = kept as Record<string, unknown>;
+        const { mark, answered, epoch, ...last } = kept as Record<string, unknown>;
         if (typeof mark !== 'string' || typeof answered !== 'number') throw new Error('no sign of life');
         home = { mark, answered };
         if (typeof epoch === 'string') epochHeard = epoch;
+        // The others are there still, and have their shares.
+        if (typeof last.relays !== 'number' || typeof last.rank !== 'number' || last.relays <= relays) return;
+        relays = last.relays;
+        rank = last.rank;
       },
     },
     beat: () => void once(),

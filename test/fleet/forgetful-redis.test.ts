@@ -139,3 +139,22 @@ test(
     assert.ok(await isFull(after));
   }),
 );
+
+test(
+  'a relay that starts while Redis is away reckons with the relays that were there before',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const relays = await Promise.all([1, 2, 3].map(() => relay(defer, redis)));
+    await waitFor(() => relays.every((r) => r.membership.relays === 3), { what: 'all of them seen' });
+    await settled(relays);
+    const [first] = relays;
+    assert.ok(first);
+    const kept = JSON.parse(
+      JSON.stringify({ life: first.membership.kept.snapshot(), counts: first.limits.kept.snapshot() }),
+    );
+    await redis.kill();
+    first.die();
+    const again = await relay(defer, redis, 'share', { kept });
+    assert.deepEqual([again.membership.relays, again.limits.share(9)], [3, 3]);
+  }),
+);

@@ -120,7 +120,8 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
 }
 
 /** Whether what was sent in a minute may be forgotten in the middle of it: with a process, or with a Redis and those who could tell it again. */
-function forgetsMinutes({ store, faults }: Plan): boolean {
+function forgetsMinutes(plan: Plan): boolean {
+  const { store, faults } = plan;
   // Offered again to a provider that is busy it counts when it was offered first.
   const isOfferedAgain = faults.some(
     (f) => f.kind === 'mood' && f.mood.kind === 'reply' && f.mood.code === 432,
@@ -134,7 +135,8 @@ function forgetsMinutes({ store, faults }: Plan): boolean {
     case 'file':
       return has('kill', 'disk');
     case 'redis':
-      return has('redis') && has('kill', 'stop');
+      // With a state directory a stop in good order forgets nothing.
+      return has('redis') && (has('kill') || (has('stop') && (has('disk') || !hasDirectory(plan))));
     default:
       return store satisfies never;
   }
