@@ -7,6 +7,10 @@ import { fileURLToPath } from 'node:url';
 
 /** What each direct dependency earns its place with. */
 const PURPOSE = {
+  '@opentelemetry/api': 'traces, loaded only where OTEL_EXPORTER_OTLP_ENDPOINT is set',
+  '@opentelemetry/exporter-trace-otlp-http': 'traces, sent by OTLP/HTTP',
+  '@opentelemetry/resources': 'traces, who sends them',
+  '@opentelemetry/sdk-trace-base': 'traces, made and gathered',
   '@hono/node-server': 'HTTP server of the admin API and dashboard',
   commander: 'command line',
   'generic-pool': 'upstream connections per account',
@@ -37,7 +41,7 @@ const UNKEPT = {
 
 export function formatDependencies(manifest, lock) {
   const packages = lock.packages;
-  const direct = Object.keys(manifest.dependencies);
+  const direct = Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies });
   const isDirect = new Set(direct);
   const reasons = new Map();
   const resolve = (from, name) => {

@@ -48,9 +48,9 @@ const write = (path, content, mode = 0o644) => {
 /** Program, its runtime packages and its papers below `prefix` of `tree`. */
 function stage(tree, prefix, { wrapper }) {
   const lib = join(tree, prefix, 'lib/xoauth2-relay');
-  const copy = (from, to) => {
+  const copy = (from, to, filter = () => true) => {
     mkdirSync(dirname(to), { recursive: true });
-    cpSync(from, to, { recursive: true });
+    cpSync(from, to, { recursive: true, filter });
   };
   for (const name of ['bin', 'dist', 'package.json', 'LICENSE']) copy(join(root, name), join(lib, name));
   const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'));
@@ -59,7 +59,7 @@ function stage(tree, prefix, { wrapper }) {
     .map(([path]) => path)
     // A package within another has come with it.
     .filter((path) => path.lastIndexOf('node_modules/') === 0 && existsSync(join(root, path)));
-  for (const path of runtime) copy(join(root, path), join(lib, path));
+  for (const path of runtime) copy(join(root, path), join(lib, path), isRun);
   const share = join(tree, prefix, 'share');
   write(join(share, 'man/man1/xoauth2-relay.1.gz'), gzipSync(cli('manual')));
   write(join(share, 'bash-completion/completions/xoauth2-relay'), cli('completion', 'bash'));
@@ -86,6 +86,10 @@ const unit = (bin) =>
     .replace(/^# \/etc\/systemd[\s\S]*?(?=^# "systemd-analyze)/m, '')
     .replace('/usr/local/bin/xoauth2-relay', `${bin}/xoauth2-relay`)
     .replace('\n[Service]', `\nConditionPathExists=${ACCOUNTS}\n\n[Service]`);
+
+/** Maps, types and the builds for browsers are most of a package, and nothing of them runs. */
+const isRun = (path) =>
+  !/\.(?:map|d\.[cm]?ts)$|node_modules\/@opentelemetry\/[^/]+\/build\/(?:esm|esnext)$/.test(path);
 
 function buildDeb(work) {
   const tree = join(work, 'deb');

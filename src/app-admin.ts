@@ -1,9 +1,10 @@
-/** The admin room with its settings. In: settings, what it shows. Out: the room, not listening yet. */
+/** The admin room with its settings, and traces of what it hears. In: settings, what it shows. Out: the room, not listening yet. */
 import { resolve } from 'node:path';
 import type { Admin, createAdmin } from './admin/admin.ts';
 import type { AdminBackend } from './admin/backend.ts';
 import type { Settings } from './config.ts';
 import type { ProcessLog } from './log.ts';
+import { openTracing } from './tracing.ts';
 
 export function openAppAdmin(
   open: typeof createAdmin,
@@ -11,7 +12,7 @@ export function openAppAdmin(
   settings: Settings,
   version: string,
 ): Admin {
-  return open(deps, {
+  const admin = open(deps, {
     host: settings.adminHost,
     port: settings.adminPort,
     version,
@@ -27,4 +28,17 @@ export function openAppAdmin(
     metricsAccounts: settings.metricsAccounts,
     attention: { webhook: settings.alertWebhook?.reveal(), command: settings.alertCommand },
   });
+  const tracing = openTracing(deps.log, { version });
+  return {
+    ...admin,
+    recordTransaction(record) {
+      admin.recordTransaction(record);
+      tracing.transaction(record);
+    },
+    observeRefresh(observation) {
+      admin.observeRefresh(observation);
+      tracing.tokenFetch(observation);
+    },
+    close: async () => void (await Promise.all([admin.close(), tracing.close()])),
+  };
 }

@@ -17,6 +17,7 @@ const TABLE: Record<string, readonly string[]> = {
   activity: [],
   heap: [],
   closers: [],
+  tracing: [],
   // How an answer is kept small.
   http: ['protocol'],
   redis: [],
@@ -66,7 +67,7 @@ const TABLE: Record<string, readonly string[]> = {
   'app-warm-up': ['tokens', 'upstream'],
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
-  'app-admin': ['admin', 'config'],
+  'app-admin': ['admin', 'config', 'tracing'],
   'app-ways': ['config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
   // Of admin the shapes: what its client reads is what the relay answers.
