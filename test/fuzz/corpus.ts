@@ -101,10 +101,15 @@ export const TOKEN_ANSWERS: readonly string[] = [
   '{"__proto__":{"access_token":"a"}}',
 ];
 
+/** Stands where secrets stand, so that a leak is found by looking for it. */
+export const SECRET = 'h1dd3n';
+
 export const ACCOUNTS: readonly string[] = [
   '[]',
   '{"accounts":[]}',
-  '[{"email":"a@example.com","provider":"gmail","client_id":"c","client_secret":"s","refresh_token":"r"}]',
+  `[{"email":"a@example.com","provider":"gmail","client_id":"c","client_secret":"${SECRET}","refresh_token":"${SECRET}"}]`,
+  `[{"email":"a@example.com","provider":"gmail","client_id":"c","client_secret":["${SECRET}"],"password":"${SECRET}"}]`,
+  `[{"email":"a@example.com","provider":"outlook","grant":"${SECRET}","refresh_token":"${SECRET}" x}]`,
   '[{"emial":"a@example.com","provider":"gmail","client_id":"c","refresh_token":"r"}]',
   '[{"email":"a@example.com","provider":"gmail","client_id":1,"refresh_token":{"env":"NONE"}}]',
   '{"accounts":[{"email":"a@example.com","provider":"x"}],"providers":{"x":{"smtp":"starttls://h:587"}}}',
