@@ -67,8 +67,8 @@ export function createSmtpDelivery(
   let confirmed: readonly Recipient[] = [];
   /** The dialogue under way. */
   let talking: Submission | undefined;
-  let isStreaming = false;
-  let isRunning = false;
+  /** `talking`: an answer is awaited. `streaming`: a body is on its way. */
+  let phase: 'resting' | 'talking' | 'streaming' = 'resting';
   let isClosed = false;
   let startedAt: number | undefined;
   /** When the transaction was replayed, monotonic: older connections may be as dead as the one that was lost. */
@@ -155,7 +155,7 @@ export function createSmtpDelivery(
   ): Promise<{ readonly done: T; readonly on: Open } | { readonly verdict: Verdict }> {
     const since = clock.monotonic();
     const busyUntil = since + options.busyWaitMs;
-    isRunning = true;
+    phase = 'talking';
     try {
       for (;;) {
         let on = open;
@@ -204,7 +204,7 @@ export function createSmtpDelivery(
         await pause(BUSY_PAUSE_MS.least + deps.random() * (BUSY_PAUSE_MS.most - BUSY_PAUSE_MS.least));
       }
     } finally {
-      isRunning = false;
+      phase = 'resting';
       elapsed();
       if (isClosed) free();
     }
@@ -222,7 +222,7 @@ export function createSmtpDelivery(
 
   function free(): void {
     // Cut before the last octet, so that no fragment is delivered.
-    if (isStreaming) open?.lease.connection.destroy();
+    if (phase === 'streaming') open?.lease.connection.destroy();
     release();
     letGo();
   }
@@ -279,7 +279,7 @@ export function createSmtpDelivery(
     isClosed = true;
     endPause?.();
     talking?.abandon();
-    if (!isRunning) free();
+    if (phase !== 'talking') free();
   }
 
   return {
@@ -356,14 +356,14 @@ export function createSmtpDelivery(
       if ('verdict' in result) return result;
       const { stream } = result.done;
       if (stream === undefined) return { verdict: judge({ kind: 'local', cause: 'internal' }) };
-      isStreaming = true;
+      phase = 'streaming';
       return { stream: streamOn(result.on, stream, mail, clock.monotonic() - since) };
     },
 
     close,
     giveUp() {
       close();
-      if (isRunning) talking?.giveUp();
+      if (phase === 'talking') talking?.giveUp();
     },
   };
 
@@ -372,8 +372,7 @@ export function createSmtpDelivery(
     return {
       push: (chunk) => held.push(chunk.length, stream.push(chunk)),
       async finish() {
-        isStreaming = false;
-        isRunning = true;
+        phase = 'talking';
         const since = clock.monotonic() - held.ms();
         on.submission.waitedMs = () => clock.monotonic() - since;
         try {
@@ -389,7 +388,7 @@ export function createSmtpDelivery(
           upstream.report(verdict, trace);
           return { verdict };
         } finally {
-          isRunning = false;
+          phase = 'resting';
           elapsed();
           if (isClosed) free();
         }
