@@ -8,8 +8,9 @@ import type { Log } from '../log.ts';
 import { createSlices, type Steps } from '../slices.ts';
 import type { Background } from './background.ts';
 import { clientOf, type FailureBook } from './failure-book.ts';
+import type { Grant } from './grant.ts';
 import { credentialFingerprint } from './grant-form.ts';
-import type { Grant, GrantKeeper } from './grant-keeper.ts';
+import type { GrantKeeper } from './grant-keeper.ts';
 import { type AccountCredential, createServedAccount, type ServedAccount } from './served-account.ts';
 import type { Slot } from './token-slot.ts';
 import type { KeptGrant, TokenStore } from './token-store.ts';
@@ -116,6 +117,7 @@ export function createAccountRoll(
     }
     return () => {
       accounts = next;
+      store.serves?.(next);
       plan = background.plan;
       for (const step of begin) step();
       void tidyUp(next, alsoKeep);

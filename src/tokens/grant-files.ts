@@ -51,7 +51,12 @@ export function createGrantFiles(
   async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
     try {
       const text = await files.read(path, MAX_FILE_OCTETS);
-      return text === undefined ? undefined : (await parseStored(text, nameInSeal(path), sealer)).grants;
+      if (text === undefined) return undefined;
+      const name = nameInSeal(path);
+      // Version 0.1 sealed under the account's id, which most names begin with.
+      const id = name.replace(OURS, '');
+      return (await (fileNameOf(id) === name ? parse(text, path, id) : parseStored(text, name, sealer)))
+        .grants;
     } catch {
       return undefined;
     }

@@ -12,7 +12,7 @@ import {
   serviceAccountClaims,
 } from '../protocol/token-request.ts';
 import { signClientAssertion, signServiceAccountAssertion } from './assertion.ts';
-import { reasonOf } from './grant-keeper.ts';
+import { reasonOf } from './store-watch.ts';
 import type { Exchange } from './token-endpoint.ts';
 
 /** A form with the secret texts in it, so that they can be kept out of messages. */

@@ -8,40 +8,36 @@ import { Secret } from '../accounts/credential.ts';
 import { type Clock, orAfter, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Steps } from '../slices.ts';
-import { type GrantEvent, type GrantState, nextGrantState } from './grant-state.ts';
-import { codeOf } from './state-files.ts';
+import { createConsentSearch, type Found, generationOf } from './consent-search.ts';
+import type { Grant } from './grant.ts';
+import { type GrantEvent, nextGrantState } from './grant-state.ts';
 import { SharedStoreAway } from './store-twofold.ts';
+import { createStoreWatch } from './store-watch.ts';
 import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
 
-/** One consent of one account. Written by the keeper alone. */
-export interface Grant {
-  readonly accountId: string;
-  /** Hash of what the operator gave. */
-  readonly fingerprint: string;
-  readonly state: GrantState;
-  /** The newest refresh token; undefined: the operator's own. */
-  readonly refreshToken: Secret | undefined;
-  /** ms since the epoch. */
-  readonly obtainedAt: number | undefined;
-  /** Counts the rotations. */
-  readonly generation: number;
-  /** When the store last had nothing later, monotonic ms; undefined: it was never read. */
-  readonly seenAt: number | undefined;
-  /** How often in a row the store could not take it. */
-  readonly failedSaves: number;
-  /** What is unsaved is in this relay's own directory, although not in the store that relays share. */
-  readonly isHere: boolean;
-  /** Given to us, but the store has a later one: tried before the account is given up. */
-  readonly spare: Secret | undefined;
-}
-
 export interface GrantKeeper {
-  /** The same object for the same consent as long as an account has it or something of it is under way. */
-  of(accountId: string, fingerprint: string): Grant;
+  /**
+   * The same object for the same consent of an account as long as it has it or something of it is under way.
+   * `isConsent`: a person gave it, and other accounts may have the same one. Default true.
+   */
+  of(accountId: string, fingerprint: string, isConsent?: boolean): Grant;
+  /**
+   * Takes a later refresh token of the same consent that another account has, or had before it was renamed. `user` is
+   * the mailbox. `isRefused`: ours is no good; one that is as late will do. False: the store cannot be reached. Never rejects.
+   */
+  catchUp(grant: Grant, user: string, isRefused?: boolean): Promise<boolean>;
   /** Looks into the store and takes a later refresh token from it. Rejects where the store cannot be reached. */
   load(grant: Grant): Promise<StoredGrant | undefined>;
-  /** A provider gave a refresh token: it is the newest now, and durable when this resolves, or noted as unsaved. Never rejects. */
-  rotated(grant: Grant, refreshToken: string, tokens: Promise<StoredTokens>): Promise<void>;
+  /**
+   * A provider gave a refresh token: it is the newest now, and durable when this resolves, or noted as unsaved.
+   * `signedInAs`: by a new sign-in for this mailbox. Never rejects.
+   */
+  rotated(
+    grant: Grant,
+    refreshToken: string,
+    tokens: Promise<StoredTokens>,
+    signedInAs?: string,
+  ): Promise<void>;
   /** Keeps an access token, or forgets it. Never rejects. */
   saveToken(grant: Grant, resource: TokenResource, token: StoredToken | undefined): Promise<void>;
   dropSpare(grant: Grant): void;
@@ -68,12 +64,10 @@ const STORE_RETRY_MS = 10_000;
 /** … and once the process is about to end, ms. */
 const LAST_RETRY_MS = 250;
 
-/** A store that was away or has lost its data has had it again from all relays after this, ms. */
-const COMPLETE_AGAIN_MS = 10_000;
-
 const NONE: Promise<StoredTokens> = Promise.resolve({});
 
 type Kept = { -readonly [K in keyof Grant]: Grant[K] } & {
+  readonly isConsent: boolean;
   saving: Promise<void> | undefined;
   /** How many have something of it under way. */
   holders: number;
@@ -92,14 +86,12 @@ export function createGrantKeeper(deps: {
   readonly onChange: (accountId: string) => void;
 }): GrantKeeper {
   const { store, clock, log } = deps;
+  const watch = createStoreWatch({ kind: store.kind, clock, log });
   const grants = new Map<string, Kept>();
+  const consents = createConsentSearch(store, watch);
   let wanted: Pick<ReadonlySet<Grant>, 'has'> = new Set();
-  let storeFailing = false;
-  /** As the log has it. */
-  let failing: 'reading' | 'writing' | undefined;
   let cancelRetry: (() => void) | undefined;
   let toldOfMemory = false;
-  let completeAgainAt = 0;
 
   const kept = (grant: Grant): Kept => grant as Kept;
   const idOf = ({ accountId, fingerprint }: Grant) => ({ accountId, fingerprint });
@@ -126,25 +118,9 @@ export function createGrantKeeper(deps: {
   function letGo(grant: Kept): void {
     const isGivenAgain = store.kind === 'redis' && grant.refreshToken !== undefined;
     const isNeeded = wanted.has(grant) || grant.holders > 0 || grant.state === 'unsaved' || isGivenAgain;
-    if (!isNeeded && grants.get(keyOf(grant)) === grant) grants.delete(keyOf(grant));
-  }
-
-  function storeFailed(error: unknown, what: 'read' | 'write' | 'lock'): void {
-    const fields = { event: 'token_store_failed', store: store.kind, what, reason: reasonOf(error) };
-    if (failing !== undefined) log.debug(fields, 'token store failed');
-    else log.error(fields, 'token store failed: carrying on with what is in memory');
-    failing = what === 'read' ? (failing ?? 'reading') : 'writing';
-    storeFailing = true;
-  }
-
-  function storeAnswered(what: 'read' | 'write'): void {
-    // It may have come back empty, and this process know nothing of what it had.
-    if (storeFailing) completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
-    storeFailing = false;
-    // What can be read may still take nothing: a full disk, a replica.
-    if (failing === undefined || (failing === 'writing' && what === 'read')) return;
-    failing = undefined;
-    log.info({ event: 'token_store_back', store: store.kind }, 'token store answers again');
+    if (isNeeded || grants.get(keyOf(grant)) !== grant) return;
+    grants.delete(keyOf(grant));
+    consents.remove(grant);
   }
 
   function takeStored(grant: Kept, stored: StoredGrant): void {
@@ -155,14 +131,40 @@ export function createGrantKeeper(deps: {
     if (stored.generation < grant.generation || !move(grant, 'loaded')) return;
     grant.refreshToken = new Secret(stored.refreshToken);
     grant.obtainedAt = stored.refreshTokenObtainedAt;
+    grant.signedInAs = stored.signedInAs;
     grant.generation = stored.generation;
+  }
+
+  function remember(grant: Kept): void {
+    if (grants.get(keyOf(grant)) === grant) return;
+    grants.set(keyOf(grant), grant);
+    if (grant.isConsent) consents.add(grant);
+  }
+
+  /** Another account has it: a copy is kept for this one, whatever becomes of that. */
+  function takeOver(own: Kept, found: Found): void {
+    const { refreshToken, generation } = found;
+    if (refreshToken.reveal() === own.refreshToken?.reveal()) return;
+    if (own.state === 'unsaved' && own.toSave === 'new') own.spare = own.refreshToken;
+    own.refreshToken = refreshToken;
+    own.obtainedAt = found.obtainedAt;
+    own.generation = generation;
+    own.signedInAs = found.signedInAs;
+    own.toSave = 'lost';
+    own.isHere = false;
+    move(own, 'rotated');
+    log.info(
+      { event: 'refresh_token_taken_over', account: own.accountId },
+      'another account with the same consent has a later refresh token: going on with it',
+    );
+    void save(own, NONE);
   }
 
   /** The store had it: it goes back as what it was, so that a later one of another relay stands above it. */
   function lostBy(grant: Kept): boolean {
     if (grant.state !== 'kept') return false;
     grant.toSave = 'lost';
-    completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    watch.isToBeCompleted();
     return move(grant, 'rotated');
   }
 
@@ -182,12 +184,13 @@ export function createGrantKeeper(deps: {
       base: grant.generation - (grant.toSave === 'lost' ? 1 : 0),
       refreshToken: refreshToken.reveal(),
       obtainedAt: grant.obtainedAt ?? clock.now(),
+      ...(grant.signedInAs === undefined ? {} : { signedInAs: grant.signedInAs }),
       tokens,
     };
     try {
       const at = clock.monotonic();
       const result = await store.rotate(idOf(grant), rotation);
-      storeAnswered('write');
+      watch.answered('write');
       grant.seenAt = at;
       if (result.kept) {
         grant.generation = Math.max(grant.generation, result.generation);
@@ -213,7 +216,7 @@ export function createGrantKeeper(deps: {
         grant.isHere = error instanceof SharedStoreAway && error.here !== undefined;
       grant.offered.add(rotation.refreshToken);
       move(grant, 'save failed');
-      storeFailed(error, 'write');
+      watch.failed(error, 'write');
       Object.assign(grant.missed, await tokens);
       retryLater();
     }
@@ -240,9 +243,9 @@ export function createGrantKeeper(deps: {
     delete grant.missed[resource];
     try {
       await store.saveToken(idOf(grant), resource, token);
-      storeAnswered('write');
+      watch.answered('write');
     } catch (error) {
-      storeFailed(error, 'write');
+      watch.failed(error, 'write');
       if (token === undefined) return;
       grant.missed[resource] = token;
       retryLater();
@@ -251,7 +254,7 @@ export function createGrantKeeper(deps: {
 
   // The others may have rotated alone what this one did not miss, and save it only now.
   store.onBack?.(() => {
-    completeAgainAt = clock.monotonic() + COMPLETE_AGAIN_MS;
+    watch.isToBeCompleted();
     if (cancelRetry === undefined) return;
     giveUpRetry();
     void saveAll();
@@ -266,7 +269,7 @@ export function createGrantKeeper(deps: {
     [...grants.values()].filter((grant) => grant.state === 'unsaved').map((grant) => grant.accountId);
 
   return {
-    of(accountId, fingerprint) {
+    of(accountId, fingerprint, isConsent = true) {
       const made: Kept = {
         accountId,
         fingerprint,
@@ -274,6 +277,8 @@ export function createGrantKeeper(deps: {
         refreshToken: undefined,
         obtainedAt: undefined,
         generation: 0,
+        isConsent,
+        signedInAs: undefined,
         seenAt: undefined,
         spare: undefined,
         failedSaves: 0,
@@ -286,7 +291,7 @@ export function createGrantKeeper(deps: {
       };
       const known = grants.get(keyOf(made));
       if (known !== undefined) return known;
-      grants.set(keyOf(made), made);
+      remember(made);
       return made;
     },
     async load(grant) {
@@ -294,7 +299,7 @@ export function createGrantKeeper(deps: {
       try {
         const at = clock.monotonic();
         const stored = await store.load(idOf(grant));
-        storeAnswered('read');
+        watch.answered('read');
         own.seenAt = at;
         if (stored !== undefined) takeStored(own, stored);
         // A store that came back without what it had (a failover, an empty disk) is given it again.
@@ -302,15 +307,29 @@ export function createGrantKeeper(deps: {
         if (isBehind && lostBy(own)) void save(own, NONE);
         return stored;
       } catch (error) {
-        storeFailed(error, 'read');
+        watch.failed(error, 'read');
         // Others may have a later one, which is not known; an earlier one is surely no good.
         if (error instanceof SharedStoreAway && error.here !== undefined) takeStored(own, error.here);
         throw error;
       }
     },
-    async rotated(grant, refreshToken, tokens) {
+    async catchUp(grant, user, isRefused = false) {
       const own = kept(grant);
-      grants.set(keyOf(own), own);
+      const { found, isAway } = await consents.findFor(own, user, isRefused);
+      const [latest] = found;
+      if (latest !== undefined && latest.generation > generationOf(own)) takeOver(own, latest);
+      // Two that were made of one, without each other's knowledge.
+      const equal = found.find(
+        ({ generation, refreshToken }) =>
+          generation === generationOf(own) && refreshToken.reveal() !== own.refreshToken?.reveal(),
+      );
+      if (isRefused) own.spare ??= equal?.refreshToken;
+      return !isAway;
+    },
+    async rotated(grant, refreshToken, tokens, signedInAs = grant.signedInAs) {
+      const own = kept(grant);
+      remember(own);
+      own.signedInAs = signedInAs;
       own.refreshToken = new Secret(refreshToken);
       own.obtainedAt = clock.now();
       own.toSave = 'new';
@@ -347,10 +366,10 @@ export function createGrantKeeper(deps: {
     async saveAgain() {
       for (const grant of [...grants.values()]) if (lostBy(grant)) await save(grant, NONE);
     },
-    storeFailed,
-    storeAnswered,
+    storeFailed: watch.failed,
+    storeAnswered: watch.answered,
     get isStoreAway() {
-      return storeFailing || clock.monotonic() < completeAgainAt;
+      return watch.isAway;
     },
     async close(boundMs) {
       const end = clock.monotonic() + boundMs;
@@ -375,7 +394,3 @@ export function createGrantKeeper(deps: {
     },
   };
 }
-
-/** The system's or library's code, never its text: a text may quote what it failed on. */
-export const reasonOf = (error: unknown): string =>
-  codeOf(error) ?? (error instanceof Error ? error.name : 'unknown');

@@ -1,8 +1,9 @@
 /**
- * The requests of one grant, one after another: a refresh token is never used twice at once. In: tasks. Out:
+ * The requests of one consent, one after another, whichever accounts have it: a refresh token is never used twice at once. In: tasks. Out:
  * their results. Whoever waits behind an answer that is late is told so instead of waiting on.
  */
-import type { Grant } from './grant-keeper.ts';
+import { type Clock, orAfter } from '../clock.ts';
+import type { Grant } from './grant.ts';
 
 export interface Turn {
   /** The limit has passed and the answer is still read: the grant stays taken until `end`, at most until `untilMono`. */
@@ -10,9 +11,12 @@ export interface Turn {
 }
 
 export interface GrantTurns {
-  /** Runs `task` when the grant is free; `onLate` gives the result where an answer is late meanwhile. */
+  /** Runs `task` when the consent is free; `onLate` gives the result where an answer is late meanwhile, or the line too long. */
   take<T>(grant: Grant, task: (turn: Turn) => Promise<T>, onLate: (untilMono: number) => T): Promise<T>;
 }
+
+/** After a wait that was too long, ms. */
+const TRY_AGAIN_MS = 3000;
 
 interface Line {
   /** Ends when the last one in it has, its late answer included. */
@@ -21,22 +25,27 @@ interface Line {
   lateUntil: number | undefined;
   /** Told when an answer is late. */
   readonly waiting: Set<() => void>;
-  readonly letGo: () => void;
 }
 
-/** `hold` is told of a grant that is taken; its result when it is free again. */
-export function createGrantTurns(hold: (grant: Grant) => () => void): GrantTurns {
-  const lines = new Map<Grant, Line>();
+/** `hold` is told of a grant that is taken; its result when it is free again. `waitMs`: longest wait for a turn. */
+export function createGrantTurns(
+  hold: (grant: Grant) => () => void,
+  clock: Clock,
+  waitMs: number,
+): GrantTurns {
+  /** By fingerprint: accounts with the same consent stand in one line. */
+  const lines = new Map<string, Line>();
 
   return {
     take(grant, task, onLate) {
-      const line = lines.get(grant) ?? {
+      const letGo = hold(grant);
+      const line = lines.get(grant.fingerprint) ?? {
         tail: Promise.resolve(),
         lateUntil: undefined,
         waiting: new Set(),
-        letGo: hold(grant),
       };
-      lines.set(grant, line);
+      const isFree = !lines.has(grant.fingerprint);
+      lines.set(grant.fingerprint, line);
       const before = line.tail;
       let lateEnd: Promise<unknown> | undefined;
       const turn: Turn = {
@@ -54,18 +63,29 @@ export function createGrantTurns(hold: (grant: Grant) => () => void): GrantTurns
           wake = resume;
         });
         line.waiting.add(wake);
-        if (line.lateUntil === undefined) await Promise.race([before, late]);
+        let hasTurn = isFree;
+        if (!isFree && line.lateUntil === undefined)
+          await orAfter(
+            clock,
+            Promise.race([
+              before.then(() => {
+                hasTurn = true;
+              }),
+              late,
+            ]),
+            waitMs,
+          );
         line.waiting.delete(wake);
-        return line.lateUntil === undefined ? task(turn) : onLate(line.lateUntil);
+        if (hasTurn && line.lateUntil === undefined) return task(turn);
+        return onLate(line.lateUntil ?? clock.monotonic() + TRY_AGAIN_MS);
       })();
       const end = result.then(
         () => lateEnd,
         () => lateEnd,
       );
       const tail = Promise.allSettled([before, end]).then(() => {
-        if (line.tail !== tail) return;
-        lines.delete(grant);
-        line.letGo();
+        letGo();
+        if (line.tail === tail) lines.delete(grant.fingerprint);
       });
       line.tail = tail;
       return result;

@@ -2,8 +2,9 @@
 import type { Account, AccountStatus } from '../accounts/account.ts';
 import type { Credential, TokenResource } from '../accounts/credential.ts';
 import type { Clock } from '../clock.ts';
+import type { Grant } from './grant.ts';
 import { credentialFingerprint, grantFingerprint, tokenFingerprint } from './grant-form.ts';
-import type { Grant, GrantKeeper } from './grant-keeper.ts';
+import type { GrantKeeper } from './grant-keeper.ts';
 import { createSlot, initialToken, type Slot } from './token-slot.ts';
 
 export interface ServedAccount {
@@ -56,7 +57,11 @@ class Served implements ServedAccount {
     this.account = account;
     this.credential = credential;
     this.#deps = deps;
-    this.grant = deps.keeper.of(account.id, grantFingerprint(credential));
+    this.grant = deps.keeper.of(
+      account.id,
+      grantFingerprint(credential),
+      credential.grant === 'refresh_token',
+    );
     this.ahead = (credential.ahead ?? SMTP).flatMap((resource) => this.slot(resource) ?? []);
   }
 

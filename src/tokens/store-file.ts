@@ -4,10 +4,12 @@
  * anything but its own files. One relay has the directory; commands share it with that relay, an account
  * at a time.
  */
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { createSlices } from '../slices.ts';
+import { type ConsentHolder, latestFor } from './consent.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
 import { createGrantFiles, fileNameOf, OURS } from './grant-files.ts';
 import { finishLeftovers } from './leftovers.ts';
@@ -17,6 +19,7 @@ import type { Sealer } from './sealing.ts';
 import { codeOf, StateFileRefused, type StateFiles, stateFiles } from './state-files.ts';
 import { afterRotation, withGrant, withoutEnded, withToken } from './stored-text.ts';
 import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
+import { createUnservedFiles } from './unserved-files.ts';
 
 export interface FileStoreDeps {
   readonly log: Log;
@@ -57,6 +60,7 @@ export function createFileStore(
   const locks = createFileLocks({ files, clock, processes });
   const grantFiles = createGrantFiles(directory, { files, sealer, processes, clock, log });
   const { pathOf, read, replace } = grantFiles;
+  const unserved = createUnservedFiles(directory, { files, grantFiles, clock });
   /** Last operation per account: reads and writes of one account never overlap. */
   const queues = new Map<string, Promise<unknown>>();
   let directoryLock: FileLock | undefined;
@@ -92,7 +96,10 @@ export function createFileStore(
         locks,
         processes,
         log,
-        lockPathsOf: (target) => [`${target}.lock`],
+        lockPathsOf: (target, grants) => [
+          `${target}.lock`,
+          ...grants.map((grant) => consentLock(grant.grantFingerprint)),
+        ],
       });
       const any = (await files.list(directory)).find((name) => OURS.test(name));
       if (any !== undefined) await grantFiles.readQuietly(join(directory, any));
@@ -133,14 +140,39 @@ export function createFileStore(
   /** Names of those whose file is in the directory, as far as this process has known them. */
   const known = new Map<string, string>();
 
-  async function lock(accountId: string): Promise<GrantLock | undefined> {
-    const path = `${pathOf(accountId)}.lock`;
+  const consentLock = (fingerprint: string): string =>
+    join(directory, `${createHash('sha256').update(fingerprint).digest('hex').slice(0, 32)}.lock`);
+
+  async function lock(accountId: string, consent?: string): Promise<GrantLock | undefined> {
+    const path = consent === undefined ? `${pathOf(accountId)}.lock` : consentLock(consent);
     const deadline = clock.monotonic() + lockWaitMs;
     for (;;) {
       const attempt = await locks.attempt(path);
       if (attempt.taken) return attempt.lock;
       if (clock.monotonic() > deadline) return undefined;
       await pause(clock, POLL_MS * (0.5 + random()));
+    }
+  }
+
+  async function elsewhere(
+    holder: ConsentHolder,
+    { unread, isThorough }: { readonly unread: readonly string[]; readonly isThorough: boolean },
+  ): Promise<StoredGrant | undefined> {
+    const paths = new Set(await unserved.with(holder.fingerprint, isThorough));
+    for (const id of unread) paths.add(pathOf(id));
+    paths.delete(pathOf(holder.accountId));
+    const records = [...paths].map(async (path) => find((await grantFiles.readQuietly(path)) ?? [], holder));
+    return latestFor(holder, await Promise.all(records));
+  }
+
+  /** The relay beside this command looks for what is its own: it finds there what came here. */
+  async function handOn(id: GrantId, grant: StoredGrant): Promise<void> {
+    for (const path of await unserved.with(id.fingerprint, false)) {
+      const grants = (await grantFiles.readQuietly(path)) ?? [];
+      const other = find(grants, id);
+      if (path === pathOf(id.accountId) || other === undefined) continue;
+      if (other.signedInAs !== grant.signedInAs || other.generation >= grant.generation) continue;
+      await replace(path, withGrant(grants, { ...grant, tokens: other.tokens }));
     }
   }
 
@@ -153,6 +185,8 @@ export function createFileStore(
         await sealer?.ready();
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
+    elsewhere,
+    serves: unserved.serves,
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);
       // Before anything else, and beside what is there: a SIGKILL after this line loses nothing.
@@ -164,7 +198,10 @@ export function createFileStore(
         return await inTurn(id.accountId, async () => {
           const grants = await read(id.accountId);
           const { result, grant } = afterRotation(find(grants, id), id.fingerprint, rotation, tokens);
-          if (result.kept) await replace(path, withGrant(grants, grant));
+          if (!result.kept) return result;
+          await replace(path, withGrant(grants, grant));
+          unserved.written(id.accountId, id.fingerprint);
+          if (!isOwner) await handOn(id, grant).catch(() => undefined);
           return result;
         });
       } finally {

@@ -3,11 +3,12 @@
  * rotated refresh token much longer, with its generation. A lock per account lets one relay refresh at a
  * time; one that dies leaves word of it. While Redis is gone every operation rejects at once.
  */
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import type { TokenResource } from '../accounts/credential.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
+import { type ConsentHolder, latestFor } from './consent.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
 import type {
@@ -47,32 +48,60 @@ const POLL_MS = 50;
 /** Clocks that differ by less are the same, ms. */
 const SAME_CLOCK_MS = 5000;
 
-/** Takes the lock; answers how long ago, by no clock but Redis', a last holder began that left word of it, or -1. */
+/**
+ * Takes all locks (the first half of the keys; the second half is word of who began) or none; answers how long ago, by
+ * no clock but Redis', a last holder began that left word of it, or -1.
+ */
 const TAKE = redisScript(`
-if not redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
-local left = redis.call('pttl', KEYS[2])
-redis.call('set', KEYS[2], ARGV[1], 'PX', ARGV[3])
+local count = #KEYS / 2
+for i = 1, count do if redis.call('exists', KEYS[i]) == 1 then return false end end
+local left = -1
+for i = 1, count do
+  redis.call('set', KEYS[i], ARGV[1], 'PX', ARGV[2])
+  left = math.max(left, redis.call('pttl', KEYS[count + i]))
+  redis.call('set', KEYS[count + i], ARGV[1], 'PX', ARGV[3])
+end
 return left < 0 and -1 or math.max(ARGV[3] - left, 0)`);
-/** Extends it, also where it has run out and nobody has taken it since. */
+/** Extends them, also where they have run out and nobody has taken one since. */
 const EXTEND = redisScript(`
-local owner = redis.call('get', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
-redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+for i = 1, #KEYS do
+  local owner = redis.call('get', KEYS[i])
+  if owner and owner ~= ARGV[1] then return 0 end
+end
+for i = 1, #KEYS do redis.call('set', KEYS[i], ARGV[1], 'PX', ARGV[2]) end
 return 1`);
 /** Only its owner frees a lock, and takes back the word of its beginning. */
 const RELEASE = redisScript(`
-if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end
-local begun = redis.call('get', KEYS[2])
-if begun and string.sub(begun, 1, string.len(ARGV[1])) == ARGV[1] then redis.call('del', KEYS[2]) end
+for i = 1, #KEYS do
+  local value = redis.call('get', KEYS[i])
+  if value and string.sub(value, 1, string.len(ARGV[1])) == ARGV[1] then redis.call('del', KEYS[i]) end
+end
 return 1`);
+/**
+ * Whose refresh tokens are the latest of a consent: the last key is set to this account unless another one has later
+ * ones. Part of scripts.
+ */
+const POINT = `
+local function point(key, generation, account, life)
+  if generation < tonumber(redis.call('hget', key, 'generation') or '0') then return end
+  redis.call('hset', key, 'generation', generation, 'account', account)
+  redis.call('pexpire', key, life)
+end`;
+/** Answers the accounts with the latest of each consent; ours is noted where it is not known yet. */
+const FIND = redisScript(`${POINT}
+if tonumber(ARGV[1]) > 0 then point(KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]) end
+local found = {}
+for i = 1, #KEYS do found[i] = redis.call('hget', KEYS[i], 'account') or '' end
+return found`);
 /** Compare-and-set: answers whether it is kept, the generation that stands, and its text where it is another's. */
-const ROTATE = redisScript(`
+const ROTATE = redisScript(`${POINT}
 local held = tonumber(redis.call('hget', KEYS[1], 'generation:' .. ARGV[1]) or '0')
 local base = tonumber(ARGV[2])
 if held > base then return { 0, held, redis.call('hget', KEYS[1], 'grant:' .. ARGV[1]) or '' } end
 redis.call('hset', KEYS[1], 'generation:' .. ARGV[1], base + 1, 'grant:' .. ARGV[1], ARGV[3])
 redis.call('pexpire', KEYS[1], ARGV[4])
 redis.call('del', KEYS[2], KEYS[3], KEYS[4])
+point(KEYS[5], base + 1, ARGV[5], ARGV[4])
 return { 1, base + 1, '' }`);
 
 export function createRedisStore(
@@ -95,6 +124,14 @@ export function createRedisStore(
     key(ofResource('token', resource), accountId);
   const blockKey = (accountId: string, resource: TokenResource): string =>
     key(ofResource('block', resource), accountId);
+  /** Of what the operator gave, or of what a person signed in for instead. */
+  const consentKey = (fingerprint: string, signedInAs: string | undefined): string =>
+    key(
+      'consent',
+      signedInAs === undefined
+        ? fingerprint
+        : createHash('sha256').update(`${fingerprint} ${signedInAs}`).digest('base64url'),
+    );
   const RESOURCES: readonly TokenResource[] = ['smtp', 'graph', 'imap'];
 
   async function parse(text: string | null | undefined, name: string): Promise<readonly StoredGrant[]> {
@@ -143,6 +180,24 @@ export function createRedisStore(
     return { ...(grant ?? { grantFingerprint: fingerprint, generation: 0 }), tokens };
   }
 
+  async function elsewhere(holder: ConsentHolder): Promise<StoredGrant | undefined> {
+    const { accountId, fingerprint, user, generation, signedInAs } = holder;
+    const keys = new Set([consentKey(fingerprint, signedInAs), consentKey(fingerprint, user)]);
+    const found = (await run(FIND, [...keys], [generation, accountId, REFRESH_TOKEN_LIFE_MS])) as string[];
+    const others = [...new Set(found)].filter((id) => id !== '' && id !== accountId);
+    const grants = await Promise.all(
+      others.map(async (id) => {
+        const name = key('grants', id);
+        const [text, counted] = await ask((redis) =>
+          redis.hmGet(name, [`grant:${fingerprint}`, `generation:${fingerprint}`]),
+        );
+        const [grant] = await parse(text, name);
+        return grant && { ...grant, generation: Math.max(grant.generation, Number(counted ?? 0)) };
+      }),
+    );
+    return latestFor(holder, grants);
+  }
+
   /** It ends when its key does: whoever kept it may have another clock. */
   function byOurClock(token: StoredToken, leftMs: number): StoredToken {
     const offsetMs = clock.now() + leftMs - token.expiresAt;
@@ -171,8 +226,17 @@ export function createRedisStore(
     );
   }
 
-  async function tryLock(accountId: string): Promise<GrantLock | undefined> {
-    const keys = [key('lock', accountId), key('begun', accountId)];
+  /** Of the account in any case: relays of an earlier version know no other lock. */
+  async function tryLock(accountId: string, consent?: string): Promise<GrantLock | undefined> {
+    const lockKeys = [
+      key('lock', accountId),
+      ...(consent === undefined ? [] : [key('consent-lock', consent)]),
+    ];
+    const begunKeys = [
+      key('begun', accountId),
+      ...(consent === undefined ? [] : [key('consent-begun', consent)]),
+    ];
+    const keys = [...lockKeys, ...begunKeys];
     const owner = randomUUID();
     const askedAt = clock.monotonic();
     const agoMs = await run(TAKE, keys, [owner, lockMs, BEGUN_LIFE_MS]);
@@ -184,7 +248,7 @@ export function createRedisStore(
     function extend(): void {
       cancel = clock.after(lockMs / 3, extend);
       const at = clock.monotonic();
-      run(EXTEND, keys.slice(0, 1), [owner, lockMs]).then(
+      run(EXTEND, lockKeys, [owner, lockMs]).then(
         (held) => {
           if (held !== 0) {
             seenAt = at;
@@ -211,19 +275,17 @@ export function createRedisStore(
     kind: 'redis',
     open: connection.open,
     load,
+    elsewhere,
     async rotate(id, rotation) {
       const { accountId, fingerprint } = id;
       const name = key('grants', accountId);
       const { grant } = afterRotation(undefined, fingerprint, rotation, {});
       const text = await formatStored([grant], name, sealer);
       const blocks = RESOURCES.map((resource) => blockKey(accountId, resource));
+      const keys = [name, ...blocks, consentKey(fingerprint, rotation.signedInAs)];
       const keep = async (base: number): Promise<RotationResult> => {
-        const args = [fingerprint, base, text, REFRESH_TOKEN_LIFE_MS];
-        const [isKept, generation, held] = (await run(ROTATE, [name, ...blocks], args)) as [
-          0 | 1,
-          number,
-          string,
-        ];
+        const args = [fingerprint, base, text, REFRESH_TOKEN_LIFE_MS, accountId];
+        const [isKept, generation, held] = (await run(ROTATE, keys, args)) as [0 | 1, number, string];
         if (isKept === 1) return { kept: true, generation };
         const stored = (await parse(held, name))[0];
         // What cannot be read is worth less than what has just come.
@@ -240,10 +302,10 @@ export function createRedisStore(
     saveToken,
     // Another relay may still serve them; what is left ends by itself.
     prune: async () => ({ gone: 0, kept: [] }),
-    async lock(accountId) {
+    async lock(accountId, consent) {
       const deadline = clock.monotonic() + lockWaitMs;
       for (;;) {
-        const lease = await tryLock(accountId);
+        const lease = await tryLock(accountId, consent);
         if (lease !== undefined || clock.monotonic() > deadline || closed) return lease;
         await pause(clock, POLL_MS * (0.5 + random()));
       }

@@ -4,6 +4,7 @@
  * that has lost its data, costs a grant: at the next start the shared store is given what it lacks.
  */
 import type { Log } from '../log.ts';
+import { latestFor } from './consent.ts';
 import { codeOf } from './state-files.ts';
 import type { GrantId, RotationResult, StoredGrant, StoredTokens, TokenStore } from './token-store.ts';
 
@@ -30,9 +31,15 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
 
   /** The shared store is given what it lacks. */
   async function complete(id: GrantId, own: StoredGrant, found: StoredGrant | undefined) {
-    const { refreshToken, generation, refreshTokenObtainedAt: obtainedAt = 0 } = own;
+    const { refreshToken, generation, refreshTokenObtainedAt: obtainedAt = 0, signedInAs } = own;
     if (refreshToken === undefined || generation <= (found?.generation ?? 0)) return found;
-    const result = await shared.rotate(id, { base: generation - 1, refreshToken, obtainedAt, tokens: NONE });
+    const result = await shared.rotate(id, {
+      base: generation - 1,
+      refreshToken,
+      obtainedAt,
+      ...(signedInAs === undefined ? {} : { signedInAs }),
+      tokens: NONE,
+    });
     log.info(
       { event: 'refresh_token_given_again', account: id.accountId },
       'the shared store lacked the newest refresh token: it was in the state directory',
@@ -60,6 +67,15 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
         throw new SharedStoreAway(error, own);
       }
     },
+    async elsewhere(holder, options) {
+      const own = await here.elsewhere?.(holder, options).catch(() => undefined);
+      try {
+        return latestFor(holder, [await shared.elsewhere?.(holder, options), own]);
+      } catch (error) {
+        throw new SharedStoreAway(error, own);
+      }
+    },
+    serves: (accounts) => here.serves?.(accounts),
     async rotate(id, rotation): Promise<RotationResult> {
       const [own, given] = await Promise.allSettled([
         here.rotate(id, { ...rotation, tokens: NONE }),
@@ -71,7 +87,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
           'a refresh token could not be written into the state directory',
         );
       if (given.status === 'fulfilled') return given.value;
-      const { refreshToken, obtainedAt } = rotation;
+      const { refreshToken, obtainedAt, signedInAs } = rotation;
       throw new SharedStoreAway(
         given.reason,
         own.status === 'fulfilled' && own.value.kept
@@ -80,6 +96,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
               generation: own.value.generation,
               refreshToken,
               refreshTokenObtainedAt: obtainedAt,
+              ...(signedInAs === undefined ? {} : { signedInAs }),
               tokens: {},
             }
           : undefined,

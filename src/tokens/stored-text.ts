@@ -25,7 +25,7 @@ export function afterRotation(
   rotation: Rotation,
   tokens: StoredTokens,
 ): { readonly result: RotationResult; readonly grant: StoredGrant } {
-  const { base, refreshToken, obtainedAt } = rotation;
+  const { base, refreshToken, obtainedAt, signedInAs } = rotation;
   if (stored !== undefined && stored.generation > base && stored.refreshToken !== refreshToken)
     return { result: { kept: false, stored }, grant: stored };
   // The same one again is no later one.
@@ -38,6 +38,7 @@ export function afterRotation(
     generation,
     refreshToken,
     refreshTokenObtainedAt: obtainedAt,
+    ...(signedInAs === undefined ? {} : { signedInAs }),
     tokens: { ...stored?.tokens, ...tokens },
   };
   return { result: { kept: true, generation }, grant };
@@ -134,13 +135,14 @@ function parseFirstForm(json: Record<string, unknown>): StoredGrant {
 }
 
 function parseGrant(value: unknown): StoredGrant {
-  const { grantFingerprint, generation, refreshToken, refreshTokenObtainedAt, tokens } = (value ??
+  const { grantFingerprint, generation, refreshToken, refreshTokenObtainedAt, signedInAs, tokens } = (value ??
     {}) as Record<string, unknown>;
   const sound =
     typeof grantFingerprint === 'string' &&
     isCount(generation) &&
     isMissingOr(isText, refreshToken) &&
     isMissingOr(isCount, refreshTokenObtainedAt) &&
+    isMissingOr(isText, signedInAs) &&
     typeof tokens === 'object';
   if (!sound) throw new SealError('damaged', 'not a stored grant');
   return {
@@ -152,6 +154,7 @@ function parseGrant(value: unknown): StoredGrant {
           refreshToken: refreshToken as string,
           refreshTokenObtainedAt: isTime(refreshTokenObtainedAt) ? refreshTokenObtainedAt : 0,
         }),
+    ...(signedInAs === undefined ? {} : { signedInAs: signedInAs as string }),
     tokens: parseTokens((tokens ?? {}) as Record<string, unknown>),
   };
 }

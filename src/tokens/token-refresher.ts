@@ -76,10 +76,13 @@ export interface RefresherDeps {
 /** A disk that does not answer holds up no mail for longer than this; the saving goes on, ms. */
 const SAVE_WAIT_MS = 5000;
 
+/** Longest wait behind others with the same consent, in limits of an answer. */
+const TURN_LIMITS = 2;
+
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, keeper, clock, log } = deps;
   const asker = createGrantAsker({ ...deps, track });
-  const turns = createGrantTurns(keeper.hold);
+  const turns = createGrantTurns(keeper.hold, clock, TURN_LIMITS * endpoints.answerTimeoutMs);
   /** Everything that may still bring or save a refresh token. */
   const underWay = new Set<Promise<unknown>>();
   /** Monotonic. */
@@ -126,7 +129,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   async function takeRight(slot: Slot): Promise<GrantLock | 'needless' | 'busy' | 'away'> {
     if (store.lock === undefined) return 'needless';
     try {
-      return (await store.lock(slot.accountId)) ?? 'busy';
+      const consent = isConsent(slot) ? slot.grant.fingerprint : undefined;
+      return (await store.lock(slot.accountId, consent)) ?? 'busy';
     } catch (error) {
       keeper.storeFailed(error, 'lock');
       return 'away';
@@ -200,7 +204,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
 
   /** After its turn: a refresh token is never used twice at once, or a provider that revokes the old one takes both. */
   function obtain(slot: Slot, request: RefreshRequest): Promise<RefreshResult> {
-    if (slot.credential.grant !== 'refresh_token') return track(obtainNow(slot, request, undefined));
+    if (!isConsent(slot)) return track(obtainNow(slot, request, undefined));
     return track(
       turns.take(
         slot.grant,
@@ -248,7 +252,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       // Whoever held the lease before us may have brought the token.
       const came = lease === undefined ? 'nothing' : await look(slot, request.force);
       if (typeof came !== 'string') return { ok: true, token: came, origin: 'store' };
-      const isUnlocked = right === 'away' || came === 'away';
+      const isCaughtUp = !isConsent(slot) || (await keeper.catchUp(slot.grant, slot.account.user));
+      const isUnlocked = right === 'away' || came === 'away' || !isCaughtUp;
       const refusal = isUnlocked ? forbidden(slot, request) : undefined;
       if (refusal !== undefined) return failed(refusal);
       const blocked = request.force ? undefined : await blockedByOthers(slot);
@@ -273,7 +278,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       // Not all was asked that could be: a refusal is no verdict on the account.
       if (stoppedAt !== undefined) return failed(stopping, sent);
       const doubt: Doubt = {
-        isShared: store.lock !== undefined && slot.credential.grant === 'refresh_token',
+        isShared: store.lock !== undefined && isConsent(slot),
         isStoreAway: isUnlocked || keeper.isStoreAway || lease?.isHeld() === false,
         interrupted: lease?.interrupted,
         now: clock.now(),
@@ -302,8 +307,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     let exchange = await ask(slot, origin, used, 0);
     if (isToAskAgain(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
       exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
-    if (isToAskAgain(exchange, 'needs_consent') && slot.credential.grant === 'refresh_token') {
+    if (isToAskAgain(exchange, 'needs_consent') && isConsent(slot)) {
       await look(slot, true);
+      if (grant.refreshToken === used) await keeper.catchUp(grant, slot.account.user, true);
       if (grant.refreshToken !== used && isToAskAgain(exchange, 'needs_consent')) {
         used = grant.refreshToken;
         exchange = await ask(slot, origin, used, 0);
@@ -325,6 +331,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const before = slot.grant.refreshToken;
       const token = slot.token;
       await look(slot, true, isReplacing);
+      if (isConsent(slot)) await keeper.catchUp(slot.grant, slot.account.user);
       return slot.grant.refreshToken !== before || slot.token !== token;
     },
     adopt(slot, refreshToken, token) {
@@ -334,10 +341,12 @@ export function createRefresher(deps: RefresherDeps): Refresher {
         try {
           // The store counts the rotations: ours has to be the latest.
           await look(slot, true);
+          await keeper.catchUp(slot.grant, slot.account.user);
           await keeper.rotated(
             slot.grant,
             refreshToken.reveal(),
             Promise.resolve({ [slot.resource]: storedToken(slot, token) }),
+            slot.account.user,
           );
           // Of another consent.
           keeper.dropSpare(slot.grant);
@@ -368,6 +377,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     },
   };
 }
+
+const isConsent = (slot: Slot): boolean => slot.credential.grant === 'refresh_token';
 
 const isFailure = ({ outcome, late }: Exchange, kind: TokenFailure['kind']): boolean =>
   !outcome.ok && late === undefined && outcome.failure.kind === kind;

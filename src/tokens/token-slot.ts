@@ -6,7 +6,7 @@ import type { Account, AccountState, AccountStatus } from '../accounts/account.t
 import type { Credential, TokenResource } from '../accounts/credential.ts';
 import type { Clock } from '../clock.ts';
 import { AccessToken, type TokenError, type TokenErrorCode } from './access-token.ts';
-import type { Grant } from './grant-keeper.ts';
+import type { Grant } from './grant.ts';
 
 /** What made a token come. */
 export type TokenOrigin =

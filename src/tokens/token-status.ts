@@ -2,7 +2,7 @@
 import { type AccountState, worstState } from '../accounts/account.ts';
 import type { TokenResource } from '../accounts/credential.ts';
 import type { TokenErrorCode } from './access-token.ts';
-import type { Grant } from './grant-keeper.ts';
+import type { Grant } from './grant.ts';
 import type { RefreshCounts } from './token-refresher.ts';
 import type { Slot, TokenOrigin } from './token-slot.ts';
 

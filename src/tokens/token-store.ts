@@ -4,6 +4,7 @@
  */
 import type { TokenResource } from '../accounts/credential.ts';
 import type { TokenFailureKind } from '../protocol/token-failure.ts';
+import type { ConsentHolder } from './consent.ts';
 
 /** One consent of one account: another refresh token or client_id in the accounts file is another grant. */
 export interface GrantId {
@@ -32,6 +33,8 @@ export interface StoredGrant {
   readonly refreshToken?: string;
   /** ms since the epoch. */
   readonly refreshTokenObtainedAt?: number;
+  /** The mailbox for which a person signed in anew, in place of what the operator gave. */
+  readonly signedInAs?: string;
   readonly tokens: StoredTokens;
 }
 
@@ -42,6 +45,8 @@ export interface Rotation {
   readonly refreshToken: string;
   /** ms since the epoch. */
   readonly obtainedAt: number;
+  /** As in the grant. */
+  readonly signedInAs?: string;
   /** Access tokens that came with it; known a moment later than the refresh token is written down. */
   readonly tokens: Promise<StoredTokens>;
 }
@@ -71,7 +76,7 @@ export interface Interruption {
   readonly isOver: boolean;
 }
 
-/** The right to refresh the grants of one account, among all processes that share the store. */
+/** The right to refresh, among all processes that share the store. */
 export interface GrantLock {
   /** What the last holder left behind when it died or lost its lock. */
   readonly interrupted: Interruption | undefined;
@@ -87,12 +92,25 @@ export interface KeptGrant {
   readonly until: number;
 }
 
+export type ServedIds = Pick<ReadonlyMap<string, unknown>, 'has' | 'keys'>;
+
 export interface TokenStore {
   readonly kind: 'memory' | 'file' | 'redis';
   /** First of all, once. Rejects where the store cannot be used as configured; a server that is away is no such case. */
   open(): Promise<void>;
   /** Undefined where nothing (readable) is kept. Rejects when the store cannot be reached. */
   load(id: GrantId): Promise<StoredGrant | undefined>;
+  /**
+   * The latest refresh token of the same consent that is kept under another account: one that was renamed, or shares
+   * it. Without access tokens that matter. `unread`: served accounts with the same consent whose records this process
+   * has not read. `isThorough`: what another process has changed under the store's hands counts. Rejects as `load`.
+   */
+  elsewhere?(
+    holder: ConsentHolder,
+    options: { readonly unread: readonly string[]; readonly isThorough: boolean },
+  ): Promise<StoredGrant | undefined>;
+  /** Who is served from now on: what is kept of others may be of accounts that were renamed. */
+  serves?(accounts: ServedIds): void;
   /** Keeps a refresh token unless the store has a later one. Durable when it resolves. Rejects when it could not be kept. */
   rotate(id: GrantId, rotation: Rotation): Promise<RotationResult>;
   /** Keeps an access token, or forgets it. Never touches the refresh token. */
@@ -106,10 +124,11 @@ export interface TokenStore {
     forgetAfterMs: number,
   ): Promise<{ readonly gone: number; readonly kept: readonly KeptGrant[] }>;
   /**
-   * Waits for the right to refresh. Undefined: another process holds it for longer than anybody should wait.
-   * Rejects when the store cannot be reached. Present where several processes may share the store.
+   * Waits for the right to refresh, of an account or of all that have the consent with this fingerprint. Undefined:
+   * another process holds it for longer than anybody should wait. Rejects when the store cannot be reached. Present
+   * where several processes may share the store.
    */
-  lock?(accountId: string): Promise<GrantLock | undefined>;
+  lock?(accountId: string, consent?: string): Promise<GrantLock | undefined>;
   /**
    * Since when this process alone can have refreshed, monotonic ms; undefined: another one may have, or may be doing
    * so. Known without the store. Present where there is a `lock`.

@@ -5,7 +5,7 @@
 import type { Credential } from '../accounts/credential.ts';
 import { builtInProviders } from '../accounts/providers.ts';
 import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
-import type { Grant } from './grant-keeper.ts';
+import type { Grant } from './grant.ts';
 import type { TokenStore } from './token-store.ts';
 
 /**

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Credential, Secret } from '../../src/accounts/credential.ts';
-import type { Grant } from '../../src/tokens/grant-keeper.ts';
+import type { Grant } from '../../src/tokens/grant.ts';
 import { mayAskAlone } from '../../src/tokens/unlocked.ts';
 import { refreshCredential } from './support.ts';
 
@@ -12,6 +12,7 @@ const grant = (more: Partial<Grant> = {}): Grant => ({
   refreshToken: undefined,
   obtainedAt: undefined,
   generation: 0,
+  signedInAs: undefined,
   seenAt: 500,
   failedSaves: 0,
   isHere: false,
