@@ -3,8 +3,8 @@
  * the store. Out: what they have, the latest first. Owns which grants of this process are alike.
  */
 import { Secret } from '../accounts/credential.ts';
-import { isOfSameConsent } from './consent.ts';
 import type { GrantState } from './grant-state.ts';
+import { isOfSameConsent } from './same-consent.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { StoredGrant, TokenStore } from './token-store.ts';

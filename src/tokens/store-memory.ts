@@ -1,6 +1,6 @@
 /** Keeps grants as long as the process lives: the default where no state directory is given. */
 import { type Clock, systemClock } from '../clock.ts';
-import { latestFor } from './consent.ts';
+import { latestFor } from './same-consent.ts';
 import { afterRotation, withoutEnded, withToken } from './stored-text.ts';
 import type { KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 

@@ -8,7 +8,7 @@ import type { TokenResource } from '../accounts/credential.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
-import { type ConsentHolder, latestFor } from './consent.ts';
+import { type ConsentHolder, latestFor } from './same-consent.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
 import type {

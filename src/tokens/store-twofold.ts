@@ -4,7 +4,7 @@
  * that has lost its data, costs a grant: at the next start the shared store is given what it lacks.
  */
 import type { Log } from '../log.ts';
-import { latestFor } from './consent.ts';
+import { latestFor } from './same-consent.ts';
 import { codeOf } from './state-files.ts';
 import type { GrantId, RotationResult, StoredGrant, StoredTokens, TokenStore } from './token-store.ts';
 

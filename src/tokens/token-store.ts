@@ -4,7 +4,7 @@
  */
 import type { TokenResource } from '../accounts/credential.ts';
 import type { TokenFailureKind } from '../protocol/token-failure.ts';
-import type { ConsentHolder } from './consent.ts';
+import type { ConsentHolder } from './same-consent.ts';
 
 /** One consent of one account: another refresh token or client_id in the accounts file is another grant. */
 export interface GrantId {
