@@ -33,6 +33,21 @@ test('the picture of a message’s way is what `npm run diagram` draws of its so
   assert.throws(() => parseSequence('lane a A\nsomething else\n'), /line 2: cannot read/);
 });
 
+interface PerformanceScript {
+  readonly PAGES: readonly { readonly path: string; readonly isShort: boolean }[];
+  formatRun(run: unknown, form: { readonly isShort: boolean }): string;
+  fillPage(page: string, text: string): string;
+}
+
+test('what README and docs say of performance is what `npm run performance` makes of a saved run', async () => {
+  const url = pathToFileURL(join(repositoryRoot, 'scripts/performance.mjs')).href;
+  const { PAGES, formatRun, fillPage } = (await import(url)) as PerformanceScript;
+  const run = JSON.parse(read('docs/performance.json'));
+  for (const { path, isShort } of PAGES)
+    assert.equal(read(path), fillPage(read(path), formatRun(run, { isShort })), path);
+  assert.throws(() => fillPage('a page', 'tables'), /no <!-- measured -->/);
+});
+
 test('README shows the diagram and one screenshot of modest size, in at most 280 lines', () => {
   const readme = read('README.md');
   const pictures = [...readme.matchAll(/!\[[^\]]+\]\(([^)]+)\)/g)].map(([, path = '']) => path);

@@ -1,5 +1,6 @@
 /** What a run measured, kept in a file and compared with another. In: rows. Out: the file; words for a table. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
 
 /** CPU of a message, µs. */
 export interface Measured {
@@ -11,20 +12,55 @@ export interface Measured {
   readonly noise: number;
 }
 
+export interface Table {
+  readonly title: string;
+  readonly rows: readonly (readonly string[])[];
+}
+
 export interface Baseline {
   readonly machine: string;
   readonly node: string;
   readonly rows: Readonly<Record<string, Measured>>;
+  /** As printed. */
+  readonly tables: readonly Table[];
+  /** What was not measured, and why. */
+  readonly absent: readonly string[];
 }
 
-export const saveBaseline = (file: string, baseline: Baseline): void =>
+export const MACHINE = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`;
+
+/** Writes what a run measured; what a file has of other benches stays. */
+export function saveBaseline(
+  file: string,
+  made: Partial<Pick<Baseline, 'rows' | 'tables' | 'absent'>>,
+): void {
+  const old = existsSync(file) ? readBaseline(file) : undefined;
+  const { tables = [], absent = old?.absent ?? [] } = made;
+  const isMade = ({ title }: Table): boolean => tables.some((table) => table.title === title);
+  const baseline: Baseline = {
+    machine: MACHINE,
+    node: process.versions.node,
+    rows: { ...old?.rows, ...made.rows },
+    tables: [...(old?.tables ?? []).filter((table) => !isMade(table)), ...tables],
+    absent,
+  };
   writeFileSync(file, `${JSON.stringify(baseline, null, 2)}\n`);
+}
 
 /** Throws where the file is none of `saveBaseline`'s. */
 export function readBaseline(file: string): Baseline {
   const read = JSON.parse(readFileSync(file, 'utf8')) as Baseline;
   if (typeof read.rows !== 'object') throw new Error(`${file} is no baseline: make one with --save ${file}`);
   return read;
+}
+
+/** The file named after `flag` on the command line. */
+export function fileAfter(flag: '--save' | '--against'): string | undefined {
+  const at = process.argv.indexOf(flag);
+  if (at < 0) return undefined;
+  const file = process.argv[at + 1];
+  if (file === undefined) throw new Error(`${flag} wants a file`);
+  return file;
 }
 
 /** How much of a change of the ratio is more than the two runs' own noise, and than this. */

@@ -6,13 +6,13 @@
  * Microsoft Graph beside SMTP (graph.ts).
  */
 import { connect } from 'node:net';
-import { cpus, loadavg } from 'node:os';
+import { loadavg } from 'node:os';
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { silentLog } from '../../src/log.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
-import { compare, type Measured, readBaseline, saveBaseline } from './baseline.ts';
+import { compare, fileAfter, MACHINE, type Measured, readBaseline, saveBaseline } from './baseline.ts';
 import { LATENCIES_MS, latencyRows, type Way } from './latency.ts';
 import { type Load, run } from './load.ts';
 import { startPeers } from './peers.ts';
@@ -27,6 +27,7 @@ import {
   helper,
   MIB,
   median,
+  printed,
   type Relay,
   rssMiB,
   startRelay,
@@ -39,17 +40,9 @@ for (const other of ['scale', 'flights', 'fleet', 'graph']) {
   process.exit();
 }
 
-const MACHINE = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`;
 const QUICK = process.argv.includes('quick');
 const ROUNDS = QUICK ? 3 : 7;
 const SESSIONS = 20;
-const fileAfter = (flag: string): string | undefined => {
-  const at = process.argv.indexOf(flag);
-  if (at < 0) return undefined;
-  const file = process.argv[at + 1];
-  if (file === undefined) throw new Error(`${flag} wants a file`);
-  return file;
-};
 const [saveTo, against] = [fileAfter('--save'), fileAfter('--against')];
 const before = against === undefined ? undefined : readBaseline(against);
 
@@ -175,8 +168,6 @@ try {
     rows.map((row) => Array.from({ length: rows[0]?.length ?? 0 }, (_, i) => row[i] ?? '')),
   );
   for (const peer of peers) if ('why' in peer) console.log(`  ${peer.name}: left out, ${peer.why}`);
-  if (saveTo !== undefined)
-    saveBaseline(saveTo, { machine: MACHINE, node: process.versions.node, rows: measured });
 
   const ways: Way[] = [];
   const late: Relay[] = [];
@@ -239,6 +230,7 @@ try {
   const thousand = await startRelay(many(1_000));
   const ofThousand = rssMiB(thousand.pid, 'VmRSS');
   table('Others', [
+    ['what', 'measured'],
     ['flights per message up to 100 kB', roundTrips],
     [
       '20 × 30 MB in parallel',
@@ -252,6 +244,12 @@ try {
     ],
   ]);
   await thousand.stop();
+  if (saveTo !== undefined)
+    saveBaseline(saveTo, {
+      rows: measured,
+      tables: printed,
+      absent: peers.flatMap((peer) => ('why' in peer ? [`${peer.name}, ${peer.why}`] : [])),
+    });
 } finally {
   await tokens.close();
   clear();

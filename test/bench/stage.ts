@@ -18,6 +18,7 @@ import { issueCertificate, testAuthority } from '../support/certificate.ts';
 import { repositoryRoot } from '../support/relay-process.ts';
 import type { TokenEndpoint } from '../support/token-endpoint.ts';
 import { waitFor } from '../support/wait-for.ts';
+import type { Table } from './baseline.ts';
 
 export const MIB = 1_048_576;
 
@@ -231,7 +232,11 @@ export async function flights(relay: Relay): Promise<string> {
   return `${(total('sum') / total('count')).toFixed(3)} of ${total('count')} messages`;
 }
 
+/** All tables of this run. */
+export const printed: Table[] = [];
+
 export function table(title: string, rows: readonly (readonly string[])[]): void {
+  printed.push({ title, rows });
   const widths = rows[0]?.map((_, i) => Math.max(...rows.map((r) => r[i]?.length ?? 0))) ?? [];
   console.log(`\n${title}`);
   for (const row of rows) console.log(`  ${row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('   ')}`);
