@@ -15,7 +15,9 @@ const isNumber = (cell) => /^[±+-]?[\d.,]/.test(cell);
 
 function formatTable({ title, rows: [head, ...rows] }) {
   const line = (cells) => `| ${cells.join(' | ')} |`;
-  const rule = head.map((_, i) => (rows.every((row) => row[i] === '' || isNumber(row[i])) ? '--:' : '---'));
+  const rule = head.map((_, i) =>
+    i > 0 && rows.every((row) => row[i] === '' || isNumber(row[i])) ? '--:' : '---',
+  );
   return [`${title}:`, '', line(head), line(rule), ...rows.map(line)].join('\n');
 }
 

@@ -1,6 +1,6 @@
 /** What a run measured, kept in a file and compared with another. In: rows. Out: the file; words for a table. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { cpus, loadavg } from 'node:os';
 
 /** CPU of a message, µs. */
 export interface Measured {
@@ -38,7 +38,7 @@ export function saveBaseline(
   const { tables = [], absent = old?.absent ?? [] } = made;
   const isMade = ({ title }: Table): boolean => tables.some((table) => table.title === title);
   const baseline: Baseline = {
-    machine: MACHINE,
+    machine: `${MACHINE}, load ${loadavg()[0]?.toFixed(0)}`,
     node: process.versions.node,
     rows: { ...old?.rows, ...made.rows },
     tables: [...(old?.tables ?? []).filter((table) => !isMade(table)), ...tables],
