@@ -24,6 +24,8 @@ export type Answer = readonly [
   waiting: number,
   /** 1: this relay is among them, and is woken when it is its turn. */
   stands: number,
+  /** Of the day. */
+  recipients: number,
 ];
 
 export interface RedisLimits {

@@ -112,11 +112,11 @@ end
  * A place for one message. KEYS: relays, leases, pace, day, queue, seen, epoch, told. ARGV: lease id, at once (0:
  * no limit), lease ms, a minute, a day, recipients a day, longest wait ms, ticket in the queue or empty, epoch, `1` where others
  * of this relay wait behind this one, channel, account, then where others are over of each what `GIVE_BACK` has.
- * Answers {what, ms, held, minute, day, waiting, stands}: `granted` with the wait, `busy`, `minute` or `day` with the
+ * Answers {what, ms, held, minute, day, waiting, stands, recipients}: `granted` with the wait, `busy`, `minute` or `day` with the
  * time to ask again, `epoch` where Redis has lost what the relays told it before; `stands`: the ticket is in the queue.
  */
 export const RESERVE = redisScript(`${NOW}
-if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0, 0, 0} end
+if redis.call('GET', KEYS[7]) ~= ARGV[9] then return {'epoch', 0, 0, 0, 0, 0, 0, 0} end
 ${FLEET}${OVER}${QUEUE}${PACE}
 local at_once, lease_ms, per_minute, per_day, per_day_rcpt, max_wait =
   tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -150,7 +150,7 @@ local function answer(what, ms)
     wake(KEYS[5], KEYS[6], ARGV[11], ARGV[12], math.min(freed, open_to_all(at_once) - held))
     waiting = redis.call('ZCARD', KEYS[5])
   end
-  return {what, ms, held, minute, day, waiting, stands}
+  return {what, ms, held, minute, day, waiting, stands, recipients}
 end
 
 if (per_day > 0 and day >= open_to_all(per_day)) or (per_day_rcpt > 0 and recipients >= open_to_all(per_day_rcpt)) then

@@ -50,14 +50,13 @@ export function withinShare(
   const seen = counts.lastSeen;
   const part = share(limits.atOnce);
   if (part === 0) return AWAY;
-  if (limits.perDay !== undefined) {
-    const left =
-      seen === undefined || isAlone
-        ? share(limits.perDay) - counts.ofDay('m', wall)
-        : Math.floor((limits.perDay - seen.day) / relays) - counts.daySinceLoss;
-    if (left <= 0) return DAY_FULL;
-  }
-  if (limits.recipientsPerDay !== undefined && counts.ofDay('r', wall) >= share(limits.recipientsPerDay))
+  /** What is left of a day for this relay. */
+  const isLeft = (kind: 'm' | 'r', most: number | undefined, used: number | undefined): boolean => {
+    if (most === undefined) return true;
+    if (used === undefined || isAlone) return counts.ofDay(kind, wall) < share(most);
+    return counts.daySinceLoss(kind) < Math.floor((most - used) / relays);
+  };
+  if (!isLeft('m', limits.perDay, seen?.day) || !isLeft('r', limits.recipientsPerDay, seen?.recipients))
     return DAY_FULL;
   // The others may still hold what they held when Redis went away.
   const most = isAlone || now - lostAt >= LEASE_MS ? part : Math.min(part, counts.heldAtLoss);

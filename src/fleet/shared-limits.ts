@@ -172,7 +172,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     const sentAt = clock.monotonic();
     const queues = book.turns.length > 0 ? 'more' : maxWaitMs > 0 || book.stands ? 'busy' : 'never';
     book.isCalled = false;
-    const [what, ms, , minute, day, , stands] = await store.reserve(book.id, limits, {
+    const [what, ms, , minute, day, , stands, recipients] = await store.reserve(book.id, limits, {
       id,
       maxWaitMs,
       epoch: contact.epoch,
@@ -189,6 +189,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       at: sentAt,
       minute: minute + (isGranted ? 1 : 0),
       day: day + (isGranted ? 1 : 0),
+      recipients,
     };
     if (!isGranted) return { granted: false, limit: what, retryAfterMs: what === 'busy' ? ASK_AGAIN_MS : ms };
     book.counts.begin(id, limits, clock.monotonic() + ms, clock.now(), false);

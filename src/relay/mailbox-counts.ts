@@ -38,6 +38,8 @@ export interface LastSeen {
   readonly at: number;
   readonly minute: number;
   readonly day: number;
+  /** Recipients of the day. */
+  readonly recipients: number;
 }
 
 /** All that this process did and still counts; JSON. */
@@ -77,7 +79,6 @@ export class MailboxCounts {
   heldAtLoss = 0;
   /** Since Redis was lost. */
   sentSinceLoss = 0;
-  daySinceLoss = 0;
   #sentAtLoss = 0;
   /** In the order of `at`. */
   #sent: Sent[] = [];
@@ -87,6 +88,7 @@ export class MailboxCounts {
   /** Of these, what earlier processes counted. */
   readonly #restored = new Map<string, number>();
   readonly #total = { m: 0, r: 0 };
+  #totalAtLoss = { m: 0, r: 0 };
 
   /**
    * A message has its place at `at` (monotonic, perhaps a little later than now); `isApart`: Redis was not asked.
@@ -99,10 +101,7 @@ export class MailboxCounts {
       if (isBegun) this.#begun++;
       if (isApart) this.sentSinceLoss++;
     }
-    if (limits.perDay !== undefined) {
-      this.#count('m', wall, 1);
-      if (isApart) this.daySinceLoss++;
-    }
+    if (limits.perDay !== undefined) this.#count('m', wall, 1);
   }
 
   /** It is not under way any more, but counted. */
@@ -234,8 +233,13 @@ export class MailboxCounts {
     this.heldAtLoss = this.held.size;
     this.#sentAtLoss = this.#sent.length;
     this.sentSinceLoss = 0;
-    this.daySinceLoss = 0;
+    this.#totalAtLoss = { ...this.#total };
     for (const sent of this.#sent) sent.isApart = false;
+  }
+
+  /** Messages or recipients of the day's limits since Redis was lost. */
+  daySinceLoss(kind: 'm' | 'r'): number {
+    return this.#total[kind] - this.#totalAtLoss[kind];
   }
 
   /** Of those sent before Redis was lost: how many have left the minute meanwhile. */
