@@ -41,6 +41,8 @@ export class NotRunningError extends CommandError {}
 
 /** A local API answers in milliseconds; a reload reads files and may hash passwords. */
 const TIMEOUT_MS = 30_000;
+/** Asked beside what the command is for: something else that listens there holds nobody up. */
+const ASIDE_MS = 2_000;
 
 export function createAdminClient(settings: Settings): AdminClient {
   const { adminHost, adminPort, adminToken, adminReadToken } = settings;
@@ -49,12 +51,12 @@ export function createAdminClient(settings: Settings): AdminClient {
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${adminPort}`;
   const token = adminToken ?? adminReadToken;
 
-  const request = async (path: string, method = 'GET'): Promise<Response> => {
+  const request = async (path: string, method = 'GET', timeoutMs = TIMEOUT_MS): Promise<Response> => {
     try {
       return await fetch(url + path, {
         method,
         headers: token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` },
-        signal: AbortSignal.timeout(TIMEOUT_MS),
+        signal: AbortSignal.timeout(timeoutMs),
         redirect: 'error',
       });
     } catch (error) {
@@ -107,7 +109,7 @@ export function createAdminClient(settings: Settings): AdminClient {
       if (!ok) throw new CommandError([error ?? `HTTP ${response.status}`, cure].filter(Boolean).join(' — '));
     },
     invite: async (id) => read('Invitation', orNone(id, await request(path(id, '/invite'), 'POST'))),
-    relay: async () => read('Relay', await request('/admin/relay')),
+    relay: async () => read('Relay', await request('/admin/relay', 'GET', ASIDE_MS)),
     accounts: async () => (await read('Accounts', await request('/admin/accounts'))).accounts,
     reload: async () => read('Reload', await request('/admin/reload', 'POST')),
     retry: async (accountId) =>

@@ -9,6 +9,7 @@ import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
+import { refuseDirectory } from '../log/file.ts';
 import { silentLog } from '../log.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
 import { createAdminClient } from './admin-client.ts';
@@ -43,11 +44,13 @@ export async function tryStart(
   });
   const { logFile, stateDir } = settings;
   if (logFile !== undefined)
-    await inPlace(dirname(logFile), async () => rmdir(await mkdtemp(`${dirname(logFile)}/.check-`))).catch(
-      (error: unknown) =>
-        problems.push(
-          `cannot write the log file ${logFile}: ${explainFileError(error)}: choose another with --log-file, or correct its directory`,
-        ),
+    await inPlace(dirname(logFile), async () => {
+      refuseDirectory(logFile);
+      await rmdir(await mkdtemp(`${dirname(logFile)}/.check-`));
+    }).catch((error: unknown) =>
+      problems.push(
+        `cannot write the log file ${logFile}: ${explainFileError(error)}: choose another with --log-file, or correct its directory`,
+      ),
     );
   if (stateDir !== undefined)
     await attempt(async () => {

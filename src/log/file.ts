@@ -10,6 +10,7 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -25,10 +26,17 @@ const KEPT = 9;
 /** The file that `openLogFile(path)` writes to at the moment. */
 export const currentLogFile = (path: string): string => join(dirname(path), 'current.log');
 
+/** A directory is no log file: its files would come to lie beside it, unseen. Throws a system error. */
+export function refuseDirectory(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
+    throw Object.assign(new Error('it is a directory'), { code: 'EISDIR' });
+}
+
 /** Opens the newest file of `path`, or the first. Throws a system error. */
 export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): LogTarget {
   const directory = dirname(path);
   const base = basename(path).replace(/\.log$/, '');
+  refuseDirectory(path);
   makeDirectories(directory);
   let number = numbers(directory, base).at(-1) ?? 1;
   let fd = openNumber(number);

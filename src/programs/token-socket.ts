@@ -51,10 +51,27 @@ export function createTokenSocket(
   { path, answerTimeoutMs }: TokenSocketOptions,
 ): TokenSocket {
   const open = new Set<Socket>();
+  /** Those of them that have not asked yet, the oldest first. */
+  const silent = new Set<Socket>();
   let server: Server | undefined;
 
+  function leave(socket: Socket): void {
+    open.delete(socket);
+    silent.delete(socket);
+  }
+
   function serve(socket: Socket): void {
+    socket.on('error', () => {});
+
+    if (open.size >= MAX_PROGRAMS) {
+      // Whoever says nothing makes room; where all have asked the newest comes again.
+      const [oldest = socket] = silent;
+      leave(oldest);
+      oldest.destroy();
+      if (oldest === socket) return;
+    }
     open.add(socket);
+    silent.add(socket);
     let heard = Buffer.alloc(0);
     let isTaken = false;
     let isAnswered = false;
@@ -68,10 +85,9 @@ export function createTokenSocket(
       stop = clock.after(QUESTION_MS, () => socket.destroy());
       socket.end(`${JSON.stringify(reply)}\n`);
     }
-    socket.on('error', () => {});
     socket.once('close', () => {
       stop();
-      open.delete(socket);
+      leave(socket);
     });
     socket.on('data', hear);
     // Who has written all may say so at once, and reads on.
@@ -88,6 +104,7 @@ export function createTokenSocket(
     function take(line: Buffer | undefined): void {
       if (isTaken) return;
       isTaken = true;
+      silent.delete(socket);
       socket.off('data', hear).resume();
       stop();
       const question = line === undefined ? undefined : parseQuestion(line.toString());
@@ -170,7 +187,6 @@ export function createTokenSocket(
     async listen() {
       if (path === undefined) return;
       const current = createServer({ allowHalfOpen: true }, serve);
-      current.maxConnections = MAX_PROGRAMS;
       try {
         await removeStaleSocket(path);
         await new Promise<void>((resolve, reject) => {

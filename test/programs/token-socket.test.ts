@@ -167,6 +167,29 @@ test('whoever says nothing, too much, nonsense or waits too long has an end', as
   assert.equal(log.lines.filter((line) => line.fields.event === 'token_denied').length, 3);
 });
 
+test('programs that say nothing hold nobody up who asks; those that have asked keep their places', async (t) => {
+  let give = (_token: AccessToken): void => {};
+  const late = new Promise<AccessToken>((resolve) => {
+    give = resolve;
+  });
+  let asked = 0;
+  const { path, socket, clock } = await open(t, {
+    get: () => {
+      asked++;
+      return asked === 1 ? late : Promise.resolve(new AccessToken('soon', clock.now() + HOUR, 0));
+    },
+  });
+  const slow = ask(path, { account: 'alice', resource: 'smtp' });
+  await waitFor(() => asked === 1);
+  const idle = Array.from({ length: 100 }, () => say(path, () => {}));
+  await Promise.all(idle.slice(0, 30));
+  assert((await ask(path, { account: 'alice', resource: 'smtp' })).ok);
+  give(new AccessToken('late', clock.now() + HOUR, 0));
+  assert((await slow).ok);
+  await socket.close();
+  await Promise.all(idle);
+});
+
 test('a socket that nobody listens on is replaced; one in use, a file and a link are left alone', async (t) => {
   const path = place(t);
   const dead = createServer();

@@ -70,6 +70,7 @@ test(
       [['--state-dir', 'file'], /^cannot use the state directory .*file: .*--state-dir\)$/],
       [['--state-dir', 'file/below'], /^cannot use the state directory .*below: .*--state-dir\)$/],
       [['--state-dir', '/sys/relay'], /^cannot use the state directory \/sys\/relay: .*--state-dir\)$/],
+      [['--log-file', '.'], /^cannot write the log file .*it is a directory: name the file in it/],
       [['--log-file', 'file/x.log'], /^cannot write the log file .*x\.log: .* --log-file/],
       [['--accounts', 'none.json'], /^cannot read none\.json|none\.json: no such file.*account add/],
       [
