@@ -189,3 +189,21 @@ test('a command that refreshes an account under a name the relay does not know y
   assert.equal(new Set(usedTokens(trial)).size, usedTokens(trial).length);
   await relay.close();
 });
+
+test('nothing is asked on a lock that may have gone to another process, and a refusal is no verdict then', async (t) => {
+  const trial = await trialOn(t, 'memory');
+  let answers: readonly boolean[] = [];
+  const lock = async () => {
+    const left = [...answers];
+    return { interrupted: undefined, isHeld: () => left.shift() ?? false, release: async () => {} };
+  };
+  const service = await trial.serve({ store: { ...createMemoryStore(), lock } });
+  const [user = ''] = trial.users;
+  await assert.rejects(service.refresh(user), { code: 'provider_fault' });
+  assert.equal(trial.endpoint.count(), 0);
+  // Lost while it was asked.
+  answers = [true];
+  trial.endpoint.revoke(user);
+  await assert.rejects(service.refresh(user), { code: 'provider_fault', message: /not believed yet/ });
+  await service.close();
+});

@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
+import { systemClock } from '../../src/clock.ts';
 import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
 import { createSealer, type Sealer } from '../../src/tokens/sealing.ts';
 import { stateFiles } from '../../src/tokens/state-files.ts';
@@ -358,6 +359,24 @@ test('the lock of a process that was killed is taken over, and says what was und
   assert.deepEqual(lease?.interrupted, { begunAt: 1_700_000_000_000, isOver: true });
   await lease?.release();
   assert.equal((await next.lock?.('a@x'))?.interrupted, undefined);
+});
+
+test('a lock is not held any more after a pause in which it could be taken over, and what took it over stays', async (t) => {
+  const path = await directory(t);
+  let pausedMs = 0;
+  const clock = { ...systemClock, monotonic: () => systemClock.monotonic() + pausedMs };
+  const store = createFileStore(path, { log: createTestLog(), sealer: undefined, clock });
+  await store.open();
+  const lease = await store.lock?.('a@x', 'consent');
+  assert.equal(lease?.isHeld(), true);
+  const [file = ''] = (await names(path)).filter((name) => name.endsWith('.lock'));
+  pausedMs = 16_000;
+  assert.equal(lease?.isHeld(), false);
+  const other = formatMark({ pid: 1, started: '1', place: 'another container' }, 5);
+  await writeFile(join(path, file), other);
+  await lease?.release();
+  assert.equal(await readFile(join(path, file), 'utf8'), other);
+  await store.close();
 });
 
 test('a process id that came again is not its holder', async (t) => {
