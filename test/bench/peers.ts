@@ -3,7 +3,7 @@
  * their process, or why they are left out.
  */
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { testAuthority } from '../support/certificate.ts';
@@ -58,6 +58,20 @@ backend out
   return { name, port, pid };
 }
 
-/** Splices beside ours. A relay that queues answers before the provider has: its replies are another promise. */
-export const startPeers = (upstreamPort: number): Promise<readonly (Peer | Absent)[]> =>
-  Promise.all([startHaproxy(upstreamPort)]);
+/** Relays that queue: they answer before the provider has, which is another promise, and this bench drives none yet. */
+function queueingRelays(): readonly Absent[] {
+  const hasPlugin = readdirSync('/usr/lib', { withFileTypes: true }).some(
+    (entry) => entry.isDirectory() && existsSync(join('/usr/lib', entry.name, 'sasl2/libsasl-xoauth2.so')),
+  );
+  const undriven = 'installed, but this bench does not drive it';
+  return [
+    { name: 'Haraka', why: isInstalled('haraka') ? undriven : 'not installed (npm: Haraka)' },
+    { name: 'Postfix with sasl-xoauth2', why: hasPlugin ? undriven : 'the SASL plugin is not installed' },
+  ];
+}
+
+/** Those that are there run beside the relay. */
+export const startPeers = async (upstreamPort: number): Promise<readonly (Peer | Absent)[]> => [
+  await startHaproxy(upstreamPort),
+  ...queueingRelays(),
+];
