@@ -130,11 +130,13 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       authFailed({ remoteAddress }, user, { failure, refusal }) {
         if (refusal.code === 535) tally.authFailures += 1;
         else tally.hit('auth_lockout');
+        const account = deps.directory().byUser(user);
         log.warn(
           {
             event: 'auth_failed',
             client: remoteAddress,
             user: shown(cleanText(user, MAX_USER)),
+            ...(account === undefined ? {} : { account: account.id }),
             reason: failure,
           },
           `login refused: ${failure}`,

@@ -108,7 +108,13 @@ test(
     assert.deepEqual(
       lines.map((line) => JSON.parse(line)),
       [
-        { event: 'auth_failed', client: '127.0.0.1', user: 'a@x.test', reason: 'wrong password' },
+        {
+          event: 'auth_failed',
+          client: '127.0.0.1',
+          user: 'a@x.test',
+          account: 'a@x.test',
+          reason: 'wrong password',
+        },
         { event: 'auth_failed', client: '127.0.0.1', user: 'nobody@x.test ', reason: 'unknown user' },
       ],
     );
