@@ -89,6 +89,7 @@ export function createSharedStates(
   const untold = new Set<string>();
   /** Told or heard while all that stands is asked for. */
   let changed: Set<string> | undefined;
+  let telling: Promise<void> = Promise.resolve();
   let isKnown = false;
   let mustTellAll = false;
 
@@ -115,8 +116,7 @@ export function createSharedStates(
     for (const listener of stateListeners) listener(subject, state);
   }
 
-  async function tell(subject: string): Promise<void> {
-    const state = stateOf(subject);
+  async function tell(subject: string, state = stateOf(subject)): Promise<void> {
     untold.delete(subject);
     try {
       if (state === undefined) await redis.ask((r) => r.hDel(key, subject));
@@ -135,7 +135,8 @@ export function createSharedStates(
   function change(subject: string, state: SharedState | undefined): void {
     changed?.add(subject);
     note(subject, state);
-    tell(subject).catch(() => undefined);
+    // One after the other: a script that has to be sent again would come behind what ended it.
+    telling = telling.then(() => tell(subject, state)).catch(() => undefined);
   }
 
   async function catchUp(): Promise<void> {

@@ -74,6 +74,22 @@ test(
 );
 
 test(
+  'what ended at once does not stand, also where Redis knew no script of it',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const a = await relay(defer, redis);
+    redis.command('script', 'flush');
+    a.set(PAUSE);
+    a.clear(PAUSE.subject);
+    a.set({ subject: 'drained:a@x', value: true, leftMs: undefined });
+    const standing = (): string => redis.command('hkeys', 'xoauth2-relay:states');
+    await waitFor(() => standing().includes('drained:a@x'), { what: 'the last of it' });
+    assert.equal(standing(), 'drained:a@x');
+  }),
+);
+
+test(
   'what was found while Redis was away is told when it is back',
   leakless(async (_t, defer) => {
     const redis = await startRedis();
