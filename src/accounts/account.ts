@@ -7,7 +7,7 @@ import type { CauseFacts } from '../protocol/causes/cause.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { type AccountStatus, STATUSES } from '../protocol/vocabulary.ts';
 
-export type Grant = 'refresh_token' | 'client_credentials' | 'jwt_bearer';
+export type GrantType = 'refresh_token' | 'client_credentials' | 'jwt_bearer';
 
 /** Where and how to reach a submission server. `starttls` never falls back to clear text. */
 export interface Endpoint {
@@ -81,7 +81,7 @@ export interface Account {
   readonly email: string;
   /** Provider key: `gmail`, `outlook`, `outlook-personal` or a key of `providers`. */
   readonly provider: string;
-  readonly grant: Grant;
+  readonly grant: GrantType;
   /** XOAUTH2 user; never taken from MAIL FROM. */
   readonly user: string;
   /** Folded patterns (protocol/sender-pattern.ts) of what this account may use in MAIL FROM, `email` included. */

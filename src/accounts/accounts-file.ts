@@ -8,7 +8,7 @@ import { dirname, resolve } from 'node:path';
 import { pause, systemClock } from '../clock.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { createSlices, mapInSlices, type Slices } from '../slices.ts';
-import type { Account, Grant } from './account.ts';
+import type { Account, GrantType } from './account.ts';
 import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
 import {
   createLineIndex,
@@ -345,18 +345,18 @@ function readProviders(
 }
 
 function scopesOf(
-  grants: readonly Grant[] | undefined,
+  grants: readonly GrantType[] | undefined,
   scope: string | undefined,
   base: ProviderProfile | undefined,
-): Partial<Record<Grant, string>> {
-  const offered = grants ?? (base === undefined ? ALL_GRANTS : (Object.keys(base.scopes) as Grant[]));
+): Partial<Record<GrantType, string>> {
+  const offered = grants ?? (base === undefined ? ALL_GRANTS : (Object.keys(base.scopes) as GrantType[]));
   return Object.fromEntries(offered.map((grant) => [grant, scope ?? base?.scopes[grant] ?? '']));
 }
 
-const everyGrant = (scope: string): Partial<Record<Grant, string>> =>
+const everyGrant = (scope: string): Partial<Record<GrantType, string>> =>
   Object.fromEntries(ALL_GRANTS.map((grant) => [grant, scope]));
 
-const ALL_GRANTS: readonly Grant[] = ['refresh_token', 'client_credentials', 'jwt_bearer'];
+const ALL_GRANTS: readonly GrantType[] = ['refresh_token', 'client_credentials', 'jwt_bearer'];
 
 /** Who claimed which identity first. Senders may overlap: such accounts share the mail. */
 function createClaims() {

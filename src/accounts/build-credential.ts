@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { resolve } from 'node:path';
 import { isLoopbackHost } from '../protocol/cidr.ts';
-import type { Grant } from './account.ts';
+import type { GrantType } from './account.ts';
 import type { ClientCertificate, Credential, Secret } from './credential.ts';
 import { isSharedTenant, type ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, SecretSource } from './schema.ts';
@@ -27,7 +27,7 @@ interface Notes {
 }
 
 /** Keys that only some grants read; elsewhere they are most likely a mistake. */
-const KEYS_OF: Record<Grant, readonly (keyof AccountEntry)[]> = {
+const KEYS_OF: Record<GrantType, readonly (keyof AccountEntry)[]> = {
   refresh_token: ['client_secret', 'refresh_token'],
   client_credentials: ['client_secret', 'certificate', 'private_key'],
   jwt_bearer: ['service_account_file', 'client_email', 'private_key', 'private_key_id', 'subject'],

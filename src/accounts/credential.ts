@@ -3,7 +3,7 @@
  * root to src/tokens and to nothing else. A secret cannot be printed: it is a `Secret`.
  */
 import { inspect } from 'node:util';
-import type { Grant } from './account.ts';
+import type { GrantType } from './account.ts';
 
 /** What an access token is good for. `smtp` is the default everywhere. */
 export type TokenResource = 'smtp' | 'graph' | 'imap';
@@ -29,7 +29,7 @@ export class Secret {
 }
 
 interface CredentialBase {
-  readonly grant: Grant;
+  readonly grant: GrantType;
   /** Token endpoint, absolute URL; https except on loopback. */
   readonly tokenUrl: string;
   /** Space-separated scopes, as sent; empty where the provider wants none in a refresh. */

@@ -4,7 +4,7 @@
  * in accounts-file.ts.
  */
 
-import type { AccountLimits, Endpoint, Grant } from './account.ts';
+import type { AccountLimits, Endpoint, GrantType } from './account.ts';
 import type { SecretSource } from './schema.ts';
 
 export interface ProviderProfile {
@@ -31,9 +31,9 @@ export interface ProviderProfile {
   /** Default tenant; absent where the provider has none. */
   readonly tenant?: string;
   /** Scope sent in the token request by grant; a grant without an entry is not offered. `''` sends none. */
-  readonly scopes: Partial<Record<Grant, string>>;
+  readonly scopes: Partial<Record<GrantType, string>>;
   /** The same of tokens for IMAP; where none is named nobody knows one. */
-  readonly imapScopes?: Partial<Record<Grant, string>>;
+  readonly imapScopes?: Partial<Record<GrantType, string>>;
   /** Scope asked for at the interactive sign-in. */
   readonly signInScope: string;
   readonly safetyBufferMs: number;

@@ -29,7 +29,7 @@ export interface House {
 }
 
 /** The parts of a request that operations read. */
-export interface Asked {
+export interface AdminRequest {
   param(name: string): string;
   query(name: string): string | undefined;
   /** Rejects where it is none. */
@@ -66,7 +66,7 @@ export interface Operation {
       readonly [meaning: string, body: ShapeName | 'text/plain' | 'text/event-stream' | 'object']
     >
   >;
-  handle(house: House, asked: Asked): Answer | Promise<Answer>;
+  handle(house: House, asked: AdminRequest): Answer | Promise<Answer>;
 }
 
 export const ID: Parameter = {
@@ -80,7 +80,7 @@ export const NO_ACCOUNT = ['No such account', 'Error'] as const;
 /** An operation on one account; answers 404 where there is none. */
 export const onAccount = (
   operation: Omit<Operation, 'handle' | 'parameters'> & {
-    readonly run: (house: House, account: AccountDetail, asked: Asked) => Answer | Promise<Answer>;
+    readonly run: (house: House, account: AccountDetail, asked: AdminRequest) => Answer | Promise<Answer>;
   },
 ): Operation => {
   const { run, ...rest } = operation;

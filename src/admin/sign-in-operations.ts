@@ -5,13 +5,13 @@
 import { foldAscii } from '../protocol/text.ts';
 import { type Answer, ok, refuse } from './answer.ts';
 import type { SignInAnswer, SignInRow } from './backend.ts';
-import { type Asked, type House, ID, type Operation, onAccount } from './operation.ts';
+import { type AdminRequest, type House, ID, type Operation, onAccount } from './operation.ts';
 import { SHAPES, type Shape, type ShapeName } from './shapes.ts';
 
 const CONFLICT = ['It cannot be done now, in words', 'Error'] as const;
 
 /** The body as it should be; undefined where it is another thing. */
-async function bodyOf<N extends ShapeName>(asked: Asked, shape: N): Promise<Shape<N> | undefined> {
+async function bodyOf<N extends ShapeName>(asked: AdminRequest, shape: N): Promise<Shape<N> | undefined> {
   const parsed = SHAPES[shape].safeParse(await asked.json().catch(() => undefined));
   return parsed.success ? (parsed.data as Shape<N>) : undefined;
 }
@@ -19,7 +19,7 @@ async function bodyOf<N extends ShapeName>(asked: Asked, shape: N): Promise<Shap
 const answer = (said: SignInAnswer): Answer => (said.ok ? ok('SignIn', said.row) : refuse(409, said.error));
 
 /** By address or id: an account that is being added has no row yet. */
-const idOf = (house: House, asked: Asked): string => {
+const idOf = (house: House, asked: AdminRequest): string => {
   const name = asked.param('id');
   return house.backend.account(name)?.id ?? foldAscii(name);
 };
@@ -27,7 +27,7 @@ const idOf = (house: House, asked: Asked): string => {
 const signIn = (
   operation: Omit<Operation, 'parameters' | 'path' | 'answers' | 'handle'> & {
     readonly under?: string;
-    readonly run: (house: House, id: string, asked: Asked) => Promise<Answer>;
+    readonly run: (house: House, id: string, asked: AdminRequest) => Promise<Answer>;
   },
 ): Operation => {
   const { run, under = '', ...rest } = operation;
@@ -50,7 +50,7 @@ const invited = (
     readonly answered: ShapeName;
     /** Where the key is spent. */
     readonly spent: 'shown' | 'refused';
-    readonly run: (house: House, id: string, asked: Asked) => Promise<Answer>;
+    readonly run: (house: House, id: string, asked: AdminRequest) => Promise<Answer>;
   },
 ): Operation => {
   const { run, under = '', answered, spent, ...rest } = operation;

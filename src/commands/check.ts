@@ -6,7 +6,7 @@ import { isCalled, type SmtpProxy } from '../accounts/account.ts';
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
-import type { Step } from '../enrol/explain.ts';
+import type { ProbeStage } from '../enrol/explain.ts';
 import { type ProbeStep, probeAccount } from '../enrol/probe.ts';
 import { silentLog } from '../log.ts';
 import { createTokenService } from '../tokens/token-service.ts';
@@ -253,7 +253,7 @@ async function probeAll(
   }
 }
 
-const STAGES: readonly Step[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];
+const STAGES: readonly ProbeStage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];
 
 function formatRow({ loaded, steps, isDone }: Row, { paint }: Terminal): string[] {
   const cells = STAGES.map((stage) => {

@@ -6,7 +6,7 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
-import type { Step } from '../enrol/explain.ts';
+import type { ProbeStage } from '../enrol/explain.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
 
@@ -22,7 +22,7 @@ export interface ListenerTarget {
 
 export interface ListenerDialogue extends ClientDialogue {
   /** Sends octets as they are, the end of the body among them. Throws a `StepError`. */
-  content(octets: Buffer, stage: Step): Promise<ParsedReply>;
+  content(octets: Buffer, stage: ProbeStage): Promise<ParsedReply>;
 }
 
 /** Where a program of this machine reaches the first listener. */
@@ -97,7 +97,7 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
   const onClose = (): void => onEnd();
   socket.on('data', onData).on('error', onEnd).on('close', onClose);
-  const reply = async (stage: Step): Promise<ParsedReply> => {
+  const reply = async (stage: ProbeStage): Promise<ParsedReply> => {
     const deadline = setTimeout(() => {
       failure ??= 'timeout';
       wake();
@@ -120,12 +120,12 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
   return {
     reply,
-    command: (line: string, stage: Step, shown = line): Promise<ParsedReply> => {
+    command: (line: string, stage: ProbeStage, shown = line): Promise<ParsedReply> => {
       trace(`C: ${shown}`);
       socket.write(`${line}\r\n`);
       return reply(stage);
     },
-    content: (octets: Buffer, stage: Step): Promise<ParsedReply> => {
+    content: (octets: Buffer, stage: ProbeStage): Promise<ParsedReply> => {
       trace(`C: (${octets.length} octets)`);
       socket.write(octets);
       return reply(stage);
@@ -135,7 +135,7 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
 }
 
-function settled(socket: Socket, event: string, stage: Step, timeoutMs: number): Promise<void> {
+function settled(socket: Socket, event: string, stage: ProbeStage, timeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const finish = (said?: string): void => {
       clearTimeout(timer);

@@ -2,13 +2,13 @@
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
-import type { Step } from './explain.ts';
+import type { ProbeStage } from './explain.ts';
 
 /** What a step failed with. */
 export class StepError extends Error {
   override readonly name = 'StepError';
-  readonly stage: Step;
-  constructor(stage: Step, said: string) {
+  readonly stage: ProbeStage;
+  constructor(stage: ProbeStage, said: string) {
     super(said);
     this.stage = stage;
   }
@@ -17,12 +17,12 @@ export class StepError extends Error {
 export interface ClientDialogue {
   readonly capabilities: Capabilities;
   /** Sends a line; `shown` stands for it in the trace where it is secret. Throws a `StepError`. */
-  command(line: string, stage: Step, shown?: string): Promise<ParsedReply>;
+  command(line: string, stage: ProbeStage, shown?: string): Promise<ParsedReply>;
   close(): void;
 }
 
 /** The reply, unless it refuses. Throws a `StepError`. */
-export function expect<R extends Reply>(reply: R, stage: Step): R {
+export function expect<R extends Reply>(reply: R, stage: ProbeStage): R {
   if (reply.code >= 400) throw new StepError(stage, formatReply(reply));
   return reply;
 }

@@ -10,7 +10,7 @@ import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamError } from '../upstream/failure.ts';
 import { createOpenConnection } from '../upstream/open.ts';
 import { type ClientDialogue, StepError } from './client-dialogue.ts';
-import { certificateDoubt, type Step } from './explain.ts';
+import { certificateDoubt, type ProbeStage } from './explain.ts';
 
 export interface DialAccountOptions {
   /** EHLO argument of the relay. */
@@ -19,7 +19,7 @@ export interface DialAccountOptions {
   readonly proxy?: SmtpProxy | undefined;
   /** For reaching the server up to its greeting, for the login, and for each command, ms. */
   readonly timeoutMs: number;
-  passed?(stage: Step, detail: string, doubt?: string): void;
+  passed?(stage: ProbeStage, detail: string, doubt?: string): void;
   /** Every line of the dialogue, secrets left out. */
   trace?(line: string): void;
 }
@@ -98,7 +98,7 @@ function codeOf(error: UpstreamError): string | undefined {
   return [originalCode, code].find((c): c is string => typeof c === 'string' && TELLING_CODE.test(c));
 }
 
-function stageOf(stage: string): Step {
+function stageOf(stage: string): ProbeStage {
   switch (stage) {
     case 'greeting':
     case 'ehlo':

@@ -4,16 +4,16 @@ import { type CauseFacts, type Explanation, explain as explainTrouble } from '..
 export type { Explanation };
 
 /** A step of a probe; `sender` is MAIL FROM. */
-export type Step = 'token' | 'dns' | 'tcp' | 'tls' | 'greeting' | 'ehlo' | 'auth' | 'sender' | 'graph';
+export type ProbeStage = 'token' | 'dns' | 'tcp' | 'tls' | 'greeting' | 'ehlo' | 'auth' | 'sender' | 'graph';
 
-export interface Trouble extends CauseFacts {
-  readonly stage: Step;
+export interface FailedStep extends CauseFacts {
+  readonly stage: ProbeStage;
   /** What was said or reported: a reply line, an OAuth error, a system error code. */
   readonly said: string;
 }
 
 /** Explains a failed step. There is always an answer; an unknown one asks to read the reply. */
-export const explain = (trouble: Trouble): Explanation =>
+export const explain = (trouble: FailedStep): Explanation =>
   explainTrouble({ ...trouble, stage: trouble.stage === 'sender' ? 'mail' : trouble.stage });
 
 /** Days left on a server certificate below which `check` warns. */

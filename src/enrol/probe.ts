@@ -12,11 +12,11 @@ import { type AccessToken, TokenError } from '../tokens/access-token.ts';
 import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
 import { type ClientDialogue, StepError } from './client-dialogue.ts';
 import { dialAccount } from './dial-account.ts';
-import { type Explanation, explain, type Step } from './explain.ts';
+import { type Explanation, explain, type ProbeStage } from './explain.ts';
 import { probeGraph } from './probe-graph.ts';
 
 export interface ProbeStep {
-  readonly stage: Step;
+  readonly stage: ProbeStage;
   readonly ok: boolean;
   readonly ms: number;
   /** Facts where it went well, the other side's words where not. Never a secret. */
@@ -47,7 +47,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     deps.onStep(step);
   };
   let startedAt = performance.now();
-  const passed = (stage: Step, detail: string, doubt?: string): void => {
+  const passed = (stage: ProbeStage, detail: string, doubt?: string): void => {
     const now = performance.now();
     add({
       stage,
@@ -58,7 +58,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     });
     startedAt = now;
   };
-  const failed = (stage: Step, said: string, sender?: string): void => {
+  const failed = (stage: ProbeStage, said: string, sender?: string): void => {
     const { host, port } = account.upstream;
     const trouble = {
       stage,

@@ -14,7 +14,7 @@ const COMPANY_MS = 5;
 /** Leases extended by one script. */
 const EXTEND_AT_ONCE = 500;
 
-export type Answer = readonly [
+export type LimitAnswer = readonly [
   what: 'granted' | 'busy' | 'minute' | 'day' | 'epoch',
   ms: number,
   held: number,
@@ -40,7 +40,7 @@ export interface RedisLimits {
       /** Whether this relay stands in the queue where there is no place, and where others of it wait behind this one. */
       readonly queues: 'never' | 'busy' | 'more';
     },
-  ): Promise<Answer>;
+  ): Promise<LimitAnswer>;
   /** Nobody of this relay waits for a place any more. Nobody waits for it. */
   leaveQueue(accountId: string): void;
   /** What goes out now was given its place long ago. Rejects. */
@@ -153,7 +153,7 @@ export function createRedisLimits(
         // Half of it may have been done.
         if (isRefusal(error)) giveBack(accountId, id, true, 0, false);
         throw error;
-      })) as unknown as Answer;
+      })) as unknown as LimitAnswer;
       mailbox.isWanted = answer[5] > answer[6];
       return answer;
     },

@@ -6,7 +6,7 @@
 /** JSON text of a value. */
 export type Writer<T> = (value: T) => string;
 /** A writer for every key of `T`: a key that is added or renamed does not compile until it has one. */
-export type Shape<T> = { readonly [K in keyof T]-?: Writer<T[K]> };
+export type LineShape<T> = { readonly [K in keyof T]-?: Writer<T[K]> };
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: what JSON must escape
 const UNSAFE = /["\\\u0000-\u001f\ud800-\udfff]/;
@@ -30,13 +30,13 @@ export const orNull =
   (value) =>
     value === null ? 'null' : writer(value);
 
-export function object<T>(shape: Shape<T>): Writer<T> {
+export function object<T>(shape: LineShape<T>): Writer<T> {
   const write = members(shape);
   return (value) => `{${write(value)}}`;
 }
 
 /** The members without the braces, in the order of `shape`. */
-export function members<T>(shape: Shape<T>): Writer<T> {
+export function members<T>(shape: LineShape<T>): Writer<T> {
   const columns = (Object.entries(shape) as [keyof T & string, Writer<unknown>][]).map(([key, write], i) => ({
     key,
     write,

@@ -9,7 +9,7 @@ import type { Log } from '../log.ts';
 import { cureOf, findTokenCauseInText } from '../protocol/causes/book.ts';
 import type { TokenFailure } from '../protocol/token-failure.ts';
 import { TokenError } from './access-token.ts';
-import { type Slot, type Trouble, usableUntil } from './token-slot.ts';
+import { type FailedAttempts, type Slot, usableUntil } from './token-slot.ts';
 import { isStoreAway } from './unlocked.ts';
 
 export interface FailureBook {
@@ -18,13 +18,13 @@ export interface FailureBook {
     slot: Slot,
     failure: TokenFailure,
     facts: { readonly sent: boolean; readonly probeAt: number | undefined; readonly current: boolean },
-  ): Trouble;
+  ): FailedAttempts;
   /** What was wrong is over: says so. */
   recovered(slot: Slot): void;
   /** No background request before this, monotonic ms; 0 where there is no reason to wait. */
   pausedUntil(slot: Slot): number;
   /** When the background tries a failed account again, monotonic ms. */
-  nextTry(slot: Slot, trouble: Trouble): number;
+  nextTry(slot: Slot, trouble: FailedAttempts): number;
   /** Forgets OAuth clients that no account uses any more. */
   keepOnly(clients: ReadonlySet<string>): void;
 }

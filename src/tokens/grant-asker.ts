@@ -29,12 +29,17 @@ export interface RefreshCounts {
 }
 
 /** `saving`: a refresh token that came is being kept. */
-export type Asked = Exchange & { readonly saving: Promise<void> | undefined };
+export type GrantAnswer = Exchange & { readonly saving: Promise<void> | undefined };
 
 export interface GrantAsker {
   readonly counts: RefreshCounts;
   /** `offsetMs`: the provider's clock less ours, as far as known. Never rejects. */
-  ask(slot: Slot, origin: TokenOrigin, refreshToken: Secret | undefined, offsetMs: number): Promise<Asked>;
+  ask(
+    slot: Slot,
+    origin: TokenOrigin,
+    refreshToken: Secret | undefined,
+    offsetMs: number,
+  ): Promise<GrantAnswer>;
 }
 
 /** A clock further off than this is worth a warning: assertions live for minutes. */
@@ -68,7 +73,7 @@ export function createGrantAsker(deps: {
     origin: TokenOrigin,
     refreshToken: Secret | undefined,
     offsetMs: number,
-  ): Promise<Asked> {
+  ): Promise<GrantAnswer> {
     const { credential, account, grant } = slot;
     let built: GrantForm;
     try {

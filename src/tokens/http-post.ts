@@ -1,7 +1,7 @@
 /** HTTP POST of a form; the one file that knows undici. Redirects are not followed: a form carries credentials. */
 import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
 
-export interface HttpAnswer {
+export interface FormAnswer {
   readonly status: number;
   /** First value of a header, lower-cased name. */
   header(name: string): string | undefined;
@@ -10,7 +10,7 @@ export interface HttpAnswer {
 
 export interface HttpPost {
   /** Resolves with the head of the answer. Rejects with a system's or undici's `code`; when `signal` aborts, at once. */
-  post(url: string, form: string, signal: AbortSignal): Promise<HttpAnswer>;
+  post(url: string, form: string, signal: AbortSignal): Promise<FormAnswer>;
   close(): Promise<void>;
 }
 

@@ -13,7 +13,7 @@ import {
   type TokenFailure,
 } from '../protocol/token-failure.ts';
 import { judgeTokenAnswer, refreshTokenIn, type TokenJudgement } from '../protocol/token-response.ts';
-import { createHttpPost, type HttpAnswer, type HttpPost } from './http-post.ts';
+import { createHttpPost, type FormAnswer, type HttpPost } from './http-post.ts';
 
 export interface TokenEndpointOptions {
   /** TCP and TLS, ms. Default 5,000. */
@@ -143,7 +143,7 @@ export function createTokenEndpoints(
   }
 
   /** A kept-alive connection may have been closed by the other side just now: such a request goes out once more. */
-  async function post(tokenUrl: string, form: string, signal: AbortSignal): Promise<HttpAnswer> {
+  async function post(tokenUrl: string, form: string, signal: AbortSignal): Promise<FormAnswer> {
     try {
       return await http.post(tokenUrl, form, signal);
     } catch (error) {
@@ -236,7 +236,7 @@ class AnswerTooLarge extends Error {
 }
 
 /** The whole body; `onText` hears what came before it is decided whether it is whole. */
-async function readBody({ body }: HttpAnswer, onText: (text: string) => void): Promise<string> {
+async function readBody({ body }: FormAnswer, onText: (text: string) => void): Promise<string> {
   const chunks: Uint8Array[] = [];
   let octets = 0;
   try {

@@ -14,8 +14,8 @@ import { AccessToken } from './access-token.ts';
 import { believe, type Doubt, passing, stopping } from './disbelief.ts';
 import { silenceAfter } from './failure-book.ts';
 import {
-  type Asked,
   createGrantAsker,
+  type GrantAnswer,
   type RefreshCounts,
   type RefreshObservation,
   storedToken,
@@ -298,7 +298,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     slot: Slot,
     { origin }: RefreshRequest,
     lease: GrantLock | undefined,
-  ): Promise<Asked> {
+  ): Promise<GrantAnswer> {
     const { grant } = slot;
     const { ask } = asker;
     const isToAskAgain = (exchange: Exchange, after: TokenFailure['kind']): boolean =>

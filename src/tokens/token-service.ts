@@ -29,8 +29,8 @@ import {
   countTotals,
   describeAccount,
   stateOfAll,
+  type TokenFigures,
   type TokenStatus,
-  type TokenTotals,
 } from './token-status.ts';
 import type { KeptGrant, TokenStore } from './token-store.ts';
 import type { WithoutStore } from './unlocked.ts';
@@ -82,7 +82,7 @@ export interface TokenService extends TokenSource, Adoption {
   unsaved(): readonly string[];
   /** Accounts that left the accounts file and whose grants are still kept. */
   keptRemoved(): readonly KeptGrant[];
-  totals(): TokenTotals;
+  totals(): TokenFigures;
   /** Statistics of the cache begin anew, for what comes after the warm-up. */
   resetCacheCounts(): void;
   /** The store has lost its data: what this process knows of it is written again. */

@@ -26,7 +26,7 @@ export interface Held {
 }
 
 /** Why the last attempt failed. */
-export interface Trouble {
+export interface FailedAttempts {
   readonly error: TokenError;
   /** ms since the epoch. */
   readonly at: number;
@@ -52,11 +52,11 @@ export type SlotState =
       readonly name: 'asking';
       readonly flight: Flight;
       readonly held: Held | undefined;
-      readonly trouble: Trouble | undefined;
+      readonly trouble: FailedAttempts | undefined;
     }
   | { readonly name: 'holding'; readonly held: Held }
   /** The last attempt failed; `held` is handed out to its last moment. */
-  | { readonly name: 'failing'; readonly trouble: Trouble; readonly held: Held | undefined }
+  | { readonly name: 'failing'; readonly trouble: FailedAttempts; readonly held: Held | undefined }
   /** Removed or replaced; whatever still comes is for nobody. */
   | { readonly name: 'retired' };
 
@@ -64,7 +64,7 @@ export type SlotEvent =
   | { readonly type: 'asked'; readonly flight: Flight }
   /** A flight brought a token. */
   | { readonly type: 'answered'; readonly flight: number; readonly held: Held }
-  | { readonly type: 'refused'; readonly flight: number; readonly trouble: Trouble }
+  | { readonly type: 'refused'; readonly flight: number; readonly trouble: FailedAttempts }
   /** A token came without a flight: from the store, the accounts file, a late answer. */
   | { readonly type: 'brought'; readonly held: Held }
   /** The upstream refused the token. */
@@ -120,7 +120,7 @@ export interface Slot {
   account: Account;
   readonly state: SlotState;
   readonly token: AccessToken | undefined;
-  readonly trouble: Trouble | undefined;
+  readonly trouble: FailedAttempts | undefined;
   readonly flight: Flight | undefined;
   readonly isRetired: boolean;
   /** Number for the next flight. */
@@ -206,7 +206,7 @@ class TokenSlot implements Slot {
   get token(): AccessToken | undefined {
     return this.#held?.token;
   }
-  get trouble(): Trouble | undefined {
+  get trouble(): FailedAttempts | undefined {
     const state = this.#state;
     return state.name === 'asking' || state.name === 'failing' ? state.trouble : undefined;
   }

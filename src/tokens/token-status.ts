@@ -43,7 +43,7 @@ export interface TokenStatus extends ResourceStatus {
 }
 
 /** Spelled as in the admin API. */
-export interface TokenTotals {
+export interface TokenFigures {
   readonly cache_hits: number;
   readonly cache_misses: number;
   readonly refresh_attempts: number;
@@ -128,7 +128,7 @@ const unsavedState = ({ failedSaves, isHere }: Grant): readonly AccountState[] =
 
 export function countTotals(
   counts: RefreshCounts & { readonly hits: number; readonly misses: number },
-): TokenTotals {
+): TokenFigures {
   const { hits, misses, attempts, success, failures } = counts;
   const rate = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
   return {

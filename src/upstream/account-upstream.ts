@@ -57,7 +57,7 @@ export interface AccountUpstreamDeps {
   readonly onStateChange: () => void;
 }
 
-export interface ServedAccount {
+export interface MailboxUpstream {
   readonly upstream: AccountUpstream;
   readonly pool: ConnectionPool;
   readonly endpoint: UpstreamEndpoint;
@@ -102,7 +102,7 @@ export function createAccountUpstream(
   first: Account,
   deps: AccountUpstreamDeps,
   options: { readonly acquireTimeoutMs: number },
-): ServedAccount {
+): MailboxUpstream {
   const { tokens, log, clock } = deps;
   const { id } = first;
   let account = first;

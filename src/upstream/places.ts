@@ -12,7 +12,7 @@
 import { createPool, type Pool } from 'generic-pool';
 
 /** Room for one connection; empty until one is opened into it. */
-export interface Place<T> {
+export interface PoolPlace<T> {
   connection: T | undefined;
 }
 
@@ -21,13 +21,13 @@ export interface Places<T> {
   readonly size: number;
   readonly idle: number;
   /** The place used last, or an empty one where it turned out unusable or none is idle. */
-  take(): Promise<Place<T>>;
+  take(): Promise<PoolPlace<T>>;
   /** A place without a connection; idle ones stay. */
-  takeEmpty(): Promise<Place<T>>;
+  takeEmpty(): Promise<PoolPlace<T>>;
   /** The connection is idle from now on. */
-  giveBack(place: Place<T>): void;
+  giveBack(place: PoolPlace<T>): void;
   /** Gives up the place; a connection in it is closed. */
-  drop(place: Place<T>): void;
+  drop(place: PoolPlace<T>): void;
   /** Closes idle connections that are not to be kept. */
   sweep(isKept: (connection: T) => boolean): Promise<void>;
   /** True while places are sorted: `idle` says nothing then. */
@@ -48,7 +48,7 @@ const MOST = 1_000;
 
 export function createPlaces<T>(deps: PlacesDeps<T>): Places<T> {
   let sorting = 0;
-  const pool: Pool<Place<T>> = createPool<Place<T>>(
+  const pool: Pool<PoolPlace<T>> = createPool<PoolPlace<T>>(
     {
       create: async () => ({ connection: undefined }),
       async destroy(place) {
@@ -62,13 +62,13 @@ export function createPlaces<T>(deps: PlacesDeps<T>): Places<T> {
     { min: 0, max: MOST, testOnBorrow: true, fifo: false, autostart: false, evictionRunIntervalMillis: 0 },
   );
 
-  const giveBack = (place: Place<T>): void => void pool.release(place);
-  const drop = (place: Place<T>): void => void pool.destroy(place);
+  const giveBack = (place: PoolPlace<T>): void => void pool.release(place);
+  const drop = (place: PoolPlace<T>): void => void pool.destroy(place);
 
   /** Takes all idle places and `more` empty ones; gives back or drops what nobody asked for. */
-  async function sort(more: 0 | 1, isKept: (connection: T) => boolean): Promise<Place<T> | undefined> {
+  async function sort(more: 0 | 1, isKept: (connection: T) => boolean): Promise<PoolPlace<T> | undefined> {
     sorting++;
-    let empty: Place<T> | undefined;
+    let empty: PoolPlace<T> | undefined;
     try {
       const taken = await Promise.all(Array.from({ length: pool.available + more }, () => pool.acquire()));
       // The newest came first, so it goes back last.

@@ -8,7 +8,7 @@ import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { UpstreamConnection } from './connection.ts';
 import { UpstreamError } from './failure.ts';
-import { createPlaces, type Place } from './places.ts';
+import { createPlaces, type PoolPlace } from './places.ts';
 
 export interface Lease {
   readonly connection: UpstreamConnection;
@@ -152,7 +152,7 @@ export function createConnectionPool(
     return undefined;
   }
 
-  function lend(place: Place<UpstreamConnection>, connection: UpstreamConnection): Lease {
+  function lend(place: PoolPlace<UpstreamConnection>, connection: UpstreamConnection): Lease {
     idle.delete(connection);
     busy.add(connection);
     return {
@@ -165,7 +165,7 @@ export function createConnectionPool(
     };
   }
 
-  function keep(place: Place<UpstreamConnection>, connection: UpstreamConnection): void {
+  function keep(place: PoolPlace<UpstreamConnection>, connection: UpstreamConnection): void {
     if (closing || !isUsable(connection)) {
       places.drop(place);
       return;
@@ -184,7 +184,7 @@ export function createConnectionPool(
     return done;
   }
 
-  async function openInto(taking: Promise<Place<UpstreamConnection>>): Promise<void> {
+  async function openInto(taking: Promise<PoolPlace<UpstreamConnection>>): Promise<void> {
     const place = await taking;
     try {
       const connection = await open();

@@ -10,7 +10,7 @@ import type { Capabilities } from '../protocol/capabilities.ts';
 import { createSlices, type Steps } from '../slices.ts';
 import type { TokenSource } from '../tokens/access-token.ts';
 import type { KeptPause } from './account-health.ts';
-import { type AccountUpstream, createAccountUpstream, type ServedAccount } from './account-upstream.ts';
+import { type AccountUpstream, createAccountUpstream, type MailboxUpstream } from './account-upstream.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from './endpoint.ts';
 import { createLoginPacer, type LoginPacer } from './login-pacer.ts';
 import type { OpenConnection } from './open.ts';
@@ -95,9 +95,9 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   const endpoints = new Map<string, UpstreamEndpoint>();
   let accounts: ReadonlyMap<string, Account> = new Map();
   /** Those of `accounts` that are or were lately in use. */
-  const served = new Map<string, ServedAccount>();
+  const served = new Map<string, MailboxUpstream>();
   /** Removed, with transactions or connections still open. */
-  const retiring = new Map<string, ServedAccount>();
+  const retiring = new Map<string, MailboxUpstream>();
   const ending = new Set<Promise<void>>();
   let isClosed = false;
 
@@ -120,7 +120,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     return endpoint;
   }
 
-  const serve = (account: Account): ServedAccount =>
+  const serve = (account: Account): MailboxUpstream =>
     createAccountUpstream(
       account,
       {
@@ -138,7 +138,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     );
 
   /** Closes it once its transactions are over, unless it is wanted again before. */
-  async function retire(id: string, gone: ServedAccount): Promise<void> {
+  async function retire(id: string, gone: MailboxUpstream): Promise<void> {
     retiring.set(id, gone);
     await gone.whenFree();
     if (retiring.get(id) !== gone) return;
@@ -151,7 +151,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     ending.add(ended);
   }
 
-  function servedOf(accountId: string): ServedAccount | undefined {
+  function servedOf(accountId: string): MailboxUpstream | undefined {
     let current = served.get(accountId);
     if (current === undefined) {
       const account = accounts.get(accountId);

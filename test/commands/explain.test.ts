@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { explain, type Trouble } from '../../src/enrol/explain.ts';
+import { explain, type FailedStep } from '../../src/enrol/explain.ts';
 
 const google = {
   provider: 'gmail',
@@ -19,8 +19,8 @@ const microsoft = {
 const app = { ...microsoft, grant: 'client_credentials' };
 const service = { ...google, grant: 'jwt_bearer' };
 
-type Facts = Omit<Trouble, 'stage' | 'said'>;
-const rows: readonly (readonly [Trouble['stage'], string, Facts, RegExp, RegExp])[] = [
+type Facts = Omit<FailedStep, 'stage' | 'said'>;
+const rows: readonly (readonly [FailedStep['stage'], string, Facts, RegExp, RegExp])[] = [
   [
     'token',
     'HTTP 400 invalid_grant: Token has been expired or revoked.',

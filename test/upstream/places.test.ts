@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createPlaces, type Place } from '../../src/upstream/places.ts';
+import { createPlaces, type PoolPlace } from '../../src/upstream/places.ts';
 import { within } from '../support/wait-for.ts';
 
 test('what is relied on of generic-pool: counts change at once, a refused idle place is replaced by an empty one, nothing waits', async () => {
   const closed: number[] = [];
   let usable = true;
   const places = createPlaces<number>({ isUsable: () => usable, close: (n) => closed.push(n) });
-  const fill = async (n: number): Promise<Place<number>> => {
+  const fill = async (n: number): Promise<PoolPlace<number>> => {
     const place = await places.takeEmpty();
     assert.equal(place.connection, undefined);
     place.connection = n;

@@ -12,7 +12,7 @@ import {
   STATUS_WORDS,
   shownStatus,
 } from './format.ts';
-import type { State } from './stream.ts';
+import type { PageState } from './stream.ts';
 
 const TRANSACTIONS_SHOWN = 8;
 
@@ -23,7 +23,7 @@ const linkToCause = (cause: string): HTMLElement =>
   h('a', { href: `/troubleshooting#${cause}`, target: '_blank' }, cause);
 
 /** Opens the dialog for an account and fills it. */
-export async function openDetail(id: string, state: State): Promise<void> {
+export async function openDetail(id: string, state: PageState): Promise<void> {
   const dialog = byId<HTMLDialogElement>('detail');
   const account = await loadDetail(id);
   if (account === undefined) return;

@@ -20,7 +20,7 @@ import {
   shownStatus,
 } from './format.ts';
 import { watchRelays } from './relays.ts';
-import { type Changes, connect, type ShownAccount, type State } from './stream.ts';
+import { type Changes, connect, type PageState, type ShownAccount } from './stream.ts';
 import { createTransactionsView } from './transactions.ts';
 
 /** Accounts named in the banner; the filter shows the rest. */
@@ -41,7 +41,7 @@ const stream = connect({
   reloaded: (result) => toast(describeReload(result), result.ok ? 'ok' : 'bad'),
 });
 
-function show(state: State, changes: Changes): void {
+function show(state: PageState, changes: Changes): void {
   if (changes.connection) showConnection(state);
   if (changes.accounts) {
     accountsView.update(state.accounts);
@@ -57,19 +57,19 @@ function show(state: State, changes: Changes): void {
   if (changes.breakers) showBreakers(state);
 }
 
-const serverNowS = (state: State): number => Math.floor((Date.now() + state.skewMs) / 1000);
+const serverNowS = (state: PageState): number => Math.floor((Date.now() + state.skewMs) / 1000);
 
-function drawCharts(state: State): void {
+function drawCharts(state: PageState): void {
   charts.draw(state.series, range, serverNowS(state));
 }
 
-function showConnection(state: State): void {
+function showConnection(state: PageState): void {
   setText(byId('version'), state.version === '' ? '' : `v${state.version}`);
   setAttribute(byId('live'), 'data-state', state.connected ? 'live' : 'lost');
   setText(byId('live-text'), state.connected ? 'live' : 'reconnecting');
 }
 
-function showHealth(state: State): void {
+function showHealth(state: PageState): void {
   const rows = [...state.accounts.values()];
   const ill = rows.filter((a) => needsPerson(a.status)).length;
   const drained = rows.filter((a) => a.drained).length;
@@ -92,7 +92,7 @@ function showHealth(state: State): void {
   document.title = ill > 0 ? `(${ill}) xoauth2-relay` : 'xoauth2-relay';
 }
 
-function showAttention(state: State): void {
+function showAttention(state: PageState): void {
   const all = [...state.accounts.values()];
   // Trouble first; what an operator took out of service is not to be forgotten there.
   const ill = [
@@ -160,7 +160,7 @@ function showAttention(state: State): void {
   byId('attention').hidden = ill.length === 0;
 }
 
-function showAccountFigures(state: State): void {
+function showAccountFigures(state: PageState): void {
   const counts = new Map<ShownStatus, number>();
   for (const account of state.accounts.values()) {
     const status = shownStatus(account);
@@ -177,10 +177,10 @@ function showAccountFigures(state: State): void {
   );
 }
 
-function showTraffic(state: State): void {
+function showTraffic(state: PageState): void {
   const now = serverNowS(state);
   const outcomes: Outcome[] = ['relayed', 'deferred', 'rejected', 'unknown'];
-  const sum = (points: State['series'], of: readonly Outcome[]): number =>
+  const sum = (points: PageState['series'], of: readonly Outcome[]): number =>
     points.reduce((total, p) => total + of.reduce((n, o) => n + p[o], 0), 0);
   const recent = state.series.filter((p) => p.at_s >= now - RATE_WINDOW_S);
   setText(byId('tile-rate'), formatRate(sum(recent, outcomes) / RATE_WINDOW_S));
@@ -220,7 +220,7 @@ function showTraffic(state: State): void {
 
 const BREAKER_WORDS = { closed: 'closed', open: 'open', half_open: 'half open' } as const;
 
-function showBreakers(state: State): void {
+function showBreakers(state: PageState): void {
   byId('breakers-empty').hidden = state.breakers.length > 0;
   const now = Date.now() + state.skewMs;
   const sorted = state.breakers.toSorted(

@@ -15,7 +15,7 @@ export interface ShownAccount extends AccountRow {
   readonly tokenUntil: number | undefined;
 }
 
-export interface State {
+export interface PageState {
   version: string;
   ready: boolean;
   connected: boolean;
@@ -51,7 +51,7 @@ const SERIES_KEPT = 900;
 const TRANSACTIONS_KEPT = 1000;
 
 export interface Stream {
-  readonly state: State;
+  readonly state: PageState;
   close(): void;
 }
 
@@ -61,7 +61,7 @@ export function connect(on: {
   readonly statusChanged: (row: AccountRow, before: AccountRow) => void;
   readonly reloaded: (result: ReloadResult) => void;
 }): Stream {
-  const state: State = {
+  const state: PageState = {
     version: '',
     ready: false,
     connected: false,

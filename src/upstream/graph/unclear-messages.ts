@@ -20,13 +20,13 @@ export interface UnclearMessage {
 }
 
 /** `delivered`: its next retry hears 250 and nothing is sent. `again`: its next retry is sent. */
-export type Decision = 'delivered' | 'again';
+export type UnclearDecision = 'delivered' | 'again';
 
 export interface UnclearMessages {
   /** Oldest first. Rejects where it cannot be known (Redis is away). */
   list(): Promise<readonly UnclearMessage[]>;
   /** `none`: no such unclear message. `busy`: it is worked on now. Rejects where it cannot be noted. */
-  decide(key: string, decision: Decision): Promise<'done' | 'none' | 'busy'>;
+  decide(key: string, decision: UnclearDecision): Promise<'done' | 'none' | 'busy'>;
 }
 
 export function createUnclearMessages(
