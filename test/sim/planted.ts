@@ -101,7 +101,12 @@ export const PLANTED: readonly Planted[] = [
         find: 'if (slot.flight !== undefined) return',
         put: 'if (false) return',
       },
-      { file: 'tokens/grant-turns.js', find: 'await Promise.race([before, late]);', put: 'await undefined;' },
+      { file: 'tokens/grant-turns.js', find: 'let hasTurn = isFree;', put: 'let hasTurn = true;' },
+      {
+        file: 'tokens/grant-turns.js',
+        find: 'if (!isFree && line.lateUntil === undefined)',
+        put: 'if (false)',
+      },
     ],
     stores: 'memory,file',
     within: 400,
