@@ -15,6 +15,7 @@ export interface ProgramOptions {
 /** Words in front of a nested command and what they gather. */
 const GROUPS: Readonly<Record<string, string>> = {
   account: 'accounts of the file and of the running relay',
+  unclear: 'messages of which nobody knows whether Graph sent them',
 };
 
 /** Runs the command that `argv` (without node and script) names. Rejects with what the command rejects with. */

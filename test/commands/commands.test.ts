@@ -404,3 +404,12 @@ test('completion and manual name every command and option', async () => {
     assert(manual.stdout.includes(`\n.B ${key.replaceAll('-', '\\-')}\n`), `${key} in the manual`);
   assert.match(manual.stdout, /\.SH REPLIES[\s\S]*451 4\.4\.2 delivery status unknown/);
 });
+
+test('--help says of every word what it is for', async () => {
+  const { stdout } = await runCli(['--help']);
+  const commands = stdout.slice(stdout.indexOf('Commands:')).split('\n').slice(1);
+  assert.deepEqual(
+    commands.filter((line) => /^ {2}\S/.test(line) && !/^ {2}\S.* {2,}\S/.test(line)),
+    [],
+  );
+});
