@@ -152,17 +152,4 @@ export const PLANTED: readonly Planted[] = [
     stores: 'memory,file',
     within: 100,
   },
-  {
-    name: 'a send that is not noted',
-    harm: 'a relay that ends before Graph answers has another one send the message again',
-    edits: [
-      {
-        file: 'upstream/graph/delivery.js',
-        find: 'return sendDraft(outgoing, claim, entry, messageId, times);',
-        put: 'await claim.forget(); return sendDraft(outgoing, claim, entry, messageId, times);',
-      },
-    ],
-    stores: 'redis',
-    within: 60,
-  },
 ];
