@@ -4,7 +4,7 @@
  */
 import { Secret } from '../accounts/credential.ts';
 import type { GrantState } from './grant-state.ts';
-import { isOfSameConsent } from './same-consent.ts';
+import { isOfSameConsent, latestFirst } from './same-consent.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { StoredGrant, TokenStore } from './token-store.ts';
@@ -33,16 +33,32 @@ export interface Found {
 export interface ConsentSearch {
   add(member: ConsentMember): void;
   remove(member: ConsentMember): void;
-  /** Never rejects. `isAway`: the store cannot be reached. */
+  /**
+   * The latest of what the operator gave, which `own` leaves for a sign-in by `signedInAs`, and who is to have it;
+   * undefined where nobody lacks it.
+   */
+  legacyOf(
+    own: ConsentMember,
+    signedInAs: string | undefined,
+    isServed: (member: ConsentMember) => boolean,
+  ): { readonly heir: ConsentMember; readonly last: Found } | undefined;
+  /**
+   * `later` than what `own` has; `equal`: as late as the latest, made of the same one without knowledge of each other.
+   * Never rejects. `isAway`: the store cannot be reached.
+   */
   findFor(
     own: ConsentMember,
     user: string,
     isThorough: boolean,
-  ): Promise<{ readonly found: readonly Found[]; readonly isAway: boolean }>;
+  ): Promise<{
+    readonly later: Found | undefined;
+    readonly equal: Found | undefined;
+    readonly isAway: boolean;
+  }>;
 }
 
 /** As the store will count it. */
-export const generationOf = ({ generation, state, toSave }: ConsentMember): number =>
+const generationOf = ({ generation, state, toSave }: ConsentMember): number =>
   generation + (state === 'unsaved' && toSave === 'new' ? 1 : 0);
 
 export function createConsentSearch(store: TokenStore, watch: StoreWatch): ConsentSearch {
@@ -57,11 +73,24 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
       if (others.length > 0) byFingerprint.set(member.fingerprint, others);
       else byFingerprint.delete(member.fingerprint);
     },
+    legacyOf(own, signedInAs, isServed) {
+      const { refreshToken, obtainedAt } = own;
+      if (refreshToken === undefined || own.signedInAs !== undefined || signedInAs === undefined)
+        return undefined;
+      const last = { refreshToken, obtainedAt, generation: generationOf(own), signedInAs: undefined };
+      const sharing = alike(own).filter((other) => other.signedInAs === undefined);
+      const heir = sharing.find(isServed) ?? sharing[0];
+      const isHad = sharing.some((other) => generationOf(other) >= last.generation);
+      return heir === undefined || isHad ? undefined : { heir, last };
+    },
     async findFor(own, user, isThorough) {
       const { accountId, fingerprint, generation, signedInAs } = own;
       const holder = { accountId, fingerprint, user, generation, signedInAs };
       const others = alike(own);
-      const unread = others.filter(({ seenAt }) => seenAt === undefined).map((other) => other.accountId);
+      // A command beside this process may have written for any of them.
+      const unread = others
+        .filter(({ seenAt }) => isThorough || seenAt === undefined)
+        .map((other) => other.accountId);
       const found: Found[] = [];
       const addStored = (stored: StoredGrant | undefined): void => {
         if (stored?.refreshToken === undefined) return;
@@ -88,7 +117,17 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
             generation: generationOf(other),
             signedInAs: other.signedInAs,
           });
-      return { found: found.sort((a, b) => b.generation - a.generation), isAway };
+      const [first] = found.sort(latestFirst(holder));
+      const ownGeneration = generationOf(own);
+      const later = first !== undefined && first.generation > ownGeneration ? first : undefined;
+      const latest = later ?? { ...holder, generation: ownGeneration, refreshToken: own.refreshToken };
+      const equal = found.find(
+        (other) =>
+          other.generation === latest.generation &&
+          other.signedInAs === latest.signedInAs &&
+          other.refreshToken.reveal() !== latest.refreshToken?.reveal(),
+      );
+      return { later, equal, isAway };
     },
   };
 }

@@ -8,7 +8,7 @@ import { Secret } from '../accounts/credential.ts';
 import { type Clock, orAfter, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Steps } from '../slices.ts';
-import { createConsentSearch, type Found, generationOf } from './consent-search.ts';
+import { createConsentSearch, type Found } from './consent-search.ts';
 import type { Grant } from './grant.ts';
 import { type GrantEvent, nextGrantState } from './grant-state.ts';
 import { SharedStoreAway } from './store-twofold.ts';
@@ -142,14 +142,12 @@ export function createGrantKeeper(deps: {
   }
 
   /** Another account has it: a copy is kept for this one, whatever becomes of that. */
-  function takeOver(own: Kept, found: Found): void {
-    const { refreshToken, generation } = found;
-    if (refreshToken.reveal() === own.refreshToken?.reveal()) return;
-    if (own.state === 'unsaved' && own.toSave === 'new') own.spare = own.refreshToken;
-    own.refreshToken = refreshToken;
-    own.obtainedAt = found.obtainedAt;
-    own.generation = generation;
-    own.signedInAs = found.signedInAs;
+  async function takeOver(own: Kept, found: Found): Promise<void> {
+    if (found.refreshToken.reveal() === own.refreshToken?.reveal()) return;
+    const handedOn = leaveFor(own, found.signedInAs);
+    if (own.state === 'unsaved' && own.toSave === 'new' && own.signedInAs === found.signedInAs)
+      own.spare = own.refreshToken;
+    Object.assign(own, found);
     own.toSave = 'lost';
     own.isHere = false;
     move(own, 'rotated');
@@ -157,7 +155,14 @@ export function createGrantKeeper(deps: {
       { event: 'refresh_token_taken_over', account: own.accountId },
       'another account with the same consent has a later refresh token: going on with it',
     );
-    void save(own, NONE);
+    await handedOn;
+    await save(own, NONE);
+  }
+
+  /** Before `own` goes on with a sign-in: another account keeps the latest of what the operator gave. */
+  async function leaveFor(own: Kept, signedInAs: string | undefined): Promise<void> {
+    const legacy = consents.legacyOf(own, signedInAs, (other) => wanted.has(other as Kept));
+    if (legacy !== undefined) await takeOver(legacy.heir as Kept, legacy.last);
   }
 
   /** The store had it: it goes back as what it was, so that a later one of another relay stands above it. */
@@ -208,7 +213,8 @@ export function createGrantKeeper(deps: {
         { event: 'refresh_token_overtaken', account: grant.accountId },
         'another relay has refreshed this account meanwhile: going on with its refresh token',
       );
-      grant.spare = refreshToken;
+      if (result.stored.signedInAs === grant.signedInAs) grant.spare = refreshToken;
+      else void leaveFor(grant, result.stored.signedInAs);
       move(grant, 'overtaken');
       takeStored(grant, result.stored);
     } catch (error) {
@@ -315,26 +321,22 @@ export function createGrantKeeper(deps: {
     },
     async catchUp(grant, user, isRefused = false) {
       const own = kept(grant);
-      const { found, isAway } = await consents.findFor(own, user, isRefused);
-      const [latest] = found;
-      if (latest !== undefined && latest.generation > generationOf(own)) takeOver(own, latest);
-      // Two that were made of one, without each other's knowledge.
-      const equal = found.find(
-        ({ generation, refreshToken }) =>
-          generation === generationOf(own) && refreshToken.reveal() !== own.refreshToken?.reveal(),
-      );
+      const { later, equal, isAway } = await consents.findFor(own, user, isRefused);
+      if (later !== undefined) void takeOver(own, later);
       if (isRefused) own.spare ??= equal?.refreshToken;
       return !isAway;
     },
     async rotated(grant, refreshToken, tokens, signedInAs = grant.signedInAs) {
       const own = kept(grant);
       remember(own);
+      const handedOn = leaveFor(own, signedInAs);
       own.signedInAs = signedInAs;
       own.refreshToken = new Secret(refreshToken);
       own.obtainedAt = clock.now();
       own.toSave = 'new';
       own.isHere = false;
       move(own, 'rotated');
+      await handedOn;
       await save(own, tokens);
       if (store.kind !== 'memory' || toldOfMemory) return;
       toldOfMemory = true;

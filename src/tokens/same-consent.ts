@@ -24,17 +24,24 @@ export const isOfSameConsent = (
 ): boolean =>
   found.signedInAs === undefined ? holder.signedInAs === undefined : found.signedInAs === holder.user;
 
-/** The latest of them that `holder` may go on with; undefined where none has a refresh token. */
+/**
+ * Orders what `holder` may go on with. A sign-in for its own mailbox stands before what the operator gave, unless the
+ * holder is further already: their generations count different things.
+ */
+export const latestFirst = (holder: Pick<ConsentHolder, 'generation'>) => {
+  const isOwnSignIn = (found: Latest): number =>
+    found.signedInAs !== undefined && found.generation > holder.generation ? 1 : 0;
+  return (a: Latest, b: Latest): number => isOwnSignIn(b) - isOwnSignIn(a) || b.generation - a.generation;
+};
+
+type Latest = { readonly generation: number; readonly signedInAs?: string | undefined };
+
+/** The first of them that `holder` may go on with; undefined where none has a refresh token. */
 export const latestFor = (
-  holder: Pick<ConsentHolder, 'user' | 'signedInAs'>,
+  holder: Pick<ConsentHolder, 'user' | 'signedInAs' | 'generation'>,
   found: readonly (StoredGrant | undefined)[],
 ): StoredGrant | undefined =>
-  found.reduce(
-    (best, grant) =>
-      grant?.refreshToken !== undefined &&
-      isOfSameConsent(holder, grant) &&
-      grant.generation > (best?.generation ?? 0)
-        ? grant
-        : best,
-    undefined,
-  );
+  found
+    .flatMap((grant) => (grant?.refreshToken !== undefined && isOfSameConsent(holder, grant) ? grant : []))
+    .sort(latestFirst(holder))
+    .at(0);

@@ -1,0 +1,94 @@
+/** Which of several consents an account goes on with, when it has had more than one. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { Secret } from '../../src/accounts/credential.ts';
+import { AccessToken } from '../../src/tokens/access-token.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
+import { createMemoryStore } from '../../src/tokens/store-memory.ts';
+import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
+import type { TokenStore } from '../../src/tokens/token-store.ts';
+import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
+import { account, createTestLog, refreshCredential } from './support.ts';
+
+const GIVEN = 'refresh-given-by-the-operator';
+
+async function provider(t: TestContext): Promise<TokenEndpoint> {
+  const endpoint = await startTokenEndpoint('microsoft');
+  t.after(() => endpoint.close());
+  endpoint.rotation = 'revoke-old';
+  endpoint.add('person@x', { clientId: 'client-1', clientSecret: 'client-secret-1', refreshToken: GIVEN });
+  return endpoint;
+}
+
+const entry = (endpoint: TokenEndpoint, id: string, user: string) => ({
+  account: { ...account(id), user },
+  credential: refreshCredential(endpoint.url, id, { refreshToken: new Secret(GIVEN) }),
+});
+
+async function serve(t: TestContext, store: TokenStore): Promise<TokenService> {
+  const tokens = createTokenService({ log: createTestLog(), store }, { refreshAhead: false });
+  await tokens.open();
+  t.after(() => tokens.close());
+  return tokens;
+}
+
+/** A person signs in for an account, as `user` of the provider. */
+async function signIn(endpoint: TokenEndpoint, tokens: TokenService, id: string, user: string) {
+  const { refreshToken } = endpoint.add(user, { clientId: 'client-1', clientSecret: 'client-secret-1' });
+  const { accessToken, expiresAt } = endpoint.issue(user);
+  await tokens.adopt(id, {
+    refreshToken: new Secret(refreshToken),
+    accessToken: new AccessToken(accessToken, expiresAt, Date.now()),
+    resource: 'smtp',
+  });
+}
+
+const ownerOf = async (endpoint: TokenEndpoint, tokens: TokenService, id: string): Promise<string[]> => [
+  ...(endpoint.read((await tokens.get(id)).reveal())?.users ?? ['nobody']),
+];
+
+function directory(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'consent-order-'));
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+const fileStore = (path: string, role: 'owner' | 'guest' = 'owner'): TokenStore =>
+  createFileStore(path, { log: createTestLog(), sealer: undefined }, { role });
+
+for (const kind of ['memory', 'file'] as const)
+  test(`${kind}: a renamed account goes on with its own sign-in, however often others have refreshed what the operator gave`, async (t) => {
+    const endpoint = await provider(t);
+    const tokens = await serve(t, kind === 'memory' ? createMemoryStore() : fileStore(directory(t)));
+    tokens.applyAccounts([entry(endpoint, 'ann', 'ann@x'), entry(endpoint, 'bob', 'bob@x')]);
+    await tokens.get('ann');
+    await signIn(endpoint, tokens, 'ann', 'ann@x');
+    for (let i = 0; i < 4; i++) await tokens.refresh('bob');
+    assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['ann@x']);
+    tokens.applyAccounts([entry(endpoint, 'ann.new', 'ann@x'), entry(endpoint, 'bob', 'bob@x')]);
+    assert.deepEqual(await ownerOf(endpoint, tokens, 'ann.new'), ['ann@x']);
+    await tokens.refresh('bob');
+    assert.deepEqual(await ownerOf(endpoint, tokens, 'bob'), ['person@x']);
+  });
+
+test('what a command got for one of two accounts with one consent serves the other one in the relay', async (t) => {
+  const endpoint = await provider(t);
+  const path = directory(t);
+  const relay = await serve(t, fileStore(path));
+  const both = [entry(endpoint, 'ann', 'ann@x'), entry(endpoint, 'bob', 'bob@x')];
+  relay.applyAccounts(both);
+  await relay.get('ann');
+  await relay.get('bob');
+  const command = createTokenService(
+    { log: createTestLog(), store: fileStore(path, 'guest') },
+    { refreshAhead: false },
+  );
+  command.applyAccounts(both);
+  await command.refresh('bob');
+  await command.close();
+  await relay.refresh('ann');
+  assert.equal(relay.statusOf('ann')?.state.status, 'ready');
+});
