@@ -447,6 +447,7 @@ test('the example passes, and every key of the schema stands in it or is a pacin
     APP_SECRET: 's',
     GRAPH_APP_SECRET: 's',
     HVE_APP_SECRET: 's',
+    SMTP_PROXY: 'socks5://user:secret@proxy.example:1080',
   });
   assert.deepEqual([parsed.problems, parsed.warnings], [[], []]);
   assert.equal(parsed.accounts.length, 9);
