@@ -159,7 +159,6 @@ export function createRelayHost(
           return createTwofoldStore(createTokenStore({ ...given, stateDir: undefined }), here, given.log);
         };
         const openAdmin = (given: { readonly backend: AdminBackend }): Admin => {
-          backend = given.backend;
           return {
             recordTransaction: (record) => {
               records.push(record);
@@ -174,7 +173,11 @@ export function createRelayHost(
             accountChanged: () => undefined,
             accountRemoved: () => undefined,
             reloaded: () => undefined,
-            listen: async () => ({ host: '127.0.0.1', port: 1 }),
+            // Nobody can ask before: by then the relay has read what it kept.
+            listen: async () => {
+              if (actor === born) backend = given.backend;
+              return { host: '127.0.0.1', port: 1 };
+            },
             close: async () => undefined,
           };
         };
