@@ -34,7 +34,7 @@ const TABLE: Record<string, readonly string[]> = {
   // Beyond the pure rules of protocol types only, see below: the narrow interfaces it needs are its own.
   admin: ['protocol'],
   // What several relays agree on: the limiter of the relay, held over all of them.
-  fleet: ['relay'],
+  fleet: ['protocol', 'relay'],
   // What a listener can be told stands in its room.
   config: ['protocol', 'accounts', 'listener'],
   app: [

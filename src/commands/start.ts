@@ -7,7 +7,7 @@ import type { Settings } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
 import { waitUntil } from '../enrol/wait-until.ts';
 import { currentLogFile } from '../log/file.ts';
-import { parseJsonObject } from '../protocol/token-failure.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
 import { describeStart } from './log-format.ts';

@@ -4,6 +4,7 @@
  * processes: it counts what it does not know of them. Owns what they left, for a day.
  */
 import { type Clock, systemClock } from '../clock.ts';
+import { isRecord } from '../protocol/json-object.ts';
 import { BUCKET_MS, BUCKETS, type CountsTold } from '../relay/mailbox-counts.ts';
 
 const DAY_MS = BUCKETS * BUCKET_MS;
@@ -67,8 +68,6 @@ export function createKeptCounts({
 }
 
 const isCount = (value: unknown): value is number => typeof value === 'number' && value >= 0;
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 function isKept(value: unknown): value is Kept {
   return (

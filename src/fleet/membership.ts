@@ -3,7 +3,9 @@
  * second; who is silent for 4 s is missing (its share is kept free), after 15 s gone.
  */
 import { type Clock, systemClock } from '../clock.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
 import { KEY_PREFIX, type RedisConnection } from '../redis.ts';
+import { every } from './every.ts';
 import { BEAT, GONE_AFTER_MS, LEAVE } from './scripts.ts';
 
 const BEAT_MS = 1_000;
@@ -83,7 +85,6 @@ export function createMembership(
   const listeners: ((epoch: string, hasForgotten: boolean) => void)[] = [];
   /** The same over restarts, where there is a state directory; `answered`: the number of the last sign of life that was. */
   let home = { mark: redis.instance, answered: 0 };
-  const forgottenListeners: (() => void)[] = [];
   let relays = Math.max(1, options.expected ?? 1);
   let rank = 0;
   let seen: readonly RelaySeen[] = [];
@@ -119,21 +120,15 @@ export function createMembership(
           id: String(rows[i]),
           isSelf: rows[i] === redis.instance,
           silentMs: Number(rows[i + 1]),
-          row: parseRow(String(rows[i + 2])),
+          row: parseJsonObject(String(rows[i + 2])) ?? {},
         });
       seen = all;
       for (const listener of listeners) listener(epochHeard, hasForgotten);
-      if (hasForgotten) for (const listener of forgottenListeners) listener();
     } catch {
       // The connection tells that Redis is away.
     } finally {
       isBeating = false;
     }
-  }
-
-  function schedule(): void {
-    if (isOver) return;
-    cancel = clock.after(BEAT_MS, () => void once().finally(schedule));
   }
 
   redis.onAway((away) => {
@@ -157,7 +152,7 @@ export function createMembership(
       return aloneSince;
     },
     onHeard: (listener) => void listeners.push(listener),
-    onForgotten: (listener) => void forgottenListeners.push(listener),
+    onForgotten: (listener) => void listeners.push((_epoch, hasForgotten) => hasForgotten && listener()),
     kept: {
       isMinor: true,
       snapshot: () => ({ ...home, epoch: epochHeard, relays, rank }),
@@ -175,7 +170,7 @@ export function createMembership(
     beat: () => void once(),
     async start() {
       await once();
-      schedule();
+      if (!isOver) cancel = every(clock, BEAT_MS, once);
     },
     async leave() {
       isOver = true;
@@ -183,13 +178,4 @@ export function createMembership(
       await redis.run(LEAVE, keys.slice(0, 2), [redis.instance]).catch(() => undefined);
     },
   };
-}
-
-function parseRow(text: string): Partial<RelayRow> {
-  try {
-    const row: unknown = JSON.parse(text);
-    return typeof row === 'object' && row !== null ? row : {};
-  } catch {
-    return {};
-  }
 }

@@ -19,7 +19,8 @@ const DAY_KEPT_MS = 90_000_000;
 /** Longer than a relay is likely to be gone and come back with what it knew, ms. */
 const MARK_KEPT_MS = 30 * 86_400_000;
 
-const NOW = `
+/** `now`, ms since the epoch, and the bucket of the day it is in. Part of scripts. */
+export const NOW = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local bucket = math.floor(now / ${BUCKET_MS})

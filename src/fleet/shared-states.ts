@@ -8,6 +8,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import type { Membership } from './membership.ts';
+import { NOW } from './scripts.ts';
 
 /** Something that stands until it ends or is taken back. `value` is JSON of the room it belongs to, never a secret. */
 export interface SharedState {
@@ -42,19 +43,15 @@ interface Standing {
   readonly endsAt: number | undefined;
 }
 
-/** KEYS: states. ARGV: subject, value, ms it stands (0: no end), most entries. */
-const SET = redisScript(`
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+/** KEYS: states. ARGV: subject, value, ms it stands (0: no end). */
+const SET = redisScript(`${NOW}
 local till = tonumber(ARGV[3])
 redis.call('HSET', KEYS[1], ARGV[1], (till > 0 and now + till or 0) .. ' ' .. ARGV[2])
 return 1
 `);
 
 /** KEYS: states. Answers subject, ms left (0: no end), value of each; drops what has ended. */
-const ALL = redisScript(`
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+const ALL = redisScript(`${NOW}
 local all, answer = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
   local till, value = string.match(all[i + 1], '^(%d+) (.*)$')

@@ -1,5 +1,5 @@
 /** What an access token says it is good for. In: the token of a provider whose tokens can be read. Out: whether it serves a resource. Pure. */
-import { parseJsonObject } from '../protocol/token-failure.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
 import type { TokenResource } from '../tokens/access-token.ts';
 
 /** Microsoft's names of permissions, of persons (`scp`) and applications (`roles`). */

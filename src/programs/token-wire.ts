@@ -2,7 +2,7 @@
  * What is said over the token socket: one line of JSON each way, then the connection ends. Pure; known to the relay
  * and to the command that asks it.
  */
-import { parseJsonObject } from '../protocol/token-failure.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
 import type { TokenResource } from '../tokens/access-token.ts';
 
 export const RESOURCES: readonly TokenResource[] = ['smtp', 'imap', 'graph'];

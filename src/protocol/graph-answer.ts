@@ -5,11 +5,11 @@
  */
 import { findGraphCause } from './causes/book.ts';
 import type { GraphCall, GraphHeard } from './causes/graph-causes.ts';
+import { parseJsonObject } from './json-object.ts';
 import type { Mask } from './masking.ts';
 import { reply as makeReply } from './reply.ts';
 import { parseRetryAfter } from './retry-after.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';
-import { parseJsonObject } from './token-failure.ts';
 import {
   type Consequences,
   HOURLY,

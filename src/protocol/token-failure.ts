@@ -7,6 +7,7 @@
 
 import { aadstsIn, findTokenCause, findTokenNetworkCause } from './causes/book.ts';
 import type { TokenFailureKind } from './causes/token-cause.ts';
+import { isRecord, parseJsonObject } from './json-object.ts';
 import { maskSecrets } from './masking.ts';
 import { parseRetryAfter } from './retry-after.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';
@@ -236,18 +237,4 @@ function secretsOf({ secrets, body }: TokenAnswer): readonly string[] {
   const json = parseJsonObject(body) ?? {};
   const came = ['access_token', 'refresh_token', 'id_token'].map((key) => json[key]);
   return [...secrets, ...came.filter((value) => typeof value === 'string')];
-}
-
-/** The object a JSON text holds; undefined for anything else. */
-export function parseJsonObject(text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return isRecord(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

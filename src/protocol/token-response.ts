@@ -2,10 +2,11 @@
  * Judges what a token endpoint answered. In: one HTTP answer. Out: a grant that can be used, or a
  * classified failure. Pure; nothing the provider sent is trusted before it passed here.
  */
+
+import { parseJsonObject } from './json-object.ts';
 import { maskSecrets } from './masking.ts';
 import {
   classifyTokenFailure,
-  parseJsonObject,
   type TokenAnswer,
   type TokenFailure,
   unusableAnswer,

@@ -1,6 +1,6 @@
 /** Since when accounts are missing from the accounts file, kept beside their grants. In, out: `missing.json`. */
 import { join } from 'node:path';
-import { parseJsonObject } from '../protocol/token-failure.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
 import { type GrantFiles, MAX_FILE_OCTETS } from './grant-files.ts';
 import type { StateFiles } from './state-files.ts';
 

@@ -4,7 +4,7 @@
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { parseJsonObject } from '../protocol/token-failure.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
 
 export interface ProcessMark {
   readonly pid: number;

@@ -3,7 +3,8 @@
  * One text holds the grants of one account, so that an accounts file that is put back finds its own again.
  */
 import type { TokenResource } from '../accounts/credential.ts';
-import { isTokenFailureKind, parseJsonObject } from '../protocol/token-failure.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
+import { isTokenFailureKind } from '../protocol/token-failure.ts';
 import { isSealed, SealError, type Sealer } from './sealing.ts';
 import type {
   Rotation,

@@ -232,7 +232,7 @@ export function createDialer(options: DialerOptions = {}): Dial {
 }
 
 /** The result, unless the signal aborts before it is there. */
-function within<T>(result: Promise<T>, signal: AbortSignal): Promise<T> {
+export function within<T>(result: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((done, failed) => {
     const abort = (): void => failed(signal.reason);
     signal.addEventListener('abort', abort, { once: true });

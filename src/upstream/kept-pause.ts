@@ -1,12 +1,12 @@
 /** A pause of an account as it comes back from a file or another relay: checked, because neither is this process. */
+
+import { isRecord } from '../protocol/json-object.ts';
 import type { KeptPause } from './account-health.ts';
 
 const SCOPES = new Set(['logins', 'sending']);
 const STATUSES = new Set(['throttled', 'needs_consent', 'misconfigured']);
 
 const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 /** Throws where `value` is no pause. */
 export function parseKeptPause(value: unknown): KeptPause {

@@ -18,7 +18,7 @@ import { cleanText } from '../protocol/text.ts';
 import type { LossCause, Stage } from '../protocol/verdict.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamConnection } from './connection.ts';
-import { createDialer, type Dial, type Dialed } from './dial.ts';
+import { createDialer, type Dial, type Dialed, within } from './dial.ts';
 import { lossCause, lost, UpstreamError } from './failure.ts';
 import {
   createHandshake,
@@ -279,7 +279,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       } catch (error) {
         if (isTokenAwaited && outer?.aborted !== true) {
           // Closed while nobody could log in: no fault of the server, which is asked again when the token is there.
-          await unlessAborted(coming, outer);
+          await (outer === undefined ? coming : within(coming, outer));
           continue;
         }
         const event = error instanceof UpstreamError ? error.event : undefined;
@@ -330,13 +330,4 @@ async function limited<T>(
     cancel();
     outer?.removeEventListener('abort', follow);
   }
-}
-
-/** Rejects with the signal's reason when it aborts first. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const end = (): void => reject(signal?.reason);
-    signal?.addEventListener('abort', end);
-    promise.then(resolve, reject).finally(() => signal?.removeEventListener('abort', end));
-  });
 }

@@ -4,9 +4,9 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { testAuthority } from '../support/certificate.ts';
+import { freePort } from '../support/free-port.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { directory, isOpen, spawnChild } from './stage.ts';
 
@@ -22,14 +22,6 @@ export interface Absent {
 }
 
 const isInstalled = (program: string): boolean => spawnSync(program, ['-v']).error === undefined;
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** HAProxy with one thread, plain in, TLS out: a splice written in C. */
 async function startHaproxy(upstreamPort: number): Promise<Peer | Absent> {

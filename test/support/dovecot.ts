@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { issueCertificate } from './certificate.ts';
+import { freePort } from './free-port.ts';
 import { waitFor, within } from './wait-for.ts';
 
 export interface Dovecot {
@@ -142,11 +143,3 @@ const isOpen = (port: number): Promise<boolean> =>
     });
     socket.on('error', () => resolve(false));
   });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
-import { smtpClient } from '../support/smtp-client.ts';
+import { type SmtpClient, smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const ANN = 'ann@example.com';
@@ -63,6 +63,18 @@ async function house(
       }
     },
   };
+}
+
+/** A whole message to BOB; nobody waits for its answer. */
+async function sendOff(port: number, message: string): Promise<SmtpClient> {
+  const client = await smtpClient(port);
+  await client.reply();
+  await client.send('EHLO client.test');
+  await client.expect(`MAIL FROM:<${ANN}>`, 250);
+  await client.expect(`RCPT TO:<${BOB}>`, 250);
+  await client.expect('DATA', 354);
+  await client.raw(`${message}.\r\n`);
+  return client;
 }
 
 /** Graph sends the next message and nobody is told; nor can it be looked at. */
@@ -168,13 +180,7 @@ test(
     const h = await house(defer, [{ transport: 'graph' }]);
     h.provider.graph.fault('send', { carriedOut: true, answer: 'silence' });
     const message = mailFrom(ANN, '');
-    const client = await smtpClient(h.relay.smtpPort);
-    await client.reply();
-    await client.send('EHLO client.test');
-    await client.expect(`MAIL FROM:<${ANN}>`, 250);
-    await client.expect(`RCPT TO:<${BOB}>`, 250);
-    await client.expect('DATA', 354);
-    await client.raw(`${message}.\r\n`);
+    const client = await sendOff(h.relay.smtpPort, message);
     await waitFor(() => h.provider.graph.delivered.length === 1, { what: 'Graph having the message' });
     client.reset();
     await h.relay.event('transaction', { timeoutMs: 60_000 });
@@ -192,13 +198,7 @@ test(
     const rules = h.provider.graph.rules;
     rules.latencyMs = 1_000;
     const message = mailFrom(ANN, '');
-    const client = await smtpClient(h.relay.smtpPort);
-    await client.reply();
-    await client.send('EHLO client.test');
-    await client.expect(`MAIL FROM:<${ANN}>`, 250);
-    await client.expect(`RCPT TO:<${BOB}>`, 250);
-    await client.expect('DATA', 354);
-    await client.raw(`${message}.\r\n`);
+    const client = await sendOff(h.relay.smtpPort, message);
     client.end();
     await h.relay.event('transaction');
     rules.latencyMs = 0;

@@ -11,11 +11,11 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { greeted, transact } from '../support/dialogue.ts';
+import { freePort } from '../support/free-port.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { repositoryRoot, startRelay } from '../support/relay-process.ts';
@@ -29,14 +29,6 @@ function temporary(defer: Defer): string {
   const directory = mkdtempSync(join(tmpdir(), 'log-'));
   defer(() => rmSync(directory, { recursive: true }));
   return directory;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** A relay whose standard output is `stdout`; it cannot say its ports, so they are given. */

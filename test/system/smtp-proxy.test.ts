@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { sendMail } from '../support/dialogue.ts';
+import { freePort } from '../support/free-port.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
@@ -17,14 +18,6 @@ import { waitFor } from '../support/wait-for.ts';
 const ANN = 'ann@gmail.example';
 const BEN = 'ben@gmail.example';
 const LOGIN = 'relay:hunter2secret';
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** Runs a program until the test is over; resolves when the port answers. */
 async function run(defer: Defer, port: number, command: string, args: readonly string[]): Promise<void> {

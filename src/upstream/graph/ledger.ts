@@ -4,9 +4,9 @@
  * Kept where tokens are kept: in memory, in the state directory, or in Redis for several relays.
  */
 import { createHash } from 'node:crypto';
+import { parseJsonObject } from '../../protocol/json-object.ts';
 import { type MessageHeader, parseHeader } from '../../protocol/message-header.ts';
 import { foldAddress } from '../../protocol/text.ts';
-import { parseJsonObject } from '../../protocol/token-failure.ts';
 
 /** Longer than a mail server keeps a message in its queue (Postfix: 5 days). */
 export const KEEP_MS = 5 * 24 * 60 * 60_000;
