@@ -24,6 +24,7 @@ const PURPOSE = {
   redis: 'shared token store and fleet limits',
   'smtp-server': 'wire of the listener',
   socks: 'SMTP through a SOCKS5 proxy',
+  tinyqueue: 'which of thousands of accounts is due next',
   undici: 'token requests, through a proxy where one is set',
   uplot: 'charts of the dashboard',
   zod: 'settings, accounts file, API shapes',

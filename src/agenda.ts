@@ -2,6 +2,7 @@
  * What is to be done when, for thousands of things with one timer. In: things with times. Out: each at its time,
  * the earlier first. Times are monotonic ms.
  */
+import TinyQueue from 'tinyqueue';
 import type { Clock } from './clock.ts';
 
 export interface Agenda<T> {
@@ -24,55 +25,21 @@ interface Entry<T> {
 /** Done in one turn of the loop; more that is due at once waits for the next. */
 const MOST_AT_ONCE = 100;
 
+const byTime = (a: Entry<unknown>, b: Entry<unknown>): number => a.at - b.at || a.number - b.number;
+
 export function createAgenda<T>(
   clock: Pick<Clock, 'monotonic' | 'after'>,
   due: (item: T) => void,
 ): Agenda<T> {
   const entries = new Map<T, Entry<T>>();
-  /** A binary heap: no entry is earlier than the one at half its place. */
-  let heap: Entry<T>[] = [];
+  let queue = new TinyQueue<Entry<T>>([], byTime);
   let numbers = 0;
   let timer: { readonly at: number; readonly cancel: () => void } | undefined;
 
-  const isEarlier = (a: Entry<T>, b: Entry<T>): boolean =>
-    a.at < b.at || (a.at === b.at && a.number < b.number);
-
-  function push(entry: Entry<T>): void {
-    let place = heap.push(entry) - 1;
-    while (place > 0) {
-      const above = (place - 1) >> 1;
-      const other = heap[above] as Entry<T>;
-      if (!isEarlier(entry, other)) break;
-      heap[place] = other;
-      place = above;
-    }
-    heap[place] = entry;
-  }
-
-  function shift(): void {
-    const last = heap.pop();
-    if (last === undefined || heap.length === 0) return;
-    let place = 0;
-    for (;;) {
-      let below = 2 * place + 1;
-      let next = heap[below];
-      const other = heap[below + 1];
-      if (next === undefined) break;
-      if (other !== undefined && isEarlier(other, next)) {
-        below += 1;
-        next = other;
-      }
-      if (!isEarlier(next, last)) break;
-      heap[place] = next;
-      place = below;
-    }
-    heap[place] = last;
-  }
-
   /** The earliest there is still something to do for. */
   function first(): Entry<T> | undefined {
-    while (heap[0] !== undefined && heap[0].item === undefined) shift();
-    return heap[0];
+    while (queue.peek()?.item === undefined && queue.length > 0) queue.pop();
+    return queue.peek();
   }
 
   function wind(): void {
@@ -100,12 +67,8 @@ export function createAgenda<T>(
     if (entry === undefined) return;
     entry.item = undefined;
     entries.delete(item);
-    // What is done stays in the heap until its time; not more of it than of what is to be done.
-    if (heap.length > 2 * entries.size + 64) {
-      const left = heap.filter((each) => each.item !== undefined);
-      heap = [];
-      for (const each of left) push(each);
-    }
+    // What is done stays in the queue until its time; not more of it than of what is to be done.
+    if (queue.length > 2 * entries.size + 64) queue = new TinyQueue([...entries.values()], byTime);
   }
 
   return {
@@ -113,7 +76,7 @@ export function createAgenda<T>(
       forget(item);
       const entry = { at, number: numbers++, item };
       entries.set(item, entry);
-      push(entry);
+      queue.push(entry);
       wind();
     },
     delete(item) {
@@ -123,7 +86,7 @@ export function createAgenda<T>(
     at: (item) => entries.get(item)?.at,
     clear() {
       entries.clear();
-      heap = [];
+      queue = new TinyQueue<Entry<T>>([], byTime);
       wind();
     },
   };

@@ -110,12 +110,15 @@ export function createLive(
     const slices = createSlices();
     const ids = [...dirty];
     dirty.clear();
-    for (const id of ids) {
-      const row = hub.listeners > 0 ? backend.row(id) : undefined;
-      if (row !== undefined) tell(row);
-      if (slices.isOver) await slices.rest();
+    try {
+      for (const id of ids) {
+        const row = hub.listeners > 0 ? backend.row(id) : undefined;
+        if (row !== undefined) tell(row);
+        if (slices.isOver) await slices.rest();
+      }
+    } finally {
+      lookingAtDirty = false;
     }
-    lookingAtDirty = false;
   }
 
   function lookAtBreakers(): void {

@@ -1,6 +1,6 @@
 /**
- * The requests of one consent, one after another, whichever accounts have it: a refresh token is never used twice at once. In: tasks. Out:
- * their results. Whoever waits behind an answer that is late is told so instead of waiting on.
+ * The requests of one consent, one after another, whichever accounts have it: a refresh token is never used twice at
+ * once. In: tasks. Out: their results. Whoever waits behind an answer that is late is told so instead of waiting on.
  */
 import { type Clock, orAfter } from '../clock.ts';
 import type { Grant } from './grant.ts';

@@ -1,7 +1,8 @@
 /**
  * Deletes drafts that were left in mailboxes: of messages that the mail server has given up, 5 days after
- * they were noted; of one that was sent, those beside the one that was. In: what is noted, and clients of the mailboxes. Out: nothing; a draft is deleted only
- * where it is seen as one and no other message's, and what is not clear is left alone.
+ * they were noted; of one that was sent, those beside the one that was. In: what is noted, and clients of the
+ * mailboxes. Out: nothing; a draft is deleted only where it is seen as one and no other message's, and what is not
+ * clear is left alone.
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
