@@ -4,7 +4,7 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { SmtpProxy } from '../accounts/account.ts';
-import { appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
+import { accountEntries, appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
 import type { LoadedAccount } from '../accounts/accounts-file.ts';
 import { Secret } from '../accounts/credential.ts';
 import { type Clock, systemClock } from '../clock.ts';
@@ -13,6 +13,7 @@ import { isLoopbackHost } from '../protocol/cidr.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
 import { AccessToken } from '../tokens/access-token.ts';
 import type { AdoptedGrant } from '../tokens/adoption.ts';
+import { isSameMailbox } from '../tokens/same-consent.ts';
 import { editAccounts, findAccount } from './accounts-on-disk.ts';
 import { type Draft, draftOf, draftOfNew, type NewAccount, type SignInWay, withGrant } from './draft.ts';
 import { OperatorError } from './operator-error.ts';
@@ -257,6 +258,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       refreshToken,
       accessToken: new AccessToken(signedIn.accessToken.reveal(), signedIn.expiresAt, clock.now()),
       resource: isGraph ? 'graph' : 'smtp',
+      user: account.user,
     });
     log.info({ event: 'sign_in_done', account: accountId }, 'signed in: the new grant was proved and kept');
     move(signIn, { state: 'done', note });
@@ -284,7 +286,11 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     try {
       await editAccounts(accountsPath, (text) => {
         const index = findAccount(text, accountId);
-        return index < 0 ? undefined : updateAccount(text, index, { refresh_token });
+        if (index < 0) return undefined;
+        const { user, email } = accountEntries(text)[index] ?? {};
+        if (!isSameMailbox(String(user ?? email), draft.loaded.account.user))
+          throw new OperatorError(`${accountId} is another mailbox in the accounts file meanwhile`);
+        return updateAccount(text, index, { refresh_token });
       });
       if (await deps.reload()) return undefined;
     } catch (error) {

@@ -11,6 +11,7 @@ import { clientOf, type FailureBook } from './failure-book.ts';
 import type { Grant } from './grant.ts';
 import { credentialFingerprint } from './grant-form.ts';
 import type { GrantKeeper } from './grant-keeper.ts';
+import { isSameMailbox } from './same-consent.ts';
 import { type AccountCredential, createServedAccount, type ServedAccount } from './served-account.ts';
 import type { Slot } from './token-slot.ts';
 import type { KeptGrant, TokenStore } from './token-store.ts';
@@ -73,7 +74,8 @@ export function createAccountRoll(
   // The same object needs no hash.
   const isSame = (old: ServedAccount, { account, credential }: AccountCredential): boolean =>
     (old.credential === credential && old.account === account) ||
-    old.fingerprint === credentialFingerprint(credential);
+    (old.fingerprint === credentialFingerprint(credential) &&
+      (credential.grant !== 'refresh_token' || isSameMailbox(old.account.user, account.user)));
 
   function replace(old: ServedAccount, made: ServedAccount): void {
     retire(old);

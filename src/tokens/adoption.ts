@@ -7,6 +7,7 @@ import type { Log } from '../log.ts';
 import { type AccessToken, TokenError } from './access-token.ts';
 import { storedToken } from './grant-asker.ts';
 import type { GrantKeeper } from './grant-keeper.ts';
+import { isSameMailbox } from './same-consent.ts';
 import type { ServedAccount } from './served-account.ts';
 import type { Refresher } from './token-refresher.ts';
 import type { Slot } from './token-slot.ts';
@@ -16,6 +17,8 @@ export interface AdoptedGrant {
   readonly refreshToken: Secret;
   readonly accessToken: AccessToken;
   readonly resource: TokenResource;
+  /** The mailbox it was made for; undefined: that of the account. */
+  readonly user?: string;
 }
 
 export interface Adoption {
@@ -49,8 +52,13 @@ export function createAdoption(deps: {
     return slot;
   };
   return {
-    async adopt(accountId, { refreshToken, accessToken, resource }) {
+    async adopt(accountId, { refreshToken, accessToken, resource, user }) {
       const slot = slotOf(accountId, resource);
+      if (user !== undefined && !isSameMailbox(user, slot.account.user))
+        throw new TokenError(
+          'bad_request',
+          `${accountId} is the mailbox ${slot.account.user} now, and this sign-in is for ${user}: sign in again`,
+        );
       if (slot.credential.grant !== 'refresh_token')
         throw new TokenError(
           'bad_request',

@@ -7,10 +7,12 @@ import type { TokenResource } from '../accounts/credential.ts';
 import { Secret } from '../accounts/credential.ts';
 import { type Clock, orAfter, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { foldAddress } from '../protocol/text.ts';
 import type { Steps } from '../slices.ts';
 import { createConsentSearch, type Found } from './consent-search.ts';
 import type { Grant } from './grant.ts';
 import { type GrantEvent, nextGrantState } from './grant-state.ts';
+import { isEarlier } from './same-consent.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import { createStoreWatch } from './store-watch.ts';
 import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
@@ -18,9 +20,9 @@ import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } fro
 export interface GrantKeeper {
   /**
    * The same object for the same consent of an account as long as it has it or something of it is under way.
-   * `isConsent`: a person gave it, and other accounts may have the same one. Default true.
+   * `isConsent`: a person gave it. Default true. `user`: the mailbox, which another one's sign-in does not serve.
    */
-  of(accountId: string, fingerprint: string, isConsent?: boolean): Grant;
+  of(accountId: string, fingerprint: string, isConsent?: boolean, user?: string): Grant;
   /**
    * Takes a later refresh token of the same consent that another account has, or had before it was renamed. `user` is
    * the mailbox. `isRefused`: ours is no good; one that is as late will do. False: the store cannot be reached. Never rejects.
@@ -94,8 +96,8 @@ export function createGrantKeeper(deps: {
   let toldOfMemory = false;
 
   const kept = (grant: Grant): Kept => grant as Kept;
-  const idOf = ({ accountId, fingerprint }: Grant) => ({ accountId, fingerprint });
-  const keyOf = ({ accountId, fingerprint }: Grant): string => `${fingerprint} ${accountId}`;
+  const idOf = ({ accountId, fingerprint, user }: Grant) => ({ accountId, fingerprint, user });
+  const keyOf = ({ accountId, fingerprint, user }: Grant): string => `${fingerprint} ${accountId} ${user}`;
 
   function move(grant: Kept, event: GrantEvent): boolean {
     const next = nextGrantState(grant.state, event);
@@ -128,11 +130,11 @@ export function createGrantKeeper(deps: {
       if (stored.refreshToken !== undefined) grant.generation = Math.max(grant.generation, stored.generation);
       return;
     }
-    if (stored.generation < grant.generation || !move(grant, 'loaded')) return;
+    if (isEarlier(stored, grant) || !move(grant, 'loaded')) return;
     grant.refreshToken = new Secret(stored.refreshToken);
     grant.obtainedAt = stored.refreshTokenObtainedAt;
     grant.signedInAs = stored.signedInAs;
-    grant.generation = stored.generation;
+    grant.generation = Math.max(grant.generation, stored.generation);
   }
 
   function remember(grant: Kept): void {
@@ -213,8 +215,7 @@ export function createGrantKeeper(deps: {
         { event: 'refresh_token_overtaken', account: grant.accountId },
         'another relay has refreshed this account meanwhile: going on with its refresh token',
       );
-      if (result.stored.signedInAs === grant.signedInAs) grant.spare = refreshToken;
-      else void leaveFor(grant, result.stored.signedInAs);
+      grant.spare = refreshToken;
       move(grant, 'overtaken');
       takeStored(grant, result.stored);
     } catch (error) {
@@ -275,10 +276,11 @@ export function createGrantKeeper(deps: {
     [...grants.values()].filter((grant) => grant.state === 'unsaved').map((grant) => grant.accountId);
 
   return {
-    of(accountId, fingerprint, isConsent = true) {
+    of(accountId, fingerprint, isConsent = true, user) {
       const made: Kept = {
         accountId,
         fingerprint,
+        user: user === undefined ? undefined : foldAddress(user),
         state: 'original',
         refreshToken: undefined,
         obtainedAt: undefined,
@@ -309,7 +311,7 @@ export function createGrantKeeper(deps: {
         own.seenAt = at;
         if (stored !== undefined) takeStored(own, stored);
         // A store that came back without what it had (a failover, an empty disk) is given it again.
-        const isBehind = own.state === 'kept' && (stored?.generation ?? 0) < own.generation;
+        const isBehind = own.state === 'kept' && isEarlier(stored ?? { generation: 0 }, own);
         if (isBehind && lostBy(own)) void save(own, NONE);
         return stored;
       } catch (error) {

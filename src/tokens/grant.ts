@@ -7,6 +7,8 @@ export interface Grant {
   readonly accountId: string;
   /** Hash of what the operator gave. */
   readonly fingerprint: string;
+  /** The mailbox; undefined: not known, or nobody consents. */
+  readonly user?: string | undefined;
   readonly state: GrantState;
   /** The newest refresh token; undefined: the operator's own. */
   readonly refreshToken: Secret | undefined;

@@ -8,7 +8,7 @@ import type { FileLocks } from './file-lock.ts';
 import type { GrantFiles } from './grant-files.ts';
 import type { Processes } from './process-mark.ts';
 import type { StateFiles } from './state-files.ts';
-import { withGrant } from './stored-text.ts';
+import { isSameGrant, withGrant } from './stored-text.ts';
 import type { StoredGrant } from './token-store.ts';
 
 /** Written whole or not at all; the process that wrote it may have ended before it took the file's place. */
@@ -68,9 +68,9 @@ async function putInPlace(
   { grantFiles, log }: LeftoverDeps,
 ): Promise<void> {
   const whole = (await grantFiles.readQuietly(target)) ?? [];
-  const generationOf = (fingerprint: string): number =>
-    whole.find((grant) => grant.grantFingerprint === fingerprint)?.generation ?? 0;
-  const newer = half.filter((grant) => grant.generation > generationOf(grant.grantFingerprint));
+  const newer = half.filter(
+    (grant) => grant.generation > (whole.find((other) => isSameGrant(other, grant))?.generation ?? 0),
+  );
   if (newer.length === 0) return;
   await grantFiles.replace(target, newer.reduce(withGrant, whole));
   log.warn(

@@ -3,6 +3,7 @@
  * that was renamed, or for two mailboxes of one person. They hand the newest refresh token on to each other; access
  * tokens stay with their account. What a person signed in for anew serves that mailbox alone. Pure.
  */
+import { foldAddress } from '../protocol/text.ts';
 import type { StoredGrant } from './token-store.ts';
 
 /** What an account has of a consent. */
@@ -17,12 +18,22 @@ export interface ConsentHolder {
   readonly signedInAs: string | undefined;
 }
 
+export const isSameMailbox = (one: string, other: string): boolean => foldAddress(one) === foldAddress(other);
+
 /** Whether `holder` may go on with what another account with the same fingerprint has. */
 export const isOfSameConsent = (
   holder: Pick<ConsentHolder, 'user' | 'signedInAs'>,
   found: { readonly signedInAs?: string | undefined },
 ): boolean =>
-  found.signedInAs === undefined ? holder.signedInAs === undefined : found.signedInAs === holder.user;
+  found.signedInAs === undefined
+    ? holder.signedInAs === undefined
+    : isSameMailbox(found.signedInAs, holder.user);
+
+/** Whether what is kept of one account comes before what `own` has gone on to. */
+export const isEarlier = (found: Latest, own: Latest): boolean =>
+  (found.signedInAs === undefined) === (own.signedInAs === undefined)
+    ? found.generation < own.generation
+    : found.signedInAs === undefined;
 
 /**
  * Orders what `holder` may go on with. A sign-in for its own mailbox stands before what the operator gave, unless the

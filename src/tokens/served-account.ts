@@ -57,11 +57,9 @@ class Served implements ServedAccount {
     this.account = account;
     this.credential = credential;
     this.#deps = deps;
-    this.grant = deps.keeper.of(
-      account.id,
-      grantFingerprint(credential),
-      credential.grant === 'refresh_token',
-    );
+    const isConsent = credential.grant === 'refresh_token';
+    const user = isConsent ? account.user : undefined;
+    this.grant = deps.keeper.of(account.id, grantFingerprint(credential), isConsent, user);
     this.ahead = (credential.ahead ?? SMTP).flatMap((resource) => this.slot(resource) ?? []);
   }
 

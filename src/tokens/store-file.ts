@@ -17,7 +17,7 @@ import { createProcesses, type Processes } from './process-mark.ts';
 import { type ConsentHolder, latestFor } from './same-consent.ts';
 import type { Sealer } from './sealing.ts';
 import { codeOf, StateFileRefused, type StateFiles, stateFiles } from './state-files.ts';
-import { afterRotation, withGrant, withoutEnded, withToken } from './stored-text.ts';
+import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-text.ts';
 import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 import { createUnservedFiles } from './unserved-files.ts';
 
@@ -134,9 +134,6 @@ export function createFileStore(
     return `cannot use the state directory ${directory}: ${words[code] ?? code} (--state-dir)`;
   }
 
-  const find = (grants: readonly StoredGrant[], id: GrantId): StoredGrant | undefined =>
-    grants.find((grant) => grant.grantFingerprint === id.fingerprint);
-
   /** Names of those whose file is in the directory, as far as this process has known them. */
   const known = new Map<string, string>();
 
@@ -161,7 +158,9 @@ export function createFileStore(
     const paths = new Set(await unserved.with(holder.fingerprint, isThorough));
     for (const id of unread) paths.add(pathOf(id));
     paths.delete(pathOf(holder.accountId));
-    const records = [...paths].map(async (path) => find((await grantFiles.readQuietly(path)) ?? [], holder));
+    const records = [...paths].map(async (path) =>
+      ownGrant((await grantFiles.readQuietly(path)) ?? [], holder),
+    );
     return latestFor(holder, await Promise.all(records));
   }
 
@@ -169,9 +168,9 @@ export function createFileStore(
   async function handOn(id: GrantId, grant: StoredGrant): Promise<void> {
     for (const path of await unserved.with(id.fingerprint, false)) {
       const grants = (await grantFiles.readQuietly(path)) ?? [];
-      const other = find(grants, id);
+      const other = grants.find((each) => isSameGrant(each, grant));
       if (path === pathOf(id.accountId) || other === undefined) continue;
-      if (other.signedInAs !== grant.signedInAs || other.generation >= grant.generation) continue;
+      if (other.generation >= grant.generation) continue;
       await replace(path, withGrant(grants, { ...grant, tokens: other.tokens }));
     }
   }
@@ -181,7 +180,7 @@ export function createFileStore(
     open,
     load: (id) =>
       inTurn(id.accountId, async () => {
-        const found = find(await read(id.accountId), id);
+        const found = ownGrant(await read(id.accountId), id);
         await sealer?.ready();
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
@@ -190,14 +189,14 @@ export function createFileStore(
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);
       // Before anything else, and beside what is there: a SIGKILL after this line loses nothing.
-      const first = await grantFiles.prepare(path, [
-        afterRotation(undefined, id.fingerprint, rotation, {}).grant,
-      ]);
+      const { grant: came } = afterRotation(undefined, id.fingerprint, rotation, {});
+      const first = await grantFiles.prepare(path, [came]);
       try {
         const tokens = await rotation.tokens;
         return await inTurn(id.accountId, async () => {
           const grants = await read(id.accountId);
-          const { result, grant } = afterRotation(find(grants, id), id.fingerprint, rotation, tokens);
+          const before = grants.find((each) => isSameGrant(each, came));
+          const { result, grant } = afterRotation(before, id.fingerprint, rotation, tokens);
           if (!result.kept) return result;
           await replace(path, withGrant(grants, grant));
           unserved.written(id.accountId, id.fingerprint);
@@ -211,13 +210,11 @@ export function createFileStore(
     saveToken: (id, resource, token) =>
       inTurn(id.accountId, async () => {
         const grants = await read(id.accountId);
-        const before = find(grants, id);
+        const before = ownGrant(grants, id);
         if (before === undefined && token === undefined) return;
         const grant = withoutEnded(withToken(before, id.fingerprint, resource, token), clock.now());
         const next =
-          grant === undefined
-            ? grants.filter((g) => g.grantFingerprint !== id.fingerprint)
-            : withGrant(grants, grant);
+          grant === undefined ? grants.filter((each) => each !== before) : withGrant(grants, grant);
         if (next.length === 0) await files.remove(pathOf(id.accountId));
         else await replace(pathOf(id.accountId), next);
       }),

@@ -1,26 +1,21 @@
 /** Keeps grants as long as the process lives: the default where no state directory is given. */
 import { type Clock, systemClock } from '../clock.ts';
 import { latestFor } from './same-consent.ts';
-import { afterRotation, withoutEnded, withToken } from './stored-text.ts';
+import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-text.ts';
 import type { KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
 export function createMemoryStore(clock: Clock = systemClock): TokenStore {
-  /** By account, then by fingerprint. */
-  const accounts = new Map<string, Map<string, StoredGrant>>();
+  const accounts = new Map<string, readonly StoredGrant[]>();
   /** Accounts with a rotated refresh token, by fingerprint. */
   const places = new Map<string, Set<string>>();
   /** Since when an account is missing, ms since the epoch. */
   const missing = new Map<string, number>();
-  const grantsOf = (accountId: string): Map<string, StoredGrant> => {
-    const known = accounts.get(accountId) ?? new Map<string, StoredGrant>();
-    accounts.set(accountId, known);
-    return known;
-  };
+  const grantsOf = (accountId: string): readonly StoredGrant[] => accounts.get(accountId) ?? [];
   return {
     kind: 'memory',
     open: async () => undefined,
-    async load({ accountId, fingerprint }) {
-      const grant = accounts.get(accountId)?.get(fingerprint);
+    async load(id) {
+      const grant = ownGrant(grantsOf(id.accountId), id);
       return grant && withoutEnded(grant, clock.now());
     },
     elsewhere: async (holder) =>
@@ -28,19 +23,22 @@ export function createMemoryStore(clock: Clock = systemClock): TokenStore {
         holder,
         [...(places.get(holder.fingerprint) ?? [])]
           .filter((id) => id !== holder.accountId)
-          .map((id) => accounts.get(id)?.get(holder.fingerprint)),
+          .map((id) => ownGrant(grantsOf(id), holder)),
       ),
     async rotate({ accountId, fingerprint }, rotation) {
       const tokens = await rotation.tokens;
-      const stored = grantsOf(accountId).get(fingerprint);
+      const kind = { grantFingerprint: fingerprint, signedInAs: rotation.signedInAs };
+      const grants = grantsOf(accountId);
+      const stored = grants.find((each) => isSameGrant(each, kind));
       const { result, grant } = afterRotation(stored, fingerprint, rotation, tokens);
-      grantsOf(accountId).set(fingerprint, grant);
+      accounts.set(accountId, withGrant(grants, grant));
       places.set(fingerprint, (places.get(fingerprint) ?? new Set()).add(accountId));
       return result;
     },
-    async saveToken({ accountId, fingerprint }, resource, token) {
-      const grants = grantsOf(accountId);
-      grants.set(fingerprint, withToken(grants.get(fingerprint), fingerprint, resource, token));
+    async saveToken(id, resource, token) {
+      const grants = grantsOf(id.accountId);
+      const grant = withToken(ownGrant(grants, id), id.fingerprint, resource, token);
+      accounts.set(id.accountId, withGrant(grants, grant));
     },
     async prune(accountIds, forgetAfterMs) {
       const now = clock.now();

@@ -7,10 +7,11 @@ import { createHash, randomUUID } from 'node:crypto';
 import type { TokenResource } from '../accounts/credential.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { foldAddress } from '../protocol/text.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import { type ConsentHolder, latestFor } from './same-consent.ts';
 import { SealError, type Sealer } from './sealing.ts';
-import { afterRotation, formatStored, parseBlock, parseStored } from './stored-text.ts';
+import { afterRotation, formatStored, ownGrant, parseBlock, parseStored } from './stored-text.ts';
 import type {
   GrantId,
   GrantLock,
@@ -124,14 +125,13 @@ export function createRedisStore(
     key(ofResource('token', resource), accountId);
   const blockKey = (accountId: string, resource: TokenResource): string =>
     key(ofResource('block', resource), accountId);
-  /** Of what the operator gave, or of what a person signed in for instead. */
-  const consentKey = (fingerprint: string, signedInAs: string | undefined): string =>
-    key(
-      'consent',
-      signedInAs === undefined
-        ? fingerprint
-        : createHash('sha256').update(`${fingerprint} ${signedInAs}`).digest('base64url'),
-    );
+  /** Of what the operator gave, or of what a person signed in for instead: each is a field of its own. */
+  const nameOf = (fingerprint: string, signedInAs: string | undefined): string =>
+    signedInAs === undefined
+      ? fingerprint
+      : createHash('sha256')
+          .update(`${fingerprint} ${foldAddress(signedInAs)}`)
+          .digest('base64url');
   const RESOURCES: readonly TokenResource[] = ['smtp', 'graph', 'imap'];
 
   async function parse(text: string | null | undefined, name: string): Promise<readonly StoredGrant[]> {
@@ -149,24 +149,24 @@ export function createRedisStore(
   }
 
   /** The grant as it stands in the hash, or as version 0.1 left it. */
-  async function grantOf({ accountId, fingerprint }: GrantId, texts: readonly (string | null)[]) {
-    const [text, first] = texts;
-    const now = await parse(text, key('grants', accountId));
-    const found = now[0] ?? (await parse(first, key('grant', accountId)))[0];
-    return found?.grantFingerprint === fingerprint ? found : undefined;
+  async function grantOf(id: GrantId, texts: readonly (string | null)[], first: string | null) {
+    const name = key('grants', id.accountId);
+    const grants = (await Promise.all(texts.map((text) => parse(text, name)))).flat();
+    return ownGrant(grants.length > 0 ? grants : await parse(first, key('grant', id.accountId)), id);
   }
 
   async function load(id: GrantId): Promise<StoredGrant | undefined> {
     const { accountId, fingerprint } = id;
     const keys = RESOURCES.map((resource) => tokenKey(accountId, resource));
-    const [text, values, lives] = await ask((redis) =>
+    const fields = [...new Set([nameOf(fingerprint, id.user), fingerprint])].map((name) => `grant:${name}`);
+    const [texts, values, lives] = await ask((redis) =>
       Promise.all([
-        redis.hGet(key('grants', accountId), `grant:${fingerprint}`),
+        redis.hmGet(key('grants', accountId), fields),
         redis.mGet([...keys, key('grant', accountId)]),
         Promise.all(keys.map((name) => redis.pTTL(name))),
       ]),
     );
-    const grant = await grantOf(id, [text ?? null, values.at(-1) ?? null]);
+    const grant = await grantOf(id, texts, values.at(-1) ?? null);
     const tokens: Partial<Record<TokenResource, StoredToken>> = {};
     for (const [i, resource] of RESOURCES.entries()) {
       const [holder] = await parse(values[i], keys[i] ?? '');
@@ -182,14 +182,15 @@ export function createRedisStore(
 
   async function elsewhere(holder: ConsentHolder): Promise<StoredGrant | undefined> {
     const { accountId, fingerprint, user, generation, signedInAs } = holder;
-    const keys = new Set([consentKey(fingerprint, signedInAs), consentKey(fingerprint, user)]);
-    const found = (await run(FIND, [...keys], [generation, accountId, REFRESH_TOKEN_LIFE_MS])) as string[];
-    const others = [...new Set(found)].filter((id) => id !== '' && id !== accountId);
+    const names = [...new Set([nameOf(fingerprint, signedInAs), nameOf(fingerprint, user)])];
+    const keys = names.map((name) => key('consent', name));
+    const found = (await run(FIND, keys, [generation, accountId, REFRESH_TOKEN_LIFE_MS])) as string[];
     const grants = await Promise.all(
-      others.map(async (id) => {
+      found.map(async (id, at) => {
+        if (id === '' || id === accountId) return undefined;
         const name = key('grants', id);
         const [text, counted] = await ask((redis) =>
-          redis.hmGet(name, [`grant:${fingerprint}`, `generation:${fingerprint}`]),
+          redis.hmGet(name, [`grant:${names[at]}`, `generation:${names[at]}`]),
         );
         const [grant] = await parse(text, name);
         return grant && { ...grant, generation: Math.max(grant.generation, Number(counted ?? 0)) };
@@ -282,9 +283,10 @@ export function createRedisStore(
       const { grant } = afterRotation(undefined, fingerprint, rotation, {});
       const text = await formatStored([grant], name, sealer);
       const blocks = RESOURCES.map((resource) => blockKey(accountId, resource));
-      const keys = [name, ...blocks, consentKey(fingerprint, rotation.signedInAs)];
+      const field = nameOf(fingerprint, rotation.signedInAs);
+      const keys = [name, ...blocks, key('consent', field)];
       const keep = async (base: number): Promise<RotationResult> => {
-        const args = [fingerprint, base, text, REFRESH_TOKEN_LIFE_MS, accountId];
+        const args = [field, base, text, REFRESH_TOKEN_LIFE_MS, accountId];
         const [isKept, generation, held] = (await run(ROTATE, keys, args)) as [0 | 1, number, string];
         if (isKept === 1) return { kept: true, generation };
         const stored = (await parse(held, name))[0];

@@ -27,7 +27,8 @@ const NONE: Promise<StoredTokens> = Promise.resolve({});
 export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Log): TokenStore {
   /** Grants whose copy here is known to be no later than the shared one. */
   const compared = new Set<string>();
-  const keyOf = ({ accountId, fingerprint }: GrantId): string => `${fingerprint} ${accountId}`;
+  const keyOf = ({ accountId, fingerprint, user = '' }: GrantId): string =>
+    `${fingerprint} ${accountId} ${user}`;
 
   /** The shared store is given what it lacks. */
   async function complete(id: GrantId, own: StoredGrant, found: StoredGrant | undefined) {

@@ -5,8 +5,10 @@
 import type { TokenResource } from '../accounts/credential.ts';
 import { parseJsonObject } from '../protocol/json-object.ts';
 import { isTokenFailureKind } from '../protocol/token-failure.ts';
+import { isSameMailbox } from './same-consent.ts';
 import { isSealed, SealError, type Sealer } from './sealing.ts';
 import type {
+  GrantId,
   Rotation,
   RotationResult,
   StoredBlock,
@@ -65,12 +67,35 @@ export function withoutEnded(grant: StoredGrant, now: number): StoredGrant | und
   return { ...grant, tokens: Object.fromEntries(living) };
 }
 
+interface Kind {
+  readonly grantFingerprint: string;
+  readonly signedInAs?: string | undefined;
+}
+
+/** What the operator gave and each mailbox' own sign-in in place of it are grants of their own. */
+export const isSameGrant = (one: Kind, other: Kind): boolean =>
+  one.grantFingerprint === other.grantFingerprint &&
+  (one.signedInAs === undefined || other.signedInAs === undefined
+    ? one.signedInAs === other.signedInAs
+    : isSameMailbox(one.signedInAs, other.signedInAs));
+
+/** Whether this mailbox may use it. */
+export const isGrantOf = ({ fingerprint, user }: Omit<GrantId, 'accountId'>, grant: Kind): boolean =>
+  grant.grantFingerprint === fingerprint &&
+  (grant.signedInAs === undefined || user === undefined || isSameMailbox(grant.signedInAs, user));
+
+/** What a mailbox goes on with: its own sign-in, else what the operator gave. */
+export function ownGrant(
+  grants: readonly StoredGrant[],
+  id: Omit<GrantId, 'accountId'>,
+): StoredGrant | undefined {
+  const own = grants.filter((grant) => isGrantOf(id, grant));
+  return own.find(({ signedInAs }) => signedInAs !== undefined) ?? own[0];
+}
+
 /** The grants with `grant` in front; the oldest of too many go. */
 export const withGrant = (grants: readonly StoredGrant[], grant: StoredGrant): readonly StoredGrant[] =>
-  [grant, ...grants.filter((other) => other.grantFingerprint !== grant.grantFingerprint)].slice(
-    0,
-    MAX_GRANTS,
-  );
+  [grant, ...grants.filter((other) => !isSameGrant(other, grant))].slice(0, MAX_GRANTS);
 
 /** Text kept under `name`. */
 export async function formatStored(

@@ -345,7 +345,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
           await keeper.rotated(
             slot.grant,
             refreshToken.reveal(),
-            Promise.resolve({ [slot.resource]: storedToken(slot, token) }),
+            // Once the grant is that of this sign-in.
+            Promise.resolve().then(() => ({ [slot.resource]: storedToken(slot, token) })),
             slot.account.user,
           );
           // Of another consent.

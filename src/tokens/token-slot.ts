@@ -5,6 +5,7 @@
 import type { Account, AccountState, AccountStatus } from '../accounts/account.ts';
 import type { Credential, TokenResource } from '../accounts/credential.ts';
 import type { Clock } from '../clock.ts';
+import { foldAddress } from '../protocol/text.ts';
 import { AccessToken, type TokenError, type TokenErrorCode } from './access-token.ts';
 import type { Grant } from './grant.ts';
 
@@ -115,7 +116,7 @@ export interface Slot {
   /** As sent in the request. */
   readonly scope: string;
   readonly grant: Grant;
-  /** Changes when an access token obtained before may be the wrong one now. */
+  /** Changes when an access token obtained before may be the wrong one now, also by a new sign-in. */
   readonly tokenFingerprint: string;
   account: Account;
   readonly state: SlotState;
@@ -172,7 +173,7 @@ class TokenSlot implements Slot {
   readonly credential: Credential;
   readonly scope: string;
   readonly grant: Grant;
-  readonly tokenFingerprint: string;
+  readonly #fingerprint: string;
   account: Account;
   isAsleep = false;
   readonly #clock: Clock;
@@ -191,7 +192,7 @@ class TokenSlot implements Slot {
     this.credential = facts.credential;
     this.scope = facts.scope;
     this.grant = facts.grant;
-    this.tokenFingerprint = facts.tokenFingerprint;
+    this.#fingerprint = facts.tokenFingerprint;
     this.account = facts.account;
     this.#clock = facts.clock;
   }
@@ -215,6 +216,10 @@ class TokenSlot implements Slot {
   }
   get isRetired(): boolean {
     return this.#state.name === 'retired';
+  }
+  get tokenFingerprint(): string {
+    const { signedInAs } = this.grant;
+    return signedInAs === undefined ? this.#fingerprint : `${this.#fingerprint} ${foldAddress(signedInAs)}`;
   }
   get uses(): number {
     return this.#uses;

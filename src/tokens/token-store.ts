@@ -11,6 +11,8 @@ export interface GrantId {
   readonly accountId: string;
   /** Hash of what the operator gave (client_id and refresh_token). */
   readonly fingerprint: string;
+  /** The mailbox: what a person signed in for under another one is not its grant. Undefined: not known, anybody's. */
+  readonly user?: string | undefined;
 }
 
 export interface StoredToken {

@@ -94,3 +94,47 @@ test(
     assertEachUsedOnce(trial);
   }),
 );
+
+test(
+  'a new sign-in serves an account on all relays only while it is that mailbox, and waits for it in Redis',
+  leakless(async (_t, defer) => {
+    const trial = await trialOn(defer);
+    const { clientId, clientSecret = '' } = trial.endpoint.account(trial.users[0] ?? '') ?? assert.fail();
+    const credential = trial.entries[0]?.credential as AccountCredential['credential'];
+    const anew = trial.endpoint.add('ann@x', { clientId, clientSecret });
+    const relays = [await served(trial, 'ann'), await served(trial, 'ann')];
+    const serveAs = (user: string): void => {
+      for (const relay of relays) relay.applyAccounts([{ account: { ...account('ann'), user }, credential }]);
+    };
+    const assertOwner = async (owner: string | undefined, when: string): Promise<void> => {
+      for (const relay of relays) {
+        assert.ok(trial.endpoint.verify(owner ?? '', (await relay.get('ann')).reveal()), when);
+        await relay.refresh('ann');
+        assert.ok(
+          trial.endpoint.verify(owner ?? '', (await relay.get('ann')).reveal()),
+          `${when}, refreshed`,
+        );
+      }
+    };
+    serveAs('ann@x');
+    await assertOwner(trial.users[0], 'as given');
+    await relays[0]?.adopt('ann', {
+      refreshToken: new Secret(anew.refreshToken),
+      accessToken: new AccessToken(
+        trial.endpoint.issue('ann@x').accessToken,
+        Date.now() + 3_600_000,
+        Date.now(),
+      ),
+      resource: 'smtp',
+    });
+    await relays[1]?.refresh('ann');
+    for (const turn of [1, 2]) {
+      await assertOwner('ann@x', `turn ${turn}`);
+      serveAs('bob@x');
+      await assertOwner(trial.users[0], `turn ${turn}, as another mailbox`);
+      serveAs('ann@x');
+    }
+    for (const relay of relays) await relay.close();
+    assertEachUsedOnce(trial);
+  }),
+);

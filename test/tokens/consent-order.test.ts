@@ -36,13 +36,20 @@ async function serve(t: TestContext, store: TokenStore): Promise<TokenService> {
 }
 
 /** A person signs in for an account, as `user` of the provider. */
-async function signIn(endpoint: TokenEndpoint, tokens: TokenService, id: string, user: string) {
+async function signIn(
+  endpoint: TokenEndpoint,
+  tokens: TokenService,
+  id: string,
+  user: string,
+  made?: { user: string },
+) {
   const { refreshToken } = endpoint.add(user, { clientId: 'client-1', clientSecret: 'client-secret-1' });
   const { accessToken, expiresAt } = endpoint.issue(user);
   await tokens.adopt(id, {
     refreshToken: new Secret(refreshToken),
     accessToken: new AccessToken(accessToken, expiresAt, Date.now()),
     resource: 'smtp',
+    ...made,
   });
 }
 
@@ -91,4 +98,47 @@ test('what a command got for one of two accounts with one consent serves the oth
   await command.close();
   await relay.refresh('ann');
   assert.equal(relay.statusOf('ann')?.state.status, 'ready');
+});
+
+for (const kind of ['memory', 'file'] as const)
+  test(`${kind}: what somebody signed in for serves an account only while it is that mailbox, and waits for it`, async (t) => {
+    const endpoint = await provider(t);
+    const path = directory(t);
+    let tokens = await serve(t, kind === 'memory' ? createMemoryStore() : fileStore(path));
+    const serveAs = (user: string): void => void tokens.applyAccounts([entry(endpoint, 'ann', user)]);
+    const owner = async (): Promise<string[]> => {
+      const held = await ownerOf(endpoint, tokens, 'ann');
+      await tokens.refresh('ann');
+      assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), held);
+      return held;
+    };
+    serveAs('ann@x');
+    assert.deepEqual(await owner(), ['person@x']);
+    await signIn(endpoint, tokens, 'ann', 'ann@x');
+    assert.deepEqual(await owner(), ['ann@x']);
+    for (const turn of [1, 2]) {
+      serveAs('bob@x');
+      assert.deepEqual(await owner(), ['person@x'], `turn ${turn}`);
+      if (kind === 'file') {
+        await tokens.close();
+        tokens = await serve(t, fileStore(path));
+        serveAs('bob@x');
+        assert.deepEqual(await owner(), ['person@x'], `turn ${turn}, after a restart`);
+      }
+      serveAs(turn === 1 ? 'Ann@X' : 'ann@x');
+      assert.deepEqual(await owner(), ['ann@x'], `turn ${turn}`);
+    }
+  });
+
+test('a sign-in that ends when the account has become another mailbox is not taken', async (t) => {
+  const endpoint = await provider(t);
+  const tokens = await serve(t, createMemoryStore());
+  tokens.applyAccounts([entry(endpoint, 'ann', 'bob@x')]);
+  await assert.rejects(
+    signIn(endpoint, tokens, 'ann', 'ann@x', { user: 'ann@x' }),
+    /is the mailbox bob@x now/,
+  );
+  assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['person@x']);
+  await signIn(endpoint, tokens, 'ann', 'bob@x', { user: 'Bob@X' });
+  assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['bob@x']);
 });
