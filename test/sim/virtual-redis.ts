@@ -180,6 +180,9 @@ class Client extends EventEmitter {
   hGet(key: string, field: string): Promise<Answer> {
     return this.#ask((data) => data.command('HGET', key, field));
   }
+  hmGet(key: string, fields: readonly string[]): Promise<Answer> {
+    return this.#ask((data) => data.command('HMGET', key, ...fields));
+  }
   hLen(key: string): Promise<Answer> {
     return this.#ask((data) => data.command('HLEN', key));
   }
