@@ -2,6 +2,7 @@
  * A lock that is a file with its holder's mark in it. In: a path. Out: a lock, or who has it. A holder that
  * has died is noticed by its mark; one in another container by the sign of life it no longer gives.
  */
+import { createHash } from 'node:crypto';
 import { type Clock, pause } from '../clock.ts';
 import { formatMark, type Processes, type ProcessMark, parseMark } from './process-mark.ts';
 import { codeOf, type StateFiles } from './state-files.ts';
@@ -30,13 +31,17 @@ const BEAT_MS = 5000;
 const SILENCE_MS = 15_000;
 const MAX_MARK_OCTETS = 4096;
 
+interface Seen {
+  readonly text: string;
+  readonly changedAt: number | undefined;
+}
+
 export function createFileLocks(deps: {
   readonly files: StateFiles;
   readonly clock: Clock;
   readonly processes: Processes;
 }): FileLocks {
   const { files, clock, processes } = deps;
-  let takeovers = 0;
 
   function keepBeating(path: string): { readonly isHeld: () => boolean; readonly stop: () => void } {
     let cancel = clock.after(BEAT_MS, beat);
@@ -57,8 +62,7 @@ export function createFileLocks(deps: {
   }
 
   /** Whether the holder elsewhere has stopped to give signs of life. */
-  async function isSilent(path: string): Promise<boolean> {
-    const before = await files.changedAt(path);
+  async function isSilent(path: string, before: number | undefined): Promise<boolean> {
     for (let waited = 0; waited < SILENCE_MS; waited += BEAT_MS) {
       await pause(clock, BEAT_MS);
       if ((await files.changedAt(path)) !== before) return false;
@@ -66,14 +70,7 @@ export function createFileLocks(deps: {
     return true;
   }
 
-  async function take(path: string, interrupted: Interruption | undefined): Promise<LockAttempt | undefined> {
-    const text = formatMark(processes.own, clock.now());
-    try {
-      await files.create(path, text);
-    } catch (error) {
-      if (codeOf(error) === 'EEXIST') return undefined;
-      throw error;
-    }
+  function hold(path: string, text: string, interrupted?: Interruption): LockAttempt {
     const { isHeld, stop } = keepBeating(path);
     return {
       taken: true,
@@ -82,47 +79,90 @@ export function createFileLocks(deps: {
         isHeld,
         async release() {
           stop();
-          // One that was taken over is another's.
-          if (isHeld() || (await files.read(path, MAX_MARK_OCTETS)) === text) await files.remove(path);
+          if (isHeld()) await files.remove(path);
+          else await removeOwn(path, text);
         },
       },
     };
   }
 
-  /** Moves a dead holder's lock away; false where, meanwhile, somebody else has done so. */
-  async function moveAway(path: string, text: string): Promise<boolean> {
-    takeovers += 1;
-    const aside = `${path}.${processes.own.pid}.${takeovers}.tmp`;
+  /** Undefined where there is one. */
+  async function take(path: string): Promise<LockAttempt | undefined> {
+    const text = formatMark(processes.own, clock.now());
     try {
-      await files.rename(path, aside);
+      await files.create(path, text);
     } catch (error) {
-      if (codeOf(error) === 'ENOENT') return false;
+      if (codeOf(error) === 'EEXIST') return undefined;
       throw error;
     }
-    // Between our look and our move another one may have taken the lock: then it is given back.
-    const moved = await files.read(aside, MAX_MARK_OCTETS);
-    if (moved !== text) await files.rename(aside, path);
-    else await files.remove(aside);
-    return moved === text;
+    return hold(path, text);
   }
 
-  return {
-    async attempt(path) {
-      let interrupted: Interruption | undefined;
-      for (let tries = 0; tries < 10; tries += 1) {
-        const taken = await take(path, interrupted);
-        if (taken !== undefined) return taken;
-        const text = await files.read(path, MAX_MARK_OCTETS);
-        if (text === undefined) continue;
-        const holder = parseMark(text);
-        // Its writer is between making the file and filling it, or was killed there.
-        const isAlive = holder === undefined ? undefined : processes.isAlive(holder);
-        if (isAlive === true) return { taken: false, holder };
-        if (isAlive === undefined && !(await isSilent(path))) return { taken: false, holder };
-        if (await moveAway(path, text))
-          interrupted = { begunAt: holder?.begunAt ?? clock.now(), isOver: isAlive === false };
-      }
-      return { taken: false, holder: undefined };
-    },
-  };
+  /** In the place of a dead holder's, at once: nobody takes it in between who does not know of the interruption. */
+  async function takeOver(
+    path: string,
+    seen: Seen,
+    interrupted: Interruption,
+  ): Promise<LockAttempt | undefined> {
+    const text = formatMark(processes.own, clock.now());
+    const isOurs = await whereUnchanged(path, seen, async () => {
+      const aside = `${path}.tmp`;
+      await files.remove(aside);
+      await files.create(aside, text);
+      await files.rename(aside, path);
+    });
+    return isOurs ? hold(path, text, interrupted) : undefined;
+  }
+
+  /** Of a holder that was paused: where it was taken over it is another's. */
+  async function removeOwn(path: string, text: string): Promise<void> {
+    const seen = await look(path);
+    if (seen?.text === text) await whereUnchanged(path, seen, () => files.remove(path));
+  }
+
+  /**
+   * Acts on a lock that is nobody's any more: only who holds the claim on it may, one after the other. False where
+   * another one has it, or the lock has changed.
+   */
+  async function whereUnchanged(path: string, seen: Seen, act: () => Promise<unknown>): Promise<boolean> {
+    const claim = await attempt(`${path}.${hashOf(seen.text)}.lock`);
+    if (!claim.taken) return false;
+    try {
+      const now = await look(path);
+      if (now?.text !== seen.text || now.changedAt !== seen.changedAt) return false;
+      await act();
+      return true;
+    } finally {
+      await claim.lock.release();
+    }
+  }
+
+  async function look(path: string): Promise<Seen | undefined> {
+    const changedAt = await files.changedAt(path);
+    const text = await files.read(path, MAX_MARK_OCTETS);
+    return text === undefined ? undefined : { text, changedAt };
+  }
+
+  async function attempt(path: string): Promise<LockAttempt> {
+    for (let tries = 0; tries < 10; tries += 1) {
+      const taken = await take(path);
+      if (taken !== undefined) return taken;
+      const seen = await look(path);
+      if (seen === undefined) continue;
+      const holder = parseMark(seen.text);
+      // Its writer is between making the file and filling it, or was killed there.
+      const isAlive = holder === undefined ? undefined : processes.isAlive(holder);
+      if (isAlive === true) return { taken: false, holder };
+      if (isAlive === undefined && !(await isSilent(path, seen.changedAt))) return { taken: false, holder };
+      const begunAt = holder?.begunAt ?? clock.now();
+      const over = await takeOver(path, seen, { begunAt, isOver: isAlive === false });
+      if (over !== undefined) return over;
+    }
+    return { taken: false, holder: undefined };
+  }
+
+  return { attempt };
 }
+
+/** Of a dead holder's mark: a name for the claim on it. */
+const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 16);
