@@ -73,6 +73,22 @@ export function createKeptState(
     });
   }
 
+  const tellUnreadable = (names: readonly string[]): void =>
+    log.warn(
+      { event: 'state_unreadable', file: path, parts: names },
+      'counts and pauses of an earlier run are unreadable',
+    );
+
+  /** False where it is unreadable: what is wrong with one part costs no other. */
+  function takes(name: string, kept: Record<string, unknown>): boolean {
+    try {
+      parts[name]?.restore(kept[name]);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   return {
     async restore() {
       // An empty state needs no file.
@@ -81,16 +97,12 @@ export function createKeptState(
         const file = await open(path, 'r');
         const { size } = await file.stat().finally(() => file.close());
         if (size > MAX_OCTETS) throw new Error('too large');
-        const kept: unknown = JSON.parse(await readFile(path, 'utf8'));
-        for (const [name, part] of Object.entries(parts))
-          part.restore((kept as Record<string, unknown>)[name]);
+        const kept = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>;
+        const unreadable = Object.keys(parts).filter((name) => !takes(name, kept));
+        if (unreadable.length > 0) tellUnreadable(unreadable);
         written = undefined;
       } catch (error) {
-        if ((error as { code?: unknown }).code !== 'ENOENT')
-          log.warn(
-            { event: 'state_unreadable', file: path },
-            'counts and pauses of an earlier run are unreadable',
-          );
+        if ((error as { code?: unknown }).code !== 'ENOENT') tellUnreadable(Object.keys(parts));
       }
       isRestored = true;
       later();

@@ -90,3 +90,50 @@ test('a directory that takes no file costs the counts, said once', async (t) => 
   await first.kept.close();
   assert.equal(failures(), 1);
 });
+
+test('a message that waits for its minute when the state is saved costs nothing of it', async (t) => {
+  const { clock, run } = stage(t);
+  const perMinute = { ...LIMITS, perMinute: 1, perDay: 9 };
+  const first = run();
+  await first.kept.restore();
+  for (let i = 0; i < 2; i++) assert.ok('granted' in first.limiter.reserve('a', perMinute, 90_000));
+  await first.kept.close();
+  const second = run();
+  await second.kept.restore();
+  assert.deepEqual(
+    second.log.lines.map((l) => l.fields.event),
+    [],
+  );
+  const refused = second.limiter.reserve('a', perMinute, 0);
+  assert.ok('granted' in refused && !refused.granted && refused.limit === 'minute');
+  clock.advance(60_000);
+  const granted = second.limiter.reserve('a', perMinute, 0);
+  assert.ok('granted' in granted && granted.granted, 'nobody waits any more for the place that was to come');
+  await second.kept.close();
+});
+
+test('a part that is unreadable costs no other', async (t) => {
+  const { path } = stage(t);
+  writeFileSync(path, JSON.stringify({ first: 1, second: 2, third: 3 }));
+  const log = createTestLog();
+  const restored: unknown[] = [];
+  const part = (restore: (kept: unknown) => void) => ({ snapshot: () => 0, restore });
+  const kept = createKeptState(
+    path,
+    {
+      first: part((value) => restored.push(value)),
+      second: part(() => {
+        throw new Error('not this');
+      }),
+      third: part((value) => restored.push(value)),
+    },
+    { log, clock: createTestClock() },
+  );
+  await kept.restore();
+  assert.deepEqual(restored, [1, 3]);
+  assert.deepEqual(
+    log.lines.map((l) => [l.fields.event, l.fields.parts]),
+    [['state_unreadable', ['second']]],
+  );
+  await kept.close();
+});

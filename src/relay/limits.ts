@@ -142,7 +142,8 @@ function isSnapshot(value: unknown): value is CountsSnapshot {
   return (
     isCount(at) &&
     Array.isArray(sent) &&
-    sent.every(isCount) &&
+    // Below 0: it waited for its place.
+    sent.every((age) => typeof age === 'number') &&
     typeof day === 'object' &&
     day !== null &&
     Object.entries(day).every(([field, count]) => /^[mr]\d+$/.test(field) && isCount(count))

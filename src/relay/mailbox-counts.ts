@@ -60,7 +60,7 @@ export interface CountsTold {
 export interface CountsSnapshot {
   /** When it was taken, ms since the epoch. */
   readonly at: number;
-  /** How long before that each message of the last minute went, ms. */
+  /** How long before that each message of the last minute went, ms; below 0: its place was still to come. */
   readonly sent: readonly number[];
   /** By kind and bucket, `m` messages and `r` recipients. */
   readonly day: Readonly<Record<string, number>>;
@@ -289,7 +289,7 @@ export class MailboxCounts {
     // A wall clock that stepped back makes nothing younger than it was.
     const since = Math.max(0, wall - taken.at);
     for (const age of taken.sent)
-      this.#sent.push({ id: RESTORED, at: now - age - since, isApart: false, isBegun: true });
+      this.#sent.push({ id: RESTORED, at: now - Math.max(0, age + since), isApart: false, isBegun: true });
     this.#sent.sort((a, b) => a.at - b.at);
     this.#begun += taken.sent.length;
     for (const [field, count] of Object.entries(taken.day))
