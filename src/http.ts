@@ -27,7 +27,7 @@ export type HttpAnswer =
     }
   | {
       readonly kind: 'lost';
-      /** False only where it is certain that nothing of the request went out. */
+      /** False only where it is certain that nothing of the request went out: there was no connection for it. */
       readonly maybeSent: boolean;
       /** Error code such as `ECONNREFUSED`; `TIMEOUT` where our time was up. */
       readonly code: string;
@@ -63,10 +63,6 @@ const TEXT_OCTETS = 8 * 1024;
 const MAX_KEPT_OCTETS = 4 * 1024 * 1024;
 /** Kept of all that are being read, but for the short ones. */
 const MAX_TOGETHER_OCTETS = 64 * 1024 * 1024;
-
-/** With these no connection came about, so nothing can have been sent. Headers are timed of a proxy's answer to CONNECT alone. */
-const NEVER_CONNECTED =
-  /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|EADDRNOTAVAIL|UND_ERR_CONNECT_TIMEOUT|CERT_.*|.*_CERT_.*|.*SELF_SIGNED.*|UNABLE_TO_.*|HOSTNAME_MISMATCH|PROXY_REFUSED|UND_ERR_HEADERS_TIMEOUT)$/;
 
 export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock): Http {
   const dispatcher = createDispatcher(options);
@@ -109,6 +105,8 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
     async request({ method, url, headers, body, timeoutMs }) {
       const cut = new AbortController();
       let isLate = false;
+      /** A connection was found for it: it may go out from now on. */
+      let isBegun = false;
       const cancel = clock.after(timeoutMs, () => {
         isLate = true;
         cut.abort();
@@ -117,7 +115,9 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
       try {
         if (closing.signal.aborted) return { kind: 'lost', maybeSent: false, code: 'CLOSED' };
         const answered = request(url, {
-          dispatcher,
+          dispatcher: telling(dispatcher, () => {
+            isBegun = true;
+          }),
           method,
           headers,
           body: body ?? null,
@@ -134,7 +134,7 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
         return { kind: 'answer', status: answer.statusCode, headers: flat, body: text };
       } catch (error) {
         const code = isLate ? 'TIMEOUT' : codeOf(error);
-        return { kind: 'lost', maybeSent: !NEVER_CONNECTED.test(code), code };
+        return { kind: 'lost', maybeSent: isBegun, code };
       } finally {
         cancel();
         underWay.delete(cut);
@@ -153,6 +153,17 @@ const aborted = (signal: AbortSignal): Promise<never> =>
     const abort = (): void => reject(new DOMException('cut', 'AbortError'));
     if (signal.aborted) abort();
     else signal.addEventListener('abort', abort, { once: true });
+  });
+
+/** The dispatcher for one request; `begun` is called before anything of the request is written to a connection. */
+const telling = (dispatcher: Dispatcher, begun: () => void): Dispatcher =>
+  dispatcher.compose((dispatch) => (options, handler) => {
+    const start = handler.onRequestStart?.bind(handler);
+    handler.onRequestStart = (controller, context) => {
+      begun();
+      start?.(controller, context);
+    };
+    return dispatch(options, handler);
   });
 
 /**

@@ -43,7 +43,32 @@ test(
     const http = createHttp({ connectTimeoutMs: 60_000, env: { HTTPS_PROXY: proxy } });
     defer(() => http.close());
     const answer = await http.request({ ...asked, timeoutMs: 50 });
-    assert.deepEqual(answer, { kind: 'lost', maybeSent: true, code: 'TIMEOUT' });
+    assert.deepEqual(answer, { kind: 'lost', maybeSent: false, code: 'TIMEOUT' });
+  }),
+);
+
+test(
+  'a connection that never came about sent nothing, whatever the error is called; one that broke may have',
+  leakless(async (_t, defer) => {
+    // Cut in the middle of the handshake, and somebody who does not speak TLS.
+    for (const end of [
+      (socket: Socket) => socket.resetAndDestroy(),
+      (socket: Socket) => socket.end('HTTP/1.0 400 Bad Request\r\n\r\n'),
+    ]) {
+      const server = createServer((socket) => {
+        socket.on('error', () => {}).once('data', () => end(socket));
+      });
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      defer(() => new Promise((resolve) => server.close(resolve)));
+      const { port } = server.address() as AddressInfo;
+      for (const scheme of ['https', 'http']) {
+        const http = createHttp({ env: {} });
+        defer(() => http.close());
+        const url = `${scheme}://127.0.0.1:${port}/`;
+        const answer = await http.request({ ...asked, url, timeoutMs: 10_000 });
+        assert.equal(answer.kind === 'lost' && answer.maybeSent, scheme === 'http' && answer.kind === 'lost');
+      }
+    }
   }),
 );
 
