@@ -89,6 +89,13 @@ interface Refused {
   readonly retryAfterMs?: number;
 }
 
+/** What one account refuses for good another may take later. */
+function isSooner(one: Refused, other: Refused): boolean {
+  const isFinal = ({ answer }: Refused): boolean => answer.code >= 500;
+  if (isFinal(one) !== isFinal(other)) return isFinal(other);
+  return (one.retryAfterMs ?? Number.POSITIVE_INFINITY) < (other.retryAfterMs ?? Number.POSITIVE_INFINITY);
+}
+
 interface Taken {
   readonly command: MailCommand;
   readonly way: Way;
@@ -186,8 +193,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       if (!('answer' in result))
         return { ...result, chosenBy: passedOver.length === 0 ? why : 'passed_over' };
       passedOver.push({ account: account.id, why: formatReply(result.answer) });
-      const retryAfterMs = result.retryAfterMs ?? Number.POSITIVE_INFINITY;
-      if (soonest === undefined || retryAfterMs < (soonest.refused.retryAfterMs ?? Number.POSITIVE_INFINITY))
+      if (soonest === undefined || isSooner(result, soonest.refused))
         soonest = { command: own, refused: result };
     }
     if (soonest === undefined) return { answer: NOT_SERVED };

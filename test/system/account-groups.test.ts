@@ -87,3 +87,32 @@ test(
     );
   }),
 );
+
+test(
+  'what one account refuses for good waits for another that can take it and cannot now',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ flavour: 'microsoft', users: [ANN, TEAM], graph: {} });
+    defer(() => provider.close());
+    const relay = await startRelay({
+      accounts: [
+        provider.entry(ANN, { transport: 'graph', senders: [ALERTS, '<>'], preference: 1 }),
+        provider.entry(TEAM, { senders: [ALERTS, '<>'] }),
+      ],
+      caFile: provider.caFile,
+    });
+    defer(() => relay.stop());
+    const client = await smtpClient(relay.smtpPort);
+    defer(() => client.socket.destroy());
+    await client.expect(undefined, 220);
+    await client.expect('EHLO c', 250);
+    await fetch(`${relay.adminUrl}/admin/accounts/${TEAM}/drain`, { method: 'POST' });
+    // Graph takes no null sender, and no demand for a report of its own.
+    await client.expect('MAIL FROM:<>', '451 4.3.2');
+    await client.expect(`MAIL FROM:<${ALERTS}> RET=HDRS`, '451 4.3.2');
+    await fetch(`${relay.adminUrl}/admin/accounts/${TEAM}/resume`, { method: 'POST' });
+    await client.expect('MAIL FROM:<>', 250);
+    await client.expect('RSET', 250);
+    await fetch(`${relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+    await client.expect('MAIL FROM:<>', 250);
+  }),
+);
