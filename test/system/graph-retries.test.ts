@@ -124,6 +124,20 @@ test(
 );
 
 test(
+  'as large as Graph takes, and by SMTP with a longer header: the retry is compared all the same',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph', senders: [APP] }, { senders: [APP] }]);
+    leaveUnclear(h);
+    const message = `${mailFrom(APP)}${'x\r\n'.repeat(999_950)}`;
+    assert.match(await h.send(APP, message), /451.*delivery status unknown/);
+    await fetch(`${h.relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+    const received = `Received: from scanner by gate;\r\n\t${'x'.repeat(200)}\r\n`;
+    assert.match(await h.send(APP, received + message), /250.*\[graph\]/);
+    assert.equal(copies(h), 1);
+  }),
+);
+
+test(
   'SMTP AUTH is on again when the retry comes',
   leakless(async (_t, defer) => {
     const h = await house(defer, [{ transport: 'smtp_then_graph', login_interval_ms: 0 }], (provider) => {

@@ -4,7 +4,6 @@
  * and the health of the accounts on this way.
  */
 import type { Account, AccountState, GraphTarget } from '../../accounts/account.ts';
-import { maySendAs } from '../../accounts/directory.ts';
 import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Http } from '../../http.ts';
@@ -12,10 +11,8 @@ import type { Log } from '../../log.ts';
 import type { Capabilities } from '../../protocol/capabilities.ts';
 import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
-import { parseFromAddresses } from '../../protocol/from-header.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { describeRefusal } from '../../protocol/graph-answer.ts';
-import { HEADER_TOO_LONG, headerEnd, MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import { judge, type Verdict, verdict } from '../../protocol/verdict.ts';
 import type { Steps } from '../../slices.ts';
@@ -30,6 +27,7 @@ import { createHandover, type Handover, outgoingOf } from './handover.ts';
 import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import { AT_ONCE, createGraphPacing } from './pacing.ts';
+import { refusalOf } from './refused-here.ts';
 import { createSweep } from './sweep.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
@@ -126,7 +124,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     void quiet.then(() => working.delete(quiet));
   }
 
-  const isOpenOf = createOpenQuestion((sender) => deps.ledger.hasOpen(sender), clock);
+  const openQuestion = createOpenQuestion((sender) => deps.ledger.hasOpen(sender), clock);
 
   function deliveryOf(accountId: string, trace: Trace): GraphDelivery | undefined {
     const s = servedOf(accountId);
@@ -206,23 +204,6 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       }
     }
 
-    /** What Graph must not be asked at all. */
-    function refusalOf(mail: Mail, message: Buffer): Reply | undefined {
-      if (mail.sender === '') return NULL_SENDER;
-      const end = headerEnd(message);
-      if (end > MAX_HEADER_OCTETS) return HEADER_TOO_LONG;
-      const from = parseFromAddresses(message.toString('utf8', 0, end));
-      const foreign = from?.find((address) => !maySendAs(account, address));
-      if (from === undefined) return reply(550, '5.7.1', 'From: is missing, repeated or unreadable');
-      return foreign === undefined
-        ? undefined
-        : reply(
-            550,
-            '5.7.1',
-            `From: ${foreign} is not a sender of account ${account.id}; Graph sends as its mailbox`,
-          );
-    }
-
     async function send(
       mail: Mail,
       promised: readonly Recipient[],
@@ -232,7 +213,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       tooLarge: Reply,
     ): Promise<Ending> {
       const message = Buffer.concat(body);
-      const refusal = refusalOf(mail, message);
+      const refusal = refusalOf(account, mail, message);
       if (refusal !== undefined) return { verdict: ownVerdict(refusal, 'graph-foreign-sender') };
       const recipients = promised.map((r) => r.address);
       const addressed = addressMessage(message, recipients, target.recipients);
@@ -247,10 +228,10 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       }
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
-      const { ending, by } = await handoverFor(account.id, trace).deliver({
-        ...outgoingOf(mail, promised, message, isClosed),
-        message: addressed.message,
-      });
+      const outgoing = { ...outgoingOf(mail, promised, message, isClosed), message: addressed.message };
+      const over = openQuestion.begin(outgoing.senderMark);
+      const { ending, by } = await handoverFor(account.id, trace).deliver(outgoing);
+      over(ending.kind === 'taken' && !outgoing.mayNotHear());
       trace.upstreamMs = clock.monotonic() - startedAt;
       return told(ending, by, trace);
     }
@@ -350,7 +331,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       return createGuardedWay(way, {
         mayBeKnown: accountIds.some(mayHaveBegun)
           ? () => deps.ledger.hasAny()
-          : () => isOpenOf(senderMark(sender)),
+          : () => openQuestion.isOpen(senderMark(sender)),
         async settle(mail, promised, message, trace, isClosed) {
           const outgoing = outgoingOf(mail, promised, message, isClosed);
           const settled = await handoverFor(way.account.id, trace).settle(outgoing);
@@ -386,7 +367,6 @@ const keyOf = ({ id }: Account, { app, mailbox }: GraphTarget) => ({
   mailbox: mailbox === 'me' ? id : mailbox,
 });
 
-const NULL_SENDER = reply(550, '5.7.1', 'the null sender cannot be used: Graph sends as the mailbox');
 const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
 
 const ownVerdict = (answer: Reply, cause?: string): Verdict =>

@@ -5,6 +5,7 @@
 import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
 import type { Clock } from '../../clock.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
+import { MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 
@@ -23,14 +24,16 @@ export interface GuardDeps {
 
 const UNKNOWN: Reply = reply(451, '4.3.0', 'the relay cannot tell whether this message was sent before');
 
+/** To be compared a message has to be there whole; none went by Graph whose body is larger. The header of its retry may be another one. */
+const MAX_COMPARED = GRAPH_MAX_BYTES + MAX_HEADER_OCTETS;
+
 /** For one transaction. */
 export function createGuardedWay(way: Way, deps: GuardDeps): Way {
   let mayBeKnown = false;
   return {
     account: way.account,
     get facts() {
-      // To be compared a message has to be there whole; a larger one never went by Graph.
-      return mayBeKnown ? { ...way.facts, heldAtLeast: GRAPH_MAX_BYTES } : way.facts;
+      return mayBeKnown ? { ...way.facts, heldAtLeast: MAX_COMPARED } : way.facts;
     },
     async ready() {
       const refusal = await way.ready();
@@ -71,16 +74,22 @@ const FRESH_MS = 1_000;
 /** Senders of whom is remembered that something was open. */
 const MAX_REMEMBERED = 10_000;
 
-/**
- * Whether something of a sender (its mark) is open by Graph, for accounts that most probably never were concerned. While
- * it cannot be known it is what it was last; mail of a sender never asked for is not stopped by that.
- */
+/** Whether something of a sender (its mark) is open by Graph, for accounts that most probably never were concerned. */
+export interface OpenQuestion {
+  /** While it cannot be known it is what it was last; mail of a sender never asked for and never begun here is not stopped by that. */
+  isOpen(sender: string): Promise<boolean>;
+  /** A message of the sender is begun by Graph here. Called when that is over: `isClear` where its client has heard that it was sent. */
+  begin(sender: string): (isClear: boolean) => void;
+}
+
 export function createOpenQuestion(
   hasOpen: (sender?: string) => Promise<boolean>,
   clock: Clock,
-): (sender: string) => Promise<boolean> {
+): OpenQuestion {
   let lastOfAll: { readonly answer: Promise<boolean>; readonly at: number } | undefined;
   const wereOpen = new Set<string>();
+  /** Messages by sender. */
+  const underWay = new Map<string, number>();
 
   /** Asked once in a while, so that nobody is asked for each message where nothing goes by Graph. */
   function ofAnybody(): Promise<boolean> {
@@ -89,15 +98,32 @@ export function createOpenQuestion(
     return lastOfAll.answer;
   }
 
-  return async (sender) => {
-    try {
-      const isOpen = (await ofAnybody()) && (await hasOpen(sender));
-      wereOpen.delete(sender);
-      if (isOpen) wereOpen.add(sender);
-      for (const oldest of wereOpen) if (wereOpen.size > MAX_REMEMBERED) wereOpen.delete(oldest);
-      return isOpen;
-    } catch {
-      return wereOpen.has(sender);
-    }
+  function remember(sender: string): void {
+    wereOpen.delete(sender);
+    wereOpen.add(sender);
+    for (const oldest of wereOpen) if (wereOpen.size > MAX_REMEMBERED) wereOpen.delete(oldest);
+  }
+
+  return {
+    async isOpen(sender) {
+      const wasOpen = wereOpen.has(sender) || underWay.has(sender);
+      try {
+        const isOpen = (wasOpen || (await ofAnybody())) && (await hasOpen(sender));
+        if (isOpen) remember(sender);
+        else wereOpen.delete(sender);
+        return isOpen;
+      } catch {
+        return wasOpen;
+      }
+    },
+    begin(sender) {
+      underWay.set(sender, (underWay.get(sender) ?? 0) + 1);
+      return (isClear) => {
+        const left = (underWay.get(sender) ?? 1) - 1;
+        if (left > 0) underWay.set(sender, left);
+        else underWay.delete(sender);
+        if (!isClear) remember(sender);
+      };
+    },
   };
 }

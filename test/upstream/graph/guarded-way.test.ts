@@ -34,7 +34,7 @@ test('only mail of a sender of whom something is open by Graph is held; unknown,
   const clock = createTestClock();
   let open: readonly string[] | 'unknown' = [];
   let asked = 0;
-  const isOpenOf = createOpenQuestion(async (sender) => {
+  const question = createOpenQuestion(async (sender) => {
     asked++;
     if (open === 'unknown') throw new Error('Redis is away');
     return sender === undefined ? open.length > 0 : open.includes(sender);
@@ -42,7 +42,7 @@ test('only mail of a sender of whom something is open by Graph is held; unknown,
   const later = async (now: typeof open): Promise<boolean[]> => {
     open = now;
     clock.advance(1_000);
-    return [await isOpenOf('ann'), await isOpenOf('bob')];
+    return [await question.isOpen('ann'), await question.isOpen('bob')];
   };
   assert.deepEqual(await later([]), [false, false]);
   assert.equal(asked, 1, 'where nothing is open nobody is asked for by name');
@@ -51,4 +51,22 @@ test('only mail of a sender of whom something is open by Graph is held; unknown,
   assert.deepEqual(await later(['bob']), [false, true]);
   assert.deepEqual(await later([]), [false, false]);
   assert.deepEqual(await later('unknown'), [false, false]);
+});
+
+test('of a sender whose message was begun here it is known that something may be open, asked for or not', async () => {
+  let isAway = false;
+  const question = createOpenQuestion(async () => {
+    if (isAway) throw new Error('Redis is away');
+    return false;
+  }, createTestClock());
+  const overs = ['ann', 'bob', 'cal'].map((sender) => question.begin(sender));
+  isAway = true;
+  overs[0]?.(false);
+  overs[1]?.(true);
+  const open = await Promise.all(['ann', 'bob', 'cal', 'dan'].map((sender) => question.isOpen(sender)));
+  assert.deepEqual(open, [true, false, true, false]);
+  isAway = false;
+  assert.equal(await question.isOpen('ann'), false);
+  isAway = true;
+  assert.equal(await question.isOpen('ann'), false);
 });
