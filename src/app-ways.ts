@@ -52,13 +52,18 @@ export function createAppWays(deps: AppWaysDeps): AppWays {
   const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
   const directory = keepsFiles ? settings.stateDir : undefined;
   const ledger = openLedger({ log, redis, directory, clock });
+  const graph = createGraphWays({ tokens, http, ledger, log, clock, onCall, onStateChange });
   const ways = createAccountWays({
     upstreams,
     smtp: createSmtpWays({ upstreams, log, clock }, { busyWaitMs: settings.submissionRetryMs }),
-    graph: createGraphWays({ tokens, http, ledger, log, clock, onCall, onStateChange }),
+    graph,
     log,
     onStateChange,
     onAsked,
   });
-  return { ways, unclear: createUnclearMessages(ledger, clock), closers: [http, ledger, ways] };
+  return {
+    ways,
+    unclear: createUnclearMessages(ledger, clock, graph.canLook),
+    closers: [http, ledger, ways],
+  };
 }

@@ -16,10 +16,11 @@ import {
   type GraphClientOptions,
 } from '../../src/upstream/graph/client.ts';
 import { createGraphDelivery } from '../../src/upstream/graph/delivery.ts';
-import { createHandover, outgoingOf } from '../../src/upstream/graph/handover.ts';
+import { createHandover } from '../../src/upstream/graph/handover.ts';
 import { hashOf, type Ledger } from '../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
 import { type GraphEnding, setOf } from '../../src/upstream/graph/outcome.ts';
+import { outgoingOf } from '../../src/upstream/graph/outgoing.ts';
 import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
 import { createFastClock } from './fast-clock.ts';
 import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';

@@ -166,7 +166,13 @@ test(
     >;
     assert.equal((await h.relay.reload([entry as never])).event, 'reloaded');
     assert.match(await h.send(ANN, mailFrom(ANN)), /451.*does not deliver by Graph now/);
-    const { messages } = await h.relay.admin<{ messages: { key: string }[] }>('/admin/unclear');
+    const { messages } = await h.relay.admin<{ messages: { key: string; clears: string }[] }>(
+      '/admin/unclear',
+    );
+    assert.deepEqual(
+      messages.map((row) => row.clears),
+      ['person'],
+    );
     await fetch(`${h.relay.adminUrl}/admin/unclear/${messages[0]?.key}/delivered`, { method: 'POST' });
     assert.match(await h.send(ANN, mailFrom(ANN)), /250/);
     assert.equal(copies(h), 1);
@@ -322,5 +328,45 @@ test(
     defer(() => relay.stop());
     assert.match(await h.send(ANN, mailFrom(ANN), [BOB], relay), /451.*does not deliver by Graph now/);
     assert.equal(copies(h), 1);
+  }),
+);
+
+test(
+  'the account that began it is turned away before the send: the retry leaves by another of the sender',
+  leakless(async (_t, defer) => {
+    for (const second of [{ senders: [APP] }, { transport: 'graph', senders: [APP] }]) {
+      const h = await house(defer, [{ transport: 'graph', senders: [APP], preference: 1 }, second]);
+      const { graph, token } = h.provider;
+      const isRevoked = second.transport === undefined;
+      graph.observe = ({ call }) => {
+        if (call !== 'create') return;
+        graph.observe = undefined;
+        const account = token.account(ANN);
+        if (!isRevoked) graph.refuseMailbox(ANN, 403, 'ErrorAccessDenied');
+        else if (account !== undefined) account.revoked = true;
+      };
+      // A grant that ended is told by the refusal of its token.
+      if (isRevoked) graph.fault('send', { answer: { status: 401, code: 'InvalidAuthenticationToken' } });
+      assert.match(await h.send(APP, mailFrom(APP)), /451 4\.7\.0/);
+      assert.match(await h.send(APP, mailFrom(APP)), /250 2\.0\.0/);
+      assert.equal(copies(h), 1);
+    }
+  }),
+);
+
+test(
+  'the whole is refused for good where some of its recipients are retried: they hear 451, and go alone',
+  leakless(async (_t, defer) => {
+    const h = await house(defer, [{ transport: 'graph' }]);
+    h.provider.graph.fault('send', { answer: { status: 504 } });
+    h.provider.graph.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    assert.match(await h.send(ANN, mailFrom(ANN), [BOB, CAL]), /451.*delivery status unknown/);
+    h.provider.graph.fault('send', { answer: { status: 400, code: 'ErrorInvalidRecipients' } });
+    assert.match(await h.send(ANN, mailFrom(ANN)), /451 4\.4\.2 to all its recipients: Graph said 400/);
+    assert.match(await h.send(ANN, mailFrom(ANN)), /250 2\.0\.0/);
+    assert.deepEqual(
+      h.provider.graph.delivered.map((d) => d.recipients),
+      [[BOB]],
+    );
   }),
 );

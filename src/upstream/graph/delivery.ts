@@ -14,6 +14,7 @@ import {
   certainRefusal,
   clientGone,
   type GraphEnding,
+  isDenied,
   isPermanent,
   isThrottled,
   isUnclear,
@@ -27,6 +28,7 @@ import {
   tellUnclear,
   unreachable,
 } from './outcome.ts';
+import type { Outgoing } from './outgoing.ts';
 
 /** In all, until an unclear send is clear; then the message waits for the client's retry. */
 const LOOK_MS = 20_000;
@@ -40,28 +42,6 @@ const CREATE_MS = 30_000;
 const MAX_CREATES = 5;
 /** Waited at least after the first that was throttled, each time longer, whatever Graph says: "0" too. */
 const THROTTLED_MS = 1_000;
-export interface Outgoing {
-  /** As it goes out, To, Cc and Bcc included. */
-  readonly message: Buffer;
-  readonly recipients: readonly string[];
-  readonly sender: string;
-  /** `senderMark` of the sender as the client gave it. */
-  readonly senderMark: string;
-  /** Of the ledger (`ledgerKey`). */
-  readonly key: string;
-  /** Of the ledger (`familyKey`). */
-  readonly family: string;
-  /** It goes to some of the recipients of an earlier attempt, whose `key` this is; that one's subject. */
-  readonly partOf?: Subject | undefined;
-  /** With angle brackets, as it goes out; undefined where it has none. */
-  readonly messageId: string | undefined;
-  /** The client gave it its Message-ID: what looks the same is its retry. */
-  readonly isNamed: boolean;
-  /** The client has left: nobody would hear the 250. */
-  readonly isClientGone: () => boolean;
-  /** The client has left, or closed its side, which looks the same until it is told something. */
-  readonly mayNotHear: () => boolean;
-}
 
 export interface GraphDelivery {
   /** What is known with the claim is not `sent`. No send begins after `deadline` (monotonic). */
@@ -89,6 +69,8 @@ interface Draft {
   readonly messageId: string | undefined;
   /** Since then other drafts of the message may have been left over; ms since the epoch. */
   readonly leftoversSince: number | undefined;
+  /** No send of it was carried out, for certain. */
+  readonly isUnsent: boolean;
 }
 
 /** What is needed to find it, and no more. */
@@ -168,7 +150,8 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     let leftoversSince = claim.known?.state === 'creating' ? startedAt : undefined;
     const adopt = async () => {
       const draft = await mailbox.findDraft(outgoing, startedAt);
-      return draft && { draft: draft.id, messageId: draft.internetMessageId, leftoversSince: startedAt };
+      const found = draft && { draft: draft.id, messageId: draft.internetMessageId };
+      return found && { ...found, leftoversSince: startedAt, isUnsent: false };
     };
     if (claim.known?.state === 'creating') {
       const adopted = await adopt();
@@ -200,7 +183,12 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       }
       switch (created.kind) {
         case 'ok':
-          return { draft: created.value.id, messageId: created.value.internetMessageId, leftoversSince };
+          return {
+            draft: created.value.id,
+            messageId: created.value.internetMessageId,
+            leftoversSince,
+            isUnsent: true,
+          };
         case 'unasked':
           return nothing(judged(created.error));
         case 'lost':
@@ -237,12 +225,17 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       if ('kind' in obtained) return obtained;
       return sendNoted(outgoing, claim, obtained, { deadline });
     }
-    const { draft, leftoversSince } = known;
+    const { draft, leftoversSince, unsent = false } = known;
     const until = clock.monotonic() + LOOK_MS;
     const seen = await resume(outgoing, draft, known.at, until);
     if (seen.is === 'unclear') return tellUnclear(log, outgoing, claim, known, seen.why);
     if (seen.is === 'draft')
-      return sendNoted(outgoing, claim, { draft, messageId: undefined, leftoversSince }, { deadline, until });
+      return sendNoted(
+        outgoing,
+        claim,
+        { draft, messageId: undefined, leftoversSince, isUnsent: unsent },
+        { deadline, until },
+      );
     return sent(outgoing, claim, seen.messageId, leftoversOf(known));
   }
 
@@ -250,7 +243,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   async function sendNoted(
     outgoing: Outgoing,
     claim: Claim,
-    { draft, messageId, leftoversSince }: Draft,
+    { draft, messageId, leftoversSince, isUnsent }: Draft,
     times: Times,
   ): Promise<GraphEnding> {
     const entry: LedgerEntry = {
@@ -267,7 +260,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       await removeUnsent(claim, entry);
       return NOT_NOTED;
     }
-    return sendDraft(outgoing, claim, entry, messageId, times);
+    return sendDraft(outgoing, claim, entry, { messageId, isUnsent }, times);
   }
 
   /** Of a draft that was seen unsent. Where nobody hears that it was deleted the retry must not look for it. */
@@ -287,21 +280,26 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     outgoing: Outgoing,
     claim: Claim,
     entry: Extract<LedgerEntry, { state: 'draft' }>,
-    messageId: string | undefined,
+    { messageId, isUnsent }: Pick<Draft, 'messageId' | 'isUnsent'>,
     { deadline, until: resumedUntil }: Times,
   ): Promise<GraphEnding> {
     const { draft } = entry;
     let until = resumedUntil;
     for (let sends = 1; ; sends++) {
-      if (outgoing.isClientGone()) return clientGone();
+      /** Nothing was sent now. Where nothing ever was another account may take the message. */
+      const unsent = async (ending: GraphEnding): Promise<GraphEnding> => {
+        if (isUnsent && sends === 1) await claim.note({ ...entry, unsent: true }).catch(() => undefined);
+        return ending;
+      };
+      if (outgoing.isClientGone()) return unsent(clientGone());
       const left = deadline - clock.monotonic();
       if (left <= 0)
-        return later('4.4.2', 'it took too long until the message could be sent; nothing was sent');
+        return unsent(later('4.4.2', 'it took too long until the message could be sent; nothing was sent'));
       const answer = await client.send(draft, left);
       if (answer.kind === 'ok') return sent(outgoing, claim, messageId, leftoversOf(entry));
       // Nothing went out now, and before this the draft was seen unsent: it waits for the retry.
-      if (answer.kind === 'unasked') return judged(answer.error);
-      if (answer.kind === 'lost' && !answer.maybeSent) return unreachable(answer.code);
+      if (answer.kind === 'unasked') return unsent(judged(answer.error));
+      if (answer.kind === 'lost' && !answer.maybeSent) return unsent(unreachable(answer.code));
       until ??= clock.monotonic() + LOOK_MS;
       const refusal = certainRefusal(answer);
       const seen = await mailbox.look(draft, until, refusal === undefined ? settleOf(answer) : 0);
@@ -312,9 +310,14 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         if (seen.is === 'unclear')
           return isPermanent(ending)
             ? tellUnclear(log, outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`)
-            : ending;
+            : isDenied(refusal)
+              ? unsent(ending)
+              : ending;
         await removeUnsent(claim, entry);
-        return ending;
+        // What was refused is the whole message, of which this is a part.
+        return outgoing.partOf !== undefined && isPermanent(ending)
+          ? later('4.4.2', `to all its recipients: ${reasonOf(answer)}; these alone have the next retry`)
+          : ending;
       }
       if (seen.is === 'unclear')
         return tellUnclear(log, outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`);

@@ -23,9 +23,10 @@ import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
 import { createGuardedWay, createOpenQuestion } from './guarded-way.ts';
-import { createHandover, type Handover, outgoingOf } from './handover.ts';
+import { createHandover, type Handover } from './handover.ts';
 import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
+import { outgoingOf } from './outgoing.ts';
 import { AT_ONCE, createGraphPacing } from './pacing.ts';
 import { refusalOf } from './refused-here.ts';
 import { createSweep } from './sweep.ts';
@@ -63,6 +64,8 @@ export interface GraphWays {
   /** `way` for one transaction, where mail of `sender` may have been begun by Graph. `accountIds`: all that can take that mail now. */
   guarded(way: Way, accountIds: readonly string[], sender: string): Way;
   stateOf(accountId: string): AccountState | undefined;
+  /** Whether the retry of a message of the account can find out what became of it. */
+  canLook(accountId: string): boolean;
   /** The operator changed something: what is paused is tried at the next opportunity. True where anything was. */
   retryNow(accountId: string): boolean;
   breakers(): readonly BreakerState[];
@@ -348,6 +351,10 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       if (state.status === 'ready' && pauseMs > SHORT_PAUSE_MS)
         return { status: 'throttled', reason: 'Graph asked to wait', until: clock.now() + pauseMs };
       return state;
+    },
+    canLook(accountId) {
+      const account = accounts.get(accountId);
+      return (account && targetOf(account))?.permissions === 'read_write';
     },
     retryNow: (accountId) => served.get(accountId)?.health.retryNow() ?? false,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),

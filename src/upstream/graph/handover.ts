@@ -5,23 +5,11 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import type { Mail, Recipient } from '../../protocol/esmtp.ts';
-import { parseHeader } from '../../protocol/message-header.ts';
 import { UpstreamError } from '../failure.ts';
-import type { GraphDelivery, Outgoing } from './delivery.ts';
-import {
-  CLAIM_MS,
-  type Claim,
-  familyKey,
-  type Ledger,
-  type LedgerEntry,
-  type LedgerRow,
-  ledgerKey,
-  markOf,
-  messageIdOf,
-  senderMark,
-} from './ledger.ts';
+import type { GraphDelivery } from './delivery.ts';
+import { CLAIM_MS, type Claim, type Ledger, type LedgerEntry, type LedgerRow, markOf } from './ledger.ts';
 import { type GraphEnding, judged, later, takenAs, tellUnclear } from './outcome.ts';
+import type { Outgoing } from './outgoing.ts';
 
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
 const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
@@ -53,7 +41,7 @@ export interface Handover {
 type Found = { readonly outgoing: Outgoing; readonly claim: Claim } | 'busy' | 'overlaps';
 
 const mayHaveGone = (known: LedgerEntry | undefined): boolean =>
-  known !== undefined && known.state !== 'creating';
+  known !== undefined && known.state !== 'creating' && !(known.state === 'draft' && known.unsent === true);
 
 export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, log, clock = systemClock, account, deliveryOf } = deps;
@@ -157,6 +145,11 @@ export function createHandover(deps: HandoverDeps): Handover {
     known: LedgerEntry | undefined,
   ): Promise<HandedOver> {
     const by = known === undefined ? account : beginnerOf(known);
+    if (known !== undefined && by !== account && !mayHaveGone(known)) {
+      const { at, subject } = known;
+      const afresh = { ...claim, known: { state: 'creating' as const, at, subject } };
+      return goOn(outgoing, afresh, deadline, undefined);
+    }
     const delivery = deliveryOf(by);
     if (delivery !== undefined) return { ending: await delivery.work(outgoing, claim, deadline), by };
     if (known === undefined) return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' })));
@@ -180,34 +173,10 @@ export function createHandover(deps: HandoverDeps): Handover {
             return sentBefore(found, claim);
           case 'draft':
           case 'sending':
-            return goOn(found, claim, deadline, claim.known);
+            return mayHaveGone(claim.known) ? goOn(found, claim, deadline, claim.known) : undefined;
           default:
             return claim.known satisfies never;
         }
       }),
-  };
-}
-
-/** Of `message`, as it came to the way. */
-export function outgoingOf(
-  mail: Mail,
-  recipients: readonly Recipient[],
-  message: Buffer,
-  isClientGone: () => boolean,
-): Outgoing {
-  const addresses = recipients.map((r) => r.address);
-  const header = parseHeader(message);
-  const own = mail.clientHeader === undefined ? header : parseHeader(mail.clientHeader);
-  return {
-    message,
-    recipients: addresses,
-    sender: mail.sender,
-    senderMark: senderMark(mail.clientSender ?? mail.sender),
-    key: ledgerKey(addresses, message, header, own),
-    family: familyKey(message, header, own),
-    messageId: messageIdOf(header),
-    isNamed: messageIdOf(own) !== undefined,
-    isClientGone,
-    mayNotHear: () => isClientGone() || mail.isHalfClosed?.() === true,
   };
 }

@@ -53,6 +53,8 @@ export type LedgerEntry = Noted &
         readonly draft: string;
         /** Since then other drafts of the message may have been left over; ms since the epoch. */
         readonly leftoversSince?: number;
+        /** It was not sent, for certain: the message may go another way. */
+        readonly unsent?: boolean;
       }
     /** One call, under way or without a clear end: nobody can tell. */
     | { readonly state: 'sending' }
@@ -187,6 +189,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
             ...noted,
             draft,
             ...(typeof json.leftoversSince === 'number' ? { leftoversSince: json.leftoversSince } : {}),
+            ...(json.unsent === true ? { unsent: true } : {}),
           }
         : undefined;
     case 'sent':

@@ -5,9 +5,9 @@
  */
 import { type Clock, pause, systemClock } from '../../clock.ts';
 import type { GraphClient, GraphMessage } from './client.ts';
-import type { Outgoing } from './delivery.ts';
 import { hashOf, type Ledger } from './ledger.ts';
 import { certainRefusal, reasonOf, setOf } from './outcome.ts';
+import type { Outgoing } from './outgoing.ts';
 
 /** A draft that Graph does not find: "may not succeed immediately" after a send. */
 const MISSING_MS = 10_000;

@@ -7,8 +7,8 @@ import { cleanText, foldAddress } from '../../protocol/text.ts';
 import { type Verdict, verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphOutcome } from './client.ts';
-import type { Outgoing } from './delivery.ts';
 import type { Claim, LedgerEntry } from './ledger.ts';
+import type { Outgoing } from './outgoing.ts';
 
 /** A draft is unsent when it still is one this long after Graph said that it could not send it … */
 const SETTLE_MS = 3_000;
@@ -89,6 +89,9 @@ export const certainRefusal = (outcome: GraphOutcome<unknown>): GraphRefusal | u
   outcome.kind === 'refused' && !isUnclear(outcome.refusal) && outcome.refusal.status !== 404
     ? outcome.refusal
     : undefined;
+
+/** Who asks was turned away, whatever he asked for. */
+export const isDenied = ({ status }: GraphRefusal): boolean => status === 401 || status === 403;
 
 /** The client would bounce the message. */
 export const isPermanent = (ending: GraphEnding): boolean =>

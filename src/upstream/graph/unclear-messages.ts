@@ -32,10 +32,18 @@ export interface UnclearMessages {
 export function createUnclearMessages(
   ledger: Pick<Ledger, 'list' | 'claim'>,
   clock: Clock = systemClock,
+  /** Whether the retry of a message of the account can find out what became of it. */
+  canLook: (accountId: string) => boolean = () => true,
 ): UnclearMessages {
   /** One call that is still under way is not unclear yet. */
   const isUnclear = ({ state, at, unclear }: LedgerEntry): boolean =>
     state !== 'sent' && (unclear !== undefined || (state === 'sending' && at < clock.now() - CLAIM_MS));
+
+  function clearsBy(entry: LedgerEntry): UnclearMessage['clears'] {
+    if (entry.state === 'sending') return 'person';
+    const { account } = entry.subject ?? {};
+    return account === undefined || canLook(account) ? 'retry' : 'person';
+  }
 
   return {
     async list() {
@@ -47,7 +55,7 @@ export function createUnclearMessages(
           messageId: entry.subject?.messageId,
           since: entry.at,
           why: entry.unclear ?? 'the relay ended before Graph answered',
-          clears: entry.state === 'sending' ? 'person' : 'retry',
+          clears: clearsBy(entry),
         }));
     },
     async decide(key, decision) {
