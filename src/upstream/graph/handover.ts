@@ -146,8 +146,7 @@ export function createHandover(deps: HandoverDeps): Handover {
   ): Promise<HandedOver> {
     const by = known === undefined ? account : beginnerOf(known);
     if (known !== undefined && by !== account && !mayHaveGone(known)) {
-      const { at, subject } = known;
-      const afresh = { ...claim, known: { state: 'creating' as const, at, subject } };
+      const afresh: Claim = { ...claim, known: undefined };
       return goOn(outgoing, afresh, deadline, undefined);
     }
     const delivery = deliveryOf(by);
