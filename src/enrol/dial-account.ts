@@ -88,8 +88,7 @@ function stepOf(error: UpstreamError): StepError {
   if (event.kind !== 'lost') return new StepError('tcp', error.message);
   if (event.cause === 'dns') return new StepError('dns', codeOf(error) ?? event.detail);
   if (event.cause === 'tls') return new StepError('tls', codeOf(error) ?? event.detail);
-  if (event.cause === 'timeout')
-    return new StepError(stageOf(event.stage), event.stage === 'connect' ? 'ETIMEDOUT' : 'timeout');
+  if (event.cause === 'timeout') return new StepError(stageOf(event.stage), event.detail);
   return new StepError(stageOf(event.stage), codeOf(error) ?? event.detail);
 }
 

@@ -292,8 +292,7 @@ function causeOfLoss(
 ): string {
   if (stage === 'auth') return findReplyCause('auth', { code: 0, text: detail }).id;
   if (cause === 'dns' || cause === 'tls') return findWayCause(cause, detail).id;
-  if (stage === 'connect') return findWayCause('tcp', cause === 'timeout' ? 'timeout' : detail).id;
-  return findWayCause(stage, cause === 'timeout' ? 'timeout' : detail).id;
+  return findWayCause(stage === 'connect' ? 'tcp' : stage, detail).id;
 }
 
 function judgeToken(e: Extract<UpstreamEvent, { kind: 'token' }>): Verdict {

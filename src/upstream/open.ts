@@ -29,6 +29,7 @@ import {
   takeSocket,
   withLastReply,
 } from './nodemailer-seam.ts';
+import { formatProxy, secretsOf } from './proxy.ts';
 
 /** A provider that is well needs one second. */
 const DEFAULT_LOGIN_MS = 15_000;
@@ -109,7 +110,11 @@ function handshakeError(error: HandshakeError, stage: Stage, account: string, ma
   if (reply !== undefined && reply.code >= 400) return refused(stage, reply, account);
   let cause: LossCause = lossCause(error.originalCode ?? error.code);
   if (error instanceof OutOfTime) cause = 'timeout';
-  else if (error.code === 'ETLS' || /certificate|self[- ]signed|altnames|TLS|SSL/i.test(error.message))
+  // Before TLS is spoken these words are parts of names.
+  else if (
+    error.code === 'ETLS' ||
+    (stage !== 'connect' && /certificate|self[- ]signed|altnames|TLS|SSL/i.test(error.message))
+  )
     cause = 'tls';
   else if (error.code === 'ETIMEDOUT') cause = 'timeout';
   else if (typeof error.response === 'string') cause = 'garbage';
@@ -236,9 +241,17 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
   return async function openConnection(
     account,
     token,
-    { observer = {}, signal: outer, mask = createMaskOf(token) } = {},
+    { observer = {}, signal: outer, mask: ofToken = createMaskOf(token) } = {},
   ) {
     const proxy = proxyOf(account, options.proxy);
+    const mask = proxy === undefined ? ofToken : both(createWatch(secretsOf(proxy)), ofToken);
+    const late =
+      proxy === undefined
+        ? { dialing: 'no answer in time', greeting: 'no answer in time' }
+        : {
+            dialing: `${formatProxy(proxy)} made no connection in time`,
+            greeting: `no answer in time through ${formatProxy(proxy)}`,
+          };
     const wholeMs = connectTimeoutMs + loginTimeoutMs;
     let startedAt = clock.monotonic();
     const leftMs = (): number => Math.max(0, wholeMs - (clock.monotonic() - startedAt));
@@ -256,8 +269,13 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       return access;
     }
     for (;;) {
-      const dialed = await limited(clock, Math.min(connectTimeoutMs, leftMs()), outer, (signal) =>
-        dial({ ...account.upstream, localAddress: account.localAddress, proxy }, signal, observer),
+      const dialed = await limited(
+        clock,
+        Math.min(connectTimeoutMs, leftMs()),
+        late.dialing,
+        outer,
+        (signal) =>
+          dial({ ...account.upstream, localAddress: account.localAddress, proxy }, signal, observer),
       ).catch((error: HandshakeError | UpstreamError) => {
         if (error instanceof UpstreamError) throw error;
         throw handshakeError(error, 'connect', account.id, mask);
@@ -265,7 +283,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       observer.connected?.(dialed.path);
       const greetingMs = Math.min(dialed.hasOthers ? silentAddressMs : connectTimeoutMs, leftMs());
       try {
-        return await limited(clock, greetingMs, outer, (signal, extend) =>
+        return await limited(clock, greetingMs, late.greeting, outer, (signal, extend) =>
           authenticate(
             account,
             () => awaited(extend),
@@ -293,6 +311,11 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
 const proxyOf = ({ smtpProxy }: Account, common: SmtpProxy | undefined): SmtpProxy | undefined =>
   smtpProxy === 'none' ? undefined : (smtpProxy ?? common);
 
+const both =
+  (first: Mask, second: Mask): Mask =>
+  (text) =>
+    second(first(text));
+
 /** Without the token, once it is there. */
 function createMaskOf(token: AccessToken | Promise<AccessToken>): Mask {
   let mask: Mask = (text) => text;
@@ -306,15 +329,16 @@ function createMaskOf(token: AccessToken | Promise<AccessToken>): Mask {
 
 type Extend = (ms: number | 'without end') => void;
 
-/** Runs `step` with a signal that aborts with `outer`, and after `ms` or what `extend` gives from then on. */
+/** Runs `step` with a signal that aborts with `outer`, and in the words of `late` after `ms` or what `extend` gives from then on. */
 async function limited<T>(
   clock: Clock,
   ms: number,
+  late: string,
   outer: AbortSignal | undefined,
   step: (signal: AbortSignal, extend: Extend) => Promise<T>,
 ): Promise<T> {
   const abort = new AbortController();
-  const end = (): void => abort.abort(new OutOfTime('no answer in time'));
+  const end = (): void => abort.abort(new OutOfTime(late));
   const follow = (): void => abort.abort(outer?.reason);
   outer?.addEventListener('abort', follow);
   if (outer?.aborted === true) follow();

@@ -23,6 +23,16 @@ const bracketed = (host: string): string => (isIPv6(host) ? `[${host}]` : host);
 export const formatProxy = ({ kind, host, port }: SmtpProxy): string =>
   `${kind}://${bracketed(host)}:${port}`;
 
+/** What must not be told of a proxy's login, whoever repeats it. The user may be anybody's name and stays. */
+export function secretsOf({ login }: SmtpProxy): readonly string[] {
+  if (login === undefined) return [];
+  const password = login.password.reveal();
+  if (password.length >= 4) return [password];
+  // So short it is looked for beside its user alone.
+  const pair = [login.user, password];
+  return [pair.join(':'), pair.map(encodeURIComponent).join(':')];
+}
+
 /** Whoever ends the wait destroys the stream. Rejects with a `ProxyError`. */
 export function openTunnel(stream: Socket, proxy: SmtpProxy, target: TunnelTarget): Promise<void> {
   return proxy.kind === 'http' ? connectByHttp(stream, proxy, target) : connectBySocks(stream, proxy, target);
@@ -78,7 +88,13 @@ function connectBySocks(stream: Socket, proxy: SmtpProxy, target: TunnelTarget):
       // The end of the wait is the dialer's; this timer runs on and holds the stream, whatever comes.
       timeout: 5 * 60_000,
     });
-    client.once('established', () => takeBack(stream, resolve));
+    client.once('established', () =>
+      takeBack(stream, () => {
+        // Its end came while nobody listened, and comes but once.
+        if (stream.destroyed) reject(new ProxyError(`${formatProxy(proxy)} closed the connection`));
+        else resolve();
+      }),
+    );
     // Its error carries the options, and with them the password: nothing but the words goes on.
     client.once('error', (error) =>
       reject(new ProxyError(`${formatProxy(proxy)} ${describeRefusal(error.message)}`)),
@@ -93,6 +109,7 @@ function describeRefusal(words: string): string {
   if (/socks version/i.test(words)) return 'is no SOCKS5 proxy';
   if (/no accepted authentication type|initial handshake/i.test(words)) return 'wants another login';
   const [, said] = /rejected connection - \(?(\w+)\)?/i.exec(words) ?? [];
+  if (said === 'undefined') return 'is no SOCKS5 proxy';
   return said === undefined ? 'closed the connection' : `made no connection (${said})`;
 }
 

@@ -7,8 +7,24 @@ export interface TunnelProxy {
   readonly url: string;
   /** `host:port` of every tunnel asked for. */
   readonly asked: readonly string[];
-  /** `early`: its answer and the server's greeting come in one piece. */
-  mood: 'well' | 'early' | 'silent' | 'refuses' | 'closes' | 'garbage';
+  /**
+   * `early`: its answer and the server's greeting come in one piece, `drips`: octet by octet. `greets`: grants and
+   * says `greeting` in the server's place; `resets`: grants and is gone; `garbles`: answers the request for a tunnel with
+   * what is no answer.
+   */
+  mood:
+    | 'well'
+    | 'early'
+    | 'drips'
+    | 'greets'
+    | 'resets'
+    | 'garbles'
+    | 'silent'
+    | 'refuses'
+    | 'closes'
+    | 'garbage';
+  /** Said where the mood is `greets`. */
+  greeting: string;
   close(): Promise<void>;
 }
 
@@ -27,6 +43,10 @@ export async function startTunnelProxy({ kind, user, password }: TunnelProxyOpti
   };
 
   function join(near: Socket, place: string, granted: Buffer): void {
+    if (proxy.mood === 'garbles') return void near.end('220 mail.example ESMTP\r\n');
+    if (proxy.mood === 'resets') return void near.write(granted, () => near.resetAndDestroy());
+    if (proxy.mood === 'greets')
+      return void near.write(Buffer.concat([granted, Buffer.from(proxy.greeting)]));
     const at = place.lastIndexOf(':');
     // Every name is this machine: the client has to leave it to the proxy.
     const far = hold(connect(Number(place.slice(at + 1)), '127.0.0.1'));
@@ -36,7 +56,16 @@ export async function startTunnelProxy({ kind, user, password }: TunnelProxyOpti
       near.write(Buffer.concat([granted, first]));
       near.pipe(far).pipe(near);
     };
+    const drip = async (first: Buffer): Promise<void> => {
+      far.pause();
+      for (const octet of Buffer.concat([granted, first])) {
+        near.write(Buffer.from([octet]));
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      near.pipe(far).pipe(near);
+    };
     if (proxy.mood === 'early') far.once('data', begin);
+    else if (proxy.mood === 'drips') far.once('data', (first) => void drip(first));
     else far.once('connect', () => begin(Buffer.alloc(0)));
   }
 
@@ -109,6 +138,7 @@ export async function startTunnelProxy({ kind, user, password }: TunnelProxyOpti
     url: `${kind}://${login}127.0.0.1:${port}`,
     asked,
     mood: 'well',
+    greeting: '',
     close: () =>
       new Promise((resolve) => {
         for (const socket of open) socket.destroy();

@@ -2,13 +2,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
+import type { Account } from '../../src/accounts/account.ts';
 import { parseSmtpProxy, proxyOfSetting } from '../../src/accounts/smtp-proxy.ts';
 import { findWayCause } from '../../src/protocol/causes/book.ts';
-import { createDialer } from '../../src/upstream/dial.ts';
+import { AccessToken } from '../../src/tokens/access-token.ts';
+import { createDialer, type Dial } from '../../src/upstream/dial.ts';
+import type { UpstreamError } from '../../src/upstream/failure.ts';
+import { createOpenConnection } from '../../src/upstream/open.ts';
+import { ProxyError } from '../../src/upstream/proxy.ts';
 import { createTestClock } from '../support/clock.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startRoom } from '../support/relay-room.ts';
-import { startTunnelProxy, type TunnelProxyOptions } from '../support/tunnel-proxy.ts';
+import { startTunnelProxy, type TunnelProxy, type TunnelProxyOptions } from '../support/tunnel-proxy.ts';
 import { within } from '../support/wait-for.ts';
 
 const LOGIN = { user: 'relay', password: 'hunter2 @:%' };
@@ -29,8 +34,29 @@ async function proxied(
   return { proxy, room };
 }
 
+/** Why an account behind it gets no connection, and what was told on the way. */
+async function failedAttempt(
+  proxy: Pick<TunnelProxy, 'url'>,
+  dial?: Dial,
+): Promise<UpstreamError & { readonly lines: readonly string[] }> {
+  const lines: string[] = [];
+  const open = createOpenConnection({
+    connectTimeoutMs: 200,
+    loginTimeoutMs: 0,
+    proxy: proxyOfSetting({ reveal: () => proxy.url }),
+    ...(dial && { dial }),
+  });
+  const account = { id: 'ann', user: 'ann', upstream: { host: 'localhost', port: 587, tls: 'starttls' } };
+  const token = new AccessToken('abcdefghijklmnop', Date.now() + 60_000, Date.now());
+  const observer = { line: (_who: string, text: string) => lines.push(text) };
+  return open(account as Account, token, { observer }).then(
+    () => assert.fail('opened'),
+    (error: UpstreamError) => Object.assign(error, { lines }),
+  );
+}
+
 for (const kind of KINDS) {
-  for (const mood of ['well', 'early'] as const)
+  for (const mood of ['well', 'early', 'drips'] as const)
     test(
       `${kind}: mail leaves through it, also where the greeting comes with the proxy's answer (${mood})`,
       leakless(async (_t, defer) => {
@@ -66,13 +92,13 @@ for (const kind of KINDS) {
       const wrong = `${kind}://relay:hunter2@${at}`;
       assert.equal((await failure(wrong)).id, 'proxy-login');
       assert.equal((await failure(`${kind}://${at}`)).id, 'proxy-login');
-      for (const mood of ['refuses', 'closes', 'garbage'] as const) {
+      for (const mood of ['refuses', 'closes', 'garbage', 'garbles'] as const) {
         proxy.mood = mood;
-        assert.equal(
-          (await failure(proxy.url.replace('other', mood === 'refuses' ? 'other' : 'hunter2'))).id,
-          'proxy-refuses',
-          mood,
+        const { id, said } = await failure(
+          proxy.url.replace('other', mood === 'refuses' || mood === 'garbles' ? 'other' : 'hunter2'),
         );
+        assert.equal(id, 'proxy-refuses', mood);
+        assert.doesNotMatch(said, /undefined/);
       }
       assert.equal((await failure(`${kind}://u:hunter2@127.0.0.1:1`)).id, 'proxy-unreachable');
       const heard = await room.send();
@@ -87,9 +113,59 @@ for (const kind of KINDS) {
       proxy.mood = 'silent';
       const heard = await within(room.send(), 10_000, 'an answer to MAIL');
       assert.deepEqual([heard.mail.code, heard.mail.enhanced], [451, '4.4.1']);
+      assert.match(
+        heard.mail.text,
+        new RegExp(`${kind}://127.0.0.1:${proxy.port} made no connection in time`),
+      );
+      assert.equal((await failedAttempt(proxy)).verdict.cause, 'proxy-silent');
     }),
   );
+
+  test(
+    `${kind}: a proxy that grants and is gone at once does not cost the limit of an attempt`,
+    leakless(async (_t, defer) => {
+      const { proxy, room } = await proxied(defer, { kind }, { connectTimeoutMs: 600_000 });
+      proxy.mood = 'resets';
+      const heard = await room.send();
+      assert.deepEqual([heard.mail.code, heard.mail.enhanced], [451, '4.4.1']);
+    }),
+  );
+
+  for (const password of [LOGIN.password, 'pw@12', 'a:b'])
+    test(
+      `${kind}: who repeats the proxy's login in the greeting does not get it into the answer (${password.length} characters)`,
+      leakless(async (_t, defer) => {
+        const proxy = await startTunnelProxy({ kind, user: LOGIN.user, password });
+        defer(() => proxy.close());
+        proxy.mood = 'greets';
+        const pair = `${LOGIN.user}:${password}`;
+        const secrets = [
+          pair,
+          `${LOGIN.user}:${encodeURIComponent(password)}`,
+          Buffer.from(pair).toString('base64'),
+        ];
+        // One that short is known by its user alone.
+        if (password.length >= 4)
+          secrets.push(password, encodeURIComponent(password), Buffer.from(password).toString('base64'));
+        for (const secret of secrets)
+          for (const code of [220, 421, 535]) {
+            proxy.greeting = `${code}-4.7.0 hello ${secret} there\r\n${code} ${secret}\r\n500 ${secret}\r\n`;
+            const { message, verdict, lines } = await failedAttempt(proxy);
+            const told = [message, verdict.answer.text, ...lines];
+            assert.ok(lines.length > 0);
+            assert.ok(!told.join().includes(secret), told.join());
+          }
+      }),
+    );
 }
+
+test('a proxy whose name speaks of TLS is no fault of TLS', async () => {
+  const url = 'http://tls.example:3128';
+  const dial: Dial = async () => {
+    throw new ProxyError(`${url} cannot be reached (ENOTFOUND)`);
+  };
+  assert.equal((await failedAttempt({ url }, dial)).verdict.cause, 'proxy-unreachable');
+});
 
 test(
   'the limit of an attempt is kept by its own clock alone',

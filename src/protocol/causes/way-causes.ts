@@ -26,6 +26,15 @@ export const WAY_CAUSES: readonly WayCause[] = [
     cure: 'check host and port in smtp_proxy (of the account, the provider or the relay), and whether the proxy runs',
   },
   {
+    id: 'proxy-silent',
+    stages: ['tcp'],
+    said: /^(?:http|socks5):\S+ made no connection in time/,
+    symptom: '"http://… made no connection in time", "socks5://… made no connection in time"',
+    what: (f) => `the proxy for SMTP does not answer, or waits for ${f.host}:${f.port} itself`,
+    cure: (f) =>
+      `check host and port in smtp_proxy, that the proxy runs and takes connections from here, and by its log whether it may and can reach port ${f.port}`,
+  },
+  {
     id: 'proxy-refuses',
     stages: ['tcp'],
     said: /^(?:http|socks5):\S+ /,
@@ -134,7 +143,7 @@ export const WAY_CAUSES: readonly WayCause[] = [
   {
     id: 'server-silent',
     stages: ['greeting', 'ehlo'],
-    said: /timeout|ETIMEDOUT/i,
+    said: /timeout|ETIMEDOUT|no answer in time|no reply within/i,
     symptom: 'no greeting in time',
     what: 'the server does not speak first: the port may expect TLS from the start, or a firewall swallows the data',
     cure: 'use smtps:// for port 465 and starttls:// for 587',
