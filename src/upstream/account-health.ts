@@ -1,8 +1,8 @@
 /**
  * What an account may do now: log in, send, and how much at once. In: verdicts. Out: gates and the
  * state an operator sees. No timers, no I/O. A pause is probed when its time is up: one login or one
- * message goes ahead, success ends the pause, failure takes the next step. Times are monotonic inside
- * and wall time where they are told.
+ * message goes ahead, success ends the pause, its failure takes the next step; what fails beside it, or because an
+ * operator asked, does not. Times are monotonic inside and wall time where they are told.
  */
 import type { AccountState } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
@@ -25,6 +25,8 @@ interface ActivePause {
   readonly verdict: Verdict;
   readonly step: number;
   until: number;
+  /** Whose failure it is that comes next: of what was under way when the pause began, of its probe, of the one an operator asked for. */
+  next: 'late' | 'probe' | 'asked';
 }
 
 /** Messages at once after complaints. */
@@ -118,6 +120,7 @@ export function createAccountHealth(max: () => number, clock: Clock = systemCloc
       const now = clock.monotonic();
       if (now < paused.until) return standing(paused.verdict, paused.until - now);
       paused.until = now + PROBE_CLAIM_MS;
+      if (paused.next === 'late') paused.next = 'probe';
       return undefined;
     },
     mayLogIn() {
@@ -129,9 +132,10 @@ export function createAccountHealth(max: () => number, clock: Clock = systemCloc
       const { pause } = verdict;
       if (pause !== undefined) {
         const before = pauses.get(pause.scope);
-        const step = before === undefined ? 0 : Math.min(before.step + 1, pause.stepsMinutes.length - 1);
+        const taken = before === undefined ? 0 : before.step + (before.next === 'probe' ? 1 : 0);
+        const step = Math.min(taken, pause.stepsMinutes.length - 1);
         const until = clock.monotonic() + (pause.stepsMinutes[step] ?? 60) * 60_000;
-        pauses.set(pause.scope, { pause, verdict, step, until });
+        pauses.set(pause.scope, { pause, verdict, step, until, next: 'late' });
         return before?.pause.status !== pause.status;
       }
       if (verdict.class !== 'provider') return false;
@@ -177,7 +181,10 @@ export function createAccountHealth(max: () => number, clock: Clock = systemCloc
     retryNow() {
       const was = pauses.size > 0 || unreachable !== undefined || slow !== undefined;
       const now = clock.monotonic();
-      for (const paused of pauses.values()) paused.until = Math.min(paused.until, now);
+      for (const paused of pauses.values()) {
+        paused.until = Math.min(paused.until, now);
+        paused.next = 'asked';
+      }
       slow = undefined;
       heard = new WeakSet();
       return was;
@@ -195,7 +202,7 @@ export function createAccountHealth(max: () => number, clock: Clock = systemCloc
         const most = (pause.stepsMinutes[step] ?? 60) * 60_000;
         // A wall clock that stepped must not make a pause longer than it was.
         const leftMs = Math.min(until - clock.now(), most);
-        pauses.set(pause.scope, { pause, verdict, step, until: now + Math.max(0, leftMs) });
+        pauses.set(pause.scope, { pause, verdict, step, until: now + Math.max(0, leftMs), next: 'late' });
       }
     },
   };

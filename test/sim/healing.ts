@@ -40,15 +40,11 @@ function queueMs({ accounts, messages }: Plan): number {
 }
 
 /** The pause of logins that may stand at the end. */
-function loginMs({ faults, accounts }: Plan): number {
+function loginMs({ faults }: Plan): number {
   const refusals = faults.filter((f) => f.kind === 'mood' && stepsOf(f) !== undefined);
   const from = Math.min(...refusals.map((f) => ('from' in f ? f.from : 0)));
   const to = Math.max(...refusals.map((f) => ('to' in f ? f.to : 0)));
-  const atOnce = Math.max(...accounts.map((a) => a.maxConnections));
-  // An operator's act tries again what is paused: one step further each time.
-  const isAct = (f: Fault): boolean => f.kind === 'reload' || f.kind === 'admin';
-  const acts = refusals.length === 0 ? 0 : faults.filter(isAct).length;
-  const pauses = refusals.map((f) => pauseAt(stepsOf(f) ?? [], to - from, atOnce, acts));
+  const pauses = refusals.map((f) => pauseAt(stepsOf(f) ?? [], to - from));
   return Math.max(0, ...pauses);
 }
 
@@ -66,10 +62,10 @@ function stepsOf(fault: Fault): readonly number[] | undefined {
   }
 }
 
-/** The step that is reached where every login is refused for `windowMs`, so many are tried at once, and again at so many `acts`. */
-function pauseAt(steps: readonly number[], windowMs: number, atOnce: number, acts: number): number {
+/** The step that is reached where every login is refused for `windowMs`. */
+function pauseAt(steps: readonly number[], windowMs: number): number {
   let passedMs = 0;
-  for (let step = atOnce * (1 + acts) - 1; ; step += atOnce) {
+  for (let step = 0; ; step += 1) {
     const pauseMs = (steps[Math.min(step, steps.length - 1)] ?? 0) * MINUTE_MS;
     passedMs += pauseMs;
     if (passedMs > windowMs || step >= steps.length - 1) return pauseMs;

@@ -43,6 +43,23 @@ test('a rejected login is probed after 1, 5, 15 and then every 60 minutes, by on
   assert.equal(health.mayLogIn(), true, 'the steps begin anew');
 });
 
+test('logins that are refused together take one step, and none that an operator asked for takes one', () => {
+  const { health, clock } = start();
+  const rejected = said('auth', '535 5.7.3 Authentication unsuccessful');
+  for (let i = 0; i < 3; i++) health.suffered(rejected);
+  assert.equal(health.state.until, clock.now() + MINUTE);
+  for (let i = 0; i < 3; i++) {
+    health.retryNow();
+    assert.equal(health.gate('logins'), undefined);
+    health.suffered(rejected);
+    assert.equal(health.state.until, clock.now() + MINUTE);
+  }
+  clock.advance(MINUTE);
+  assert.equal(health.gate('logins'), undefined);
+  health.suffered(rejected);
+  assert.equal(health.state.until, clock.now() + 5 * MINUTE);
+});
+
 test('a gate that refuses repeats the answer and asks for nothing a second time', () => {
   const { health } = start();
   health.suffered(said('auth', '454 4.7.0 Too many login attempts, please try again later.'));
