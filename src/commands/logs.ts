@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { currentLogFile } from '../log/file.ts';
 import { logFileOf } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
 import { createLogFormat } from './log-format.ts';
@@ -40,8 +39,7 @@ export const logs: CommandDefinition = {
     const isFiltered = ['account', 'outcome'].some((name) => textOption(context, name) !== undefined);
     const lines = textOption(context, 'lines') ?? (isFiltered ? '10000' : '50');
     if (!/^\d+$/.test(lines)) throw new CommandError('--lines: expected a whole number', 2);
-    const given = logFileOf(context, await commandSettings(context));
-    const file = existsSync(given) ? given : currentLogFile(given);
+    const file = logFileOf(context, await commandSettings(context));
     const unit = textOption(context, 'unit') ?? (existsSync(file) ? undefined : 'xoauth2-relay');
     const follow = isSet(context, 'follow');
     const [program, args] =

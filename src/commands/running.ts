@@ -1,9 +1,9 @@
 /** `reload`, `stop`: a relay that runs, seen from outside. In: its admin API, its pid file. */
-import { readFile } from 'node:fs/promises';
 import { waitUntil } from '../enrol/wait-until.ts';
 import { createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, numberOption } from './definition.ts';
+import { findRelay, findUncertain } from './pid-file.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
 const adminOptions = settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken']);
@@ -44,11 +44,12 @@ export const stop: CommandDefinition = {
   exitCodes: { 1: 'no such process, or it did not end in time' },
   async run(context) {
     const path = pidFileOf(context, await commandSettings(context));
-    const pid = await readPid(path);
-    if (pid === undefined || !(await isRelay(pid))) throw new CommandError(`no relay is running (${path})`);
+    const relay = await findRelay(path);
+    if (relay === undefined) throw await noRelay(path);
+    const { pid, isAlive } = relay;
     process.kill(pid, 'SIGTERM');
     const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', STOP_TIMEOUT_MS);
-    if (!(await waitUntil(() => !isAlive(pid), timeoutMs)))
+    if (!(await waitUntil(() => !isAlive(), timeoutMs)))
       throw new CommandError(
         `process ${pid} has not ended within ${timeoutMs} ms; a second stop signal cuts: kill ${pid}`,
       );
@@ -57,26 +58,11 @@ export const stop: CommandDefinition = {
   },
 };
 
-/** The process id in a pid file; undefined where there is none. */
-export async function readPid(path: string): Promise<number | undefined> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  const pid = Number(text.trim());
-  return Number.isInteger(pid) && pid > 1 ? pid : undefined;
-}
-
-/** Whether `pid` is a relay that `start` made: a number in an old pid file may be another program's by now. */
-export async function isRelay(pid: number): Promise<boolean> {
-  if (!isAlive(pid)) return false;
-  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => undefined);
-  // Without /proc there is nothing better to go by.
-  return commandLine === undefined || /\0serve\0/.test(`${commandLine}\0`);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
+async function noRelay(path: string): Promise<CommandError> {
+  const other = await findUncertain(path);
+  return new CommandError(
+    other === undefined
+      ? `no relay is running (${path})`
+      : `no relay is running for certain (${path}): process ${other} may be one of an earlier version or any other program. "ps -p ${other} -o args" tells; then kill ${other}`,
+  );
 }

@@ -1,10 +1,6 @@
 /** `serve`: settings → app; signals → reload, drain, cut. Resolves with the exit code when the app has stopped. */
-import { rm, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
-import { makeDirectories } from '../directories.ts';
 import { tuneHeap } from '../heap.ts';
 import { openLogFile } from '../log/file.ts';
 import { createLogSink, type LogSink } from '../log/sink.ts';
@@ -14,9 +10,11 @@ import { createLog } from '../log.ts';
 import type { CommandContext, CommandDefinition } from './definition.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
 import { createLogFormat } from './log-format.ts';
+import { claimPidFile, type PidFile } from './pid-file.ts';
 import { createServiceNotifier } from './service-notifier.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-import { explainStart } from './start-error.ts';
+import { explainLogFile, explainStart } from './start-error.ts';
+import { tellStarter } from './starter.ts';
 import type { Terminal } from './terminal.ts';
 
 export const serve: CommandDefinition = {
@@ -45,6 +43,7 @@ export const serve: CommandDefinition = {
     // Also after a fatal error: what its last turn said reaches the destination.
     process.on('exit', sink.flushNow);
     const log = createLog(settings.logLevel, sink);
+    tellStarter(log, context.env);
     for (const variable of unknownVariables(context.env))
       log.warn({ event: 'unknown_variable', variable }, `${variable} is no setting: see serve --help`);
     try {
@@ -79,11 +78,7 @@ function openSink({ logFile: file, logFormat }: Settings, terminal: Terminal): L
   try {
     return createLogSink(openLogFile(file));
   } catch (error) {
-    throw new CommandError(
-      `cannot write the log file ${file}: ${explainFileError(error)}: choose another with --log-file, or correct its directory`,
-      EXIT_CONFIGURATION,
-      { cause: error },
-    );
+    throw new CommandError(explainLogFile(file, error), EXIT_CONFIGURATION, { cause: error });
   }
 }
 
@@ -91,6 +86,21 @@ async function runApp(
   settings: Settings,
   log: ReturnType<typeof createLog>,
   { env }: CommandContext,
+): Promise<number> {
+  const path = env.XOAUTH2_RELAY_PID_FILE;
+  const pidFile = path === undefined ? undefined : await claimPidFile(path);
+  try {
+    return await runClaimed(settings, log, env, pidFile);
+  } finally {
+    await pidFile?.release();
+  }
+}
+
+async function runClaimed(
+  settings: Settings,
+  log: ReturnType<typeof createLog>,
+  env: CommandContext['env'],
+  pidFile: PidFile | undefined,
 ): Promise<number> {
   const notifier = createServiceNotifier(env, log);
   const app = openApp(settings, log);
@@ -105,13 +115,12 @@ async function runApp(
       .finally(() => notifier.ready('serving'));
   };
   process.on('SIGHUP', onReload);
-  const pidFile = env.XOAUTH2_RELAY_PID_FILE;
   try {
     const begun = await Promise.race([app.start(), stopped.promise]).catch((error: unknown) => {
       throw explainStart(error, settings);
     });
     if (begun === 'serving') {
-      if (pidFile !== undefined) await writePidFile(pidFile);
+      await pidFile?.write();
       notifier.ready('serving');
     }
     return await stopped.promise;
@@ -119,7 +128,6 @@ async function runApp(
     process.off('SIGHUP', onReload);
     stopped.release();
     await notifier.close();
-    if (pidFile !== undefined) await rm(pidFile, { force: true });
   }
 }
 
@@ -171,9 +179,4 @@ function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => voi
   };
   process.on('SIGTERM', stop).on('SIGINT', stop);
   return { promise, release: () => void process.off('SIGTERM', stop).off('SIGINT', stop) };
-}
-
-async function writePidFile(path: string): Promise<void> {
-  makeDirectories(dirname(path));
-  await writeFile(path, `${process.pid}\n`, { mode: 0o600 });
 }

@@ -2,6 +2,7 @@
 import { AccountsFileError } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
+import { LogFileTaken } from '../log/file.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
 
 type SystemError = NodeJS.ErrnoException & { readonly address?: string; readonly port?: number };
@@ -42,6 +43,10 @@ export function explainStart(error: unknown, settings: Settings): unknown {
     );
   return told(`cannot start: ${path === undefined ? error.message : `${path}: ${explainFileError(error)}`}`);
 }
+
+/** Why the log file cannot be written. */
+export const explainLogFile = (path: string, error: unknown): string =>
+  `cannot write the log file ${path}: ${error instanceof LogFileTaken ? error.message : explainFileError(error)}: choose another with --log-file, or correct its directory`;
 
 function explainAddress(
   { code, message }: SystemError,

@@ -1,18 +1,17 @@
 /** `start`: a relay in the background for machines without a service manager. In: settings. Out: a process that is ready. */
 import { spawn } from 'node:child_process';
-import { open, readFile } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
-import { waitUntil } from '../enrol/wait-until.ts';
-import { currentLogFile } from '../log/file.ts';
-import { parseJsonObject } from '../protocol/json-object.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
-import { type CommandDefinition, CommandError, numberOption } from './definition.ts';
+import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, numberOption } from './definition.ts';
 import { describeStart } from './log-format.ts';
-import { isRelay, readPid } from './running.ts';
+import { findRelay, runsAlready } from './pid-file.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
+import { hearRelay, type Told } from './starter.ts';
 import type { Terminal } from './terminal.ts';
 
 /** A thousand accounts are ready in about 10 s; a slow token endpoint takes longer. */
@@ -42,65 +41,57 @@ export const start: CommandDefinition = {
     const settings = await commandSettings(context);
     const pidFile = pidFileOf(context, settings);
     const logFile = logFileOf(context, settings);
-    const running = await readPid(pidFile);
-    if (running !== undefined && (await isRelay(running)))
-      throw new CommandError(`a relay is running already: process ${running} (${pidFile})`);
+    const running = await findRelay(pidFile);
+    if (running !== undefined) throw runsAlready(running.pid, pidFile);
     makeDirectories(dirname(pidFile));
     makeDirectories(dirname(logFile));
 
     const errors = `${logFile}.stderr`;
-    const stderr = await open(errors, 'w', 0o600);
-    const begunAt = Date.now();
+    // Another relay that runs, or starts at the same moment, keeps its own until this one is the one.
+    const begun = `${errors}.${process.pid}`;
+    const stderr = await openNew(begun, errors);
     const child = spawn(process.execPath, [serverScript, 'serve', ...serveArguments()], {
       detached: true,
-      stdio: ['ignore', 'ignore', stderr.fd],
+      stdio: ['ignore', 'ignore', stderr.fd, 'ipc'],
       env: { ...context.env, XOAUTH2_RELAY_LOG_FILE: logFile, XOAUTH2_RELAY_PID_FILE: pidFile },
-    });
-    let exitCode: number | null | undefined;
-    child.once('exit', (code) => {
-      exitCode = code;
     });
     await stderr.close();
 
     const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', READY_TIMEOUT_MS);
-    let told: Told | undefined;
-    const isReady = async (): Promise<boolean> => {
-      if (exitCode !== undefined) return true;
-      told = findStart(await readFile(currentLogFile(logFile), 'utf8').catch(() => ''), child.pid, begunAt);
-      return told !== undefined;
-    };
-    const became = await waitUntil(isReady, timeoutMs);
-    if (exitCode !== undefined) {
-      context.terminal.note((await readFile(errors, 'utf8')).trim());
-      throw new CommandError('the relay did not start', exitCode === null || exitCode === 0 ? 1 : exitCode);
+    const heard = await hearRelay(child, timeoutMs);
+    if (heard !== undefined && 'exitCode' in heard) {
+      context.terminal.note((await readFile(begun, 'utf8')).trim());
+      await rm(begun);
+      throw new CommandError('the relay did not start', heard.exitCode || 1);
     }
+    await rename(begun, errors);
+    if (child.connected) child.disconnect();
     child.unref();
-    if (!became || told === undefined)
+    if (heard === undefined)
       throw new CommandError(
         `process ${child.pid} runs but is not ready after ${timeoutMs} ms; see xoauth2-relay logs`,
       );
-    report(context.terminal, settings.logFormat, { ...told, log: currentLogFile(logFile) });
+    report(context.terminal, settings.logFormat, { ...heard, log: logFile });
     return 0;
   },
 };
 
-/** What the relay logged when it began to listen and when its first round was over. */
-interface Told {
-  readonly listening: Readonly<Record<string, unknown>>;
-  readonly ready: Readonly<Record<string, unknown>>;
-}
-
-/** Undefined: this process, begun then (ms since the epoch), has not said yet that it is ready. An earlier one may have had its number. */
-export function findStart(log: string, pid: number | undefined, begunAt: number): Told | undefined {
-  const lines = log.slice(0, log.lastIndexOf('\n') + 1).split('\n');
-  const at = lines.findLastIndex((line) => {
-    if (!line.includes('"event":"listening"')) return false;
-    const said = parseJsonObject(line);
-    return said?.pid === pid && Date.parse(String(said?.time)) >= begunAt;
-  });
-  const ready = at < 0 ? undefined : lines.slice(at).find((line) => line.includes('"event":"ready"'));
-  if (ready === undefined) return undefined;
-  return { listening: JSON.parse(lines[at] ?? ''), ready: JSON.parse(ready) };
+/** For what a relay says outside its log: at first under a name of its own. Anything but a plain file is not replaced. */
+async function openNew(path: string, later: string): Promise<FileHandle> {
+  try {
+    const before = await lstat(later).catch(() => undefined);
+    if (before !== undefined && !before.isFile())
+      throw new CommandError(
+        `${later}: something that is no plain file has this name, which is for what a relay says outside its log: remove it, or choose another --log-file`,
+        EXIT_CONFIGURATION,
+      );
+    return await open(path, 'wx', 0o600);
+  } catch (error) {
+    if (error instanceof CommandError) throw error;
+    throw new CommandError(`cannot write ${path}: ${explainFileError(error)}`, EXIT_CONFIGURATION, {
+      cause: error,
+    });
+  }
 }
 
 function report(

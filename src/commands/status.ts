@@ -4,7 +4,7 @@ import { needsPerson, STATUSES } from '../protocol/vocabulary.ts';
 import { type AccountRow, createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, isSet } from './definition.ts';
-import { isRelay, readPid } from './running.ts';
+import { findRelay } from './pid-file.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { formatTable, type Terminal, visibleLength } from './terminal.ts';
 
@@ -36,7 +36,7 @@ export const status: CommandDefinition = {
       if (isSet(context, 'json')) terminal.print(JSON.stringify({ accounts }, null, 2));
       else {
         const lines = [
-          await describeProcess(client.url, await readPid(pidFileOf(context, settings))),
+          await describeProcess(client.url, (await findRelay(pidFileOf(context, settings)))?.pid),
           ...formatAccounts(terminal, accounts),
         ];
         const isWatching = isSet(context, 'watch') && terminal.isLive;
@@ -55,7 +55,7 @@ export const status: CommandDefinition = {
 
 /** Address, and of a relay in the background pid, uptime and memory. */
 async function describeProcess(url: string, pid: number | undefined): Promise<string> {
-  if (pid === undefined || !(await isRelay(pid))) return url;
+  if (pid === undefined) return url;
   const read = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
   const [status, stat, uptime] = await Promise.all([
     read('status'),

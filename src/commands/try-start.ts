@@ -5,16 +5,15 @@
 import { mkdtemp, rmdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { explainFileError } from '../accounts/secret-source.ts';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
-import { refuseDirectory } from '../log/file.ts';
+import { refuseTaken } from '../log/file.ts';
 import { silentLog } from '../log.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
 import { createAdminClient } from './admin-client.ts';
 import { CommandError } from './definition.ts';
-import { explainStart } from './start-error.ts';
+import { explainLogFile, explainStart } from './start-error.ts';
 
 export interface StartTrial {
   /** One line each: what, why, cure. */
@@ -45,13 +44,9 @@ export async function tryStart(
   const { logFile, stateDir } = settings;
   if (logFile !== undefined)
     await inPlace(dirname(logFile), async () => {
-      refuseDirectory(logFile);
+      refuseTaken(logFile);
       await rmdir(await mkdtemp(`${dirname(logFile)}/.check-`));
-    }).catch((error: unknown) =>
-      problems.push(
-        `cannot write the log file ${logFile}: ${explainFileError(error)}: choose another with --log-file, or correct its directory`,
-      ),
-    );
+    }).catch((error: unknown) => problems.push(explainLogFile(logFile, error)));
   if (stateDir !== undefined)
     await attempt(async () => {
       const doubt = await tryStateDirectory(settings, stateDir, isRunning);

@@ -1,16 +1,17 @@
 /**
- * A log file that rotates. In: path. Out: a destination that writes `PATH.N.log`, with `current.log` beside it
- * pointing there. Owns the open file; older ones beyond a number are removed.
+ * A log file that rotates. In: path. Out: a destination that writes `NAME.N.log` beside the path, which is a link
+ * to the newest. Owns the open file and the link; older ones beyond a number are removed.
  */
 import {
   closeSync,
   constants,
   fstatSync,
+  lstatSync,
   openSync,
   readdirSync,
+  readlinkSync,
   renameSync,
   rmSync,
-  statSync,
   symlinkSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -23,20 +24,30 @@ const ROTATE_AT = 10 * 1_048_576;
 /** Besides the one being written: 100 MiB in all. */
 const KEPT = 9;
 
-/** The file that `openLogFile(path)` writes to at the moment. */
-export const currentLogFile = (path: string): string => join(dirname(path), 'current.log');
-
-/** A directory is no log file: its files would come to lie beside it, unseen. Throws a system error. */
-export function refuseDirectory(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
-    throw Object.assign(new Error('it is a directory'), { code: 'EISDIR' });
+/** Something that this log did not make has its name. */
+export class LogFileTaken extends Error {
+  override readonly name = 'LogFileTaken';
 }
 
-/** Opens the newest file of `path`, or the first. Throws a system error. */
+const baseOf = (path: string): string => basename(path).replace(/\.log$/, '');
+
+/** Whatever has this name and is no link of this log would have to be removed. Throws `LogFileTaken`. */
+export function refuseTaken(path: string): void {
+  const facts = lstatSync(path, { throwIfNoEntry: false });
+  if (facts === undefined) return;
+  if (facts.isDirectory()) throw new LogFileTaken('it is a directory: name the file in it');
+  const target = facts.isSymbolicLink() ? readlinkSync(path) : '';
+  if (numberIn(target, baseOf(path)) === undefined)
+    throw new LogFileTaken(
+      `something else has this name, which is to be a link to ${baseOf(path)}.1.log and those after it`,
+    );
+}
+
+/** Opens the newest file of `path`, or the first. Throws `LogFileTaken` or a system error. */
 export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): LogTarget {
   const directory = dirname(path);
-  const base = basename(path).replace(/\.log$/, '');
-  refuseDirectory(path);
+  const base = baseOf(path);
+  refuseTaken(path);
   makeDirectories(directory);
   let number = numbers(directory, base).at(-1) ?? 1;
   let fd = openNumber(number);
@@ -52,10 +63,11 @@ export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): Lo
 
   /** A link made beside and renamed: a reader never finds none. */
   function point(): void {
-    const link = join(directory, `.current.log.${process.pid}`);
+    const link = join(directory, `.${base}.log.${process.pid}`);
     rmSync(link, { force: true });
+    refuseTaken(path);
     symlinkSync(`${base}.${number}.log`, link);
-    renameSync(link, currentLogFile(path));
+    renameSync(link, path);
   }
 
   /** A rotation that fails (a full disk) is tried again at the next write; the file grows meanwhile. */
@@ -86,12 +98,15 @@ export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): Lo
 }
 
 /** The numbers of `BASE.N.log` in the directory, ascending. */
-function numbers(directory: string, base: string): number[] {
-  const found: number[] = [];
-  for (const name of readdirSync(directory)) {
-    if (!name.startsWith(`${base}.`)) continue;
-    const number = /^(\d{1,9})\.log$/.exec(name.slice(base.length + 1))?.[1];
-    if (number !== undefined) found.push(Number(number));
-  }
-  return found.sort((a, b) => a - b);
+const numbers = (directory: string, base: string): number[] =>
+  readdirSync(directory)
+    .map((name) => numberIn(name, base))
+    .filter((number) => number !== undefined)
+    .sort((a, b) => a - b);
+
+/** The N of `BASE.N.log`. */
+function numberIn(name: string, base: string): number | undefined {
+  if (!name.startsWith(`${base}.`)) return undefined;
+  const number = /^(\d{1,9})\.log$/.exec(name.slice(base.length + 1))?.[1];
+  return number === undefined ? undefined : Number(number);
 }

@@ -11,7 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { currentLogFile, openLogFile } from '../../src/log/file.ts';
+import { LogFileTaken, openLogFile } from '../../src/log/file.ts';
 import type { LogTarget } from '../../src/log/sink.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 
@@ -26,7 +26,7 @@ const write = (target: LogTarget, text: string): Promise<void> =>
   );
 
 test(
-  'a log file rotates at its size, keeps some older ones, and current.log points at the newest',
+  'a log file rotates at its size, keeps some older ones, and its name is a link to the newest',
   leakless(async (_t, defer) => {
     const directory = temporary(defer);
     const path = join(directory, 'relay.log');
@@ -34,17 +34,17 @@ test(
     const target = openLogFile(path, 100, 2);
     for (let i = 0; i < 50; i++) await write(target, `${String(i).padEnd(49)}\n`);
     assert.deepEqual(readdirSync(directory).sort(), [
-      'current.log',
       'relay.23.log',
       'relay.24.log',
       'relay.25.log',
+      'relay.log',
       'relay.x.log',
     ]);
-    assert.match(readFileSync(currentLogFile(path), 'utf8'), /^48 +\n49 +\n$/);
-    assert.equal(readlinkSync(currentLogFile(path)), 'relay.25.log');
+    assert.match(readFileSync(path, 'utf8'), /^48 +\n49 +\n$/);
+    assert.equal(readlinkSync(path), 'relay.25.log');
 
     await write(openLogFile(path, 1_000, 2), 'after a restart\n');
-    assert.match(readFileSync(currentLogFile(path), 'utf8'), /49 +\nafter a restart\n$/);
+    assert.match(readFileSync(path, 'utf8'), /49 +\nafter a restart\n$/);
   }),
 );
 
@@ -57,5 +57,24 @@ test(
     await write(openLogFile(join(directory, 'new', 'relay.log')), 'x\n');
     assert.equal(statSync(join(directory, 'new')).mode & 0o777, 0o700);
     assert.equal(statSync(join(directory, 'new', 'relay.1.log')).mode & 0o777, 0o640);
+  }),
+);
+
+test(
+  'two logs in one directory: each name leads to its own newest; what a log did not make is left alone',
+  leakless(async (_t, defer) => {
+    const directory = temporary(defer);
+    const [a, b] = [join(directory, 'a.log'), join(directory, 'b.log')];
+    writeFileSync(join(directory, 'current.log'), 'somebody’s');
+    const [first, second] = [openLogFile(a), openLogFile(b)];
+    await write(first, 'of a\n');
+    await write(second, 'of b\n');
+    assert.deepEqual([readFileSync(a, 'utf8'), readFileSync(b, 'utf8')], ['of a\n', 'of b\n']);
+    assert.equal(readFileSync(join(directory, 'current.log'), 'utf8'), 'somebody’s');
+    const taken = join(directory, 'taken.log');
+    writeFileSync(taken, 'somebody’s');
+    assert.throws(() => openLogFile(taken), LogFileTaken);
+    assert.equal(readFileSync(taken, 'utf8'), 'somebody’s');
+    assert.throws(() => openLogFile(directory), /it is a directory/);
   }),
 );

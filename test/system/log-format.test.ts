@@ -59,7 +59,7 @@ test(
 
     const file = join(directory, 'relay.log');
     const pretty = start(['--log-format', 'pretty', '--log-file', file]);
-    await waitFor(() => existsWith(join(directory, 'current.log'), '"event":"ready"'), {
+    await waitFor(() => existsWith(file, '"event":"ready"'), {
       what: 'JSON in the file',
     });
     pretty.signal('SIGTERM');

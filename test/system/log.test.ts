@@ -141,7 +141,7 @@ test(
     client.end();
     await send(port, 5);
     execFileSync('mount', ['-o', 'remount,size=64m', disk]);
-    const log = (): string => readFileSync(join(disk, 'current.log'), 'utf8');
+    const log = (): string => readFileSync(join(disk, 'relay.log'), 'utf8');
     await waitFor(() => log().includes('"event":"log_dropped"'), {
       what: 'the line that says what is missing',
     });
