@@ -3,6 +3,7 @@
  * is asked to do (TLS, SASL, a body, close). Owns what the client has said of itself so far.
  */
 import type { Account } from '../accounts/account.ts';
+import type { Heard } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { BodySink, LineFault } from './command-reader.ts';
 import type { LimitName } from './counts.ts';
@@ -18,6 +19,8 @@ export interface Wire {
   readonly tls: string | undefined;
   /** The client has closed its side. */
   readonly isHalfClosed: boolean;
+  /** Whether the client has heard the reply that is due next. */
+  readonly heard: () => Promise<Heard>;
   /** A 421 closes. */
   say(r: Reply): void;
   /** A reply of several lines without enhanced codes, as EHLO has it. */
@@ -109,6 +112,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     auth,
     isTrusted,
     isHalfClosed: wire.isHalfClosed,
+    heard: wire.heard,
   });
 
   function session(): MailSession {

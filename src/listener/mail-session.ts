@@ -7,7 +7,7 @@ import type { Account } from '../accounts/account.ts';
 import { type AccountDirectory, exactnessOf } from '../accounts/directory.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { Recipient } from '../protocol/esmtp.ts';
+import type { Heard, Recipient } from '../protocol/esmtp.ts';
 import { parseMailParameters, refusalOfRcptParameters } from '../protocol/esmtp-parameters.ts';
 import { hasNonAscii, parsePathArgument } from '../protocol/path.ts';
 import { formatDate, formatProtocol, formatReceived } from '../protocol/received.ts';
@@ -48,6 +48,8 @@ export interface ClientFacts {
   readonly isTrusted: boolean;
   /** The client has closed its side: it may hear nothing more. */
   readonly isHalfClosed: boolean;
+  /** Whether the client has heard the reply that is due next. */
+  readonly heard: () => Promise<Heard>;
 }
 
 export interface MailSession {
@@ -244,6 +246,7 @@ export function createMailSession(
           helo: facts.helo,
           tls: facts.tls !== undefined,
           isHalfClosed: () => client().isHalfClosed,
+          heard: facts.heard,
           ...(facts.auth === undefined ? {} : { authUser: facts.auth.user }),
         },
         firstRecipient: options.firstRecipient,

@@ -18,6 +18,7 @@ import {
   SHUTTING_DOWN,
 } from './dialogue.ts';
 import type { Admission, Door, Origin } from './door.ts';
+import { createHearing } from './hearing.ts';
 import type { RelayServer } from './relay-server.ts';
 import { SeamConnection } from './smtp-server-seam.ts';
 
@@ -39,6 +40,7 @@ export class RelayConnection extends SeamConnection {
   declare readonly _server: RelayServer;
   readonly #dialogue: Dialogue;
   readonly #admission: Admission;
+  readonly #hearing = createHearing();
   #isBusy = false;
   #isDraining = false;
   #out = '';
@@ -130,6 +132,7 @@ export class RelayConnection extends SeamConnection {
       share: this._server.share,
       onActive: () => {
         this.#lastActive = this._server.hooks.clock.monotonic();
+        this.#hearing.came(this.socket.bytesRead);
       },
       onLine: (line, fault, done, rcptFollows) => this.#onLine(line, fault, done, rcptFollows),
       onInputEnd: () => this.close(),
@@ -176,6 +179,7 @@ export class RelayConnection extends SeamConnection {
     this.#stopAuthTime();
     this.#stopHandshake();
     this.#dialogue.reset('the client left');
+    this.#hearing.ended(this.socket.errored === null ? 'orderly' : 'broken');
     this.#admission.leave();
   }
 
@@ -213,6 +217,7 @@ export class RelayConnection extends SeamConnection {
       get isHalfClosed() {
         return connection.socket.readableEnded;
       },
+      heard: () => connection.#hearing.heard(),
       say: (r: Reply) => connection.#say(r),
       list(code: number, lines: readonly string[]) {
         const last = lines.length - 1;
@@ -272,7 +277,9 @@ export class RelayConnection extends SeamConnection {
     const out = this.#out;
     this.#out = '';
     // While the handshake runs `_socket` is still the one below it: clear text would break the records.
-    if (!this.isUpgrading && this.socket.writable) this.socket.write(out);
+    if (this.isUpgrading || !this.socket.writable) return;
+    this.socket.write(out);
+    this.#hearing.written(this.socket.bytesRead);
   }
 
   #onLine(line: string, fault: LineFault | undefined, next: () => void, rcptFollows: boolean): void {

@@ -2,6 +2,9 @@
 import type { Capabilities } from './capabilities.ts';
 import { type Reply, reply } from './reply.ts';
 
+/** Whether the client has heard its final reply. `perhaps`: it left without a word after it had been written. */
+export type Heard = 'yes' | 'perhaps' | 'no';
+
 export interface Mail {
   /** Reverse-path without angle brackets; empty for the null sender. */
   readonly sender: string;
@@ -12,6 +15,8 @@ export interface Mail {
   readonly clientSender?: string;
   /** Whether the client has closed its side by now: it may hear nothing more. */
   readonly isHalfClosed?: () => boolean;
+  /** Asked while the final reply is due; resolves with the client's next word or the end of its connection. Never rejects. */
+  readonly heard?: () => Promise<Heard>;
 }
 
 export interface Recipient {

@@ -3,7 +3,7 @@
  * protocol into `mail`, `rcpt`, `body`; every answer is a `Reply` for exactly that command.
  */
 import type { Account } from '../accounts/account.ts';
-import type { Recipient } from '../protocol/esmtp.ts';
+import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import type { Reply } from '../protocol/reply.ts';
 import type { Choice } from './choice.ts';
 
@@ -16,8 +16,8 @@ export interface SessionFacts {
   /** AUTH user, where the client authenticated. */
   readonly authUser?: string;
   readonly tls: boolean;
-  /** Whether the client has closed its side by now: it may hear nothing more. */
-  readonly isHalfClosed?: () => boolean;
+  readonly isHalfClosed?: Mail['isHalfClosed'];
+  readonly heard?: Mail['heard'];
 }
 
 /** ESMTP parameters as they go out again, `KEYWORD` or `KEYWORD=value` with xtext values still encoded. */

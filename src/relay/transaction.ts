@@ -51,12 +51,13 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const isAskedAtOnce =
     (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
     'live';
-  const { isHalfClosed } = command.session;
+  const { isHalfClosed, heard } = command.session;
   let mail: Mail = {
     sender: command.sender,
     parameters: command.parameters,
     ...(command.clientSender === undefined ? {} : { clientSender: command.clientSender }),
     ...(isHalfClosed === undefined ? {} : { isHalfClosed }),
+    ...(heard === undefined ? {} : { heard }),
   };
   /** Those that heard 250. */
   const told: Recipient[] = [];

@@ -33,6 +33,7 @@ export class VirtualSocket extends Duplex {
   readonly localPort = 25;
   connecting: boolean;
   timeout = 0;
+  bytesRead = 0;
   #end: End;
   #lastActive = 0;
   #idle: Scheduled | undefined;
@@ -67,6 +68,7 @@ export class VirtualSocket extends Duplex {
       refused: (code) => this.destroy(systemError(code, 'connect')),
       octets: (chunk) => {
         this.#touch();
+        this.bytesRead += chunk.length;
         return this.push(chunk);
       },
       fin: () => {

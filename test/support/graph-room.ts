@@ -168,7 +168,9 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       const mail = { sender: mailbox, parameters: [] };
       const promised = recipients.map((address) => ({ address, parameters: [] }));
       const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));
-      return (await handover.deliver({ ...outgoing, message: addressed.message })).ending;
+      const { ending } = await handover.deliver({ ...outgoing, message: addressed.message });
+      if (ending.kind === 'taken') await ending.whenHeard?.('yes');
+      return ending;
     },
     async restart() {
       await Promise.all(background);

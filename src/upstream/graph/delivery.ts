@@ -24,11 +24,11 @@ import {
   SETTLE_UNANSWERED_MS,
   setOf,
   settleOf,
-  takenAs,
   tellUnclear,
   unreachable,
 } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
+import { noteSent } from './sent.ts';
 
 /** In all, until an unclear send is clear; then the message waits for the client's retry. */
 const LOOK_MS = 20_000;
@@ -73,13 +73,6 @@ interface Draft {
   readonly isUnsent: boolean;
 }
 
-/** What is needed to find it, and no more. */
-const whereabouts = ({ account, messageId, to }: Subject): Subject => ({
-  account,
-  ...(messageId === undefined ? {} : { messageId }),
-  ...(to === undefined ? {} : { to }),
-});
-
 /** Other drafts that may have been left over beside the one that was sent. */
 const leftoversOf = ({ draft, leftoversSince: since }: Extract<LedgerEntry, { state: 'draft' }>) =>
   since === undefined ? undefined : { since, than: draft };
@@ -119,29 +112,13 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     leftovers?: { readonly since: number; readonly than: string },
   ): Promise<GraphEnding> {
     if (leftovers !== undefined) deps.background(mailbox.tidy(outgoing, leftovers.than, leftovers.since));
-    // A retry comes: of what nobody heard, or to the recipients that this one had not.
-    const isAwaited = outgoing.mayNotHear() || outgoing.partOf !== undefined;
-    if (!outgoing.isNamed && !isAwaited) {
-      // The next one that looks the same may be another: a device says the same thing every hour.
-      await claim.forget();
-      return takenAs(outgoing, messageId);
-    }
-    const other = messageId === outgoing.messageId ? {} : { messageId };
-    // The draft itself says the same, so a failure to note it costs nothing but a look.
-    await claim
-      .note({
-        state: 'sent',
-        at: clock.now(),
-        ...(isAwaited
-          ? { subject: subjectOf(outgoing) }
-          : leftovers === undefined
-            ? {}
-            : { subject: whereabouts(subjectOf(outgoing)) }),
-        ...(leftovers === undefined ? {} : { leftovers }),
-        ...(other.messageId === undefined ? {} : { messageId: other.messageId }),
-      })
-      .catch(() => undefined);
-    return takenAs(outgoing, messageId);
+    return noteSent(ledger, outgoing, claim, {
+      state: 'sent',
+      at: clock.now(),
+      subject: subjectOf(outgoing),
+      ...(leftovers === undefined ? {} : { leftovers }),
+      ...(messageId === undefined || messageId === outgoing.messageId ? {} : { messageId }),
+    });
   }
 
   /** A draft, created now or left by an unclear attempt before; or why there is none. */

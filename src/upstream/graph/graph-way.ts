@@ -26,7 +26,7 @@ import { createGuardedWay, createOpenQuestion } from './guarded-way.ts';
 import { createHandover, type Handover } from './handover.ts';
 import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
-import { outgoingOf } from './outgoing.ts';
+import { type Outgoing, outgoingOf } from './outgoing.ts';
 import { AT_ONCE, createGraphPacing } from './pacing.ts';
 import { refusalOf } from './refused-here.ts';
 import { createSweep } from './sweep.ts';
@@ -102,6 +102,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   /** Those of `accounts` that were in use. */
   const served = new Map<string, Served>();
   const working = new Set<Promise<unknown>>();
+  let isOver = false;
   /** Accounts that delivered by Graph before a reload changed them. */
   const begun = new Set<string>();
 
@@ -171,6 +172,18 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     return { verdict: heard };
   }
 
+  /** `over` is told whether its client has heard that it was sent. */
+  function hear(outgoing: Outgoing, ending: GraphEnding, over?: (isClear: boolean) => void): void {
+    if (ending.kind !== 'taken' || outgoing.mayNotHear()) {
+      over?.(false);
+      return;
+    }
+    void outgoing.heard().then((heard) => {
+      over?.(heard === 'yes');
+      if (ending.whenHeard !== undefined && !isOver) background(ending.whenHeard(heard));
+    });
+  }
+
   function serve(account: Account, target: GraphTarget): Served {
     const endpoint = endpointOf(target.url);
     const health = createAccountHealth(() => account.limits.maxConnections, clock);
@@ -234,7 +247,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       const outgoing = { ...outgoingOf(mail, promised, message, isClosed), message: addressed.message };
       const over = openQuestion.begin(outgoing.senderMark);
       const { ending, by } = await handoverFor(account.id, trace).deliver(outgoing);
-      over(ending.kind === 'taken' && !outgoing.mayNotHear());
+      hear(outgoing, ending, over);
       trace.upstreamMs = clock.monotonic() - startedAt;
       return told(ending, by, trace);
     }
@@ -338,6 +351,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         async settle(mail, promised, message, trace, isClosed) {
           const outgoing = outgoingOf(mail, promised, message, isClosed);
           const settled = await handoverFor(way.account.id, trace).settle(outgoing);
+          if (settled !== undefined) hear(outgoing, settled.ending);
           return settled && told(settled.ending, settled.by, trace);
         },
       });
@@ -359,6 +373,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     retryNow: (accountId) => served.get(accountId)?.health.retryNow() ?? false,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
     async close() {
+      isOver = true;
       sweep.close();
       await Promise.all(working);
     },

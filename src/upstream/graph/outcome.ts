@@ -1,6 +1,7 @@
 /** What came of a call to Graph or of a whole delivery, and what it means for the message. */
 import type { Log } from '../../log.ts';
 import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
+import type { Heard } from '../../protocol/esmtp.ts';
 import { describeRefusal, type GraphRefusal } from '../../protocol/graph-answer.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import { cleanText, foldAddress } from '../../protocol/text.ts';
@@ -16,12 +17,20 @@ const SETTLE_MS = 3_000;
 export const SETTLE_UNANSWERED_MS = 10_000;
 
 export type GraphEnding =
-  | { readonly kind: 'taken'; readonly reply: Reply }
+  | {
+      readonly kind: 'taken';
+      readonly reply: Reply;
+      /** To be told, where it is there, once nobody works on the message. Rejects when it could not be noted. */
+      readonly whenHeard?: (heard: Heard) => Promise<void>;
+    }
   /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
   | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };
 
 /** `messageId`: the one Graph gave it, where that is known. */
-export const takenAs = (outgoing: Outgoing, messageId: string | undefined): GraphEnding => ({
+export const takenAs = (
+  outgoing: Outgoing,
+  messageId: string | undefined,
+): Extract<GraphEnding, { kind: 'taken' }> => ({
   kind: 'taken',
   reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
 });

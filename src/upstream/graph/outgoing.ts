@@ -1,5 +1,5 @@
 /** A message on its way by Graph: what goes out, and by what it is known again. In: a message and its envelope. */
-import type { Mail, Recipient } from '../../protocol/esmtp.ts';
+import type { Heard, Mail, Recipient } from '../../protocol/esmtp.ts';
 import { parseHeader } from '../../protocol/message-header.ts';
 import { familyKey, ledgerKey, messageIdOf, type Subject, senderMark } from './ledger.ts';
 
@@ -24,6 +24,8 @@ export interface Outgoing {
   readonly isClientGone: () => boolean;
   /** The client has left, or closed its side, which looks the same until it is told something. */
   readonly mayNotHear: () => boolean;
+  /** Asked while the 250 is due: whether the client has heard it. */
+  readonly heard: () => Promise<Heard>;
 }
 
 /** Of `message`, as it came to the way. */
@@ -47,5 +49,6 @@ export function outgoingOf(
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,
     mayNotHear: () => isClientGone() || mail.isHalfClosed?.() === true,
+    heard: mail.heard ?? (async () => 'yes'),
   };
 }

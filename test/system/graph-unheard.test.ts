@@ -1,0 +1,140 @@
+/** A message that Graph has taken and whose client does not hear the 250: its retry, however it comes, is no second copy. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { type Provider, startProvider } from '../support/provider.ts';
+import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { type SmtpClient, smtpClient } from '../support/smtp-client.ts';
+
+const ANN = 'ann@example.com';
+const BEA = 'bea@example.com';
+const APP = 'app@example.com';
+const BOB = 'bob@example.net';
+const CAL = 'cal@example.net';
+const mail = (id: string): string => `${id}From: ${APP}\r\nTo: ${BOB}\r\nSubject: s\r\n\r\nbody\r\n`;
+const NAMED = mail('Message-ID: <m@client.test>\r\n');
+
+const byGraph = (provider: Provider) => provider.entry(ANN, { transport: 'graph', senders: [APP] });
+
+async function house(defer: Defer): Promise<{ provider: Provider; relay: RelayProcess; args: string[] }> {
+  const directory = mkdtempSync(join(tmpdir(), 'graph-unheard-'));
+  defer(() => rmSync(directory, { recursive: true }));
+  const args = ['--state-dir', directory];
+  const provider = await startProvider({ flavour: 'microsoft', users: [ANN, BEA], graph: {} });
+  defer(() => provider.close());
+  const relay = await startRelay({ accounts: [byGraph(provider)], caFile: provider.caFile, args });
+  defer(() => relay.stop());
+  return { provider, relay, args };
+}
+
+async function atData(defer: Defer, relay: RelayProcess, to: readonly string[]): Promise<SmtpClient> {
+  const client = await smtpClient(relay.smtpPort);
+  defer(() => client.socket.destroy());
+  await client.expect(undefined, 220);
+  await client.expect('EHLO client.test', 250);
+  await client.expect(`MAIL FROM:<${APP}>`, 250);
+  for (const recipient of to) await client.expect(`RCPT TO:<${recipient}>`, 250);
+  await client.expect('DATA', 354);
+  return client;
+}
+
+async function send(
+  defer: Defer,
+  relay: RelayProcess,
+  to: readonly string[],
+  message = NAMED,
+): Promise<string> {
+  const client = await atData(defer, relay, to);
+  const { text } = await client.body(message);
+  await client.expect('QUIT', 221);
+  return text;
+}
+
+/** How the client goes without having heard, when Graph has taken the message. */
+const GOING = {
+  async 'its connection breaks when Graph has taken it'(provider: Provider, client: SmtpClient) {
+    provider.graph.observe = ({ call }) => {
+      if (call !== 'send') return;
+      provider.graph.observe = undefined;
+      client.reset();
+    };
+    await client.body(NAMED).catch(() => undefined);
+  },
+  async 'its connection breaks when the 250 was written'(_provider: Provider, client: SmtpClient) {
+    await client.body(NAMED);
+    client.reset();
+  },
+  async 'it leaves without a word'(_provider: Provider, client: SmtpClient) {
+    await client.body(NAMED);
+    client.end();
+  },
+};
+
+for (const [how, go] of Object.entries(GOING)) {
+  test(
+    `${how}: the retry to some of the recipients is no second copy`,
+    leakless(async (_t, defer) => {
+      const { provider, relay } = await house(defer);
+      await go(provider, await atData(defer, relay, [BOB, CAL]));
+      await relay.event('transaction');
+      assert.match(await send(defer, relay, [BOB]), /250.*<m@client\.test>/);
+      assert.equal(provider.graph.delivered.length, 1);
+    }),
+  );
+
+  test(
+    `${how}: the retry that goes by SMTP, because a reload gave the sender away, is no second copy`,
+    leakless(async (_t, defer) => {
+      const { provider, relay } = await house(defer);
+      await go(provider, await atData(defer, relay, [BOB, CAL]));
+      await relay.event('transaction');
+      assert.equal((await relay.reload([provider.entry(BEA, { senders: [APP] })])).event, 'reloaded');
+      assert.match(await send(defer, relay, [BOB, CAL]), /250.*<m@client\.test>/);
+      assert.deepEqual([provider.graph.delivered.length, provider.messages.length], [1, 0]);
+    }),
+  );
+}
+
+test(
+  'the relay is killed before the client has said another word: the retry to some of the recipients is no second copy',
+  leakless(async (_t, defer) => {
+    const { provider, relay, args } = await house(defer);
+    const client = await atData(defer, relay, [BOB, CAL]);
+    await client.body(NAMED);
+    process.kill(relay.pid, 'SIGKILL');
+    await client.closed();
+    const next = await startRelay({ accounts: [byGraph(provider)], caFile: provider.caFile, args });
+    defer(() => next.stop());
+    assert.match(await send(defer, next, [BOB]), /250.*<m@client\.test>/);
+    assert.equal(provider.graph.delivered.length, 1);
+  }),
+);
+
+test(
+  'who has heard the 250 and sends the message to some of its recipients again wants a second copy',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await house(defer);
+    assert.match(await send(defer, relay, [BOB, CAL]), /250/);
+    assert.match(await send(defer, relay, [BOB]), /250/);
+    assert.equal(provider.graph.delivered.length, 2);
+  }),
+);
+
+test(
+  'a message without Message-ID whose connection breaks when the 250 was written: one retry is no second copy',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await house(defer);
+    const message = mail('');
+    const client = await atData(defer, relay, [BOB]);
+    await client.body(message);
+    client.reset();
+    await relay.event('transaction');
+    assert.match(await send(defer, relay, [BOB], message), /250/);
+    assert.equal(provider.graph.delivered.length, 1);
+    assert.match(await send(defer, relay, [BOB], message), /250/);
+    assert.equal(provider.graph.delivered.length, 2);
+  }),
+);
