@@ -1,8 +1,8 @@
 /** Replaces a file so that a reader sees the old content or the new one, never half of it. */
-import { chown, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { chmod, chown, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Writes beside the file, flushes, renames; mode 0600, owner as before. A symbolic link keeps pointing where it does. */
+/** Writes beside the file, flushes, renames; owner, group and mode as before, 0600 where it is new. A symbolic link keeps pointing where it does. */
 export async function writeFileAtomically(path: string, text: string): Promise<void> {
   const target = await realpath(path).catch(() => path);
   const before = await stat(target).catch(() => undefined);
@@ -17,9 +17,12 @@ export async function writeFileAtomically(path: string, text: string): Promise<v
     } finally {
       await file.close();
     }
-    // root edits the file of the service's user.
-    if (before !== undefined && before.uid !== process.getuid?.())
-      await chown(temporary, before.uid, before.gid);
+    // root edits the file that the service reads by its user or its group.
+    if (before !== undefined) {
+      const made = await stat(temporary);
+      if (before.uid !== made.uid || before.gid !== made.gid) await chown(temporary, before.uid, before.gid);
+      await chmod(temporary, before.mode & 0o777);
+    }
     await rename(temporary, target);
   } catch (error) {
     await rm(temporary, { force: true });

@@ -78,7 +78,8 @@ export function createGuard(options: GuardOptions): Guard {
       return { status: 403, error: 'requests from another origin are refused' };
     }
     const site = request.header('sec-fetch-site');
-    if (!isReading(request.method) && site !== undefined && site !== 'same-origin' && site !== 'none') {
+    const isForeign = site !== undefined && site !== 'same-origin' && site !== 'none';
+    if (isForeign && !(isReading(request.method) && isNavigation(request))) {
       return { status: 403, error: 'requests from another site are refused' };
     }
     return undefined;
@@ -99,6 +100,10 @@ export function createGuard(options: GuardOptions): Guard {
   return (request, access = 'token') =>
     checkOrigin(request) ?? (access === 'open' ? undefined : checkToken(request));
 }
+
+/** A link that a person follows, or the way back from a sign-in: not what a foreign page loads unseen (Fetch Metadata §2). */
+const isNavigation = ({ header }: RequestFacts): boolean =>
+  header('sec-fetch-mode') === 'navigate' && (header('sec-fetch-dest') ?? 'document') === 'document';
 
 function originHost(origin: string): string | undefined {
   try {

@@ -174,9 +174,14 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
     }),
     description: () => openApi(options.version),
   };
-  for (const { method, path, handle } of OPERATIONS)
+  for (const { method, path, answers, handle } of OPERATIONS)
     app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ':$1'), async (c) => {
       const { cut } = c.env;
+      const isHead = c.req.method === 'HEAD';
+      // Nobody would read the stream, and it would keep a place.
+      const streamType = 'text/event-stream';
+      if (isHead && answers[200]?.[1] === streamType)
+        return c.body(null, 200, { 'content-type': `${streamType}; charset=utf-8` });
       const { status, body, chunks, type } = await handle(house, {
         param: (name) => c.req.param(name) ?? '',
         query: (name) => c.req.query(name),
@@ -187,6 +192,7 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       });
       if (type === undefined) return c.json(body as object, status as 200);
       const headers = { 'content-type': type };
+      if (isHead) return c.body(null, status as 200, headers);
       if (chunks === undefined) return c.body(body as string | ReadableStream, status as 200, headers);
       // A fault of the beginning is still answered; after it nobody must take for whole what is not.
       const first = await chunks.next();

@@ -5,7 +5,7 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import type { Settings } from '../config.ts';
-import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
+import { type ClientDialogue, commandLine, expect, StepError } from '../enrol/client-dialogue.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
@@ -20,11 +20,6 @@ export interface ListenerTarget {
   trace(line: string): void;
 }
 
-export interface ListenerDialogue extends ClientDialogue {
-  /** Sends octets as they are, the end of the body among them. Throws a `StepError`. */
-  content(octets: Buffer, stage: ProbeStage): Promise<ParsedReply>;
-}
-
 /** Where a program of this machine reaches the first listener. */
 export function addressOf([first]: Settings['listeners']): Pick<ListenerTarget, 'host' | 'port' | 'tls'> {
   const { host = '127.0.0.1', port = 0, tls = 'none' } = first ?? {};
@@ -32,7 +27,7 @@ export function addressOf([first]: Settings['listeners']): Pick<ListenerTarget, 
 }
 
 /** Connects up to and including the last EHLO. Throws a `StepError`. */
-export async function dialListener(target: ListenerTarget): Promise<ListenerDialogue> {
+export async function dialListener(target: ListenerTarget): Promise<ClientDialogue> {
   const { host, port, tls, timeoutMs, trace } = target;
   const servername = isIP(host) > 0 ? undefined : host;
   const tcp = connectTcp({ host, port });
@@ -120,9 +115,10 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
   return {
     reply,
-    command: (line: string, stage: ProbeStage, shown = line): Promise<ParsedReply> => {
+    command: async (line: string, stage: ProbeStage, shown = line): Promise<ParsedReply> => {
+      const octets = commandLine(line, stage);
       trace(`C: ${shown}`);
-      socket.write(`${line}\r\n`);
+      socket.write(octets);
       return reply(stage);
     },
     content: (octets: Buffer, stage: ProbeStage): Promise<ParsedReply> => {

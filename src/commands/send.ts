@@ -13,6 +13,7 @@ import { dialAccount } from '../enrol/dial-account.ts';
 import { explain } from '../enrol/explain.ts';
 import { silentLog } from '../log.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
+import { fitsPath } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
 import { createTokenService } from '../tokens/token-service.ts';
@@ -61,6 +62,9 @@ export const send: CommandDefinition = {
     const { accounts } = await readAccountsFile(settings.accounts, context.env);
     const from =
       textOption(context, 'from') ?? (direct === undefined ? accounts[0]?.account.email : undefined);
+    for (const address of [from ?? '', recipient])
+      if (!fitsPath(address))
+        throw new CommandError(`not an address: ${JSON.stringify(address)}`, EXIT_CONFIGURATION);
     const trace = (line: string): void => terminal.print(terminal.paint.dim(line));
     let smtp: ClientDialogue | undefined;
     let provider = '';
@@ -83,9 +87,7 @@ export const send: CommandDefinition = {
       await command(`MAIL FROM:<${sender}>`);
       await command(`RCPT TO:<${recipient}>`);
       await command('DATA');
-      // A command brings its own CRLF.
-      const body = stuffWhole(Buffer.from(message)).toString().slice(0, -2);
-      const verdict = expect(await smtp.command(body, 'sender', `(${message.length} octets)`), 'sender');
+      const verdict = expect(await smtp.content(stuffWhole(message), 'sender'), 'sender');
       await smtp.command('QUIT', 'sender').catch(() => undefined);
       terminal.print(`${terminal.paint.green('accepted')}: ${formatReply(verdict)}`);
       return 0;
@@ -158,7 +160,7 @@ async function connectAs(
   }
 }
 
-async function compose(from: string, to: string, context: CommandContext): Promise<string> {
+async function compose(from: string, to: string, context: CommandContext): Promise<Buffer> {
   const composer = new MailComposer({
     from,
     to,
@@ -166,5 +168,5 @@ async function compose(from: string, to: string, context: CommandContext): Promi
     text: textOption(context, 'text') ?? `Sent by "xoauth2-relay send" on ${hostname()}.\n`,
     newline: '\r\n',
   });
-  return (await composer.compile().build()).toString();
+  return composer.compile().build();
 }

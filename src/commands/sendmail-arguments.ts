@@ -33,6 +33,19 @@ const WITH_VALUE = new Set('BbCFfhLMNOopRrVX');
 const WITH_ATTACHED = new Set('deq');
 const ALONE = new Set('AcGiImnsTtUvx');
 
+/** These go into commands as they are: RFC 3461 §4.1, §4.3, §4.4, §5. */
+const NOTIFY = /^(?:never|(?:success|failure|delay)(?:,(?:success|failure|delay))*)$/i;
+const RET = /^(?:full|hdrs)$/i;
+const ENVID = /^(?:[!-*,-<>-~]|\+[0-9A-F]{2}){1,100}$/;
+
+function checked(letter: string, value: string, form: RegExp, expected: string): string {
+  if (form.test(value)) return value;
+  throw new SendmailError(
+    EX.usage,
+    `-${letter} ${JSON.stringify(value.slice(0, 100))}: expected ${expected}`,
+  );
+}
+
 export function parseSendmailArguments(words: readonly string[]): SendmailRequest {
   let sender: string | undefined;
   let name: string | undefined;
@@ -71,13 +84,13 @@ export function parseSendmailArguments(words: readonly string[]): SendmailReques
         nothingToDo = 'queue';
         break;
       case 'N':
-        dsn.notify = value;
+        dsn.notify = checked(letter, value, NOTIFY, 'never, or success, failure, delay with commas');
         break;
       case 'R':
-        dsn.ret = value;
+        dsn.ret = checked(letter, value, RET, 'full or hdrs');
         break;
       case 'V':
-        dsn.envid = value;
+        dsn.envid = checked(letter, value, ENVID, 'at most 100 printable characters, as xtext (RFC 3461)');
         break;
       case 'b':
         if (value === 'p') nothingToDo = 'queue';

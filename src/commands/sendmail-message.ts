@@ -6,6 +6,7 @@
 import { parseAddressList } from '../protocol/address-list.ts';
 import { type HeaderField, parseHeader, unfold, withHeader } from '../protocol/message-header.ts';
 import { hasNonAscii } from '../protocol/path.ts';
+import { cleanText } from '../protocol/text.ts';
 import { EX, SendmailError } from './sysexits.ts';
 
 /** With CRLF line ends, without what ends the input and the `From ` line of a mailbox file. */
@@ -88,7 +89,7 @@ const displayName = (value: string): string =>
     .trim();
 
 function fromLine(name: string | undefined, sender: string): string {
-  const plain = name?.replace(/[\r\n]+/g, ' ').trim();
+  const plain = name === undefined ? undefined : cleanText(name).trim();
   if (plain === undefined || plain === '') return `From: ${latin1(sender)}\r\n`;
   const phrase = hasNonAscii(plain)
     ? `=?utf-8?b?${Buffer.from(plain).toString('base64')}?=`

@@ -8,12 +8,12 @@ import { readFile } from 'node:fs/promises';
 import { hostname, userInfo } from 'node:os';
 import type { Readable } from 'node:stream';
 import { loadSettings } from '../config.ts';
-import { StepError } from '../enrol/client-dialogue.ts';
+import { type ClientDialogue, StepError } from '../enrol/client-dialogue.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
-import { hasNonAscii } from '../protocol/path.ts';
+import { fitsPath, hasNonAscii } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
-import { addressOf, dialListener, type ListenerDialogue } from './dial-listener.ts';
+import { addressOf, dialListener } from './dial-listener.ts';
 import { type Aliases, parseAliases, resolveAlias } from './mail-aliases.ts';
 import { parseSendmailArguments, type SendmailRequest } from './sendmail-arguments.ts';
 import { completeMessage, fromOf, hasEightBit, readMessage, recipientsOf } from './sendmail-message.ts';
@@ -21,8 +21,6 @@ import { EX, exitOf, SendmailError } from './sysexits.ts';
 
 /** RFC 5321 §4.5.3.2.6: the longest wait, for the reply to a body. */
 const STEP_TIMEOUT_MS = 10 * 60_000;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: none may end the command
-const ENDS_A_PATH = /[\u0000-\u0020\u007f<>]/;
 const ALIASES_FILE = '/etc/aliases';
 
 export interface SendmailContext {
@@ -76,8 +74,7 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
   const recipients = [...new Set(named.flatMap((name) => reached(aliases, name)))];
   const sender = senderOf(request, read, aliases);
   for (const address of [sender, ...recipients])
-    if (ENDS_A_PATH.test(address))
-      throw new SendmailError(EX.data, `not an address: ${JSON.stringify(address)}`);
+    if (!fitsPath(address)) throw new SendmailError(EX.data, `not an address: ${JSON.stringify(address)}`);
   const message = completeMessage(read, {
     sender,
     name: request.name,
@@ -116,7 +113,7 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
 
 function mailParameters(
   { dsn: { ret, envid } }: SendmailRequest,
-  { capabilities }: ListenerDialogue,
+  { capabilities }: ClientDialogue,
   message: Buffer,
   addresses: readonly string[],
 ): string {
@@ -130,10 +127,8 @@ function mailParameters(
       );
     parameters += ' SMTPUTF8';
   }
-  if (capabilities.dsn && ret !== undefined && /^(full|hdrs)$/i.test(ret))
-    parameters += ` RET=${ret.toUpperCase()}`;
-  if (capabilities.dsn && envid !== undefined && /^[!-*,-<>-~]{1,100}$/.test(envid))
-    parameters += ` ENVID=${envid}`;
+  if (capabilities.dsn && ret !== undefined) parameters += ` RET=${ret.toUpperCase()}`;
+  if (capabilities.dsn && envid !== undefined) parameters += ` ENVID=${envid}`;
   return parameters;
 }
 
@@ -154,14 +149,23 @@ function senderOf({ sender }: SendmailRequest, message: Buffer, aliases: Aliases
   if (sender === '' || sender?.includes('@') === true) return sender;
   const [found] = [
     ...[fromOf(message)].filter((address) => address !== undefined),
-    ...resolveAlias(aliases, sender ?? userInfo().username),
+    ...resolveAlias(aliases, sender ?? callerName()),
   ];
   if (found === undefined)
     throw new SendmailError(
       EX.configuration,
-      `no sender: give -f with an address of an account, or the line "${sender ?? userInfo().username}: address" in ${ALIASES_FILE}`,
+      `no sender: give -f with an address of an account, or the line "${sender ?? callerName()}: address" in ${ALIASES_FILE}`,
     );
   return found;
+}
+
+/** In a container the user may have no name. */
+function callerName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.getuid?.() ?? 'nobody');
+  }
 }
 
 async function readAliases(env: SendmailContext['env']): Promise<Aliases> {

@@ -16,9 +16,18 @@ export class StepError extends Error {
 
 export interface ClientDialogue {
   readonly capabilities: Capabilities;
-  /** Sends a line; `shown` stands for it in the trace where it is secret. Throws a `StepError`. */
+  /** Sends a line; `shown` stands for it in the trace where it is secret. Throws a `StepError`, also for what would be more than one command. */
   command(line: string, stage: ProbeStage, shown?: string): Promise<ParsedReply>;
+  /** Sends octets as they are, the end of the body among them. Throws a `StepError`. */
+  content(octets: Buffer, stage: ProbeStage): Promise<ParsedReply>;
   close(): void;
+}
+
+/** The line as it is sent: what a person or a file put into it must not begin another one. Throws a `StepError`. */
+export function commandLine(line: string, stage: ProbeStage): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: refusing them is the purpose
+  if (/[\u0000\r\n]/.test(line)) throw new StepError(stage, 'a line break in a command: not sent');
+  return `${line}\r\n`;
 }
 
 /** The reply, unless it refuses. Throws a `StepError`. */

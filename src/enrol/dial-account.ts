@@ -6,10 +6,11 @@
 import type { TLSSocket } from 'node:tls';
 import type { Account, SmtpProxy } from '../accounts/account.ts';
 import { formatReply } from '../protocol/reply.ts';
+import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamError } from '../upstream/failure.ts';
 import { createOpenConnection } from '../upstream/open.ts';
-import { type ClientDialogue, StepError } from './client-dialogue.ts';
+import { type ClientDialogue, commandLine, StepError } from './client-dialogue.ts';
 import { certificateDoubt, type ProbeStage } from './explain.ts';
 
 export interface DialAccountOptions {
@@ -57,16 +58,24 @@ export async function dialAccount(
       },
     });
     passed('auth', heard.accepted);
+    const exchange = async (chunk: string | Buffer, stage: ProbeStage): Promise<ParsedReply> => {
+      const [reply] = await connection.flight([chunk], 1, timeoutMs).catch((error: Error) => {
+        throw new StepError(stage, error.message);
+      });
+      if (reply === undefined) throw new StepError(stage, 'connection closed');
+      for (const text of reply.lines) trace(`S: ${reply.code} ${text}`);
+      return reply;
+    };
     return {
       capabilities: connection.capabilities,
       async command(line, stage, shown = line) {
+        const octets = commandLine(line, stage);
         trace(`C: ${shown}`);
-        const [reply] = await connection.flight([`${line}\r\n`], 1, timeoutMs).catch((error: Error) => {
-          throw new StepError(stage, error.message);
-        });
-        if (reply === undefined) throw new StepError(stage, 'connection closed');
-        for (const text of reply.lines) trace(`S: ${reply.code} ${text}`);
-        return reply;
+        return exchange(octets, stage);
+      },
+      content(octets, stage) {
+        trace(`C: (${octets.length} octets)`);
+        return exchange(octets, stage);
       },
       close: () => connection.destroy(),
     };

@@ -31,6 +31,11 @@ const DOMAIN =
 /** RFC 5321 §4.1.3; no tag but IPv6 was ever registered. */
 const ADDRESS_LITERAL = /^\[(IPv6:)?([0-9a-f:.]+)\]$/i;
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: none may end the command
+const ENDS_A_PATH = /[\u0000-\u0020\u007f<>]/;
+/** Whether an address given by a person or a program can stand between the brackets of a command of ours. */
+export const fitsPath = (address: string): boolean => !ENDS_A_PATH.test(address);
+
 /** Splits and checks the argument; a `Reply` is the refusal for the client. `lenient`: blanks inside the brackets are dropped, as devices write them. */
 export function parsePathArgument(command: PathCommand, text: string, lenient = false): PathArgument | Reply {
   const refusal = (why: string): Reply => reply(501, command === 'MAIL' ? '5.1.7' : '5.1.3', why);

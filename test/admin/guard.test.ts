@@ -62,6 +62,36 @@ describe('guard', () => {
       403,
     ],
     ['a POST from the shell', HERE, 'POST', { host: 'localhost:9090' }, undefined],
+    ...(
+      [
+        ['an image on another page', { 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' }, 403],
+        ['a fetch of another page', { 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'empty' }, 403],
+        ['a frame of another page', { 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'iframe' }, 403],
+        ['a link', { 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' }, undefined],
+      ] as const
+    ).flatMap(([name, headers, status]) =>
+      ['cross-site', 'same-site'].map((site): (typeof cases)[number] => [
+        `${name}, ${site}`,
+        HERE,
+        'GET',
+        { host: 'localhost:9090', 'sec-fetch-site': site, ...headers },
+        status,
+      ]),
+    ),
+    [
+      'a HEAD from another page',
+      HERE,
+      'HEAD',
+      { host: 'localhost:9090', 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors' },
+      403,
+    ],
+    [
+      'the stream of the page itself',
+      HERE,
+      'GET',
+      { host: 'localhost:9090', 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors' },
+      undefined,
+    ],
     ['a GET from another page', HERE, 'GET', { host: 'localhost:9090', origin: 'https://evil.example' }, 403],
     ['no token elsewhere', THERE, 'GET', { host: 'relay.example' }, 401],
     ['a wrong token', THERE, 'GET', { host: 'relay.example', authorization: 'Bearer nope' }, 401],

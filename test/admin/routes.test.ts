@@ -400,6 +400,28 @@ describe('event stream', () => {
     routes.close();
   });
 
+  it('a HEAD takes no place and ends nobody', async () => {
+    const clock = createTestClock();
+    const { ask, routes } = createHouse(undefined, { clock });
+    const open: Response[] = [];
+    for (let answer = await ask('/admin/events'); answer.status === 200; answer = await ask('/admin/events'))
+      open.push(answer);
+    clock.advance(10 * 60_000);
+    for (let i = 0; i < 100; i++) {
+      const answer = await ask('/admin/events', { method: 'HEAD' });
+      assert.deepEqual([answer.status, answer.body], [200, null]);
+      assert.match(answer.headers.get('content-type') ?? '', /^text\/event-stream/);
+    }
+    const [oldest] = open as [Response];
+    assert.equal((await readUntil(oldest, 'snapshot')).length, 1, 'it is open');
+    assert.equal((await ask('/admin/events')).status, 200, 'a place is free');
+    routes.close();
+    for (const path of ['/metrics', '/admin/accounts', '/']) {
+      const answer = await ask(path, { method: 'HEAD' });
+      assert.deepEqual([answer.status, answer.body], [200, null], path);
+    }
+  });
+
   it('ends streams on close', async () => {
     const house = createHouse();
     const answer = await house.ask('/admin/events');

@@ -1,5 +1,6 @@
 /** `send` as a sendmail: its options, its message, its exit codes; with the real command and relay. */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -10,6 +11,7 @@ import { sendmailWords } from '../../src/commands/sendmail.ts';
 import { parseSendmailArguments } from '../../src/commands/sendmail-arguments.ts';
 import { completeMessage, fromOf, readMessage, recipientsOf } from '../../src/commands/sendmail-message.ts';
 import { SendmailError } from '../../src/commands/sysexits.ts';
+import { commandLine, StepError } from '../../src/enrol/client-dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { repositoryRoot, startRelay } from '../support/relay-process.ts';
@@ -34,6 +36,23 @@ test('options as callers write them', () => {
     ret: 'hdrs',
     envid: 'id7',
   });
+  assert.equal(parse('-V a+2Bb a@x').dsn.envid, 'a+2Bb');
+  for (const [letter, value] of [
+    ['N', 'success\r\nRCPT TO:<evil@x.org>'],
+    ['N', 'success ORCPT=rfc822;x@y'],
+    ['N', 'never,success'],
+    ['N', 'success\n'],
+    ['R', 'full\r\nRSET'],
+    ['R', 'some'],
+    ['V', 'id\r\nRSET'],
+    ['V', 'a b'],
+    ['V', 'x'.repeat(101)],
+  ] as const)
+    assert.throws(
+      () => parseSendmailArguments([`-${letter}`, value, 'a@x']),
+      (error) => error instanceof SendmailError && error.exitCode === 64 && !/[\r\n]/.test(error.message),
+      value,
+    );
   assert.equal(parse('-bp').nothingToDo, 'queue');
   assert.equal(parse('-q15m').nothingToDo, 'queue');
   assert.equal(parse('-bi').nothingToDo, 'aliases');
@@ -199,5 +218,66 @@ test(
     });
     assert.equal(code, 75);
     assert.match(stderr, /no relay listens there/);
+  }),
+);
+
+test(
+  'nothing that a caller writes becomes a command of its own',
+  leakless(async (_t, defer) => {
+    const { provider, relay, call, env } = await stage(defer);
+    const mail = 'Subject: t\n\nx\n';
+    const evil = 'RCPT TO:<evil@z.org>';
+    const calls: readonly (readonly [number, readonly string[], string])[] = [
+      [64, ['-f', 'ops@x.org', '-N', `success\r\n${evil}`, 'a@y.org'], mail],
+      [64, ['-f', 'ops@x.org', '-V', `id\r\n${evil}`, 'a@y.org'], mail],
+      [64, ['-f', 'ops@x.org', '-R', `full\r\n${evil}`, 'a@y.org'], mail],
+      [65, ['-f', `ops@x.org>\r\n${evil}`, 'a@y.org'], mail],
+      [65, ['-r', `ops@x.org> SIZE=1`, 'a@y.org'], mail],
+      [65, ['-f', 'ops@x.org', `a@y.org>\r\n${evil}`], mail],
+      [65, ['-f', 'ops@x.org', '-t'], `To: "a\r\n ${evil}"@y.org\n\nx\n`],
+      [0, ['-f', 'ops@x.org', '-F', `Ops\r\nBcc: evil@z.org\r\n\r\n.\r\n${evil}`, 'a@y.org'], mail],
+    ];
+    for (const [code, args, input] of calls) {
+      const done = await call(args, input);
+      assert.equal(done.code, code, `${JSON.stringify(args)}: ${done.stderr}`);
+    }
+    for (const args of [
+      [`a@y.org>\r\n${evil}`, '--from', 'ops@x.org'],
+      ['a@y.org', '--from', `ops@x.org>\r\n${evil}`],
+      ['a@y.org', '--from', 'ops@x.org', '--accounts', relay.accountsFile, '--direct', `x\r\n${evil}`],
+    ]) {
+      const done = await runCli(['send', '--accounts', relay.accountsFile, ...args], { env });
+      assert.equal(done.code, 2, `${JSON.stringify(args)}: ${done.stderr}`);
+    }
+    const recipients = provider.messages.flatMap((message) => message.recipients.map((r) => r.address));
+    assert.deepEqual(recipients, ['a@y.org']);
+    assert.match(provider.messages[0]?.body.toString() ?? '', /^From: "Ops Bcc: evil@z\.org/m);
+    assert.throws(() => commandLine(`MAIL FROM:<a@x.org>\r\n${evil}`, 'sender'), StepError);
+    assert.throws(() => commandLine(`RCPT TO:<a@x.org>\n${evil}`, 'sender'), StepError);
+  }),
+);
+
+test(
+  'a user without a name, as in a container, sends where -f or From: says who',
+  leakless(async (t, defer) => {
+    if (process.getuid?.() !== 0) return t.skip('needs root');
+    const { provider, env } = await stage(defer);
+    const send = (args: readonly string[], input: string): Promise<string> =>
+      new Promise((resolve) => {
+        const child = execFile(
+          process.execPath,
+          [join(repositoryRoot, 'bin/xoauth2-relay.js'), 'send', ...args],
+          { uid: 54_321, gid: 54_321, env: { ...env, XOAUTH2_RELAY_ALIASES: '/dev/null' } },
+          (error, _stdout, stderr) => resolve(`${error?.code ?? 0} ${stderr}`),
+        );
+        child.stdin?.end(input);
+      });
+    assert.equal(await send(['-t', '-i'], 'To: a@y.org\nFrom: ops@x.org\n\nx\n'), '0 ');
+    assert.equal(await send(['-i', '-f', 'ops@x.org', 'a@y.org'], 'Subject: t\n\nx\n'), '0 ');
+    assert.equal(provider.messages.length, 2);
+    assert.match(
+      await send(['-i', 'a@y.org'], 'Subject: t\n\nx\n'),
+      /^78 sendmail: no sender: .*"54321: address"/,
+    );
   }),
 );
