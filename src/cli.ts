@@ -31,11 +31,16 @@ import { createTerminal, NoTerminalError } from './commands/terminal.ts';
 import { token } from './commands/token.ts';
 import { unclearAgain, unclearDelivered, unclearList } from './commands/unclear.ts';
 import { SettingsError } from './config.ts';
+import { HttpProxySettingError } from './http-proxy.ts';
 
 const terminal = createTerminal(process);
 
 function fail(error: unknown): number {
-  if (error instanceof SettingsError || error instanceof AccountsFileError) {
+  if (
+    error instanceof SettingsError ||
+    error instanceof AccountsFileError ||
+    error instanceof HttpProxySettingError
+  ) {
     terminal.note(error.message);
     return EXIT_CONFIGURATION;
   }

@@ -1,10 +1,12 @@
 /**
  * Requests to a web API over kept-alive connections. In: a request. Out: the whole answer, or how the
  * request was lost and whether it can have reached the other side; never a rejection. Honours
- * HTTP_PROXY, HTTPS_PROXY and NO_PROXY. Redirects are not followed: a request carries a token.
+ * HTTP_PROXY, HTTPS_PROXY and NO_PROXY. Redirects are not followed: a request carries a token. HTTP/1.1 on purpose: one
+ * connection that breaks leaves one request unclear, with HTTP/2 it would leave every request of every mailbox on it so.
  */
-import { Agent, type Dispatcher, EnvHttpProxyAgent, Pool, request } from 'undici';
+import { type Dispatcher, request } from 'undici';
 import { type Clock, systemClock } from './clock.ts';
+import { createDispatcher, type Environment, HttpProxyError, proxySecrets } from './http-proxy.ts';
 import { createJsonShortener } from './protocol/json-shortening.ts';
 
 export interface HttpRequest {
@@ -31,9 +33,13 @@ export type HttpAnswer =
       readonly maybeSent: boolean;
       /** Error code such as `ECONNREFUSED`; `TIMEOUT` where our time was up. */
       readonly code: string;
+      /** What there is to tell beyond the code. */
+      readonly detail?: string;
     };
 
 export interface Http {
+  /** What no answer may repeat: of the logins of proxies. */
+  readonly secrets: readonly string[];
   /** Never rejects. */
   request(request: HttpRequest): Promise<HttpAnswer>;
   /** Cuts what is under way. */
@@ -50,7 +56,7 @@ export interface HttpOptions {
   /** Certificate authority to trust, PEM; default the system's. */
   readonly ca?: string;
   /** Where the proxy variables are looked up. Default: the process environment. */
-  readonly env?: Readonly<Record<string, string | undefined>>;
+  readonly env?: Environment;
 }
 
 /** A draft is answered with its whole text in JSON, where an octet may take six. */
@@ -65,7 +71,14 @@ const MAX_KEPT_OCTETS = 4 * 1024 * 1024;
 const MAX_TOGETHER_OCTETS = 64 * 1024 * 1024;
 
 export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock): Http {
-  const dispatcher = createDispatcher(options);
+  const env = options.env ?? process.env;
+  const dispatcher = createDispatcher({
+    connectTimeoutMs: options.connectTimeoutMs ?? 5_000,
+    maxConnections: options.maxConnections ?? 128,
+    keepAliveMs: options.keepAliveMs ?? 20_000,
+    ca: options.ca,
+    env,
+  });
   const closing = new AbortController();
   const underWay = new Set<AbortController>();
   /** Octets kept of long answers that are being read. */
@@ -102,6 +115,7 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
   }
 
   return {
+    secrets: proxySecrets(env),
     async request({ method, url, headers, body, timeoutMs }) {
       const cut = new AbortController();
       let isLate = false;
@@ -134,7 +148,8 @@ export function createHttp(options: HttpOptions = {}, clock: Clock = systemClock
         return { kind: 'answer', status: answer.statusCode, headers: flat, body: text };
       } catch (error) {
         const code = isLate ? 'TIMEOUT' : codeOf(error);
-        return { kind: 'lost', maybeSent: isBegun, code };
+        const detail = error instanceof HttpProxyError ? { detail: error.message } : {};
+        return { kind: 'lost', maybeSent: isBegun, code, ...detail };
       } finally {
         cancel();
         underWay.delete(cut);
@@ -166,44 +181,9 @@ const telling = (dispatcher: Dispatcher, begun: () => void): Dispatcher =>
     return dispatch(options, handler);
   });
 
-/**
- * HTTP/1.1 on purpose: one connection that breaks leaves one request unclear, with HTTP/2 it would
- * leave every request of every mailbox on it unclear.
- */
-function createDispatcher(options: HttpOptions): Dispatcher {
-  const env = options.env ?? process.env;
-  const connect = {
-    timeout: options.connectTimeoutMs ?? 5000,
-    ...(options.ca === undefined ? {} : { ca: options.ca }),
-  };
-  const settings = {
-    connections: options.maxConnections ?? 128,
-    connect,
-    keepAliveTimeout: options.keepAliveMs ?? 20_000,
-    // The end of a wait is the caller's, by its clock.
-    headersTimeout: 0,
-    bodyTimeout: 0,
-  };
-  const httpProxy = env.http_proxy ?? env.HTTP_PROXY;
-  const httpsProxy = env.https_proxy ?? env.HTTPS_PROXY;
-  if (!httpProxy && !httpsProxy) return new Agent(settings);
-  return new EnvHttpProxyAgent({
-    ...settings,
-    requestTls: connect,
-    proxyTls: connect,
-    // A proxy that is silent about CONNECT is no connection.
-    clientFactory: (origin, own) => new Pool(origin, { ...own, headersTimeout: connect.timeout }),
-    httpProxy: httpProxy ?? '',
-    httpsProxy: httpsProxy ?? '',
-    noProxy: env.no_proxy ?? env.NO_PROXY ?? '',
-  });
-}
-
 function codeOf(error: unknown): string {
   if (typeof error !== 'object' || error === null) return 'UNKNOWN';
-  const { code, message, cause } = error as { code?: unknown; message?: unknown; cause?: unknown };
-  // undici: the proxy answered CONNECT with something other than 200.
-  if (typeof message === 'string' && message.startsWith('Proxy response')) return 'PROXY_REFUSED';
+  const { code, cause } = error as { code?: unknown; cause?: unknown };
   if (typeof code === 'string' && code !== 'UND_ERR_ABORTED') return code;
   return cause === undefined ? (typeof code === 'string' ? code : 'UNKNOWN') : codeOf(cause);
 }

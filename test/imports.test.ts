@@ -20,6 +20,7 @@ const TABLE: Record<string, readonly string[]> = {
   tracing: [],
   // How an answer is kept small.
   http: ['protocol'],
+  'http-proxy': [],
   redis: [],
   'kept-state': [],
   'write-file': [],
@@ -86,6 +87,7 @@ const LEAVES = [
   'activity',
   'redis',
   'http',
+  'http-proxy',
   'kept-state',
   'write-file',
   'heap',
@@ -103,7 +105,7 @@ const SHARED: Record<string, readonly string[]> = {
   // Connections are one thing, composing a test message another, reading address lists a third.
   nodemailer: ['upstream/nodemailer-seam.ts', 'commands/send.ts', 'protocol/address-list.ts'],
   // Token forms have redirects, limits and judgements of their own.
-  undici: ['http.ts', 'tokens/http-post.ts'],
+  undici: ['http.ts', 'http-proxy.ts', 'tokens/http-post.ts'],
 };
 
 interface Import {

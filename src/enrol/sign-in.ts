@@ -222,7 +222,9 @@ async function ask(
     signal?.throwIfAborted();
     if (answer.kind === 'lost') {
       const { what, cure } = explainCause(findTokenNetworkCause(answer.code), ANY_ACCOUNT);
-      throw new OperatorError(`${new URL(url).host}: ${what} (${answer.code})\n  cure: ${cure}`);
+      throw new OperatorError(
+        `${new URL(url).host}: ${what} (${answer.detail ?? answer.code})\n  cure: ${cure}`,
+      );
     }
     const { status } = answer;
     return new Response(BODILESS.has(status) ? null : answer.body, { status, headers: answer.headers });

@@ -102,11 +102,15 @@ export function classifyTokenFailure(answer: TokenAnswer): TokenFailure {
   }
 }
 
-/** Judges a request that got no answer; `code` is the system's or the HTTP client's. */
-export function classifyNetworkFailure(code: string | undefined, host: string): TokenFailure {
+/** Judges a request that got no answer; `code` is the system's or the HTTP client's, `words` where there are better ones. */
+export function classifyNetworkFailure(
+  code: string | undefined,
+  host: string,
+  words = networkWords(code),
+): TokenFailure {
   return {
     kind: 'provider_fault',
-    message: `token endpoint ${host}: ${networkWords(code)}`,
+    message: `token endpoint ${host}: ${words}`,
     cause: findTokenNetworkCause(code ?? '').id,
     cure: undefined,
     retryAfterMs: undefined,

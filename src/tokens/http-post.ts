@@ -1,5 +1,6 @@
-/** HTTP POST of a form; the one file that knows undici. Redirects are not followed: a form carries credentials. */
-import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
+/** HTTP POST of a form. Redirects are not followed: a form carries credentials. */
+import { request } from 'undici';
+import { createDispatcher, type Environment, proxySecrets } from '../http-proxy.ts';
 
 export interface FormAnswer {
   readonly status: number;
@@ -9,6 +10,8 @@ export interface FormAnswer {
 }
 
 export interface HttpPost {
+  /** What no answer may repeat: of the logins of proxies. */
+  readonly secrets?: readonly string[];
   /** Resolves with the head of the answer. Rejects with a system's or undici's `code`; when `signal` aborts, at once. */
   post(url: string, form: string, signal: AbortSignal): Promise<FormAnswer>;
   close(): Promise<void>;
@@ -20,12 +23,14 @@ export interface HttpPostOptions {
   /** Connections per endpoint. */
   readonly maxConnections: number;
   /** Where HTTP_PROXY, HTTPS_PROXY and NO_PROXY are looked up. */
-  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly env: Environment;
 }
 
 export function createHttpPost(options: HttpPostOptions): HttpPost {
-  const dispatcher = createDispatcher(options);
+  // Kept longer than a pre-cache round, shorter than what load balancers keep.
+  const dispatcher = createDispatcher({ ...options, keepAliveMs: 30_000 });
   return {
+    secrets: proxySecrets(options.env),
     async post(url, form, signal) {
       const { statusCode, headers, body } = await request(url, {
         dispatcher,
@@ -49,25 +54,4 @@ export function createHttpPost(options: HttpPostOptions): HttpPost {
     },
     close: () => dispatcher.destroy(),
   };
-}
-
-function createDispatcher({ connectTimeoutMs, maxConnections, env }: HttpPostOptions): Dispatcher {
-  const settings = {
-    connections: maxConnections,
-    connect: { timeout: connectTimeoutMs },
-    // How long an answer may take is for the caller to say.
-    headersTimeout: 0,
-    bodyTimeout: 0,
-    // Longer than a pre-cache round, shorter than what load balancers keep.
-    keepAliveTimeout: 30_000,
-  };
-  const httpProxy = env.http_proxy ?? env.HTTP_PROXY;
-  const httpsProxy = env.https_proxy ?? env.HTTPS_PROXY;
-  if (!httpProxy && !httpsProxy) return new Agent(settings);
-  return new EnvHttpProxyAgent({
-    ...settings,
-    httpProxy: httpProxy ?? '',
-    httpsProxy: httpsProxy ?? '',
-    noProxy: env.no_proxy ?? env.NO_PROXY ?? '',
-  });
 }

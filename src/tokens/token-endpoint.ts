@@ -5,6 +5,7 @@
  */
 import { type Breaker, type BreakerOptions, type BreakerState, createBreaker } from '../breaker.ts';
 import type { Clock } from '../clock.ts';
+import { HttpProxyError } from '../http-proxy.ts';
 import type { Log } from '../log.ts';
 import {
   classifyNetworkFailure,
@@ -137,7 +138,7 @@ export function createTokenEndpoints(
         location: head.header('location'),
         body,
         receivedAt,
-        secrets: request.secrets,
+        secrets: [...request.secrets, ...(http.secrets ?? [])],
       },
     };
   }
@@ -167,7 +168,7 @@ export function createTokenEndpoints(
     const received = receive(request, controller.signal)
       .then(
         (came) => came,
-        (error: unknown) => classifyNetworkFailure(codeOf(error), host),
+        (error: unknown) => classifyNetworkFailure(codeOf(error), host, proxyWords(error)),
       )
       .finally(() => {
         cancelLimit();
@@ -254,6 +255,9 @@ async function readBody({ body }: FormAnswer, onText: (text: string) => void): P
   onText(text);
   return text;
 }
+
+const proxyWords = (error: unknown): string | undefined =>
+  error instanceof HttpProxyError ? error.message : undefined;
 
 function codeOf(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null) return undefined;

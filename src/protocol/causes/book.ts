@@ -105,7 +105,10 @@ function findGraphCauseInText(said: string): Cause {
   const [, call = 'create', status, code = '', message = ''] =
     /^(?:(create|send|look|search|delete|send_mail) )?(\d{3})(?: (\w+))?(?: (.*))?$/s.exec(said) ?? [];
   if (status === undefined)
-    return findWayCause(/CERT|SELF_SIGNED|UNABLE_TO|ALTNAME/.test(said) ? 'tls' : 'tcp', said);
+    return findWayCause(
+      !said.startsWith('proxy ') && /CERT|SELF_SIGNED|UNABLE_TO|ALTNAME/.test(said) ? 'tls' : 'tcp',
+      said,
+    );
   return findGraphCause({ call: call as GraphHeard['call'], status: Number(status), code, message });
 }
 
@@ -139,18 +142,23 @@ export function findTokenCause({ status = 0, codes, error, description }: TokenW
 /** No answer came; `code` is the system's or the HTTP client's. */
 export const findTokenNetworkCause = (code: string): TokenCause =>
   tokenRow(
-    /CERT|ALTNAME|SELF_SIGNED|UNABLE_TO|ISSUER|certificate|self.signed/i.test(code)
-      ? 'token-service-certificate'
-      : 'token-service-unreachable',
+    /^PROXY_/.test(code) || PROXY_TOLD.test(code)
+      ? 'token-proxy'
+      : /CERT|ALTNAME|SELF_SIGNED|UNABLE_TO|ISSUER|certificate|self.signed/i.test(code)
+        ? 'token-service-certificate'
+        : 'token-service-unreachable',
   );
 
 /** Words of ours, the system's and the HTTP client's for an answer that never came. */
 const NO_ANSWER =
   /\bE[A-Z]{4,20}\b|CERT|certificate|name not found|cannot be reached|no (?:complete )?answer|no connection|connection (?:refused|closed)|timed? ?out/i;
 
+const PROXY_TOLD = /(?:^|token endpoint \S+: )proxy \w+:\/\//;
+
 /** The cause of a failure of which only its line is left: out of a shared store, or in a log. */
 export function findTokenCauseInText(text: string): TokenCause {
   const said = text.slice(0, MAX_JUDGED);
+  if (PROXY_TOLD.test(said)) return tokenRow('token-proxy');
   const status = /\bHTTP (\d{3})\b/.exec(said)?.[1];
   const codes = aadstsIn(said);
   const error = errorIn(said);

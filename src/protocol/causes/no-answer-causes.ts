@@ -34,6 +34,13 @@ export const NO_ANSWER_CAUSES: readonly TokenCause[] = [
     cure: 'check token_url; a proxy or captive portal in between may answer in its place (HTTPS_PROXY is honoured)',
   }),
   token({
+    id: 'token-proxy',
+    class: 'provider_fault',
+    symptom: '"proxy http://… answered HTTP 407", "proxy http://… cannot be reached"',
+    what: 'the proxy named by HTTPS_PROXY (or HTTP_PROXY) makes no connection to the token endpoint',
+    cure: 'check address, user and password in HTTPS_PROXY where the relay gets its environment, and that the proxy runs and allows CONNECT to the token endpoint; where none is needed name its host in NO_PROXY',
+  }),
+  token({
     id: 'token-service-unreachable',
     class: 'provider_fault',
     symptom: 'ENOTFOUND, ECONNREFUSED, ETIMEDOUT, "no complete answer in time"',

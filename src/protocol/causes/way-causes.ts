@@ -44,6 +44,14 @@ export const WAY_CAUSES: readonly WayCause[] = [
       `let the proxy connect to port ${f.port} (many allow 443 only: CONNECT ports of Squid, ConnectPort of tinyproxy), and look at its log; check the scheme of smtp_proxy`,
   },
   {
+    id: 'web-proxy',
+    stages: ['tcp'],
+    said: /^proxy \S+ /,
+    symptom: 'Graph: "proxy http://… answered HTTP 407", "proxy http://… cannot be reached"',
+    what: 'the proxy named by HTTPS_PROXY (or HTTP_PROXY) makes no connection to Graph',
+    cure: 'check address, user and password in HTTPS_PROXY where the relay gets its environment, and that the proxy runs and allows CONNECT to graph.microsoft.com:443; where none is needed name that host in NO_PROXY',
+  },
+  {
     id: 'host-unknown',
     stages: ['dns'],
     said: /ENOTFOUND|ENODATA/,

@@ -11,7 +11,7 @@ import type { Log } from '../../log.ts';
 import type { GraphCall } from '../../protocol/causes/graph-causes.ts';
 import { type GraphRefusal, parseGraphRefusal } from '../../protocol/graph-answer.ts';
 import { parseJsonObject } from '../../protocol/json-object.ts';
-import type { Mask } from '../../protocol/masking.ts';
+import { createWatch, type Mask } from '../../protocol/masking.ts';
 import { parseRetryAfter } from '../../protocol/retry-after.ts';
 import { cleanText } from '../../protocol/text.ts';
 import type { BreakerWeight } from '../../protocol/verdict.ts';
@@ -34,7 +34,7 @@ export type GraphOutcome<T> =
   /** An answer that is not the wanted one. */
   | { readonly kind: 'refused'; readonly refusal: GraphRefusal }
   /** No answer. */
-  | { readonly kind: 'lost'; readonly maybeSent: boolean; readonly code: string }
+  | { readonly kind: 'lost'; readonly maybeSent: boolean; readonly code: string; readonly detail?: string }
   /** Nothing was asked: no token, no place, the breaker is open. */
   | { readonly kind: 'unasked'; readonly error: UpstreamError; readonly waitMs?: number };
 
@@ -107,6 +107,7 @@ export function createGraphClient(
   const answerMs = options.answerMs ?? 20_000;
   const uploadMs = options.uploadMs ?? 60_000;
 
+  const ofProxies = createWatch(http.secrets);
   let masked: { readonly bearer: AccessToken; readonly mask: Mask } | undefined;
 
   async function token(): Promise<AccessToken> {
@@ -114,7 +115,10 @@ export function createGraphClient(
   }
 
   function maskFor(bearer: AccessToken): Mask {
-    if (masked?.bearer !== bearer) masked = { bearer, mask: tokens.mask(mailbox.account, bearer) };
+    if (masked?.bearer !== bearer) {
+      const ofAccount = tokens.mask(mailbox.account, bearer);
+      masked = { bearer, mask: http.secrets.length === 0 ? ofAccount : (text) => ofProxies(ofAccount(text)) };
+    }
     return masked.mask;
   }
 
@@ -324,7 +328,7 @@ function weightOf(answer: HttpAnswer): BreakerWeight {
 }
 
 function fault(answer: HttpAnswer, weight: BreakerWeight): UpstreamError {
-  const detail = answer.kind === 'lost' ? answer.code : String(answer.status);
+  const detail = answer.kind === 'lost' ? (answer.detail ?? answer.code) : String(answer.status);
   const error = new UpstreamError({
     kind: 'lost',
     stage: 'connect',

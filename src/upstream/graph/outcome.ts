@@ -118,7 +118,7 @@ export function reasonOf(outcome: Exclude<GraphOutcome<unknown>, { kind: 'ok' }>
     case 'lost':
       return outcome.code === 'TIMEOUT'
         ? 'Graph did not answer in time'
-        : `connection to Graph lost (${outcome.code})`;
+        : `connection to Graph lost (${outcome.detail ?? outcome.code})`;
     case 'unasked':
       return outcome.error.message;
     default:
