@@ -23,6 +23,10 @@ import { writeImage } from './oci.mjs';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 const { version, description, author } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const { DEBFULLNAME, DEBEMAIL } = process.env;
+const [, name, address] = /^(.*) <(.*)>$/.exec(author);
+/** Whoever builds it may answer for it, as with dpkg's own tools. */
+const maintainer = `${DEBFULLNAME ?? name} <${DEBEMAIL ?? address}>`;
 const flag = process.argv.indexOf('--out');
 const out = resolve(flag < 0 ? join(root, 'packages') : process.argv[flag + 1]);
 const deploy = join(root, 'deploy/debian');
@@ -104,8 +108,7 @@ function buildDeb(work) {
       'Package: xoauth2-relay',
       `Version: ${version}`,
       'Architecture: all',
-      // Whoever builds it answers for it, as with dpkg's own tools.
-      `Maintainer: ${process.env.DEBFULLNAME ?? author} <${process.env.DEBEMAIL ?? 'root@localhost'}>`,
+      `Maintainer: ${maintainer}`,
       `Installed-Size: ${kilobytes}`,
       'Depends: nodejs (>= 20.19)',
       'Recommends: ca-certificates',

@@ -2,7 +2,7 @@
 import { chmod, chown, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Writes beside the file, flushes, renames; owner, group and mode as before, 0600 where it is new. A symbolic link keeps pointing where it does. */
+/** Writes beside the file, flushes, renames; owner, group and mode as before, 0600 where it is new or everybody could read it. A symbolic link keeps pointing where it does. */
 export async function writeFileAtomically(path: string, text: string): Promise<void> {
   const target = await realpath(path).catch(() => path);
   const before = await stat(target).catch(() => undefined);
@@ -21,7 +21,7 @@ export async function writeFileAtomically(path: string, text: string): Promise<v
     if (before !== undefined) {
       const made = await stat(temporary);
       if (before.uid !== made.uid || before.gid !== made.gid) await chown(temporary, before.uid, before.gid);
-      await chmod(temporary, before.mode & 0o777);
+      if ((before.mode & 0o007) === 0) await chmod(temporary, before.mode & 0o770);
     }
     await rename(temporary, target);
   } catch (error) {

@@ -34,4 +34,8 @@ test('a file that is replaced keeps owner, group and mode, so that whoever read 
       assert.equal(readFileSync(path, 'utf8'), `for ${owner}`);
       chmodSync(path, 0o600);
     }
+  // Nobody chose that for a file of secrets.
+  chmodSync(path, 0o644);
+  await writeFileAtomically(path, 'closed');
+  assert.equal(statSync(path).mode & 0o777, 0o600);
 });

@@ -25,6 +25,8 @@ async function run(program: string, ...args: readonly string[]): Promise<string>
   return done.output;
 }
 
+delete process.env.DEBEMAIL;
+delete process.env.DEBFULLNAME;
 before(() => run(process.execPath, join(repositoryRoot, 'scripts/package.mjs'), '--out', directory));
 after(() => rmSync(directory, { recursive: true, force: true }));
 
@@ -73,6 +75,16 @@ test(
       assert(!existsSync(path), path);
   }),
 );
+
+test('the .deb names the project as its maintainer', async () => {
+  const file = made(`xoauth2-relay_${version}_all.deb`);
+  const { author } = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8')) as {
+    author: string;
+  };
+  const field = (await run('dpkg-deb', '-f', file, 'Maintainer')).trim();
+  assert.equal(field, author);
+  assert.match(field, /^[^<>]+ <[^@\s]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}>$/);
+});
 
 test(
   'the tarball unpacks into a prefix and relays mail',
