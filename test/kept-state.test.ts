@@ -106,7 +106,7 @@ test('a message that waits for its minute when the state is saved costs nothing 
   );
   const refused = second.limiter.reserve('a', perMinute, 0);
   assert.ok('granted' in refused && !refused.granted && refused.limit === 'minute');
-  clock.advance(60_000);
+  clock.advance(61_000);
   const granted = second.limiter.reserve('a', perMinute, 0);
   assert.ok('granted' in granted && granted.granted, 'nobody waits any more for the place that was to come');
   await second.kept.close();

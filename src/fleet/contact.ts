@@ -41,6 +41,7 @@ export function createContact(deps: {
   let lostAt = clock.monotonic();
   let epoch: string | undefined;
   let mustTellAll = true;
+  let hasTold = false;
   let refused: (() => Promise<unknown>) | undefined;
   let cancelSettling: (() => void) | undefined;
   let isFinding = false;
@@ -49,16 +50,19 @@ export function createContact(deps: {
   function lose(why = 'is away'): void {
     cancelSettling?.();
     cancelSettling = undefined;
-    if (mode === 'shared') {
+    const isNews = mode === 'shared';
+    // From then on the others reckon with what this relay told, and no more.
+    if (isNews || (mode === 'settling' && hasTold)) {
       lostAt = clock.monotonic();
       deps.onLost(lostAt);
+    }
+    if (isNews)
       log.warn(
         { event: 'shared_limits_away', relays: membership.relays, policy: deps.withoutRedis },
         deps.withoutRedis === 'share'
           ? `Redis ${why}: this relay keeps to its share of every limit`
           : `Redis ${why}: mail is deferred until that is over`,
       );
-    }
     mode = 'away';
   }
 
@@ -83,7 +87,9 @@ export function createContact(deps: {
       await refused?.();
       refused = undefined;
       mode = 'settling';
+      hasTold = false;
       await tell();
+      hasTold = true;
     } catch {
       // Away again, or it refuses still: the next sign of life tries again.
       lose();

@@ -11,8 +11,21 @@ import { LEASE_MS } from './share.ts';
 
 /** What was given back waits this long for company, ms; nobody waits for it. */
 const COMPANY_MS = 5;
+/** What became of a place, as the scripts read it. */
+const WORDS = { over: 0, unsent: 1, lent: 2 } as const;
 /** Leases extended by one script. */
 const EXTEND_AT_ONCE = 500;
+
+/** `unsent`: it counts nothing. `lent`: its place at once is free, its place in the minute stands. */
+export type PlaceEnd = keyof typeof WORDS;
+
+/** A place that is held. */
+export interface Held {
+  readonly accountId: string;
+  readonly id: string;
+  /** `begun`: its message is under way. `counted`: only that; another place at once is held for it. */
+  readonly as: 'waiting' | 'begun' | 'counted';
+}
 
 export type LimitAnswer = readonly [
   what: 'granted' | 'busy' | 'minute' | 'day' | 'epoch',
@@ -50,12 +63,12 @@ export interface RedisLimits {
     perMinute: number,
     maxWaitMs: number,
   ): Promise<{ readonly granted: boolean; readonly ms: number }>;
-  /** `recipients` that were taken; `unsent`: it counts nothing. `isAsking`: this relay asks for another place now. Nobody waits for it. */
-  giveBack(accountId: string, id: string, unsent: boolean, recipients: number, isAsking: boolean): void;
+  /** `recipients` that were taken. `isAsking`: this relay asks for another place now. Nobody waits for it. */
+  giveBack(accountId: string, id: string, as: PlaceEnd, recipients: number, isAsking: boolean): void;
   /** All that `teller` (a process) did by `wall`, ms since the epoch: Redis counts what it does not know. Rejects. */
   register(accountId: string, told: CountsTold, wall: number, teller?: string): Promise<void>;
-  /** Leases that are still held. Rejects. */
-  extend(held: readonly (readonly [accountId: string, id: string])[]): Promise<void>;
+  /** What is still held. Answers what had ended meanwhile and was not taken again. Rejects. */
+  extend(held: readonly Held[]): Promise<readonly Held[]>;
   /** The wait, ms; below 0 where too long. Rejects. */
   login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number>;
   /** A place came free, and it is this relay's turn. */
@@ -71,7 +84,7 @@ export interface RedisLimits {
 interface Mailbox {
   readonly reserve: readonly string[];
   readonly giveBack: readonly string[];
-  /** Lease id, `1` where unsent, recipients, of each. */
+  /** Lease id, what became of it, recipients, of each. */
   unsaid: (string | number)[];
   cancel: (() => void) | undefined;
   /** Others wanted a place when Redis was asked last. */
@@ -133,9 +146,9 @@ export function createRedisLimits(
       );
   }
 
-  const giveBack: RedisLimits['giveBack'] = (accountId, id, unsent, recipients, isAsking) => {
+  const giveBack: RedisLimits['giveBack'] = (accountId, id, as, recipients, isAsking) => {
     const mailbox = mailboxOf(accountId);
-    mailbox.unsaid.push(id, unsent ? 1 : 0, recipients);
+    mailbox.unsaid.push(id, WORDS[as], recipients);
     if (mailbox.isWanted && !isAsking) void say(accountId, mailbox);
     else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(accountId, mailbox));
   };
@@ -151,7 +164,7 @@ export function createRedisLimits(
       const answer = (await run(RESERVE, mailbox.reserve, args).catch((error: unknown) => {
         if (unsaid.length > 0) untold(accountId);
         // Half of it may have been done.
-        if (isRefusal(error)) giveBack(accountId, id, true, 0, false);
+        if (isRefusal(error)) giveBack(accountId, id, 'unsent', 0, false);
         throw error;
       })) as unknown as LimitAnswer;
       mailbox.isWanted = answer[5] > answer[6];
@@ -182,11 +195,24 @@ export function createRedisLimits(
       await whole(REGISTER, keys, [LEASE_MS, ...wordsOf(told, wall)]);
     },
     async extend(held) {
+      const ended: Held[] = [];
       for (let i = 0; i < held.length; i += EXTEND_AT_ONCE) {
         const some = held.slice(i, i + EXTEND_AT_ONCE);
-        const keys = some.map(([accountId]) => mailboxOf(accountId).giveBack[0] ?? '');
-        await run(EXTEND, keys, [LEASE_MS, ...some.map(([, id]) => id)]);
+        const leases = some.filter(({ as }) => as !== 'counted');
+        const begun = some.filter(({ as }) => as !== 'waiting');
+        const keys = [
+          ...leases.map(({ accountId }) => mailboxOf(accountId).giveBack[0] ?? ''),
+          ...begun.map(({ accountId }) => mailboxOf(accountId).giveBack[1] ?? ''),
+        ];
+        const words = leases.flatMap(({ id, as }) => [id, as === 'begun' ? 1 : 0]);
+        const args = [LEASE_MS, leases.length, ...words, ...begun.map(({ id }) => id)];
+        // Whole: what ends meanwhile must not be held again behind its end.
+        for (const at of (await whole(EXTEND, keys, args)) as readonly number[]) {
+          const lease = leases[at - 1];
+          if (lease !== undefined) ended.push(lease);
+        }
       }
+      return ended;
     },
     login: async (accountId, intervalMs, maxWaitMs) =>
       Number(await run(LOGIN, [key('login', accountId)], [intervalMs, maxWaitMs])),

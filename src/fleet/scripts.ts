@@ -4,11 +4,10 @@
  * dropped, so that no limit stands longer than its window.
  */
 import { redisScript } from '../redis.ts';
-import { BUCKET_MS, BUCKETS } from '../relay/mailbox-counts.ts';
+import { BUCKET_MS, BUCKETS, WINDOW_MS } from '../relay/mailbox-counts.ts';
+import { MISSING_AFTER_MS } from './share.ts';
 
-/** A relay that has not said anything for this long is missing: its share is kept free. */
-const MISSING_AFTER_MS = 4_000;
-/** … and after this it counts as gone. */
+/** A relay that is missing counts as gone after this. */
 export const GONE_AFTER_MS = 15_000;
 /** Who waits for a place and has not asked again for this long waits no more, ms. */
 const SEEN_FOR_MS = 1_500;
@@ -36,19 +35,23 @@ local function open_to_all(limit)
 end
 `;
 
-/** A place in the minute for `id` at `at`, after those who have theirs; none where it is later than `max_wait`: the wait. */
+/**
+ * `in_minute`: all that have a place in it, those to come among them. `take_place`: one for `id` at `at`, after `before`
+ * others; none where it is later than `max_wait`: the wait. A score is when the message has its place, then when it was
+ * last under way, then when it ended.
+ */
 const PACE = `
 local function in_minute(pace)
-  redis.call('ZREMRANGEBYSCORE', pace, '-inf', now - 60000)
+  redis.call('ZREMRANGEBYSCORE', pace, '-inf', now - ${WINDOW_MS})
   redis.call('ZREMRANGEBYSCORE', pace, now + 600000, '+inf')
   return redis.call('ZCARD', pace)
 end
-local function take_place(pace, id, most, minute, max_wait)
+local function take_place(pace, id, most, before, max_wait)
   if most == 0 then return nil, 60000 end
   local at = now
-  if minute >= most then
-    local before = redis.call('ZRANGE', pace, minute - most, minute - most, 'WITHSCORES')
-    at = math.max(now, tonumber(before[2]) + 60000)
+  if before >= most then
+    local last = redis.call('ZRANGE', pace, before - most, before - most, 'WITHSCORES')
+    at = math.max(now, tonumber(last[2]) + ${WINDOW_MS})
   end
   if at - now > max_wait then return nil, at - now end
   redis.call('ZADD', pace, at, id)
@@ -57,7 +60,10 @@ local function take_place(pace, id, most, minute, max_wait)
 end
 `;
 
-/** `first` of ARGV: lease id, `1` where nothing was sent, recipients that were taken, and so on. Answers how many places came free. */
+/**
+ * `first` of ARGV: lease id, what became of it (`OVER`, `UNSENT`, `LENT`), recipients that were taken, and so on.
+ * Answers how many places came free.
+ */
 const OVER = `
 local function is_over(first, leases, pace, day, told)
   local freed = 0
@@ -71,11 +77,14 @@ local function is_over(first, leases, pace, day, told)
         redis.call('HINCRBY', day, field, -1)
         redis.call('HINCRBY', told, 'm', -1)
       end
-    elseif tonumber(ARGV[first + 2]) > 0 then
-      redis.call('HINCRBY', day, 'r' .. bucket, ARGV[first + 2])
-      redis.call('HINCRBY', told, 'r', ARGV[first + 2])
-      redis.call('PEXPIRE', day, ${DAY_KEPT_MS})
-      redis.call('PEXPIRE', told, ${DAY_KEPT_MS})
+    else
+      if ARGV[first + 1] == '0' then redis.call('ZADD', pace, 'XX', now, ARGV[first]) end
+      if tonumber(ARGV[first + 2]) > 0 then
+        redis.call('HINCRBY', day, 'r' .. bucket, ARGV[first + 2])
+        redis.call('HINCRBY', told, 'r', ARGV[first + 2])
+        redis.call('PEXPIRE', day, ${DAY_KEPT_MS})
+        redis.call('PEXPIRE', told, ${DAY_KEPT_MS})
+      end
     end
     first = first + 3
   end
@@ -140,7 +149,12 @@ end
 
 local held = 0
 if at_once > 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  local ended = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)
+  if #ended > 0 then
+    -- Nobody knows when it was over.
+    for _, id in ipairs(ended) do redis.call('ZADD', KEYS[3], 'XX', redis.call('ZSCORE', KEYS[2], id), id) end
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  end
   redis.call('ZREMRANGEBYSCORE', KEYS[2], now + 10 * lease_ms, '+inf')
   held = redis.call('ZCARD', KEYS[2])
 end
@@ -202,18 +216,21 @@ return answer('granted', at - now)
 `);
 
 /**
- * A message goes out long after its place: it counts in this minute, or waits for one with room. KEYS: relays, pace.
- * ARGV: lease id, a minute, longest wait ms. Answers {1, the wait}, or {0, when to ask again}.
+ * A message goes out long after its place, or after it has waited for it: it counts in this minute, or waits for one with
+ * room; whoever waits there asks the same when his time has come. KEYS: relays, pace. ARGV: lease id, a minute, longest
+ * wait ms. Answers {1, the wait}, or {0, when to ask again}.
  */
 export const START_LATE = redisScript(`${NOW}${FLEET}${PACE}
 redis.call('ZREM', KEYS[2], ARGV[1])
-local at, wait = take_place(KEYS[2], ARGV[1], open_to_all(tonumber(ARGV[2])), in_minute(KEYS[2]), tonumber(ARGV[3]))
+in_minute(KEYS[2])
+local begun = redis.call('ZCOUNT', KEYS[2], '-inf', now)
+local at, wait = take_place(KEYS[2], ARGV[1], open_to_all(tonumber(ARGV[2])), begun, tonumber(ARGV[3]))
 return {at and 1 or 0, wait}
 `);
 
 /**
  * Gives places back. KEYS: leases, pace, day, queue, seen, told. ARGV: channel, account, ticket that waits no longer or
- * empty, then lease id, `1` where nothing was sent, recipients that were taken, of each. As many of those that wait
+ * empty, then of each what `is_over` reads. As many of those that wait
  * are woken, the first first.
  */
 export const GIVE_BACK = redisScript(`${NOW}${OVER}${QUEUE}
@@ -223,12 +240,22 @@ wake(KEYS[4], KEYS[5], ARGV[1], ARGV[2], freed)
 return freed
 `);
 
-/** Leases that are still held. KEYS: leases of an account each; ARGV: lease ms, then a lease id for each key. Answers how many had ended. */
+/**
+ * What is still held. KEYS: leases of an account for each, then the pace of an account for each that is under way. ARGV:
+ * lease ms, how many leases, of each its id and `1` where its message is under way, then the ids of those in the pace.
+ * What is under way has its lease whether that had ended or not. Answers which leases had ended, from 1.
+ */
 export const EXTEND = redisScript(`${NOW}
-local ended = 0
+local ended, leases = {}, tonumber(ARGV[2])
 for i, key in ipairs(KEYS) do
-  if redis.call('ZADD', key, 'XX', 'CH', now + ARGV[1], ARGV[i + 1]) == 0 then ended = ended + 1 end
-  redis.call('PEXPIRE', key, 10 * ARGV[1])
+  if i > leases then redis.call('ZADD', key, 'XX', 'GT', now, ARGV[2 + leases + i])
+  else
+    local id = ARGV[1 + 2 * i]
+    if ARGV[2 + 2 * i] == '1' or redis.call('ZSCORE', key, id) then
+      redis.call('ZADD', key, now + ARGV[1], id)
+      redis.call('PEXPIRE', key, 10 * ARGV[1])
+    else ended[#ended + 1] = i end
+  end
 end
 return ended
 `);

@@ -5,17 +5,18 @@
  */
 
 import type { Reservation } from '../relay/limits.ts';
-import type { MailboxCounts, MailboxLimits } from '../relay/mailbox-counts.ts';
+import { type MailboxCounts, type MailboxLimits, WINDOW_MS } from '../relay/mailbox-counts.ts';
 
 /** What a relay that was killed held is free after this, ms. */
 export const LEASE_MS = 12_000;
 /** Who waits for a place asks again after this, where nobody woke him, ms. */
 export const ASK_AGAIN_MS = 100;
-/** A sum of all relays older than this says nothing about now, ms. */
-const FRESH_MS = 2_000;
-const MINUTE_MS = 60_000;
+/** A relay that has not said anything for this long is missing: the others keep its share free from then on, ms. */
+export const MISSING_AFTER_MS = 4_000;
+/** So long after Redis was lost a minute may hold what went before by others, ms; as long as a lease some of it was under way. */
+const BEFORE_MS = WINDOW_MS + LEASE_MS;
 const AWAY: Refused = { granted: false, limit: 'away', retryAfterMs: 30_000 };
-const DAY_FULL: Refused = { granted: false, limit: 'day', retryAfterMs: 15 * MINUTE_MS };
+const DAY_FULL: Refused = { granted: false, limit: 'day', retryAfterMs: 15 * 60_000 };
 const BUSY: Refused = { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
 
 export type Refused = Extract<Reservation, { granted: false }>;
@@ -61,25 +62,40 @@ export function withinShare(
   // The others may still hold what they held when Redis went away.
   const most = isAlone || now - lostAt >= LEASE_MS ? part : Math.min(part, counts.heldAtLoss);
   if (counts.held.size >= most) return BUSY;
-  return limits.perMinute === undefined ? 0 : minuteWithinShare(counts, limits.perMinute, maxWaitMs, apart);
+  if (limits.perMinute === undefined) return 0;
+  return minuteWithinShare(limits.perMinute, maxWaitMs, apart, {
+    atLoss: counts.minuteAtLoss,
+    waitFor: (most) => counts.minuteWait(most, now),
+  });
 }
 
-/** The wait for a place in the minute alone, ms, or why there is none. */
+/** What this relay did of a minute. */
+export interface OwnMinute {
+  /** Messages when Redis was lost. */
+  readonly atLoss: number;
+  /** How long one more must wait so that there are no more than `most`, ms. */
+  readonly waitFor: (most: number) => number;
+}
+
+/**
+ * The wait for a place in the minute alone, ms, or why there is none. Until none of the others' messages that went
+ * before the loss counts any more, a message may only follow one of this relay that does not: of all relays together
+ * no minute then holds more than the last before the loss did.
+ */
 export function minuteWithinShare(
-  counts: MailboxCounts,
   perMinute: number,
   maxWaitMs: number,
-  { now, lostAt, relays, share }: Apart,
+  { now, lostAt, relays, share }: Pick<Apart, 'now' | 'lostAt' | 'relays' | 'share'>,
+  own: OwnMinute,
 ): number | Refused {
-  const seen = counts.lastSeen;
-  const mostAMinute = share(perMinute);
-  if (mostAMinute === 0) return AWAY;
-  let waitMs = counts.minuteWait(mostAMinute, now);
-  if (relays > 1 && now - lostAt < MINUTE_MS) {
-    const isKnown = seen !== undefined && lostAt - seen.at < FRESH_MS;
-    const free = isKnown ? Math.floor((perMinute - seen.minute) / relays) : 0;
-    if (counts.sentSinceLoss - counts.expiredSinceLoss(now) >= free)
-      waitMs = Math.max(waitMs, Math.min(lostAt + MINUTE_MS, counts.leavesAt(0)) - now);
+  const most = share(perMinute);
+  if (most === 0) return AWAY;
+  let waitMs = own.waitFor(most);
+  if (relays > 1 && now - lostAt < BEFORE_MS) {
+    const following = Math.min(most, own.atLoss);
+    const untilSure = lostAt + MISSING_AFTER_MS - now;
+    const untilFree = following === 0 ? BEFORE_MS : Math.max(own.waitFor(following), untilSure);
+    waitMs = Math.max(waitMs, Math.min(untilFree, lostAt + BEFORE_MS - now));
   }
   return waitMs > maxWaitMs ? { granted: false, limit: 'minute', retryAfterMs: waitMs } : waitMs;
 }

@@ -4,25 +4,23 @@
  * relay keeps to its share, measured against what it knows the others may have sent; when Redis is back it
  * registers what it did before anything new is admitted. Owns what was counted and who waits.
  */
-import { type Clock, pause, systemClock } from '../clock.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { RedisConnection } from '../redis.ts';
-import type { Claimed, Limiter, Place, Reservation } from '../relay/limits.ts';
+import type { Limiter, Place, Reservation } from '../relay/limits.ts';
 import type { MailboxLimits } from '../relay/mailbox-counts.ts';
 import { type AccountBook, call, createAccountBook, doze, inTurn } from './account-book.ts';
 import { createContact, type WithoutRedis } from './contact.ts';
-import { every } from './every.ts';
 import { createKeptCounts } from './kept-counts.ts';
+import { createLateStart } from './late-start.ts';
+import { createLeases } from './leases.ts';
 import type { Membership } from './membership.ts';
-import { createRedisLimits } from './redis-limits.ts';
-import { type Apart, ASK_AGAIN_MS, minuteWithinShare, shareOf, withinShare } from './share.ts';
+import { createRedisLimits, type Held, type PlaceEnd } from './redis-limits.ts';
+import { type Apart, ASK_AGAIN_MS, MISSING_AFTER_MS, shareOf, withinShare } from './share.ts';
 import { createSharedPlace } from './shared-place.ts';
 
-const EXTEND_EVERY_MS = 4_000;
 /** Who stands in the queue asks again after this without being called, ms. */
 const CALLED_LATE_MS = 400;
-/** A client that dawdles between MAIL and the end of its message keeps no place at once longer than about this, ms. */
-const PARK_AFTER_MS = 3_000;
 const NO_LIMITS = { perMinute: undefined, perDay: undefined, recipientsPerDay: undefined };
 
 /** Mailboxes that are told to Redis at once when it is back. */
@@ -66,8 +64,6 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   const withoutRedis = options.withoutRedis ?? 'share';
   const earlier = createKeptCounts({ teller: redis.instance, clock });
   const books = new Map<string, AccountBook>();
-  /** Granted, and nothing has begun upstream yet: monotonic ms. */
-  const unclaimed = new Map<string, { readonly book: AccountBook; readonly since: number }>();
   let nextId = 0;
   let isClosed = false;
   const contact = createContact({
@@ -79,7 +75,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     tell: tellAll,
     onLost(at) {
       for (const book of books.values()) {
-        book.counts.lost(at);
+        book.counts.lost(at, at + MISSING_AFTER_MS);
         book.stands = false;
       }
     },
@@ -92,7 +88,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     let book = books.get(id);
     if (book === undefined) {
       book = createAccountBook(id);
-      book.counts.lost(clock.monotonic());
+      book.counts.lost(clock.monotonic(), clock.monotonic() + MISSING_AFTER_MS);
       books.set(id, book);
     }
     return book;
@@ -151,8 +147,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     if (typeof waitMs !== 'number') return waitMs;
     const id = `${redis.instance}:${nextId++}`;
     book.isUntold = true;
-    book.counts.begin(id, limits, clock.monotonic() + waitMs, clock.now(), true);
-    return { granted: true, place: placeOf(book, limits, id, waitMs) };
+    book.counts.begin(id, limits, clock.monotonic() + waitMs, clock.now());
+    return { granted: true, place: placeOf(book, limits, id, undefined, waitMs) };
   }
 
   /** Whether Redis does now what it refused. Rejects. */
@@ -160,7 +156,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     const id = `${redis.instance}:${nextId++}`;
     const request = { id, maxWaitMs: 0, epoch: contact.epoch, queues: 'never' } as const;
     const [what] = await store.reserve(book.id, limits, request);
-    if (what === 'granted') store.giveBack(book.id, id, true, 0, false);
+    if (what === 'granted') store.giveBack(book.id, id, 'unsent', 0, false);
   }
 
   async function askRedis(
@@ -192,27 +188,41 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       recipients,
     };
     if (!isGranted) return { granted: false, limit: what, retryAfterMs: what === 'busy' ? ASK_AGAIN_MS : ms };
-    book.counts.begin(id, limits, clock.monotonic() + ms, clock.now(), false);
-    return { granted: true, place: placeOf(book, limits, id, ms) };
+    book.counts.begin(id, limits, clock.monotonic() + ms, clock.now());
+    return { granted: true, place: placeOf(book, limits, id, sentAt, ms) };
   }
 
-  function placeOf(book: AccountBook, limits: MailboxLimits, id: string, waitMs: number): Place {
+  function placeOf(
+    book: AccountBook,
+    limits: MailboxLimits,
+    id: string,
+    askedAt: number | undefined,
+    waitMs: number,
+  ): Place {
     const { perMinute } = limits;
-    unclaimed.set(id, { book, since: clock.monotonic() + waitMs });
+    leases.granted(book.id, id, askedAt, waitMs);
     return createSharedPlace(
       {
         clock,
-        keepLease: () => unclaimed.delete(id),
+        keepLease: () => leases.claim(id),
         takeBack: (maxWaitMs) => reserve(book.id, { ...NO_LIMITS, atOnce: limits.atOnce }, maxWaitMs),
         countsAnew: () => perMinute !== undefined,
         startLate: (maxWaitMs) => startLate(book, id, perMinute ?? 0, maxWaitMs),
-        onEnd({ unsent, recipients }) {
-          unclaimed.delete(id);
+        onBegin: () => book.counts.started(id),
+        onEnd(result) {
+          const { unsent, recipients } = result;
+          leases.end(id);
           const isTold = contact.mode !== 'away';
-          book.counts.end(id, limits, clock.now(), unsent, recipients);
+          book.counts.end(id, limits, clock.monotonic(), clock.now(), result);
           // Who waits here asks with what is given back.
           if (!isTold) book.isUntold = true;
-          else giveBack(book, id, unsent, limits.recipientsPerDay === undefined ? 0 : recipients);
+          else
+            giveBack(
+              book,
+              id,
+              unsent ? 'unsent' : 'over',
+              limits.recipientsPerDay === undefined ? 0 : recipients,
+            );
           book.wake?.();
         },
       },
@@ -220,56 +230,35 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     );
   }
 
-  const giveBack = (book: AccountBook, id: string, unsent: boolean, recipients: number): void =>
-    store.giveBack(book.id, id, unsent, recipients, book.wake !== undefined);
+  const giveBack = (book: AccountBook, id: string, as: PlaceEnd, recipients: number): void =>
+    store.giveBack(book.id, id, as, recipients, book.wake !== undefined);
 
-  /** It counts in the minute in which it goes out, by the rule that holds then. */
-  async function startLate(
-    book: AccountBook,
-    id: string,
-    perMinute: number,
-    maxWaitMs: number,
-  ): Promise<Claimed> {
-    const deadline = clock.monotonic() + maxWaitMs;
-    for (;;) {
-      const left = Math.max(0, deadline - clock.monotonic());
-      if (contact.mode !== 'shared') {
-        book.counts.leaveMinute(id);
-        const share = minuteWithinShare(book.counts, perMinute, left, apart());
-        if (typeof share !== 'number') return share;
-        if (share > 0) {
-          await pause(clock, Math.min(share, 1_000));
-          continue;
-        }
-      }
-      if (contact.mode === 'away') {
-        book.isUntold = true;
-        book.counts.move(id, clock.monotonic(), true);
-        return { granted: true };
-      }
-      try {
-        const { granted, ms } = await store.startLate(book.id, id, perMinute, left);
-        if (!granted) return { granted: false, limit: 'minute', retryAfterMs: ms };
-        book.counts.move(id, clock.monotonic() + ms, false);
-        if (ms > 0) await pause(clock, ms);
-        return { granted: true };
-      } catch (error) {
-        contact.failed(error, () => store.startLate(book.id, id, perMinute, -1));
-      }
-    }
-  }
+  const startLate = createLateStart({ clock, store, contact, apart });
 
-  /** Frees the place at once of clients that let it wait; the message takes another when it comes. */
-  function park(): void {
-    const now = clock.monotonic();
-    for (const [id, { book, since }] of unclaimed) {
-      if (now - since < PARK_AFTER_MS) continue;
-      unclaimed.delete(id);
+  const leases = createLeases({
+    clock,
+    held(isWaiting) {
+      if (contact.mode === 'away') return undefined;
+      const held: Held[] = [];
+      for (const { id: accountId, counts, asking } of books.values()) {
+        for (const id of counts.held) held.push({ accountId, id, as: isWaiting(id) ? 'waiting' : 'begun' });
+        for (const id of counts.parkedUnderWay()) held.push({ accountId, id, as: 'counted' });
+        if (counts.isEmpty(clock.monotonic(), clock.now()) && !asking) forget(accountId);
+      }
+      return held;
+    },
+    extend: (held) =>
+      store.extend(held).catch((error: unknown) => {
+        contact.failed(error, () => store.extend(held.map((each) => ({ ...each, as: 'waiting' }))));
+        return undefined;
+      }),
+    lend(accountId, id) {
+      const book = bookOf(accountId);
       book.counts.park(id);
-      if (contact.mode !== 'away') giveBack(book, id, false, 0);
+      if (contact.mode !== 'away') giveBack(book, id, 'lent', 0);
       book.wake?.();
-    }
-  }
+    },
+  });
 
   /** Whoever stands in the queue is woken; the call may be lost, or a place come free without one. */
   const again = (): number =>
@@ -298,25 +287,15 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       if (result.granted) return result;
       const isWorthWaiting =
         result.limit === 'busy' ||
-        (result.limit === 'minute' && contact.mode !== 'shared' && result.retryAfterMs <= left) ||
-        (result.limit === 'away' && contact.mode === 'settling');
+        // Redis decides alone in a moment.
+        (share !== 0 && contact.mode === 'settling') ||
+        (result.limit === 'minute' && contact.mode !== 'shared' && result.retryAfterMs <= left);
       if (!isWorthWaiting || left === 0 || isClosed) return result;
       // Who stands in the queue waits at the beginning of the next round.
       if (contact.mode === 'shared' && book.stands) continue;
       await doze(clock, book, Math.min(left, result.limit === 'busy' ? again() : 1_000));
     }
   }
-
-  const extending = every(clock, EXTEND_EVERY_MS, async () => {
-    park();
-    if (contact.mode === 'away') return;
-    const held: [string, string][] = [];
-    for (const book of books.values()) {
-      for (const id of book.counts.held) held.push([book.id, id]);
-      if (book.counts.isEmpty(clock.monotonic(), clock.now()) && !book.asking) forget(book.id);
-    }
-    await store.extend(held).catch((error: unknown) => contact.failed(error, () => store.extend(held)));
-  });
 
   async function reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
     const book = bookOf(accountId);
@@ -385,13 +364,13 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
           const { counts } = bookOf(id);
           const sent = told.sent.map(([, ageMs]) => ageMs);
           counts.restore({ ...told, sent }, clock.monotonic(), clock.now());
-          counts.lost(clock.monotonic());
+          counts.lost(clock.monotonic(), clock.monotonic() + MISSING_AFTER_MS);
         }
       },
     },
     async close() {
       isClosed = true;
-      extending();
+      leases.close();
       contact.close();
       for (const book of books.values()) book.wake?.();
       await store.close();

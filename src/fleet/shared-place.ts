@@ -16,6 +16,8 @@ export interface SharedPlaceDeps {
   readonly countsAnew: () => boolean;
   /** Counts it in the minute in which it begins, and waits for that. */
   readonly startLate: (maxWaitMs: number) => Promise<Claimed>;
+  /** It begins in its place in the minute. */
+  readonly onBegin: () => void;
   readonly onEnd: Place['end'];
 }
 
@@ -29,7 +31,8 @@ export function createSharedPlace(deps: SharedPlaceDeps, waitMs: number): Place 
   let lease: 'unclaimed' | 'sure' | 'lent' = 'unclaimed';
   let again: Place | undefined;
 
-  const isLate = (): boolean => deps.countsAnew() && clock.monotonic() - placedAt > PROMPT_MS;
+  // A place that was waited for stood for when another message was expected to be over.
+  const isLate = (): boolean => deps.countsAnew() && (waitMs > 0 || clock.monotonic() - placedAt > PROMPT_MS);
 
   async function begin(maxWaitMs: number): Promise<Claimed> {
     const since = clock.monotonic();
@@ -44,7 +47,7 @@ export function createSharedPlace(deps: SharedPlaceDeps, waitMs: number): Place 
     if (isLate()) {
       const started = await deps.startLate(Math.max(0, maxWaitMs - (clock.monotonic() - since)));
       if (!started.granted) return started;
-    }
+    } else deps.onBegin();
     isBegun = true;
     return { granted: true };
   }
@@ -56,6 +59,7 @@ export function createSharedPlace(deps: SharedPlaceDeps, waitMs: number): Place 
       if (lease === 'unclaimed') lease = deps.keepLease() ? 'sure' : 'lent';
       if (lease === 'lent' || isLate()) return begin(maxWaitMs);
       isBegun = true;
+      deps.onBegin();
       return undefined;
     },
     end(result) {

@@ -94,7 +94,7 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
       if (waitMs > maxWaitMs) return { granted: false, limit: 'minute', retryAfterMs: waitMs };
       const id = `${places++}`;
       const { perMinute } = limits;
-      counts.begin(id, limits, now + waitMs, wall, false, false);
+      counts.begin(id, limits, now + waitMs, wall);
       let isBegun = perMinute === undefined;
       return {
         granted: true,
@@ -110,7 +110,7 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
               return claimed;
             });
           },
-          end: ({ unsent, recipients }) => counts.end(id, limits, clock.now(), unsent, recipients),
+          end: (result) => counts.end(id, limits, clock.monotonic(), clock.now(), result),
         },
       };
     },

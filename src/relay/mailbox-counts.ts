@@ -3,11 +3,16 @@
  * under way. Pure: both times are arguments, monotonic for the minute, wall for the day. Where several relays
  * share a mailbox it also tells all that this process did, and what happened since Redis was lost.
  */
-const MINUTE_MS = 60_000;
+/**
+ * A minute, counted from the end of a message: whether its provider counts a message when it hears of it or when it has
+ * taken it, none of its minutes holds more. Longer by what clocks that are being set run apart in a minute (500 ppm
+ * each, RFC 5905 §7.1: 60 ms), by what rounding to a millisecond takes, and the same again, ms.
+ */
+export const WINDOW_MS = 60_100;
 /** Between its place and its beginning a message takes this long without being counted anew, ms. */
 export const PROMPT_MS = 100;
 /** The day slides in steps of this: 96 numbers an account instead of one per message. */
-export const BUCKET_MS = 15 * MINUTE_MS;
+export const BUCKET_MS = 15 * 60_000;
 export const BUCKETS = 96;
 
 /** What a provider allows one mailbox; undefined: no limit. */
@@ -24,12 +29,10 @@ export interface MailboxLimits {
 
 interface Sent {
   readonly id: string;
-  /** Monotonic ms. */
+  /** When it has its place, or ended; monotonic ms. */
   at: number;
-  /** Since Redis was lost. */
-  isApart: boolean;
-  /** Went out, or soon will without being asked for again. */
-  isBegun: boolean;
+  /** `placed`: it may begin. `under_way`: it counts however long that takes. */
+  state: 'placed' | 'under_way' | 'over';
 }
 
 /** What Redis said last of all relays together. */
@@ -77,11 +80,11 @@ export class MailboxCounts {
   lastSeen: LastSeen | undefined;
   /** Held when Redis was lost: as many may go on. */
   heldAtLoss = 0;
-  /** Since Redis was lost. */
-  sentSinceLoss = 0;
-  #sentAtLoss = 0;
+  /** Of this minute when Redis was lost: as many may follow them. */
+  minuteAtLoss = 0;
   /** In the order of `at`. */
   #sent: Sent[] = [];
+  /** Of these, under way or over. */
   #begun = 0;
   /** By kind and bucket (`m1967`). */
   readonly #day = new Map<string, number>();
@@ -90,17 +93,10 @@ export class MailboxCounts {
   readonly #total = { m: 0, r: 0 };
   #totalAtLoss = { m: 0, r: 0 };
 
-  /**
-   * A message has its place at `at` (monotonic, perhaps a little later than now); `isApart`: Redis was not asked.
-   * Unless `isBegun` it goes out when `start` says so.
-   */
-  begin(id: string, limits: MailboxLimits, at: number, wall: number, isApart: boolean, isBegun = true): void {
+  /** A message has its place at `at` (monotonic, perhaps later than now); it goes out when `start`, `started` or `move` says so. */
+  begin(id: string, limits: MailboxLimits, at: number, wall: number): void {
     this.held.add(id);
-    if (limits.perMinute !== undefined) {
-      this.#sent.push({ id, at, isApart, isBegun });
-      if (isBegun) this.#begun++;
-      if (isApart) this.sentSinceLoss++;
-    }
+    if (limits.perMinute !== undefined) this.#insert({ id, at, state: 'placed' });
     if (limits.perDay !== undefined) this.#count('m', wall, 1);
   }
 
@@ -109,11 +105,24 @@ export class MailboxCounts {
     if (this.held.delete(id)) this.#parked.add(id);
   }
 
+  /** Of those the ones whose message went out all the same: in another place. */
+  parkedUnderWay(): readonly string[] {
+    if (this.#parked.size === 0) return [];
+    return this.#sent.flatMap(({ id, state }) => (state === 'under_way' && this.#parked.has(id) ? [id] : []));
+  }
+
   /** It is over; `unsent` gives its place back. */
-  end(id: string, limits: MailboxLimits, wall: number, unsent: boolean, recipients: number): void {
+  end(
+    id: string,
+    limits: MailboxLimits,
+    now: number,
+    wall: number,
+    { unsent, recipients }: { readonly unsent: boolean; readonly recipients: number },
+  ): void {
     if (!this.held.delete(id) && !this.#parked.delete(id)) return;
     if (!unsent) {
       if (recipients > 0 && limits.recipientsPerDay !== undefined) this.#count('r', wall, recipients);
+      if (this.leaveMinute(id)) this.#insert({ id, at: now, state: 'over' });
       return;
     }
     if (limits.perDay !== undefined) this.#count('m', wall, -1);
@@ -125,18 +134,22 @@ export class MailboxCounts {
     const at = this.#sent.findLastIndex((s) => s.id === id);
     const [sent] = at < 0 ? [] : this.#sent.splice(at, 1);
     if (sent === undefined) return false;
-    if (sent.isApart) this.sentSinceLoss--;
-    if (sent.isBegun) this.#begun--;
+    if (sent.state !== 'placed') this.#begun--;
     return true;
   }
 
-  /** Its place in the minute is at `at` from now on. */
-  move(id: string, at: number, isApart: boolean): void {
-    this.leaveMinute(id);
-    const after = this.#sent.findLastIndex((s) => s.at <= at) + 1;
-    this.#sent.splice(after, 0, { id, at, isApart, isBegun: true });
+  /** It is under way in the place it has. */
+  started(id: string): void {
+    const sent = this.#sent.findLast((s) => s.id === id);
+    if (sent?.state !== 'placed') return;
+    sent.state = 'under_way';
     this.#begun++;
-    if (isApart) this.sentSinceLoss++;
+  }
+
+  /** It is under way, in a place at `at`. */
+  move(id: string, at: number): void {
+    this.leaveMinute(id);
+    this.#insert({ id, at, state: 'under_way' });
   }
 
   /**
@@ -144,24 +157,20 @@ export class MailboxCounts {
    * more than `most` that have, ms.
    */
   start(id: string, most: number, now: number): number {
-    this.#slide(now);
-    const at = this.#sent.findLastIndex((s) => s.id === id);
-    const sent = this.#sent[at];
-    if (sent?.isBegun === true) return 0;
-    if (this.#begun >= most) {
-      const oldest = this.#sent.filter((s) => s.isBegun)[this.#begun - most];
-      return Math.max(1, (oldest?.at ?? now) + MINUTE_MS - now);
-    }
-    this.#begun++;
-    if (sent !== undefined && now - sent.at <= PROMPT_MS) {
-      sent.isBegun = true;
-      return 0;
-    }
-    // Its place has slid out of the minute, or is too old to stand for now.
-    if (sent !== undefined) this.#sent.splice(at, 1);
-    const after = this.#sent.findLastIndex((s) => s.at <= now) + 1;
-    this.#sent.splice(after, 0, { id, at: now, isApart: sent?.isApart ?? false, isBegun: true });
+    const sent = this.#sent.findLast((s) => s.id === id);
+    if (sent !== undefined && sent.state !== 'placed') return 0;
+    const waitMs = this.beginWait(most, now);
+    if (waitMs > 0) return waitMs;
+    // Its place may have slid out of the minute, or be too old to stand for now.
+    if (sent !== undefined && now - sent.at <= PROMPT_MS && sent.at <= now) this.started(id);
+    else this.move(id, now);
     return 0;
+  }
+
+  #insert(sent: Sent): void {
+    const after = this.#sent.findLastIndex((s) => s.at <= sent.at) + 1;
+    this.#sent.splice(after, 0, sent);
+    if (sent.state !== 'placed') this.#begun++;
   }
 
   #count(kind: 'm' | 'r', wall: number, by: number): void {
@@ -181,18 +190,27 @@ export class MailboxCounts {
   /** How long a message must wait so that no minute holds more than `most`, ms. */
   minuteWait(most: number, now: number): number {
     const sent = this.minute(now);
-    return sent < most ? 0 : Math.max(0, this.leavesAt(sent - most) - now);
+    return sent < most ? 0 : leavesIn(this.#sent[sent - most], now);
   }
 
-  /** When the message that is the `nth` from the oldest leaves the minute, monotonic ms. */
-  leavesAt(nth: number): number {
-    return (this.#sent[nth]?.at ?? Number.NEGATIVE_INFINITY) + MINUTE_MS;
+  /** The same where those with a later place ask again before they begin. */
+  dueWait(most: number, now: number): number {
+    this.#slide(now);
+    const due = this.#sent.findLastIndex((s) => s.at <= now) + 1;
+    return due < most ? 0 : leavesIn(this.#sent[due - most], now);
+  }
+
+  /** The same where all that have not begun ask again before they do. */
+  beginWait(most: number, now: number): number {
+    this.#slide(now);
+    if (this.#begun < most) return 0;
+    return leavesIn(this.#sent.filter((s) => s.state !== 'placed')[this.#begun - most], now);
   }
 
   /** What is left of minute and day, from 0 (none) to 1, of which `part` is this relay's. */
   room(limits: MailboxLimits, now: number, wall: number, part = 1): number {
     const { lastSeen } = this;
-    const seen = lastSeen !== undefined && now - lastSeen.at < MINUTE_MS ? lastSeen : undefined;
+    const seen = lastSeen !== undefined && now - lastSeen.at < WINDOW_MS ? lastSeen : undefined;
     const left = (used: number, most: number | undefined): number =>
       most === undefined ? 1 : Math.max(0, 1 - used / (most * part));
     return Math.min(
@@ -227,25 +245,17 @@ export class MailboxCounts {
     return total;
   }
 
-  /** Redis is lost. */
-  lost(now: number): void {
+  /** Redis is lost. What is over by `sureAt` may have been followed by others' messages. */
+  lost(now: number, sureAt: number): void {
     this.#slide(now);
     this.heldAtLoss = this.held.size;
-    this.#sentAtLoss = this.#sent.length;
-    this.sentSinceLoss = 0;
+    this.minuteAtLoss = this.#sent.filter((s) => s.state !== 'over' || s.at > sureAt - WINDOW_MS).length;
     this.#totalAtLoss = { ...this.#total };
-    for (const sent of this.#sent) sent.isApart = false;
   }
 
   /** Messages or recipients of the day's limits since Redis was lost. */
   daySinceLoss(kind: 'm' | 'r'): number {
     return this.#total[kind] - this.#totalAtLoss[kind];
-  }
-
-  /** Of those sent before Redis was lost: how many have left the minute meanwhile. */
-  expiredSinceLoss(now: number): number {
-    this.#slide(now);
-    return this.#sentAtLoss - (this.#sent.length - this.sentSinceLoss);
   }
 
   /** Something is under way, or went in the last minute. */
@@ -264,7 +274,7 @@ export class MailboxCounts {
     return {
       at: wall,
       held: [...this.held],
-      sent: this.#sent.filter(({ id }) => id !== RESTORED).map(({ id, at }) => [id, Math.round(now - at)]),
+      sent: this.#sent.filter(({ id }) => id !== RESTORED).map((s) => [s.id, ageOf(s, now)]),
       total: { ...this.#total },
       day: Object.fromEntries(
         [...this.#day].flatMap(([field, count]) => {
@@ -279,7 +289,7 @@ export class MailboxCounts {
     if (this.isEmpty(now, wall)) return undefined;
     return {
       at: wall,
-      sent: this.#sent.map((s) => Math.round(now - s.at)),
+      sent: this.#sent.map((s) => ageOf(s, now)),
       day: Object.fromEntries(this.#day),
     };
   }
@@ -289,20 +299,26 @@ export class MailboxCounts {
     // A wall clock that stepped back makes nothing younger than it was.
     const since = Math.max(0, wall - taken.at);
     for (const age of taken.sent)
-      this.#sent.push({ id: RESTORED, at: now - Math.max(0, age + since), isApart: false, isBegun: true });
-    this.#sent.sort((a, b) => a.at - b.at);
-    this.#begun += taken.sent.length;
+      this.#insert({ id: RESTORED, at: now - Math.max(0, age + since), state: 'over' });
     for (const [field, count] of Object.entries(taken.day))
       for (const counts of [this.#day, this.#restored]) counts.set(field, (counts.get(field) ?? 0) + count);
     this.#slide(now);
   }
 
   #slide(now: number): void {
-    let gone = 0;
-    while ((this.#sent[gone]?.at ?? now) <= now - MINUTE_MS) {
-      if (this.#sent[gone]?.isBegun === true) this.#begun--;
-      gone++;
+    while ((this.#sent[0]?.at ?? now) <= now - WINDOW_MS) {
+      const oldest = this.#sent.shift();
+      if (oldest === undefined) return;
+      if (oldest.state !== 'placed') this.#begun--;
+      if (oldest.state === 'under_way') this.#insert({ ...oldest, at: now });
     }
-    if (gone > 0) this.#sent.splice(0, gone);
   }
 }
+
+/** When it leaves the minute at the soonest, ms from now. */
+const leavesIn = (sent: Sent | undefined, now: number): number =>
+  sent === undefined ? WINDOW_MS : Math.max(1, sent.at + WINDOW_MS - now);
+
+/** What is under way may end at any time from now on. */
+const ageOf = ({ at, state }: Sent, now: number): number =>
+  state === 'under_way' ? 0 : Math.round(now - at);

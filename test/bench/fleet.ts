@@ -118,7 +118,7 @@ try {
     const request = { id, maxWaitMs: 0, epoch: '1', queues: 'busy' } as const;
     const at = { atOnce: 3, perMinute: 28, perDay: undefined, recipientsPerDay: 10_000 };
     await limits.reserve(accountId, at, request);
-    limits.giveBack(accountId, id, false, 1, false);
+    limits.giveBack(accountId, id, 'over', 1, false);
   });
   table('Octets in Redis an account, refresh token of 1,200 and access token of 1,800 octets, sealed', [
     ['its tokens', kept],

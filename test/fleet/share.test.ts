@@ -11,12 +11,12 @@ function sends(seen: { day: number; recipients: number }, recipients: number): n
   const counts = new MailboxCounts();
   const wall = 1e12;
   counts.lastSeen = { at: 0, minute: 0, ...seen };
-  counts.lost(0);
+  counts.lost(0, 0);
   const apart = { now: 60_000, wall, lostAt: 0, relays: 3, share: (limit: number) => shareOf(limit, 3, 0) };
   for (let sent = 0; ; sent++) {
     if (typeof withinShare(counts, LIMITS, 0, apart) !== 'number') return sent;
-    counts.begin(`${sent}`, LIMITS, apart.now, wall, true);
-    counts.end(`${sent}`, LIMITS, wall, false, recipients);
+    counts.begin(`${sent}`, LIMITS, apart.now, wall);
+    counts.end(`${sent}`, LIMITS, apart.now, wall, { unsent: false, recipients });
   }
 }
 

@@ -181,6 +181,62 @@ async function outage(trouble: 'frozen' | 'killed' | 'flushed', defer: Defer): P
 }
 
 test(
+  'Redis is lost just after one relay sent nearly all of a minute: the others, who were told otherwise a second before, send no more than is left',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b, c] = await Promise.all([relay(defer, redis), relay(defer, redis), relay(defer, redis)]);
+    const relays = [a, b, c];
+    await settled(relays);
+    const most = limits({ atOnce: 30, perMinute: 28 });
+    let sent = 0;
+    async function send(by: typeof a): Promise<void> {
+      const result = await by.limits.reserve('a', most, 0);
+      if (!result.granted || result.place.waitMs > 0) return;
+      const claimed = await result.place.claim?.(0);
+      if (claimed?.granted !== false) sent++;
+      result.place.end({ unsent: claimed?.granted === false, recipients: 1 });
+    }
+    for (const by of relays) await send(by);
+    for (let i = 0; i < 25; i++) await send(b);
+    assert.equal(sent, 28);
+    await redis.kill();
+    for (let i = 0; i < 30; i++) {
+      await Promise.all(relays.map(send));
+      await delay(250);
+    }
+    assert.equal(sent, 28, 'within some seconds');
+  }),
+);
+
+test(
+  'a message counts in the minute until a minute after its end, however long it took',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    const one = limits({ perMinute: 1 });
+    const long = await a.limits.reserve('a', one, 0);
+    assert.ok(long.granted);
+    assert.equal(long.place.claim?.(0), undefined);
+    const pace = 'xoauth2-relay:pace:a';
+    const [id = ''] = redis.command('zrange', pace, '0', '-1').split('\n');
+    // It began 58 s ago, by the clock of Redis.
+    redis.command('zadd', pace, String(Date.now() - 58_000), id);
+    await waitFor(() => Number(redis.command('zscore', pace, id)) > Date.now() - 6_000, {
+      what: 'what is under way told again',
+    });
+    const beside = await b.limits.reserve('a', one, 0);
+    assert.ok(!beside.granted && beside.limit === 'minute');
+    long.place.end({ unsent: false, recipients: 1 });
+    await waitFor(() => Number(redis.command('zscore', pace, id)) > Date.now() - 1_000, {
+      what: 'its end told',
+    });
+    const after = await b.limits.reserve('a', one, 0);
+    assert.ok(!after.granted && after.retryAfterMs > 58_000, 'by its end, not by its beginning');
+  }),
+);
+
+test(
   'three relays started at once without Redis keep the limit by what they were told to expect',
   leakless(async (_t, defer) => {
     const redis = await redisFor(defer);
