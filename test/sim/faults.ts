@@ -60,14 +60,23 @@ export const isBeingMended = (plan: Plan, now: number): boolean =>
       now <= f.at + MEND_MS + 1_000,
   );
 
-const GRAPH_ANSWERS = [504, 503, 500, 429, 200, 'lost', 'lost', 'hang', undefined] as const;
+const GRAPH_ANSWERS = [504, 503, 500, 429, 200, 'lost', 'lost', 'hang', 'refused', undefined] as const;
+/** Said with an honest answer too, 202 among them, s. */
+const RETRY_AFTER = [undefined, undefined, 0, 3] as const;
 
 function rollGraphMood(roll: () => number): GraphMood {
   const answer = GRAPH_ANSWERS[Math.floor(roll() * GRAPH_ANSWERS.length)];
   const kind = roll();
   // An honest answer is only said of what is done.
   const done = answer === undefined || kind < 0.4 ? 'yes' : kind < 0.6 ? 'late' : 'no';
-  return { delayMs: 20 + roll() * 3_000, done, answer, hiddenMs: roll() < 0.3 ? roll() * 15_000 : 0 };
+  const retryAfter = RETRY_AFTER[Math.floor(roll() * RETRY_AFTER.length)];
+  return {
+    delayMs: 20 + roll() * 3_000,
+    done,
+    answer,
+    retryAfter,
+    hiddenMs: roll() < 0.3 ? roll() * 15_000 : 0,
+  };
 }
 
 export function applyFaults(plan: Plan, cast: Cast): void {

@@ -1,7 +1,15 @@
 /** Worlds that press on one place: a plan with something always in the way there. Pure. */
+import type { ClientHabits } from './client.ts';
 import type { Fault, Plan } from './plan.ts';
 
-export type Focus = 'waiters' | 'slow tokens' | 'extra replies' | 'reloads' | 'grants without Redis';
+export type Focus =
+  | 'waiters'
+  | 'slow tokens'
+  | 'extra replies'
+  | 'reloads'
+  | 'grants without Redis'
+  | 'graph'
+  | 'graph and kills';
 
 export const FOCUSES: readonly Focus[] = [
   'waiters',
@@ -9,7 +17,12 @@ export const FOCUSES: readonly Focus[] = [
   'extra replies',
   'reloads',
   'grants without Redis',
+  'graph',
+  'graph and kills',
 ];
+
+/** More than a mailbox takes requests at once. */
+const GRAPH_CLIENTS = 8;
 
 export function focusOn(plan: Plan, focus: Focus): Plan {
   const window = { from: 0, to: plan.activeMs };
@@ -83,6 +96,45 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
         activeMs: 1_200_000,
         messages: plan.messages.map((m) => ({ ...m, at: 890_000 + (m.at % 250_000) })),
         faults: [away],
+      };
+    }
+    case 'graph': {
+      // One mailbox and more clients than it takes requests; of those half go wrong.
+      const faulty: Fault = { kind: 'graph', chance: 0.5, ...window };
+      return {
+        ...plan,
+        accounts: plan.accounts.map((a) => ({ ...a, byGraph: true, messagesPerMinute: 0 })),
+        clients: Array.from({ length: GRAPH_CLIENTS }, (_, i) => ({
+          ...(plan.clients[i % plan.clients.length] as ClientHabits),
+          perConnection: 3,
+        })),
+        messages: plan.messages.map((m, i) => ({
+          ...m,
+          client: i % GRAPH_CLIENTS,
+          account: 0,
+          at: m.at % 10_000,
+        })),
+        faults: [faulty],
+      };
+    }
+    case 'graph and kills': {
+      // The process ends at every moment of a message's way: what it has not noted it does not know again.
+      const slow: Fault = { kind: 'graph', chance: 1, ...window };
+      const kills = plan.messages.slice(0, 6).map(({ at }, i): Fault => {
+        const from = at + 700 * (i + 1);
+        return {
+          kind: 'kill',
+          relay: i % plan.relays,
+          how: plan.store === 'file' && i % 2 === 0 ? 'power' : 'kill',
+          from,
+          to: from + 2_000,
+        };
+      });
+      return {
+        ...plan,
+        accounts: plan.accounts.map((a) => ({ ...a, byGraph: true })),
+        activeMs: Math.max(plan.activeMs, ...kills.map((kill) => ('to' in kill ? kill.to : 0))),
+        faults: [slow, ...kills],
       };
     }
     default:

@@ -5,7 +5,7 @@
  */
 import type { HttpAnswer, HttpRequest } from './token-endpoint.ts';
 import { failure, pauseUnless } from './token-endpoint.ts';
-import type { World } from './world.ts';
+import type { Actor, World } from './world.ts';
 
 export const GRAPH_URL = 'https://graph.sim/v1.0';
 
@@ -22,8 +22,10 @@ export interface GraphMood {
   readonly delayMs: number;
   /** Whether the request is carried out; `late`: after the answer. */
   readonly done: 'yes' | 'no' | 'late';
-  /** Status in place of the honest answer; `lost`, `hang`: none. */
-  readonly answer?: number | 'lost' | 'hang' | undefined;
+  /** Status in place of the honest answer; `lost`, `hang`: none; `refused`: nobody listens. */
+  readonly answer?: number | 'lost' | 'hang' | 'refused' | undefined;
+  /** With whatever status, s. */
+  readonly retryAfter?: number | undefined;
   /** What is sent now cannot be found for so long, ms. */
   readonly hiddenMs: number;
 }
@@ -31,9 +33,13 @@ export interface GraphMood {
 export interface GraphEndpoint {
   request(url: string, request: HttpRequest): Promise<HttpAnswer>;
   mood: () => GraphMood;
+  /** Told of each request more than a mailbox takes at once; `ofOne`: of one relay alone. */
+  onTooMany: (account: string, ofOne: boolean) => void;
   readonly delivered: readonly GraphDelivery[];
 }
 
+/** Requests at once for a mailbox. */
+const AT_ONCE = 4;
 /** Later than the answer, sooner than a draft counts as unsent, ms. */
 const LATE_MS = 2_000;
 const HEALTHY: GraphMood = { delayMs: 40, done: 'yes', hiddenMs: 0 };
@@ -58,7 +64,20 @@ export function createGraphEndpoint(
   const actor = world.spawn('graph');
   const items = new Map<string, Item>();
   const delivered: GraphDelivery[] = [];
+  const underWay = new Map<string, Set<{ readonly relay: Actor }>>();
   let serial = 0;
+
+  /** Counts a request in; the result counts it out. */
+  function enter(account: string, relay: Actor): { readonly isTooMany: boolean; readonly leave: () => void } {
+    const ticket = { relay };
+    const all = underWay.get(account) ?? new Set();
+    underWay.set(account, all);
+    for (const other of all) if (!other.relay.isAlive) all.delete(other);
+    all.add(ticket);
+    const isTooMany = all.size > AT_ONCE;
+    if (isTooMany) graph.onTooMany(account, [...all].filter((t) => t.relay === relay).length > AT_ONCE);
+    return { isTooMany, leave: () => void all.delete(ticket) };
+  }
 
   const fieldOf = (text: string, name: string): string =>
     new RegExp(`^${name}: (.*)\r$`, 'im').exec(text.slice(0, text.indexOf('\r\n\r\n') + 2))?.[1] ?? '';
@@ -131,45 +150,70 @@ export function createGraphEndpoint(
 
   const graph: GraphEndpoint = {
     mood: () => HEALTHY,
+    onTooMany: () => undefined,
     delivered,
-    async request(text, { body, signal, method = 'GET', headers = {} }) {
-      const relay = world.current;
-      const url = new URL(text);
-      const [, , , account = '', ...path] = url.pathname.split('/').map(decodeURIComponent);
-      const { delayMs, done, answer, hiddenMs } = graph.mood();
-      const bearer = (headers.authorization ?? '').replace('Bearer ', '');
-      const isKnown = accepts(account, bearer);
-      world.note(`${method} /${path.join('/')}: ${done}, ${answer ?? 'honest'}`, actor);
-      const act = (): Said => perform(method, account, path, url, body ?? '', hiddenMs);
-      // What it does it does whether or not the relay still waits.
-      const judged = new Promise<Said>((resolve) => {
-        world.after(actor, delayMs / 2, () => {
-          if (!isKnown) resolveAt(relay, resolve, { statusCode: 401 });
-          else if (done === 'yes') resolveAt(relay, resolve, act());
-          else {
-            if (done === 'late') world.after(actor, LATE_MS, act);
-            resolveAt(relay, resolve, { statusCode: 503 });
-          }
-        });
-      });
-      await pauseUnless(world, relay, answer === 'hang' ? Number.POSITIVE_INFINITY : delayMs, signal);
-      const honest = await judged;
-      if (answer === 'lost') throw failure('ECONNRESET');
-      const isReplaced = typeof answer === 'number' && honest.statusCode !== 401;
-      const { statusCode, json } = isReplaced ? { statusCode: answer, json: undefined } : honest;
-      const octets = json === undefined ? '' : JSON.stringify(json);
-      return {
-        statusCode,
-        headers: statusCode === 429 ? { 'retry-after': '2' } : {},
-        body: (async function* () {
-          if (octets !== '') yield Buffer.from(octets);
-        })(),
-      };
+    async request(text, asked) {
+      const { pathname } = new URL(text);
+      const [, , , account = ''] = pathname.split('/').map(decodeURIComponent);
+      const { isTooMany, leave } = enter(account, world.current);
+      try {
+        return await answerTo(text, asked, isTooMany);
+      } finally {
+        leave();
+      }
     },
   };
   return graph;
 
-  function resolveAt(relay: Parameters<World['after']>[0], resolve: (said: Said) => void, said: Said): void {
+  async function answerTo(
+    text: string,
+    { body, signal, method = 'GET', headers = {}, begin }: HttpRequest,
+    isTooMany: boolean,
+  ): Promise<HttpAnswer> {
+    const relay = world.current;
+    const url = new URL(text);
+    const [, , , account = '', ...path] = url.pathname.split('/').map(decodeURIComponent);
+    const mood = graph.mood();
+    const { delayMs, answer, hiddenMs } = mood;
+    if (answer === 'refused') throw failure('ECONNREFUSED');
+    begin();
+    const bearer = (headers.authorization ?? '').replace('Bearer ', '');
+    const isKnown = accepts(account, bearer);
+    const done = isTooMany ? 'no' : mood.done;
+    world.note(
+      `${method} /${path.join('/')}: ${done}, ${isTooMany ? 'too many' : (answer ?? 'honest')}`,
+      actor,
+    );
+    const act = (): Said => perform(method, account, path, url, body ?? '', hiddenMs);
+    // What it does it does whether or not the relay still waits.
+    const judged = new Promise<Said>((resolve) => {
+      world.after(actor, delayMs / 2, () => {
+        if (!isKnown) resolveAt(relay, resolve, { statusCode: 401 });
+        else if (isTooMany) resolveAt(relay, resolve, { statusCode: 429 });
+        else if (done === 'yes') resolveAt(relay, resolve, act());
+        else {
+          if (done === 'late') world.after(actor, LATE_MS, act);
+          resolveAt(relay, resolve, { statusCode: 503 });
+        }
+      });
+    });
+    await pauseUnless(world, relay, answer === 'hang' ? Number.POSITIVE_INFINITY : delayMs, signal);
+    const honest = await judged;
+    if (answer === 'lost') throw failure('ECONNRESET');
+    const isReplaced = typeof answer === 'number' && honest.statusCode !== 401 && !isTooMany;
+    const { statusCode, json } = isReplaced ? { statusCode: answer, json: undefined } : honest;
+    const octets = json === undefined ? '' : JSON.stringify(json);
+    const retryAfter = mood.retryAfter ?? (statusCode === 429 ? 2 : undefined);
+    return {
+      statusCode,
+      headers: retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) },
+      body: (async function* () {
+        if (octets !== '') yield Buffer.from(octets);
+      })(),
+    };
+  }
+
+  function resolveAt(relay: Actor, resolve: (said: Said) => void, said: Said): void {
     world.after(relay, 0, () => resolve(said), 'token');
   }
 }

@@ -131,10 +131,10 @@ export function createPlan(seed: number): Plan {
   return withLogins(withGraph(createSmtpPlan(seed)));
 }
 
-/** Dice of their own, so that the rest of the plan is what it was. The simulated disk knows no journal, so not with files. */
+/** Dice of their own, so that the rest of the plan is what it was. */
 function withGraph(plan: Plan): Plan {
   const dice = createRandom(plan.seed).branch('graph');
-  if (plan.store === 'file' || !dice.chance(0.5)) return plan;
+  if (!dice.chance(0.5)) return plan;
   const accounts = plan.accounts.map((account) => ({ ...account, byGraph: dice.chance(0.6) }));
   const from = dice.between(0, Math.floor(plan.activeMs / 2));
   const fault: Fault = {

@@ -182,6 +182,9 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
     lifeMs: plan.tokenLifeMs,
   });
   const graph = createGraphEndpoint(world, tokens.accepts);
+  graph.onTooMany = (account, ofOne) => {
+    if (ofOne) blame('too many requests at once', `for ${account} at Graph`);
+  };
   useWebServers((url) => (url.startsWith(GRAPH_URL) ? graph : tokens));
   provider.accepts = tokens.accepts;
   provider.onLogin = (account, atOnce) => {

@@ -19,6 +19,13 @@ export interface HttpRequest {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body: string;
   readonly signal: AbortSignal;
+  /** There is a connection: from now on it may have been sent. */
+  begin(): void;
+}
+
+/** What the product hands over in undici's `request`. */
+interface Requested extends Omit<HttpRequest, 'begin'> {
+  readonly dispatcher: { dispatch(options: object, handler: { onRequestStart(): void }): boolean };
 }
 
 /** What happens to one request. */
@@ -65,10 +72,21 @@ export function useWebServers(serverOf: (url: string) => WebServer): void {
 
 /** Puts our servers in the place of undici's `request`; before the product is imported. */
 export function installTokenRequests(): void {
-  const undici = createRequire(import.meta.url)('undici') as Record<string, unknown>;
-  undici.request = (url: string, request: HttpRequest) => {
+  const undici = createRequire(import.meta.url)('undici') as {
+    request: unknown;
+    Agent: { prototype: Requested['dispatcher'] };
+  };
+  undici.request = (url: string, request: Requested) => {
     if (used === undefined) throw new Error('no web servers');
-    return used(url).request(url, request);
+    const begin = (): void => {
+      request.dispatcher.dispatch({}, { onRequestStart: () => undefined });
+    };
+    return used(url).request(url, { ...request, begin });
+  };
+  // Reached through whatever the product has put in front of it.
+  undici.Agent.prototype.dispatch = (_options, handler) => {
+    handler.onRequestStart();
+    return true;
   };
 }
 
@@ -144,7 +162,7 @@ export function createTokenEndpoint(
     revokeAccess(account) {
       for (const token of access.values()) if (token.account === account) token.until = 0;
     },
-    async request(_url, { body, signal }) {
+    async request(_url, { body, signal, begin }) {
       const relay = world.current;
       const form = new URLSearchParams(body);
       const account = grants.get(form.get('refresh_token') ?? '')?.account ?? 'nobody';
@@ -157,6 +175,7 @@ export function createTokenEndpoint(
           await pause(1);
           throw failure('ECONNREFUSED');
         }
+        begin();
         if (trouble === 'hang') await pause(Number.POSITIVE_INFINITY);
         // What the endpoint does it does whether or not the relay still waits.
         const judged = new Promise<ReturnType<typeof answer>>((resolve) => {

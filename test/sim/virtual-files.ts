@@ -136,6 +136,11 @@ class Disk implements Files {
         change(() => {
           node.text += text;
         });
+      // Of this file, whatever its name is by now.
+      const sync = () =>
+        this.operate('fsync', path, () => {
+          node.synced = node.text;
+        });
       return {
         stat: async () => ({
           size: node.text.length,
@@ -148,8 +153,8 @@ class Disk implements Files {
         writeFile: append,
         appendFile: append,
         write: append,
-        sync: () => this.state.sync(path),
-        datasync: () => this.state.sync(path),
+        sync,
+        datasync: sync,
         close: async () => undefined,
       };
     });

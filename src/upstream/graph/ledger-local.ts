@@ -4,7 +4,7 @@
  * written anew when most of it is out of date.
  */
 import { type FileHandle, open, readFile, rename, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import {
@@ -170,8 +170,14 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       keep(line.slice(0, space), entry);
     }
     forgetOld();
-    journal = createJournal(path);
-    await journal.rewrite(allLines());
+    const made = createJournal(path);
+    try {
+      await made.rewrite(allLines());
+    } catch (error) {
+      await made.close();
+      throw error;
+    }
+    journal = made;
     lines = entries.size;
   }
 
@@ -306,6 +312,9 @@ function createJournal(path: string): Journal {
         }
         await file?.close();
         file = fresh;
+        // Until then what is appended may belong to a file without a name, after a power cut.
+        const directory = await open(dirname(path), 'r');
+        await directory.sync().finally(() => directory.close());
       }),
     async close() {
       await scheduled?.catch(() => undefined);
