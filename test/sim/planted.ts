@@ -16,6 +16,27 @@ export interface Planted {
   readonly within: number;
 }
 
+const LOOKED = 'await mailbox.look(draft, until, refusal === undefined ? settleOf(answer) : 0);';
+const LOOK = { file: 'upstream/graph/delivery.js', find: `const seen = ${LOOKED}` };
+
+/** Answers to a send after which Graph may have sent it or not. */
+const UNCLEAR: Readonly<Record<string, string>> = {
+  'a 504': 'answer.refusal?.status === 504',
+  'a 429': 'answer.refusal?.status === 429',
+  'a reset': "answer.code === 'ECONNRESET'",
+  'a 200': 'answer.refusal?.status === 200',
+};
+
+/** After this answer to a send it is not looked whether it was carried out. */
+const unlooked = (name: string, condition: string, is: 'draft' | 'sent', harm: string): Planted => ({
+  name,
+  harm: `it is not looked whether Graph has sent it: ${harm}`,
+  edits: [{ ...LOOK, put: `const seen = ${condition} ? { is: '${is}' } : ${LOOKED}` }],
+  stores: 'memory,file',
+  focus: 'graph',
+  within: 100,
+});
+
 export const PLANTED: readonly Planted[] = [
   {
     name: 'the lost recipient',
@@ -151,5 +172,98 @@ export const PLANTED: readonly Planted[] = [
     ],
     stores: 'memory,file',
     within: 100,
+  },
+  ...Object.entries(UNCLEAR).flatMap(([answer, condition]) => [
+    unlooked(`a draft sent again after ${answer}`, condition, 'draft', 'everybody gets it twice'),
+    unlooked(`a 250 after ${answer}`, condition, 'sent', 'nobody gets it'),
+  ]),
+  {
+    name: 'a 202 with Retry-After taken for a refusal',
+    harm: 'Graph has sent it and wants the next one to wait: everybody gets it twice',
+    edits: [
+      {
+        file: 'upstream/graph/client.js',
+        find: 'if (answer.status === spec.wanted) {',
+        put: 'if (answer.status === spec.wanted && (answer.status !== 202 || retryAfterMs === undefined)) {',
+      },
+      { ...LOOK, put: `const seen = answer.refusal?.status === 202 ? { is: 'draft' } : ${LOOKED}` },
+    ],
+    stores: 'memory,file',
+    focus: 'graph',
+    within: 100,
+  },
+  {
+    name: 'any success taken for the wanted one',
+    harm: 'Graph says 200 for what it has not done (too large a message): nobody gets it',
+    edits: [
+      {
+        file: 'upstream/graph/client.js',
+        find: 'if (answer.status === spec.wanted) {',
+        put: 'if (answer.status >= 200 && answer.status < 300) {',
+      },
+    ],
+    stores: 'memory,file',
+    focus: 'graph',
+    within: 100,
+  },
+  {
+    name: 'a draft that is not found taken for an unsent one',
+    harm: 'for a while after the send Graph says 404: everybody gets it twice',
+    edits: [
+      {
+        file: 'upstream/graph/mailbox-search.js',
+        find: "if (now - missingSince >= MISSING_MS) return { is: 'unclear', why };",
+        put: "return { is: 'draft' };",
+      },
+    ],
+    stores: 'memory,file',
+    focus: 'graph',
+    within: 100,
+  },
+  {
+    name: 'more than four requests at once',
+    harm: 'Graph throttles a mailbox by our own doing',
+    edits: [{ file: 'upstream/graph/pacing.js', find: 'AT_ONCE = 4;', put: 'AT_ONCE = 8;' }],
+    stores: 'memory,file',
+    focus: 'graph',
+    within: 100,
+  },
+  {
+    name: 'a draft sent before it is noted',
+    harm: 'the relay ends before Graph has answered, and the next one knows nothing: everybody gets it twice',
+    edits: [
+      {
+        file: 'upstream/graph/delivery.js',
+        find: 'await claim.note(entry); } catch { // It may have been noted all the same',
+        put: '} catch { // It may have been noted all the same',
+      },
+    ],
+    stores: 'file',
+    focus: 'graph and kills',
+    within: 100,
+  },
+  {
+    name: 'a journal that is not synced',
+    harm: 'after a power cut nobody knows which drafts were sent: everybody gets them twice',
+    edits: [
+      { file: 'upstream/graph/ledger-local.js', find: 'if (isSynced) await file.datasync();', put: '' },
+    ],
+    stores: 'file',
+    focus: 'graph and kills',
+    within: 100,
+  },
+  {
+    name: 'a journal whose name is not synced',
+    harm: 'after a power cut the journal is the one before the last start: everybody gets messages twice',
+    edits: [
+      {
+        file: 'upstream/graph/ledger-local.js',
+        find: 'await directory.sync()',
+        put: 'await Promise.resolve()',
+      },
+    ],
+    stores: 'file',
+    focus: 'graph and kills',
+    within: 200,
   },
 ];
