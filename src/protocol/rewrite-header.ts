@@ -25,7 +25,8 @@ export function changeHeader(section: Buffer, changes: HeaderChanges): Buffer | 
   const { fields } = parseHeader(section);
   const has = (name: string): boolean => fields.some((field) => field.name === name);
   const added: string[] = [];
-  if (changes.missing !== undefined) {
+  // A section that begins with a blank would continue what is put before it, and some do not take it for one.
+  if (changes.missing !== undefined && !/^[ \t]/.test(fields[0]?.raw ?? '')) {
     if (!has('date')) added.push(`Date: ${changes.missing.date}\r\n`);
     if (!has('message-id')) added.push(`Message-ID: ${changes.missing.messageId}\r\n`);
   }
@@ -57,15 +58,30 @@ function replaceFrom(
   return hasReplyTo || addresses === undefined ? from : `${from}Reply-To:${field.value}\r\n`;
 }
 
-/** `"Name (root@host)"`; encoded words (RFC 2047) may not stand in quotes and stay before them. */
+/** `"Name (root@host)"`; encoded words (RFC 2047) may not stand in quotes and stay before them. What is no phrase as it stands is quoted. */
 function displayName(name: string, address: string): string {
+  const words = name.match(PHRASE) ?? [];
+  const isEncoded = (phrase: readonly string[]): boolean => phrase.some((word) => ENCODED_WORD.test(word));
+  // A name and an address without brackets.
+  if (name === '' && isEncoded(address.match(PHRASE) ?? [])) return displayName(address, '');
   if (name === '') return address === '' ? '' : quoted(address);
-  if (address === '') return name;
-  if (/=\?[^\s?]+\?[bq]\?[^\s?]*\?=/i.test(name)) return `${name} ${quoted(`(${address})`)}`;
-  return quoted(`${unquoted(name)} (${address})`);
+  if (isEncoded(words)) {
+    const phrase = words.map((word) => (IS_WORD.test(word) ? word : quoted(unquoted(word))));
+    return [...phrase, ...(address === '' ? [] : [quoted(`(${address})`)])].join(' ');
+  }
+  if (address === '' && words.every((word) => IS_WORD.test(word))) return name;
+  return quoted(`${unquoted(name)}${address === '' ? '' : ` (${address})`}`);
 }
 
-const quoted = (text: string): string => `"${text.replace(/["\\]/g, '\\$&')}"`;
+/** What stands between blanks; blanks in quotes part nothing. */
+const PHRASE = /(?:"(?:[^"\\]|\\.)*"?|[^\s"])+/gs;
+const ENCODED_WORD = /^=\?[^\s?]+\?[bq]\?[^\s?]*\?=$/i;
+/** An atom (8-bit text too), an encoded word or a quoted string (RFC 5322 §3.2.5). */
+const IS_WORD = /^(?:[!#-'*+\-/-9=?A-Z^-~\x80-\xff]+|"(?:[^"\\]|\\.)*")$/s;
+
+const quoted = (text: string): string =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: none may stand in a header
+  `"${text.replace(/[\x00-\x1f\x7f]+/g, ' ').replace(/["\\]/g, '\\$&')}"`;
 const unquoted = (phrase: string): string =>
   phrase.replace(/"((?:[^"\\]|\\.)*)"?/g, (_, text: string) => text.replace(/\\(.)/g, '$1'));
 

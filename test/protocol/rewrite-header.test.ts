@@ -40,6 +40,16 @@ const cases: readonly [from: string, expected: string | undefined][] = [
   ],
   ['From: <box@corp.test> <boss@host>', 'From: <box@corp.test>'],
   ['From: ', 'From: <box@corp.test>'],
+  // Another's address in place of a name must not become a second one.
+  [
+    'From: boss@host <box@corp.test>, a@host',
+    'From: "boss@host" <box@corp.test>\r\nReply-To: boss@host <box@corp.test>, a@host',
+  ],
+  [
+    'From: =?utf-8?q?J=C3=B6rg?= boss@host; <j@host>',
+    'From: =?utf-8?q?J=C3=B6rg?= "boss@host;" "(j@host)" <box@corp.test>',
+  ],
+  ['From: =?utf-8?q?J=C3=B6rg?= j@host', 'From: =?utf-8?q?J=C3=B6rg?= "j@host" <box@corp.test>'],
   ['From: A <a@corp.test>', undefined],
   ['From: a@corp.test, b@corp.test', undefined],
   ['Sender: root@host', undefined],
@@ -82,6 +92,8 @@ test('Date and Message-ID are added where they are missing', () => {
   assert.equal(run('DATE: x\r\nA: b\r\n', { missing }), 'Message-ID: <1@corp.test>\r\nDATE: x\r\nA: b\r\n');
   assert.equal(run('', { missing }), `Date: ${missing.date}\r\nMessage-ID: <1@corp.test>\r\n`);
   assert.equal(run('Date: x\r\nMessage-Id: y\r\n', { missing }), undefined);
+  // It would become part of what is put before it.
+  assert.equal(run(' x\r\nA: b\r\n', { missing }), undefined);
 });
 
 test('whatever stands in From:, other octets stay and the result has one From: with the own address', () => {
@@ -110,7 +122,10 @@ test('whatever stands in From:, other octets stay and the result has one From: w
       const out = run(`A: 1\r\nFrom: ${value}\r\nB: 2\r\n`, foreign);
       if (out === undefined) return;
       assert.ok(out.startsWith('A: 1\r\nFrom: ') && out.endsWith('B: 2\r\n'), out);
-      assert.match(out, /<box@corp\.test>\r\n(?:Reply-To|B:)/);
+      assert.match(
+        out,
+        /^A: 1\r\nFrom:(?:\s+(?:[^\s"(),:;<>@[\\\].]+|"(?:[^"\\]|\\.)*"))*\s+<box@corp\.test>\r\n(?:Reply-To|B:)/,
+      );
       assert.doesNotMatch(out, /\r(?!\n)|(?<!\r)\n/);
       assert.equal(out.match(/^From:/gm)?.length, 1);
     }),
