@@ -33,7 +33,7 @@ export async function assertUsable(page: Page): Promise<void> {
   );
   assert.equal(wider, 0, 'the page scrolls sideways');
   const clipped =
-    await page.evaluate(`[...document.querySelectorAll('button:not(.link), .cell-relayed, .cell-trouble')]
+    await page.evaluate(`[...document.querySelectorAll('button:not(.link), .cell-relayed, .cell-trouble, .field .sub, dialog h2')]
     .filter((e) => e.offsetParent !== null)
     .filter((e) => {
       const box = e.closest('td')?.getBoundingClientRect();
@@ -42,4 +42,8 @@ export async function assertUsable(page: Page): Promise<void> {
     })
     .map((e) => e.className + ' ' + e.textContent)`);
   assert.deepEqual(clipped, [], 'clipped');
+  const broken = await page.evaluate(`[...document.querySelectorAll('dialog[open] h2')]
+    .filter((e) => e.clientHeight > 1.9 * parseFloat(getComputedStyle(e).lineHeight) && e.textContent.length < 30)
+    .map((e) => e.textContent)`);
+  assert.deepEqual(broken, [], 'a short heading over two lines');
 }

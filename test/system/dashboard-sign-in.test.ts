@@ -151,7 +151,7 @@ describe('sign-in pages in Chromium', () => {
       await page.getByRole('button', { name: 'Sign in with a code' }).click();
       await page.getByText('ABCD-1234').waitFor();
       backend.signIns.row = { ...backend.signIns.row, state: 'done' };
-      await page.getByText('Done: ann@example.com can send again.').waitFor();
+      await page.getByText('Done: ann@example.com can send again. You can close this page.').waitFor();
     });
     await visit(`/sign-in#wrong`, async (page) => {
       await page.getByText('this link is not good any more').waitFor();
@@ -166,6 +166,10 @@ describe('sign-in pages in Chromium', () => {
           await page.locator('#accounts tr', { hasText: 'ann@example.com' }).waitFor();
           await assertUsable(page);
           await page.getByRole('button', { name: 'Add account' }).click();
+          await assertUsable(page);
+          await page.keyboard.press('Escape');
+          await page.getByRole('button', { name: 'ann@example.com', exact: true }).first().click();
+          await page.locator('#detail').getByText('Submission server').waitFor();
           await assertUsable(page);
           await page.keyboard.press('Escape');
           await page.getByRole('button', { name: 'Sign in to ann@example.com', exact: true }).click();

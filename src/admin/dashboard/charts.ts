@@ -108,6 +108,14 @@ function createLegend(
   };
 }
 
+/** Of values too close for points to stand apart, those between two gaps: no line leads to them. */
+const lonely: uPlot.Series.Points.Filter = (u, series, isSparse) => {
+  if (isSparse) return null;
+  const column = u.data[series] ?? [];
+  const has = (i: number): boolean => (column[i] ?? null) !== null;
+  return [...column.keys()].filter((i) => has(i) && !has(i - 1) && !has(i + 1));
+};
+
 /** Builds both charts in their places on the page. */
 export function createCharts(): Charts {
   const rateHost = byId('chart-rate');
@@ -215,7 +223,7 @@ export function createCharts(): Charts {
         PERCENTILES.map((p) => ({
           stroke: colour(p),
           width: p === 'p50' ? 2 : 1.5,
-          points: { size: 4, fill: colour(p) },
+          points: { size: 4, fill: colour(p), filter: lonely },
         })),
         formatMs,
         latencyLegend,

@@ -22,6 +22,7 @@ const desk: Desk = {
   look,
   begin: (way) => say(PATH, post({ way }, headers)),
   paste: (url) => say(`${PATH}/redirect`, post({ url }, headers)),
+  afterwards: 'You can close this page.',
 };
 
 const first =

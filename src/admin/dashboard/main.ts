@@ -172,7 +172,9 @@ function showAccountFigures(state: PageState): void {
   setText(
     byId('tile-status'),
     others.length === 0
-      ? 'nothing to do'
+      ? state.accounts.size === 0
+        ? 'add the first one'
+        : 'nothing to do'
       : others.map((s) => `${formatCount(counts.get(s) ?? 0)} ${SHOWN_WORDS[s].toLowerCase()}`).join(', '),
   );
 }

@@ -12,6 +12,8 @@ export interface Desk {
   look(): Promise<Said>;
   begin(way: SignInWay): Promise<Said>;
   paste(url: string): Promise<Said>;
+  /** What to do when all is well. */
+  readonly afterwards?: string;
 }
 
 export interface SignInView {
@@ -155,7 +157,11 @@ export function createSignInView(desk: Desk, mailbox: string, first?: Said): Sig
         again();
         return;
       case 'done':
-        status.textContent = `Done: ${mailbox} can send again.${row.note === null ? '' : ` ${row.note}.`}`;
+        status.textContent = [
+          `Done: ${mailbox} can send again.`,
+          ...(row.note === null ? [] : [`${row.note}.`]),
+          ...(desk.afterwards === undefined ? [] : [desk.afterwards]),
+        ].join(' ');
         content.replaceChildren();
         return;
       case 'failed':
