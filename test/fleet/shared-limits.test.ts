@@ -200,11 +200,12 @@ test(
     for (let i = 0; i < 25; i++) await send(b);
     assert.equal(sent, 28);
     await redis.kill();
-    for (let i = 0; i < 30; i++) {
+    // For the first 12 s none begins more at once than it had under way: nothing here.
+    for (let i = 0; i < 60; i++) {
       await Promise.all(relays.map(send));
       await delay(250);
     }
-    assert.equal(sent, 28, 'within some seconds');
+    assert.equal(sent, 28);
   }),
 );
 
