@@ -43,6 +43,9 @@ interface Standing {
   readonly endsAt: number | undefined;
 }
 
+/** In place of its end: it was taken back. */
+const OVER = 0;
+
 /** KEYS: states. ARGV: subject, value, ms it stands (0: no end). */
 const SET = redisScript(`${NOW}
 local till = tonumber(ARGV[3])
@@ -97,6 +100,8 @@ export function createSharedStates(
     const leftMs = found.endsAt === undefined ? undefined : found.endsAt - clock.monotonic();
     if (leftMs === undefined || leftMs > 0) return { subject, value: found.value, leftMs };
     standing.delete(subject);
+    // What ended by itself says nothing about what the others found since.
+    untold.delete(subject);
     return undefined;
   }
 
@@ -140,7 +145,10 @@ export function createSharedStates(
     const since = new Set<string>();
     changed = since;
     const mustTell = mustTellAll ? [...standing.keys()] : [];
-    for (const subject of [...untold]) await tell(subject);
+    for (const subject of [...untold]) {
+      const state = stateOf(subject);
+      if (untold.has(subject)) await tell(subject, state);
+    }
     const all = (await redis.run(ALL, [key], [])) as unknown[];
     const stands = new Set<string>();
     for (let i = 0; i + 2 < all.length; i += 3) {
@@ -197,19 +205,22 @@ export function createSharedStates(
     onAsked: (listener) => void askListeners.push(listener),
     kept: {
       snapshot: () =>
-        [...standing.keys()].flatMap((subject) => {
+        [...new Set([...standing.keys(), ...untold])].flatMap((subject) => {
           const state = stateOf(subject);
-          if (state === undefined) return [];
+          const isUntold = untold.has(subject);
+          if (state === undefined) return isUntold ? [[subject, null, OVER, true]] : [];
           const { value, leftMs } = state;
-          return [[subject, value, leftMs === undefined ? null : Math.round(clock.now() + leftMs)]];
+          return [[subject, value, leftMs === undefined ? null : Math.round(clock.now() + leftMs), isUntold]];
         }),
       restore(kept) {
         if (!Array.isArray(kept)) throw new Error('no states');
-        for (const [subject, value, endsAt] of kept as unknown[][]) {
+        for (const [subject, value, endsAt, isUntold] of kept as unknown[][]) {
           if (typeof subject !== 'string' || (endsAt !== null && typeof endsAt !== 'number'))
             throw new Error('no state');
           const leftMs = endsAt === null ? undefined : endsAt - clock.now();
-          if (leftMs === undefined || leftMs > 0) heard(subject, { subject, value, leftMs });
+          const stands = leftMs === undefined || leftMs > 0;
+          if (stands) heard(subject, { subject, value, leftMs });
+          if (isUntold === true && (stands || endsAt === OVER)) untold.add(subject);
         }
       },
     },

@@ -17,6 +17,8 @@ interface Relay extends SharedStates {
   /** Known before Redis was asked. */
   readonly first: readonly string[];
   away(): boolean;
+  /** Without a word. */
+  die(): void;
 }
 
 async function relay(defer: Defer, redis: Redis, kept?: unknown): Promise<Relay> {
@@ -42,7 +44,7 @@ async function relay(defer: Defer, redis: Redis, kept?: unknown): Promise<Relay>
     await membership.leave();
     connection.close();
   });
-  return { ...states, known, asked, first, away: () => connection.away };
+  return { ...states, known, asked, first, away: () => connection.away, die: () => connection.close() };
 }
 
 const PAUSE = { subject: 'pause:sending:a@x', value: { status: 'throttled' }, leftMs: 60_000 };
@@ -165,6 +167,44 @@ test(
     assert.deepEqual(b.first, ['drained:a@x', 'drained:b@x']);
     await waitFor(() => b.known.size === 1 && b.known.has('drained:a@x'), { what: 'what still stands' });
     assert.throws(() => a.kept.restore([[1, 2]]), /no state/);
+  }),
+);
+
+test(
+  'what an operator did while Redis was away holds where the relay is restarted before it is back',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const a = await relay(defer, redis);
+    a.set({ subject: 'drained:b@x', value: true, leftMs: undefined });
+    await waitFor(() => redis.command('hlen', 'xoauth2-relay:states') === '1', { what: 'it in Redis' });
+    redis.command('save');
+    await redis.kill();
+    a.set({ subject: 'drained:a@x', value: true, leftMs: undefined });
+    a.clear('drained:b@x');
+    a.set(PAUSE);
+    const kept = await waitFor(
+      () => {
+        const now = JSON.parse(JSON.stringify(a.kept.snapshot()));
+        return now.length === 3 && !JSON.stringify(now).includes('false') ? now : undefined;
+      },
+      { what: 'all three untold' },
+    );
+    a.die();
+    await redis.start();
+    redis.command('hset', 'xoauth2-relay:states', PAUSE.subject, `${Date.now() + 60_000} {}`);
+    const ended = kept.map((each: unknown[]) =>
+      each[0] === PAUSE.subject ? each.toSpliced(2, 1, Date.now() - 1) : each,
+    );
+    const b = await relay(defer, redis, ended);
+    await waitFor(() => redis.command('hkeys', 'xoauth2-relay:states').includes('drained:a@x'), {
+      what: 'what was drained told',
+    });
+    assert.deepEqual(redis.command('hkeys', 'xoauth2-relay:states').split('\n').sort(), [
+      'drained:a@x',
+      PAUSE.subject,
+    ]);
+    assert.ok(b.known.has('drained:a@x'));
   }),
 );
 
