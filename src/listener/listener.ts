@@ -19,6 +19,7 @@ import { createTally, type ListenerCounts, type Tally } from './counts.ts';
 import { createDoor, type Door } from './door.ts';
 import { checkExposure, describeUnusable } from './exposure.ts';
 import { createHeldBudget, type HeldBudget } from './held-budget.ts';
+import { createLoginNames } from './login-name.ts';
 import { createMailSession } from './mail-session.ts';
 import { formatPlace, type PartialListenerOptions, resolveOptions } from './options.ts';
 import { RelayServer } from './relay-server.ts';
@@ -92,6 +93,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
   let door: Door | undefined;
   let server: RelayServer | undefined;
   let stopSweep = (): void => {};
+  const tellUser = createLoginNames(shown);
   let forAll: { directory: AccountDirectory; at: number; keywords: readonly string[] } | undefined;
 
   function createHooks(): ConnectionHooks {
@@ -135,8 +137,9 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
           {
             event: 'auth_failed',
             client: remoteAddress,
-            user: shown(cleanText(user, MAX_USER)),
-            ...(account === undefined ? {} : { account: account.id }),
+            ...(account === undefined
+              ? { user: tellUser(cleanText(user, MAX_USER), deps.directory()) }
+              : { user: shown(cleanText(user, MAX_USER)), account: account.id }),
             reason: failure,
           },
           `login refused: ${failure}`,

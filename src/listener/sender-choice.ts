@@ -106,7 +106,7 @@ function nobody(sender: string, directory: AccountDirectory): Reply {
     return reply(
       550,
       '5.7.1',
-      `<${sender}> is refused by "deny" of account ${denier.id}${hasNonAscii(sender) ? ': past it, letters outside ASCII have to be named in "senders"' : ''}`,
+      `<${sender}> is refused by "deny" of account ${denier.id}${hasNonAscii(sender) || /[@.]xn--/i.test(sender) ? ': past it, letters outside ASCII have to be named in "senders"' : ''}`,
     );
   // It may be the one whose entry has the mistake: its mail waits, it does not bounce.
   if (!directory.isComplete)

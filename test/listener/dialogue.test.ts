@@ -105,6 +105,7 @@ test(
     const wrong = await s.greeted();
     await wrong.expect(`AUTH PLAIN ${plain('a@x.test', 'x')}`, 535);
     await wrong.expect(`AUTH PLAIN ${plain('nobody@x.test\u202e', 'x')}`, 535);
+    await wrong.expect(`AUTH PLAIN ${plain('hunter2password', 'x')}`, 535);
     assert.deepEqual(
       lines.map((line) => JSON.parse(line)),
       [
@@ -116,6 +117,8 @@ test(
           reason: 'wrong password',
         },
         { event: 'auth_failed', client: '127.0.0.1', user: 'nobody@x.test ', reason: 'unknown user' },
+        // It may be the password, typed into the wrong field.
+        { event: 'auth_failed', client: '127.0.0.1', user: 'hu… (15 characters)', reason: 'unknown user' },
       ],
     );
   }),
