@@ -18,9 +18,12 @@ export const MAX_FILE_OCTETS = 1024 * 1024;
 
 export const OURS = /-[0-9a-f]{16}\.grant$/;
 
+const NOTHING = { grants: [], isStale: false };
+
 export interface GrantFiles {
   pathOf(accountId: string): string;
-  read(accountId: string): Promise<readonly StoredGrant[]>;
+  /** `isStale`: to be written again, it is in the clear or under an old key. */
+  read(accountId: string): Promise<{ readonly grants: readonly StoredGrant[]; readonly isStale: boolean }>;
   /** The record in a file whose account need not be known; undefined where there is none that can be read. */
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
   /** A new file with these grants that is to take the place of `path`. */
@@ -90,18 +93,17 @@ export function createGrantFiles(
 
   const pathOf = (accountId: string): string => join(directory, fileNameOf(accountId));
 
-  async function read(accountId: string): Promise<readonly StoredGrant[]> {
+  async function read(accountId: string): ReturnType<GrantFiles['read']> {
     const path = pathOf(accountId);
     try {
       const text = await files.read(path, MAX_FILE_OCTETS);
-      if (text === undefined) return [];
+      if (text === undefined) return NOTHING;
       const { grants, stale } = await parse(text, path, accountId);
-      if (stale) await replace(path, grants);
-      return grants;
+      return { grants, isStale: stale };
     } catch (error) {
       if (!(error instanceof SealError || error instanceof StateFileRefused)) throw error;
       await setAside(path, accountId, error);
-      return [];
+      return NOTHING;
     }
   }
 

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { createSlices } from '../slices.ts';
+import { createConsentFiles } from './consent-files.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
 import { createGrantFiles, fileNameOf, OURS } from './grant-files.ts';
 import { finishLeftovers } from './leftovers.ts';
@@ -19,7 +20,6 @@ import type { Sealer } from './sealing.ts';
 import { codeOf, StateFileRefused, type StateFiles, stateFiles } from './state-files.ts';
 import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-text.ts';
 import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
-import { createUnservedFiles } from './unserved-files.ts';
 
 export interface FileStoreDeps {
   readonly log: Log;
@@ -45,6 +45,9 @@ export class StateDirectoryError extends Error {
 }
 
 const POLL_MS = 50;
+/** Longest wait for another process that changes a file, ms: a dead one elsewhere is noticed by then. */
+const WRITE_WAIT_MS = 20_000;
+const WRITE_POLL_MS = 5;
 const DIRECTORY_LOCK = 'relay.lock';
 
 /** `open` rejects with `StateDirectoryError` where the directory cannot be used, or another relay has it. */
@@ -60,9 +63,11 @@ export function createFileStore(
   const locks = createFileLocks({ files, clock, processes });
   const grantFiles = createGrantFiles(directory, { files, sealer, processes, clock, log });
   const { pathOf, read, replace } = grantFiles;
-  const unserved = createUnservedFiles(directory, { files, grantFiles, clock });
+  const consents = createConsentFiles(directory, { files, grantFiles, clock });
   /** Last operation per account: reads and writes of one account never overlap. */
   const queues = new Map<string, Promise<unknown>>();
+  /** Refresh tokens written beside their file that are not in it yet: the next start puts them there. */
+  const halves = new Map<string, string>();
   let directoryLock: FileLock | undefined;
   let openedAt: number | undefined;
 
@@ -76,6 +81,45 @@ export function createFileStore(
     mine.then(done, done);
     return mine;
   }
+
+  const writingLock = (path: string): string => `${path}.writing.lock`;
+
+  /** What `task` reads of the file no other process changes before it has written; a command has the directory too. */
+  async function alone<T>(path: string, task: () => Promise<T>): Promise<T> {
+    const deadline = clock.monotonic() + WRITE_WAIT_MS;
+    for (;;) {
+      const attempt = await locks.attempt(writingLock(path));
+      if (attempt.taken)
+        try {
+          return await task();
+        } finally {
+          await attempt.lock.release();
+        }
+      if (clock.monotonic() > deadline) throw Object.assign(new Error('file is busy'), { code: 'EBUSY' });
+      await pause(clock, WRITE_POLL_MS * (0.5 + random()));
+    }
+  }
+
+  /** Reads the grants of an account, puts what `change` makes of them in their place, and answers with its result. */
+  const edit = <T>(
+    id: GrantId,
+    change: (grants: readonly StoredGrant[]) => {
+      readonly result: T;
+      /** Undefined: as they were. */
+      readonly next: readonly StoredGrant[] | undefined;
+    },
+  ): Promise<T> =>
+    inTurn(id.accountId, () => {
+      const path = pathOf(id.accountId);
+      return alone(path, async () => {
+        const { result, next } = change((await read(id.accountId)).grants);
+        if (next === undefined) return result;
+        if (next.length === 0) await files.remove(path);
+        else await replace(path, next);
+        consents.seen(id, next);
+        return result;
+      });
+    });
 
   async function open(): Promise<void> {
     try {
@@ -98,6 +142,7 @@ export function createFileStore(
         log,
         lockPathsOf: (target, grants) => [
           `${target}.lock`,
+          writingLock(target),
           ...grants.map((grant) => consentLock(grant.grantFingerprint)),
         ],
       });
@@ -155,7 +200,7 @@ export function createFileStore(
     holder: ConsentHolder,
     { unread, isThorough }: { readonly unread: readonly string[]; readonly isThorough: boolean },
   ): Promise<StoredGrant | undefined> {
-    const paths = new Set(await unserved.with(holder.fingerprint, isThorough));
+    const paths = new Set(await consents.with(holder.fingerprint, isThorough));
     for (const id of unread) paths.add(pathOf(id));
     paths.delete(pathOf(holder.accountId));
     const records = [...paths].map(async (path) =>
@@ -166,12 +211,14 @@ export function createFileStore(
 
   /** The relay beside this command looks for what is its own: it finds there what came here. */
   async function handOn(id: GrantId, grant: StoredGrant): Promise<void> {
-    for (const path of await unserved.with(id.fingerprint, false)) {
-      const grants = (await grantFiles.readQuietly(path)) ?? [];
-      const other = grants.find((each) => isSameGrant(each, grant));
-      if (path === pathOf(id.accountId) || other === undefined) continue;
-      if (other.generation >= grant.generation) continue;
-      await replace(path, withGrant(grants, { ...grant, tokens: other.tokens }));
+    for (const path of await consents.with(id.fingerprint, false)) {
+      if (path === pathOf(id.accountId)) continue;
+      await alone(path, async () => {
+        const grants = (await grantFiles.readQuietly(path)) ?? [];
+        const other = grants.find((each) => isSameGrant(each, grant));
+        if (other !== undefined && other.generation < grant.generation)
+          await replace(path, withGrant(grants, { ...grant, tokens: other.tokens }));
+      });
     }
   }
 
@@ -180,43 +227,44 @@ export function createFileStore(
     open,
     load: (id) =>
       inTurn(id.accountId, async () => {
-        const found = ownGrant(await read(id.accountId), id);
+        let { grants, isStale } = await read(id.accountId);
+        const path = pathOf(id.accountId);
+        if (isStale)
+          await alone(path, async () => {
+            ({ grants, isStale } = await read(id.accountId));
+            if (isStale) await replace(path, grants);
+          });
+        consents.seen(id, grants);
+        const found = ownGrant(grants, id);
         await sealer?.ready();
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
     elsewhere,
-    serves: unserved.serves,
+    serves: consents.serves,
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);
       // Before anything else, and beside what is there: a SIGKILL after this line loses nothing.
       const { grant: came } = afterRotation(undefined, id.fingerprint, rotation, {});
-      const first = await grantFiles.prepare(path, [came]);
-      try {
-        const tokens = await rotation.tokens;
-        return await inTurn(id.accountId, async () => {
-          const grants = await read(id.accountId);
-          const before = grants.find((each) => isSameGrant(each, came));
-          const { result, grant } = afterRotation(before, id.fingerprint, rotation, tokens);
-          if (!result.kept) return result;
-          await replace(path, withGrant(grants, grant));
-          unserved.written(id.accountId, id.fingerprint);
-          if (!isOwner) await handOn(id, grant).catch(() => undefined);
-          return result;
-        });
-      } finally {
-        await files.remove(first).catch(() => undefined);
-      }
+      const first = halves.get(rotation.refreshToken) ?? (await grantFiles.prepare(path, [came]));
+      halves.set(rotation.refreshToken, first);
+      const tokens = await rotation.tokens;
+      const { result, grant } = await edit(id, (grants) => {
+        const before = grants.find((each) => isSameGrant(each, came));
+        const after = afterRotation(before, id.fingerprint, rotation, tokens);
+        return { result: after, next: after.result.kept ? withGrant(grants, after.grant) : undefined };
+      });
+      halves.delete(rotation.refreshToken);
+      await files.remove(first).catch(() => undefined);
+      if (result.kept && !isOwner) await handOn(id, grant).catch(() => undefined);
+      return result;
     },
     saveToken: (id, resource, token) =>
-      inTurn(id.accountId, async () => {
-        const grants = await read(id.accountId);
+      edit(id, (grants) => {
         const before = ownGrant(grants, id);
-        if (before === undefined && token === undefined) return;
+        if (before === undefined && token === undefined) return { result: undefined, next: undefined };
         const grant = withoutEnded(withToken(before, id.fingerprint, resource, token), clock.now());
-        const next =
-          grant === undefined ? grants.filter((each) => each !== before) : withGrant(grants, grant);
-        if (next.length === 0) await files.remove(pathOf(id.accountId));
-        else await replace(pathOf(id.accountId), next);
+        const others = grants.filter((each) => each !== before);
+        return { result: undefined, next: grant === undefined ? others : withGrant(grants, grant) };
       }),
     async prune(accountIds, forgetAfterMs) {
       if (!isOwner) return { gone: 0, kept: [] };

@@ -94,7 +94,8 @@ export interface KeptGrant {
   readonly until: number;
 }
 
-export type ServedIds = Pick<ReadonlyMap<string, unknown>, 'has' | 'keys'>;
+/** By account id. */
+export type ServedIds = ReadonlyMap<string, { readonly grant: Pick<GrantId, 'fingerprint'> }>;
 
 export interface TokenStore {
   readonly kind: 'memory' | 'file' | 'redis';

@@ -1,0 +1,124 @@
+/**
+ * Where in the state directory there are refresh tokens beside those that accounts go on with: in the files of accounts
+ * that are not served (renamed, perhaps), and of those that have another consent now. In: the directory, who is served.
+ * Out: the files with a consent. Owns what it knows of them, until others are served.
+ */
+import { join } from 'node:path';
+import type { Clock } from '../clock.ts';
+import { createSlices } from '../slices.ts';
+import { fileNameOf, type GrantFiles, OURS } from './grant-files.ts';
+import type { StateFiles } from './state-files.ts';
+import { ownGrant } from './stored-text.ts';
+import type { GrantId, ServedIds, StoredGrant } from './token-store.ts';
+
+export interface ConsentFiles {
+  serves(accounts: ServedIds): void;
+  /**
+   * Paths of files with a refresh token of this consent that is not the one their account goes on with. `isFresh`: as
+   * they are now, or were moments ago.
+   */
+  with(fingerprint: string, isFresh: boolean): Promise<readonly string[]>;
+  /** The file of the account has been read or written here, and has these grants. */
+  seen(id: GrantId, grants: readonly StoredGrant[]): void;
+}
+
+/** The directory is read again for a consent that was refused at most this often, ms. */
+const FRESH_MS = 10_000;
+/** Files read at once. */
+const AT_ONCE = 16;
+
+type Places = Map<string, Set<string>>;
+
+export function createConsentFiles(
+  directory: string,
+  deps: { readonly files: StateFiles; readonly grantFiles: GrantFiles; readonly clock: Clock },
+): ConsentFiles {
+  const { files, grantFiles, clock } = deps;
+  let served: ServedIds = new Map();
+  let reading: Promise<Places> | undefined;
+  let readAt = Number.NEGATIVE_INFINITY;
+  /**
+   * Paths of served accounts whose files this process has read, with the consent they had then; what it writes there it
+   * knows.
+   */
+  const known = new Map<string, string>();
+  /** What was seen there beside the grant that the account goes on with. */
+  const beside: Places = new Map();
+
+  const add = (places: Places, fingerprint: string, path: string): void =>
+    void places.set(fingerprint, (places.get(fingerprint) ?? new Set()).add(path));
+  const note = (places: Places, path: string, grants: readonly StoredGrant[]): void => {
+    for (const { grantFingerprint, refreshToken } of grants)
+      if (refreshToken !== undefined) add(places, grantFingerprint, path);
+  };
+
+  async function readAll(): Promise<Places> {
+    const slices = createSlices(clock);
+    const paths = new Set<string>();
+    for (const name of await files.list(directory)) if (OURS.test(name)) paths.add(join(directory, name));
+    const ofServed = new Map<string, string>();
+    for (const [id, { grant }] of served) {
+      const path = join(directory, fileNameOf(id));
+      ofServed.set(path, grant.fingerprint);
+      const before = known.get(path);
+      if (before !== undefined && before !== grant.fingerprint) add(beside, before, path);
+      if (slices.isOver) await slices.rest();
+    }
+    const toRead = [...paths].filter((path) => !(ofServed.has(path) && known.has(path)));
+    const places: Places = new Map();
+    for (let at = 0; at < toRead.length; at += AT_ONCE)
+      await Promise.all(
+        toRead.slice(at, at + AT_ONCE).map(async (path) => {
+          const grants = (await grantFiles.readQuietly(path)) ?? [];
+          const own = ofServed.get(path);
+          if (own === undefined) note(places, path, grants);
+          // Meanwhile its account may have read it, which knows better what is its own.
+          else if (!known.has(path)) {
+            note(beside, path, grants);
+            known.set(path, own);
+          }
+        }),
+      );
+    return places;
+  }
+
+  function read(): Promise<Places> {
+    readAt = clock.monotonic();
+    const mine = readAll();
+    mine.catch(() => {
+      if (reading === mine) reading = undefined;
+    });
+    return mine;
+  }
+
+  return {
+    serves(accounts) {
+      served = accounts;
+      reading = undefined;
+    },
+    async with(fingerprint, isFresh) {
+      if (isFresh && clock.monotonic() - readAt > FRESH_MS) reading = undefined;
+      reading ??= read();
+      const places = await reading;
+      return [...new Set([...(places.get(fingerprint) ?? []), ...(beside.get(fingerprint) ?? [])])];
+    },
+    seen(id, grants) {
+      const path = grantFiles.pathOf(id.accountId);
+      if (!served.has(id.accountId)) {
+        reading?.then(
+          (places) => note(places, path, grants),
+          () => undefined,
+        );
+        return;
+      }
+      known.set(path, id.fingerprint);
+      const own = ownGrant(grants, id);
+      if (grants.length > 1 || own === undefined)
+        note(
+          beside,
+          path,
+          grants.filter((grant) => grant !== own),
+        );
+    },
+  };
+}

@@ -1,0 +1,198 @@
+/** What is kept in the file of an account that has another consent now, and a file that two processes change. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { Secret } from '../../src/accounts/credential.ts';
+import { AccessToken } from '../../src/tokens/access-token.ts';
+import { stateFiles } from '../../src/tokens/state-files.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
+import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
+import type { TokenStore } from '../../src/tokens/token-store.ts';
+import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
+import { idOf, rotation } from './store-suite.ts';
+import { account, createTestLog, refreshCredential } from './support.ts';
+
+function directory(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'left-behind-'));
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+const log = createTestLog();
+
+/** Consents `one` and `two`, and relays one after another on one directory. */
+async function ground(t: TestContext) {
+  const endpoint: TokenEndpoint = await startTokenEndpoint('microsoft');
+  t.after(() => endpoint.close());
+  endpoint.rotation = 'revoke-old';
+  const consents = new Map(
+    ['one', 'two'].map((name) => [name, endpoint.add(`${name}@x`).refreshToken] as const),
+  );
+  const { clientId, clientSecret = '' } = endpoint.add('nobody@x');
+  const path = directory(t);
+  const entry = (id: string, consent: string) => ({
+    account: account(id),
+    credential: refreshCredential(endpoint.url, id, {
+      clientId,
+      clientSecret: new Secret(clientSecret),
+      refreshToken: new Secret(consents.get(consent) ?? ''),
+    }),
+  });
+  return {
+    endpoint,
+    /** By account the consent it has. */
+    async serve(accounts: Readonly<Record<string, string>>) {
+      const service = createTokenService(
+        { log, store: createFileStore(path, { log, sealer: undefined }) },
+        { refreshAhead: false },
+      );
+      await service.open();
+      t.after(() => service.close());
+      const apply = (wanted: Readonly<Record<string, string>>): void =>
+        void service.applyAccounts(Object.entries(wanted).map(([id, consent]) => entry(id, consent)));
+      apply(accounts);
+      return { service, apply };
+    },
+    assertNoneUsedTwice(): void {
+      const used = endpoint.requests.map(({ form }) => form.get('refresh_token'));
+      assert.equal(new Set(used).size, used.length, 'a refresh token was used twice');
+    },
+  };
+}
+
+const refreshAll = async (service: TokenService, ids: readonly string[]): Promise<void> => {
+  for (const id of ids) await service.refresh(id);
+};
+
+for (const how of ['while the relay runs', 'while it stands'])
+  test(`two accounts that swap their consents ${how}, and swap them back, keep both`, async (t) => {
+    const { serve, assertNoneUsedTwice } = await ground(t);
+    let { service, apply } = await serve({ a: 'one', b: 'two' });
+    await refreshAll(service, ['a', 'b', 'a']);
+    for (const accounts of [
+      { a: 'two', b: 'one' },
+      { a: 'one', b: 'two' },
+      { b: 'two', a: 'one' },
+      { a: 'two', b: 'one' },
+    ]) {
+      if (how === 'while the relay runs') apply(accounts);
+      else {
+        await service.close();
+        ({ service, apply } = await serve(accounts));
+      }
+      await refreshAll(service, ['b', 'a', 'b']);
+    }
+    assertNoneUsedTwice();
+  });
+
+test('an account that gets the consent of one that has another now goes on with the latest of it', async (t) => {
+  const { serve, assertNoneUsedTwice } = await ground(t);
+  const { service, apply } = await serve({ a: 'one' });
+  await refreshAll(service, ['a', 'a']);
+  apply({ a: 'two' });
+  apply({ a: 'two', b: 'one' });
+  await refreshAll(service, ['b', 'a', 'b']);
+  assertNoneUsedTwice();
+});
+
+test('what the operator gave, left behind by a sign-in, serves an account that comes later', async (t) => {
+  const { serve, endpoint, assertNoneUsedTwice } = await ground(t);
+  const { service, apply } = await serve({ a: 'one' });
+  await refreshAll(service, ['a', 'a']);
+  const own = endpoint.add('a');
+  const { accessToken, expiresAt } = endpoint.issue('a');
+  await service.adopt('a', {
+    refreshToken: new Secret(own.refreshToken),
+    accessToken: new AccessToken(accessToken, expiresAt, Date.now()),
+    resource: 'smtp',
+  });
+  apply({ a: 'one', b: 'one' });
+  await refreshAll(service, ['b', 'a', 'b']);
+  assertNoneUsedTwice();
+});
+
+/** A store of the directory whose next read of a file holds still until `go`. */
+function holdingStore(path: string): { store: TokenStore; held: Promise<void>; hold(): void; go(): void } {
+  let isHolding = false;
+  let go = (): void => undefined;
+  let holds = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    holds = resolve;
+  });
+  const files = {
+    ...stateFiles,
+    async read(name: string, most: number) {
+      const text = await stateFiles.read(name, most);
+      if (!isHolding || !name.endsWith('.grant')) return text;
+      isHolding = false;
+      const resumed = new Promise<void>((resolve) => {
+        go = resolve;
+      });
+      holds();
+      await resumed;
+      return text;
+    },
+  };
+  const store = createFileStore(path, { log, sealer: undefined, files });
+  const hold = (): void => {
+    isHolding = true;
+  };
+  return { store, held, hold, go: () => go() };
+}
+
+test('what a command writes while the relay forgets an access token in the same file is not lost', async (t) => {
+  const path = directory(t);
+  const { store: relay, held, hold, go } = holdingStore(path);
+  await relay.open();
+  t.after(() => relay.close());
+  const id = idOf('a@x');
+  await relay.rotate(id, rotation('first'));
+  let waits = (): void => undefined;
+  const waiting = new Promise<void>((resolve) => {
+    waits = resolve;
+  });
+  const create = (name: string, text: string): Promise<void> =>
+    stateFiles.create(name, text).catch((error: unknown) => {
+      waits();
+      throw error;
+    });
+  const command = createFileStore(
+    path,
+    { log, sealer: undefined, files: { ...stateFiles, create } },
+    { role: 'guest' },
+  );
+  hold();
+  const forgotten = relay.saveToken(id, 'smtp', undefined);
+  await held;
+  const rotated = command.rotate(id, rotation('second', 1));
+  await Promise.race([rotated, waiting]);
+  go();
+  await Promise.all([forgotten, rotated]);
+  assert.equal((await relay.load(id))?.refreshToken, 'second');
+  await command.close();
+});
+
+test('a refresh token that could not be put in its place is there after the next start', async (t) => {
+  const path = directory(t);
+  let isFull = false;
+  const files = {
+    ...stateFiles,
+    rename: async (from: string, to: string) =>
+      isFull
+        ? Promise.reject(Object.assign(new Error('full'), { code: 'ENOSPC' }))
+        : stateFiles.rename(from, to),
+  };
+  const store = createFileStore(path, { log, sealer: undefined, files });
+  await store.open();
+  const id = idOf('a@x');
+  await store.rotate(id, rotation('first'));
+  isFull = true;
+  for (let i = 0; i < 3; i++) await assert.rejects(store.rotate(id, rotation('second', 1)));
+  await store.close();
+  const next = createFileStore(path, { log, sealer: undefined });
+  await next.open();
+  t.after(() => next.close());
+  assert.equal((await next.load(id))?.refreshToken, 'second');
+});
