@@ -235,6 +235,7 @@ export function installVirtualFiles(): void {
     stat: (disk, path) =>
       disk.operate('stat', path, () => ({ size: disk.text(path).length, uid: process.getuid?.() })),
     chown: async () => undefined,
+    chmod: async () => undefined,
     rm: (disk, path) => disk.state.remove(path),
     rename: (disk, from, to: string) => disk.state.rename(from, to),
     unlink: async (disk, path) => {
