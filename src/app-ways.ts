@@ -11,6 +11,7 @@ import type { RedisConnection } from './redis.ts';
 import type { TokenSource } from './tokens/access-token.ts';
 import { createGraphWays } from './upstream/graph/graph-way.ts';
 import { openLedger } from './upstream/graph/open-ledger.ts';
+import type { UnclearNews } from './upstream/graph/tell-unclear.ts';
 import { createUnclearMessages, type UnclearMessages } from './upstream/graph/unclear-messages.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
 import type { Upstreams } from './upstream/upstream.ts';
@@ -25,6 +26,8 @@ export interface AppWaysDeps {
   readonly upstreams: Upstreams;
   readonly onCall: (call: GraphCallObservation) => void;
   readonly onStateChange: (accountId: string) => void;
+  /** A message waits for a person. */
+  readonly onPerson: (news: UnclearNews) => void;
   /** Mail of the account is on its way. */
   readonly onAsked: (accountId: string) => void;
 }
@@ -46,13 +49,14 @@ export function createAppWays(deps: AppWaysDeps): AppWays {
     upstreams,
     onCall,
     onStateChange,
+    onPerson,
     onAsked,
   } = deps;
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs }, clock);
   const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
   const directory = keepsFiles ? settings.stateDir : undefined;
   const ledger = openLedger({ log, redis, directory, clock });
-  const graph = createGraphWays({ tokens, http, ledger, log, clock, onCall, onStateChange });
+  const graph = createGraphWays({ tokens, http, ledger, log, clock, onCall, onStateChange, onPerson });
   const ways = createAccountWays({
     upstreams,
     smtp: createSmtpWays({ upstreams, log, clock }, { busyWaitMs: settings.submissionRetryMs }),

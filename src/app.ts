@@ -151,6 +151,7 @@ export function createApp({
     upstreams,
     onCall: (call) => admin.observeGraphCall(call),
     onStateChange: stateChanged,
+    onPerson: (news) => admin.messageUnclear(news),
     onAsked: activity.note,
   });
   const ways: AccountWays = mailWays.ways;

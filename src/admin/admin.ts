@@ -14,6 +14,7 @@ import type {
   LimitObservation,
   RefreshObservation,
   ReloadResult,
+  UnclearNews,
 } from './backend.ts';
 import type { Revealable } from './guard.ts';
 import { createLive } from './live.ts';
@@ -53,6 +54,8 @@ export interface Admin {
   /** A message that `account` could not take; another did, or nobody. */
   observePassedOver(account: string, result: 'other' | 'none'): void;
   observeGraphCall(observation: GraphCallObservation): void;
+  /** Nobody knows whether a message was sent, and no retry will clear it. */
+  messageUnclear(news: UnclearNews): void;
   /** The account's status, token or drain state is another one now, or it was added. */
   accountChanged(id: string): void;
   /** The account is no longer served. */
@@ -113,6 +116,10 @@ export function createAdmin(
     observeLimit: metrics.observeLimit,
     observePassedOver: metrics.observePassedOver,
     observeGraphCall: metrics.observeGraphCall,
+    messageUnclear: (news) => {
+      metrics.countUnclear();
+      attention.unclear(news, news.account === undefined ? undefined : backend.row(news.account));
+    },
     accountChanged: (id) => {
       const row = attention.concerns(id, backend.status(id)) ? backend.row(id) : undefined;
       if (row !== undefined) attention.consider(row);

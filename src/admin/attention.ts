@@ -9,7 +9,7 @@ import { setMaxListeners } from 'node:events';
 import type { Log } from '../log.ts';
 import { ANY_ACCOUNT, cureOf } from '../protocol/causes/book.ts';
 import { type AccountStatus, needsPerson } from '../protocol/vocabulary.ts';
-import type { AccountRow } from './backend.ts';
+import type { AccountRow, UnclearNews } from './backend.ts';
 
 export interface AttentionOptions {
   /** URL that gets a JSON POST. Its path is often a secret: only the host is ever logged. */
@@ -22,7 +22,8 @@ export interface AttentionOptions {
 
 /** What a webhook or command is given. `text` is also what chat webhooks show. */
 export interface Alert {
-  readonly event: 'attention' | 'recovered';
+  /** `unclear`: messages that wait for a person; their account may be well. */
+  readonly event: 'attention' | 'recovered' | 'unclear';
   readonly at: string;
   readonly status: AccountStatus;
   readonly provider: string;
@@ -30,6 +31,8 @@ export interface Alert {
   readonly reason: string;
   readonly cure: string;
   readonly text: string;
+  /** With `unclear`: the messages; `key` names one in a decision. */
+  readonly messages?: readonly { readonly key: string; readonly message_id: string | null }[];
 }
 
 export interface Attention {
@@ -37,6 +40,8 @@ export interface Attention {
   concerns(id: string, status: AccountStatus): boolean;
   /** Takes the present state of an account; says something only if it is news. */
   consider(row: AccountRow): void;
+  /** A message waits for a person, who has not been called for it. `row`: its account, where it is still served. */
+  unclear(news: UnclearNews, row: AccountRow | undefined): void;
   /** The account is no longer served. */
   forget(id: string): void;
   /** Sends what is gathered, gives up retries. */
@@ -90,6 +95,37 @@ export function composeAlert(event: Alert['event'], rows: readonly AccountRow[],
   };
 }
 
+/** The alert for messages of which nobody knows whether they were sent. */
+function composeUnclear(all: readonly Unclear[], at: Date): Alert {
+  const [first] = all;
+  const accounts = new Map(
+    all.flatMap(({ news, row }) =>
+      news.account === undefined
+        ? []
+        : [[news.account, { id: news.account, email: row?.email ?? news.account }]],
+    ),
+  );
+  const who = [...accounts.values()].slice(0, MAX_NAMED).map(({ email }) => email);
+  const many = all.length > 1;
+  const { reason = '', cure = '' } = first?.news ?? {};
+  return {
+    event: 'unclear',
+    at: at.toISOString(),
+    status: first?.row?.status ?? 'ready',
+    provider: first?.row?.provider ?? '',
+    accounts: [...accounts.values()],
+    reason,
+    cure,
+    text: [
+      `xoauth2-relay: nobody knows whether Microsoft Graph sent ${many ? `${all.length} messages` : 'a message'} (${who.join(', ')}).`,
+      sentence(reason),
+      sentence(`Cure: ${cure}`),
+      `${many ? 'They wait' : 'It waits'} in the queue of the MTA until a person decides.`,
+    ].join(' '),
+    messages: all.map(({ news }) => ({ key: news.key, message_id: news.messageId ?? null })),
+  };
+}
+
 /** The command for one account; for several the command with a place for each. */
 function cureOfAll(rows: readonly AccountRow[]): string {
   const [first] = rows;
@@ -98,6 +134,11 @@ function cureOfAll(rows: readonly AccountRow[]): string {
 }
 
 const sentence = (text: string): string => (text === '' || /[.!?]$/.test(text) ? text : `${text}.`);
+
+interface Unclear {
+  readonly news: UnclearNews;
+  readonly row: AccountRow | undefined;
+}
 
 /** Watches states; `request` is `fetch` unless a test says otherwise. */
 export function createAttention(
@@ -115,6 +156,7 @@ export function createAttention(
   /** Account id → what was last called about, kept through `refreshing` and the like until `ready`. */
   const said = new Map<string, string>();
   const gathered = new Map<string, { event: Alert['event']; rows: AccountRow[] }>();
+  const unclear: Unclear[] = [];
   const sending = new Set<Promise<void>>();
   let gathering: NodeJS.Timeout | undefined;
 
@@ -197,6 +239,10 @@ export function createAttention(
     gathering = undefined;
     for (const { event, rows } of gathered.values()) send(composeAlert(event, rows, new Date()));
     gathered.clear();
+    if (unclear.length > 0) send(composeUnclear(unclear.splice(0), new Date()));
+  };
+  const flushSoon = (): void => {
+    gathering ??= setTimeout(flush, options.gatherMs ?? 1000).unref();
   };
 
   const gather = (event: Alert['event'], row: AccountRow): void => {
@@ -208,7 +254,7 @@ export function createAttention(
     const group = gathered.get(key);
     if (group === undefined) gathered.set(key, { event, rows: [row] });
     else group.rows.push(row);
-    gathering ??= setTimeout(flush, options.gatherMs ?? 1000).unref();
+    flushSoon();
   };
 
   return {
@@ -241,6 +287,11 @@ export function createAttention(
         );
         gather('recovered', row);
       }
+    },
+    // The log has it already, by whoever found it.
+    unclear: (news, row) => {
+      unclear.push({ news, row });
+      flushSoon();
     },
     forget: (id) => {
       said.delete(id);

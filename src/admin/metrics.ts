@@ -30,6 +30,7 @@ export interface Metrics {
   observeGraphCall(observation: GraphCallObservation): void;
   /** An account has come to need a person. */
   countAttention(status: string, provider: string): void;
+  countUnclear(): void;
   /** The account is no longer served. */
   forget(account: string): void;
   /** The exposition, made as it is read, in slices. */
@@ -164,6 +165,12 @@ export function createMetrics(
     'provider',
   ]);
 
+  const unclear = counter(
+    'unclear_messages_total',
+    'Messages that came to wait for a person, because nobody knows whether Graph sent them',
+    [],
+  );
+
   gauge('build_info', 'Always 1; the labels say what runs', ['version', 'node'], (g) =>
     g.set({ version: build.version, node: process.versions.node }, 1),
   );
@@ -266,6 +273,7 @@ export function createMetrics(
     observeLimit: accounts.observeLimit,
     observePassedOver: accounts.observePassedOver,
     countAttention: (status, provider) => attention.inc({ status, provider }),
+    countUnclear: () => unclear.inc(),
     forget: accounts.forget,
     async *render() {
       yield `${await registry.metrics()}\n`;

@@ -309,14 +309,14 @@ export const SETTINGS = {
     'secret',
     optional(url),
     undefined,
-    'address that gets a JSON POST when an account needs a person',
+    'address that gets a JSON POST when an account or a message needs a person',
   ),
   alertCommand: define(
     'Log and alerts',
     'list',
     optional(list),
     undefined,
-    'program and arguments run, without a shell, when an account needs a person',
+    'program and arguments run, without a shell, when an account or a message needs a person',
   ),
 } as const;
 

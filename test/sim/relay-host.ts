@@ -170,6 +170,7 @@ export function createRelayHost(
             observeLimit: () => undefined,
             observePassedOver: () => undefined,
             observeGraphCall: () => undefined,
+            messageUnclear: () => undefined,
             accountChanged: () => undefined,
             accountRemoved: () => undefined,
             reloaded: () => undefined,

@@ -22,6 +22,7 @@ import { createLocalLedger } from '../../src/upstream/graph/ledger-local.ts';
 import { type GraphEnding, setOf } from '../../src/upstream/graph/outcome.ts';
 import { outgoingOf } from '../../src/upstream/graph/outgoing.ts';
 import { createGraphPacing, type GraphPacing } from '../../src/upstream/graph/pacing.ts';
+import { createTellUnclear } from '../../src/upstream/graph/tell-unclear.ts';
 import { createFastClock } from './fast-clock.ts';
 import { type GraphRules, type GraphServer, type GraphToken, startGraphServer } from './graph-server.ts';
 import type { Defer } from './leak-check.ts';
@@ -119,11 +120,12 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       { http, tokens: source, pacing, endpoint, log: silentLog, clock, onCall: (call) => calls.push(call) },
       options.client,
     );
+  const tellUnclear = createTellUnclear({ log: silentLog, clock });
   const deliveryFor = (mailbox: string) =>
     createGraphDelivery({
       client: clientOf(mailbox),
       ledger,
-      log: silentLog,
+      tellUnclear,
       account: mailbox,
       permissions: options.permissions ?? 'read_write',
       clock,
@@ -161,6 +163,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       const handover = createHandover({
         ledger,
         log: silentLog,
+        tellUnclear,
         clock,
         account: mailbox,
         deliveryOf: () => delivery,

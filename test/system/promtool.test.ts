@@ -30,6 +30,7 @@ async function exposition(): Promise<string> {
   metrics.observeRefresh({ account: 'a', provider: 'gmail', result: 'success', durationMs: 250 });
   metrics.observeLimit({ account: 'a', limit: 'messages_at_once', waitedMs: 100, refused: false });
   metrics.countAttention('needs_consent', 'gmail');
+  metrics.countUnclear();
   let text = '';
   for await (const chunk of metrics.render()) text += chunk;
   return text;

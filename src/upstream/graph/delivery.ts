@@ -5,7 +5,6 @@
  * before it could be needed, so that neither the client's retry nor our restart sends again.
  */
 import { type Clock, pause, systemClock } from '../../clock.ts';
-import type { Log } from '../../log.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import type { GraphClient } from './client.ts';
 import { type Claim, hashOf, type Ledger, type LedgerEntry, markOf, type Subject } from './ledger.ts';
@@ -24,11 +23,11 @@ import {
   SETTLE_UNANSWERED_MS,
   setOf,
   settleOf,
-  tellUnclear,
   unreachable,
 } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 import { noteSent } from './sent.ts';
+import type { TellUnclear } from './tell-unclear.ts';
 
 /** In all, until an unclear send is clear; then the message waits for the client's retry. */
 const LOOK_MS = 20_000;
@@ -51,7 +50,7 @@ export interface GraphDelivery {
 export interface GraphDeliveryDeps {
   readonly client: GraphClient;
   readonly ledger: Ledger;
-  readonly log: Log;
+  readonly tellUnclear: TellUnclear;
   readonly account: string;
   /** `send`: one call creates and sends, and an unclear answer stays unclear. */
   readonly permissions: 'read_write' | 'send';
@@ -86,7 +85,7 @@ interface Times {
 }
 
 export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
-  const { client, ledger, log, account, permissions, clock = systemClock } = deps;
+  const { client, ledger, tellUnclear, account, permissions, clock = systemClock } = deps;
   const mailbox = createMailboxSearch({ client, ledger, clock });
 
   const refused = (refusal: GraphRefusal, { sender }: Outgoing): GraphEnding => ({
@@ -205,7 +204,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     const { draft, leftoversSince, unsent = false } = known;
     const until = clock.monotonic() + LOOK_MS;
     const seen = await resume(outgoing, draft, known.at, until);
-    if (seen.is === 'unclear') return tellUnclear(log, outgoing, claim, known, seen.why);
+    if (seen.is === 'unclear') return tellUnclear(outgoing, claim, known, seen.why, 'retry');
     if (seen.is === 'draft')
       return sendNoted(
         outgoing,
@@ -287,7 +286,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         // Before this send the draft was seen unsent. It waits where it cannot be looked at; a bounce would be final.
         if (seen.is === 'unclear')
           return isPermanent(ending)
-            ? tellUnclear(log, outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`)
+            ? tellUnclear(outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`, 'retry')
             : isDenied(refusal)
               ? unsent(ending)
               : ending;
@@ -298,7 +297,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
           : ending;
       }
       if (seen.is === 'unclear')
-        return tellUnclear(log, outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`);
+        return tellUnclear(outgoing, claim, entry, `${reasonOf(answer)}; ${seen.why}`, 'retry');
       if (sends >= MAX_SENDS || clock.monotonic() >= until)
         return answer.kind === 'refused'
           ? refused(answer.refusal, outgoing)
@@ -325,7 +324,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     const { known } = claim;
     // A draft that was only created never went out; the message itself goes now.
     if (known !== undefined && known.state !== 'creating')
-      return tellUnclear(log, outgoing, claim, known, known.unclear ?? EARLIER);
+      return tellUnclear(outgoing, claim, known, known.unclear ?? EARLIER, 'person');
     if (outgoing.isClientGone()) return clientGone();
     const entry: LedgerEntry = { state: 'sending', at: clock.now(), subject: subjectOf(outgoing) };
     try {
@@ -341,11 +340,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         await claim.forget();
         return judged(answer.error);
       case 'lost':
-        if (answer.maybeSent) return tellUnclear(log, outgoing, claim, entry, reasonOf(answer));
+        if (answer.maybeSent) return tellUnclear(outgoing, claim, entry, reasonOf(answer), 'person');
         await claim.forget();
         return unreachable(answer.code);
       case 'refused':
-        if (isUnclear(answer.refusal)) return tellUnclear(log, outgoing, claim, entry, reasonOf(answer));
+        if (isUnclear(answer.refusal)) return tellUnclear(outgoing, claim, entry, reasonOf(answer), 'person');
         await claim.forget();
         return refused(answer.refusal, outgoing);
       default:
@@ -357,7 +356,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   async function lookForSent(outgoing: Outgoing, claim: Claim, known: LedgerEntry): Promise<GraphEnding> {
     const copy = (await mailbox.find(outgoing, known.at))?.find((m) => !m.isDraft);
     if (copy !== undefined) return sent(outgoing, claim, copy.internetMessageId);
-    return tellUnclear(log, outgoing, claim, known, known.unclear ?? EARLIER);
+    return tellUnclear(outgoing, claim, known, known.unclear ?? EARLIER, 'person');
   }
 
   async function work(asked: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding> {

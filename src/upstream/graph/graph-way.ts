@@ -9,12 +9,11 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Http } from '../../http.ts';
 import type { Log } from '../../log.ts';
 import type { Capabilities } from '../../protocol/capabilities.ts';
-import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { describeRefusal } from '../../protocol/graph-answer.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
-import { judge, type Verdict, verdict } from '../../protocol/verdict.ts';
+import { judge } from '../../protocol/verdict.ts';
 import type { Steps } from '../../slices.ts';
 import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from '../account-health.ts';
@@ -28,8 +27,9 @@ import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import { type Outgoing, outgoingOf } from './outgoing.ts';
 import { AT_ONCE, createGraphPacing } from './pacing.ts';
-import { refusalOf } from './refused-here.ts';
+import { notAddressed, ownVerdict, refusalOf } from './refused-here.ts';
 import { createSweep } from './sweep.ts';
+import { createTellUnclear, type UnclearNews } from './tell-unclear.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
 const MAX_REQUESTS = 1_000;
@@ -48,6 +48,8 @@ export interface GraphWaysDeps {
   readonly clock?: Clock;
   readonly onCall?: (observation: GraphCallObservation) => void;
   readonly onStateChange?: (accountId: string) => void;
+  /** A message waits for a person. */
+  readonly onPerson?: (news: UnclearNews) => void;
 }
 
 /** As the second choice of an account it has more to say. */
@@ -96,6 +98,7 @@ interface Served {
 
 export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   const { tokens, log, clock = systemClock } = deps;
+  const tellUnclear = createTellUnclear({ log, clock, onPerson: deps.onPerson });
   const pacing = createGraphPacing(clock);
   const endpoints = new Map<string, UpstreamEndpoint>();
   let accounts: ReadonlyMap<string, Account> = new Map();
@@ -140,11 +143,11 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     return createGraphDelivery({
       client,
       ledger: deps.ledger,
-      log,
       account: accountId,
       permissions: s.permissions,
       clock,
       background,
+      tellUnclear,
     });
   }
 
@@ -152,6 +155,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     createHandover({
       ledger: deps.ledger,
       log,
+      tellUnclear,
       clock,
       account,
       deliveryOf: (accountId) => deliveryOf(accountId, trace),
@@ -233,15 +237,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       if (refusal !== undefined) return { verdict: ownVerdict(refusal, 'graph-foreign-sender') };
       const recipients = promised.map((r) => r.address);
       const addressed = addressMessage(message, recipients, target.recipients);
-      if (addressed.kind !== 'ready') {
-        const why =
-          addressed.kind === 'foreign'
-            ? `the header names ${addressed.addresses.slice(0, 5).join(', ')}, who is not in this transaction`
-            : addressed.reason;
-        const cause = 'graph-foreign-recipients';
-        const text = `${FOREIGN_WORDS}: ${why}; ${cureOf(cause, ANY_ACCOUNT)}`;
-        return { verdict: ownVerdict(reply(554, '5.6.0', text), cause) };
-      }
+      if (addressed.kind !== 'ready') return { verdict: notAddressed(addressed) };
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
       const outgoing = { ...outgoingOf(mail, promised, message, isClosed), message: addressed.message };
@@ -388,12 +384,3 @@ const keyOf = ({ id }: Account, { app, mailbox }: GraphTarget) => ({
   app,
   mailbox: mailbox === 'me' ? id : mailbox,
 });
-
-const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
-
-const ownVerdict = (answer: Reply, cause?: string): Verdict =>
-  verdict(
-    answer.code < 500 ? 'message_temporary' : 'message_permanent',
-    answer,
-    cause === undefined ? {} : { cause },
-  );

@@ -8,8 +8,9 @@ import type { Log } from '../../log.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphDelivery } from './delivery.ts';
 import { CLAIM_MS, type Claim, type Ledger, type LedgerEntry, type LedgerRow, markOf } from './ledger.ts';
-import { type GraphEnding, judged, later, takenAs, tellUnclear } from './outcome.ts';
+import { type GraphEnding, judged, later, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
+import type { TellUnclear } from './tell-unclear.ts';
 
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
 const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
@@ -23,6 +24,7 @@ export interface HandedOver {
 export interface HandoverDeps {
   readonly ledger: Ledger;
   readonly log: Log;
+  readonly tellUnclear: TellUnclear;
   readonly clock?: Clock;
   /** Account that the message came to. */
   readonly account: string;
@@ -44,7 +46,7 @@ const mayHaveGone = (known: LedgerEntry | undefined): boolean =>
   known !== undefined && known.state !== 'creating' && !(known.state === 'draft' && known.unsent === true);
 
 export function createHandover(deps: HandoverDeps): Handover {
-  const { ledger, log, clock = systemClock, account, deliveryOf } = deps;
+  const { ledger, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
 
   /** The right to work on it: on the attempt before where that one had these recipients and more. */
@@ -153,7 +155,7 @@ export function createHandover(deps: HandoverDeps): Handover {
     if (delivery !== undefined) return { ending: await delivery.work(outgoing, claim, deadline), by };
     if (known === undefined) return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' })));
     const why = `account ${by}, which began it, does not deliver by Graph now`;
-    return { ending: await tellUnclear(log, outgoing, claim, known, why), by };
+    return { ending: await tellUnclear(outgoing, claim, known, why, 'person'), by };
   }
 
   return {

@@ -40,6 +40,8 @@ interface Noted {
   readonly subject?: Subject;
   /** Why the client heard that nobody knows; undefined: it did not hear so. */
   readonly unclear?: string;
+  /** A person was called: no retry will clear it. */
+  readonly called?: boolean;
 }
 
 export type LedgerEntry = Noted &
@@ -177,6 +179,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
     at,
     ...(subject === undefined ? {} : { subject }),
     ...(typeof json.unclear === 'string' ? { unclear: json.unclear } : {}),
+    ...(json.called === true ? { called: true } : {}),
   };
   switch (state) {
     case 'creating':

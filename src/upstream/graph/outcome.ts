@@ -1,14 +1,11 @@
 /** What came of a call to Graph or of a whole delivery, and what it means for the message. */
-import type { Log } from '../../log.ts';
-import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import type { Heard } from '../../protocol/esmtp.ts';
 import { describeRefusal, type GraphRefusal } from '../../protocol/graph-answer.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
-import { cleanText, foldAddress } from '../../protocol/text.ts';
+import { foldAddress } from '../../protocol/text.ts';
 import { type Verdict, verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphOutcome } from './client.ts';
-import type { Claim, LedgerEntry } from './ledger.ts';
 import type { Outgoing } from './outgoing.ts';
 
 /** A draft is unsent when it still is one this long after Graph said that it could not send it … */
@@ -34,37 +31,6 @@ export const takenAs = (
   kind: 'taken',
   reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
 });
-
-/** Nobody knows whether it was sent. `entry` is what is noted of it; that it is unclear is noted with it, for the person who decides. */
-export async function tellUnclear(
-  log: Log,
-  outgoing: Outgoing,
-  claim: Claim,
-  entry: LedgerEntry,
-  why: string,
-): Promise<GraphEnding> {
-  const unclear = cleanText(why, 200);
-  if (entry.unclear !== unclear) await claim.note({ ...entry, unclear }).catch(() => undefined);
-  const account = entry.subject?.account;
-  const fields = { event: 'graph_unclear', account, key: outgoing.key, message_id: outgoing.messageId };
-  if (entry.state !== 'sending')
-    log.warn(
-      { ...fields, reason: why },
-      'not known yet whether Graph sent this message: its next retry looks again',
-    );
-  // Once as an error: a person is needed.
-  else
-    log[entry.unclear === undefined ? 'error' : 'warn'](
-      { ...fields, reason: why, cure: cureOf('graph-unclear', ANY_ACCOUNT) },
-      'nobody knows whether Graph sent this message: it waits until a person decides',
-    );
-  return {
-    kind: 'refused',
-    verdict: verdict('unknown', reply(451, '4.4.2', `delivery status unknown: ${why}`), {
-      cause: 'graph-unclear',
-    }),
-  };
-}
 
 export const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused', verdict: error.verdict });
 

@@ -1,10 +1,13 @@
 /** What Graph must not be asked at all. In: a message of an account. Out: the refusal, or nothing. Pure. */
 import type { Account } from '../../accounts/account.ts';
 import { maySendAs } from '../../accounts/directory.ts';
+import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import type { Mail } from '../../protocol/esmtp.ts';
 import { parseFromAddresses } from '../../protocol/from-header.ts';
+import type { Addressed } from '../../protocol/graph-addressing.ts';
 import { HEADER_TOO_LONG, headerEnd, MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
+import { type Verdict, verdict } from '../../protocol/verdict.ts';
 
 const NULL_SENDER = reply(550, '5.7.1', 'the null sender cannot be used: Graph sends as the mailbox');
 
@@ -23,3 +26,22 @@ export function refusalOf(account: Account, mail: Mail, message: Buffer): Reply 
         `From: ${foreign} is not a sender of account ${account.id}; Graph sends as its mailbox`,
       );
 }
+
+const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
+
+/** Graph would mail others than those of the transaction. */
+export function notAddressed(addressed: Exclude<Addressed, { readonly kind: 'ready' }>): Verdict {
+  const why =
+    addressed.kind === 'foreign'
+      ? `the header names ${addressed.addresses.slice(0, 5).join(', ')}, who is not in this transaction`
+      : addressed.reason;
+  const cause = 'graph-foreign-recipients';
+  return ownVerdict(reply(554, '5.6.0', `${FOREIGN_WORDS}: ${why}; ${cureOf(cause, ANY_ACCOUNT)}`), cause);
+}
+
+export const ownVerdict = (answer: Reply, cause?: string): Verdict =>
+  verdict(
+    answer.code < 500 ? 'message_temporary' : 'message_permanent',
+    answer,
+    cause === undefined ? {} : { cause },
+  );

@@ -40,7 +40,7 @@ export function createUnclearMessages(
     state !== 'sent' && (unclear !== undefined || (state === 'sending' && at < clock.now() - CLAIM_MS));
 
   function clearsBy(entry: LedgerEntry): UnclearMessage['clears'] {
-    if (entry.state === 'sending') return 'person';
+    if (entry.state === 'sending' || entry.called === true) return 'person';
     const { account } = entry.subject ?? {};
     return account === undefined || canLook(account) ? 'retry' : 'person';
   }
