@@ -166,7 +166,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
         tellUnclear,
         clock,
         account: mailbox,
-        deliveryOf: () => delivery,
+        deliveryOf: deliveryFor,
       });
       const mail = { sender: mailbox, parameters: [] };
       const promised = recipients.map((address) => ({ address, parameters: [] }));

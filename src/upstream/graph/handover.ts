@@ -7,7 +7,16 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphDelivery } from './delivery.ts';
-import { CLAIM_MS, type Claim, type Ledger, type LedgerEntry, type LedgerRow, markOf } from './ledger.ts';
+import {
+  asideKey,
+  CLAIM_MS,
+  type Claim,
+  type Ledger,
+  type LedgerEntry,
+  type LedgerRow,
+  markOf,
+  type Subject,
+} from './ledger.ts';
 import { type GraphEnding, judged, later, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 import type { TellUnclear } from './tell-unclear.ts';
@@ -147,15 +156,34 @@ export function createHandover(deps: HandoverDeps): Handover {
     known: LedgerEntry | undefined,
   ): Promise<HandedOver> {
     const by = known === undefined ? account : beginnerOf(known);
-    if (known !== undefined && by !== account && !mayHaveGone(known)) {
-      const afresh: Claim = { ...claim, known: undefined };
-      return goOn(outgoing, afresh, deadline, undefined);
+    const before = known?.subject?.account ?? account;
+    if (known !== undefined && before !== account && !mayHaveGone(known)) {
+      await setAside(outgoing.key, before, known);
+      return goOn(outgoing, { ...claim, known: undefined }, deadline, undefined);
     }
     const delivery = deliveryOf(by);
     if (delivery !== undefined) return { ending: await delivery.work(outgoing, claim, deadline), by };
     if (known === undefined) return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' })));
     const why = `account ${by}, which began it, does not deliver by Graph now`;
     return { ending: await tellUnclear(outgoing, claim, known, why, 'person'), by };
+  }
+
+  /** Begun by another account and not sent: a draft that it has left is deleted in time. */
+  async function setAside(key: string, before: string, known: LedgerEntry): Promise<void> {
+    const { messageId, to, sender } = known.subject ?? {};
+    const aside = await ledger.claim(asideKey(key, before));
+    if (aside === 'busy') return;
+    try {
+      const subject: Subject = {
+        account: before,
+        ...(messageId === undefined ? {} : { messageId }),
+        ...(to === undefined ? {} : { to }),
+        ...(sender === undefined ? {} : { sender }),
+      };
+      await aside.note({ ...known, subject });
+    } finally {
+      await aside.release();
+    }
   }
 
   return {

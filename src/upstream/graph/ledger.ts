@@ -160,6 +160,13 @@ export function ledgerKey(
 export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
   ledgerKey([], message, header, own);
 
+/** Of what an account has left of a message that another went on with. */
+export const asideKey = (key: string, account: string): string =>
+  createHash('sha256')
+    .update(JSON.stringify([key, account]))
+    .digest('base64url')
+    .slice(0, 32);
+
 /** With angle brackets; undefined where there is none or more than one. */
 export function messageIdOf(header: MessageHeader): string | undefined {
   const fields = header.fields.filter((f) => f.name === 'message-id');

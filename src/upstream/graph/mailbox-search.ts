@@ -4,6 +4,7 @@
  * message's is neither adopted, nor deleted, nor taken for a sent copy: two messages may share a Message-ID.
  */
 import { type Clock, pause, systemClock } from '../../clock.ts';
+import type { UpstreamError } from '../failure.ts';
 import type { GraphClient, GraphMessage } from './client.ts';
 import { hashOf, type Ledger } from './ledger.ts';
 import { certainRefusal, reasonOf, setOf } from './outcome.ts';
@@ -33,6 +34,9 @@ export interface MailboxSearch {
   /** Deletes drafts that an unclear or throttled create left behind. The sent one may still look like a draft. */
   tidy(outgoing: Outgoing, sentDraft: string, since: number): Promise<void>;
 }
+
+const needsPerson = ({ verdict }: UpstreamError): boolean =>
+  verdict.class === 'account' || verdict.class === 'app';
 
 export function createMailboxSearch(deps: {
   readonly client: GraphClient;
@@ -81,8 +85,9 @@ export function createMailboxSearch(deps: {
           if (now - missingSince >= MISSING_MS) return { is: 'unclear', why };
         } else {
           why = reasonOf(seen);
-          // Asking again does not help: the right to look is gone.
+          // Asking again does not help: the right to look is gone, or a person has to sign in.
           if (certainRefusal(seen) !== undefined) return { is: 'unclear', why };
+          if (seen.kind === 'unasked' && needsPerson(seen.error)) return { is: 'unclear', why };
           // Nobody may ask for longer than we wait.
           if (seen.kind === 'unasked' && (seen.waitMs ?? 0) > until - now) return { is: 'unclear', why };
         }
