@@ -27,7 +27,7 @@ try {
     args: ['--headless', '--no-sandbox', '--disable-gpu'],
   });
   try {
-    const page = await browser.newPage({ viewport: { width: 1280, height: 860 }, colorScheme: 'light' });
+    const page = await browser.newPage({ viewport: { width: 1280, height: 764 }, colorScheme: 'light' });
     await page.goto(address);
     await page.locator('#live[data-state="live"]').waitFor({ state: 'attached' });
     await page.locator('#accounts tr, #accounts [role="row"]').first().waitFor();

@@ -18,6 +18,8 @@ export interface ProviderProfile {
   /** For the interactive sign-in; absent where it cannot be done. */
   readonly authorizeUrl?: string;
   readonly deviceUrl?: string;
+  /** Where its OAuth clients are registered, and as what, in words. */
+  readonly clientsAt?: string;
   /** Microsoft Graph; absent where mail cannot leave that way. */
   readonly graphUrl?: string;
   /** Further parameters of the authorization request. */
@@ -80,6 +82,7 @@ const UNKNOWN_PROVIDER = {
 
 const GOOGLE_SCOPE = 'https://mail.google.com/';
 const MICROSOFT_SCOPE = 'https://outlook.office.com/SMTP.Send offline_access';
+const ENTRA = 'https://entra.microsoft.com, App registrations';
 const MICROSOFT_IMAP = imapScopes('https://outlook.office.com');
 const MICROSOFT_LOGIN = microsoftLogin('login.microsoftonline.com');
 
@@ -114,6 +117,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
   {
     name: 'gmail',
     title: 'Gmail and Google Workspace',
+    clientsAt: 'https://console.cloud.google.com/auth/clients, as a Desktop app',
     smtp: { host: 'smtp.gmail.com', port: 587, tls: 'starttls' },
     tokenUrl: 'https://oauth2.googleapis.com/token',
     // Only a consent gives one; a refresh answers with an access token alone.
@@ -147,6 +151,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
     name: 'outlook',
     title: 'Microsoft 365',
     ...MICROSOFT,
+    clientsAt: ENTRA,
     smtp: { host: 'smtp.office365.com', port: 587, tls: 'starttls' },
     tenant: 'common',
     scopes: {
@@ -160,6 +165,7 @@ const BUILT_IN: readonly ProviderProfile[] = [
     name: 'outlook-personal',
     title: 'Outlook.com and Hotmail',
     ...MICROSOFT,
+    clientsAt: ENTRA,
     smtp: { host: 'smtp-mail.outlook.com', port: 587, tls: 'starttls' },
     tenant: 'consumers',
     scopes: { refresh_token: MICROSOFT_SCOPE },

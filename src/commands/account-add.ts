@@ -6,7 +6,7 @@ import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { accountEntries, appendAccount, type EntryObject, updateAccount } from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
-import type { ProviderProfile } from '../accounts/providers.ts';
+import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts';
 import { isAddress } from '../accounts/schema.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
@@ -37,7 +37,10 @@ export const accountAdd: CommandDefinition = {
   ],
   arguments: [{ name: '[address]', help: 'the mailbox' }],
   options: [
-    { flags: '--provider <name>', help: 'gmail, outlook, outlook-personal, or one of the accounts file' },
+    {
+      flags: '--provider <name>',
+      help: `${[...builtInProviders.keys()].join(', ')}, or one of the accounts file`,
+    },
     { flags: '--sign-in <way>', help: 'how to obtain tokens', choices: SIGN_INS },
     { flags: '--client-id <id>', help: 'id of the OAuth client' },
     {

@@ -54,6 +54,10 @@ export async function signIn(context: CommandContext, facts: SignInFacts): Promi
       (await askUntil(terminal, () => terminal.ask('Key file of the service account'), readableFile));
     return { entry: { grant: 'jwt_bearer', service_account_file: fromDirectory(file, facts.directory) } };
   }
+  if (option('clientId') === undefined && profile.clientsAt !== undefined && terminal.isInteractive)
+    terminal.note(
+      `The OAuth client is one that you register once: ${profile.clientsAt} (steps: docs/first-account.md).`,
+    );
   const clientId =
     option('clientId') ??
     (await askUntil(

@@ -18,6 +18,16 @@ const GROUPS: Readonly<Record<string, string>> = {
   unclear: 'messages of which nobody knows whether Graph sent them',
 };
 
+const FIRST_STEPS = `
+From nothing to a sent mail:
+  xoauth2-relay account add alice@example.com  sign in to a first mailbox
+  xoauth2-relay start                          relay in the background
+  xoauth2-relay send you@example.net           a message, with the dialogue
+
+Each command has --help with examples and exit codes. The manual, with every
+setting, the accounts file and the replies: xoauth2-relay manual | man -l -
+`;
+
 /** Runs the command that `argv` (without node and script) names. Rejects with what the command rejects with. */
 export async function runProgram(
   commands: readonly CommandDefinition[],
@@ -31,6 +41,7 @@ export async function runProgram(
     )
     .version(options.version, '-V, --version', 'print the version')
     .helpCommand(false)
+    .addHelpText('after', FIRST_STEPS)
     .showSuggestionAfterError();
   const groups = new Map<string, Command>();
   for (const definition of commands) {

@@ -21,7 +21,8 @@ export const start: CommandDefinition = {
   name: 'start',
   summary: 'run serve in the background and wait until it is ready',
   details: [
-    'Takes the options of serve. For machines without systemd or another service manager; the log file is rotated at 10 MiB.',
+    'Takes the options of serve. For machines without systemd or another service manager.',
+    'Its log (relay.log, a link to the newest of the files, which are rotated at 10 MiB) and relay.pid stand in the state directory, without one in ~/.local/state/xoauth2-relay. What it says outside its log is in relay.log.stderr.',
     'On a terminal it says where the relay listens, where its dashboard is and how many accounts can send; elsewhere one line of JSON.',
   ],
   options: [

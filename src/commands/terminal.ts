@@ -60,7 +60,8 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
     if (stdin.isTTY !== true) {
       piped ??= createLineQueue(stdin);
       const line = await piped.next(signal);
-      if (line === undefined) throw new NoTerminalError(`no answer to: ${question.trim()}`);
+      if (line === undefined)
+        throw new NoTerminalError(`no answer to "${question.trim().replace(/:$/, '')}"`);
       return line;
     }
     const silent = new Writable({ write: (_chunk, _encoding, done) => done() });
@@ -77,7 +78,8 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
         lines.once('close', () => resolve(undefined));
       });
       if (muted || line === undefined) stderr.write('\n');
-      if (line === undefined) throw new NoTerminalError(`no answer to: ${question.trim()}`);
+      if (line === undefined)
+        throw new NoTerminalError(`no answer to "${question.trim().replace(/:$/, '')}"`);
       return line;
     } finally {
       signal?.removeEventListener('abort', close);

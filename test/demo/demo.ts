@@ -7,7 +7,7 @@ import { type RelayProcess, startRelay } from '../support/relay-process.ts';
 import { type SmtpClient, smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { archive, type DemoMessage, greeting, invoice, note, sha256 } from './messages.ts';
-import { heading, hop, paint, say, table } from './screen.ts';
+import { cut, heading, hop, paint, say, table } from './screen.ts';
 
 const GMAIL = 'ann@gmail.example';
 const OUTLOOK = 'olaf@outlook.example';
@@ -54,7 +54,8 @@ async function provider(
       if (who === 'S' && /^\d{3}-/.test(line)) return;
       if (who === 'C') chunks = /^BDAT \d+$/.test(line) ? chunks + 1 : 0;
       if (chunks > 1) return;
-      hop('relay', who === 'C' ? '→' : '←', name, line);
+      // Octets as they were heard: an address with SMTPUTF8 is more of them than letters.
+      hop('relay', who === 'C' ? '→' : '←', name, Buffer.from(line, 'latin1').toString());
     },
   });
   started.token.observe = (request) => {
@@ -139,7 +140,7 @@ async function deliverByGraph(relay: RelayProcess, to: Provider, message: DemoMe
   const { accounts } = await relay.admin<{ accounts: AccountRow[] }>('/admin/accounts');
   const row = accounts.find((a) => a.email === message.sender);
   check(row?.way === 'graph', `way is ${row?.way}`);
-  say(`  the account's row: way ${row?.way}, ${row?.reason ?? ''}`.slice(0, 140));
+  say(cut(`  the account's row: way ${row?.way}, ${row?.reason ?? ''}`, 0));
 }
 
 async function refuse(relay: RelayProcess, title: string, message: DemoMessage, code: number): Promise<void> {

@@ -5,10 +5,14 @@ const colourful = process.stdout.isTTY === true && process.env.NO_COLOR === unde
 type Style = Parameters<typeof styleText>[0];
 export const paint = (style: Style, text: string): string => (colourful ? styleText(style, text) : text);
 
-/** Widest text shown of one hop, so that a line stays a line. */
-const MAX_TEXT = 96;
+/** Of a pipe, too: a line stays a line. */
+const columns = process.stdout.columns ?? 133;
 const started = performance.now();
-const cut = (text: string): string => (text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT - 1)}…` : text);
+/** As much of a text as has room after `at` columns. */
+export const cut = (text: string, at: number): string => {
+  const room = Math.max(20, columns - at);
+  return text.length > room ? `${text.slice(0, room - 1)}…` : text;
+};
 
 export const say = (text = ''): void => void process.stdout.write(`${text}\n`);
 export const heading = (text: string): void => say(`\n${paint('bold', text)}`);
@@ -18,7 +22,8 @@ export function hop(left: string, arrow: '→' | '←', right: string, text: str
   const at = `${((performance.now() - started) / 1000).toFixed(3)} s`.padStart(10);
   const refused = arrow === '←' && /^[45]/.test(text);
   const style: Style = refused ? 'red' : arrow === '←' ? 'green' : 'cyan';
-  say(`${paint('dim', at)}  ${`${left} ${arrow} ${right}`.padEnd(24)} ${paint(style, cut(text))}`);
+  const parties = `${left} ${arrow} ${right}`.padEnd(24);
+  say(`${paint('dim', at)}  ${parties} ${paint(style, cut(text, at.length + parties.length + 3))}`);
 }
 
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): void {
@@ -28,6 +33,6 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
       .map((cell, i) => cell.padEnd(widths[i] ?? 0))
       .join('   ')
       .trimEnd();
-  say(`  ${paint('dim', line(head))}`);
-  for (const row of rows) say(`  ${line(row)}`);
+  say(`  ${paint('dim', cut(line(head), 2))}`);
+  for (const row of rows) say(`  ${cut(line(row), 2)}`);
 }

@@ -56,7 +56,7 @@ const cell = (name: string, ...children: (Node | string)[]): HTMLTableCellElemen
   h('td', { role: 'cell', class: `cell-${name}` }, ...children);
 
 /** Under the status: what comes next. Nothing comes by itself where a person is needed. */
-function whyOf({ status, drained, until }: ShownAccount, now: number): string {
+function whyOf({ status, drained, until, way }: ShownAccount, now: number): string {
   if (status === 'needs_consent' || status === 'misconfigured')
     return drained
       ? 'drained, too'
@@ -69,6 +69,7 @@ function whyOf({ status, drained, until }: ShownAccount, now: number): string {
       : `until resumed; ${STATUS_WORDS[status].toLowerCase()}`;
   const waits = until === null ? 0 : (Date.parse(until) - now) / 1000;
   if (waits <= 0) return '';
+  if (status === 'ready' && way === 'graph') return 'by Graph';
   return status === 'throttled' ? `for ${formatLife(waits)}` : `next try in ${formatLife(waits)}`;
 }
 
