@@ -71,8 +71,19 @@ const TABLE: Record<string, readonly string[]> = {
   'app-admin': ['admin', 'config', 'tracing'],
   'app-ways': ['config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
-  // Of admin the shapes: what its client reads is what the relay answers.
-  commands: ['protocol', 'accounts', 'tokens', 'upstream', 'enrol', 'programs', 'config', 'app', 'admin'],
+  // Of admin the shapes: what its client reads is what the relay answers. Of the listener the rule whose mail it is.
+  commands: [
+    'protocol',
+    'accounts',
+    'tokens',
+    'upstream',
+    'listener',
+    'enrol',
+    'programs',
+    'config',
+    'app',
+    'admin',
+  ],
   cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */

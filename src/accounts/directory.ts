@@ -3,13 +3,7 @@
  * address, the most exact match first, then by preference, then as the file has them; compared as
  * `foldAddress` has it. Replaced as a whole on reload.
  */
-import {
-  EXACTNESS,
-  type Exactness,
-  NULL_SENDER,
-  type SenderKey,
-  senderKeys,
-} from '../protocol/sender-pattern.ts';
+import { type Exactness, NULL_SENDER, type SenderKey, senderKeys } from '../protocol/sender-pattern.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { runAtOnce, runInSlices } from '../slices.ts';
 import type { Account } from './account.ts';
@@ -18,6 +12,8 @@ import type { Account } from './account.ts';
 export interface Candidate {
   readonly account: Account;
   readonly exactness: Exactness;
+  /** 0 for the address itself; the lower the more exact, also of two patterns of one kind (`*@*.a.test` before `*@*.test`). */
+  readonly rank: number;
 }
 
 export interface AccountDirectory {
@@ -100,13 +96,20 @@ function mayLookLikeAnother(folded: string, exactness: Exactness): boolean {
   return !PLAIN.test(folded) || (exactness === 'any' && A_LABEL.test(folded));
 }
 
-/** By which kind of pattern `account` may use `address` in MAIL FROM; undefined where it may not. */
-export function exactnessOf(account: Account, address: string): Exactness | undefined {
+/** How `account` may use `address` in MAIL FROM; undefined where it may not. */
+export function matchOf(account: Account, address: string): Candidate | undefined {
   const keys = senderKeys(address);
   const { senders } = rulesOf(account);
-  const found = keys.find(({ key }) => senders.has(key));
-  return found === undefined || denies(account, keys, found.exactness) ? undefined : found.exactness;
+  const rank = keys.findIndex(({ key }) => senders.has(key));
+  const exactness = keys[rank]?.exactness;
+  return exactness === undefined || denies(account, keys, exactness)
+    ? undefined
+    : { account, exactness, rank };
 }
+
+/** By which kind of pattern `account` may use `address` in MAIL FROM; undefined where it may not. */
+export const exactnessOf = (account: Account, address: string): Exactness | undefined =>
+  matchOf(account, address)?.exactness;
 
 /** Whether `account` may use `address` in MAIL FROM. */
 export const maySendAs = (account: Account, address: string): boolean =>
@@ -177,11 +180,11 @@ function* buildSteps(
   function candidates(address: string): readonly Candidate[] {
     const keys = senderKeys(address);
     const found: Candidate[] = [];
-    for (const { key, exactness } of keys)
+    for (const [rank, { key, exactness }] of keys.entries())
       for (const account of sendersOf(key)) {
         if (found.length === MAX_CANDIDATES) return found;
         if (found.some((c) => c.account === account) || denies(account, keys, exactness)) continue;
-        found.push({ account, exactness });
+        found.push({ account, exactness, rank });
       }
     return found;
   }
@@ -217,6 +220,6 @@ function* buildSteps(
 
 /** Whether the first choice comes strictly before the second, whatever room they have. */
 export const isPreferred = (a: Candidate, b: Candidate): boolean =>
-  EXACTNESS.indexOf(a.exactness) < EXACTNESS.indexOf(b.exactness) ||
-  (a.exactness === b.exactness &&
+  a.rank < b.rank ||
+  (a.rank === b.rank &&
     (a.account.preference ?? DEFAULT_PREFERENCE) < (b.account.preference ?? DEFAULT_PREFERENCE));

@@ -87,10 +87,7 @@ export const check: CommandDefinition = {
 
     const sender = textOption(context, 'sender');
     if (sender !== undefined) {
-      const report = reportSender(
-        sender,
-        [...file.accounts, ...file.unusable].map(({ account }) => account),
-      );
+      const report = reportSender(sender, file, settings.listeners);
       if (asJson) terminal.print(JSON.stringify(report, null, 2));
       else showSender(terminal, report);
       if (isWrong) return EXIT_CONFIGURATION;
@@ -174,13 +171,16 @@ function showTrial({ note, paint }: Terminal, trial: StartTrial | undefined): vo
   for (const warning of trial?.warnings ?? []) note(`${paint.yellow('warning')} ${warning}`);
 }
 
-function showSender(terminal: Terminal, { sender, accounts, cure }: SenderReport): void {
+function showSender(terminal: Terminal, { sender, accounts, without_auth, cure }: SenderReport): void {
   if (cure !== undefined) {
     terminal.print(`${terminal.paint.red('nobody')} takes mail from ${sender}: ${cure}`);
     return;
   }
   const rows = accounts.map(({ account, leaves_as, why }) => [account, leaves_as, why]);
   for (const line of formatTable([['account', 'MAIL FROM', 'why'], ...rows])) terminal.print(line);
+  for (const { listener, accounts: ids, reply } of without_auth)
+    if (reply !== null || without_auth.length > 1 || ids.length < accounts.length)
+      terminal.print(`${listener} without AUTH: ${reply ?? ids.join(', ')}`);
 }
 
 function select(accounts: readonly LoadedAccount[], names: readonly string[]): readonly LoadedAccount[] {

@@ -1,6 +1,13 @@
-/** Which account takes the mail of a sender, and why. In: the accounts of the file. Out: rows for `check --sender`. Pure. */
-import type { Account } from '../accounts/account.ts';
-import { createAccountDirectory } from '../accounts/directory.ts';
+/**
+ * Which account takes the mail of a sender, and why. In: the accounts file and the listeners. Out: rows for
+ * `check --sender`, and what a client without AUTH hears, by the rule the listeners themselves ask. Pure.
+ */
+import type { AccountsFile } from '../accounts/accounts-file.ts';
+import { type Candidate, createAccountDirectory, isPreferred } from '../accounts/directory.ts';
+import { isLocalOnly } from '../listener/exposure.ts';
+import { formatPlace, type ListenerOptions } from '../listener/options.ts';
+import { choicesFor, serves } from '../listener/sender-choice.ts';
+import { formatReply } from '../protocol/reply.ts';
 
 export interface SenderRow {
   readonly account: string;
@@ -10,10 +17,20 @@ export interface SenderRow {
   readonly leaves_as: string;
 }
 
+/** What a trusted client that does not log in meets. */
+export interface WithoutAuth {
+  readonly listener: string;
+  /** First choice first. */
+  readonly accounts: readonly string[];
+  /** The reply at MAIL where nobody takes it. */
+  readonly reply: string | null;
+}
+
 export interface SenderReport {
   readonly sender: string;
   /** First choice first; empty where nobody takes it. */
   readonly accounts: readonly SenderRow[];
+  readonly without_auth: readonly WithoutAuth[];
   /** What would help, where nobody takes it. */
   readonly cure: string | undefined;
 }
@@ -26,32 +43,81 @@ const WORDS = {
   any: '"*"',
 } as const;
 
+const FROM_WORDS = {
+  never: [],
+  foreign: ['From: is rewritten where it is not its own'],
+  always: ['From: is rewritten'],
+} as const;
+
 /** `sender`: an address, or `<>`. */
-export function reportSender(sender: string, accounts: readonly Account[]): SenderReport {
+export function reportSender(
+  sender: string,
+  file: Pick<AccountsFile, 'accounts' | 'unusable' | 'isComplete' | 'hidesSenders'>,
+  listeners: readonly ListenerOptions[],
+): SenderReport {
   const address = sender === '<>' ? '' : sender.replace(/^<(.*)>$/, '$1');
-  const directory = createAccountDirectory(accounts);
-  const rows = directory.candidates(address).map(({ account, exactness }, index): SenderRow => {
-    const isForeign = exactness === 'any';
-    const reasons = [`matches ${WORDS[exactness]}`];
-    if (account.preference !== undefined) reasons.push(`preference ${account.preference}`);
-    if (account.clientPassword !== undefined) reasons.push('only after AUTH with its password');
-    if (index > 0) reasons.push('when those above cannot, or have less room');
-    const { rewriteFrom = 'never' } = account;
-    if (rewriteFrom === 'always' || (rewriteFrom === 'foreign' && isForeign))
-      reasons.push('From: is rewritten where it is not its own');
+  const directory = createAccountDirectory(
+    [...file.accounts, ...file.unusable].map(({ account }) => account),
+    {
+      problems: new Map(
+        file.unusable.map(({ account, problems }) => [account.id, problems[0]?.message ?? '']),
+      ),
+      isComplete: file.isComplete,
+      hidesSenders: file.hidesSenders,
+    },
+  );
+  const candidates = directory.candidates(address);
+  const rows = candidates.map((candidate, index): SenderRow => {
+    const { account, exactness } = candidate;
+    const above = candidates[index - 1];
+    const reasons = [
+      `matches ${WORDS[exactness]}`,
+      ...(account.preference === undefined ? [] : [`preference ${account.preference}`]),
+      ...(account.clientPassword === undefined ? [] : ['only after AUTH with its password']),
+      ...(directory.problemOf(account.id) === undefined ? [] : ['waits until its entry is mended']),
+      ...placesWithout(candidate, listeners),
+      ...(above === undefined
+        ? []
+        : [`when those above cannot${isPreferred(above, candidate) ? '' : ', or have less room'}`]),
+      ...FROM_WORDS[account.rewriteFrom ?? 'never'],
+    ];
     return {
       account: account.id,
       why: reasons.join('; '),
-      leaves_as: account.rewriteSender === true && isForeign ? account.email : address || '<>',
+      leaves_as: account.rewriteSender === true && exactness === 'any' ? account.email : address || '<>',
     };
   });
-  if (rows.length > 0) return { sender, accounts: rows, cure: undefined };
-  const denier = directory.deniedBy(address);
-  const cure =
-    denier !== undefined
-      ? `refused by "deny" of account ${denier.id}`
-      : address === ''
-        ? 'add "<>" to "senders" of an account'
-        : `add it or "*@${address.slice(address.lastIndexOf('@') + 1)}" to "senders" of an account, or "*" with "rewrite_sender"`;
-  return { sender, accounts: [], cure };
+  const withoutAuth = listeners.map((listener): WithoutAuth => {
+    const isTrusted = isLocalOnly(listener) || listener.allow.length > 0;
+    const choices = choicesFor(address, { auth: undefined, isTrusted }, listener, directory);
+    const refused = (reply: string): WithoutAuth => ({
+      listener: formatPlace(listener),
+      accounts: [],
+      reply,
+    });
+    if ('code' in choices) return refused(formatReply(choices));
+    const ids = choices.map(({ account }) => account.id);
+    const broken = ids.find((id) => directory.problemOf(id) !== undefined);
+    // What the relay says of an account it cannot serve; no other takes its mail.
+    if (broken !== undefined) return refused(`451 4.3.5 account ${broken} is misconfigured, its mail waits`);
+    return { listener: formatPlace(listener), accounts: ids, reply: null };
+  });
+  return {
+    sender,
+    accounts: rows,
+    without_auth: withoutAuth,
+    cure: rows.length > 0 ? undefined : cureOf(address, directory.deniedBy(address)?.id),
+  };
+}
+
+function placesWithout({ account }: Candidate, listeners: readonly ListenerOptions[]): readonly string[] {
+  const closed = listeners.filter((listener) => !serves(listener, account));
+  return closed.length === 0 ? [] : [`not on ${closed.map(formatPlace).join(', ')}`];
+}
+
+function cureOf(address: string, denier: string | undefined): string {
+  if (denier !== undefined) return `refused by "deny" of account ${denier}`;
+  if (address === '') return 'add "<>" to "senders" of an account';
+  const domain = address.slice(address.lastIndexOf('@') + 1);
+  return `add it or "*@${domain}" to "senders" of an account, or "*" with "rewrite_sender"`;
 }

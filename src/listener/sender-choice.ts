@@ -3,7 +3,7 @@
  * that may take the message, or the refusal, which names the setting that would help. Pure.
  */
 import type { Account } from '../accounts/account.ts';
-import { type AccountDirectory, type Candidate, exactnessOf } from '../accounts/directory.ts';
+import { type AccountDirectory, type Candidate, matchOf } from '../accounts/directory.ts';
 import { hasNonAscii } from '../protocol/path.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { foldAddress } from '../protocol/text.ts';
@@ -32,10 +32,12 @@ export function choicesFor(
   options: Pick<ListenerOptions, 'accounts' | 'authRequired'>,
   directory: AccountDirectory,
 ): readonly Choice[] | Reply {
-  const toChoice = ({ account, exactness }: Candidate): Choice => ({
-    account,
-    exactness,
-    sender: account.rewriteSender === true && exactness === 'any' ? account.email : sender,
+  const toChoice = (candidate: Candidate): Choice => ({
+    ...candidate,
+    sender:
+      candidate.account.rewriteSender === true && candidate.exactness === 'any'
+        ? candidate.account.email
+        : sender,
   });
   if (facts.auth !== undefined) {
     const account = directory.byId(facts.auth.account.id);
@@ -48,8 +50,9 @@ export function choicesFor(
     if (isOpen && (!facts.isTrusted || options.authRequired)) return AUTH_FIRST;
     if (!serves(options, account)) return notHere(account);
     // Who has logged in needs no `<>` among the senders.
-    const exactness = sender === '' ? 'address' : exactnessOf(account, sender);
-    if (exactness === undefined)
+    const match: Candidate | undefined =
+      sender === '' ? { account, exactness: 'address', rank: 0 } : matchOf(account, sender);
+    if (match === undefined)
       return reply(
         550,
         '5.7.1',
@@ -57,8 +60,8 @@ export function choicesFor(
       );
     // A login without a password gives no more than none: another's mailbox with a password stays closed.
     const [best] = isOpen && sender !== '' ? directory.candidates(sender) : [];
-    if (best?.account.clientPassword !== undefined && best.exactness !== exactness) return AUTH_FIRST;
-    return [toChoice({ account, exactness })];
+    if (best?.account.clientPassword !== undefined && best.rank < match.rank) return AUTH_FIRST;
+    return [toChoice(match)];
   }
   if (options.authRequired) return AUTH_FIRST;
   const all = directory.candidates(sender);
@@ -70,7 +73,7 @@ export function choicesFor(
   // Nor where that mailbox itself may not be used.
   const closed = all
     .slice(0, all.indexOf(first))
-    .find((c) => c.account.clientPassword !== undefined && c.exactness !== first.exactness);
+    .find((c) => c.account.clientPassword !== undefined && c.rank < first.rank);
   if (closed !== undefined) return notHere(closed.account);
   if (first.exactness !== 'address' && directory.hidesSenders) return mayBeAnothers(sender);
   // Its mail waits until its entry is mended; it does not leave by another.

@@ -18,7 +18,7 @@ export interface Choice extends Candidate {
 export function whyFirst(order: readonly Choice[], room: (account: Account) => number): ChosenBy {
   const [first, second] = order;
   if (first === undefined || second === undefined) return 'order';
-  if (first.exactness !== second.exactness) return 'exactness';
+  if (first.rank !== second.rank) return 'exactness';
   if (isPreferred(first, second)) return 'preference';
   return room(first.account) > room(second.account) ? 'room' : 'order';
 }

@@ -13,6 +13,7 @@ test('the most exact match comes first, then preference, then room', () => {
   const choice = (id: string, exactness: 'address' | 'domain' | 'any', preference?: number) => ({
     account: account(id, preference === undefined ? {} : { preference }),
     exactness,
+    rank: ['address', 'domain', 'any'].indexOf(exactness),
     sender: 's@x.test',
   });
   const room = new Map([
