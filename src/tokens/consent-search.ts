@@ -4,7 +4,7 @@
  */
 import { Secret } from '../accounts/credential.ts';
 import type { GrantState } from './grant-state.ts';
-import { isOfSameConsent, latestFirst } from './same-consent.ts';
+import { type ConsentHolder, isOfSameConsent, latestFirst } from './same-consent.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { StoredGrant, TokenStore } from './token-store.ts';
@@ -43,16 +43,17 @@ export interface ConsentSearch {
     isServed: (member: ConsentMember) => boolean,
   ): { readonly heir: ConsentMember; readonly last: Found } | undefined;
   /**
-   * `later` than what `own` has; `equal`: as late as the latest, made of the same one without knowledge of each other.
-   * Never rejects. `isAway`: the store cannot be reached.
+   * `later` than what `own` has. `spare`, where ours was refused: as late as the latest, made of the same one without
+   * knowledge of each other; else what somebody signed in for as this mailbox, however far ours is. Never rejects.
+   * `isAway`: the store cannot be reached.
    */
   findFor(
     own: ConsentMember,
     user: string,
-    isThorough: boolean,
+    isRefused: boolean,
   ): Promise<{
     readonly later: Found | undefined;
-    readonly equal: Found | undefined;
+    readonly spare: Found | undefined;
     readonly isAway: boolean;
   }>;
 }
@@ -65,6 +66,53 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
   const byFingerprint = new Map<string, readonly ConsentMember[]>();
   const alike = (member: ConsentMember): readonly ConsentMember[] =>
     (byFingerprint.get(member.fingerprint) ?? []).filter((other) => other !== member);
+
+  /** What others have that `holder` may go on with: what the store says, and this process. */
+  async function search(
+    own: ConsentMember,
+    holder: ConsentHolder,
+    isThorough: boolean,
+  ): Promise<{ found: Found[]; isAway: boolean }> {
+    const others = alike(own);
+    // A command beside this process may have written for any of them.
+    const unread = others
+      .filter(({ seenAt }) => isThorough || seenAt === undefined)
+      .map((other) => other.accountId);
+    const found: Found[] = [];
+    const addStored = (stored: StoredGrant | undefined): void => {
+      if (stored?.refreshToken === undefined) return;
+      found.push({
+        refreshToken: new Secret(stored.refreshToken),
+        obtainedAt: stored.refreshTokenObtainedAt,
+        generation: stored.generation,
+        signedInAs: stored.signedInAs,
+      });
+    };
+    let isAway = false;
+    try {
+      addStored(await store.elsewhere?.(holder, { unread, isThorough }));
+    } catch (error) {
+      isAway = true;
+      watch.failed(error, 'read');
+      if (error instanceof SharedStoreAway) addStored(error.here);
+    }
+    for (const other of others)
+      if (other.refreshToken !== undefined && isOfSameConsent(holder, other))
+        found.push({
+          refreshToken: other.refreshToken,
+          obtainedAt: other.obtainedAt,
+          generation: generationOf(other),
+          signedInAs: other.signedInAs,
+        });
+    return { found, isAway };
+  }
+
+  /** To one that has nothing a sign-in comes first. */
+  async function ownSignIn(own: ConsentMember, holder: ConsentHolder): Promise<Found | undefined> {
+    const fromNothing = { ...holder, generation: 0 };
+    const { found } = await search(own, fromNothing, true);
+    return found.sort(latestFirst(fromNothing)).find((other) => other.signedInAs !== undefined);
+  }
 
   return {
     add: (member) => void byFingerprint.set(member.fingerprint, [...alike(member), member]),
@@ -83,43 +131,14 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
       const isHad = sharing.some((other) => generationOf(other) >= last.generation);
       return heir === undefined || isHad ? undefined : { heir, last };
     },
-    async findFor(own, user, isThorough) {
+    async findFor(own, user, isRefused) {
       const { accountId, fingerprint, generation, signedInAs } = own;
       const holder = { accountId, fingerprint, user, generation, signedInAs };
-      const others = alike(own);
-      // A command beside this process may have written for any of them.
-      const unread = others
-        .filter(({ seenAt }) => isThorough || seenAt === undefined)
-        .map((other) => other.accountId);
-      const found: Found[] = [];
-      const addStored = (stored: StoredGrant | undefined): void => {
-        if (stored?.refreshToken === undefined) return;
-        found.push({
-          refreshToken: new Secret(stored.refreshToken),
-          obtainedAt: stored.refreshTokenObtainedAt,
-          generation: stored.generation,
-          signedInAs: stored.signedInAs,
-        });
-      };
-      let isAway = false;
-      try {
-        addStored(await store.elsewhere?.(holder, { unread, isThorough }));
-      } catch (error) {
-        isAway = true;
-        watch.failed(error, 'read');
-        if (error instanceof SharedStoreAway) addStored(error.here);
-      }
-      for (const other of others)
-        if (other.refreshToken !== undefined && isOfSameConsent(holder, other))
-          found.push({
-            refreshToken: other.refreshToken,
-            obtainedAt: other.obtainedAt,
-            generation: generationOf(other),
-            signedInAs: other.signedInAs,
-          });
+      const { found, isAway } = await search(own, holder, isRefused);
       const [first] = found.sort(latestFirst(holder));
       const ownGeneration = generationOf(own);
       const later = first !== undefined && first.generation > ownGeneration ? first : undefined;
+      if (!isRefused) return { later, spare: undefined, isAway };
       const latest = later ?? { ...holder, generation: ownGeneration, refreshToken: own.refreshToken };
       const equal = found.find(
         (other) =>
@@ -127,7 +146,8 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
           other.signedInAs === latest.signedInAs &&
           other.refreshToken.reveal() !== latest.refreshToken?.reveal(),
       );
-      return { later, equal, isAway };
+      const spare = equal ?? (latest.signedInAs === undefined ? await ownSignIn(own, holder) : undefined);
+      return { later, spare, isAway };
     },
   };
 }

@@ -33,12 +33,16 @@ export type GrantAnswer = Exchange & { readonly saving: Promise<void> | undefine
 
 export interface GrantAsker {
   readonly counts: RefreshCounts;
-  /** `offsetMs`: the provider's clock less ours, as far as known. Never rejects. */
+  /**
+   * `offsetMs`: the provider's clock less ours, as far as known. `signedInAs`: for whom somebody signed in for this
+   * refresh token; default as in the grant. Never rejects.
+   */
   ask(
     slot: Slot,
     origin: TokenOrigin,
     refreshToken: Secret | undefined,
     offsetMs: number,
+    signedInAs?: string,
   ): Promise<GrantAnswer>;
 }
 
@@ -73,6 +77,7 @@ export function createGrantAsker(deps: {
     origin: TokenOrigin,
     refreshToken: Secret | undefined,
     offsetMs: number,
+    signedInAs?: string,
   ): Promise<GrantAnswer> {
     const { credential, account, grant } = slot;
     let built: GrantForm;
@@ -89,7 +94,7 @@ export function createGrantAsker(deps: {
     });
     const onRefreshToken = (came: string): void => {
       if (came === used?.reveal()) return;
-      saving = track(keeper.rotated(grant, came, tokens));
+      saving = track(keeper.rotated(grant, came, tokens, signedInAs));
     };
     counts.attempts += 1;
     const exchange = await endpoints.exchange({

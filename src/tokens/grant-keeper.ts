@@ -5,17 +5,18 @@
  */
 import type { TokenResource } from '../accounts/credential.ts';
 import { Secret } from '../accounts/credential.ts';
-import { type Clock, orAfter, pause } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { foldAddress } from '../protocol/text.ts';
 import type { Steps } from '../slices.ts';
 import { createConsentSearch, type Found } from './consent-search.ts';
 import type { Grant } from './grant.ts';
+import { createGrantSaver, idOf, type Kept, NONE } from './grant-saver.ts';
 import { type GrantEvent, nextGrantState } from './grant-state.ts';
 import { isEarlier } from './same-consent.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import { createStoreWatch } from './store-watch.ts';
-import type { Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
+import type { StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
 
 export interface GrantKeeper {
   /**
@@ -60,27 +61,6 @@ export interface GrantKeeper {
   close(boundMs: number): Promise<readonly string[]>;
 }
 
-/** How long a store that failed is left alone before what it missed is offered again. */
-const STORE_RETRY_MS = 10_000;
-
-/** … and once the process is about to end, ms. */
-const LAST_RETRY_MS = 250;
-
-const NONE: Promise<StoredTokens> = Promise.resolve({});
-
-type Kept = { -readonly [K in keyof Grant]: Grant[K] } & {
-  readonly isConsent: boolean;
-  saving: Promise<void> | undefined;
-  /** How many have something of it under way. */
-  holders: number;
-  /** What is unsaved: a new refresh token, or the one the store had and has lost. */
-  toSave: 'new' | 'lost';
-  /** Refresh tokens that were offered to the store without a word from it: it may take one when it is back. */
-  offered: Set<string>;
-  /** Access tokens that the store could not take: no other relay need ask for them again. */
-  missed: Partial<Record<TokenResource, StoredToken>>;
-};
-
 export function createGrantKeeper(deps: {
   readonly store: TokenStore;
   readonly clock: Clock;
@@ -92,11 +72,12 @@ export function createGrantKeeper(deps: {
   const grants = new Map<string, Kept>();
   const consents = createConsentSearch(store, watch);
   let wanted: Pick<ReadonlySet<Grant>, 'has'> = new Set();
-  let cancelRetry: (() => void) | undefined;
   let toldOfMemory = false;
 
+  const saver = createGrantSaver({ store, watch, clock, log, all: () => grants.values(), move, takeStored });
+  const { save, saveToken } = saver;
+
   const kept = (grant: Grant): Kept => grant as Kept;
-  const idOf = ({ accountId, fingerprint, user }: Grant) => ({ accountId, fingerprint, user });
   const keyOf = ({ accountId, fingerprint, user }: Grant): string => `${fingerprint} ${accountId} ${user}`;
 
   function move(grant: Kept, event: GrantEvent): boolean {
@@ -147,8 +128,9 @@ export function createGrantKeeper(deps: {
   async function takeOver(own: Kept, found: Found): Promise<void> {
     if (found.refreshToken.reveal() === own.refreshToken?.reveal()) return;
     const handedOn = leaveFor(own, found.signedInAs);
-    if (own.state === 'unsaved' && own.toSave === 'new' && own.signedInAs === found.signedInAs)
-      own.spare = own.refreshToken;
+    if (own.signedInAs !== found.signedInAs) own.spare = undefined;
+    else if (own.state === 'unsaved' && own.toSave === 'new')
+      own.spare = own.refreshToken && { refreshToken: own.refreshToken, signedInAs: own.signedInAs };
     Object.assign(own, found);
     own.toSave = 'lost';
     own.isHere = false;
@@ -161,10 +143,15 @@ export function createGrantKeeper(deps: {
     await save(own, NONE);
   }
 
-  /** Before `own` goes on with a sign-in: another account keeps the latest of what the operator gave. */
+  /** Before `own` goes on with a sign-in: the latest of what the operator gave stays with another account, or is saved for one to come. */
   async function leaveFor(own: Kept, signedInAs: string | undefined): Promise<void> {
     const legacy = consents.legacyOf(own, signedInAs, (other) => wanted.has(other as Kept));
-    if (legacy !== undefined) await takeOver(legacy.heir as Kept, legacy.last);
+    if (legacy !== undefined) return takeOver(legacy.heir as Kept, legacy.last);
+    if (own.state !== 'unsaved' || own.signedInAs !== undefined || signedInAs === undefined) return;
+    const left = { ...own, user: undefined, saving: undefined, holders: 0, missed: {}, spare: undefined };
+    own.offered = new Set();
+    remember(left);
+    await save(left, NONE);
   }
 
   /** The store had it: it goes back as what it was, so that a later one of another relay stands above it. */
@@ -175,101 +162,24 @@ export function createGrantKeeper(deps: {
     return move(grant, 'rotated');
   }
 
-  /** One at a time for a grant; a rotation during a save is saved after it. */
-  function save(grant: Kept, tokens: Promise<StoredTokens>): Promise<void> {
-    const mine = (grant.saving ?? Promise.resolve()).then(() => saveNow(grant, tokens));
-    grant.saving = mine;
-    return mine.finally(() => {
-      if (grant.saving === mine) grant.saving = undefined;
-    });
-  }
-
-  async function saveNow(grant: Kept, tokens: Promise<StoredTokens>): Promise<void> {
-    const { refreshToken } = grant;
-    if (grant.state !== 'unsaved' || refreshToken === undefined) return;
-    const rotation: Rotation = {
-      base: grant.generation - (grant.toSave === 'lost' ? 1 : 0),
-      refreshToken: refreshToken.reveal(),
-      obtainedAt: grant.obtainedAt ?? clock.now(),
-      ...(grant.signedInAs === undefined ? {} : { signedInAs: grant.signedInAs }),
-      tokens,
-    };
+  async function load(grant: Grant): Promise<StoredGrant | undefined> {
+    const own = kept(grant);
     try {
       const at = clock.monotonic();
-      const result = await store.rotate(idOf(grant), rotation);
-      watch.answered('write');
-      grant.seenAt = at;
-      if (result.kept) {
-        grant.generation = Math.max(grant.generation, result.generation);
-        grant.offered.clear();
-        if (grant.refreshToken === refreshToken) move(grant, 'saved');
-        return;
-      }
-      if (grant.offered.delete(result.stored.refreshToken ?? '')) {
-        // Our own earlier one, taken after we had given up waiting: what came later goes on top of it.
-        grant.generation = Math.max(grant.generation, result.stored.generation);
-        grant.toSave = 'new';
-        return await saveNow(grant, tokens);
-      }
-      log.warn(
-        { event: 'refresh_token_overtaken', account: grant.accountId },
-        'another relay has refreshed this account meanwhile: going on with its refresh token',
-      );
-      grant.spare = refreshToken;
-      move(grant, 'overtaken');
-      takeStored(grant, result.stored);
+      const stored = await store.load(idOf(grant));
+      watch.answered('read');
+      own.seenAt = at;
+      if (stored !== undefined) takeStored(own, stored);
+      // A store that came back without what it had (a failover, an empty disk) is given it again.
+      const isBehind = own.state === 'kept' && isEarlier(stored ?? { generation: 0 }, own);
+      if (isBehind && lostBy(own)) void save(own, NONE);
+      return stored;
     } catch (error) {
-      if (grant.refreshToken === refreshToken)
-        grant.isHere = error instanceof SharedStoreAway && error.here !== undefined;
-      grant.offered.add(rotation.refreshToken);
-      move(grant, 'save failed');
-      watch.failed(error, 'write');
-      Object.assign(grant.missed, await tokens);
-      retryLater();
+      watch.failed(error, 'read');
+      // Others may have a later one, which is not known; an earlier one is surely no good.
+      if (error instanceof SharedStoreAway && error.here !== undefined) takeStored(own, error.here);
+      throw error;
     }
-  }
-
-  async function saveAll(): Promise<void> {
-    cancelRetry = undefined;
-    await Promise.all([...grants.values()].map(offerAgain));
-  }
-
-  async function offerAgain(grant: Kept): Promise<void> {
-    const missed = grant.missed;
-    grant.missed = {};
-    if (grant.state === 'unsaved') return save(grant, Promise.resolve(missed));
-    for (const [resource, token] of Object.entries(missed))
-      await saveToken(grant, resource as TokenResource, token);
-  }
-
-  function retryLater(): void {
-    cancelRetry ??= clock.after(STORE_RETRY_MS, () => void saveAll());
-  }
-
-  async function saveToken(grant: Kept, resource: TokenResource, token: StoredToken | undefined) {
-    delete grant.missed[resource];
-    try {
-      await store.saveToken(idOf(grant), resource, token);
-      watch.answered('write');
-    } catch (error) {
-      watch.failed(error, 'write');
-      if (token === undefined) return;
-      grant.missed[resource] = token;
-      retryLater();
-    }
-  }
-
-  // The others may have rotated alone what this one did not miss, and save it only now.
-  store.onBack?.(() => {
-    watch.isToBeCompleted();
-    if (cancelRetry === undefined) return;
-    giveUpRetry();
-    void saveAll();
-  });
-
-  function giveUpRetry(): void {
-    cancelRetry?.();
-    cancelRetry = undefined;
   }
 
   const unsaved = (): readonly string[] =>
@@ -302,30 +212,12 @@ export function createGrantKeeper(deps: {
       remember(made);
       return made;
     },
-    async load(grant) {
-      const own = kept(grant);
-      try {
-        const at = clock.monotonic();
-        const stored = await store.load(idOf(grant));
-        watch.answered('read');
-        own.seenAt = at;
-        if (stored !== undefined) takeStored(own, stored);
-        // A store that came back without what it had (a failover, an empty disk) is given it again.
-        const isBehind = own.state === 'kept' && isEarlier(stored ?? { generation: 0 }, own);
-        if (isBehind && lostBy(own)) void save(own, NONE);
-        return stored;
-      } catch (error) {
-        watch.failed(error, 'read');
-        // Others may have a later one, which is not known; an earlier one is surely no good.
-        if (error instanceof SharedStoreAway && error.here !== undefined) takeStored(own, error.here);
-        throw error;
-      }
-    },
+    load,
     async catchUp(grant, user, isRefused = false) {
       const own = kept(grant);
-      const { later, equal, isAway } = await consents.findFor(own, user, isRefused);
+      const { later, spare, isAway } = await consents.findFor(own, user, isRefused);
       if (later !== undefined) void takeOver(own, later);
-      if (isRefused) own.spare ??= equal?.refreshToken;
+      if (isRefused) own.spare ??= spare;
       return !isAway;
     },
     async rotated(grant, refreshToken, tokens, signedInAs = grant.signedInAs) {
@@ -368,33 +260,16 @@ export function createGrantKeeper(deps: {
       return undefined;
     },
     async saveAgain() {
-      for (const grant of [...grants.values()]) if (lostBy(grant)) await save(grant, NONE);
+      for (const grant of [...grants.values()])
+        if (lostBy(grant)) await save(grant, NONE);
+        // Not read yet: this relay's own directory may have what the store lacks.
+        else if (grant.seenAt === undefined && grant.isConsent) await load(grant).catch(() => undefined);
     },
     storeFailed: watch.failed,
     storeAnswered: watch.answered,
     get isStoreAway() {
       return watch.isAway;
     },
-    async close(boundMs) {
-      const end = clock.monotonic() + boundMs;
-      const left = (): number => end - clock.monotonic();
-      const unsavedOnes = (): Kept[] => [...grants.values()].filter(({ state }) => state === 'unsaved');
-      giveUpRetry();
-      if (unsavedOnes().length > 0) await orAfter(clock, saveAll(), boundMs);
-      // A store that was away for a moment may be back in time; what this relay's own directory has is not lost.
-      while (unsavedOnes().some((grant) => !grant.isHere) && left() > 0) {
-        await pause(clock, Math.min(LAST_RETRY_MS, left()));
-        giveUpRetry();
-        await orAfter(clock, saveAll(), Math.max(left(), 0));
-      }
-      giveUpRetry();
-      const here = unsavedOnes().filter((grant) => grant.isHere);
-      if (here.length > 0)
-        log.warn(
-          { event: 'refresh_tokens_kept_here', accounts: here.map(({ accountId }) => accountId) },
-          'the newest refresh tokens of these accounts are in the state directory only: start this relay again with it, so that the others get them',
-        );
-      return unsavedOnes().flatMap((grant) => (grant.isHere ? [] : grant.accountId));
-    },
+    close: saver.close,
   };
 }

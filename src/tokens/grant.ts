@@ -2,6 +2,13 @@
 import type { Secret } from '../accounts/credential.ts';
 import type { GrantState } from './grant-state.ts';
 
+/** A refresh token that is tried before an account is given up. */
+export interface Spare {
+  readonly refreshToken: Secret;
+  /** As in the grant. */
+  readonly signedInAs: string | undefined;
+}
+
 /** One consent of one account. Written by the keeper alone. */
 export interface Grant {
   readonly accountId: string;
@@ -24,6 +31,6 @@ export interface Grant {
   readonly failedSaves: number;
   /** What is unsaved is in this relay's own directory, although not in the store that relays share. */
   readonly isHere: boolean;
-  /** Given to us, but the store has a later one: tried before the account is given up. */
-  readonly spare: Secret | undefined;
+  /** Given to us, but the store has a later one; or what somebody signed in for under another name, where ours is no good. */
+  readonly spare: Spare | undefined;
 }

@@ -103,7 +103,7 @@ class Served implements ServedAccount {
       'clientSecret' in credential ? credential.clientSecret : undefined,
       'refreshToken' in credential ? credential.refreshToken : undefined,
       grant.refreshToken,
-      grant.spare,
+      grant.spare?.refreshToken,
       ...this.#slots.map((each) => each.token),
     ].flatMap((secret) => secret?.reveal() ?? []);
   }

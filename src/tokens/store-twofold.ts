@@ -4,7 +4,7 @@
  * that has lost its data, costs a grant: at the next start the shared store is given what it lacks.
  */
 import type { Log } from '../log.ts';
-import { latestFor } from './same-consent.ts';
+import { isEarlier, latestFor } from './same-consent.ts';
 import { codeOf } from './state-files.ts';
 import type { GrantId, RotationResult, StoredGrant, StoredTokens, TokenStore } from './token-store.ts';
 
@@ -33,7 +33,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
   /** The shared store is given what it lacks. */
   async function complete(id: GrantId, own: StoredGrant, found: StoredGrant | undefined) {
     const { refreshToken, generation, refreshTokenObtainedAt: obtainedAt = 0, signedInAs } = own;
-    if (refreshToken === undefined || generation <= (found?.generation ?? 0)) return found;
+    if (refreshToken === undefined || !isEarlier(found ?? { generation: 0 }, own)) return found;
     const result = await shared.rotate(id, {
       base: generation - 1,
       refreshToken,

@@ -317,8 +317,10 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const { spare } = grant;
       if (isToAskAgain(exchange, 'needs_consent') && spare !== undefined) {
         keeper.dropSpare(grant);
-        used = spare;
-        exchange = await ask(slot, origin, used, 0);
+        exchange = await ask(slot, origin, spare.refreshToken, 0, spare.signedInAs);
+        // It brought no other one: it is the grant's from now on all the same.
+        if (exchange.outcome.ok && exchange.saving === undefined && spare.signedInAs !== grant.signedInAs)
+          await keeper.rotated(grant, spare.refreshToken.reveal(), Promise.resolve({}), spare.signedInAs);
       }
     }
     return exchange;

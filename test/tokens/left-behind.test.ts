@@ -1,13 +1,21 @@
-/** What is kept in the file of an account that has another consent now, and a file that two processes change. */
+/**
+ * What an account has left behind: in its file, which has another consent now, unsaved under a sign-in, or under another
+ * name; and a file that two processes change.
+ */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
+import { systemClock } from '../../src/clock.ts';
+import { runAtOnce } from '../../src/slices.ts';
 import { AccessToken } from '../../src/tokens/access-token.ts';
+import { createGrantKeeper } from '../../src/tokens/grant-keeper.ts';
 import { stateFiles } from '../../src/tokens/state-files.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
+import { createMemoryStore } from '../../src/tokens/store-memory.ts';
+import { createTwofoldStore } from '../../src/tokens/store-twofold.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
@@ -32,8 +40,8 @@ async function ground(t: TestContext) {
   );
   const { clientId, clientSecret = '' } = endpoint.add('nobody@x');
   const path = directory(t);
-  const entry = (id: string, consent: string) => ({
-    account: account(id),
+  const entry = (id: string, consent: string, user = id) => ({
+    account: { ...account(id), user },
     credential: refreshCredential(endpoint.url, id, {
       clientId,
       clientSecret: new Secret(clientSecret),
@@ -42,18 +50,29 @@ async function ground(t: TestContext) {
   });
   return {
     endpoint,
-    /** By account the consent it has. */
-    async serve(accounts: Readonly<Record<string, string>>) {
-      const service = createTokenService(
-        { log, store: createFileStore(path, { log, sealer: undefined }) },
-        { refreshAhead: false },
-      );
+    /** By account the consent it has, and the mailbox where it is not the name. */
+    async serve(
+      accounts: Readonly<Record<string, string>>,
+      store: TokenStore = createFileStore(path, { log, sealer: undefined }),
+    ) {
+      const service = createTokenService({ log, store }, { refreshAhead: false });
       await service.open();
       t.after(() => service.close());
       const apply = (wanted: Readonly<Record<string, string>>): void =>
-        void service.applyAccounts(Object.entries(wanted).map(([id, consent]) => entry(id, consent)));
+        void service.applyAccounts(
+          Object.entries(wanted).map(([id, words]) => entry(id, ...(words.split(' ') as [string, string?]))),
+        );
       apply(accounts);
       return { service, apply };
+    },
+    async signIn(service: TokenService, id: string, user = id): Promise<void> {
+      const { refreshToken } = endpoint.add(user);
+      const { accessToken, expiresAt } = endpoint.issue(user);
+      await service.adopt(id, {
+        refreshToken: new Secret(refreshToken),
+        accessToken: new AccessToken(accessToken, expiresAt, Date.now()),
+        resource: 'smtp',
+      });
     },
     assertNoneUsedTwice(): void {
       const used = endpoint.requests.map(({ form }) => form.get('refresh_token'));
@@ -98,19 +117,74 @@ test('an account that gets the consent of one that has another now goes on with 
 });
 
 test('what the operator gave, left behind by a sign-in, serves an account that comes later', async (t) => {
-  const { serve, endpoint, assertNoneUsedTwice } = await ground(t);
+  const { serve, signIn, assertNoneUsedTwice } = await ground(t);
   const { service, apply } = await serve({ a: 'one' });
   await refreshAll(service, ['a', 'a']);
-  const own = endpoint.add('a');
-  const { accessToken, expiresAt } = endpoint.issue('a');
-  await service.adopt('a', {
-    refreshToken: new Secret(own.refreshToken),
-    accessToken: new AccessToken(accessToken, expiresAt, Date.now()),
-    resource: 'smtp',
-  });
+  await signIn(service, 'a');
   apply({ a: 'one', b: 'one' });
   await refreshAll(service, ['b', 'a', 'b']);
   assertNoneUsedTwice();
+});
+
+test('what the operator gave, not saved yet when somebody signs in, serves an account that comes later', async (t) => {
+  const { serve, signIn, assertNoneUsedTwice } = await ground(t);
+  const inside = createMemoryStore();
+  let isFull = false;
+  const { service, apply } = await serve(
+    { a: 'one' },
+    {
+      ...inside,
+      rotate: (id, given) => (isFull ? Promise.reject(new Error('full')) : inside.rotate(id, given)),
+    },
+  );
+  await service.refresh('a');
+  isFull = true;
+  await service.refresh('a');
+  await signIn(service, 'a');
+  isFull = false;
+  apply({ a: 'one', b: 'one' });
+  await refreshAll(service, ['b', 'a', 'b']);
+  assertNoneUsedTwice();
+});
+
+for (const isRotating of [true, false])
+  test(`where the consent of the file is refused, an account goes on with the sign-in under another name of its mailbox, ${isRotating ? 'which rotates' : 'which does not'}, however often it has refreshed`, async (t) => {
+    const { serve, signIn, endpoint } = await ground(t);
+    const { service, apply } = await serve({ 'ann.new': 'one carl', ann: 'one ann' });
+    await refreshAll(service, ['ann', 'ann.new']);
+    await signIn(service, 'ann', 'ann');
+    await refreshAll(service, ['ann.new', 'ann.new', 'ann.new', 'ann.new']);
+    apply({ 'ann.new': 'one ann', bob: 'one bob' });
+    endpoint.revoke('one@x');
+    if (!isRotating) endpoint.rotation = 'off';
+    await refreshAll(service, ['ann.new', 'ann.new']);
+    assert.equal(endpoint.requests.filter(({ user }) => user === 'one@x').length, 7);
+    assert.ok(endpoint.verify('ann', (await service.get('ann.new')).reveal()));
+    // It serves that mailbox alone.
+    await assert.rejects(service.refresh('bob'), /invalid_grant/);
+  });
+
+const asShared = (store: TokenStore): TokenStore => ({ ...store, kind: 'redis' });
+
+test('a sign-in that only the directory has is given to the shared store, however far that has what the operator gave', async () => {
+  const [shared, here] = [createMemoryStore(), createMemoryStore()];
+  const id = { accountId: 'a@x', fingerprint: 'f', user: 'a@x' };
+  await here.rotate(id, { ...rotation('signed in', 5), signedInAs: 'a@x' });
+  await shared.rotate(id, rotation('given', 8));
+  const store = createTwofoldStore(asShared(shared), here, log);
+  assert.equal((await store.load(id))?.refreshToken, 'signed in');
+  assert.equal((await shared.load(id))?.refreshToken, 'signed in');
+});
+
+test('a shared store that has lost its data is given what the directory of a relay has that has not looked yet', async () => {
+  const [shared, here] = [createMemoryStore(), createMemoryStore()];
+  await here.rotate({ accountId: 'a@x', fingerprint: 'f' }, rotation('latest', 5));
+  const store = createTwofoldStore(asShared(shared), here, log);
+  const keeper = createGrantKeeper({ store, clock: systemClock, log, onChange: () => undefined });
+  const grant = keeper.of('a@x', 'f');
+  runAtOnce(keeper.keepOnly(new Set([grant])));
+  await keeper.saveAgain();
+  assert.equal((await shared.load({ accountId: 'a@x', fingerprint: 'f' }))?.refreshToken, 'latest');
 });
 
 /** A store of the directory whose next read of a file holds still until `go`. */
