@@ -34,6 +34,8 @@ export interface Evidence {
   readonly replayed: ReadonlySet<string>;
   /** From its place in the minute to its first octet upstream a message may take so long, ms. */
   readonly beginMs: number;
+  /** After so many seconds a minute's limit has room again. */
+  readonly longestWaitS: number;
   /** What is larger streams. */
   readonly heldOctets: number;
   /** Nothing broke on the way to the provider: what became of a message is known. */
@@ -113,7 +115,7 @@ function checkAttempt(attempt: Attempt, deliveries: readonly Delivery[], evidenc
   for (const heard of [attempt.mail, ...attempt.rcpts.map((r) => r.reply), attempt.data, final]) {
     if (heard === undefined || heard.code < 400 || heard.code >= 500) continue;
     const seconds = Number(LIMIT_WAIT.exec(heard.text)?.[1] ?? 0);
-    if (/rate limit|in a minute/i.test(heard.text) && seconds > 61)
+    if (/rate limit|in a minute/i.test(heard.text) && seconds > evidence.longestWaitS)
       blame('limit beyond its window', heard.text);
     // A connection that the provider ends of itself takes a stream with it.
     const isCut = attempt.body.length > evidence.heldOctets && /connection (?:lost|expired)/.test(heard.text);
