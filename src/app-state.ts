@@ -16,13 +16,13 @@ import { createLimiter, type Limiter } from './relay/limits.ts';
 import type { KeptPause } from './upstream/account-health.ts';
 import { parseKeptPause } from './upstream/kept-pause.ts';
 import type { LoginPacer } from './upstream/login-pacer.ts';
-import type { Upstreams } from './upstream/upstream.ts';
+import type { Pauses } from './upstream/pauses.ts';
 
 export interface AppStateDeps {
   readonly settings: Settings;
   readonly log: Log;
   readonly version: string;
-  readonly upstreams: () => Upstreams;
+  readonly pauses: () => Pauses;
   /** Messages since the start. */
   readonly totals: () => { readonly relayed: number; readonly deferred: number; readonly rejected: number };
   /** Another relay's operator did it: here, without telling anybody. */
@@ -56,7 +56,7 @@ export interface AppState {
 }
 
 export function createAppState(deps: AppStateDeps): AppState {
-  const { settings, log, upstreams } = deps;
+  const { settings, log } = deps;
   const url = settings.store;
   if (url !== undefined && /^rediss?:/.test(url.reveal()))
     return createShared(deps, createRedisConnection(url, { log }));
@@ -64,8 +64,8 @@ export function createAppState(deps: AppStateDeps): AppState {
   const kept = keep(deps, 'state.json', {
     limits: limiter,
     pauses: {
-      snapshot: () => upstreams().keptPauses(),
-      restore: (pauses) => upstreams().restorePauses(readPauses(pauses)),
+      snapshot: () => deps.pauses().kept(),
+      restore: (kept) => deps.pauses().restore(readPauses(kept)),
     },
     drained: {
       snapshot: () => [...deps.drained()],
@@ -96,7 +96,7 @@ function keep(
 }
 
 function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
-  const { settings, log, upstreams } = deps;
+  const { settings, log } = deps;
   const startedAt = Date.now();
   const delays = monitorEventLoopDelay();
   const fleet = createFleet(
@@ -116,13 +116,18 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
   );
   const news = createNews<KeptPause>({
     states: fleet.states,
-    pausesOf: (id) => upstreams().pausesOf(id),
+    pausesOf: (id) => deps.pauses().of(id),
     takePause(id, value) {
-      upstreams().restorePauses({ [id]: [parseKeptPause(value)] });
+      deps.pauses().restore({ [id]: [parseKeptPause(value)] });
       deps.changed(id);
     },
-    endPause(id, scope) {
-      if (scope === 'logins' || scope === 'sending') upstreams().peek(id)?.health.succeeded(scope);
+    endPause(id, scope, way) {
+      if (scope === 'logins' || scope === 'sending')
+        deps.pauses().end(id, way === 'graph' ? { scope, way } : { scope });
+      deps.changed(id);
+    },
+    graphRestHeard(id, ms) {
+      deps.pauses().graphRests(id, ms);
       deps.changed(id);
     },
     setDrained: deps.setDrained,

@@ -13,6 +13,7 @@ import { createGraphWays } from './upstream/graph/graph-way.ts';
 import { openLedger } from './upstream/graph/open-ledger.ts';
 import type { UnclearNews } from './upstream/graph/tell-unclear.ts';
 import { createUnclearMessages, type UnclearMessages } from './upstream/graph/unclear-messages.ts';
+import { createPauses, type Pauses } from './upstream/pauses.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 import { type AccountWays, createAccountWays } from './upstream/ways.ts';
@@ -28,12 +29,15 @@ export interface AppWaysDeps {
   readonly onStateChange: (accountId: string) => void;
   /** A message waits for a person. */
   readonly onPerson: (news: UnclearNews) => void;
+  /** Graph asked to leave the account's mailbox alone for so long. */
+  readonly onGraphRest: (accountId: string, ms: number) => void;
   /** Mail of the account is on its way. */
   readonly onAsked: (accountId: string) => void;
 }
 
 export interface AppWays {
   readonly ways: AccountWays;
+  readonly pauses: Pauses;
   readonly unclear: UnclearMessages;
   /** The last first. */
   readonly closers: readonly { close(): Promise<void> }[];
@@ -50,13 +54,24 @@ export function createAppWays(deps: AppWaysDeps): AppWays {
     onCall,
     onStateChange,
     onPerson,
+    onGraphRest,
     onAsked,
   } = deps;
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs }, clock);
   const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
   const directory = keepsFiles ? settings.stateDir : undefined;
   const ledger = openLedger({ log, redis, directory, clock });
-  const graph = createGraphWays({ tokens, http, ledger, log, clock, onCall, onStateChange, onPerson });
+  const graph = createGraphWays({
+    tokens,
+    http,
+    ledger,
+    log,
+    clock,
+    onCall,
+    onStateChange,
+    onPerson,
+    onRest: onGraphRest,
+  });
   const ways = createAccountWays({
     upstreams,
     smtp: createSmtpWays({ upstreams, log, clock }, { busyWaitMs: settings.submissionRetryMs }),
@@ -67,6 +82,7 @@ export function createAppWays(deps: AppWaysDeps): AppWays {
   });
   return {
     ways,
+    pauses: createPauses(upstreams, graph.pauses),
     unclear: createUnclearMessages(ledger, clock, graph.canLook),
     closers: [http, ledger, ways],
   };

@@ -81,7 +81,7 @@ export function createApp({
     settings,
     log,
     version,
-    upstreams: () => upstreams,
+    pauses: () => mailWays.pauses,
     totals: () => view.totals(),
     setDrained: (id, isDrained) => view.setDrained(id, isDrained),
     drained: () => relay.drained,
@@ -152,6 +152,7 @@ export function createApp({
     onCall: (call) => admin.observeGraphCall(call),
     onStateChange: stateChanged,
     onPerson: (news) => admin.messageUnclear(news),
+    onGraphRest: (id, ms) => news?.graphRests(id, ms),
     onAsked: activity.note,
   });
   const ways: AccountWays = mailWays.ways;

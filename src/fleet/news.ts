@@ -9,6 +9,8 @@ import type { SharedStates } from './shared-states.ts';
 /** A pause as the upstream room keeps it. */
 interface Pause {
   readonly pause: { readonly scope: string };
+  /** Absent: SMTP. */
+  readonly way?: string;
   /** ms since the epoch. */
   readonly until: number;
 }
@@ -19,13 +21,15 @@ export interface NewsDeps<P extends Pause> {
   readonly pausesOf: (accountId: string) => readonly P[] | undefined;
   /** Throws where it is no pause. */
   readonly takePause: (accountId: string, pause: unknown) => void;
-  readonly endPause: (accountId: string, scope: string) => void;
+  readonly endPause: (accountId: string, scope: string, way: string | undefined) => void;
   /** Drains or resumes here, without telling anybody. */
   readonly setDrained: (accountId: string, isDrained: boolean) => void;
   /** The invitation to an account, until when, ms since the epoch; undefined: it has ended. Throws where it is none. */
   readonly inviteHeard: (accountId: string, invite: { readonly until: number } | undefined) => void;
   /** A new token came by an operator's wish: it is taken, and paused logins are tried again. */
   readonly refreshedElsewhere: (accountId: string) => void;
+  /** Graph wants the account's mailbox to be left alone for so long. */
+  readonly graphRestHeard: (accountId: string, ms: number) => void;
   /** A token endpoint fails and is asked again in `leftMs`; undefined: it answers again. */
   readonly endpointHeard: (tokenUrl: string, leftMs: number | undefined) => void;
   readonly clock?: Clock;
@@ -38,17 +42,21 @@ export interface News {
   refreshed(accountId: string): void;
   /** An invitation was made or spent here; undefined: it has ended. */
   invited(accountId: string, invite: { readonly until: number } | undefined): void;
+  /** Graph asked here to leave the account's mailbox alone for so long. */
+  graphRests(accountId: string, ms: number): void;
   /** A token endpoint was found failing here, and is not asked for `restMs`; undefined: it answers again. */
   endpointRests(tokenUrl: string, restMs: number | undefined): void;
 }
 
-const SCOPES = ['logins', 'sending'] as const;
+/** Of a pause: its scope, behind the way where that is not SMTP. */
+const KINDS = ['logins', 'sending', 'graph-logins', 'graph-sending'] as const;
+const kindOf = ({ way, pause }: Pause): string => (way === undefined ? pause.scope : `${way}-${pause.scope}`);
 
 export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
   const { states, clock = systemClock } = deps;
   /** By subject: the end that was told or heard last, ms since the epoch. */
   const known = new Map<string, number>();
-  const subjectOf = (scope: string, accountId: string): string => `pause:${scope}:${accountId}`;
+  const subjectOf = (kind: string, accountId: string): string => `pause:${kind}:${accountId}`;
 
   states.onState((subject, state) => {
     const [kind = '', ...rest] = subject.split(':');
@@ -58,6 +66,11 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
     }
     if (kind === 'token-endpoint') {
       deps.endpointHeard(rest.join(':'), state?.leftMs);
+      return;
+    }
+    if (kind === 'graph-rest') {
+      // It ends by itself.
+      if (state?.leftMs !== undefined) deps.graphRestHeard(rest.join(':'), state.leftMs);
       return;
     }
     if (kind === 'invite') {
@@ -70,11 +83,12 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
       return;
     }
     if (kind !== 'pause') return;
-    const [scope = '', ...of] = rest;
+    const [name = '', ...of] = rest;
+    const [, way, scope = name] = /^(graph)-(.*)$/.exec(name) ?? [];
     const accountId = of.join(':');
     if (state === undefined) {
       known.delete(subject);
-      deps.endPause(accountId, scope);
+      deps.endPause(accountId, scope, way);
       return;
     }
     if (state.leftMs === undefined || typeof state.value !== 'object' || state.value === null) return;
@@ -94,9 +108,9 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
   function accountChanged(accountId: string): void {
     const pauses = deps.pausesOf(accountId);
     if (pauses === undefined) return;
-    for (const scope of SCOPES) {
-      const subject = subjectOf(scope, accountId);
-      const pause = pauses.find((p) => p.pause.scope === scope);
+    for (const kind of KINDS) {
+      const subject = subjectOf(kind, accountId);
+      const pause = pauses.find((p) => kindOf(p) === kind);
       const told = known.get(subject);
       if (pause === undefined) {
         if (!known.delete(subject)) continue;
@@ -122,6 +136,8 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
       else states.set({ subject, value: invite, leftMs: Math.max(1, invite.until - clock.now()) });
     },
     refreshed: (accountId) => states.ask(`refresh:${accountId}`),
+    graphRests: (accountId, ms) =>
+      states.set({ subject: `graph-rest:${accountId}`, value: true, leftMs: Math.max(1, Math.round(ms)) }),
     endpointRests(tokenUrl, restMs) {
       const subject = `token-endpoint:${tokenUrl}`;
       if (restMs === undefined) states.clear(subject);

@@ -44,6 +44,8 @@ export interface KeptPause {
   readonly verdict: Verdict;
   readonly step: number;
   readonly until: number;
+  /** On which way; absent: SMTP. */
+  readonly way?: 'graph';
 }
 
 export interface AccountHealth {

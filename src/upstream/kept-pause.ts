@@ -11,13 +11,14 @@ const isNumber = (value: unknown): value is number => typeof value === 'number' 
 /** Throws where `value` is no pause. */
 export function parseKeptPause(value: unknown): KeptPause {
   if (!isRecord(value) || !isRecord(value.pause) || !isRecord(value.verdict)) throw new Error('no pause');
-  const { pause, verdict, step, until } = value;
+  const { pause, verdict, step, until, way } = value;
   const answer = verdict.answer;
   const isWhole =
     SCOPES.has(String(pause.scope)) &&
     STATUSES.has(String(pause.status)) &&
     Array.isArray(pause.stepsMinutes) &&
     pause.stepsMinutes.every(isNumber) &&
+    (way === undefined || way === 'graph') &&
     isNumber(step) &&
     isNumber(until) &&
     typeof verdict.class === 'string' &&

@@ -6,6 +6,7 @@ import { createTestClock } from '../support/clock.ts';
 
 interface Pause {
   readonly pause: { readonly scope: string };
+  readonly way?: string;
   readonly until: number;
 }
 
@@ -38,8 +39,8 @@ function stage() {
       done.push(`take ${id} ${until - clock.now()}`);
       pauses = [{ pause: { scope: 'sending' }, until }];
     },
-    endPause(id, scope) {
-      done.push(`end ${id} ${scope}`);
+    endPause(id, scope, way) {
+      done.push(`end ${id} ${scope}${way === undefined ? '' : ` ${way}`}`);
       pauses = [];
     },
     setDrained: (id, isDrained) => void done.push(`drained ${id} ${isDrained}`),
@@ -47,6 +48,7 @@ function stage() {
       if (invite !== undefined && !('digest' in invite)) throw new Error('no invitation');
       done.push(`invite ${id} ${invite === undefined ? 'over' : invite.until - clock.now()}`);
     },
+    graphRestHeard: (id, ms) => void done.push(`graph rests ${id} ${ms}`),
     refreshedElsewhere: (id) => void done.push(`again ${id}`),
     endpointHeard: (tokenUrl, leftMs) => void done.push(`rest ${tokenUrl} ${leftMs}`),
   });
@@ -58,8 +60,10 @@ function stage() {
     hear: (subject: string, state?: Omit<SharedState, 'subject'>) =>
       hear(subject, state === undefined ? undefined : { subject, ...state }),
     beAsked: (action: string) => beAsked(action),
-    pause: (leftMs: number | undefined) => {
-      pauses = leftMs === undefined ? [] : [{ pause: { scope: 'sending' }, until: clock.now() + leftMs }];
+    pause: (leftMs: number | undefined, way?: 'graph') => {
+      const pause = { scope: 'sending' };
+      const of = way === undefined ? {} : { way };
+      pauses = leftMs === undefined ? [] : [{ pause, ...of, until: clock.now() + leftMs }];
     },
   };
 }
@@ -102,6 +106,18 @@ test('what cannot be understood is left alone', () => {
   hear('weather:sun', { value: {}, leftMs: undefined });
   beAsked('dance:a@x');
   assert.deepEqual(done, []);
+});
+
+test('by Graph a pause is another one than by SMTP, and how long Graph asked to wait is heard', () => {
+  const { told, done, news, hear, pause } = stage();
+  pause(60_000, 'graph');
+  news.accountChanged('a@x');
+  news.graphRests('a@x', 30_000);
+  assert.deepEqual(told, ['set pause:graph-sending:a@x 60000', 'set graph-rest:a@x 30000']);
+  hear('pause:graph-sending:a@x');
+  hear('graph-rest:b@x', { value: true, leftMs: 9_000 });
+  hear('graph-rest:b@x');
+  assert.deepEqual(done, ['end a@x sending graph', 'graph rests b@x 9000']);
 });
 
 test('drained, resumed and refreshed go both ways', () => {

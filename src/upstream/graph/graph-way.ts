@@ -16,13 +16,15 @@ import { type Reply, reply } from '../../protocol/reply.ts';
 import { judge } from '../../protocol/verdict.ts';
 import type { Steps } from '../../slices.ts';
 import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
-import { type AccountHealth, createAccountHealth } from '../account-health.ts';
+import type { AccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
+import { keyOf, targetOf } from './graph-key.ts';
 import { createGuardedWay, createOpenQuestion } from './guarded-way.ts';
 import { createHandover, type Handover } from './handover.ts';
+import { createGraphHealths, type GraphPauses } from './healths.ts';
 import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import { type Outgoing, outgoingOf } from './outgoing.ts';
@@ -50,6 +52,8 @@ export interface GraphWaysDeps {
   readonly onStateChange?: (accountId: string) => void;
   /** A message waits for a person. */
   readonly onPerson?: (news: UnclearNews) => void;
+  /** Graph asked to leave the mailbox alone for so long. */
+  readonly onRest?: (accountId: string, ms: number) => void;
 }
 
 /** As the second choice of an account it has more to say. */
@@ -71,6 +75,7 @@ export interface GraphWays {
   /** The operator changed something: what is paused is tried at the next opportunity. True where anything was. */
   retryNow(accountId: string): boolean;
   breakers(): readonly BreakerState[];
+  readonly pauses: GraphPauses;
   /** Waits for what is tidied up, then cuts. */
   close(): Promise<void>;
 }
@@ -104,6 +109,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   let accounts: ReadonlyMap<string, Account> = new Map();
   /** Those of `accounts` that were in use. */
   const served = new Map<string, Served>();
+  const healths = createGraphHealths({ pacing, clock, onRest: deps.onRest });
   const working = new Set<Promise<unknown>>();
   let isOver = false;
   /** Accounts that delivered by Graph before a reload changed them. */
@@ -190,13 +196,21 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 
   function serve(account: Account, target: GraphTarget): Served {
     const endpoint = endpointOf(target.url);
-    const health = createAccountHealth(() => account.limits.maxConnections, clock);
+    const health = healths.healthOf(account.id);
     const key = keyOf(account, target);
     const mailbox = { account: account.id, url: `${target.url}/${target.mailbox}`, key };
     const maxBytes = Math.min(account.limits.maxBytes, GRAPH_MAX_BYTES);
 
     const clientFor: Served['clientFor'] = (onCall) =>
-      createGraphClient(mailbox, { http: deps.http, tokens, pacing, endpoint, log, clock, onCall });
+      createGraphClient(mailbox, {
+        http: deps.http,
+        tokens,
+        pacing: healths.telling(account.id),
+        endpoint,
+        log,
+        clock,
+        onCall,
+      });
 
     async function ready(): Promise<Reply | undefined> {
       const paused = health.gate('sending');
@@ -325,6 +339,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       }
       return () => {
         accounts = wanted;
+        healths.keepOnly(wanted);
         for (const [id, { account }] of served)
           if (wanted.get(id) !== account) {
             begun.add(id);
@@ -356,7 +371,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       const account = accounts.get(accountId);
       const target = account && targetOf(account);
       if (account === undefined || target === undefined) return undefined;
-      const state = served.get(accountId)?.health.state ?? { status: 'ready' };
+      const state = healths.stateOf(accountId);
       const pauseMs = pacing.pausedFor(keyOf(account, target));
       if (state.status === 'ready' && pauseMs > SHORT_PAUSE_MS)
         return { status: 'throttled', reason: 'Graph asked to wait', until: clock.now() + pauseMs };
@@ -366,8 +381,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       const account = accounts.get(accountId);
       return (account && targetOf(account))?.permissions === 'read_write';
     },
-    retryNow: (accountId) => served.get(accountId)?.health.retryNow() ?? false,
+    retryNow: healths.retryNow,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
+    pauses: healths,
     async close() {
       isOver = true;
       sweep.close();
@@ -375,12 +391,3 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     },
   };
 }
-
-/** Where the account may use Graph. */
-const targetOf = ({ transport, graph }: Account): GraphTarget | undefined =>
-  transport === 'smtp' ? undefined : graph;
-
-const keyOf = ({ id }: Account, { app, mailbox }: GraphTarget) => ({
-  app,
-  mailbox: mailbox === 'me' ? id : mailbox,
-});
