@@ -80,6 +80,25 @@ const programs = {
   curl: { package: 'curl', present: () => onPath('curl') },
   python3: { package: 'python3', present: () => onPath('python3') },
   php: { package: 'php-cli', present: () => onPath('php') },
+  // Libraries that applications send by: docs/applications.md.
+  phpmailer: {
+    package: 'libphp-phpmailer',
+    present: () => existsSync('/usr/share/php/libphp-phpmailer/autoload.php'),
+  },
+  'symfony-mailer': {
+    package: 'php-symfony-mailer',
+    present: () => existsSync('/usr/share/php/Symfony/Component/Mailer/autoload.php'),
+  },
+  aiosmtplib: {
+    package: 'python3-aiosmtplib',
+    present: () => existsSync('/usr/lib/python3/dist-packages/aiosmtplib'),
+  },
+  'ruby-mail': { package: 'ruby-mail', present: () => spawnSync('ruby', ['-rmail', '-e', '1']).status === 0 },
+  go: { package: 'golang-go', present: () => onPath('go') },
+  'go-mail': {
+    package: 'golang-gopkg-mail.v2-dev',
+    present: () => existsSync('/usr/share/gocode/src/gopkg.in/mail.v2'),
+  },
   perl: { package: 'perl', present: () => spawnSync('perl', ['-MNet::SMTP', '-e', '1']).status === 0 },
   // Messages odd enough to test mail programs with; whichever Python this Debian has.
   'odd-mail': {
