@@ -73,7 +73,7 @@ export function createDoor({ tally, log }: DoorDeps, options: ListenerOptions): 
       remoteAddress,
       isLocal: isHere,
       isTrusted,
-      mayAuthInClear: isHere || (isTrusted && via === 'itself'),
+      mayAuthInClear: isHere || (isTrusted && (via === 'itself' || !isLoopbackAddress(remoteAddress))),
     };
   }
 

@@ -125,6 +125,23 @@ test(
 );
 
 test(
+  'a client named in allow may log in with a dummy in clear text, behind a load balancer too; others there may not',
+  leakless(async (_t, defer) => {
+    const settings = { proxyProtocol: true, proxyFrom: ['127.0.0.1'], allow: ['192.0.2.0/24'] };
+    const s = await stage(defer, { accounts: [account('open@x.test')], settings });
+    const client = await s.connect();
+    await client.raw('PROXY TCP4 192.0.2.7 192.0.2.1 40000 25\r\n');
+    await client.expect(undefined, 220);
+    assert.match((await client.send('EHLO c')).text, /AUTH PLAIN LOGIN/);
+    await client.expect(`AUTH PLAIN ${plain('open@x.test', 'x')}`, 235);
+    await client.expect('MAIL FROM:<open@x.test>', 250);
+    const other = await s.connect();
+    await other.raw('PROXY TCP4 198.51.100.7 192.0.2.1 40000 25\r\n');
+    await other.closed();
+  }),
+);
+
+test(
   'where a password is needed an account without one is refused, and the log says so',
   leakless(async (_t, defer) => {
     const lines: string[] = [];
