@@ -23,6 +23,9 @@ export interface TracedTransaction {
   readonly recipients: readonly unknown[];
   readonly bytes: number;
   readonly flights: number;
+  readonly flightTimes?:
+    | readonly { readonly carries: string; readonly at: number; readonly ms: number | undefined }[]
+    | undefined;
   readonly reused: boolean;
   readonly replayed: boolean;
   readonly gateMs: number;
@@ -160,21 +163,33 @@ function trace(
         ms: number,
         attributes = {},
         kind = SpanKind.INTERNAL,
-      ): void => {
-        tracer.startSpan(name, { kind, startTime: from, attributes }, within).end(from + ms);
+        parent = within,
+      ) => {
+        const span = tracer.startSpan(name, { kind, startTime: from, attributes }, parent);
+        span.end(from + ms);
+        return span;
       };
       part('gate', r.at, r.gateMs);
       const upstreamAt = endsAt - r.upstreamMs;
       if (r.acquireMs > 0 || r.flights > 0)
         part('acquire', Math.max(r.at, upstreamAt - r.acquireMs), r.acquireMs, { 'relay.reused': r.reused });
-      if (r.flights > 0)
-        part(
-          'upstream',
-          upstreamAt,
-          r.upstreamMs,
-          { 'relay.flights': r.flights, 'relay.replayed': r.replayed },
-          SpanKind.CLIENT,
-        );
+      if (r.flights > 0) {
+        const upstream = part('upstream', upstreamAt, r.upstreamMs, {
+          'relay.flights': r.flights,
+          'relay.replayed': r.replayed,
+        });
+        const inside = api.trace.setSpan(ROOT_CONTEXT, upstream);
+        const epoch = clock.now() - clock.monotonic();
+        for (const { carries, at, ms } of r.flightTimes ?? []) {
+          const from = Math.min(Math.max(epoch + at, r.at), endsAt);
+          const lasted = Math.min(ms ?? endsAt - from, endsAt - from);
+          const facts = {
+            'relay.carries': carries,
+            ...(ms === undefined ? { 'relay.answered': false } : {}),
+          };
+          part('flight', from, lasted, facts, SpanKind.CLIENT, inside);
+        }
+      }
       root.end(endsAt);
     },
     tokenFetch({ account, provider: name, result, durationMs }) {

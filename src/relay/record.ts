@@ -54,6 +54,7 @@ export const startRecord = (id: string, at: number, command: MailCommand): Recor
   decidedBy: 'relay',
   upstreamReply: undefined,
   flights: 0,
+  flightTimes: [],
   reused: false,
   replayed: false,
   connection: undefined,

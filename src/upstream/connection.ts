@@ -115,6 +115,11 @@ export class UpstreamConnection {
   }
 
   /** ms since it was authenticated. */
+  /** Monotonic, ms. */
+  get now(): number {
+    return this.#clock.monotonic();
+  }
+
   get ageMs(): number {
     return this.#clock.monotonic() - this.#openedAt;
   }

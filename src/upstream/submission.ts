@@ -13,6 +13,7 @@ import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { createDataStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
+import { beginFlight, endFlight, type FlightCount, type FlightTime } from './flight-times.ts';
 import { createStep, type Marker, type Step } from './in-step.ts';
 import { isOfAnother, isUnknownCommand } from './reply-kinds.ts';
 import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
@@ -32,11 +33,6 @@ export interface Decision {
   readonly isContradicted?: boolean;
 }
 
-/** Counts the round trips of a transaction. */
-export interface FlightCount {
-  flights: number;
-}
-
 export class Submission {
   /** Whether bodies go by BDAT: only to a server that proved to discard what it refuses. */
   readonly usesBdat: boolean;
@@ -53,6 +49,8 @@ export class Submission {
   #bodySent = false;
   #isAbandoned = false;
   #isGivenUp = false;
+  /** A part of the message has been sent. */
+  #isUnderWay = false;
   #stage: Stage = 'mail';
 
   /** `bdat`: BDAT may be used on this connection. */
@@ -80,8 +78,9 @@ export class Submission {
   /** Whether the connection still answers: RSET and its reply. Never rejects. */
   async isAlive(): Promise<boolean> {
     if (this.#connection.dead) return false;
-    this.#count.flights++;
+    const begun = beginFlight(this.#count, 'reset', this.#connection.now);
     const [reply] = await this.#connection.flight(['RSET\r\n'], 1, ALIVE_TIMEOUT_MS).catch(() => []);
+    if (reply !== undefined) endFlight(begun, this.#connection.now);
     if (reply?.code !== 250) this.#connection.destroy();
     this.#connection.needsReset = false;
     return !this.#connection.dead;
@@ -205,16 +204,20 @@ export class Submission {
     const [go] = await this.#exchange(['DATA\r\n'], 1, ENVELOPE_TIMEOUT_MS);
     if (go?.code !== 354) return { refusal: this.#refused('body', go), stream: undefined };
     this.#bodySent = true;
+    let ending: FlightTime | undefined;
     const stream = createDataStream(this.#connection, {
       lost: (error) => this.#lost(error),
       outOfStep: () => this.#outOfStep(),
       ending: () => {
         this.#finalByteSent = true;
-        this.#count.flights++;
+        ending = beginFlight(this.#count, 'body', this.#connection.now);
         this.#stage = 'end';
         return this.#left(FINAL_TIMEOUT_MS);
       },
-      decide: (reply) => this.#decide(reply === undefined ? [] : [reply], ['end']),
+      decide: (reply) => {
+        endFlight(ending, this.#connection.now);
+        return this.#decide(reply === undefined ? [] : [reply], ['end']);
+      },
     });
     return { refusal: undefined, stream };
   }
@@ -250,7 +253,12 @@ export class Submission {
       this.#connection.destroy();
       throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
     }
-    this.#count.flights++;
+    const begun = beginFlight(
+      this.#count,
+      marker === undefined ? 'envelope' : this.#isUnderWay ? 'body' : 'message',
+      this.#connection.now,
+    );
+    this.#isUnderWay = true;
     if (marker !== undefined) {
       this.#bodySent = true;
       this.#finalByteSent = true;
@@ -262,6 +270,7 @@ export class Submission {
         expected + (marker?.length ?? 0),
         this.#left(timeoutMs),
       );
+      endFlight(begun, this.#connection.now);
       // The connection ends behind the verdict, or the server does not know what the marker is: nothing is taken back.
       const answer = replies[expected];
       const isVoid = answer !== undefined && (answer.code === 421 || isUnknownCommand(answer));

@@ -3,11 +3,13 @@
  * envelope and a body. Out: the verdict, as a value; nothing here rejects. A way states what it can do
  * (`WayFacts`); the relay goes by the facts and does not know which way it is.
  */
+
 import type { Account } from '../accounts/account.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import type { Reply } from '../protocol/reply.ts';
 import type { Verdict } from '../protocol/verdict.ts';
+import type { FlightCount } from './flight-times.ts';
 
 export interface WayFacts {
   /** `live`: each recipient can be asked for before the body. `at_end`: every recipient hears 250, and the verdict on the message is that on all. */
@@ -47,7 +49,7 @@ export interface Way {
 export type MayBegin = () => Promise<Verdict | undefined> | undefined;
 
 /** What is told of a delivery in the record of its transaction; filled as it goes, times in ms. */
-export interface Trace {
+export interface Trace extends FlightCount {
   way: WayName;
   /** Round trips made upstream, replays included; 0: nothing was sent. */
   flights: number;

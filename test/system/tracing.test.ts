@@ -57,7 +57,7 @@ async function startCollector(defer: Defer, mood: 'well' | 'silent' = 'well') {
 }
 
 test(
-  'a message is one trace: transaction, gate, acquire, upstream; a token fetch is one of its own; no address, no secret',
+  'a message is one trace: transaction, gate, acquire, upstream with a span for each flight; a token fetch is one of its own; no address, no secret',
   leakless(async (_t, defer) => {
     const provider = await startProvider({ users: [ANN] });
     defer(() => provider.close());
@@ -85,6 +85,11 @@ test(
       assert.ok(BigInt(part.startTimeUnixNano) >= BigInt(transaction.startTimeUnixNano), part.name);
       assert.ok(BigInt(part.endTimeUnixNano) >= BigInt(part.startTimeUnixNano), part.name);
     }
+    const upstream = parts.find(({ name }) => name === 'upstream');
+    const flights = collector.spans().filter(({ parentSpanId }) => parentSpanId === upstream?.spanId);
+    const carries = ({ attributes }: Span): unknown =>
+      attributes.find(({ key }) => key === 'relay.carries')?.value.stringValue;
+    assert.deepEqual(flights.map(carries), ['message'], 'in one flight');
     const attributes = Object.fromEntries(
       transaction.attributes.map(({ key, value }) => [key, Object.values(value)[0]]),
     );
@@ -105,6 +110,45 @@ test(
     ])
       assert.ok(!heard.includes(secret ?? 'missing'), secret);
     assert.doesNotMatch(relay.output(), /collectorkey/);
+  }),
+);
+
+test(
+  'each flight of a message is a span within upstream, one after the other',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: [ANN], flavour: 'microsoft' });
+    defer(() => provider.close());
+    const collector = await startCollector(defer);
+    const relay = await startRelay({
+      accounts: [provider.entry(ANN)],
+      caFile: provider.caFile,
+      env: { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_BSP_SCHEDULE_DELAY: '20' },
+    });
+    defer(() => relay.stop());
+    await sendMail(relay.smtpPort, { from: ANN });
+    const upstream = await waitFor(() => collector.spans().find(({ name }) => name === 'upstream'), {
+      what: 'the span of all flights',
+    });
+    const flights = await waitFor(() => {
+      const found = collector.spans().filter(({ parentSpanId }) => parentSpanId === upstream.spanId);
+      return found.length >= 2 && found;
+    });
+    assert.deepEqual(
+      flights.map(({ name, attributes }) => [
+        name,
+        attributes.find(({ key }) => key === 'relay.carries')?.value.stringValue,
+        attributes.some(({ key }) => key === 'relay.answered'),
+      ]),
+      [
+        ['flight', 'envelope', false],
+        ['flight', 'body', false],
+      ],
+    );
+    const [envelope, body] = flights as [Span, Span];
+    const end = BigInt(upstream.endTimeUnixNano);
+    assert.ok(BigInt(envelope.endTimeUnixNano) <= BigInt(body.startTimeUnixNano));
+    assert.ok(BigInt(body.startTimeUnixNano) <= BigInt(body.endTimeUnixNano));
+    assert.ok(BigInt(body.endTimeUnixNano) <= end + 1_000_000n, 'to a millisecond');
   }),
 );
 

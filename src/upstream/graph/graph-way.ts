@@ -144,6 +144,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     if (s === undefined) return undefined;
     const client = s.clientFor((observation) => {
       trace.flights++;
+      const { call, ms } = observation;
+      trace.flightTimes?.push({ carries: call, at: clock.monotonic() - ms, ms });
       deps.onCall?.(observation);
     });
     return createGraphDelivery({
