@@ -114,6 +114,21 @@ test(
 );
 
 test(
+  'a header that names all, and a retry to some of them: settled with the whole, not bounced',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await house(defer);
+    const message = NAMED.replace(`To: ${BOB}`, `To: ${BOB}, ${CAL}`);
+    provider.graph.fault('send', { carriedOut: true, answer: 'reset' });
+    provider.graph.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    assert.match(await send(defer, relay, [BOB, CAL], message), /451.*delivery status unknown/);
+    assert.match(await send(defer, relay, [BOB], message), /250.*<m@client\.test>/);
+    assert.match(await send(defer, relay, [CAL], message), /250.*<m@client\.test>/);
+    assert.equal(provider.graph.delivered.length, 1);
+    assert.match(await send(defer, relay, [BOB], message.replace('<m@', '<other@')), /554 5\.6\.0/);
+  }),
+);
+
+test(
   'who has heard the 250 and sends the message to some of its recipients again wants a second copy',
   leakless(async (_t, defer) => {
     const { provider, relay } = await house(defer);

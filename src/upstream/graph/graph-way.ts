@@ -196,6 +196,13 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     });
   }
 
+  /** What became of a message that goes no further by Graph; undefined: nothing of it is known. */
+  async function settle(outgoing: Outgoing, account: string, trace: Trace): Promise<Ending | undefined> {
+    const settled = await handoverFor(account, trace).settle(outgoing);
+    if (settled !== undefined) hear(outgoing, settled.ending);
+    return settled && told(settled.ending, settled.by, trace);
+  }
+
   function serve(account: Account, target: GraphTarget): Served {
     const endpoint = endpointOf(target.url);
     const health = healths.healthOf(account.id);
@@ -253,10 +260,13 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       if (refusal !== undefined) return { verdict: ownVerdict(refusal, 'graph-foreign-sender') };
       const recipients = promised.map((r) => r.address);
       const addressed = addressMessage(message, recipients, target.recipients);
-      if (addressed.kind !== 'ready') return { verdict: notAddressed(addressed) };
+      const as = outgoingOf(mail, promised, message, isClosed);
+      // The retry of a part is not refused for the header of the whole, which may have been sent.
+      if (addressed.kind !== 'ready')
+        return (await settle(as, account.id, trace)) ?? { verdict: notAddressed(addressed) };
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
       const startedAt = clock.monotonic();
-      const outgoing = { ...outgoingOf(mail, promised, message, isClosed), message: addressed.message };
+      const outgoing = { ...as, message: addressed.message };
       const over = openQuestion.begin(outgoing.senderMark);
       const { ending, by } = await handoverFor(account.id, trace).deliver(outgoing);
       hear(outgoing, ending, over);
@@ -361,12 +371,8 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         mayBeKnown: accountIds.some(mayHaveBegun)
           ? () => deps.ledger.hasAny()
           : () => openQuestion.isOpen(senderMark(sender)),
-        async settle(mail, promised, message, trace, isClosed) {
-          const outgoing = outgoingOf(mail, promised, message, isClosed);
-          const settled = await handoverFor(way.account.id, trace).settle(outgoing);
-          if (settled !== undefined) hear(outgoing, settled.ending);
-          return settled && told(settled.ending, settled.by, trace);
-        },
+        settle: (mail, promised, message, trace, isClosed) =>
+          settle(outgoingOf(mail, promised, message, isClosed), way.account.id, trace),
       });
     },
     stateOf(accountId) {
