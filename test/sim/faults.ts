@@ -287,7 +287,7 @@ export function writeAccounts(
       min_connections: account.minConnections,
       messages_per_minute: account.messagesPerMinute,
       login_interval_ms: account.loginIntervalMs,
-      ...(account.byGraph ? { transport: 'graph' } : {}),
+      ...(account.byGraph && edit !== 'off graph' ? { transport: 'graph' } : {}),
       ...(account.password === undefined ? {} : { password: account.password }),
     };
     if (i > 0) return entry;

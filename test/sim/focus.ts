@@ -9,7 +9,8 @@ export type Focus =
   | 'reloads'
   | 'grants without Redis'
   | 'graph'
-  | 'graph and kills';
+  | 'graph and kills'
+  | 'graph and back';
 
 export const FOCUSES: readonly Focus[] = [
   'waiters',
@@ -19,6 +20,7 @@ export const FOCUSES: readonly Focus[] = [
   'grants without Redis',
   'graph',
   'graph and kills',
+  'graph and back',
 ];
 
 /** More than a mailbox takes requests at once. */
@@ -115,6 +117,23 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
           at: m.at % 10_000,
         })),
         faults: [faulty],
+      };
+    }
+    case 'graph and back': {
+      // Accounts are taken off Graph and put back while its answers are lost and clients leave.
+      const faulty: Fault = { kind: 'graph', chance: 0.5, ...window };
+      const leaving: Fault = { kind: 'hang up', point: 'dot', how: 'abort', chance: 0.3, ...window };
+      const reloads = plan.messages.slice(0, 6).map(({ at }, i): Fault => {
+        return { kind: 'reload', relay: i % plan.relays, at: at + 700 * (i + 1), edit: 'off graph' };
+      });
+      return {
+        ...plan,
+        accounts: plan.accounts.map((a) => ({ ...a, byGraph: true })),
+        activeMs: Math.max(
+          plan.activeMs,
+          ...reloads.map((reload) => ('at' in reload ? reload.at + 25_000 : 0)),
+        ),
+        faults: [faulty, leaving, ...reloads],
       };
     }
     case 'graph and kills': {

@@ -52,7 +52,15 @@ export type AdminTask = 'refresh' | 'retry' | 'forget' | 'drain';
 export type Side = 'clients' | 'provider';
 
 /** What an operator changes in the accounts file. */
-export type Edit = 'nothing' | 'alias' | 'limit' | 'remove and add' | 'typo' | 'unreadable';
+export type Edit =
+  | 'nothing'
+  | 'alias'
+  | 'limit'
+  | 'remove and add'
+  | 'typo'
+  | 'unreadable'
+  /** Every account delivers by SMTP. */
+  | 'off graph';
 
 export interface AccountPlan {
   readonly email: string;

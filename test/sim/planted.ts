@@ -243,6 +243,20 @@ export const PLANTED: readonly Planted[] = [
     within: 100,
   },
   {
+    name: 'the retry by SMTP not compared',
+    harm: 'an account is taken off Graph while a message of it is unclear: everybody gets it twice',
+    edits: [
+      {
+        file: 'upstream/graph/guarded-way.js',
+        find: 'if (!mayBeKnown) return delivery;',
+        put: 'return delivery;',
+      },
+    ],
+    stores: 'memory,file',
+    focus: 'graph and back',
+    within: 100,
+  },
+  {
     name: 'a journal that is not synced',
     harm: 'after a power cut nobody knows which drafts were sent: everybody gets them twice',
     edits: [
