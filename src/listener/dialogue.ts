@@ -39,6 +39,8 @@ export interface DialogueHooks {
   /** EHLO keywords that do not depend on the state of the connection. */
   keywords(account: Account | undefined): readonly string[];
   hit(limit: LimitName): void;
+  /** AUTH that came to no user: without TLS, another mechanism, not understood. */
+  authRefused(origin: Origin, r: Reply): void;
 }
 
 export interface Dialogue {
@@ -323,6 +325,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
         const refusal = refusalOfAuth(argument);
         if (refusal === undefined) wire.startSasl(line.trimEnd(), done);
         else {
+          hooks.authRefused(wire.origin, refusal);
           bad(refusal);
           done();
         }

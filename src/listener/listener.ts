@@ -11,6 +11,7 @@ import type { AccountDirectory } from '../accounts/directory.ts';
 import type { verifyPassword } from '../accounts/scrypt.ts';
 import { type Clock, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { formatReply } from '../protocol/reply.ts';
 import { cleanText } from '../protocol/text.ts';
 import type { Relay } from '../relay/relay.ts';
 import { listenOnPath, removeStaleSocket } from '../unix-socket.ts';
@@ -144,6 +145,9 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
           },
           `login refused: ${failure}`,
         );
+      },
+      authRefused({ remoteAddress }, r) {
+        log.warn({ event: 'auth_failed', client: remoteAddress, reason: formatReply(r) }, 'login refused');
       },
       socketError(error: NodeJS.ErrnoException) {
         // Out of descriptors: the operator must know. Everything else is a client gone or a failed handshake.

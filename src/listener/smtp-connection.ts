@@ -145,6 +145,7 @@ export class RelayConnection extends SeamConnection {
   protected override saidBySasl(code: number, text: string): void {
     const cleaned = formatReplyText({ code, text });
     const enhanced = /^[245]\.\d+\.\d+ /.test(cleaned) ? undefined : SASL_ENHANCED[code];
+    if (code === 501) this._server.hooks.authRefused(this.#admission.origin, reply(501, '5.5.2', cleaned));
     this.#write(code, `${code} ${enhanced === undefined ? '' : `${enhanced} `}${cleaned}\r\n`);
   }
 
@@ -303,6 +304,7 @@ export class RelayConnection extends SeamConnection {
     } else if (sasl === undefined) this.#dialogue.command(line, done, rcptFollows);
     else if (answer === '*' || isBase64(answer)) sasl(answer, done);
     else {
+      this._server.hooks.authRefused(this.#admission.origin, NOT_BASE64);
       this.#dialogue.bad(NOT_BASE64);
       done();
     }

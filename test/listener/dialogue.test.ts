@@ -142,6 +142,25 @@ test(
 );
 
 test(
+  'a login that comes to no user stands in the log with the client and what it heard',
+  leakless(async (_t, defer) => {
+    const lines: { reason?: string }[] = [];
+    const log = { ...silentLog, warn: (fields: object) => lines.push(fields) };
+    const s = await stage(defer, { accounts: [account('open@x.test')], deps: { log } });
+    const client = await s.greeted();
+    await client.expect('AUTH CRAM-MD5', '504 5.5.4');
+    await client.expect(`AUTH PLAIN ${b64('open@x.test\0x')}`, '501 5.5.2');
+    await client.expect('AUTH LOGIN', 334);
+    await client.expect('open@x.test', '501 5.5.2');
+    assert.deepEqual(
+      lines.map(({ reason = '' }) => reason.slice(0, 30)),
+      ['504 5.5.4 Mechanism not suppor', '501 5.5.2 Error: invalid userd', '501 5.5.2 Not base64'],
+    );
+    assert.deepEqual({ ...lines[0], reason: '' }, { event: 'auth_failed', client: '127.0.0.1', reason: '' });
+  }),
+);
+
+test(
   'where a password is needed an account without one is refused, and the log says so',
   leakless(async (_t, defer) => {
     const lines: string[] = [];
