@@ -38,10 +38,10 @@ export function createContact(deps: {
 }): Contact {
   const { membership, log, clock } = deps;
   let mode: Contact['mode'] = 'away';
+  membership.hasTold = false;
   let lostAt = clock.monotonic();
   let epoch: string | undefined;
   let mustTellAll = true;
-  let hasTold = false;
   let refused: (() => Promise<unknown>) | undefined;
   let cancelSettling: (() => void) | undefined;
   let isFinding = false;
@@ -52,7 +52,7 @@ export function createContact(deps: {
     cancelSettling = undefined;
     const isNews = mode === 'shared';
     // From then on the others reckon with what this relay told, and no more.
-    if (isNews || (mode === 'settling' && hasTold)) {
+    if (isNews || (mode === 'settling' && membership.hasTold)) {
       lostAt = clock.monotonic();
       deps.onLost(lostAt);
     }
@@ -64,6 +64,7 @@ export function createContact(deps: {
           : `Redis ${why}: mail is deferred until that is over`,
       );
     mode = 'away';
+    membership.hasTold = false;
   }
 
   async function tell(): Promise<void> {
@@ -87,9 +88,7 @@ export function createContact(deps: {
       await refused?.();
       refused = undefined;
       mode = 'settling';
-      hasTold = false;
       await tell();
-      hasTold = true;
     } catch {
       // Away again, or it refuses still: the next sign of life tries again.
       lose();
@@ -97,6 +96,8 @@ export function createContact(deps: {
       isFinding = false;
     }
     if (mode !== 'settling' || isClosed) return;
+    membership.hasTold = true;
+    membership.beat();
     cancelSettling?.();
     // Alone, nobody else's places need to be waited for.
     cancelSettling = clock.after(membership.relays > 1 || membership.justJoined ? SETTLE_MS : 0, () => {

@@ -64,6 +64,8 @@ export interface Membership {
     /** Every sign of life changes it. */
     readonly isMinor: true;
   };
+  /** Whether Redis was told all that this relay did: until then the others keep its share free, whatever they hear of it. Default true. */
+  hasTold: boolean;
   /** A sign of life now, and what follows from the answer. */
   beat(): void;
   start(): Promise<void>;
@@ -94,6 +96,7 @@ export function createMembership(
   /** Before an outage: those that have not spoken since are reckoned with for a while. */
   let before = { relays, rank, until: 0, isOpen: false };
   let cancel: (() => void) | undefined;
+  let hasTold = true;
   let isBeating = false;
   let isOver = false;
 
@@ -101,7 +104,7 @@ export function createMembership(
     if (isBeating || isOver) return;
     isBeating = true;
     try {
-      const words = [redis.instance, JSON.stringify(deps.row()), home.answered];
+      const words = [redis.instance, JSON.stringify(deps.row()), home.answered, hasTold ? 1 : 0];
       const answer = (await redis.run(BEAT, [...keys, `${prefix}:mark:${home.mark}`], words)) as unknown[];
       const [epoch, isOlder, count, place, ...rows] = answer;
       const now = clock.monotonic();
@@ -166,6 +169,12 @@ export function createMembership(
         relays = last.relays;
         rank = last.rank;
       },
+    },
+    get hasTold() {
+      return hasTold;
+    },
+    set hasTold(told) {
+      hasTold = told;
     },
     beat: () => void once(),
     async start() {

@@ -310,7 +310,7 @@ return at - now
 
 /**
  * A sign of life. KEYS: relays, rows, epoch, mark. ARGV: relay id, its row (JSON), number of the sign of life that
- * was answered last (0: none). Answers {epoch, whether Redis has forgotten that one, relays, rank by id, rows …}.
+ * was answered last (0: none), `1` where it has told all that it did. Until then its share is kept free. Answers {epoch, whether Redis has forgotten that one, relays, rank by id, rows …}.
  */
 export const BEAT = redisScript(`${NOW}
 redis.call('SET', KEYS[3], now, 'NX')
@@ -322,7 +322,7 @@ for _, id in ipairs(gone) do
   redis.call('ZREM', KEYS[1], id)
   redis.call('HDEL', KEYS[2], id)
 end
-redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZADD', KEYS[1], 'GT', ARGV[4] == '1' and now or now - ${MISSING_AFTER_MS}, ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
 table.sort(ids)

@@ -86,3 +86,33 @@ for (const { reason, begin, end } of troubles)
       );
     }),
   );
+
+test(
+  'while Redis refuses one relay something, its share of every mailbox is kept free',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    await settled([a, b]);
+    redis.command('set', 'xoauth2-relay:pace:a', 'of another program');
+    const refused = await a.limits.reserve('a', LIMITS, 0);
+    assert.equal(refused.granted, false);
+    await waitFor(() => a.limits.isApart, { what: 'the share' });
+    // Its signs of life are heard all the same; others know within seconds that it goes by itself.
+    const relays = 'xoauth2-relay:relays';
+    const isMissing = (): boolean =>
+      Number(redis.command('zcount', relays, '0', String(Date.now() - 4_000))) === 1;
+    await waitFor(isMissing, { what: 'the relay that goes by its share' });
+    let sent = 0;
+    for (let i = 0; i < 50; i++) {
+      const result = await b.limits.reserve('z', LIMITS, 0);
+      if (!result.granted) break;
+      sent++;
+      result.place.end({ unsent: false, recipients: 1 });
+    }
+    assert.equal(sent, 25, 'half of the minute');
+    redis.command('del', 'xoauth2-relay:pace:a');
+    await settled([a, b]);
+    await waitFor(() => !isMissing(), { what: 'both sharing all' });
+    assert.ok((await b.limits.reserve('z', LIMITS, 0)).granted);
+  }),
+);
