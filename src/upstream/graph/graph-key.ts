@@ -2,8 +2,8 @@ import type { Account, GraphTarget } from '../../accounts/account.ts';
 import type { GraphKey } from './pacing.ts';
 
 /** Where the account may use Graph. */
-export const targetOf = ({ transport, graph }: Account): GraphTarget | undefined =>
-  transport === 'smtp' ? undefined : graph;
+export const targetOf = (account: Account | undefined): GraphTarget | undefined =>
+  account?.transport === 'smtp' ? undefined : account?.graph;
 
 /** Whose limits hold there. */
 export const keyOf = ({ id }: Account, { app, mailbox }: GraphTarget): GraphKey => ({

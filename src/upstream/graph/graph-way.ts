@@ -322,7 +322,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     const known = served.get(accountId);
     if (known !== undefined) return known;
     const account = accounts.get(accountId);
-    const target = account && targetOf(account);
+    const target = targetOf(account);
     if (account === undefined || target === undefined) return undefined;
     const made = serve(account, target);
     served.set(accountId, made);
@@ -362,10 +362,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       };
     },
     guarded(way, accountIds, sender) {
-      const mayHaveBegun = (id: string): boolean => {
-        const account = accounts.get(id);
-        return begun.has(id) || (account !== undefined && targetOf(account) !== undefined);
-      };
+      const mayHaveBegun = (id: string): boolean => begun.has(id) || targetOf(accounts.get(id)) !== undefined;
       // Whoever began a message may be gone since, or never have been its sender's in this process.
       return createGuardedWay(way, {
         mayBeKnown: accountIds.some(mayHaveBegun)
@@ -377,7 +374,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     },
     stateOf(accountId) {
       const account = accounts.get(accountId);
-      const target = account && targetOf(account);
+      const target = targetOf(account);
       if (account === undefined || target === undefined) return undefined;
       const state = healths.stateOf(accountId);
       const pauseMs = pacing.pausedFor(keyOf(account, target));
@@ -385,10 +382,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         return { status: 'throttled', reason: 'Graph asked to wait', until: clock.now() + pauseMs };
       return state;
     },
-    canLook(accountId) {
-      const account = accounts.get(accountId);
-      return (account && targetOf(account))?.permissions === 'read_write';
-    },
+    canLook: (accountId) => targetOf(accounts.get(accountId))?.permissions === 'read_write',
     retryNow: healths.retryNow,
     breakers: () => [...endpoints.values()].map((e) => e.breaker),
     pauses: healths,

@@ -82,7 +82,7 @@ export function createGraphHealths(deps: {
     end: (accountId, scope) => void healths.get(accountId)?.succeeded(scope),
     rest(accountId, ms) {
       const account = accounts.get(accountId);
-      const target = account && targetOf(account);
+      const target = targetOf(account);
       if (account !== undefined && target !== undefined) pacing.pause(keyOf(account, target), ms);
     },
   };
