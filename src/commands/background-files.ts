@@ -18,4 +18,4 @@ export const pidFileOf = (context: CommandContext, settings: Settings): string =
   resolve(textOption(context, 'pidFile') ?? join(directoryOf(context, settings), 'relay.pid'));
 
 export const logFileOf = (context: CommandContext, settings: Settings): string =>
-  resolve(textOption(context, 'logFile') ?? join(directoryOf(context, settings), 'relay.log'));
+  resolve(settings.logFile ?? join(directoryOf(context, settings), 'relay.log'));

@@ -19,6 +19,12 @@ import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { runCli } from '../support/run-cli.ts';
 
+/** What `start` says. */
+interface Told {
+  readonly pid: number;
+  readonly admin: { readonly port: number };
+}
+
 async function stage(defer: Defer) {
   const provider = await startProvider({ users: ['a@x.org'] });
   defer(() => provider.close());
@@ -30,14 +36,18 @@ async function stage(defer: Defer) {
   mkdirSync(place, { mode: 0o700 });
   const state = ['--state-dir', place];
   const serving = ['--accounts', accounts, '--port', '0', '--admin-port', '0'];
+  const startWith = (env: Record<string, string>, ...more: readonly string[]) =>
+    runCli(['start', ...serving, ...state, ...more], {
+      env: { NODE_EXTRA_CA_CERTS: provider.caFile, ...env },
+    });
   const stop = () => runCli(['stop', ...state]);
   defer(stop);
   return {
     place,
     stop,
-    start: (...more: readonly string[]) =>
-      runCli(['start', ...serving, ...state, ...more], { env: { NODE_EXTRA_CA_CERTS: provider.caFile } }),
-    status: () => runCli(['status', ...state]),
+    start: (...more: readonly string[]) => startWith({}, ...more),
+    startWith,
+    status: (told: Told) => runCli(['status', ...state, '--admin-port', `${told.admin.port}`]),
   };
 }
 
@@ -123,10 +133,15 @@ test(
     const mark = { pid, started: `${Number(own.started) - 1}`, place: own.place, begunAt: 1 };
     writeFileSync(join(place, 'relay.pid.lock'), `${JSON.stringify(mark)}\n`, { mode: 0o600 });
     assert.equal((await stop()).code, 1);
-    assert.doesNotMatch((await status()).stdout, new RegExp(`process ${pid}`));
     const started = await start();
     assert.equal(started.code, 0, started.stderr);
-    assert.notEqual((JSON.parse(started.stdout) as { pid: number }).pid, pid);
+    const told = JSON.parse(started.stdout) as Told;
+    assert.notEqual(told.pid, pid);
+    const shown = await status(told);
+    assert.match(
+      shown.stdout,
+      new RegExp(`^http://127\\.0\\.0\\.1:${told.admin.port}, process ${told.pid}, up \\d+ min, \\d+ MiB\\n`),
+    );
     assert.equal((await stop()).code, 0);
     assert.equal(other.exitCode ?? other.signalCode, null, 'it lives');
     for (const name of ['relay.pid', 'relay.pid.lock']) assert.ok(!existsSync(join(place, name)), name);
@@ -145,5 +160,21 @@ test(
     assert.equal(readFileSync(join(place, 'relay.pid'), 'utf8'), `${pid}\n`);
     const stopped = await stop();
     assert.equal(stopped.code, 0, stopped.stderr);
+  }),
+);
+
+test(
+  'start and logs keep to the log file of the environment',
+  leakless(async (_t, defer) => {
+    const { place, startWith, stop } = await stage(defer);
+    const env = { XOAUTH2_RELAY_LOG_FILE: join(place, 'elsewhere', 'mine.log') };
+    const started = await startWith(env);
+    assert.equal(started.code, 0, started.stderr);
+    assert.equal((JSON.parse(started.stdout) as { log: string }).log, env.XOAUTH2_RELAY_LOG_FILE);
+    assert.equal((await stop()).code, 0);
+    assert.match(readFileSync(env.XOAUTH2_RELAY_LOG_FILE, 'utf8'), /"event":"ready"/);
+    const logs = await runCli(['logs', '--state-dir', place], { env });
+    assert.match(logs.stdout, /listening/);
+    assert.ok(!existsSync(join(place, 'relay.log')));
   }),
 );
