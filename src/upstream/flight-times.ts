@@ -32,3 +32,12 @@ export function beginFlight(count: FlightCount, carries: string, at: number): Fl
 export function endFlight(flight: FlightTime | undefined, at: number): void {
   if (flight !== undefined) flight.ms = at - flight.at;
 }
+
+/** A call of Graph that has just ended. */
+export function tellFlight(
+  count: FlightCount,
+  { call, ms }: { readonly call: string; readonly ms: number },
+  endedAt: number,
+): void {
+  endFlight(beginFlight(count, call, endedAt - ms), endedAt);
+}

@@ -18,6 +18,7 @@ import type { Steps } from '../../slices.ts';
 import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
 import type { AccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
+import { tellFlight } from '../flight-times.ts';
 import type { Delivery, Ending, Trace, Way } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
@@ -143,9 +144,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     const s = servedOf(accountId);
     if (s === undefined) return undefined;
     const client = s.clientFor((observation) => {
-      trace.flights++;
-      const { call, ms } = observation;
-      trace.flightTimes?.push({ carries: call, at: clock.monotonic() - ms, ms });
+      tellFlight(trace, observation, clock.monotonic());
       deps.onCall?.(observation);
     });
     return createGraphDelivery({
