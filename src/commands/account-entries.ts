@@ -1,8 +1,7 @@
 /** `account list`, `account remove`, `account import`: the accounts file without an editor. */
 import { accountEntries, appendAccount, removeAccount } from '../accounts/accounts-edit.ts';
-import { readAccountsFile, readAccountsText } from '../accounts/accounts-file.ts';
-import { JsonSyntaxError } from '../accounts/json-text.ts';
-import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
+import { readAccountsFile } from '../accounts/accounts-file.ts';
+import { editAccounts, findAccount, parseAt, readOrEmpty, readWhole } from '../enrol/accounts-on-disk.ts';
 import { showProblems } from './check.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet } from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
@@ -69,7 +68,7 @@ export const accountRemove: CommandDefinition = {
     const { terminal } = context;
     const settings = await commandSettings(context);
     await noteOtherFile(settings, terminal);
-    const { text } = await readAccountsText(settings.accounts);
+    const text = await readWhole(settings.accounts);
     const name = context.arguments[0] ?? '';
     const index = findAccount(text, name);
     if (index < 0) throw new CommandError(`no account ${name} in ${settings.accounts}`, EXIT_CONFIGURATION);
@@ -144,13 +143,5 @@ export const accountImport: CommandDefinition = {
   },
 };
 
-async function readEntries(path: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
-  const { text } = await readAccountsText(path);
-  try {
-    return accountEntries(text);
-  } catch (error) {
-    if (error instanceof JsonSyntaxError || error instanceof SyntaxError)
-      throw new CommandError(`${path}: ${error.message}`, EXIT_CONFIGURATION, { cause: error });
-    throw error;
-  }
-}
+const readEntries = async (path: string): Promise<readonly Readonly<Record<string, unknown>>[]> =>
+  accountEntries(await readWhole(path));

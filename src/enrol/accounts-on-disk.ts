@@ -6,6 +6,7 @@ import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { accountEntries, EMPTY_ACCOUNTS_TEXT, type EntryObject } from '../accounts/accounts-edit.ts';
 import { type AccountsFile, parseAccounts, readAccountsText } from '../accounts/accounts-file.ts';
+import { JsonSyntaxError } from '../accounts/json-text.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { systemClock } from '../clock.ts';
 import { foldAddress } from '../protocol/text.ts';
@@ -16,11 +17,24 @@ import { writeFileAtomically } from '../write-file.ts';
 import { OperatorError } from './operator-error.ts';
 import { waitUntil } from './wait-until.ts';
 
-/** The text of the accounts file; a file that is not there yet is an empty list. */
+/** The text of the accounts file, which has a list of accounts. Rejects with `OperatorError` where it has none. */
+export async function readWhole(path: string): Promise<string> {
+  const { text } = await readAccountsText(path);
+  if (text.replace(/^\ufeff/, '').trim() === '') return EMPTY_ACCOUNTS_TEXT;
+  try {
+    accountEntries(text);
+  } catch (error) {
+    if (error instanceof JsonSyntaxError || error instanceof SyntaxError)
+      throw new OperatorError(`${path}: ${error.message}`, 2, { cause: error });
+    throw error;
+  }
+  return text;
+}
+
+/** As `readWhole`; a file that is not there yet is an empty list. */
 export async function readOrEmpty(path: string): Promise<string> {
   try {
-    const { text } = await readAccountsText(path);
-    return text.replace(/^\ufeff/, '').trim() === '' ? EMPTY_ACCOUNTS_TEXT : text;
+    return await readWhole(path);
   } catch (error) {
     if (((error as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT')
       return EMPTY_ACCOUNTS_TEXT;

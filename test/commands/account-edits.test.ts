@@ -122,3 +122,25 @@ test(
     assert.deepEqual(emails(), ['old@gmail.example', ...wanted]);
   }),
 );
+
+test(
+  'an accounts file that is no JSON stays as it is, and each command says so in one line',
+  leakless(async (_t, defer) => {
+    const { file, run, source } = await setUp(defer);
+    const text = '// mine\n{ "accounts": [] }';
+    for (const words of [
+      ['remove', 'old@gmail.example', '--yes'],
+      ['import', source('new@gmail.example')],
+      ['add', 'new@gmail.example', '--provider', 'sim', '--client-id', 'c'],
+    ]) {
+      writeFileSync(file, text);
+      const { code, stderr } = await run(words).exited;
+      assert.equal(code, 2, stderr);
+      assert.equal(
+        stderr.trim(),
+        `${file}: line 1, column 1: JSON has no comments: remove it (a "comment" key is allowed in an account)`,
+      );
+      assert.equal(readFileSync(file, 'utf8'), text);
+    }
+  }),
+);
