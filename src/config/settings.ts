@@ -287,7 +287,7 @@ export const SETTINGS = {
     'path',
     optional(text),
     undefined,
-    'log file in place of standard output, rotated at 10 MiB, nine older ones kept',
+    'log file in place of standard output, a link to the newest; rotated at 10 MiB, nine older ones kept',
   ),
   logAddresses: define(
     'Log and alerts',

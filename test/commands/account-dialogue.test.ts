@@ -167,3 +167,27 @@ test(
     assert.match(stderr, /^login\.example: .*ECONNREFUSED/);
   }),
 );
+
+test(
+  'before it asks for a client it says where one is registered; nobody there to ask: the question is named',
+  leakless(async (_t, defer) => {
+    const { args, env } = await setUp(defer);
+    for (const [provider, where] of [
+      ['gmail', /console\.cloud\.google\.com\/auth\/clients, as a Desktop app/],
+      ['outlook', /entra\.microsoft\.com, App registrations/],
+    ] as const) {
+      const run = startOnTerminal([...args, ANN, '--provider', provider, '--sign-in', 'browser'], env);
+      await run.answer('Client id: ', '\x03');
+      assert.equal(await run.exited, 2, run.screen());
+      assert.match(run.screen(), where);
+      const { code, stderr } = await runCli([...args, ANN, '--provider', provider, '--sign-in', 'browser'], {
+        env,
+      });
+      assert.equal(code, 2);
+      assert.equal(
+        stderr,
+        'no answer to "Client id" (nobody is there to ask: give it as an option, see --help)\n',
+      );
+    }
+  }),
+);
