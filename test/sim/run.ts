@@ -126,6 +126,9 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
   }
 }
 
+/** Relays whose Redis is lost sooner than this after they started together do not know of each other, ms. */
+const MEETING_MS = 1_500;
+
 /** Whether what was sent in a minute may be forgotten in the middle of it: with a process, or with a Redis and those who could tell it again. */
 function forgetsMinutes(plan: Plan): boolean {
   const { store, faults } = plan;
@@ -134,6 +137,7 @@ function forgetsMinutes(plan: Plan): boolean {
     (f) => f.kind === 'mood' && f.mood.kind === 'reply' && f.mood.code === 432,
   );
   if (isOfferedAgain) return true;
+  if (faults.some((f) => f.kind === 'redis' && f.from < MEETING_MS)) return true;
   const has = (...kinds: readonly Fault['kind'][]): boolean =>
     faults.some(({ kind }) => kinds.includes(kind));
   switch (store) {

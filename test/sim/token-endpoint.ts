@@ -5,8 +5,8 @@
 import { createRequire } from 'node:module';
 import type { Actor, World } from './world.ts';
 
-/** In every secret there is, so that a leak is found by looking for it. */
-export const SECRET_MARK = 's3cr3t';
+/** In every secret there is, so that a leak is found by looking for it. No id that is made of base32 has a 9. */
+export const SECRET_MARK = 's3cr9t';
 
 export interface HttpAnswer {
   readonly statusCode: number;
