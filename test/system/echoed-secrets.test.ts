@@ -5,10 +5,12 @@ import { sendMail } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, type ProviderOptions, startProvider } from '../support/provider.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { startTunnelProxy } from '../support/tunnel-proxy.ts';
 
 const ANN = 'ann@gmail.example';
 const CLIENT_SECRET = 'GOCSPX-planted~client/secret+ann==';
 const REFRESH_TOKEN = '1//0planted-refresh-token_of-ann.x';
+const PROXY_PASSWORD = 'planted:password of the/proxy+%';
 
 const spellings = (secret: string): readonly string[] => [
   secret,
@@ -28,13 +30,21 @@ async function start(
   const provider = await startProvider(options);
   defer(() => provider.close());
   provider.add(ANN, { clientSecret: CLIENT_SECRET, refreshToken: REFRESH_TOKEN });
+  const proxy = await startTunnelProxy({ kind: 'http', user: 'relay', password: PROXY_PASSWORD });
+  defer(() => proxy.close());
   const relay = await startRelay({
     accounts: [provider.entry(ANN, more)],
     caFile: provider.caFile,
     logLevel: 'debug',
+    env: { XOAUTH2_RELAY_SMTP_PROXY: proxy.url, HTTP_PROXY: proxy.url, NO_PROXY: '' },
   });
   defer(() => relay.stop());
-  const secrets = (): readonly string[] => [...provider.token.issuedTokens(), CLIENT_SECRET, REFRESH_TOKEN];
+  const secrets = (): readonly string[] => [
+    ...provider.token.issuedTokens(),
+    CLIENT_SECRET,
+    REFRESH_TOKEN,
+    PROXY_PASSWORD,
+  ];
   return { provider, relay, secrets };
 }
 

@@ -211,7 +211,7 @@ test(
     proxy.cut();
     assert.match(
       await sendOne(relay.smtpPort, ANN, MESSAGE.replace('killed', 'refused')),
-      /^451.4\.4\.1/,
+      new RegExp(`^451.4\\.4\\.1 .*proxy ${proxy.url} answered HTTP 403`),
       'nothing was sent, so nothing is unclear',
     );
     assert.equal(provider.graph.delivered.length, 1);
