@@ -4,7 +4,7 @@
  */
 
 import { createHmac, randomBytes } from 'node:crypto';
-import { foldPattern } from '../protocol/sender-pattern.ts';
+import { foldPattern, isCovered } from '../protocol/sender-pattern.ts';
 import { foldAddress, foldAscii } from '../protocol/text.ts';
 import type { Account, AccountLimits, ClientPassword, Endpoint, GraphTarget } from './account.ts';
 import { buildCredential, type Wrong } from './build-credential.ts';
@@ -53,8 +53,8 @@ export async function buildAccount(
     wrong('min_connections', `must not exceed max_connections (${limits.maxConnections})`);
   const denied = new Set(patternsOf(entry.deny ?? []));
   for (const [index, sender] of (entry.senders ?? []).entries())
-    if (denied.has(foldPattern(sender) ?? ''))
-      issues.push({ path: ['senders', index], message: 'can never match: deny has the same pattern' });
+    if (isCovered(foldPattern(sender) ?? '', denied))
+      issues.push({ path: ['senders', index], message: 'can never match: deny refuses all of it' });
   if (issues.length > 0 || credential === undefined || upstream === undefined)
     return { loaded: undefined, issues, warnings };
   const email = entry.email;

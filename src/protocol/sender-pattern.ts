@@ -29,7 +29,10 @@ export function foldPattern(pattern: string): string | undefined {
     return isAddress(pattern) && !pattern.includes('*') ? foldAddress(pattern) : undefined;
   const local = wild === '*' ? 'a' : wild.slice(0, -2);
   if ((sub !== undefined && wild !== '*') || !isAddress(`${local}@${domain}`)) return undefined;
-  return `${foldAscii(wild)}@${sub ?? ''}${foldDomain(domain)}`;
+  // No pattern takes a domain that is not in its own spelling, see below; a quoted local part has its `+` inside.
+  const folded = foldDomain(domain);
+  if (hasNonAscii(folded) || wild.includes('"')) return undefined;
+  return `${foldAscii(wild)}@${sub ?? ''}${folded}`;
 }
 
 const isAddress = (text: string): boolean => {
@@ -55,4 +58,11 @@ export function senderKeys(address: string): readonly SenderKey[] {
     keys.push({ key: `*@*${domain.slice(dot)}`, exactness: 'subdomain' });
   keys.push({ key: '*', exactness: 'any' });
   return keys;
+}
+
+/** Whether what `pattern` (as `foldPattern` made it) matches is matched by one of `others`, all of it. */
+export function isCovered(pattern: string, others: ReadonlySet<string>): boolean {
+  if (others.size === 0 || pattern === '*' || pattern === NULL_SENDER) return others.has(pattern);
+  const keys = senderKeys(pattern.replace('@*.', '@x.').replace('*', 'x'));
+  return keys.slice(keys.findIndex(({ key }) => key === pattern)).some(({ key }) => others.has(key));
 }

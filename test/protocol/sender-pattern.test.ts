@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { foldPattern, senderKeys } from '../../src/protocol/sender-pattern.ts';
+import { foldPattern, isCovered, senderKeys } from '../../src/protocol/sender-pattern.ts';
 
 const matches: readonly [pattern: string, address: string, exactness: string | undefined][] = [
   ['a@x.test', 'A@X.test', 'address'],
@@ -33,6 +33,40 @@ for (const [pattern, address, exactness] of matches) {
     assert.equal(senderKeys(address).find(({ key }) => key === folded)?.exactness, exactness);
   });
 }
+
+test('what can never match is no pattern', () => {
+  for (const pattern of [
+    'a*@x.test',
+    '*@*',
+    '*@*.*.test',
+    'a+*@*.x.test',
+    '**',
+    // Spelt as no sender's domain is ever compared.
+    '*@B\u00dcCHER.test',
+    '*@\uff58.test',
+    // A quoted local part has its plus inside.
+    '"a b"+*@x.test',
+  ])
+    assert.equal(foldPattern(pattern), undefined, pattern);
+});
+
+test('a pattern is covered by a wider one', () => {
+  const covered = (pattern: string, ...others: string[]): boolean => isCovered(pattern, new Set(others));
+  for (const [pattern, other] of [
+    ['a@x.test', '*@x.test'],
+    ['a+b@x.test', 'a+*@x.test'],
+    ['a+b+*@x.test', 'a+*@x.test'],
+    ['*@s.x.test', '*@*.x.test'],
+    ['*@*.x.test', '*@*.test'],
+    ['*@*.x.test', '*'],
+    ['*', '*'],
+    ['<>', '<>'],
+  ] as const) {
+    assert.ok(covered(pattern, 'z@z.test', other), `${pattern} by ${other}`);
+    assert.equal(covered(other, pattern), pattern === other, `${other} by ${pattern}`);
+  }
+  assert.ok(!covered('<>', '*') && !covered('*@x.test', '*@*.x.test') && !covered('a@x.test'));
+});
 
 test('keys come from most to least exact', () => {
   assert.deepEqual(
