@@ -30,6 +30,8 @@ export function parseMailboxList(text: string): readonly string[] | undefined {
   let angle: string | undefined;
   let isInside = false;
   const finish = (): boolean => {
+    // Some take what stands behind the brackets.
+    if (angle !== undefined && bare.trim() !== '') return false;
     const address = foldAddress((angle ?? bare).trim());
     const isEmpty = angle === undefined && bare.trim() === '';
     bare = '';
@@ -57,11 +59,15 @@ export function parseMailboxList(text: string): readonly string[] | undefined {
     } else if (c === '>') {
       if (!isInside) return undefined;
       isInside = false;
+      bare = '';
     } else if (isInside) angle += c;
     else if (c === ',' || c === ';') {
       if (!finish()) return undefined;
-    } else if (c === ':') bare = '';
-    else bare += c;
+    } else if (c === ':') {
+      // The name of a group; some take an address there for one of its own.
+      if (bare.includes('@')) return undefined;
+      bare = '';
+    } else bare += c;
   }
   if (isInside || !finish() || addresses.length === 0) return undefined;
   return addresses;

@@ -28,6 +28,10 @@ const cases: readonly [header: string, addresses: readonly string[] | undefined]
   ['From: (a@x.test', undefined],
   ['From: a@x.test b@y.test', undefined],
   ['From: Group:;', undefined],
+  // Readers differ about whose it is.
+  ['From: b@y.test: a@x.test;', undefined],
+  ['From: <a@x.test> b@y.test', undefined],
+  ['From: Ann <a@x.test> (home), b@y.test', ['a@x.test', 'b@y.test']],
 ];
 for (const [header, addresses] of cases) {
   test(`reads ${JSON.stringify(header)}`, () => {
