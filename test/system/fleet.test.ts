@@ -184,6 +184,39 @@ test(
 );
 
 test(
+  'all relays and Redis killed under load: whoever starts then, with what Redis had saved, finds nothing stuck',
+  leakless(async (_t, defer) => {
+    const provider = await strictProvider(defer);
+    provider.smtp.rules.messagesPerMinute = undefined;
+    const redis = await redisFor(defer);
+    const relays = await fleet(defer, 2, provider, redis, { messages_per_minute: 0 });
+    provider.smtp.script('end-of-data', { times: 3 }, { delayMs: 1_000, normal: true });
+    const ports = relays.map((relay) => relay.smtpPort);
+    const stuck = send(ports, 3, 3).catch(() => undefined);
+    await waitFor(() => redis.command('zcard', `xoauth2-relay:lease:${USER}`) === '3', {
+      what: 'three leases',
+    });
+    redis.command('save');
+    for (const relay of relays) relay.signal('SIGKILL');
+    await redis.kill();
+    await stuck;
+    await redis.start();
+    assert.equal(redis.command('zcard', `xoauth2-relay:lease:${USER}`), '3', 'of holders that are gone');
+    const next = await fleet(defer, 2, provider, redis, { messages_per_minute: 0 });
+    const sent = await send(
+      next.map((relay) => relay.smtpPort),
+      6,
+      12,
+    );
+    assert.deepEqual([sent.acknowledged, sent.deferred], [12, []]);
+    assert.deepEqual(
+      complaints(provider).filter((complaint) => complaint !== 'cut'),
+      [],
+    );
+  }),
+);
+
+test(
   'the day outlives a restart, with a state directory and with Redis',
   leakless(async (_t, defer) => {
     const provider = await strictProvider(defer);
