@@ -324,6 +324,7 @@ for _, id in ipairs(gone) do
 end
 redis.call('ZADD', KEYS[1], 'GT', ARGV[4] == '1' and now or now - ${MISSING_AFTER_MS}, ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ${MARK_KEPT_MS}) end
 local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
 table.sort(ids)
 local rank = 0

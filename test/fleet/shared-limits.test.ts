@@ -258,6 +258,8 @@ test(
     assert.equal(waits[0], 0);
     assert.ok((waits[1] ?? 0) > 1800 && (waits[1] ?? 0) <= 2000);
     assert.equal(await a.limits.login('a', 2000, 1000), undefined);
+    for (const key of redis.command('keys', '*').split('\n'))
+      assert.ok(Number(redis.command('pttl', key)) > 0, `${key} ends by itself`);
   }),
 );
 
