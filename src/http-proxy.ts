@@ -67,15 +67,13 @@ const proxiesOf = (env: Environment) => ({
   https: parseProxy('HTTPS_PROXY', env.https_proxy ?? env.HTTPS_PROXY),
 });
 
-const SCHEMES = ['http:', 'https:', 'socks5:', 'socks:'];
-
 function parseProxy(name: string, text = ''): URL | undefined {
   if (text === '') return undefined;
   const whole = text.includes('://') ? text : `http://${text}`;
   const url = URL.canParse(whole) ? new URL(whole) : undefined;
-  if (url === undefined || !SCHEMES.includes(url.protocol) || url.hostname === '')
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.hostname === '')
     throw new HttpProxySettingError(
-      `${name} is no proxy: expected http://host:3128 (user:password@ before the host)`,
+      `${name} is no HTTP proxy: expected http://host:3128 (user:password@ before the host); SOCKS serves smtp_proxy alone`,
     );
   try {
     decodeURIComponent(`${url.username}:${url.password}`);

@@ -106,6 +106,7 @@ test('a variable that holds no proxy is refused by its name without being quoted
   for (const url of [
     `http://relay:${PASSWORD}@h:99999`,
     `ftp://${PASSWORD}@h`,
+    `socks5://relay:${PASSWORD}@h`,
     `http://${PASSWORD}%zz:x@h`,
     `http://`,
     `${PASSWORD} @:`,
