@@ -1,7 +1,29 @@
 /** The invariants of mail by Graph: of a message, over all its tries and all relays. Pure. */
 import type { Violation } from './checks.ts';
 import type { Attempt } from './client.ts';
-import type { GraphDelivery } from './graph.ts';
+import type { GraphDelivery, GraphEndpoint } from './graph.ts';
+
+/** Drafts of which nothing is noted: nobody will ever delete them. `journals`: what the relays have noted, a line each. */
+export function checkDrafts(
+  drafts: GraphEndpoint['drafts'],
+  journals: readonly string[],
+  at: number,
+): Violation[] {
+  const noted = journals.flatMap((text) => {
+    const rows = new Map(text.split('\n').map((line) => [line.slice(0, 32), line.slice(33)]));
+    return [...rows.values()];
+  });
+  return drafts
+    .filter(
+      ({ id, messageId }) =>
+        !noted.some(
+          (row) =>
+            row.includes(`"${id}"`) ||
+            (/"state":"creating"|"leftovers/.test(row) && row.includes(`"${messageId}"`)),
+        ),
+    )
+    .map(({ id, messageId }) => ({ rule: 'a draft that nobody knows', detail: `${id} ${messageId}`, at }));
+}
 
 export function checkGraph(evidence: {
   /** Of messages by Graph. */

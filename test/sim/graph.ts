@@ -36,6 +36,8 @@ export interface GraphEndpoint {
   /** Told of each request more than a mailbox takes at once; `ofOne`: of one relay alone. */
   onTooMany: (account: string, ofOne: boolean) => void;
   readonly delivered: readonly GraphDelivery[];
+  /** Drafts in the mailboxes now. */
+  readonly drafts: readonly { readonly id: string; readonly messageId: string }[];
 }
 
 /** Requests at once for a mailbox. */
@@ -152,6 +154,11 @@ export function createGraphEndpoint(
     mood: () => HEALTHY,
     onTooMany: () => undefined,
     delivered,
+    get drafts() {
+      return [...items].flatMap(([id, { isDraft, text }]) =>
+        isDraft ? [{ id, messageId: fieldOf(text, 'Message-ID') }] : [],
+      );
+    },
     async request(text, asked) {
       const { pathname } = new URL(text);
       const [, , , account = ''] = pathname.split('/').map(decodeURIComponent);

@@ -207,6 +207,14 @@ export const PLANTED: readonly Planted[] = [
     within: 100,
   },
   {
+    name: 'a lost request taken for one that was never sent',
+    harm: 'drafts that Graph has made and nobody knows of stay in the mailbox for ever',
+    edits: [{ file: 'http.js', find: 'maybeSent: isBegun', put: 'maybeSent: false' }],
+    stores: 'file',
+    focus: 'graph',
+    within: 100,
+  },
+  {
     name: 'a draft that is not found taken for an unsent one',
     harm: 'for a while after the send Graph says 404: everybody gets it twice',
     edits: [

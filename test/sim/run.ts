@@ -6,7 +6,7 @@ import { check, type Figures, type Violation } from './checks.ts';
 import { type Client, createClient, type Message } from './client.ts';
 import { applyFaults, type Cast, createPaths, isBeingMended, writeAccounts } from './faults.ts';
 import { createGraphEndpoint, GRAPH_URL } from './graph.ts';
-import { checkGraph } from './graph-checks.ts';
+import { checkDrafts, checkGraph } from './graph-checks.ts';
 import { healMs } from './healing.ts';
 import { createNetwork, type Network } from './network.ts';
 import type { Fault, Plan } from './plan.ts';
@@ -78,6 +78,10 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
         blame('waited for nothing', `${recipients.join(' ')}: ${Math.round(acquireMs)} ms for a connection`);
     const all = cast.clients.flatMap((c) => c.attempts);
     const { deliveries } = cast.provider;
+    const journals = cast.relays.map(
+      ({ name }) => cast.files.read(`/sim/${name}/state/graph-submissions.journal`) ?? '',
+    );
+    const drafts = losesNotes(plan) ? [] : checkDrafts(cast.graph.drafts, journals, world.now);
     const byGraph = checkGraph({
       attempts: all.filter((a) => a.message.byGraph),
       // While an account was off Graph its mail left by SMTP.
@@ -112,7 +116,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
         (reply.code === 530 && message.password !== undefined && loggedInTo === undefined),
     });
     return {
-      violations: [...violations, ...result.violations, ...byGraph],
+      violations: [...violations, ...result.violations, ...byGraph, ...drafts],
       digest: world.digest,
       figures: result.figures,
       trace: world.trace,
@@ -152,6 +156,10 @@ function forgetsMinutes(plan: Plan): boolean {
       return store satisfies never;
   }
 }
+
+/** That a draft may be made is not synced: a power cut may take it; memory and Redis have no journal to be read here. */
+const losesNotes = ({ store, faults }: Plan): boolean =>
+  store !== 'file' || faults.some((f) => f.kind === 'disk' || (f.kind === 'kill' && f.how === 'power'));
 
 /** A message by Graph is the same at every try. */
 const mayGoByGraph = ({ body }: Delivery): boolean => /^X-Sim: m\d+\r/.test(body.toString('latin1', 0, 40));

@@ -26,6 +26,8 @@ interface Directory {
 export interface Files {
   /** At once and durable, by a person. */
   put(path: string, text: string): void;
+  /** Of a file; undefined where there is none. */
+  read(path: string): string | undefined;
   /** As after a power cut: what was not synced is gone. */
   losePower(under: string): void;
   /** Operations that fail with a code while this answers one. */
@@ -83,6 +85,11 @@ class Disk implements Files {
     const directory = this.#directory(dir, 'put');
     directory.names.set(name, node);
     directory.synced.set(name, node);
+  }
+
+  read(path: string): string | undefined {
+    const [dir, name] = split(path);
+    return this.#directories.get(dir)?.names.get(name)?.text;
   }
 
   text(path: string): string {
