@@ -18,8 +18,11 @@ import type {
 } from './token-store.ts';
 
 const RESOURCES: readonly TokenResource[] = ['smtp', 'graph', 'imap'];
-/** Grants of one account that are kept: the one in use and what stood in the accounts file before it. */
-const MAX_GRANTS = 8;
+/**
+ * Grants of one account that are kept: the one in use, and what stood in the accounts file before it or somebody signed in
+ * for as another mailbox. A file of so many is far from what is too large to be read.
+ */
+const MAX_GRANTS = 32;
 
 /** What `grant` is after `rotation`; a later generation stands. */
 export function afterRotation(

@@ -30,14 +30,12 @@ function directory(t: TestContext): string {
 
 const log = createTestLog();
 
-/** Consents `one` and `two`, and relays one after another on one directory. */
-async function ground(t: TestContext) {
+/** Consents with these names, and relays one after another on one directory. */
+async function ground(t: TestContext, names: readonly string[] = ['one', 'two']) {
   const endpoint: TokenEndpoint = await startTokenEndpoint('microsoft');
   t.after(() => endpoint.close());
   endpoint.rotation = 'revoke-old';
-  const consents = new Map(
-    ['one', 'two'].map((name) => [name, endpoint.add(`${name}@x`).refreshToken] as const),
-  );
+  const consents = new Map(names.map((name) => [name, endpoint.add(`${name}@x`).refreshToken] as const));
   const { clientId, clientSecret = '' } = endpoint.add('nobody@x');
   const path = directory(t);
   const entry = (id: string, consent: string, user = id) => ({
@@ -185,6 +183,17 @@ test('a shared store that has lost its data is given what the directory of a rel
   runAtOnce(keeper.keepOnly(new Set([grant])));
   await keeper.saveAgain();
   assert.equal((await shared.load({ accountId: 'a@x', fingerprint: 'f' }))?.refreshToken, 'latest');
+});
+
+test('an account that has had twenty consents one after another goes on with the first where it is put back', async (t) => {
+  const names = Array.from({ length: 20 }, (_, i) => `consent-${i}`);
+  const { serve, assertNoneUsedTwice } = await ground(t, names);
+  const { service, apply } = await serve({});
+  for (const name of [...names, names[0] ?? '']) {
+    apply({ a: name });
+    await refreshAll(service, ['a', 'a']);
+  }
+  assertNoneUsedTwice();
 });
 
 /** A store of the directory whose next read of a file holds still until `go`. */
