@@ -15,6 +15,7 @@ import { type AccessToken, TokenError, type TokenSource } from './access-token.t
 import { type AccountRoll, type ApplyResult, createAccountRoll } from './account-roll.ts';
 import { type Adoption, createAdoption } from './adoption.ts';
 import { createBackground } from './background.ts';
+import { createCacheUse } from './cache-use.ts';
 import { stopping } from './disbelief.ts';
 import { createFailureBook } from './failure-book.ts';
 import { createGrantKeeper } from './grant-keeper.ts';
@@ -146,7 +147,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     { store, keeper, book, background, activity, clock, log },
     { forgetAfterMs: options.forgetAfterMs ?? FORGET_AFTER_MS },
   );
-  const cache = { hits: 0, misses: 0 };
+  const cache = createCacheUse({ log, clock });
   let stage: 'serving' | 'draining' | 'closed' = 'serving';
 
   store.onForgotten?.((accountId) => {
@@ -155,7 +156,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
 
   function peek(accountId: string, resource: TokenResource = 'smtp'): AccessToken | undefined {
     const token = accounts.get(accountId)?.slot(resource)?.handOut();
-    if (token !== undefined) cache.hits += 1;
+    if (token !== undefined) cache.hit(accountId, resource);
     return token;
   }
 
@@ -225,7 +226,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
   async function get(accountId: string, resource: TokenResource = 'smtp'): Promise<AccessToken> {
     const hit = peek(accountId, resource);
     if (hit !== undefined) return hit;
-    cache.misses += 1;
+    cache.missed(accountId, resource, accounts.get(accountId)?.slot(resource)?.token);
     return acquire(accountId, resource, async (slot) => {
       const { token, trouble } = slot;
       if (token !== undefined && slot.isFresh()) return token;
@@ -250,7 +251,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     log.debug({ event: 'token_rejected', account: accountId, resource }, 'the mail server refused the token');
     const replacement = peek(accountId, resource);
     if (replacement !== undefined) return replacement;
-    cache.misses += 1;
+    cache.missed(accountId, resource, undefined);
     return acquire(accountId, resource, async (slot) => {
       slot.reject(rejected);
       if (slot.trouble !== undefined && isBlocked(slot)) throw slot.trouble.error;
@@ -371,8 +372,8 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     stateOf,
     unsaved: keeper.unsaved,
     keptRemoved: accounts.keptRemoved,
-    totals: () => countTotals({ ...cache, ...refresher.counts }),
-    resetCacheCounts: () => void Object.assign(cache, { hits: 0, misses: 0 }),
+    totals: () => countTotals({ ...cache.counts, ...refresher.counts }),
+    resetCacheCounts: cache.reset,
     saveAgain: () => keeper.saveAgain(),
     breakers: endpoints.breakers,
     endpointHeard: endpoints.heard,

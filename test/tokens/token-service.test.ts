@@ -43,6 +43,32 @@ test('a token is fetched once and then had synchronously', async (t) => {
   assert.equal(endpoint.requests.length, 1);
 });
 
+test('the log tells the life of a token: obtained, from the cache, ended, refused, forgotten', async (t) => {
+  const endpoint = await startEndpoint(t);
+  const log = createTestLog();
+  const clock = createTestClock();
+  const tokens = serve(t, { log, clock }, { refreshAhead: false });
+  tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
+  await tokens.get('a@x');
+  await tokens.get('a@x');
+  clock.advance(HOUR);
+  await tokens.renew('a@x', await tokens.get('a@x'));
+  tokens.forget('a@x');
+  assert.deepEqual(
+    // The endpoint has a clock of its own.
+    log.lines.filter(({ level }) => level !== 'warn').map(({ level, fields }) => `${level} ${fields.event}`),
+    [
+      'info token_obtained',
+      'debug token_cached',
+      'debug token_expired',
+      'info token_obtained',
+      'debug token_rejected',
+      'info token_obtained',
+      'debug token_forgotten',
+    ],
+  );
+});
+
 test('1,000 callers of one missing token make one request and exact counts', async (t) => {
   const endpoint = await startEndpoint(t);
   const tokens = serve(t);
