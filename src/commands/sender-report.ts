@@ -66,7 +66,7 @@ export function reportSender(
       hidesSenders: file.hidesSenders,
     },
   );
-  const candidates = directory.candidates(address);
+  const candidates = inOrder(directory.candidates(address));
   const rows = candidates.map((candidate, index): SenderRow => {
     const { account, exactness } = candidate;
     const above = candidates[index - 1];
@@ -96,7 +96,7 @@ export function reportSender(
       reply,
     });
     if ('code' in choices) return refused(formatReply(choices));
-    const ids = choices.map(({ account }) => account.id);
+    const ids = inOrder(choices).map(({ account }) => account.id);
     const broken = ids.find((id) => directory.problemOf(id) !== undefined);
     // What the relay says of an account it cannot serve; no other takes its mail.
     if (broken !== undefined) return refused(`451 4.3.5 account ${broken} is misconfigured, its mail waits`);
@@ -109,6 +109,10 @@ export function reportSender(
     cure: rows.length > 0 ? undefined : cureOf(address, directory.deniedBy(address)?.id),
   };
 }
+
+/** As the relay tries them where all have the same room. */
+const inOrder = <C extends Candidate>(candidates: readonly C[]): readonly C[] =>
+  [...candidates].sort((a, b) => Number(isPreferred(b, a)) - Number(isPreferred(a, b)));
 
 function placesWithout({ account }: Candidate, listeners: readonly ListenerOptions[]): readonly string[] {
   const closed = listeners.filter((listener) => !serves(listener, account));

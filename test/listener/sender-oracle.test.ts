@@ -81,11 +81,13 @@ function matching(entries: readonly Entry[], given: string) {
 
 interface Expected {
   readonly accounts: readonly string[];
+  /** In the order in which they are tried with the same room: an address listed counts as much as the own. */
+  readonly tried: readonly string[];
   readonly code: number;
   /** MAIL FROM as the first sends it. */
   readonly as: string;
 }
-const refused = (code: number): Expected => ({ accounts: [], code, as: '' });
+const refused = (code: number): Expected => ({ accounts: [], tried: [], code, as: '' });
 const leavesAs = ({ entry, best }: { entry: Entry; best: number }, given: string): string =>
   best > 4 && entry.rewrite_sender ? entry.email : given;
 
@@ -94,18 +96,20 @@ function withoutAuth(entries: readonly Entry[], given: string): Expected {
   const [first] = found;
   if (first === undefined) return refused(550);
   if (first.entry.password !== undefined) return refused(530);
-  const accounts = found.filter(({ entry }) => entry.password === undefined).map(({ entry }) => entry.email);
-  return { accounts, code: 250, as: leavesAs(first, given) };
+  const open = found.filter(({ entry }) => entry.password === undefined);
+  const tried = [...open].sort((a, b) => a.best - b.best || a.entry.preference - b.entry.preference);
+  const [accounts, order] = [open, tried].map((of) => of.map(({ entry }) => entry.email));
+  return { accounts: accounts ?? [], tried: order ?? [], code: 250, as: leavesAs(first, given) };
 }
 
 /** Logged in with a dummy as an account without a password. */
 function asDummy(entries: readonly Entry[], email: string, given: string): Expected {
-  if (given === '') return { accounts: [email], code: 250, as: '' };
+  if (given === '') return { accounts: [email], tried: [], code: 250, as: '' };
   const found = matching(entries, given);
   const own = found.find(({ entry }) => entry.email === email);
   if (own === undefined) return refused(550);
   const isAnothers = found[0]?.entry.password !== undefined && found[0].best < own.best;
-  return isAnothers ? refused(530) : { accounts: [email], code: 250, as: leavesAs(own, given) };
+  return isAnothers ? refused(530) : { accounts: [email], tried: [], code: 250, as: leavesAs(own, given) };
 }
 
 test(
@@ -164,7 +168,7 @@ test(
         codes.add(want.code);
         const told = JSON.stringify({ sender, entries });
         const [report] = reportSender(sender === '' ? '<>' : sender, file, [resolveOptions({})]).without_auth;
-        assert.deepEqual(report?.accounts, want.accounts, `check: ${told}`);
+        assert.deepEqual(report?.accounts, want.tried, `check: ${told}`);
         assert.equal(report?.reply?.slice(0, 3) ?? '250', String(want.code), `check: ${told}`);
         assert.equal(
           report?.reply?.slice(4) ?? '',
