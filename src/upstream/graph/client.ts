@@ -227,8 +227,10 @@ export function createGraphClient(
         }
         if (answer.kind === 'lost') return answer;
         const retryAfterMs = parseRetryAfter(answer.headers['retry-after'], clock.now());
+        const refusal = (): GraphRefusal => parseGraphRefusal(name, answer, clock.now(), maskFor(bearer));
         // A 202 with Retry-After has been accepted; only what comes next waits.
-        if (answer.status === 429) pacing.throttled(mailbox.key, retryAfterMs);
+        if (answer.status === 429)
+          pacing.throttled(mailbox.key, retryAfterMs, refusal().code === 'ApplicationThrottled');
         else if (retryAfterMs !== undefined) pacing.pause(mailbox.key, retryAfterMs);
         if (answer.status === spec.wanted) {
           const value = spec.read(answer.body, maskFor(bearer));
@@ -238,7 +240,7 @@ export function createGraphClient(
           bearer = await tokens.renew(mailbox.account, bearer, 'graph');
           continue;
         }
-        return { kind: 'refused', refusal: parseGraphRefusal(name, answer, clock.now(), maskFor(bearer)) };
+        return { kind: 'refused', refusal: refusal() };
       }
     } catch (error) {
       return unasked(error);

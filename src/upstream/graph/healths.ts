@@ -64,8 +64,8 @@ export function createGraphHealths(deps: {
           pacing.pause(key, ms);
           told(ms);
         },
-        throttled(key, ms) {
-          pacing.throttled(key, ms);
+        throttled(key, ms, ofApplication) {
+          pacing.throttled(key, ms, ofApplication);
           told(ms);
         },
       };

@@ -30,8 +30,8 @@ export interface GraphPacing {
   enter(key: GraphKey, octets: number, maxWaitMs: number): Promise<GraphPlace | { readonly waitMs: number }>;
   /** Graph asked for nothing for so long. */
   pause(key: GraphKey, ms: number): void;
-  /** Graph throttled a request; `retryAfterMs` is its wish. */
-  throttled(key: GraphKey, retryAfterMs: number | undefined): void;
+  /** Graph throttled a request; `retryAfterMs` is its wish. `ofApplication`: its requests at once were too many (`ApplicationThrottled`). */
+  throttled(key: GraphKey, retryAfterMs: number | undefined, ofApplication: boolean): void;
   /** Nothing is asked before this long, ms; 0: ask. */
   pausedFor(key: GraphKey): number;
   /** The 4 count per application. */
@@ -52,6 +52,7 @@ interface Room {
   busy: number;
   readonly waiting: Waiting[];
   pausedUntil: number;
+  /** For the requests at once of its application. */
   throttledAt: number;
   readonly requests: Window;
   readonly upload: Window;
@@ -177,12 +178,12 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
       }
     },
     pause,
-    throttled(key, retryAfterMs) {
+    throttled(key, retryAfterMs, ofApplication) {
       const now = clock.monotonic();
-      const room = roomOf(key);
       const app = appOf(key.app);
-      room.throttledAt = now;
       pause(key, retryAfterMs ?? DEFAULT_PAUSE_MS);
+      if (!ofApplication) return;
+      roomOf(key).throttledAt = now;
       let mailboxes = 0;
       for (const other of app.rooms.values()) if (now - other.throttledAt <= NARROW_EVIDENCE_MS) mailboxes++;
       if (mailboxes >= 2 || now < app.narrowUntil) app.narrowUntil = now + NARROW_MS;

@@ -42,12 +42,12 @@ test('4 at once for one application and mailbox; the fifth waits its turn', asyn
 test('two throttled mailboxes within 10 s: the 4 count for the application, for 10 minutes', async () => {
   const clock = createTestClock();
   const pacing = createGraphPacing(clock);
-  pacing.throttled(ann, 1_000);
+  pacing.throttled(ann, 1_000, true);
   clock.advance(10_001);
-  pacing.throttled(bob, 1_000);
+  pacing.throttled(bob, 1_000, true);
   assert.equal(pacing.isNarrowed('app'), false, 'too long between');
   clock.advance(5_000);
-  pacing.throttled(ann, 1_000);
+  pacing.throttled(ann, 1_000, true);
   assert.equal(pacing.isNarrowed('app'), true);
   clock.advance(1_000);
   const places = [await take(pacing), await take(pacing, bob), await take(pacing), await take(pacing, bob)];
@@ -62,10 +62,18 @@ test('two throttled mailboxes within 10 s: the 4 count for the application, for 
   assert.equal(pacing.isNarrowed('app'), false);
 });
 
+test('what is throttled for another reason than requests at once narrows nothing', () => {
+  const pacing = createGraphPacing(createTestClock());
+  pacing.throttled(ann, 1_000, false);
+  pacing.throttled(bob, 1_000, true);
+  assert.equal(pacing.isNarrowed('app'), false);
+  assert.equal(pacing.pausedFor(ann), 1_000);
+});
+
 test('Retry-After is waited for, or refused where it is longer than the wait', async () => {
   const clock = createTestClock();
   const pacing = createGraphPacing(clock);
-  pacing.throttled(ann, 3_000);
+  pacing.throttled(ann, 3_000, false);
   assert.deepEqual(await pacing.enter(ann, 0, 2_000), { waitMs: 3_000 });
   const place = take(pacing, ann, 5_000);
   clock.advance(2_999);
