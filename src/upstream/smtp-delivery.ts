@@ -151,11 +151,14 @@ export function createSmtpDelivery(
    */
   async function run<T extends Talk>(
     mail: Mail,
+    told: readonly Recipient[],
     talk: (submission: Submission, isBegun: boolean) => Promise<T>,
   ): Promise<{ readonly done: T; readonly on: Open } | { readonly verdict: Verdict }> {
     const since = clock.monotonic();
     const busyUntil = since + options.busyWaitMs;
     phase = 'talking';
+    // Somebody in it whom the provider has not heard of: the envelope is said anew, or he would be lost.
+    if (told.length > confirmed.length) release();
     try {
       for (;;) {
         let on = open;
@@ -241,8 +244,7 @@ export function createSmtpDelivery(
   ): Promise<Decision | undefined> {
     const envelope = await submission.sendEnvelope(mail, told);
     if (envelope.refusal !== undefined) return repeated(envelope.refusal);
-    const at = envelope.recipients.findIndex((r) => !isPositive(r));
-    const reply = envelope.recipients[at];
+    const reply = envelope.recipients.find((r) => !isPositive(r));
     if (reply === undefined) return undefined;
     // One that was only promised, alone: its refusal is the provider's verdict on the message.
     return told.length === 1 && confirmed.length === 0 ? { stage: 'rcpt', reply } : comeAgain(reply);
@@ -285,7 +287,7 @@ export function createSmtpDelivery(
   return {
     async ask(mail, told, asked) {
       let isRefusedAtMail = false;
-      const result = await run(mail, async (submission, isBegun) => {
+      const result = await run(mail, told, async (submission, isBegun) => {
         isRefusedAtMail = false;
         if (isBegun) {
           const replies = await submission.addRecipients(asked);
@@ -309,8 +311,7 @@ export function createSmtpDelivery(
       const { done, on } = result;
       const replies = [...done.replies];
       const repeatedReplies = replies.splice(0, told.length - done.first);
-      const at = repeatedReplies.findIndex((r) => !isPositive(r));
-      const broken = repeatedReplies[at];
+      const broken = repeatedReplies.find((r) => !isPositive(r));
       if (broken !== undefined) {
         const isPromise = confirmed.length === 0;
         const verdict = decided(
@@ -336,7 +337,7 @@ export function createSmtpDelivery(
 
     async send(mail, told, body, octets) {
       const [only] = told;
-      const result = await run(mail, async (submission, isBegun) => {
+      const result = await run(mail, told, async (submission, isBegun) => {
         if (isBegun) return split(await submission.sendBody(body, octets));
         if (only !== undefined && told.length === 1 && confirmed.length === 0)
           return split(await submission.sendWhole(mail, only, body, octets));
@@ -348,7 +349,7 @@ export function createSmtpDelivery(
 
     async open(mail, told) {
       const since = clock.monotonic();
-      const result = await run(mail, async (submission, isBegun) => {
+      const result = await run(mail, told, async (submission, isBegun) => {
         const refusal = isBegun ? undefined : await envelopeFor(submission, mail, told);
         if (refusal !== undefined) return { refusal, stream: undefined };
         return submission.startStream();

@@ -48,6 +48,31 @@ test(
 );
 
 test(
+  'whoever comes after the provider has refused all it was asked for is asked for too, and gets the message',
+  leakless(async (_t, defer) => {
+    for (const octets of [10, 2_000_000]) {
+      const room = await startRoom(defer);
+      room.provider.smtp.script('RCPT', { line: /bad/, times: 9 }, { reply: '450 4.2.1 not now' });
+      room.provider.smtp.script('RCPT', { line: /c@/ }, { reply: '550 5.1.1 no such user' });
+      const body = `Subject: hi\r\n\r\n${'x'
+        .repeat(60)
+        .concat('\r\n')
+        .repeat(octets / 60)}`;
+      const to = ['bad1@x.net', 'bad2@x.net', 'a@x.net', 'c@x.net', 'b@x.net'];
+      const heard = await room.send({ to, together: 2, body });
+      assert.deepEqual(codes(heard), [450, 450, 250, 550, 250]);
+      assert.equal(heard.final?.code, 250);
+      const alone = await room.send({ to: to.slice(0, 3), together: 2, body });
+      assert.deepEqual([...codes(alone), alone.final?.code], [450, 450, 250, 250]);
+      assert.deepEqual(
+        room.provider.messages.map((m) => m.recipients.map((r) => r.address)),
+        [['a@x.net', 'b@x.net'], ['a@x.net']],
+      );
+    }
+  }),
+);
+
+test(
   'first_recipient live: the provider is asked for the first recipient too, one round trip more',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, { account: { first_recipient: 'live' } });

@@ -47,8 +47,8 @@ export interface Message {
   readonly from?: string;
   readonly mailParameters?: readonly string[];
   readonly to?: readonly string[];
-  /** Recipients come together, as of a pipelining client. */
-  readonly together?: boolean;
+  /** Recipients come together, as of a pipelining client; a number: so many of them, the others one by one. */
+  readonly together?: boolean | number;
   /** Octets in the pieces in which they are written. */
   readonly body?: string | Buffer | readonly Buffer[];
 }
@@ -188,7 +188,10 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
       const { transaction } = opened;
       const rcpts: Reply[] = [];
       const to = (message.to ?? ['bob@example.net']).map((address) => ({ address, parameters: [] }));
-      for (const batch of message.together === true ? [to] : to.map((one) => [one]))
+      const first =
+        typeof message.together === 'number' ? message.together : message.together ? to.length : 0;
+      const batches = [to.slice(0, first), ...to.slice(first).map((one) => [one])];
+      for (const batch of batches.filter(({ length }) => length > 0))
         rcpts.push(...(await transaction.rcpt(batch)));
       const data = transaction.refusalAtData();
       if (data !== undefined) return { mail: opened.reply, rcpts, data };
