@@ -204,7 +204,8 @@ export function createAccountHealth(max: () => number, clock: Clock = systemCloc
         const most = (pause.stepsMinutes[step] ?? 60) * 60_000;
         // A wall clock that stepped must not make a pause longer than it was.
         const leftMs = Math.min(until - clock.now(), most);
-        pauses.set(pause.scope, { pause, verdict, step, until: now + Math.max(0, leftMs), next: 'late' });
+        // The first try after a restart is one that an operator asked for.
+        pauses.set(pause.scope, { pause, verdict, step, until: now + Math.max(0, leftMs), next: 'asked' });
       }
     },
   };

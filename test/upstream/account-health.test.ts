@@ -138,6 +138,21 @@ test('the operator changed something: what is paused is tried at once, by one', 
   assert.equal(health.state.status, 'ready');
 });
 
+test('the first login after a restart takes no step of the pause', () => {
+  const { health, clock } = start();
+  const rejected = said('auth', '535 5.7.3 Authentication unsuccessful');
+  health.suffered(rejected);
+  clock.advance(MINUTE);
+  const kept = health.kept();
+  health.restore(kept);
+  for (const minutes of [1, 5]) {
+    assert.equal(health.gate('logins'), undefined);
+    health.suffered(rejected);
+    assert.equal(health.state.until, clock.now() + minutes * MINUTE);
+    clock.advance(minutes * MINUTE);
+  }
+});
+
 test('pauses survive a restart, for as long as they had left and never longer than they were', () => {
   const { health, clock } = start();
   health.suffered(said('end', '550 5.4.5 Daily user sending limit exceeded.'));
