@@ -3,6 +3,7 @@ import type { ClientHabits } from './client.ts';
 import type { Fault, Plan } from './plan.ts';
 
 export type Focus =
+  | 'recipients'
   | 'waiters'
   | 'slow tokens'
   | 'extra replies'
@@ -13,6 +14,7 @@ export type Focus =
   | 'graph and back';
 
 export const FOCUSES: readonly Focus[] = [
+  'recipients',
   'waiters',
   'slow tokens',
   'extra replies',
@@ -29,6 +31,22 @@ const GRAPH_CLIENTS = 8;
 export function focusOn(plan: Plan, focus: Focus): Plan {
   const window = { from: 0, to: plan.activeMs };
   switch (focus) {
+    case 'recipients': {
+      // Most of many recipients are refused, however the client's writes are cut.
+      const refusal: Fault = {
+        kind: 'mood',
+        stage: 'rcpt',
+        mood: { kind: 'reply', code: 450, text: '4.2.1 not now' },
+        chance: 0.6,
+        ...window,
+      };
+      return {
+        ...plan,
+        clients: plan.clients.map((client) => ({ ...client, style: 'pipelining' })),
+        messages: plan.messages.map((m) => ({ ...m, recipients: 5 })),
+        faults: [refusal],
+      };
+    }
     case 'waiters':
       // More clients than connections, all at once, and nothing goes wrong.
       return {

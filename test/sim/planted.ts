@@ -52,6 +52,21 @@ export const PLANTED: readonly Planted[] = [
     within: 400,
   },
   {
+    name: 'a promise after a question',
+    harm: 'one that comes after others were refused hears 250 and is not in the envelope',
+    edits: [
+      {
+        file: 'relay/transaction.js',
+        find: 'told.length === 0 && !hasAsked &&',
+        put: 'told.length === 0 &&',
+      },
+      { file: 'upstream/smtp-delivery.js', find: 'if (told.length > confirmed.length) release();', put: '' },
+    ],
+    stores: 'memory,file',
+    focus: 'recipients',
+    within: 100,
+  },
+  {
     name: 'a replay after the final octet',
     harm: 'a message that the provider took without a word goes out again',
     edits: [{ file: 'upstream/smtp-delivery.js', find: '!event.finalByteSent &&', put: '' }],
