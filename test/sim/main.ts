@@ -17,8 +17,8 @@ const HELP = `npm run sim -- [--seed N] [--runs M] [--seconds S] [--stores LIST]
   --runs M       seeds N, N+1, … so many (default: 1 with --seed, else 100)
   --seconds S    seeds N, N+1, … so long
   --stores LIST  only worlds with these token stores: memory,file,redis
-  --focus NAME   worlds that press on one place: waiters, slow tokens, extra replies, reloads,
-                 grants without Redis, graph, graph and kills, graph and back
+  --focus NAME   worlds that press on one place: recipients, waiters, slow tokens, extra replies,
+                 reloads, grants without Redis, graph, graph and kills, graph and back
   --keep         go on after a broken run, one line each
   --brief        end with the first broken run, in one line
   --trace        show every run: virtual time, who, what
