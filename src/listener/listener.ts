@@ -273,7 +273,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       const closed = new Promise<void>((resolve) => void current.server.close(() => resolve()));
       const empty = new Promise<void>((resolve) => door?.close(resolve));
       for (const socket of current.pendingSockets.values()) socket.destroy();
-      for (const connection of current.relayConnections()) connection.drain();
+      current.drain();
       await orAfter(clock, empty, deadlineMs);
       for (const connection of current.relayConnections()) connection.hurry();
       await orAfter(clock, empty, GOODBYE_MS);

@@ -14,6 +14,8 @@ export class RelayServer extends SeamServer<Accepted> {
   readonly hooks: ConnectionHooks;
   /** Of all its sessions together. */
   readonly share: TurnShare = createTurnShare();
+  /** A connection whose session begins only now was accepted before: it is told, too. */
+  isDraining = false;
 
   constructor(hooks: ConnectionHooks, certificate: ServerCertificate | undefined) {
     super({ ...hooks.options, certificate });
@@ -25,6 +27,12 @@ export class RelayServer extends SeamServer<Accepted> {
     // Gone between being accepted and now: there will be no event to count it out by.
     if (socket.destroyed) accepted.admission.leave();
     else super.connect(socket, accepted);
+  }
+
+  /** Lets each session finish the transaction it is in; one that is still to begin hears 421 for a greeting. */
+  drain(): void {
+    this.isDraining = true;
+    for (const connection of this.relayConnections()) connection.drain();
   }
 
   /** Every open connection. */

@@ -65,7 +65,7 @@ export class RelayConnection extends SeamConnection {
   }
 
   override init(): void {
-    const { refusal } = this.#admission;
+    const refusal = this.#admission.refusal ?? (this._server.isDraining ? SHUTTING_DOWN : undefined);
     if (refusal === undefined) this.begin();
     else
       this.begin(() => {

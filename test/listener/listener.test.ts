@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { channel } from 'node:diagnostics_channel';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
@@ -372,6 +373,26 @@ test(
     await late.expect(undefined, '421 4.3.2');
     await stopped;
     assert.equal(s.relay.taken().length, 1);
+    assert.equal(s.listener.counts().sessions, 0);
+  }),
+);
+
+test(
+  'a stop between a connection being accepted and its session: 421 for a greeting, and no message goes on coming by it',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer);
+    let stopped: Promise<void> | undefined;
+    // Node tells of a connection in the turn in which it is accepted.
+    const accepted = channel('net.server.socket');
+    const stop = (): void => {
+      accepted.unsubscribe(stop);
+      stopped = s.listener.stop({ deadlineMs: 60_000 });
+    };
+    accepted.subscribe(stop);
+    const client = await s.connect();
+    await client.expect(undefined, '421 4.3.2');
+    await client.closed();
+    await stopped;
     assert.equal(s.listener.counts().sessions, 0);
   }),
 );
