@@ -7,8 +7,10 @@ import type { Verdict } from '../protocol/verdict.ts';
 import type { BodyStream } from '../upstream/way.ts';
 
 export type State =
-  /** Between commands: recipients are taken, promised or asked for. */
+  /** Between commands: recipients are promised, or asked for. */
   | { readonly at: 'envelope' }
+  /** The same after the provider was asked for some: it is asked for all that follow. */
+  | { readonly at: 'live' }
   /** The provider is being asked for recipients. */
   | { readonly at: 'asking' }
   /** Nothing can come of it any more; DATA hears the verdict, a further RCPT `toRecipients`. */
@@ -43,6 +45,7 @@ export type Event =
   | { readonly on: 'left' };
 
 export const START: State = { at: 'envelope' };
+const LIVE: State = { at: 'live' };
 const ASKING: State = { at: 'asking' };
 const DECIDING: State = { at: 'deciding' };
 const DESERTED: State = { at: 'deserted' };
@@ -52,12 +55,12 @@ const ENDED: State = { at: 'ended' };
 export function next(state: State, event: Event): State {
   switch (event.on) {
     case 'rcpt':
-      return state.at === 'envelope' && event.asks ? ASKING : state;
+      return state.at === 'live' || (state.at === 'envelope' && event.asks) ? ASKING : state;
     case 'heard':
       if (state.at !== 'asking') return state;
-      return event.refusal === undefined ? START : { at: 'refused', ...event.refusal };
+      return event.refusal === undefined ? LIVE : { at: 'refused', ...event.refusal };
     case 'data':
-      if (state.at === 'envelope') return { at: 'holding', chunks: [] };
+      if (state.at === 'envelope' || state.at === 'live') return { at: 'holding', chunks: [] };
       return state.at === 'refused' ? ENDED : state;
     case 'octets':
       return state.at === 'holding' && event.overflows ? { at: 'opening', chunks: state.chunks } : state;
@@ -84,6 +87,7 @@ function afterEnd(state: State): State {
     case 'dropping':
       return ENDED;
     case 'envelope':
+    case 'live':
     case 'asking':
     case 'refused':
     case 'opening':
@@ -102,6 +106,7 @@ function afterLeaving(state: State): State {
     case 'deserted':
       return DESERTED;
     case 'envelope':
+    case 'live':
     case 'asking':
     case 'refused':
     case 'holding':

@@ -61,8 +61,6 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   };
   /** Those that heard 250. */
   const told: Recipient[] = [];
-  /** The provider has heard of a recipient: it hears of all that follow, whatever it said. */
-  let hasAsked = false;
   const delivery = way.begin(record);
   let state: State = START;
   /** Nobody waits for the provider any longer: the relay stops. */
@@ -96,7 +94,6 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
   /** A reply for each, in order. */
   async function ask(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
-    hasAsked = true;
     const asked = await delivery.ask(
       command.isSizeUnsure === true ? withoutSize(mail) : mail,
       told,
@@ -126,8 +123,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
 
   async function answersTo(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
     if (recipients.length === 0) return [];
-    const isFirst = told.length === 0 && !hasAsked && recipients.length === 1;
-    const asks = facts.recipients === 'live' && (isAskedAtOnce || !isFirst);
+    const asks = facts.recipients === 'live' && (isAskedAtOnce || told.length + recipients.length > 1);
     const before = state;
     const now = before.at === 'asking' ? before : step({ on: 'rcpt', asks });
     if (now.at === 'refused') return recipients.map(() => now.toRecipients);

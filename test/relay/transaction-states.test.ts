@@ -15,6 +15,7 @@ const stream = { push: () => undefined, finish: () => Promise.resolve({ verdict 
 /** One of each; the type makes sure that none is missing. */
 const states: { readonly [At in State['at']]: Extract<State, { at: At }> } = {
   envelope: { at: 'envelope' },
+  live: { at: 'live' },
   asking: { at: 'asking' },
   refused: { at: 'refused', verdict, toRecipients },
   holding: { at: 'holding', chunks: [] },

@@ -55,11 +55,7 @@ export const PLANTED: readonly Planted[] = [
     name: 'a promise after a question',
     harm: 'one that comes after others were refused hears 250 and is not in the envelope',
     edits: [
-      {
-        file: 'relay/transaction.js',
-        find: 'told.length === 0 && !hasAsked &&',
-        put: 'told.length === 0 &&',
-      },
+      { file: 'relay/transaction-states.js', find: '? LIVE', put: '? START' },
       { file: 'upstream/smtp-delivery.js', find: 'if (told.length > confirmed.length) release();', put: '' },
     ],
     stores: 'memory,file',
