@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { createSummary } from '../../src/admin/summary.ts';
 import { silentLog } from '../../src/log.ts';
 import { createFakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 describe('summary', () => {
   beforeEach(() => mock.timers.enable({ apis: ['setInterval'] }));
@@ -18,7 +19,7 @@ describe('summary', () => {
     return { backend, lines, summary: createSummary({ backend, log }, { everyMs }) };
   }
 
-  it('tells the figures of the time since the last line', () => {
+  it('tells the figures of the time since the last line', async () => {
     const { backend, lines, summary } = createHouse(60_000);
     summary.record(fakeRecord({ totalMs: 10, bytes: 100 }));
     summary.record(fakeRecord({ totalMs: 30, bytes: 100, outcome: 'deferred' }));
@@ -30,7 +31,7 @@ describe('summary', () => {
       refresh_success: 10,
     };
     mock.timers.tick(60_000);
-    const [first] = lines;
+    const first = await waitFor(() => lines[0]);
     assert.deepEqual(
       [
         first?.event,
@@ -46,7 +47,7 @@ describe('summary', () => {
     assert.deepEqual([first?.cache_hit_rate, first?.refresh_success_rate], [0.75, 0.5]);
     assert.deepEqual([first?.accounts, first?.attention], [2, ['bob@example.com']]);
     mock.timers.tick(60_000);
-    const second = lines[1];
+    const second = await waitFor(() => lines[1]);
     assert.deepEqual([second?.relayed, second?.p50_ms, second?.cache_hit_rate], [0, null, null]);
     summary.close();
   });
