@@ -29,6 +29,8 @@ export interface FileLocks {
 const BEAT_MS = 5000;
 /** …and one elsewhere that has not for this long is gone. */
 const SILENCE_MS = 15_000;
+/** What could not be removed is tried again after this, ms. */
+const REMOVE_AGAIN_MS = 1000;
 const MAX_MARK_OCTETS = 4096;
 
 interface Seen {
@@ -43,22 +45,38 @@ export function createFileLocks(deps: {
 }): FileLocks {
   const { files, clock, processes } = deps;
 
-  function keepBeating(path: string): { readonly isHeld: () => boolean; readonly stop: () => void } {
+  /** `since`: before it was written; others count its silence from later on. */
+  function keepBeating(
+    path: string,
+    text: string,
+    since: number,
+  ): { readonly isHeld: () => boolean; readonly stop: () => void } {
     let cancel = clock.after(BEAT_MS, beat);
-    let seenAt = clock.monotonic();
+    let seenAt = since;
+    let isOver = false;
     const isHeld = (): boolean => clock.monotonic() - seenAt < SILENCE_MS;
-    function beat(): void {
-      if (!isHeld()) return;
+    async function sign(): Promise<void> {
       const at = clock.monotonic();
-      files.touch(path).then(
-        () => {
-          seenAt = at;
-        },
-        () => undefined,
-      );
-      cancel = clock.after(BEAT_MS, beat);
+      if (isHeld()) await files.touch(path);
+      else {
+        // Silent for so long it may be another's by now.
+        const seen = await look(path);
+        if (seen?.text !== text) isOver = true;
+        else if (isOver || !(await whereUnchanged(path, seen, () => files.touch(path)))) return;
+      }
+      if (!isOver) seenAt = at;
     }
-    return { isHeld, stop: () => cancel() };
+    function beat(): void {
+      sign().catch(() => undefined);
+      if (!isOver) cancel = clock.after(BEAT_MS, beat);
+    }
+    return {
+      isHeld,
+      stop() {
+        isOver = true;
+        cancel();
+      },
+    };
   }
 
   /** Whether the holder elsewhere has stopped to give signs of life. */
@@ -70,32 +88,46 @@ export function createFileLocks(deps: {
     return true;
   }
 
-  function hold(path: string, text: string, interrupted?: Interruption): LockAttempt {
-    const { isHeld, stop } = keepBeating(path);
+  function hold(path: string, text: string, since: number, interrupted?: Interruption): FileLock {
+    const { isHeld, stop } = keepBeating(path, text, since);
     return {
-      taken: true,
-      lock: {
-        interrupted,
-        isHeld,
-        async release() {
-          stop();
+      interrupted,
+      isHeld,
+      async release() {
+        stop();
+        try {
           if (isHeld()) await files.remove(path);
-          else await removeOwn(path, text);
-        },
+          else if (!(await isRemoved(path, text))) removeLater(path, text);
+        } catch (error) {
+          removeLater(path, text);
+          throw error;
+        }
       },
     };
   }
 
+  /** A lock of ours that nobody holds: its mark is that of a living process, so that nobody else would ever take it. */
+  function removeLater(path: string, text: string): void {
+    clock.after(REMOVE_AGAIN_MS, () => {
+      isRemoved(path, text).then(
+        (isGone) => isGone || removeLater(path, text),
+        () => removeLater(path, text),
+      );
+    });
+  }
+
   /** Undefined where there is one. */
-  async function take(path: string): Promise<LockAttempt | undefined> {
+  async function take(path: string): Promise<FileLock | undefined> {
     const text = formatMark(processes.own, clock.now());
+    const since = clock.monotonic();
     try {
       await files.create(path, text);
     } catch (error) {
       if (codeOf(error) === 'EEXIST') return undefined;
+      removeLater(path, text);
       throw error;
     }
-    return hold(path, text);
+    return hold(path, text, since);
   }
 
   /** In the place of a dead holder's, at once: nobody takes it in between who does not know of the interruption. */
@@ -103,21 +135,27 @@ export function createFileLocks(deps: {
     path: string,
     seen: Seen,
     interrupted: Interruption,
-  ): Promise<LockAttempt | undefined> {
+  ): Promise<FileLock | undefined> {
     const text = formatMark(processes.own, clock.now());
+    const since = clock.monotonic();
     const isOurs = await whereUnchanged(path, seen, async () => {
       const aside = `${path}.tmp`;
       await files.remove(aside);
       await files.create(aside, text);
-      await files.rename(aside, path);
+      try {
+        await files.rename(aside, path);
+      } catch (error) {
+        removeLater(path, text);
+        throw error;
+      }
     });
-    return isOurs ? hold(path, text, interrupted) : undefined;
+    return isOurs ? hold(path, text, since, interrupted) : undefined;
   }
 
-  /** Of a holder that was paused: where it was taken over it is another's. */
-  async function removeOwn(path: string, text: string): Promise<void> {
+  /** Of a holder that was paused, or could not remove it: where it was taken over it is another's. */
+  async function isRemoved(path: string, text: string): Promise<boolean> {
     const seen = await look(path);
-    if (seen?.text === text) await whereUnchanged(path, seen, () => files.remove(path));
+    return seen?.text !== text || whereUnchanged(path, seen, () => files.remove(path));
   }
 
   /**
@@ -133,7 +171,8 @@ export function createFileLocks(deps: {
       await act();
       return true;
     } finally {
-      await claim.lock.release();
+      // What it was wanted for is done; it is tried again.
+      await claim.lock.release().catch(() => undefined);
     }
   }
 
@@ -145,8 +184,9 @@ export function createFileLocks(deps: {
 
   async function attempt(path: string): Promise<LockAttempt> {
     for (let tries = 0; tries < 10; tries += 1) {
-      const taken = await take(path);
-      if (taken !== undefined) return taken;
+      const lock = await take(path);
+      if (lock?.isHeld() === true) return { taken: true, lock };
+      await lock?.release();
       const seen = await look(path);
       if (seen === undefined) continue;
       const holder = parseMark(seen.text);
@@ -156,7 +196,8 @@ export function createFileLocks(deps: {
       if (isAlive === undefined && !(await isSilent(path, seen.changedAt))) return { taken: false, holder };
       const begunAt = holder?.begunAt ?? clock.now();
       const over = await takeOver(path, seen, { begunAt, isOver: isAlive === false });
-      if (over !== undefined) return over;
+      if (over?.isHeld() === true) return { taken: true, lock: over };
+      await over?.release();
     }
     return { taken: false, holder: undefined };
   }

@@ -58,7 +58,7 @@ async function finish(path: string, target: string, deps: LeftoverDeps): Promise
     await putInPlace(half, target, deps);
     if (!isBeingWritten(path, deps.processes)) await files.remove(path);
   } finally {
-    for (const lock of held) await lock.release();
+    await Promise.allSettled(held.map((lock) => lock.release()));
   }
 }
 

@@ -33,7 +33,9 @@ export function createProcesses(): Processes {
       try {
         process.kill(mark.pid, 0);
       } catch (error) {
-        return (error as { code?: string }).code === 'EPERM';
+        if ((error as { code?: string }).code !== 'EPERM') return false;
+        // Another user's, whose beginning may be hidden.
+        return mark.started === '' || ['', mark.started].includes(startOf(mark.pid));
       }
       return mark.started === '' || startOf(mark.pid) === mark.started;
     },

@@ -68,14 +68,17 @@ export const stateFiles: StateFiles = {
     // At once, not in a thread's queue: between a provider's answer and this line a SIGKILL loses the answer.
     const descriptor = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     try {
-      const octets = Buffer.from(text);
-      for (let at = 0; at < octets.length; ) at += writeSync(descriptor, octets, at);
+      try {
+        const octets = Buffer.from(text);
+        for (let at = 0; at < octets.length; ) at += writeSync(descriptor, octets, at);
+      } finally {
+        // A file system of another machine may say only here that it is full.
+        closeSync(descriptor);
+      }
     } catch (error) {
       // On a full disk a lock would be left without a word of whose it is.
       unlinkSync(path);
       throw error;
-    } finally {
-      closeSync(descriptor);
     }
   },
   async sync(path) {

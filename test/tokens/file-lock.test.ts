@@ -1,14 +1,16 @@
 /** A lock that is a file: one holder at a time, whoever died before. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { createFileLocks } from '../../src/tokens/file-lock.ts';
 import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
-import { stateFiles } from '../../src/tokens/state-files.ts';
+import { type StateFiles, stateFiles } from '../../src/tokens/state-files.ts';
+import { createTestClock } from '../support/clock.ts';
 import { leakless } from '../support/leak-check.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 test(
   'many find the lock of a dead holder at once: one after the other has it',
@@ -46,3 +48,141 @@ test(
     assert.deepEqual(readdirSync(directory), []);
   }),
 );
+
+/** Locks of one process on a disk that can be made read-only. */
+function ground(t: TestContext, more: Partial<StateFiles> = {}) {
+  const directory = mkdtempSync(join(tmpdir(), 'file-lock-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const clock = createTestClock();
+  const disk = { isReadOnly: false };
+  const files: StateFiles = { ...stateFiles };
+  for (const name of ['create', 'rename', 'remove', 'touch'] as const)
+    Object.assign(files, {
+      [name]: async (...words: [string, string]) => {
+        if (disk.isReadOnly) throw Object.assign(new Error('read-only'), { code: 'EROFS' });
+        return stateFiles[name](...words);
+      },
+    });
+  Object.assign(files, more);
+  const processes = createProcesses();
+  const locks = createFileLocks({ files, clock, processes });
+  return { path: join(directory, 'a.lock'), clock, disk, locks, processes };
+}
+
+/** Lets file operations end that a timer began. */
+const settle = (): Promise<unknown> => stateFiles.changedAt('/').then(() => new Promise(setImmediate));
+
+async function advance(clock: ReturnType<typeof createTestClock>, ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 1000) {
+    clock.advance(1000);
+    for (let turns = 0; turns < 5; turns++) await settle();
+  }
+}
+
+for (const standsMs of [0, 20_000])
+  test(`a lock that could not be removed goes once the disk can be written, ${standsMs} ms later`, async (t) => {
+    const { path, clock, disk, locks } = ground(t);
+    const { lock } = await taken(locks.attempt(path));
+    disk.isReadOnly = true;
+    await assert.rejects(lock.release(), { code: 'EROFS' });
+    await advance(clock, standsMs);
+    disk.isReadOnly = false;
+    await waitFor(
+      () => {
+        clock.advance(1000);
+        return !existsSync(path);
+      },
+      { what: 'the lock going' },
+    );
+    const second = await taken(locks.attempt(path));
+    // Nothing tries to remove this one.
+    await advance(clock, 3000);
+    assert.ok(existsSync(path));
+    await second.lock.release();
+  });
+
+test('a lock that was made although it seems not goes again', async (t) => {
+  let isOdd = true;
+  const { path, clock, locks } = ground(t, {
+    async create(file, text) {
+      await stateFiles.create(file, text);
+      if (!isOdd) return;
+      isOdd = false;
+      throw Object.assign(new Error('an answer was lost'), { code: 'EIO' });
+    },
+  });
+  await assert.rejects(locks.attempt(path), { code: 'EIO' });
+  assert.ok(existsSync(path));
+  await waitFor(
+    () => {
+      clock.advance(1000);
+      return !existsSync(path);
+    },
+    { what: 'the lock going' },
+  );
+});
+
+test('a holder whose disk was read-only for a while gives signs of life again', async (t) => {
+  const { path, clock, disk, locks } = ground(t);
+  const { lock } = await taken(locks.attempt(path));
+  disk.isReadOnly = true;
+  await advance(clock, 20_000);
+  assert.ok(!lock.isHeld());
+  disk.isReadOnly = false;
+  await waitFor(
+    () => {
+      clock.advance(1000);
+      return lock.isHeld();
+    },
+    { what: 'a sign of life' },
+  );
+  await lock.release();
+  assert.ok(!existsSync(path));
+});
+
+test('a holder that stood still for so long that another one elsewhere took its lock leaves it alone', async (t) => {
+  const { path, clock, disk, locks, processes } = ground(t);
+  const { lock } = await taken(locks.attempt(path));
+  disk.isReadOnly = true;
+  await advance(clock, 20_000);
+  disk.isReadOnly = false;
+  const theirs = formatMark({ ...processes.own, place: 'elsewhere' }, 1);
+  writeFileSync(path, theirs);
+  await advance(clock, 20_000);
+  assert.ok(!lock.isHeld());
+  await lock.release();
+  await advance(clock, 3000);
+  assert.equal(readFileSync(path, 'utf8'), theirs);
+});
+
+test('who stands still while he takes a lock does not believe that he has it', async (t) => {
+  const { path, clock, locks, processes } = ground(t, {
+    async create(file, text) {
+      await stateFiles.create(file, text);
+      if (!isSlow) return;
+      isSlow = false;
+      writeFileSync(file, theirs);
+      clock.advance(16_000);
+    },
+  });
+  let isSlow = true;
+  const theirs = formatMark(processes.own, 1);
+  assert.equal((await locks.attempt(path)).taken, false);
+  assert.equal(readFileSync(path, 'utf8'), theirs);
+});
+
+test('a process that is another one by its beginning is not the holder, whoever it belongs to', (t) => {
+  const { own, isAlive } = createProcesses();
+  t.mock.method(process, 'kill', () => {
+    throw Object.assign(new Error('not permitted'), { code: 'EPERM' });
+  });
+  assert.equal(isAlive(own), true);
+  assert.equal(isAlive({ ...own, started: '' }), true, 'it cannot be told');
+  if (own.started !== '') assert.equal(isAlive({ ...own, started: `${own.started}0` }), false);
+});
+
+async function taken(attempt: ReturnType<ReturnType<typeof createFileLocks>['attempt']>) {
+  const result = await attempt;
+  assert.ok(result.taken);
+  return result;
+}
