@@ -4,6 +4,7 @@
  * Out: a listening server and log lines. Owns the port, the last transactions, the timers.
  */
 import type { Log } from '../log.ts';
+import type { UnclearNews } from '../protocol/unclear-news.ts';
 import type { TransactionRecord } from '../relay/record.ts';
 import { createSlices } from '../slices.ts';
 import type { MetricsAccounts } from './account-metrics.ts';
@@ -14,7 +15,6 @@ import type {
   LimitObservation,
   RefreshObservation,
   ReloadResult,
-  UnclearNews,
 } from './backend.ts';
 import type { Revealable } from './guard.ts';
 import { createLive } from './live.ts';

@@ -8,8 +8,9 @@ import { spawn } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
 import type { Log } from '../log.ts';
 import { ANY_ACCOUNT, cureOf } from '../protocol/causes/book.ts';
+import type { UnclearNews } from '../protocol/unclear-news.ts';
 import { type AccountStatus, needsPerson } from '../protocol/vocabulary.ts';
-import type { AccountRow, UnclearNews } from './backend.ts';
+import type { AccountRow } from './backend.ts';
 
 export interface AttentionOptions {
   /** URL that gets a JSON POST. Its path is often a secret: only the host is ever logged. */

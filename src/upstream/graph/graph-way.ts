@@ -13,6 +13,7 @@ import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { describeRefusal } from '../../protocol/graph-answer.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
+import type { UnclearNews } from '../../protocol/unclear-news.ts';
 import { judge } from '../../protocol/verdict.ts';
 import type { Steps } from '../../slices.ts';
 import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
@@ -32,7 +33,7 @@ import { type Outgoing, outgoingOf } from './outgoing.ts';
 import { AT_ONCE, createGraphPacing } from './pacing.ts';
 import { notAddressed, ownVerdict, refusalOf } from './refused-here.ts';
 import { createSweep } from './sweep.ts';
-import { createTellUnclear, type UnclearNews } from './tell-unclear.ts';
+import { createTellUnclear } from './tell-unclear.ts';
 
 /** Requests at once to one Graph host; what one mailbox may have is far below. */
 const MAX_REQUESTS = 1_000;

@@ -7,22 +7,11 @@ import type { Log } from '../../log.ts';
 import { ANY_ACCOUNT, cureOf } from '../../protocol/causes/book.ts';
 import { reply } from '../../protocol/reply.ts';
 import { cleanText } from '../../protocol/text.ts';
+import type { UnclearNews } from '../../protocol/unclear-news.ts';
 import { verdict } from '../../protocol/verdict.ts';
 import type { Claim, LedgerEntry } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
-
-/** A message that waits for a person, for whoever calls one. */
-export interface UnclearNews {
-  /** Names it in a decision. */
-  readonly key: string;
-  /** Account id. */
-  readonly account: string | undefined;
-  /** With angle brackets. */
-  readonly messageId: string | undefined;
-  readonly reason: string;
-  readonly cure: string;
-}
 
 /** `clears`: whether a retry looks again. `entry` is what is noted of it; that it is unclear is noted with it. */
 export type TellUnclear = (
