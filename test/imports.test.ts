@@ -69,7 +69,7 @@ const TABLE: Record<string, readonly string[]> = {
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
   'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
   'app-admin': ['admin', 'config', 'tracing'],
-  'app-ways': ['config', 'tokens', 'upstream', 'admin'],
+  'app-ways': ['protocol', 'config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
   // Of admin the shapes: what its client reads is what the relay answers. Of the listener the rule whose mail it is.
   commands: [

@@ -142,7 +142,7 @@ export function findTokenCause({ status = 0, codes, error, description }: TokenW
 /** No answer came; `code` is the system's or the HTTP client's. */
 export const findTokenNetworkCause = (code: string): TokenCause =>
   tokenRow(
-    /^PROXY_/.test(code) || PROXY_TOLD.test(code)
+    /^PROXY_/.test(code)
       ? 'token-proxy'
       : /CERT|ALTNAME|SELF_SIGNED|UNABLE_TO|ISSUER|certificate|self.signed/i.test(code)
         ? 'token-service-certificate'

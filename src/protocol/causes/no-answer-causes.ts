@@ -1,5 +1,6 @@
 /** Why there is no token although no token endpoint refused it: not asked, or no answer of one. Pure. */
 import { type TokenCause, token } from './token-cause.ts';
+import { webProxyCure } from './way-causes.ts';
 
 export const NO_ANSWER_CAUSES: readonly TokenCause[] = [
   // Nothing was asked.
@@ -38,7 +39,7 @@ export const NO_ANSWER_CAUSES: readonly TokenCause[] = [
     class: 'provider_fault',
     symptom: '"proxy http://… answered HTTP 407", "proxy http://… cannot be reached"',
     what: 'the proxy named by HTTPS_PROXY (or HTTP_PROXY) makes no connection to the token endpoint',
-    cure: 'check address, user and password in HTTPS_PROXY where the relay gets its environment, and that the proxy runs and allows CONNECT to the token endpoint; where none is needed name its host in NO_PROXY',
+    cure: webProxyCure('the token endpoint', 'its host'),
   }),
   token({
     id: 'token-service-unreachable',

@@ -8,6 +8,9 @@ export interface WayCause extends Cause {
   readonly isOurName?: boolean;
 }
 
+export const webProxyCure = (to: string, host: string): string =>
+  `check address, user and password in HTTPS_PROXY where the relay gets its environment, and that the proxy runs and allows CONNECT to ${to}; where none is needed name ${host} in NO_PROXY`;
+
 export const WAY_CAUSES: readonly WayCause[] = [
   {
     id: 'proxy-login',
@@ -49,7 +52,7 @@ export const WAY_CAUSES: readonly WayCause[] = [
     said: /^proxy \S+ /,
     symptom: 'Graph: "proxy http://… answered HTTP 407", "proxy http://… cannot be reached"',
     what: 'the proxy named by HTTPS_PROXY (or HTTP_PROXY) makes no connection to Graph',
-    cure: 'check address, user and password in HTTPS_PROXY where the relay gets its environment, and that the proxy runs and allows CONNECT to graph.microsoft.com:443; where none is needed name that host in NO_PROXY',
+    cure: webProxyCure('graph.microsoft.com:443', 'that host'),
   },
   {
     id: 'host-unknown',
