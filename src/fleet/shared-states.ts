@@ -53,8 +53,9 @@ redis.call('HSET', KEYS[1], ARGV[1], (till > 0 and now + till or 0) .. ' ' .. AR
 return 1
 `);
 
-/** KEYS: states. Answers subject, ms left (0: no end), value of each; drops what has ended. */
+/** KEYS: states, epoch. ARGV: epoch. Answers subject, ms left (0: no end), value of each; drops what has ended. Null in another epoch. */
 const ALL = redisScript(`${NOW}
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return nil end
 local all, answer = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
   local till, value = string.match(all[i + 1], '^(%d+) (.*)$')
@@ -87,7 +88,7 @@ export function createSharedStates(
   const standing = new Map<string, Standing>();
   /** Changed while Redis was away. */
   const untold = new Set<string>();
-  /** Told or heard while all that stands is asked for. */
+  /** Told or heard while all that stands is asked for: by one question at a time. */
   let changed: Set<string> | undefined;
   let telling: Promise<void> = Promise.resolve();
   let isKnown = false;
@@ -141,15 +142,15 @@ export function createSharedStates(
     telling = telling.then(() => tell(subject, state)).catch(() => undefined);
   }
 
-  async function catchUp(): Promise<void> {
-    const since = new Set<string>();
-    changed = since;
-    const mustTell = mustTellAll ? [...standing.keys()] : [];
+  /** `isAll`: Redis has forgotten something; what it does not know is not over. */
+  async function catchUp(epoch: string, isAll: boolean, since: ReadonlySet<string>): Promise<void> {
+    const mustTell = isAll ? [...standing.keys()] : [];
     for (const subject of [...untold]) {
       const state = stateOf(subject);
       if (untold.has(subject)) await tell(subject, state);
     }
-    const all = (await redis.run(ALL, [key], [])) as unknown[];
+    const all = (await redis.run(ALL, [key, `${prefix}:epoch`], [epoch])) as unknown[] | null;
+    if (all === null) throw new Error('Redis has lost what it knew');
     const stands = new Set<string>();
     for (let i = 0; i + 2 < all.length; i += 3) {
       const subject = String(all[i]);
@@ -159,23 +160,31 @@ export function createSharedStates(
       const value = parse(String(all[i + 2]));
       if (value !== undefined) heard(subject, { subject, value, leftMs: leftMs === 0 ? undefined : leftMs });
     }
+    // Perhaps it is not the one any more that was heard: what it lacks is not over.
+    if (!isKnown) throw new Error('Redis was away');
     // Redis has forgotten it, or it is over and this relay did not hear of it.
     for (const subject of mustTell) if (!stands.has(subject) && !since.has(subject)) await tell(subject);
-    if (!mustTellAll)
-      for (const subject of [...standing.keys()])
-        if (!stands.has(subject) && !since.has(subject)) heard(subject, undefined);
-    mustTellAll = false;
-    changed = undefined;
+    if (isAll) return;
+    for (const subject of [...standing.keys()])
+      if (!stands.has(subject) && !since.has(subject)) heard(subject, undefined);
   }
 
-  membership.onHeard((_epoch, hasForgotten) => {
+  membership.onHeard((epoch, hasForgotten) => {
     mustTellAll ||= hasForgotten;
-    if (isKnown && !hasForgotten) return;
+    if (changed !== undefined || (isKnown && !mustTellAll)) return;
+    const isAll = mustTellAll;
+    mustTellAll = false;
     isKnown = true;
-    catchUp().catch((error: unknown) => {
-      isKnown = false;
-      log.debug({ event: 'shared_states_unread', err: error }, 'shared states could not be read yet');
-    });
+    changed = new Set();
+    catchUp(epoch, isAll, changed)
+      .catch((error: unknown) => {
+        isKnown = false;
+        mustTellAll ||= isAll;
+        log.debug({ event: 'shared_states_unread', err: error }, 'shared states could not be read yet');
+      })
+      .finally(() => {
+        changed = undefined;
+      });
   });
   redis.onAway((away) => {
     if (away) isKnown = false;

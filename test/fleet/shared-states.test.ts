@@ -1,10 +1,10 @@
 // needs: redis-server
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createMembership } from '../../src/fleet/membership.ts';
+import { createMembership, type Membership } from '../../src/fleet/membership.ts';
 import { createSharedStates, type SharedState, type SharedStates } from '../../src/fleet/shared-states.ts';
 import { silentLog } from '../../src/log.ts';
-import { createRedisConnection } from '../../src/redis.ts';
+import { createRedisConnection, type RedisConnection } from '../../src/redis.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -232,3 +232,105 @@ test(
     await waitFor(() => a.known.has('drained:a@x'), { what: 'a hearing of it' });
   }),
 );
+
+/** One relay whose Redis answers when it is told to: its hash, its epoch, its signs of life are the test's. */
+function slowRedis() {
+  const hash = new Map<string, string>();
+  const asked: (() => void)[] = [];
+  const heard: ((epoch: string, hasForgotten: boolean) => void)[] = [];
+  let epoch = '1';
+  let isBack = (): void => undefined;
+  const redis = {
+    run: (_script: unknown, keys: readonly string[], words: readonly (string | number)[]) => {
+      if (words.length === 3) {
+        hash.set(String(words[0]), String(words[1]));
+        return Promise.resolve(1);
+      }
+      return new Promise((resolve) => {
+        asked.push(() =>
+          resolve(
+            keys.length > 1 && words[0] !== epoch
+              ? null
+              : [...hash].flatMap(([subject, value]) => [subject, 0, value]),
+          ),
+        );
+      });
+    },
+    publish: () => Promise.resolve(),
+    subscribe: () => undefined,
+    onAway: () => undefined,
+    onGap: (listener: () => void) => {
+      isBack = listener;
+    },
+  } as unknown as RedisConnection;
+  const membership = {
+    onHeard: (listener: (typeof heard)[number]) => void heard.push(listener),
+  } as unknown as Membership;
+  const states = createSharedStates({ redis, membership, log: silentLog });
+  const over: string[] = [];
+  states.onState((subject, state) => {
+    if (state === undefined) over.push(subject);
+  });
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+  };
+  return {
+    states,
+    hash,
+    over,
+    settle,
+    gap: () => isBack(),
+    beat(hasForgotten = false) {
+      for (const listener of heard) listener(epoch, hasForgotten);
+    },
+    flush() {
+      hash.clear();
+      epoch += '+';
+    },
+    async answer() {
+      for (const each of asked.splice(0)) each();
+      await settle();
+    },
+  };
+}
+
+test('nothing that stands is over because Redis was emptied again while it was asked', async () => {
+  const { states, hash, over, beat, flush, answer, settle } = slowRedis();
+  beat();
+  await answer();
+  for (const id of ['a@x', 'b@x']) states.set({ subject: `drained:${id}`, value: true, leftMs: undefined });
+  await settle();
+  flush();
+  beat(true);
+  await settle();
+  flush();
+  beat(true);
+  await settle();
+  await answer();
+  flush();
+  for (let i = 0; i < 4; i++) {
+    beat(i === 0);
+    await answer();
+  }
+  assert.deepEqual(over, []);
+  assert.deepEqual([...hash.keys()].sort(), ['drained:a@x', 'drained:b@x']);
+});
+
+test('nothing that stands is over because another Redis came while it was asked', async () => {
+  const { states, hash, over, beat, gap, answer, settle } = slowRedis();
+  beat();
+  await answer();
+  states.set({ subject: 'drained:a@x', value: true, leftMs: undefined });
+  await settle();
+  gap();
+  beat();
+  await settle();
+  // An older one in its place, which is found by the next sign of life.
+  hash.clear();
+  gap();
+  await answer();
+  beat(true);
+  await answer();
+  assert.deepEqual(over, []);
+  assert.deepEqual([...hash.keys()], ['drained:a@x']);
+});
