@@ -6,7 +6,7 @@
  */
 import { createDotStuffer } from '../protocol/dot-stuffing.ts';
 import { formatMail, formatRcpt, type Mail, type Recipient } from '../protocol/esmtp.ts';
-import { isPositive } from '../protocol/reply.ts';
+import { isPositive, isTemporary } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { Stage } from '../protocol/verdict.ts';
 import { createChunkStream } from './chunk-stream.ts';
@@ -25,6 +25,8 @@ import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } fro
 const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
+/** To MAIL, RCPT and the body: behind RSET's, the body's stands at this place. */
+const MESSAGE_REPLIES = 3;
 /** The reply that decides, and the command it answers. */
 export interface Decision {
   readonly stage: Stage;
@@ -353,7 +355,13 @@ export class Submission {
     }
     // A stale connection answers so: let it decide as if it were MAIL's reply. What was said behind it may run, so nothing more is.
     this.#connection.destroy();
-    return replies;
+    if (isTemporary(first)) return replies;
+    // For good is said of no message here: the provider has not been asked about this one.
+    const end = this.#finalByteSent ? replies[MESSAGE_REPLIES] : undefined;
+    throw lost(this.#stage, 'garbage', 'upstream refused RSET', {
+      reused: true,
+      finalByteSent: this.#finalByteSent && (end === undefined || isPositive(end)),
+    });
   }
 
   /** What a refused RSET is taken for, ahead of the stages of all that follow it. */

@@ -43,7 +43,11 @@ for (const stray of [
     }),
   );
 
-for (const refusal of ['451 4.3.0 Temporary server error', '503 5.5.1 Bad sequence of commands']) {
+for (const refusal of [
+  '451 4.3.0 Temporary server error',
+  '503 5.5.1 Bad sequence of commands',
+  '550 5.7.1 refused',
+]) {
   test(
     `RSET hears ${refusal}, what leaves with it is taken by BDAT: unknown, and there once`,
     leakless(async (_t, defer) => {
@@ -76,6 +80,23 @@ for (const refusal of ['451 4.3.0 Temporary server error', '503 5.5.1 Bad sequen
     }),
   );
 }
+
+for (const withhold of [['CHUNKING'], ['PIPELINING', 'CHUNKING']] as const)
+  for (const to of [['one@x.net'], ['one@x.net', 'two@x.net']])
+    test(
+      `a 5xx to RSET is no verdict on the message behind it: ${to.length} recipients without ${withhold.join(' and ')}`,
+      leakless(async (_t, defer) => {
+        const room = await start(defer, { withhold });
+        await giveUp(room);
+        room.provider.smtp.script('RSET', { user: ANN }, { reply: '550 5.7.1 refused' });
+        const { rcpts, final } = await room.send({ to, together: true });
+        assert.deepEqual(
+          [...rcpts, final].map((r) => r?.code),
+          [...to, 'final'].map(() => 250),
+        );
+        assert.equal(room.provider.messages.length, 2);
+      }),
+    );
 
 test(
   'without PIPELINING a refused RSET is the answer to MAIL, and nothing more is said there',
