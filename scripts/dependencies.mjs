@@ -1,9 +1,13 @@
-/**
- * `npm run dependencies`: writes docs/dependencies.md from package.json and the lock file. In: both, and the
- * words below. Out: the page. Throws for a direct dependency that nobody has explained.
- */
+/** `npm run dependencies`, see `HELP`. In: package.json, the lock file, the words below. Out: the page. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { readCommandLine } from './command-line.mjs';
+
+const HELP = `npm run dependencies
+
+Writes docs/dependencies.md from package.json and the lock file. Fails for a direct dependency that nobody has explained
+in scripts/dependencies.mjs.
+`;
 
 /** What each direct dependency earns its place with. */
 const PURPOSE = {
@@ -104,8 +108,10 @@ export function formatDependencies(manifest, lock) {
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 export const readJson = (name) => JSON.parse(readFileSync(root + name, 'utf8'));
-if (process.argv[1] === fileURLToPath(import.meta.url))
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  readCommandLine('dependencies', HELP);
   writeFileSync(
     `${root}docs/dependencies.md`,
     formatDependencies(readJson('package.json'), readJson('package-lock.json')),
   );
+}

@@ -1,9 +1,14 @@
 /**
- * `npm run diagram`: draws the sequence in docs/way-of-a-message.txt as SVG on stdout. The picture
- * follows the reader's light or dark scheme by itself; text stays text.
+ * `npm run diagram`, see `HELP`. The picture follows the reader's light or dark scheme by itself; text stays text.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { readCommandLine } from './command-line.mjs';
+
+const HELP = `npm run diagram
+
+Draws docs/way-of-a-message.svg: the sequence in docs/way-of-a-message.txt.
+`;
 
 const LANE_WIDTH = 232;
 const MARGIN = 108;
@@ -97,6 +102,7 @@ ${[...heads, ...body].join('\n')}
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const source = readFileSync(new URL('../docs/way-of-a-message.txt', import.meta.url), 'utf8');
-  process.stdout.write(drawSequence(parseSequence(source)));
+  readCommandLine('diagram', HELP);
+  const page = (ending) => new URL(`../docs/way-of-a-message.${ending}`, import.meta.url);
+  writeFileSync(page('svg'), drawSequence(parseSequence(readFileSync(page('txt'), 'utf8'))));
 }

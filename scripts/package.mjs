@@ -1,8 +1,4 @@
-/**
- * `npm run package [-- --out DIR]`: the .deb, the tarball, the npm package and an OCI image layout, from what
- * `npm run build` made and the packages the lock file names. In: dist, node_modules, deploy. Out: files in
- * packages/. Needs dpkg-deb for the .deb, which is left out with a word where that is missing.
- */
+/** `npm run package`, see `HELP`. In: dist, node_modules, deploy. Out: files in packages/. */
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
@@ -19,7 +15,16 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { readCommandLine } from './command-line.mjs';
 import { writeImage } from './oci.mjs';
+
+const HELP = `npm run package -- [--out DIR]
+
+The .deb, the tarball, the npm package and an OCI image layout, from what "npm run build" made and the packages the
+lock file names. The .deb needs dpkg-deb and is left out with a word where that is missing.
+
+  --out DIR  default: packages
+`;
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 const { version, description, author } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -27,8 +32,8 @@ const { DEBFULLNAME, DEBEMAIL } = process.env;
 const [, name, address] = /^(.*) <(.*)>$/.exec(author);
 /** Whoever builds it may answer for it, as with dpkg's own tools. */
 const maintainer = `${DEBFULLNAME ?? name} <${DEBEMAIL ?? address}>`;
-const flag = process.argv.indexOf('--out');
-const out = resolve(flag < 0 ? join(root, 'packages') : process.argv[flag + 1]);
+const { values } = readCommandLine('package', HELP, { out: { type: 'string' } });
+const out = resolve(values.out ?? join(root, 'packages'));
 const deploy = join(root, 'deploy/debian');
 const ACCOUNTS = '/etc/xoauth2-relay/accounts.json';
 

@@ -1,9 +1,13 @@
-/**
- * `npm run performance`: writes what `npm run bench -- --save docs/performance.json` (and `… scale --save …`) measured
- * into README.md and docs/performance.md, between their marks.
- */
+/** `npm run performance`, see `HELP`. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
+import { readCommandLine } from './command-line.mjs';
+
+const HELP = `npm run performance
+
+Writes what "npm run bench -- --save docs/performance.json" (and "… scale --save …") measured into README.md and
+docs/performance.md, between their marks.
+`;
 
 const root = new URL('..', import.meta.url);
 const START = '<!-- measured -->';
@@ -45,6 +49,7 @@ export const PAGES = [
 ];
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  readCommandLine('performance', HELP);
   const run = JSON.parse(readFileSync(new URL('docs/performance.json', root), 'utf8'));
   for (const { path, isShort } of PAGES) {
     const file = new URL(path, root);

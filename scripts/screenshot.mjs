@@ -1,11 +1,17 @@
-/**
- * `npm run screenshot`: docs/dashboard.png, the dashboard of the demo (`npm run demo -- --keep`) in
- * Debian's Chromium.
- */
+/** `npm run screenshot`, see `HELP`. */
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
+import { readCommandLine } from './command-line.mjs';
+
+readCommandLine(
+  'screenshot',
+  `npm run screenshot
+
+Writes docs/dashboard.png: the dashboard of "npm run demo -- --keep" in Debian's Chromium.
+`,
+);
 
 const path = (name) => fileURLToPath(new URL(`../${name}`, import.meta.url));
 

@@ -1,11 +1,11 @@
 /**
- * `npm test [-- [--all] [room or part of a path …]]`: prepares a fresh clone, builds, and runs the
- * compiled tests under node's runner, whose exit code and closing counts are this command's.
- * `--all` fails instead of leaving out a system test whose programs are missing.
+ * `npm test`, see `HELP`: prepares a fresh clone, builds, and runs the compiled tests under node's runner, whose exit
+ * code and closing counts are this command's.
  */
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { readCommandLine } from '../scripts/command-line.mjs';
 import {
   build,
   installNpmPackages,
@@ -20,9 +20,17 @@ const TEST_TIMEOUT_MS = 600_000;
 /** Tests of the whole system wait more than they work. */
 const CONCURRENCY = 3;
 
-const args = process.argv.slice(2);
-const strict = args.includes('--all');
-const wanted = args.filter((arg) => !arg.startsWith('--'));
+const HELP = `npm test -- [--all] [PART …]
+
+Runs the tests whose path below test/ contains one of the parts, as in: npm test -- relay system/fleet
+From a fresh clone it installs and builds first. A system test whose programs are missing is left out with a word.
+
+  --all  fail where a system test would be left out
+
+TEST_REPORTER names another of node's reporters. Exit 1 when a test fails or no path matches; 2 on wrong usage.
+`;
+
+const { values, words: wanted } = readCommandLine('test', HELP, { all: { type: 'boolean' } }, /^/);
 
 const sources = readdirSync(join(root, 'test'), { recursive: true })
   .map(String)
@@ -46,7 +54,7 @@ for (const source of leftOut) {
   const missing = missingPrograms(needed.get(source) ?? []);
   console.log(`left out: test/${source} (needs ${missing.join(', ')})`);
 }
-if (strict && leftOut.length > 0) {
+if (values.all === true && leftOut.length > 0) {
   console.error('system tests were left out');
   process.exit(1);
 }

@@ -54,15 +54,6 @@ export function readBaseline(file: string): Baseline {
   return read;
 }
 
-/** The file named after `flag` on the command line. */
-export function fileAfter(flag: '--save' | '--against'): string | undefined {
-  const at = process.argv.indexOf(flag);
-  if (at < 0) return undefined;
-  const file = process.argv[at + 1];
-  if (file === undefined) throw new Error(`${flag} wants a file`);
-  return file;
-}
-
 /** How much of a change of the ratio is more than the two runs' own noise, and than this. */
 const NOTABLE = 0.05;
 

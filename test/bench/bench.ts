@@ -1,9 +1,6 @@
 /**
- * `npm run bench [-- quick] [--save FILE] [--against FILE]`: what a message costs in the relay, beside a process that
- * only splices the same sockets, in the same run and in turn; with its own noise, and compared with a run that was
- * saved. Prints tables; asserts nothing. `npm run bench -- scale` measures thousands of accounts instead (scale.ts),
- * `-- flights` round trips by recipients (flights.ts), `-- fleet` limits shared through Redis (fleet.ts), `-- graph`
- * Microsoft Graph beside SMTP (graph.ts).
+ * `npm run bench`, see asked.ts: what a message costs in the relay, with the noise of the measurement, and compared with
+ * a run that was saved.
  */
 import { connect } from 'node:net';
 import { loadavg } from 'node:os';
@@ -12,7 +9,8 @@ import { silentLog } from '../../src/log.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
-import { compare, fileAfter, MACHINE, type Measured, readBaseline, saveBaseline } from './baseline.ts';
+import { against, isQuick, other, saveTo } from './asked.ts';
+import { compare, MACHINE, type Measured, readBaseline, saveBaseline } from './baseline.ts';
 import { LATENCIES_MS, latencyRows, type Way } from './latency.ts';
 import { type Load, run } from './load.ts';
 import { startPeers } from './peers.ts';
@@ -34,17 +32,14 @@ import {
   table,
 } from './stage.ts';
 
-for (const other of ['scale', 'flights', 'fleet', 'graph']) {
-  if (!process.argv.includes(other)) continue;
+if (other !== undefined) {
   await import(`./${other}.js`);
   process.exit();
 }
 
-const QUICK = process.argv.includes('quick');
-const ROUNDS = QUICK ? 3 : 7;
+const ROUNDS = isQuick ? 3 : 7;
 const SESSIONS = 20;
 const WARM_UP_MESSAGES = 10_000;
-const [saveTo, against] = [fileAfter('--save'), fileAfter('--against')];
 const before = against === undefined ? undefined : readBaseline(against);
 
 const tokens = await startTokenEndpoint('gmail');
@@ -104,7 +99,7 @@ try {
   for (const [name, octets, count, more] of loads) {
     const load = {
       sessions: SESSIONS,
-      messages: QUICK ? Math.ceil(count / 2) : count,
+      messages: isQuick ? Math.ceil(count / 2) : count,
       body: bodyOf(octets),
       ...more,
     };
@@ -185,7 +180,7 @@ try {
   }
   table(
     'Time of a 4 kB message, MAIL to the final reply, one session that waits for each reply',
-    await latencyRows(ways, bodyOf(4_096), { rounds: QUICK ? 2 : 4, messages: 50 }),
+    await latencyRows(ways, bodyOf(4_096), { rounds: isQuick ? 2 : 4, messages: 50 }),
   );
   for (const relayFar of late) await relayFar.stop();
 

@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- scale [1000 10000 100000] [--save FILE]`: what many accounts cost. For each number: time to listening and to
+ * `npm run bench -- scale`: what many accounts cost. For each number: time to listening and to
  * ready (the token endpoint answers in 250 ms), a reload, the stop, memory; and the longest a message of a kept-open
  * session takes while all that happens, beside the same message through a splice and a process that only sleeps: what
  * they see is the machine's own. Prints tables; asserts nothing.
@@ -12,13 +12,10 @@ import { fileURLToPath } from 'node:url';
 import { testAuthority } from '../support/certificate.ts';
 import { startTokenEndpoint } from '../support/token-endpoint.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { fileAfter, saveBaseline } from './baseline.ts';
+import { counts, saveTo } from './asked.ts';
+import { saveBaseline } from './baseline.ts';
 import { beginRelay, benchEntry, certificateFiles, clear, helper, printed, rssMiB, table } from './stage.ts';
 
-const counts = process.argv
-  .slice(2)
-  .map(Number)
-  .filter((n) => n > 0);
 const QUIET_MS = 5_000;
 const TOKEN_MS = 250;
 
@@ -176,10 +173,9 @@ try {
       ]);
   }
 
-  for (const count of [1, ...(counts.length > 0 ? counts : [1_000, 10_000])]) await measure(count);
+  for (const count of [1, ...counts]) await measure(count);
   table('Many accounts: resident memory of the process, and beyond that with one account', costs);
   table('The longest a message takes', stalls);
-  const saveTo = fileAfter('--save');
   if (saveTo !== undefined) saveBaseline(saveTo, { tables: printed });
 } finally {
   await tokens.close();

@@ -1,7 +1,7 @@
 /** `npm run sim`: see `HELP`. Runs the relay in simulated worlds, one seed after another. */
-import { parseArgs } from 'node:util';
+import { readCommandLine, readNumber, wrongUsage } from '../../scripts/command-line.mjs';
 import { FOCUSES, focusOn } from './focus.ts';
-import { createPlan, describeFault, type Plan } from './plan.ts';
+import { createPlan, describeFault, type Plan, STORES } from './plan.ts';
 import { findPlanted } from './plant.ts';
 import { hashText } from './random.ts';
 import { installTokenRequests } from './token-endpoint.ts';
@@ -16,40 +16,42 @@ const HELP = `npm run sim -- [--seed N] [--runs M] [--seconds S] [--stores LIST]
   --seed N       the first seed; the same seed gives the same run and the same digest (default: the time)
   --runs M       seeds N, N+1, … so many (default: 1 with --seed, else 100)
   --seconds S    seeds N, N+1, … so long
-  --stores LIST  only worlds with these token stores: memory,file,redis
-  --focus NAME   worlds that press on one place: recipients, waiters, slow tokens, extra replies,
-                 reloads, grants without Redis, graph, graph and kills, graph and back
+  --stores LIST  only worlds with these token stores: ${STORES.join(',')}
+  --focus NAME   worlds that press on one place:
+                 ${FOCUSES.join(', ')}
   --keep         go on after a broken run, one line each
   --brief        end with the first broken run, in one line
   --trace        show every run: virtual time, who, what
-  --repeat       run each seed three times and compare
+  --repeat       run each seed three times; what happens must be the same
   --planted      plant known faults in a copy of the build, one at a time, and tell after how many runs
                  each is found; --only NAME: those whose name contains it
 
-Exit 1 when an invariant is broken; then the fewest faults that still break it, with a trace.
+Exit 1 when an invariant is broken; then the fewest faults that still break it, with a trace. Exit 2 on wrong usage.
 `;
 const realNow = performance.now.bind(performance);
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string' },
-    runs: { type: 'string' },
-    seconds: { type: 'string' },
-    stores: { type: 'string' },
-    keep: { type: 'boolean' },
-    repeat: { type: 'boolean' },
-    trace: { type: 'boolean' },
-    brief: { type: 'boolean' },
-    focus: { type: 'string' },
-    planted: { type: 'boolean' },
-    only: { type: 'string' },
-    help: { type: 'boolean', short: 'h' },
-  },
+const { values } = readCommandLine('sim', HELP, {
+  seed: { type: 'string' },
+  runs: { type: 'string' },
+  seconds: { type: 'string' },
+  stores: { type: 'string' },
+  keep: { type: 'boolean' },
+  repeat: { type: 'boolean' },
+  trace: { type: 'boolean' },
+  brief: { type: 'boolean' },
+  focus: { type: 'string' },
+  planted: { type: 'boolean' },
+  only: { type: 'string' },
 });
-
-if (values.help === true) {
-  process.stdout.write(HELP);
-  process.exit(0);
-}
+const asked = {
+  seed: readNumber('sim', 'seed', values.seed, 'whole from 0'),
+  runs: readNumber('sim', 'runs', values.runs, 'above 0'),
+  seconds: readNumber('sim', 'seconds', values.seconds, 'above 0'),
+  stores: values.stores?.split(','),
+  focus: FOCUSES.find((name) => name === values.focus),
+};
+if (asked.stores?.every((store) => STORES.some((known) => known === store)) === false)
+  wrongUsage('sim', `Option '--stores' takes some of ${STORES.join(',')}`);
+if (values.focus !== asked.focus) wrongUsage('sim', `Option '--focus' takes one of: ${FOCUSES.join(', ')}`);
 if (values.planted === true) process.exit(findPlanted(values.only));
 
 installVirtualTime();
@@ -65,15 +67,9 @@ await prepareRelays();
 
 const began = realNow();
 const runs =
-  values.runs === undefined
-    ? values.seconds === undefined
-      ? values.seed === undefined
-        ? 100
-        : 1
-      : Number.POSITIVE_INFINITY
-    : Number(values.runs);
-const seconds = values.seconds === undefined ? Number.POSITIVE_INFINITY : Number(values.seconds);
-const first = values.seed === undefined ? Math.floor(Date.now() % 1_000_000_000) : Number(values.seed);
+  asked.runs ?? (asked.seconds !== undefined ? Number.POSITIVE_INFINITY : asked.seed === undefined ? 100 : 1);
+const seconds = asked.seconds ?? Number.POSITIVE_INFINITY;
+const first = asked.seed ?? Math.floor(Date.now() % 1_000_000_000);
 let done = 0;
 let virtualMs = 0;
 let steps = 0;
@@ -84,9 +80,8 @@ const broken: { seed: number; rule: string }[] = [];
 
 for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++) {
   const anyPlan = createPlan(seed);
-  const focus = FOCUSES.find((name) => name === values.focus);
-  const plan = focus === undefined ? anyPlan : focusOn(anyPlan, focus);
-  if (values.stores !== undefined && !values.stores.split(',').includes(plan.store)) continue;
+  const plan = asked.focus === undefined ? anyPlan : focusOn(anyPlan, asked.focus);
+  if (asked.stores?.includes(plan.store) === false) continue;
   const outcome = await run(plan, { keepTrace: values.trace === true });
   if (values.trace === true) show(outcome.trace);
   done += 1;
@@ -98,6 +93,7 @@ for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++
       console.log(
         `seed ${seed} is not repeatable: ${outcome.digest} ${again.digest} ${third.digest} ${JSON.stringify(again.trace.slice(Math.max(0, at - 2), at + 2))} ${JSON.stringify(third.trace.slice(Math.max(0, at - 2), at + 2))}`,
       );
+      broken.push({ seed, rule: 'repeatable' });
     }
   }
   virtualMs += outcome.ms;

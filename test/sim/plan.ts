@@ -9,7 +9,8 @@ import type { Flavour, Mood, Stage } from './provider.ts';
 import { createRandom, type Random } from './random.ts';
 import type { TokenMood } from './token-endpoint.ts';
 
-export type StoreKind = 'memory' | 'file' | 'redis';
+export const STORES = ['memory', 'file', 'redis'] as const;
+export type StoreKind = (typeof STORES)[number];
 
 interface Window {
   /** True time, ms. */

@@ -1,5 +1,5 @@
 /** `npm run soak -- --minutes N`: see `HELP`. Exit 1 when something was lost, twice, bounced or leaked; 2 on wrong usage. */
-import { parseArgs } from 'node:util';
+import { readCommandLine, readNumber } from '../../scripts/command-line.mjs';
 import { soak } from './soak.ts';
 
 const HELP = `npm run soak -- [--minutes N] [--rate N] [--seed N]
@@ -17,34 +17,18 @@ Ends with the figures. Exit 1 when a message was lost, delivered twice by a rela
 again, a command unanswered, a grant lost although no answer of the token endpoint was cut, or memory or descriptors leaked; 2 on wrong usage.
 `;
 
-function readOptions(): { minutes: number; rate: number; seed: number } | undefined {
-  const { values } = parseArgs({
-    options: {
-      minutes: { type: 'string', default: '10' },
-      rate: { type: 'string', default: '20' },
-      seed: { type: 'string', default: String(Date.now() % 1_000_000) },
-      help: { type: 'boolean', short: 'h' },
-    },
-  });
-  if (values.help === true) return undefined;
-  const [minutes = 0, rate = 0, seed = -1] = [values.minutes, values.rate, values.seed].map(Number);
-  if (!(minutes > 0) || !(rate > 0) || !Number.isInteger(seed) || seed < 0)
-    throw new Error('--minutes and --rate take a number above 0, --seed a whole one from 0');
-  return { minutes, rate, seed };
-}
+const { values } = readCommandLine('soak', HELP, {
+  minutes: { type: 'string', default: '10' },
+  rate: { type: 'string', default: '20' },
+  seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+});
 
 async function main(): Promise<number> {
-  let options: ReturnType<typeof readOptions>;
-  try {
-    options = readOptions();
-  } catch (error) {
-    console.error(`${(error as Error).message.replace(/\s+/g, ' ')}: see npm run soak -- --help`);
-    return 2;
-  }
-  if (options === undefined) {
-    process.stdout.write(HELP);
-    return 0;
-  }
+  const options = {
+    minutes: readNumber('soak', 'minutes', values.minutes, 'above 0'),
+    rate: readNumber('soak', 'rate', values.rate, 'above 0'),
+    seed: readNumber('soak', 'seed', values.seed, 'whole from 0'),
+  };
   const interrupted = new AbortController();
   process.once('SIGINT', () => interrupted.abort());
   process.once('SIGTERM', () => interrupted.abort());
