@@ -28,8 +28,8 @@ export interface GrantFiles {
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
   /** A new file with these grants that is to take the place of `path`. */
   prepare(path: string, grants: readonly StoredGrant[]): Promise<string>;
-  /** Durable when it resolves. */
-  replace(path: string, grants: readonly StoredGrant[]): Promise<void>;
+  /** Durable when it resolves. `mayReplace` throws where the file is no longer to be replaced: asked in the last moment. */
+  replace(path: string, grants: readonly StoredGrant[], mayReplace: () => void): Promise<void>;
   /** A name beside `path` that says whose it is. */
   temporaryName(path: string): string;
 }
@@ -78,10 +78,15 @@ export function createGrantFiles(
     return half;
   }
 
-  async function replace(path: string, grants: readonly StoredGrant[]): Promise<void> {
+  async function replace(
+    path: string,
+    grants: readonly StoredGrant[],
+    mayReplace: () => void,
+  ): Promise<void> {
     const half = await prepare(path, grants);
     try {
       await files.sync(half);
+      mayReplace();
       await files.rename(half, path);
     } catch (error) {
       await files.remove(half).catch(() => undefined);

@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Log } from '../log.ts';
-import type { FileLocks } from './file-lock.ts';
+import type { FileLock, FileLocks } from './file-lock.ts';
 import type { GrantFiles } from './grant-files.ts';
 import type { Processes } from './process-mark.ts';
 import type { StateFiles } from './state-files.ts';
@@ -47,7 +47,7 @@ async function finish(path: string, target: string, deps: LeftoverDeps): Promise
     if (!isBeingWritten(path, deps.processes)) await files.remove(path);
     return;
   }
-  const held = [];
+  const held: FileLock[] = [];
   try {
     for (const lockPath of deps.lockPathsOf(target, half)) {
       const attempt = await locks.attempt(lockPath);
@@ -55,7 +55,9 @@ async function finish(path: string, target: string, deps: LeftoverDeps): Promise
       if (!attempt.taken) return;
       held.push(attempt.lock);
     }
-    await putInPlace(half, target, deps);
+    await putInPlace(half, target, deps, () => {
+      if (held.some((lock) => !lock.isHeld())) throw new Error('it stood still for too long');
+    });
     if (!isBeingWritten(path, deps.processes)) await files.remove(path);
   } finally {
     await Promise.allSettled(held.map((lock) => lock.release()));
@@ -66,13 +68,14 @@ async function putInPlace(
   half: readonly StoredGrant[],
   target: string,
   { grantFiles, log }: LeftoverDeps,
+  mayReplace: () => void,
 ): Promise<void> {
   const whole = (await grantFiles.readQuietly(target)) ?? [];
   const newer = half.filter(
     (grant) => grant.generation > (whole.find((other) => isSameGrant(other, grant))?.generation ?? 0),
   );
   if (newer.length === 0) return;
-  await grantFiles.replace(target, newer.reduce(withGrant, whole));
+  await grantFiles.replace(target, newer.reduce(withGrant, whole), mayReplace);
   log.warn(
     { event: 'state_file_finished', file: target },
     'the last run was killed while it saved a refresh token: finished',

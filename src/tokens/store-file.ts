@@ -50,6 +50,8 @@ const WRITE_WAIT_MS = 20_000;
 const WRITE_POLL_MS = 5;
 const DIRECTORY_LOCK = 'relay.lock';
 
+const busy = (): Error => Object.assign(new Error('file is busy'), { code: 'EBUSY' });
+
 /** `open` rejects with `StateDirectoryError` where the directory cannot be used, or another relay has it. */
 export function createFileStore(
   directory: string,
@@ -84,18 +86,26 @@ export function createFileStore(
 
   const writingLock = (path: string): string => `${path}.writing.lock`;
 
-  /** What `task` reads of the file no other process changes before it has written; a command has the directory too. */
-  async function alone<T>(path: string, task: () => Promise<T>): Promise<T> {
+  /**
+   * What `task` reads of the file no other process changes before it has written; a command has the directory too.
+   * `mayWrite` throws where this process stood still for so long that another one may.
+   */
+  async function alone<T>(path: string, task: (mayWrite: () => void) => Promise<T>): Promise<T> {
     const deadline = clock.monotonic() + WRITE_WAIT_MS;
     for (;;) {
       const attempt = await locks.attempt(writingLock(path));
-      if (attempt.taken)
+      if (attempt.taken) {
+        const { lock } = attempt;
         try {
-          return await task();
+          return await task(() => {
+            if (!lock.isHeld()) throw busy();
+          });
         } finally {
-          await attempt.lock.release();
+          // What it was held for is done; it goes as soon as it can.
+          await lock.release().catch(() => undefined);
         }
-      if (clock.monotonic() > deadline) throw Object.assign(new Error('file is busy'), { code: 'EBUSY' });
+      }
+      if (clock.monotonic() > deadline) throw busy();
       await pause(clock, WRITE_POLL_MS * (0.5 + random()));
     }
   }
@@ -111,11 +121,14 @@ export function createFileStore(
   ): Promise<T> =>
     inTurn(id.accountId, () => {
       const path = pathOf(id.accountId);
-      return alone(path, async () => {
+      return alone(path, async (mayWrite) => {
         const { result, next } = change((await read(id.accountId)).grants);
         if (next === undefined) return result;
-        if (next.length === 0) await files.remove(path);
-        else await replace(path, next);
+        if (next.length > 0) await replace(path, next, mayWrite);
+        else {
+          mayWrite();
+          await files.remove(path);
+        }
         consents.seen(id, next);
         return result;
       });
@@ -213,11 +226,11 @@ export function createFileStore(
   async function handOn(id: GrantId, grant: StoredGrant): Promise<void> {
     for (const path of await consents.with(id.fingerprint, false)) {
       if (path === pathOf(id.accountId)) continue;
-      await alone(path, async () => {
+      await alone(path, async (mayWrite) => {
         const grants = (await grantFiles.readQuietly(path)) ?? [];
         const other = grants.find((each) => isSameGrant(each, grant));
         if (other !== undefined && other.generation < grant.generation)
-          await replace(path, withGrant(grants, { ...grant, tokens: other.tokens }));
+          await replace(path, withGrant(grants, { ...grant, tokens: other.tokens }), mayWrite);
       });
     }
   }
@@ -230,9 +243,9 @@ export function createFileStore(
         let { grants, isStale } = await read(id.accountId);
         const path = pathOf(id.accountId);
         if (isStale)
-          await alone(path, async () => {
+          await alone(path, async (mayWrite) => {
             ({ grants, isStale } = await read(id.accountId));
-            if (isStale) await replace(path, grants);
+            if (isStale) await replace(path, grants, mayWrite);
           });
         consents.seen(id, grants);
         const found = ownGrant(grants, id);
@@ -296,7 +309,8 @@ export function createFileStore(
         } else {
           missing.delete(name);
           known.delete(name);
-          if (await inTurn(accountId, () => files.remove(join(directory, name)))) gone += 1;
+          const path = join(directory, name);
+          if (await inTurn(accountId, () => alone(path, () => files.remove(path)))) gone += 1;
         }
       }
       if (JSON.stringify([...missing]) !== before) await writeMissing(directory, missing, files, grantFiles);

@@ -3,22 +3,25 @@
  * name; and a file that two processes change.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
-import { systemClock } from '../../src/clock.ts';
+import { type Clock, systemClock } from '../../src/clock.ts';
 import { runAtOnce } from '../../src/slices.ts';
 import { AccessToken } from '../../src/tokens/access-token.ts';
 import { createGrantKeeper } from '../../src/tokens/grant-keeper.ts';
+import { createProcesses } from '../../src/tokens/process-mark.ts';
 import { stateFiles } from '../../src/tokens/state-files.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import { createTwofoldStore } from '../../src/tokens/store-twofold.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
+import { createTestClock } from '../support/clock.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { idOf, rotation } from './store-suite.ts';
 import { account, createTestLog, refreshCredential } from './support.ts';
 
@@ -278,4 +281,51 @@ test('a refresh token that could not be put in its place is there after the next
   await next.open();
   t.after(() => next.close());
   assert.equal((await next.load(id))?.refreshToken, 'second');
+});
+
+test('a process that stood still while it wrote does not replace what another one elsewhere has written since', async (t) => {
+  const path = directory(t);
+  const { own } = createProcesses();
+  const at = (place: string, pid: number) => ({ own: { ...own, place, pid }, isAlive: () => undefined });
+  let now = 0;
+  const stopped: Clock = { now: Date.now, monotonic: () => now, after: () => () => undefined };
+  const clock = createTestClock();
+  const guest = { role: 'guest' } as const;
+  const second = createFileStore(path, { log, sealer: undefined, clock, processes: at('two', 2) }, guest);
+  let stands = true;
+  const files = {
+    ...stateFiles,
+    async sync(name: string) {
+      await stateFiles.sync(name);
+      if (!stands || !name.endsWith('.tmp')) return;
+      stands = false;
+      let isWritten = false;
+      const written = second.rotate(id, rotation('theirs')).finally(() => {
+        isWritten = true;
+      });
+      await waitFor(() => {
+        clock.advance(1000);
+        return isWritten;
+      });
+      await written;
+      now += 60_000;
+    },
+  };
+  const first = createFileStore(
+    path,
+    { log, sealer: undefined, clock: stopped, files, processes: at('one', 1) },
+    guest,
+  );
+  const id = idOf('a@x');
+  await first.open();
+  await second.open();
+  await assert.rejects(first.rotate(id, rotation('ours')), { code: 'EBUSY' });
+  assert.equal((await second.load(id))?.refreshToken, 'theirs');
+  const again = await first.rotate(id, rotation('ours'));
+  assert.equal(again.kept, false);
+  await Promise.all([first.close(), second.close()]);
+  assert.deepEqual(
+    readdirSync(path).filter((name) => !name.endsWith('.grant')),
+    [],
+  );
 });
