@@ -11,18 +11,11 @@ import { resolveOptions } from '../../src/listener/options.ts';
 import { createTurnShare } from '../../src/listener/turn-share.ts';
 import { silentLog } from '../../src/log.ts';
 import { createTestClock } from '../support/clock.ts';
+import { assertLinear } from '../support/cost.ts';
 import { leakless } from '../support/leak-check.ts';
 import { countTurns } from '../support/turns.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { account, bodyOf, certificateFiles, type Stage, stage } from './stage.ts';
-
-/** CPU of this process while `work` runs, ms. */
-async function cpu(work: () => Promise<void>): Promise<number> {
-  const before = process.cpuUsage();
-  await work();
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1000;
-}
 
 async function send(s: Stage, content: string, parts = 1): Promise<string> {
   const client = await s.inBody();
@@ -52,11 +45,7 @@ for (const [name, unit] of BOMBS) {
     leakless(async (_t, defer) => {
       const s = await stage(defer, { settings: { checkFromHeader: true } });
       const text = (octets: number): string => `From: a@x.test,\r\n ${unit.repeat(octets / unit.length)}`;
-      await send(s, text(10_000));
-      const small = await cpu(() => send(s, text(60_000)).then(() => undefined));
-      const large = await cpu(() => send(s, text(240_000)).then(() => undefined));
-      // CPU, not time: other work on the machine must not fail this. Quadratic cost was 4 s.
-      assert.ok(large < 12 * Math.max(small, 4), `${large.toFixed(0)} ms after ${small.toFixed(0)} ms`);
+      await assertLinear(name, (octets) => send(s, text(octets)), 60_000);
     }),
   );
 }

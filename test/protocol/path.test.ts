@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parsePathArgument } from '../../src/protocol/path.ts';
+import { assertLinear } from '../support/cost.ts';
 
 const accepted: readonly [argument: string, address: string, ...parameters: string[]][] = [
   ['<a@x.test>', 'a@x.test'],
@@ -90,15 +91,11 @@ test('the null path is a sender only, the bare postmaster a recipient only', () 
   assert.ok('code' in parsePathArgument('MAIL', '<postmaster>'));
 });
 
-test('a hostile address takes no more time than an honest one', () => {
-  const started = performance.now();
+test('a hostile address costs what its octets cost', async () => {
   for (const hostile of [
-    `<a@${'a-'.repeat(6000)}!>`,
-    `<"${'\\'.repeat(12_000)}@x>`,
-    `<${'@'.repeat(12_000)}>`,
-  ]) {
-    parsePathArgument('RCPT', hostile);
-  }
-  // Quadratic backtracking over 12,000 characters would take seconds.
-  assert.ok(performance.now() - started < 1000);
+    (size: number) => `<a@${'a-'.repeat(size / 2)}!>`,
+    (size: number) => `<"${'\\'.repeat(size)}@x>`,
+    (size: number) => `<${'@'.repeat(size)}>`,
+  ])
+    await assertLinear(hostile(6), (size) => parsePathArgument('RCPT', hostile(size)), 12_000);
 });
