@@ -3,7 +3,8 @@ import { type TestContext, test } from 'node:test';
 import { createActivity } from '../../src/activity.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 import { createTestClock } from '../support/clock.ts';
-import { createTestLog, entryFor, startEndpoint, until } from './support.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { createTestLog, entryFor, startEndpoint } from './support.ts';
 
 const HOUR = 3_600_000;
 
@@ -22,10 +23,9 @@ async function twoAccounts(t: TestContext) {
     for (let i = 0; i < hours * 4; i++) {
       activity.note('often');
       clock.advance(HOUR / 4);
-      await until(
-        () => ['seldom', 'often'].every((id) => tokens.statusOf(id)?.refreshing === false),
-        'the background',
-      );
+      await waitFor(() => ['seldom', 'often'].every((id) => tokens.statusOf(id)?.refreshing === false), {
+        what: 'the background',
+      });
     }
   }
   return { tokens, activity, requests, pass };

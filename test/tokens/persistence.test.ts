@@ -1,4 +1,5 @@
 /** What a restart, a reload and a full disk do to tokens: the service on a store that outlives it. */
+
 import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -15,7 +16,8 @@ import {
 } from '../../src/tokens/token-service.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
 import { createTestClock } from '../support/clock.ts';
-import { createTestLog, entryFor, grant, startEndpoint, until } from './support.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { createTestLog, entryFor, grant, startEndpoint } from './support.ts';
 
 async function stateDir(t: TestContext): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'tokens-test-'));
@@ -107,7 +109,7 @@ test('a rotated refresh token is durable before its access token is used', async
   const getting = tokens.get('a@x').then(() => {
     got = true;
   });
-  await until(() => held.length === 1, 'the save');
+  await waitFor(() => held.length === 1, { what: 'the save' });
   await new Promise((resume) => setImmediate(resume));
   assert.equal(tokens.peek('a@x'), undefined);
   assert.equal(got, false);
@@ -145,7 +147,7 @@ test('a store that fails stops no mail, and gets what it missed once it is back'
   assert.ok(!log.text().includes('token_store_back'));
   full = false;
   clock.advance(60_000);
-  await until(() => log.text().includes('token_store_back'), 'the store is back');
+  await waitFor(() => log.text().includes('token_store_back'), { what: 'the store is back' });
   const kept = [
     (await memory.load(grantOf('a@x')))?.refreshToken,
     (await memory.load(grantOf('b@x')))?.refreshToken,
@@ -164,7 +166,7 @@ test('accounts that are gone leave nothing on the disk after their days, and not
   assert.equal(texts.length, 2);
   assert.doesNotMatch(texts.join('\n') + log.text(), /access-|rotated-|refresh-of|client-secret/);
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
-  await until(() => log.text().includes('token_store_pruned'), 'the pruning');
+  await waitFor(() => log.text().includes('token_store_pruned'), { what: 'the pruning' });
   assert.equal((await filesIn(path)).length, 1);
 });
 
@@ -176,7 +178,7 @@ test('an account that is removed, or cannot be served just now, loses nothing', 
   tokens.applyAccounts(all);
   await tokens.precache();
   tokens.applyAccounts(all.slice(0, 1), ['b@x']);
-  await until(() => tokens.keptRemoved().length === 1, 'the pruning');
+  await waitFor(() => tokens.keptRemoved().length === 1, { what: 'the pruning' });
   const [kept] = tokens.keptRemoved();
   assert.equal(kept?.accountId, 'c@x');
   assert.ok((kept?.until ?? 0) > Date.now() + 13 * 24 * 3_600_000);
@@ -184,7 +186,7 @@ test('an account that is removed, or cannot be served just now, loses nothing', 
   tokens.applyAccounts(all);
   await tokens.precache();
   assert.equal(endpoint.requests.length, 3);
-  await until(() => tokens.keptRemoved().length === 0, 'nobody being missed');
+  await waitFor(() => tokens.keptRemoved().length === 0, { what: 'nobody being missed' });
 });
 
 test('a forgotten token is gone from the store too', async (t) => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createTokenService } from '../../src/tokens/token-service.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { answerJson, createTestLog, entryFor, grant, startEndpoint } from './support.ts';
 
 const names = (count: number): string[] => Array.from({ length: count }, (_, i) => `user${i}@x`);
@@ -8,7 +9,7 @@ const names = (count: number): string[] => Array.from({ length: count }, (_, i) 
 test('all accounts are fetched at once, within the bound', async (t) => {
   const endpoint = await startEndpoint(t);
   endpoint.answer = async (request, response) => {
-    await new Promise((resume) => setTimeout(resume, 20));
+    await waitFor(() => endpoint.peak() >= 8, { what: 'as many as may be' });
     grant(response, { access_token: `for-${request.form.get('refresh_token')}` });
   };
   const tokens = createTokenService({ log: createTestLog() }, { concurrency: 8 });

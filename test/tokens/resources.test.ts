@@ -1,8 +1,10 @@
 /** Access tokens by account and resource: one refresh token serves all, one request at a time. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createTokenService } from '../../src/tokens/token-service.ts';
-import { answerJson, createTestLog, entryFor, grant, startEndpoint, until } from './support.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { answerJson, createTestLog, entryFor, grant, startEndpoint } from './support.ts';
 
 const GRAPH = 'https://graph.microsoft.com/Mail.Send offline_access';
 
@@ -69,5 +71,5 @@ test('the resources an account names are fetched ahead, and its state is theirs'
   await tokens.precache();
   assert.equal(endpoint.requests.length, 1);
   assert.ok(tokens.peek('a@x', 'graph'));
-  await until(() => tokens.statusOf('a@x')?.state.status === 'ready', 'ready');
+  await waitFor(() => tokens.statusOf('a@x')?.state.status === 'ready', { what: 'ready' });
 });

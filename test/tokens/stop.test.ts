@@ -1,9 +1,11 @@
 /** What a stop waits for, and what it believes. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 import { createTestClock } from '../support/clock.ts';
-import { createTestLog, entryFor, until } from './support.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { createTestLog, entryFor } from './support.ts';
 
 const URL = 'http://127.0.0.1:1/token';
 
@@ -42,7 +44,7 @@ test('a stop waits for an answer as long as it may take since the stop began, no
   const tokens = createTokenService({ log: createTestLog(), clock }, { endpoint: { http: endpoint.http } });
   tokens.applyAccounts([entryFor(URL, 'a')]);
   void tokens.refresh('a').catch(() => undefined);
-  await until(() => endpoint.state.asked === 1, 'the request');
+  await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
   tokens.drain();
   clock.advance(15_000);
   const closed = tokens.close({ deadlineMs: 1_000 });
@@ -50,7 +52,7 @@ test('a stop waits for an answer as long as it may take since the stop began, no
   await new Promise(setImmediate);
   assert.equal(endpoint.state.isClosed, false);
   clock.advance(100);
-  await until(() => endpoint.state.isClosed, 'the end of the wait');
+  await waitFor(() => endpoint.state.isClosed, { what: 'the end of the wait' });
   await closed;
 });
 
@@ -60,7 +62,7 @@ test('a refusal that is heard at a stop is no verdict on the account', async () 
   const tokens = createTokenService({ log: createTestLog(), clock }, { endpoint: { http: endpoint.http } });
   tokens.applyAccounts([entryFor(URL, 'a')]);
   const refreshed = tokens.refresh('a');
-  await until(() => endpoint.state.asked === 1, 'the request');
+  await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
   tokens.drain();
   endpoint.answer(400, JSON.stringify({ error: 'invalid_grant' }));
   await assert.rejects(refreshed, { code: 'provider_fault', message: /stopping/ });

@@ -24,7 +24,7 @@ import { stateFiles } from '../../src/tokens/state-files.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
 import { createTestClock } from '../support/clock.ts';
-import { within } from '../support/wait-for.ts';
+import { waitFor, within } from '../support/wait-for.ts';
 import { idOf, rotation, testDurableStore, testStore } from './store-suite.ts';
 import { createTestLog } from './support.ts';
 
@@ -390,27 +390,28 @@ test('a holder in another container is waited for while it gives signs of life, 
   const lock = join(path, 'relay.lock');
   const clock = createTestClock();
   const elsewhere = formatMark({ pid: 1, started: '1', place: 'another container' }, 5);
-  const open = () => createFileStore(path, { log: createTestLog(), sealer: undefined, clock }).open();
   await writeFile(lock, elsewhere);
+  /** Opens the store while time passes, and at each step `meanwhile`. */
+  async function open(meanwhile: () => Promise<void> = async () => {}): Promise<void> {
+    const opened = createFileStore(path, { log: createTestLog(), sealer: undefined, clock }).open();
+    let isOver = false;
+    const over = (): void => {
+      isOver = true;
+    };
+    opened.then(over, over);
+    await waitFor(async () => {
+      await meanwhile();
+      clock.advance(5000);
+      return isOver;
+    });
+    return opened;
+  }
   let beats = 0;
-  const refused = assert.rejects(open(), { name: 'StateDirectoryError' });
-  for (let i = 0; i < 20; i += 1) {
-    await new Promise((resume) => setTimeout(resume, 5));
-    beats += 1;
-    await utimes(lock, beats, beats);
-    clock.advance(5000);
-  }
-  await refused;
-  const taken = open();
-  let done = false;
-  void taken.then(() => {
-    done = true;
-  });
-  for (let i = 0; i < 200 && !done; i += 1) {
-    await new Promise((resume) => setTimeout(resume, 5));
-    clock.advance(5000);
-  }
-  await taken;
+  await assert.rejects(
+    open(() => utimes(lock, ++beats, beats)),
+    { name: 'StateDirectoryError' },
+  );
+  await open();
 });
 
 for (const [what, words, make] of [

@@ -154,15 +154,6 @@ export function createTestLog(): Log & { readonly lines: LogLine[]; text(): stri
   };
 }
 
-/** Waits until `condition` holds, at most `ms`. */
-export async function until(condition: () => boolean, what: string, ms = 5000): Promise<void> {
-  const deadline = Date.now() + ms;
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`not in time: ${what}`);
-    await new Promise((resume) => setTimeout(resume, 2));
-  }
-}
-
 /** A port nobody listens on. */
 export async function closedPort(): Promise<number> {
   const server = createServer();

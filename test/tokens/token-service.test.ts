@@ -9,7 +9,8 @@ import {
   type TokenServiceOptions,
 } from '../../src/tokens/token-service.ts';
 import { createTestClock } from '../support/clock.ts';
-import { account, answerJson, createTestLog, entryFor, grant, startEndpoint, until } from './support.ts';
+import { waitFor } from '../support/wait-for.ts';
+import { account, answerJson, createTestLog, entryFor, grant, startEndpoint } from './support.ts';
 
 const HOUR = 3_600_000;
 
@@ -171,7 +172,7 @@ test('a caller waiting through a reload gets a token of the new credential', asy
   const tokens = serve(t);
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
   const waiting = tokens.get('a@x');
-  await until(() => held.length === 1, 'the first request');
+  await waitFor(() => held.length === 1, { what: 'the first request' });
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x', { refreshToken: new Secret('second') })]);
   held[0]?.();
   assert.equal((await waiting).reveal(), 'for-second');
@@ -197,7 +198,7 @@ test('a late answer does not replace what came after a forget', async (t) => {
   } as const;
   tokens.applyAccounts([{ account: account('a@x'), credential }]);
   const early = tokens.get('a@x');
-  await until(() => held.length === 1, 'the first request');
+  await waitFor(() => held.length === 1, { what: 'the first request' });
   assert.equal(tokens.forget('a@x'), true);
   assert.equal((await tokens.get('a@x')).reveal(), 'access-2');
   held[0]?.();
@@ -216,7 +217,7 @@ test('a refresh token is never used twice at once', async (t) => {
   const tokens = serve(t);
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
   const early = tokens.get('a@x');
-  await until(() => held.length === 1, 'the first request');
+  await waitFor(() => held.length === 1, { what: 'the first request' });
   tokens.forget('a@x');
   const later = tokens.get('a@x');
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x', { clientSecret: new Secret('new') })]);
@@ -272,7 +273,7 @@ test('tokens are refreshed in the background before they end', async (t) => {
   clock.advance(HOUR * 0.79);
   assert.equal(endpoint.requests.length, 1);
   clock.advance(HOUR * 0.02);
-  await until(() => tokens.peek('a@x')?.reveal() === 'access-2', 'the refresh ahead');
+  await waitFor(() => tokens.peek('a@x')?.reveal() === 'access-2', { what: 'the refresh ahead' });
   assert.equal(tokens.statusOf('a@x')?.origin, 'refresh-ahead');
 });
 
@@ -285,7 +286,7 @@ test('while the endpoint is down a token inside its life is used, then nothing',
   const token = await tokens.get('a@x');
   await endpoint.stop();
   clock.advance(HOUR - 60_000);
-  await until(() => log.text().includes('about to expire'), 'the failed refresh ahead');
+  await waitFor(() => log.text().includes('about to expire'), { what: 'the failed refresh ahead' });
   assert.equal(await tokens.get('a@x'), token);
   assert.equal(tokens.statusOf('a@x')?.state.status, 'ready');
   assert.equal(tokens.statusOf('a@x')?.lastError?.code, 'provider_fault');
@@ -309,7 +310,7 @@ test('accounts are named once when their tokens end while the endpoint is not as
   const idle = () => ids.every((id) => tokens.statusOf(id)?.refreshing === false);
   for (let minute = 0; minute < 59; minute += 1) {
     clock.advance(60_000);
-    await until(idle, 'the background');
+    await waitFor(idle, { what: 'the background' });
   }
   for (const id of ids) {
     assert.ok(tokens.peek(id), 'the token is used to its end');
@@ -385,7 +386,9 @@ test('while a client is throttled the background of its other accounts waits, wi
   assert.equal(endpoint.requests.length, 2);
   endpoint.answer = honest;
   clock.advance(600_000);
-  await until(() => tokens.statusOf('b@x')?.origin === 'refresh-ahead', 'the refresh after the pause');
+  await waitFor(() => tokens.statusOf('b@x')?.origin === 'refresh-ahead', {
+    what: 'the refresh after the pause',
+  });
 });
 
 test('tokens that live for a second do not keep the endpoint busy', async (t) => {
@@ -397,7 +400,7 @@ test('tokens that live for a second do not keep the endpoint busy', async (t) =>
   assert.equal((await tokens.get('a@x')).reveal(), 'brief');
   for (let second = 0; second < 60; second += 1) {
     clock.advance(1000);
-    await until(() => tokens.statusOf('a@x')?.refreshing === false, 'the background');
+    await waitFor(() => tokens.statusOf('a@x')?.refreshing === false, { what: 'the background' });
   }
   assert.ok(endpoint.requests.length <= 8, `${endpoint.requests.length} requests`);
 });
@@ -465,7 +468,7 @@ test('state changes and durations are told', async (t) => {
   tokens.onRefresh((r) => refreshes.push(r.ok && r.ms > 0));
   tokens.applyAccounts([entryFor(endpoint.url, 'a@x')]);
   await tokens.get('a@x');
-  await until(() => states.length === 2, 'two states');
+  await waitFor(() => states.length === 2, { what: 'two states' });
   assert.deepEqual(states, ['a@x refreshing', 'a@x ready']);
   assert.deepEqual(refreshes, [true]);
 });

@@ -16,6 +16,7 @@ import {
 } from '../../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
 import { createTestClock } from '../../support/clock.ts';
+import { waitFor } from '../../support/wait-for.ts';
 
 const KEY = 'k'.repeat(32);
 
@@ -122,7 +123,9 @@ test('the journal outlives the process, half a line at its end too; nobody else 
   }
   const file = join(directory, 'graph-submissions.journal');
   // As a kill leaves it: not closed, the last line cut.
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await waitFor(async () => (await readFile(file, 'utf8')).split('\n').length > entries.length, {
+    what: 'the journal',
+  });
   await appendFile(file, `${'9'.repeat(32)} {"state":"dra`);
   assert.equal((await stat(file)).mode & 0o777, 0o600);
   const second = createLocalLedger({ log: silentLog, directory });
