@@ -3,10 +3,10 @@
  * root to src/tokens and to nothing else. A secret cannot be printed: it is a `Secret`.
  */
 import { inspect } from 'node:util';
+import type { TokenResource } from '../protocol/vocabulary.ts';
 import type { GrantType } from './account.ts';
 
-/** What an access token is good for. `smtp` is the default everywhere. */
-export type TokenResource = 'smtp' | 'graph' | 'imap';
+export type { TokenResource };
 
 /** Text that leaves only through `reveal()`: JSON, string conversion and inspection show `[secret]`. */
 export class Secret {

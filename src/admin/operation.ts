@@ -75,7 +75,7 @@ export const ID: Parameter = {
   description: 'Account id or e-mail address, percent-encoded',
   schema: { type: 'string' },
 };
-export const NO_ACCOUNT = ['No such account', 'Error'] as const;
+const NO_ACCOUNT = ['No such account', 'Error'] as const;
 
 /** An operation on one account; answers 404 where there is none. */
 export const onAccount = (

@@ -4,7 +4,7 @@
  * none is named that could carry a secret. Instants are ISO 8601 text in UTC; durations end in `_s` or `_ms`.
  */
 import { z } from 'zod';
-import { CHOSEN_BY, OUTCOMES, STATUSES } from '../protocol/vocabulary.ts';
+import { CHOSEN_BY, OUTCOMES, STATUSES, TOKEN_RESOURCES } from '../protocol/vocabulary.ts';
 
 const text = z.string();
 const flag = z.boolean();
@@ -27,7 +27,7 @@ const tokenLife = {
 };
 const TokenLife = object(tokenLife);
 export type TokenLife = z.infer<typeof TokenLife>;
-const ResourceToken = object({ resource: z.enum(['smtp', 'graph', 'imap']), status, ...tokenLife });
+const ResourceToken = object({ resource: z.enum(TOKEN_RESOURCES), status, ...tokenLife });
 export type ResourceTokenRow = z.infer<typeof ResourceToken>;
 
 const accountRow = {

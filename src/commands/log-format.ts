@@ -91,7 +91,7 @@ export function describeStart(paint: Paint, fields: Fields): string {
 }
 
 /** `127.0.0.1:2525`, `[::1]:2525` or the path of a socket. */
-export function formatAddress(address: unknown): string {
+function formatAddress(address: unknown): string {
   const { host, port, path } = (address ?? {}) as { host?: string; port?: number; path?: string };
   if (path !== undefined) return path;
   return `${host?.includes(':') ? `[${host}]` : host}:${port}`;

@@ -5,8 +5,9 @@
 import { stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { text as readAll } from 'node:stream/consumers';
-import { parseTokenReply, RESOURCES, type TokenQuestion, type TokenReply } from '../programs/token-wire.ts';
+import { parseTokenReply, type TokenQuestion, type TokenReply } from '../programs/token-wire.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
+import { TOKEN_RESOURCES } from '../protocol/vocabulary.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -44,7 +45,11 @@ export const token: CommandDefinition = {
     { name: '[action]', help: 'with --git, as git gives it: get, store or erase' },
   ],
   options: [
-    { flags: '--for <resource>', help: 'what the token must be good for (default smtp)', choices: RESOURCES },
+    {
+      flags: '--for <resource>',
+      help: 'what the token must be good for (default smtp)',
+      choices: TOKEN_RESOURCES,
+    },
     { flags: '--git', help: 'speak git’s credential protocol on standard input and output' },
     { flags: '--json', help: 'print account, user, access_token and expires_at as JSON' },
     { flags: '--timeout-ms <number>', help: `longest wait for the answer, ms (default ${TIMEOUT_MS})` },
@@ -63,7 +68,7 @@ export const token: CommandDefinition = {
     const [account, surplus] = context.arguments;
     if (account === undefined || surplus !== undefined)
       throw new CommandError('name one account: xoauth2-relay token ADDRESS', EXIT_CONFIGURATION);
-    const resource = RESOURCES.find((name) => name === textOption(context, 'for')) ?? 'smtp';
+    const resource = TOKEN_RESOURCES.find((name) => name === textOption(context, 'for')) ?? 'smtp';
     const reply = await ask(context, { account, resource });
     const { ok: _ok, ...shown } = reply;
     context.terminal.print(isSet(context, 'json') ? JSON.stringify(shown) : reply.access_token);

@@ -3,9 +3,7 @@
  * and to the command that asks it.
  */
 import { parseJsonObject } from '../protocol/json-object.ts';
-import type { TokenResource } from '../tokens/access-token.ts';
-
-export const RESOURCES: readonly TokenResource[] = ['smtp', 'imap', 'graph'];
+import { TOKEN_RESOURCES, type TokenResource } from '../protocol/vocabulary.ts';
 
 export interface TokenQuestion {
   /** Id or address. */
@@ -35,7 +33,7 @@ export const MAX_QUESTION = 16_384;
 export function parseQuestion(line: string): TokenQuestion | undefined {
   const { account, resource, host, refused } = parseJsonObject(line) ?? {};
   const isText = (value: unknown): boolean => value === undefined || typeof value === 'string';
-  const found = RESOURCES.find((name) => name === resource);
+  const found = TOKEN_RESOURCES.find((name) => name === resource);
   if (typeof account !== 'string' || found === undefined || !isText(host) || !isText(refused))
     return undefined;
   return {

@@ -6,7 +6,7 @@ import { hasNonAscii, parsePathArgument } from './path.ts';
 import { foldAddress, foldAscii, foldDomain } from './text.ts';
 
 /** From most to least exact; a sender that only `any` matches is foreign to the account. */
-export const EXACTNESS = ['address', 'subaddress', 'domain', 'subdomain', 'any'] as const;
+const EXACTNESS = ['address', 'subaddress', 'domain', 'subdomain', 'any'] as const;
 export type Exactness = (typeof EXACTNESS)[number];
 
 export interface SenderKey {

@@ -11,6 +11,10 @@ export const STATUSES = [
 ] as const;
 export type AccountStatus = (typeof STATUSES)[number];
 
+/** What an access token is good for. `smtp` is the default everywhere. */
+export const TOKEN_RESOURCES = ['smtp', 'imap', 'graph'] as const;
+export type TokenResource = (typeof TOKEN_RESOURCES)[number];
+
 /** Whether only a person can bring the account back. */
 export const needsPerson = (status: AccountStatus): boolean =>
   status === 'needs_consent' || status === 'misconfigured';

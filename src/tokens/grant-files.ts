@@ -22,8 +22,7 @@ const NOTHING = { grants: [], isStale: false };
 
 export interface GrantFiles {
   pathOf(accountId: string): string;
-  /** `isStale`: to be written again, it is in the clear or under an old key. */
-  read(accountId: string): Promise<{ readonly grants: readonly StoredGrant[]; readonly isStale: boolean }>;
+  read(accountId: string): ReturnType<typeof parseStored>;
   /** The record in a file whose account need not be known; undefined where there is none that can be read. */
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
   /** A new file with these grants that is to take the place of `path`. */
@@ -50,7 +49,6 @@ export function createGrantFiles(
   const { pid, started } = processes.own;
   const temporaryName = (path: string): string => `${path}.${pid}.${started}.${++temporary}.tmp`;
 
-  /** The record in a file whose account is not known. */
   async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
     try {
       const text = await files.read(path, MAX_FILE_OCTETS);
@@ -65,7 +63,6 @@ export function createGrantFiles(
     }
   }
 
-  /** A new file with these grants that is to take the place of `path`. */
   async function prepare(path: string, grants: readonly StoredGrant[]): Promise<string> {
     const half = temporaryName(path);
     const text = await formatStored(grants, nameInSeal(path), sealer);
@@ -98,13 +95,12 @@ export function createGrantFiles(
 
   const pathOf = (accountId: string): string => join(directory, fileNameOf(accountId));
 
-  async function read(accountId: string): ReturnType<GrantFiles['read']> {
+  async function read(accountId: string): ReturnType<typeof parseStored> {
     const path = pathOf(accountId);
     try {
       const text = await files.read(path, MAX_FILE_OCTETS);
       if (text === undefined) return NOTHING;
-      const { grants, stale } = await parse(text, path, accountId);
-      return { grants, isStale: stale };
+      return await parse(text, path, accountId);
     } catch (error) {
       if (!(error instanceof SealError || error instanceof StateFileRefused)) throw error;
       await setAside(path, accountId, error);
@@ -119,7 +115,7 @@ export function createGrantFiles(
     } catch (error) {
       if (!(error instanceof SealError) || error.code !== 'damaged') throw error;
       const { grants } = await parseStored(text, accountId, sealer);
-      return { grants, stale: true };
+      return { grants, isStale: true };
     }
   }
 

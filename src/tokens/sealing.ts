@@ -20,7 +20,7 @@ export interface Sealer {
   /** Under the salt of what was opened last, or one of its own. */
   seal(text: string, name: string): Promise<string>;
   /** `stale`: sealed with an older key or in an older way, to be sealed again. Rejects with `SealError`. */
-  open(sealed: string, name: string): Promise<{ readonly text: string; readonly stale: boolean }>;
+  open(sealed: string, name: string): Promise<{ readonly text: string; readonly isStale: boolean }>;
 }
 
 /** `unknown_key`: sealed with a key that was not given. `damaged`: changed, cut, or another record's. */
@@ -88,7 +88,7 @@ export function createSealer(keys: Secret): Sealer {
       if (sealed.startsWith(FIRST_PREFIX)) {
         const [id = '', body = ''] = sealed.slice(FIRST_PREFIX.length).split(':');
         const known = ring.map((each) => each.first()).find((each) => each.id === id);
-        return { text: openWith(known, id, body, name), stale: true };
+        return { text: openWith(known, id, body, name), isStale: true };
       }
       if (!sealed.startsWith(PREFIX)) throw new SealError('damaged', 'not sealed');
       const [used = '', id = '', body = ''] = sealed.slice(PREFIX.length).split(':');
@@ -98,9 +98,9 @@ export function createSealer(keys: Secret): Sealer {
         if (key.id !== id) continue;
         const text = openWith(key, id, body, name);
         salt ??= used;
-        return { text, stale: each !== current };
+        return { text, isStale: each !== current };
       }
-      return { text: openWith(undefined, id, body, name), stale: true };
+      return { text: openWith(undefined, id, body, name), isStale: true };
     },
   };
 }

@@ -4,10 +4,10 @@
  * time; one that dies leaves word of it. While Redis is gone every operation rejects at once.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import type { TokenResource } from '../accounts/credential.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { foldAddress } from '../protocol/text.ts';
+import { TOKEN_RESOURCES, type TokenResource } from '../protocol/vocabulary.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import { type ConsentHolder, latestFor } from './same-consent.ts';
 import { SealError, type Sealer } from './sealing.ts';
@@ -132,7 +132,6 @@ export function createRedisStore(
       : createHash('sha256')
           .update(`${fingerprint} ${foldAddress(signedInAs)}`)
           .digest('base64url');
-  const RESOURCES: readonly TokenResource[] = ['smtp', 'graph', 'imap'];
 
   async function parse(text: string | null | undefined, name: string): Promise<readonly StoredGrant[]> {
     if (text === null || text === undefined) return [];
@@ -157,7 +156,7 @@ export function createRedisStore(
 
   async function load(id: GrantId): Promise<StoredGrant | undefined> {
     const { accountId, fingerprint } = id;
-    const keys = RESOURCES.map((resource) => tokenKey(accountId, resource));
+    const keys = TOKEN_RESOURCES.map((resource) => tokenKey(accountId, resource));
     const fields = [...new Set([nameOf(fingerprint, id.user), fingerprint])].map((name) => `grant:${name}`);
     const [texts, values, lives] = await ask((redis) =>
       Promise.all([
@@ -168,7 +167,7 @@ export function createRedisStore(
     );
     const grant = await grantOf(id, texts, values.at(-1) ?? null);
     const tokens: Partial<Record<TokenResource, StoredToken>> = {};
-    for (const [i, resource] of RESOURCES.entries()) {
+    for (const [i, resource] of TOKEN_RESOURCES.entries()) {
       const [holder] = await parse(values[i], keys[i] ?? '');
       // Version 0.1 kept every token as that for SMTP.
       const token = holder?.tokens[resource];
@@ -282,7 +281,7 @@ export function createRedisStore(
       const name = key('grants', accountId);
       const { grant } = afterRotation(undefined, fingerprint, rotation, {});
       const text = await formatStored([grant], name, sealer);
-      const blocks = RESOURCES.map((resource) => blockKey(accountId, resource));
+      const blocks = TOKEN_RESOURCES.map((resource) => blockKey(accountId, resource));
       const field = nameOf(fingerprint, rotation.signedInAs);
       const keys = [name, ...blocks, key('consent', field)];
       const keep = async (base: number): Promise<RotationResult> => {

@@ -2,9 +2,9 @@
  * Records as text, sealed where there is a key, and the two changes a record knows. Used by every store.
  * One text holds the grants of one account, so that an accounts file that is put back finds its own again.
  */
-import type { TokenResource } from '../accounts/credential.ts';
 import { parseJsonObject } from '../protocol/json-object.ts';
 import { isTokenFailureKind } from '../protocol/token-failure.ts';
+import { TOKEN_RESOURCES, type TokenResource } from '../protocol/vocabulary.ts';
 import { isSameMailbox } from './same-consent.ts';
 import { isSealed, SealError, type Sealer } from './sealing.ts';
 import type {
@@ -17,7 +17,6 @@ import type {
   StoredTokens,
 } from './token-store.ts';
 
-const RESOURCES: readonly TokenResource[] = ['smtp', 'graph', 'imap'];
 /**
  * Grants of one account that are kept: the one in use, and what stood in the accounts file before it or somebody signed in
  * for as another mailbox. A file of so many is far from what is too large to be read.
@@ -83,7 +82,7 @@ export const isSameGrant = (one: Kind, other: Kind): boolean =>
     : isSameMailbox(one.signedInAs, other.signedInAs));
 
 /** Whether this mailbox may use it. */
-export const isGrantOf = ({ fingerprint, user }: Omit<GrantId, 'accountId'>, grant: Kind): boolean =>
+const isGrantOf = ({ fingerprint, user }: Omit<GrantId, 'accountId'>, grant: Kind): boolean =>
   grant.grantFingerprint === fingerprint &&
   (grant.signedInAs === undefined || user === undefined || isSameMailbox(grant.signedInAs, user));
 
@@ -110,16 +109,16 @@ export async function formatStored(
   return sealer === undefined ? text : sealer.seal(text, name);
 }
 
-/** `stale`: to be written again, it is in the clear or under an old key. Rejects with `SealError`. */
+/** `isStale`: to be written again, it is in the clear or under an old key. Rejects with `SealError`. */
 export async function parseStored(
   text: string,
   name: string,
   sealer: Sealer | undefined,
-): Promise<{ readonly grants: readonly StoredGrant[]; readonly stale: boolean }> {
-  if (!isSealed(text)) return { grants: parseGrants(text), stale: sealer !== undefined };
+): Promise<{ readonly grants: readonly StoredGrant[]; readonly isStale: boolean }> {
+  if (!isSealed(text)) return { grants: parseGrants(text), isStale: sealer !== undefined };
   if (sealer === undefined) throw new SealError('unknown_key', 'it is sealed and no state key was given');
   const opened = await sealer.open(text, name);
-  return { grants: parseGrants(opened.text), stale: opened.stale };
+  return { grants: parseGrants(opened.text), isStale: opened.isStale };
 }
 
 /** Undefined for anything that is not a block. */
@@ -190,7 +189,7 @@ function parseGrant(value: unknown): StoredGrant {
 
 function parseTokens(tokens: Record<string, unknown>): StoredTokens {
   const sound: Partial<Record<TokenResource, StoredToken>> = {};
-  for (const resource of RESOURCES) {
+  for (const resource of TOKEN_RESOURCES) {
     const { fingerprint, accessToken, expiresAt, obtainedAt } = (tokens[resource] ?? {}) as Record<
       string,
       unknown

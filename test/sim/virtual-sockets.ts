@@ -24,7 +24,7 @@ function net(): Network {
 
 type Done = (error?: Error | null) => void;
 
-export class VirtualSocket extends Duplex {
+class VirtualSocket extends Duplex {
   readonly encrypted: boolean;
   readonly authorized = true;
   readonly remoteAddress: string;

@@ -24,7 +24,7 @@ export function inhabited(): World {
 }
 
 /** The wall clock of whoever runs now. */
-export const wallClock = (): number =>
+const wallClock = (): number =>
   world === undefined ? RealDate.now() : Math.floor(EPOCH + world.now + world.current.skewMs);
 
 /** As much of Node's `Timeout` and `Immediate` as libraries use. */

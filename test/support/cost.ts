@@ -6,7 +6,7 @@ const MAX_GROWTH = 9;
 const NOISE_MS = 8;
 
 /** CPU of this process while `work` runs, ms. */
-export async function cpuOf(work: () => unknown): Promise<number> {
+async function cpuOf(work: () => unknown): Promise<number> {
   const before = process.cpuUsage();
   await work();
   const { user, system } = process.cpuUsage(before);

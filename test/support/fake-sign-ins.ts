@@ -10,7 +10,7 @@ export interface FakeSignIns extends SignInDesk {
   keyState: 'open' | 'used';
 }
 
-export const IDLE_SIGN_IN: SignInRow = {
+const IDLE_SIGN_IN: SignInRow = {
   account: 'ann@example.com',
   state: 'idle',
   way: null,

@@ -27,7 +27,7 @@ export const oauthError = (status: number, error: string, description: string): 
 
 /** Trace and correlation id in every Microsoft error of the simulator. */
 export const traceId = '7d8a1b2c-0000-4000-8000-3f5e6d7c8b9a';
-export const correlationId = '11112222-bbbb-4ccc-8ddd-333344445555';
+const correlationId = '11112222-bbbb-4ccc-8ddd-333344445555';
 
 function microsoftError(status: number, error: string, number: number, text: string): TokenAnswer {
   const timestamp = '2026-11-20 10:00:00Z';

@@ -12,7 +12,7 @@ const sealer = (keys: string) => createSealer(new Secret(keys));
 
 test('sealed text opens under its key and name only', async () => {
   const sealed = await sealer(HEX).seal('tøken', 'a@x');
-  assert.deepEqual(await sealer(HEX).open(sealed, 'a@x'), { text: 'tøken', stale: false });
+  assert.deepEqual(await sealer(HEX).open(sealed, 'a@x'), { text: 'tøken', isStale: false });
   await assert.rejects(sealer(HEX).open(sealed, 'b@x'), fails('damaged'));
   await assert.rejects(sealer(OTHER).open(sealed, 'a@x'), fails('unknown_key'));
   assert.notEqual(await sealer(HEX).seal('tøken', 'a@x'), sealed);
@@ -36,8 +36,8 @@ test('every changed octet is noticed', async () => {
 test('the first of several keys seals, all open', async () => {
   const old = await sealer(HEX).seal('x', 'n');
   const both = sealer(`${OTHER}\n ${HEX} `);
-  assert.deepEqual(await both.open(old, 'n'), { text: 'x', stale: true });
-  assert.equal((await both.open(await both.seal('x', 'n'), 'n')).stale, false);
+  assert.deepEqual(await both.open(old, 'n'), { text: 'x', isStale: true });
+  assert.equal((await both.open(await both.seal('x', 'n'), 'n')).isStale, false);
 });
 
 test('keys are hex, base64 or a passphrase worth the name, spaces included', async () => {
@@ -54,7 +54,7 @@ test('keys are hex, base64 or a passphrase worth the name, spaces included', asy
   }
   // White space between whole keys rotates them, as before.
   const twoKeys = sealer(`correct-horse-battery ${HEX}`);
-  assert.deepEqual(await twoKeys.open(sealed, 'n'), { text: 'x', stale: true });
+  assert.deepEqual(await twoKeys.open(sealed, 'n'), { text: 'x', isStale: true });
   for (const bad of ['', '  ', 'short', 'two words', 'ab'.repeat(7)])
     assert.throws(() => sealer(bad), fails('bad_key'));
 });
@@ -71,7 +71,7 @@ test('a key that can be guessed is refused, and opens what was sealed with it be
   assert.throws(() => sealer(Buffer.alloc(32, 7).toString('base64')), fails('bad_key'));
   assert.deepEqual(await sealer(`${HEX}\n${'ab'.repeat(32)}`).open(OF_VERSION_0_1, 'a@x'), {
     text: '{"grantFingerprint":"f"}',
-    stale: true,
+    isStale: true,
   });
 });
 

@@ -15,7 +15,7 @@ const heading = (id: string, text: string, close: () => void): HTMLElement => {
 };
 
 /** Asks; true where the person agreed. */
-export function confirmIn(question: string, consequence: string, label: string): Promise<boolean> {
+function confirmIn(question: string, consequence: string, label: string): Promise<boolean> {
   const dialog = byId<HTMLDialogElement>('confirm');
   const yes = h('button', { type: 'button', class: 'danger' }, label);
   const no = h('button', { type: 'button' }, 'Cancel');

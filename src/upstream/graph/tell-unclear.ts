@@ -23,7 +23,7 @@ export type TellUnclear = (
 ) => Promise<GraphEnding>;
 
 /** A draft that retries have looked at in vain for so long is not found by looking, ms. */
-export const STAYS_MS = 60 * 60_000;
+const STAYS_MS = 60 * 60_000;
 
 const CAUSE = 'graph-unclear';
 
