@@ -25,8 +25,6 @@ import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } fro
 const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
-/** To MAIL, RCPT and the body: behind RSET's, the body's stands at this place. */
-const MESSAGE_REPLIES = 3;
 /** The reply that decides, and the command it answers. */
 export interface Decision {
   readonly stage: Stage;
@@ -95,7 +93,7 @@ export class Submission {
     body: readonly Buffer[],
     octets: number,
   ): Promise<Decision> {
-    if (!this.#pipelining || this.#connection.idleMs > ENVELOPE_FIRST_AFTER_IDLE_MS) {
+    if (!this.#pipelining || this.#isDoubtful) {
       const { refusal, recipients } = await this.sendEnvelope(mail, [recipient]);
       const [reply] = recipients;
       if (refusal !== undefined) return refusal;
@@ -103,21 +101,19 @@ export class Submission {
         ? this.sendBody(body, octets)
         : this.#refused('rcpt', reply);
     }
-    const reset = this.#takeReset();
-    const commands = `${reset}${formatMail(mail)}${formatRcpt(recipient)}`;
-    const expected = reset === '' ? 3 : 4;
+    const commands = `${formatMail(mail)}${formatRcpt(recipient)}`;
     if (this.usesBdat && octets > 0) {
       const replies = await this.#exchange(
         [`${commands}BDAT ${octets} LAST\r\n`, ...body],
-        expected,
+        3,
         FINAL_TIMEOUT_MS,
         this.#step.marker(false),
       );
-      const answers = this.#dropReset(replies, reset);
-      return this.#decide(answers, [...this.#behindReset, 'mail', 'rcpt', 'end']);
+      return this.#decide(replies, ['mail', 'rcpt', 'end']);
     }
+    const reset = this.#takeReset();
     const replies = this.#dropReset(
-      await this.#exchange([`${commands}DATA\r\n`], expected, ENVELOPE_TIMEOUT_MS),
+      await this.#exchange([`${reset}${commands}DATA\r\n`], reset === '' ? 3 : 4, ENVELOPE_TIMEOUT_MS),
       reset,
     );
     const go = replies[2];
@@ -357,16 +353,13 @@ export class Submission {
     this.#connection.destroy();
     if (isTemporary(first)) return replies;
     // For good is said of no message here: the provider has not been asked about this one.
-    const end = this.#finalByteSent ? replies[MESSAGE_REPLIES] : undefined;
-    throw lost(this.#stage, 'garbage', 'upstream refused RSET', {
-      reused: true,
-      finalByteSent: this.#finalByteSent && (end === undefined || isPositive(end)),
-    });
+    throw lost(this.#stage, 'garbage', 'upstream refused RSET', { reused: true, finalByteSent: false });
   }
 
-  /** What a refused RSET is taken for, ahead of the stages of all that follow it. */
-  get #behindReset(): readonly Stage[] {
-    return this.#connection.needsReset ? ['mail'] : [];
+  /** No body leaves by BDAT with its envelope: the connection may be gone, or RSET be refused, and what became of the body could not be told. */
+  get #isDoubtful(): boolean {
+    const { idleMs, needsReset } = this.#connection;
+    return idleMs > ENVELOPE_FIRST_AFTER_IDLE_MS || (needsReset && this.usesBdat);
   }
 
   #lost(error: unknown): UpstreamError {
