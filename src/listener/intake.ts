@@ -96,17 +96,17 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
     const section = current?.push(piece);
     if (section !== undefined) judge(section);
     // A second From: may stand in what was not judged.
-    if (current?.isTooLong === true && options.checkFromHeader) refuse(HEADER_TOO_LONG);
+    if (current?.isTooLong() === true && options.checkFromHeader) refuse(HEADER_TOO_LONG);
     if (refusal !== undefined) return undefined;
     if (current === undefined || options.changeHeader === undefined) return pass(piece);
     heldBack.push(piece);
     if (section === undefined) return undefined;
-    if (current.isTooLong) {
+    if (current.isTooLong()) {
       refuse(HEADER_TOO_LONG);
       return undefined;
     }
     // All but the empty line, which is not the section's.
-    return letGo(current.octets - 2);
+    return letGo(current.octets() - 2);
   }
 
   /** What was held back of a header that is to be changed; its section has `octets`. */
@@ -165,7 +165,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       const unfinished = header;
       if (unfinished !== undefined) {
         judge(unfinished.end());
-        if (refusal === undefined && options.changeHeader !== undefined) await letGo(unfinished.octets);
+        if (refusal === undefined && options.changeHeader !== undefined) await letGo(unfinished.octets());
       }
       if (refusal !== undefined) return refusal;
       if (preamble !== undefined) await writer.write(preamble);

@@ -32,12 +32,11 @@ export function choicesFor(
   options: Pick<ListenerOptions, 'accounts' | 'authRequired'>,
   directory: AccountDirectory,
 ): readonly Choice[] | Reply {
-  const toChoice = (candidate: Candidate): Choice => ({
-    ...candidate,
-    sender:
-      candidate.account.rewriteSender === true && candidate.exactness === 'any'
-        ? candidate.account.email
-        : sender,
+  const toChoice = ({ account, exactness, rank }: Candidate): Choice => ({
+    account,
+    exactness,
+    rank,
+    sender: account.rewriteSender === true && exactness === 'any' ? account.email : sender,
   });
   if (facts.auth !== undefined) {
     const account = directory.byId(facts.auth.account.id);

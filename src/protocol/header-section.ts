@@ -16,9 +16,9 @@ export interface HeaderCollector {
   /** What there is, where the message ends without an empty line. */
   end(): Buffer;
   /** Octets taken so far that belong to the section or the empty line. */
-  readonly octets: number;
+  octets(): number;
   /** The section goes on behind what was judged. */
-  readonly isTooLong: boolean;
+  isTooLong(): boolean;
 }
 
 export function createHeaderCollector(maxOctets: number): HeaderCollector {
@@ -40,12 +40,8 @@ export function createHeaderCollector(maxOctets: number): HeaderCollector {
   };
 
   return {
-    get octets() {
-      return octets;
-    },
-    get isTooLong() {
-      return isTooLong;
-    },
+    octets: () => octets,
+    isTooLong: () => isTooLong,
     push(piece) {
       // An empty line right at the start ends a section without fields: the start counts as after CRLF.
       const across =

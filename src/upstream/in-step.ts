@@ -18,7 +18,7 @@ const PROMPT_MS = 2_000;
 
 export interface Step {
   /** Whether the verdict can be told from a reply to MAIL or RCPT that comes late. */
-  readonly isTagged: boolean;
+  isTagged(): boolean;
   /** What follows a body. `behindChunks`: replies to its chunks, which look like the verdict, may come late. */
   marker(behindChunks: boolean): Marker;
   /** The verdict came and the marker was not answered, for the connection ended `quietMs` later: it is the verdict where it reads like none on an address. */
@@ -36,9 +36,7 @@ export function createStep(connection: UpstreamConnection, outOfStep: () => Erro
     return end === undefined || (end !== mail && end !== rcpt);
   };
   return {
-    get isTagged() {
-      return isTagged();
-    },
+    isTagged,
     // Where replies look all alike, or how is not known yet, one too many shows only by what answers the marker.
     marker: (behindChunks) =>
       !behindChunks && isTagged() && connection.said.end !== undefined ? NONE : NOOP,

@@ -176,7 +176,7 @@ export class Submission {
   /** The whole body after an accepted envelope. Rejects with `UpstreamError`. */
   async sendBody(body: readonly Buffer[], octets: number): Promise<Decision> {
     // DATA's 354 cannot be mistaken for a late reply to RCPT.
-    if (this.usesBdat && octets > 0 && this.#step.isTagged)
+    if (this.usesBdat && octets > 0 && this.#step.isTagged())
       return this.#sendLast([`BDAT ${octets} LAST\r\n`, ...body], this.#step.marker(false));
 
     this.#stage = 'body';
@@ -190,7 +190,7 @@ export class Submission {
     | { readonly refusal: Decision; readonly stream: undefined }
   > {
     this.#stage = 'body';
-    if (this.usesBdat && this.#step.isTagged) {
+    if (this.usesBdat && this.#step.isTagged()) {
       this.#bodySent = true;
       const stream = createChunkStream(this.#connection, {
         lost: (error) => this.#lost(error),

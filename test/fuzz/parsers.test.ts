@@ -175,9 +175,9 @@ test('headers: the same section whatever the chunks; its fields are its octets, 
     const collector = createHeaderCollector(most);
     for (const chunk of chunks) {
       const section = collector.push(chunk);
-      if (section !== undefined) return { section, isTooLong: collector.isTooLong };
+      if (section !== undefined) return { section, isTooLong: collector.isTooLong() };
     }
-    return { section: collector.end(), isTooLong: collector.isTooLong };
+    return { section: collector.end(), isTooLong: collector.isTooLong() };
   };
   fc.assert(
     fc.property(near(HEADERS), cuts, fc.constantFrom(20, 1_000_000), (text, at, most) => {

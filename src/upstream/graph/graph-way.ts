@@ -367,7 +367,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       return createGuardedWay(way, {
         mayBeKnown: accountIds.some(mayHaveBegun)
           ? () => deps.ledger.hasAny()
-          : () => openQuestion.isOpen(senderMark(sender)),
+          : () => openQuestion.isOpen(() => senderMark(sender)),
         settle: (mail, promised, message, trace, isClosed) =>
           settle(outgoingOf(mail, promised, message, isClosed), way.account.id, trace),
       });

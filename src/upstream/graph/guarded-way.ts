@@ -74,10 +74,10 @@ const FRESH_MS = 1_000;
 /** Senders of whom is remembered that something was open. */
 const MAX_REMEMBERED = 10_000;
 
-/** Whether something of a sender (its mark) is open by Graph, for accounts that most probably never were concerned. */
+/** Whether something of a sender (by its mark) is open by Graph, for accounts that most probably never were concerned. */
 export interface OpenQuestion {
   /** While it cannot be known it is what it was last; mail of a sender never asked for and never begun here is not stopped by that. */
-  isOpen(sender: string): Promise<boolean>;
+  isOpen(mark: () => string): Promise<boolean>;
   /** A message of the sender is begun by Graph here. Called when that is over: `isClear` where its client has heard that it was sent. */
   begin(sender: string): (isClear: boolean) => void;
 }
@@ -105,7 +105,10 @@ export function createOpenQuestion(
   }
 
   return {
-    async isOpen(sender) {
+    async isOpen(mark) {
+      // Where nothing goes by Graph no marks are made.
+      if (wereOpen.size + underWay.size === 0 && !(await ofAnybody().catch(() => false))) return false;
+      const sender = mark();
       const wasOpen = wereOpen.has(sender) || underWay.has(sender);
       try {
         const isOpen = (wasOpen || (await ofAnybody())) && (await hasOpen(sender));
