@@ -191,14 +191,16 @@ export class CommandReader extends Writable {
       return;
     }
     const pieces: Buffer[] = [];
-    const { fault, isLonger } = decoder;
+    const hadFault = decoder.fault() !== undefined;
+    const wasLonger = decoder.isLonger();
     const end = decoder.decode(chunk, from, pieces);
     // Judged whole before any of it is written on.
-    if (decoder.fault !== undefined) {
+    const fault = decoder.fault();
+    if (fault !== undefined) {
       pieces.length = 0;
-      if (fault === undefined) sink.fault(decoder.fault);
+      if (!hadFault) sink.fault(fault);
     }
-    if (decoder.isLonger && !isLonger) sink.sizeChanged();
+    if (decoder.isLonger() && !wasLonger) sink.sizeChanged();
     const isPassedOn = pieces.length < 2 && pieces[0]?.buffer === chunk.buffer;
     if (!isPassedOn)
       this.#options.share.spend(Math.ceil(((end < 0 ? chunk.length : end) - from) / COSTLY_OCTETS));

@@ -22,9 +22,9 @@ export interface BodyDecoder {
    */
   decode(chunk: Buffer, from: number, pieces: Buffer[]): number;
   /** The first fault, where there was one; nothing of the message may be delivered then. */
-  readonly fault: BodyFault | undefined;
+  fault(): BodyFault | undefined;
   /** Whether a LF became CRLF, so that the content is longer than what the client counted. */
-  readonly isLonger: boolean;
+  isLonger(): boolean;
 }
 
 const CR = 0x0d;
@@ -159,12 +159,8 @@ export function createBodyDecoder(mode: BareLineEnds): BodyDecoder {
   }
 
   return {
-    get fault() {
-      return fault;
-    },
-    get isLonger() {
-      return isLonger;
-    },
+    fault: () => fault,
+    isLonger: () => isLonger,
     decode(chunk, from, pieces) {
       const { length } = chunk;
       let at = from;

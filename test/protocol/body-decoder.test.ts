@@ -12,13 +12,13 @@ function run(chunks: readonly string[], mode: BareLineEnds) {
     const end = decoder.decode(Buffer.from(chunk, 'latin1'), 0, pieces);
     if (end >= 0) {
       const rest = chunk.slice(end) + chunks.slice(i + 1).join('');
-      return { body: Buffer.concat(pieces).toString('latin1'), rest, fault: decoder.fault };
+      return { body: Buffer.concat(pieces).toString('latin1'), rest, fault: decoder.fault() };
     }
   }
   return {
     body: Buffer.concat(pieces).toString('latin1'),
     rest: undefined,
-    fault: decoder.fault,
+    fault: decoder.fault(),
   };
 }
 

@@ -7,7 +7,7 @@ import type { Clock } from '../../clock.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
-import type { Delivery, Ending, Trace, Way } from '../way.ts';
+import type { Delivery, Ending, Trace, Way, WayFacts } from '../way.ts';
 
 export interface GuardDeps {
   /** Whether the message may have been begun by Graph. Rejects when it cannot be known: then it waits. */
@@ -30,16 +30,15 @@ const MAX_COMPARED = GRAPH_MAX_BYTES + MAX_HEADER_OCTETS;
 /** For one transaction. */
 export function createGuardedWay(way: Way, deps: GuardDeps): Way {
   let mayBeKnown = false;
-  return {
+  const guarded: Omit<Way, 'facts'> & { facts: WayFacts } = {
     account: way.account,
-    get facts() {
-      return mayBeKnown ? { ...way.facts, heldAtLeast: MAX_COMPARED } : way.facts;
-    },
+    facts: way.facts,
     async ready() {
       const refusal = await way.ready();
       if (refusal !== undefined) return refusal;
       try {
         mayBeKnown = await deps.mayBeKnown();
+        if (mayBeKnown) guarded.facts = { ...way.facts, heldAtLeast: MAX_COMPARED };
         return undefined;
       } catch {
         return UNKNOWN;
@@ -67,6 +66,7 @@ export function createGuardedWay(way: Way, deps: GuardDeps): Way {
       };
     },
   };
+  return guarded;
 }
 
 /** A retry comes no sooner than this after an attempt that is not clear, ms. */
