@@ -190,30 +190,31 @@ test(
   }),
 );
 
-test(
-  'through HTTPS_PROXY: Graph by CONNECT, and a proxy that refuses is told as such',
-  leakless(async (_t, defer) => {
-    const provider = await startProvider({ flavour: 'microsoft', users: [ANN], graph: { tls: true } });
-    defer(() => provider.close());
-    const proxy = await startConnectProxy();
-    defer(() => proxy.close());
-    const relay = await startRelay({
-      accounts: [provider.entry(ANN, { transport: 'graph' })],
-      caFile: provider.caFile,
-      env: { HTTPS_PROXY: proxy.url, NO_PROXY: '' },
-    });
-    defer(() => relay.stop());
-    assert.match(await sendOne(relay.smtpPort, ANN, MESSAGE), /^250.*\[graph\]/);
-    const graph = new URL(provider.graph.url).host;
-    assert.ok(proxy.connects.includes(graph), `CONNECT ${graph} in ${proxy.connects.join(' ')}`);
-    assert.equal(provider.graph.delivered.length, 1);
-    proxy.refuse = true;
-    proxy.cut();
-    assert.match(
-      await sendOne(relay.smtpPort, ANN, MESSAGE.replace('killed', 'refused')),
-      new RegExp(`^451.4\\.4\\.1 .*proxy ${proxy.url} answered HTTP 403`),
-      'nothing was sent, so nothing is unclear',
-    );
-    assert.equal(provider.graph.delivered.length, 1);
-  }),
-);
+for (const permissions of ['read_write', 'send'])
+  test(
+    `${permissions} through HTTPS_PROXY: Graph by CONNECT, and a proxy that refuses is told as such`,
+    leakless(async (_t, defer) => {
+      const provider = await startProvider({ flavour: 'microsoft', users: [ANN], graph: { tls: true } });
+      defer(() => provider.close());
+      const proxy = await startConnectProxy();
+      defer(() => proxy.close());
+      const relay = await startRelay({
+        accounts: [provider.entry(ANN, { transport: 'graph', graph_permissions: permissions })],
+        caFile: provider.caFile,
+        env: { HTTPS_PROXY: proxy.url, NO_PROXY: '' },
+      });
+      defer(() => relay.stop());
+      assert.match(await sendOne(relay.smtpPort, ANN, MESSAGE), /^250.*\[graph\]/);
+      const graph = new URL(provider.graph.url).host;
+      assert.ok(proxy.connects.includes(graph), `CONNECT ${graph} in ${proxy.connects.join(' ')}`);
+      assert.equal(provider.graph.delivered.length, 1);
+      proxy.refuse = true;
+      proxy.cut();
+      assert.match(
+        await sendOne(relay.smtpPort, ANN, MESSAGE.replace('killed', 'refused')),
+        new RegExp(`^451.4\\.4\\.1 .*proxy ${proxy.url} answered HTTP 403`),
+        'nothing was sent, so nothing is unclear',
+      );
+      assert.equal(provider.graph.delivered.length, 1);
+    }),
+  );

@@ -168,7 +168,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         case 'unasked':
           return nothing(judged(created.error));
         case 'lost':
-          if (!created.maybeSent) return nothing(unreachable(created.detail ?? created.code));
+          if (!created.maybeSent) return nothing(unreachable(created));
           break;
         case 'refused': {
           const { refusal } = created;
@@ -275,8 +275,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       if (answer.kind === 'ok') return sent(outgoing, claim, messageId, leftoversOf(entry));
       // Nothing went out now, and before this the draft was seen unsent: it waits for the retry.
       if (answer.kind === 'unasked') return unsent(judged(answer.error));
-      if (answer.kind === 'lost' && !answer.maybeSent)
-        return unsent(unreachable(answer.detail ?? answer.code));
+      if (answer.kind === 'lost' && !answer.maybeSent) return unsent(unreachable(answer));
       until ??= clock.monotonic() + LOOK_MS;
       const refusal = certainRefusal(answer);
       const seen = await mailbox.look(draft, until, refusal === undefined ? settleOf(answer) : 0);
@@ -342,7 +341,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       case 'lost':
         if (answer.maybeSent) return tellUnclear(outgoing, claim, entry, reasonOf(answer), 'person');
         await claim.forget();
-        return unreachable(answer.code);
+        return unreachable(answer);
       case 'refused':
         if (isUnclear(answer.refusal)) return tellUnclear(outgoing, claim, entry, reasonOf(answer), 'person');
         await claim.forget();

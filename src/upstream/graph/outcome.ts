@@ -32,6 +32,8 @@ export const takenAs = (
   reply: reply(250, '2.0.0', `OK ${messageId ?? outgoing.messageId ?? '<no-message-id>'} [graph]`),
 });
 
+type Lost = Extract<GraphOutcome<unknown>, { kind: 'lost' }>;
+
 export const judged = (error: UpstreamError): GraphEnding => ({ kind: 'refused', verdict: error.verdict });
 
 export const later = (code: string, text: string): GraphEnding => ({
@@ -40,13 +42,16 @@ export const later = (code: string, text: string): GraphEnding => ({
 });
 export const clientGone = (): GraphEnding =>
   judged(new UpstreamError({ kind: 'local', cause: 'client_gone' }));
-export const unreachable = (code: string): GraphEnding =>
+/** The ledger cannot be read. */
+export const CANNOT_TELL = reply(451, '4.3.0', 'the relay cannot tell whether this message was sent before');
+/** There was no connection for the request. */
+export const unreachable = ({ code, detail = code }: Lost): GraphEnding =>
   judged(
     new UpstreamError({
       kind: 'lost',
       stage: 'connect',
       cause: 'tcp',
-      detail: code,
+      detail,
       reused: false,
       finalByteSent: false,
     }),
