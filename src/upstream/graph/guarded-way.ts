@@ -6,8 +6,8 @@ import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
 import type { Clock } from '../../clock.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
-import { type Reply, reply } from '../../protocol/reply.ts';
 import type { Delivery, Ending, Trace, Way, WayFacts } from '../way.ts';
+import { CANNOT_TELL } from './outcome.ts';
 
 export interface GuardDeps {
   /** Whether the message may have been begun by Graph. Rejects when it cannot be known: then it waits. */
@@ -21,8 +21,6 @@ export interface GuardDeps {
     isClosed: () => boolean,
   ) => Promise<Ending | undefined>;
 }
-
-const UNKNOWN: Reply = reply(451, '4.3.0', 'the relay cannot tell whether this message was sent before');
 
 /** To be compared a message has to be there whole; none went by Graph whose body is larger. The header of its retry may be another one. */
 const MAX_COMPARED = GRAPH_MAX_BYTES + MAX_HEADER_OCTETS;
@@ -41,7 +39,7 @@ export function createGuardedWay(way: Way, deps: GuardDeps): Way {
         if (mayBeKnown) guarded.facts = { ...way.facts, heldAtLeast: MAX_COMPARED };
         return undefined;
       } catch {
-        return UNKNOWN;
+        return CANNOT_TELL;
       }
     },
     begin(trace, mayBegin): Delivery {

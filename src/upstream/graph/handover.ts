@@ -5,6 +5,7 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
+import { verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphDelivery } from './delivery.ts';
 import {
@@ -17,7 +18,7 @@ import {
   markOf,
   type Subject,
 } from './ledger.ts';
-import { type GraphEnding, judged, later, takenAs } from './outcome.ts';
+import { CANNOT_TELL, type GraphEnding, judged, later, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 import type { TellUnclear } from './tell-unclear.ts';
 
@@ -110,7 +111,7 @@ export function createHandover(deps: HandoverDeps): Handover {
         { event: 'graph_ledger_failed', account, reason: (error as Error).message },
         'it cannot be known whether this message was sent before: it waits',
       );
-      return own(later('4.3.0', 'the relay cannot tell whether this message was sent before'));
+      return own({ kind: 'refused', verdict: verdict('message_temporary', CANNOT_TELL) });
     }
     if (found === 'busy') return own(later('4.4.2', 'this very message is being sent now'));
     if (found === 'overlaps')
