@@ -119,7 +119,7 @@ export const check: CommandDefinition = {
     const rows = select(file.accounts, context.arguments).map(
       (loaded): Row => ({ loaded, steps: [], isDone: false }),
     );
-    await probeAll(rows, await borrowTokenStore(settings), {
+    await probeAll(rows, await borrowTokenStore(settings, terminal.note), {
       timeoutMs: numberOption(context, 'timeoutMs', '--timeout-ms', DEFAULT_TIMEOUT_MS),
       heloName: settings.heloName,
       proxy: proxyOfSetting(settings.smtpProxy),

@@ -78,7 +78,7 @@ export const send: CommandDefinition = {
         if (loaded === undefined) throw new CommandError(`no usable account ${direct}`, EXIT_CONFIGURATION);
         provider = loaded.account.provider;
         sender = from ?? loaded.account.email;
-        smtp = await connectAs(loaded, settings, trace);
+        smtp = await connectAs(loaded, settings, { trace, note: terminal.note });
       }
       const message = await compose(sender, recipient, context);
       const command = async (line: string): Promise<void> => {
@@ -140,10 +140,10 @@ async function connectToRelay(
 async function connectAs(
   loaded: LoadedAccount,
   settings: Settings,
-  trace: (line: string) => void,
+  { trace, note }: { readonly trace: (line: string) => void; readonly note: (line: string) => void },
 ): Promise<ClientDialogue> {
   const { account } = loaded;
-  const store = await borrowTokenStore(settings);
+  const store = await borrowTokenStore(settings, note);
   const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
   tokens.applyAccounts([loaded]);
   try {

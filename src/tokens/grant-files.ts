@@ -25,6 +25,8 @@ export interface GrantFiles {
   read(accountId: string): ReturnType<typeof parseStored>;
   /** The record in a file whose account need not be known; undefined where there is none that can be read. */
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
+  /** It is there, whole perhaps, and sealed with a state key that was not given. Never rejects. */
+  isUnderOtherKey(path: string): Promise<boolean>;
   /** A new file with these grants that is to take the place of `path`. */
   prepare(path: string, grants: readonly StoredGrant[]): Promise<string>;
   /** Durable when it resolves. `mayReplace` throws where the file is no longer to be replaced: asked in the last moment. */
@@ -41,27 +43,32 @@ export function createGrantFiles(
     readonly processes: Processes;
     readonly clock: Clock;
     readonly log: Log;
+    /** Without it what cannot be read is the owner's trouble: `read` rejects. */
+    readonly isOwner: boolean;
   },
 ): GrantFiles {
-  const { files, sealer, processes, clock, log } = deps;
+  const { files, sealer, processes, clock, log, isOwner } = deps;
   let temporary = 0;
 
   const { pid, started } = processes.own;
   const temporaryName = (path: string): string => `${path}.${pid}.${started}.${++temporary}.tmp`;
 
-  async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
-    try {
-      const text = await files.read(path, MAX_FILE_OCTETS);
-      if (text === undefined) return undefined;
-      const name = nameInSeal(path);
-      // Version 0.1 sealed under the account's id, which most names begin with.
-      const id = name.replace(OURS, '');
-      return (await (fileNameOf(id) === name ? parse(text, path, id) : parseStored(text, name, sealer)))
-        .grants;
-    } catch {
-      return undefined;
-    }
+  async function readAny(path: string): Promise<readonly StoredGrant[] | undefined> {
+    const text = await files.read(path, MAX_FILE_OCTETS);
+    if (text === undefined) return undefined;
+    const name = nameInSeal(path);
+    // Version 0.1 sealed under the account's id, which most names begin with.
+    const id = name.replace(OURS, '');
+    return (await (fileNameOf(id) === name ? parse(text, path, id) : parseStored(text, name, sealer))).grants;
   }
+
+  const readQuietly: GrantFiles['readQuietly'] = (path) => readAny(path).catch(() => undefined);
+
+  const isUnderOtherKey: GrantFiles['isUnderOtherKey'] = (path) =>
+    readAny(path).then(
+      () => false,
+      (error: unknown) => error instanceof SealError && error.code === 'unknown_key',
+    );
 
   async function prepare(path: string, grants: readonly StoredGrant[]): Promise<string> {
     const half = temporaryName(path);
@@ -102,7 +109,7 @@ export function createGrantFiles(
       if (text === undefined) return NOTHING;
       return await parse(text, path, accountId);
     } catch (error) {
-      if (!(error instanceof SealError || error instanceof StateFileRefused)) throw error;
+      if (!isOwner || !(error instanceof SealError || error instanceof StateFileRefused)) throw error;
       await setAside(path, accountId, error);
       return NOTHING;
     }
@@ -134,7 +141,7 @@ export function createGrantFiles(
     );
   }
 
-  return { pathOf, read, readQuietly, prepare, replace, temporaryName };
+  return { pathOf, read, readQuietly, isUnderOtherKey, prepare, replace, temporaryName };
 }
 
 /** Readable in a listing, and distinct for every id whatever characters it has. */

@@ -44,7 +44,8 @@ async function finish(path: string, target: string, deps: LeftoverDeps): Promise
   const { files, grantFiles, locks } = deps;
   const half = await grantFiles.readQuietly(path);
   if (half === undefined) {
-    if (!isBeingWritten(path, deps.processes)) await files.remove(path);
+    if (!isBeingWritten(path, deps.processes) && !(await grantFiles.isUnderOtherKey(path)))
+      await files.remove(path);
     return;
   }
   const held: FileLock[] = [];

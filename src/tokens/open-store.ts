@@ -59,7 +59,7 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
   const shared = createRedisStore(
     connection,
     { log, sealer, clock, ...(options.aloneSince && { aloneSince: options.aloneSince }) },
-    { lockWaitMs },
+    { lockWaitMs, role },
   );
   if (stateDir === undefined || role === 'guest') return shared;
   return createTwofoldStore(shared, createFileStore(stateDir, { log, sealer, clock }), log);

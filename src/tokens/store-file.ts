@@ -49,6 +49,8 @@ const POLL_MS = 50;
 const WRITE_WAIT_MS = 20_000;
 const WRITE_POLL_MS = 5;
 const DIRECTORY_LOCK = 'relay.lock';
+/** A file under an old key may be left of an account that is served no more; so many are not. */
+const FILES_TRIED = 50;
 
 const busy = (): Error => Object.assign(new Error('file is busy'), { code: 'EBUSY' });
 
@@ -63,7 +65,7 @@ export function createFileStore(
   const isOwner = options.role !== 'guest';
   const lockWaitMs = options.lockWaitMs ?? 25_000;
   const locks = createFileLocks({ files, clock, processes });
-  const grantFiles = createGrantFiles(directory, { files, sealer, processes, clock, log });
+  const grantFiles = createGrantFiles(directory, { files, sealer, processes, clock, log, isOwner });
   const { pathOf, read, replace } = grantFiles;
   const consents = createConsentFiles(directory, { files, grantFiles, clock });
   /** Last operation per account: reads and writes of one account never overlap. */
@@ -142,6 +144,7 @@ export function createFileStore(
           { event: 'state_dir_open', directory },
           'state directory is accessible to others: chmod 700',
         );
+      await refuseOtherKey();
       if (!isOwner) return;
       const attempt = await locks.attempt(join(directory, DIRECTORY_LOCK));
       if (!attempt.taken) throw new StateDirectoryError(inUse(attempt.holder));
@@ -159,14 +162,23 @@ export function createFileStore(
           ...grants.map((grant) => consentLock(grant.grantFingerprint)),
         ],
       });
-      const any = (await files.list(directory)).find((name) => OURS.test(name));
-      if (any !== undefined) await grantFiles.readQuietly(join(directory, any));
       await sealer?.ready();
     } catch (error) {
       await giveUpDirectory();
       if (error instanceof StateDirectoryError) throw error;
       throw new StateDirectoryError(explain(error), { cause: error });
     }
+  }
+
+  /** Where the right key is not given, the newest refresh tokens are not known: nothing is asked with earlier ones. */
+  async function refuseOtherKey(): Promise<void> {
+    const names = (await files.list(directory)).filter((name) => OURS.test(name));
+    for (const name of names.slice(0, FILES_TRIED))
+      if (!(await grantFiles.isUnderOtherKey(join(directory, name)))) return;
+    if (names.length > 0)
+      throw new StateDirectoryError(
+        `the state directory ${directory} is sealed with ${sealer === undefined ? 'a state key, and none' : 'another state key than the one that'} was given: give that one (state_key); where it is lost, remove the *.grant files there, and the accounts go on with the accounts file`,
+      );
   }
 
   async function giveUpDirectory(): Promise<void> {

@@ -37,6 +37,8 @@ export interface RedisStoreOptions {
   readonly prefix?: string;
   /** A lock whose holder died is free after this, ms. Default 10,000; a living holder extends it. */
   readonly lockMs?: number;
+  /** `guest`: a command; `load` rejects where the newest refresh token is there and it has not the key. Default `owner`. */
+  readonly role?: 'owner' | 'guest';
   /** Longest wait for an account that another relay refreshes, ms. Default 25,000. */
   readonly lockWaitMs?: number;
 }
@@ -143,6 +145,7 @@ export function createRedisStore(
         { event: 'redis_value_unreadable', key: name, reason },
         'stored tokens of an account cannot be read',
       );
+      if (options.role === 'guest') throw error;
       return [];
     }
   }

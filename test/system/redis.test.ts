@@ -12,6 +12,7 @@ import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
 import { startRelay } from '../support/relay-process.ts';
+import { runCli } from '../support/run-cli.ts';
 import { tokenAnswers } from '../support/token-answers.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
 import { startInstance } from '../support/token-instance.ts';
@@ -115,6 +116,42 @@ test(
     const text = redis.command('mget', ...redis.command('keys', '*').split('\n'));
     assert.match(text, /sealed:v2:/);
     assert.doesNotMatch(text, /accessToken|refreshToken|eyJ0eX/);
+  }),
+);
+
+test(
+  'check uses what the relays have in Redis; without their key it asks for nothing and leaves it as it is',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const [user] = ['user@outlook.example'] as const;
+    const provider = await startProvider({ flavour: 'microsoft', users: [user] });
+    defer(() => provider.close());
+    provider.token.rotation = 'revoke-old';
+    const relay = await startRelay({
+      accounts: [provider.entry(user)],
+      caFile: provider.caFile,
+      env: { XOAUTH2_RELAY_STORE: redis.url, XOAUTH2_RELAY_STATE_KEY: KEY },
+      until: 'ready',
+    });
+    defer(() => relay.stop());
+    const check = (key: string) =>
+      runCli(['check', '--accounts', relay.accountsFile, '--admin-port', String(relay.adminPort)], {
+        env: {
+          NODE_EXTRA_CA_CERTS: provider.caFile,
+          XOAUTH2_RELAY_STORE: redis.url,
+          XOAUTH2_RELAY_STATE_KEY: key,
+        },
+      });
+    const well = await check(KEY);
+    assert.equal(well.code, 0, well.stdout + well.stderr);
+    const kept = redis.command('hvals', `xoauth2-relay:grants:${user}`);
+    const asked = provider.token.count();
+    redis.command('del', `xoauth2-relay:token:${user}`);
+    const wrong = await check(`another ${KEY}`);
+    assert.equal(wrong.code, 1, wrong.stdout + wrong.stderr);
+    assert.match(wrong.stderr, /cannot be read: sealed with the state key \S+ which was not given/);
+    assert.equal(provider.token.count(), asked);
+    assert.equal(redis.command('hvals', `xoauth2-relay:grants:${user}`), kept);
   }),
 );
 

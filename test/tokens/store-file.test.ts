@@ -14,7 +14,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
 import { systemClock } from '../../src/clock.ts';
@@ -141,6 +141,48 @@ test('what a living command is just writing is left to it', async (t) => {
   await lease?.release();
   await rm(half);
   await guest.close();
+});
+
+for (const [which, sealer] of [
+  ['no key', undefined],
+  ['another key', sealerOf(KEY_2)],
+] as const)
+  test(`with ${which} neither relay nor command touches a directory that is sealed`, async (t) => {
+    const path = await directory(t);
+    const half = await once(openStore(t, path, sealerOf(KEY_1)), async (store) => {
+      await store.rotate(A, rotation('r'));
+      // Of a process that was killed.
+      const name = `${await onlyFile(path)}.999999.1.1.tmp`;
+      await writeFile(name, await readFile(await onlyFile(path), 'utf8'));
+      return name;
+    });
+    const before = await names(path);
+    for (const role of ['owner', 'guest'] as const) {
+      const store = createFileStore(path, { log: createTestLog(), sealer }, { role });
+      await assert.rejects(store.open(), { name: 'StateDirectoryError', message: /state_key/ });
+      await store.close();
+      assert.deepEqual(await names(path), before);
+    }
+    // A command in whose directory one file alone is under another key.
+    await once(openStore(t, path, sealerOf(`${KEY_1}\n${KEY_2}`)), (store) => store.load(A));
+    assert.ok(!(await names(path)).includes(basename(half)));
+    const guest = createFileStore(path, { log: createTestLog(), sealer }, { role: 'guest' });
+    await assert.rejects(guest.load(A), { code: 'unknown_key' });
+    await assert.rejects(guest.saveToken(A, 'smtp', undefined), { code: 'unknown_key' });
+    assert.equal((await names(path)).length, 1);
+    await guest.close();
+  });
+
+test('half of a refresh token under a key that is not given now stays for it', async (t) => {
+  const path = await directory(t);
+  await once(openStore(t, path, sealerOf(KEY_2)), (store) => store.rotate(idOf('b@x'), rotation('b')));
+  const [other = ''] = await names(path);
+  await once(openStore(t, path, sealerOf(`${KEY_1}\n${KEY_2}`)), (store) => store.rotate(A, rotation('r')));
+  const own = (await names(path)).find((name) => name !== other) ?? '';
+  const half = join(path, `${own}.999999.1.1.tmp`);
+  await writeFile(half, await readFile(join(path, own), 'utf8'));
+  await once(openStore(t, path, sealerOf(KEY_2)), (store) => store.load(idOf('b@x')));
+  assert.ok((await names(path)).includes(basename(half)));
 });
 
 test('a directory that cannot be opened after all is free again', async (t) => {
