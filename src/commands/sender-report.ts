@@ -7,7 +7,8 @@ import { type Candidate, createAccountDirectory, isPreferred } from '../accounts
 import { isLocalOnly } from '../listener/exposure.ts';
 import { formatPlace, type ListenerOptions } from '../listener/options.ts';
 import { choicesFor, serves } from '../listener/sender-choice.ts';
-import { formatReply } from '../protocol/reply.ts';
+import { formatReply, type Reply } from '../protocol/reply.ts';
+import { judge } from '../protocol/verdict.ts';
 
 export interface SenderRow {
   readonly account: string;
@@ -90,16 +91,16 @@ export function reportSender(
   const withoutAuth = listeners.map((listener): WithoutAuth => {
     const isTrusted = isLocalOnly(listener) || listener.allow.length > 0;
     const choices = choicesFor(address, { auth: undefined, isTrusted }, listener, directory);
-    const refused = (reply: string): WithoutAuth => ({
+    const refused = (reply: Reply): WithoutAuth => ({
       listener: formatPlace(listener),
       accounts: [],
-      reply,
+      reply: formatReply(reply),
     });
-    if ('code' in choices) return refused(formatReply(choices));
+    if ('code' in choices) return refused(choices);
     const ids = inOrder(choices).map(({ account }) => account.id);
-    const broken = ids.find((id) => directory.problemOf(id) !== undefined);
-    // What the relay says of an account it cannot serve; no other takes its mail.
-    if (broken !== undefined) return refused(`451 4.3.5 account ${broken} is misconfigured, its mail waits`);
+    // No other takes its mail.
+    if (ids.some((id) => directory.problemOf(id) !== undefined))
+      return refused(judge({ kind: 'local', cause: 'misconfigured' }).answer);
     return { listener: formatPlace(listener), accounts: ids, reply: null };
   });
   return {

@@ -67,6 +67,8 @@ export type LocalCause =
   | 'draining'
   | 'logins_paused'
   | 'client_gone'
+  /** The account's entry in the accounts file cannot be used. */
+  | 'misconfigured'
   | 'internal';
 
 export type VerdictClass =
@@ -348,6 +350,8 @@ function judgeLocal(e: Extract<UpstreamEvent, { kind: 'local' }>): Verdict {
       return verdict('throttled', makeReply(451, '4.7.0', `logins of this account are paused${wait}`));
     case 'client_gone':
       return verdict('local', makeReply(451, '4.4.2', 'the client left before the message was sent'));
+    case 'misconfigured':
+      return verdict('local', makeReply(451, '4.3.5', 'this account is misconfigured in the relay'));
     case 'internal':
       return verdict('local', makeReply(451, '4.3.0', 'internal error of the relay'));
     default:

@@ -51,9 +51,6 @@ export interface RunningRelay extends Relay {
   keepOnly(accountIds: Pick<ReadonlySet<string>, 'has'>): void;
 }
 
-/** Answer for an account whose entry in the accounts file cannot be used. */
-const NOT_SERVED = reply(451, '4.3.5', 'this account is misconfigured in the relay');
-
 const NO_NULL_SENDER = reply(550, '5.7.1', 'mail of this account cannot leave with the null sender');
 
 let transactions = 0;
@@ -163,7 +160,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     const { account } = command;
     const others = command.choices?.map((choice) => choice.account.id) ?? [];
     const way = ways.of(account.id, others, command.clientSender ?? command.sender);
-    if (way === undefined) return { answer: NOT_SERVED };
+    if (way === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
     const result = await gate(command, way, maxHoldMs).catch((error: unknown): Refused => {
       log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
@@ -196,7 +193,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       if (soonest === undefined || isSooner(result, soonest.refused))
         soonest = { command: own, refused: result };
     }
-    if (soonest === undefined) return { answer: NOT_SERVED };
+    if (soonest === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
     const waited = await ask(soonest.command, options.maxHoldMs);
     return 'answer' in waited ? waited : { ...waited, chosenBy: 'ready_first' };

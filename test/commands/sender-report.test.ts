@@ -4,7 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { leakless } from '../support/leak-check.ts';
+import { startProvider } from '../support/provider.ts';
+import { startRelay } from '../support/relay-process.ts';
 import { runCli } from '../support/run-cli.ts';
+import { smtpClient } from '../support/smtp-client.ts';
 
 const entry = (email: string, more: object = {}): object => ({
   email,
@@ -56,5 +59,28 @@ test(
       /nobody takes mail from no@y\.test: refused by "deny" of account rest@x\.test/,
     );
     assert.match((await ask('<>')).stdout, /add "<>" to "senders"/);
+  }),
+);
+
+test(
+  'check --sender tells what the relay answers where the entry of the account has a mistake',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: ['a@x.test'] });
+    defer(() => provider.close());
+    const relay = await startRelay({
+      accounts: [provider.entry('a@x.test'), provider.entry('b@x.test', { smtp: 'nowhere' })],
+      caFile: provider.caFile,
+    });
+    defer(() => relay.stop());
+    const client = await smtpClient(relay.smtpPort);
+    defer(() => client.socket.destroy());
+    await client.expect(undefined, 220);
+    await client.expect('EHLO c', 250);
+    const { text } = await client.send('MAIL FROM:<b@x.test>');
+    const told = await runCli(['check', '--sender', 'b@x.test', '--json', '--accounts', relay.accountsFile]);
+    assert.deepEqual(
+      JSON.parse(told.stdout).without_auth.map(({ reply }: { reply: string }) => reply),
+      [text],
+    );
   }),
 );
