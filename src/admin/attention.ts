@@ -1,15 +1,14 @@
 /**
- * Calls a person when an account needs one. In: accounts whose state has changed. Out: one log line at
- * level error, one count, and where set a webhook or a command, once per state change; accounts that
- * fall ill of the same cause at the same time share one alert. Owns the memory of what was said.
+ * Calls a person when an account or a message needs one. In: accounts whose state has changed, messages that wait.
+ * Out: one log line at level error, one count, and where set a webhook or a command, once per state change; accounts
+ * that fall ill of the same cause at the same time share one alert. Owns the memory of what was said.
  */
-
 import { spawn } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
 import type { Log } from '../log.ts';
-import { ANY_ACCOUNT, cureOf } from '../protocol/causes/book.ts';
 import type { UnclearNews } from '../protocol/unclear-news.ts';
 import { type AccountStatus, needsPerson } from '../protocol/vocabulary.ts';
+import { type Alert, type CalledFor, composeAlert, composeUnclear, type Unclear } from './alert.ts';
 import type { AccountRow } from './backend.ts';
 
 export interface AttentionOptions {
@@ -19,21 +18,6 @@ export interface AttentionOptions {
   readonly command?: readonly string[] | undefined;
   /** Time in which accounts with the same cause share an alert, ms. Default 1000. */
   readonly gatherMs?: number;
-}
-
-/** What a webhook or command is given. `text` is also what chat webhooks show. */
-export interface Alert {
-  /** `unclear`: messages that wait for a person; their account may be well. */
-  readonly event: 'attention' | 'recovered' | 'unclear';
-  readonly at: string;
-  readonly status: AccountStatus;
-  readonly provider: string;
-  readonly accounts: readonly { readonly id: string; readonly email: string }[];
-  readonly reason: string;
-  readonly cure: string;
-  readonly text: string;
-  /** With `unclear`: the messages; `key` names one in a decision. */
-  readonly messages?: readonly { readonly key: string; readonly message_id: string | null }[];
 }
 
 export interface Attention {
@@ -54,92 +38,6 @@ const RETRY_MS = [1_000, 5_000, 30_000, 120_000, 600_000];
 const WEBHOOK_TIMEOUT_MS = 10_000;
 const COMMAND_TIMEOUT_MS = 30_000;
 const CLOSE_WAIT_MS = 3_000;
-/** Accounts named in a text; the rest are counted. */
-const MAX_NAMED = 10;
-
-const HEADLINE: Partial<Record<AccountStatus, string>> = {
-  needs_consent: 'needs a person to sign in again',
-  misconfigured: 'is misconfigured',
-};
-
-/** The alert for accounts of one cause. */
-export function composeAlert(event: Alert['event'], rows: readonly AccountRow[], at: Date): Alert {
-  const [first] = rows;
-  const provider = first?.provider ?? '';
-  const status = first?.status ?? 'ready';
-  const named = rows.slice(0, MAX_NAMED).map((r) => r.email);
-  const rest = rows.length - named.length;
-  const who = rest > 0 ? `${named.join(', ')} and ${rest} more` : named.join(', ');
-  const reason = first?.reason ?? '';
-  const cure = event === 'recovered' ? '' : cureOfAll(rows);
-  const many = rows.length > 1;
-  const text =
-    event === 'recovered'
-      ? `xoauth2-relay: ${who} (${provider}) ${many ? 'are' : 'is'} ready again.`
-      : [
-          `xoauth2-relay: ${many ? `${rows.length} accounts need` : who} ${many ? 'attention' : (HEADLINE[status] ?? status)} (${provider}, ${status}${many ? `: ${who}` : ''}).`,
-          sentence(reason),
-          cure === '' ? '' : sentence(`Cure: ${cure}`),
-          'Their mail is answered 4xx and waits in the queue of the MTA.',
-        ]
-          .filter((part) => part !== '')
-          .join(' ');
-  return {
-    event,
-    at: at.toISOString(),
-    status,
-    provider,
-    accounts: rows.map((r) => ({ id: r.id, email: r.email })),
-    reason,
-    cure,
-    text,
-  };
-}
-
-/** The alert for messages of which nobody knows whether they were sent. */
-function composeUnclear(all: readonly Unclear[], at: Date): Alert {
-  const [first] = all;
-  const accounts = new Map(
-    all.flatMap(({ news, row }) =>
-      news.account === undefined
-        ? []
-        : [[news.account, { id: news.account, email: row?.email ?? news.account }]],
-    ),
-  );
-  const who = [...accounts.values()].slice(0, MAX_NAMED).map(({ email }) => email);
-  const many = all.length > 1;
-  const { reason = '', cure = '' } = first?.news ?? {};
-  return {
-    event: 'unclear',
-    at: at.toISOString(),
-    status: first?.row?.status ?? 'ready',
-    provider: first?.row?.provider ?? '',
-    accounts: [...accounts.values()],
-    reason,
-    cure,
-    text: [
-      `xoauth2-relay: nobody knows whether Microsoft Graph sent ${many ? `${all.length} messages` : 'a message'} (${who.join(', ')}).`,
-      sentence(reason),
-      sentence(`Cure: ${cure}`),
-      `${many ? 'They wait' : 'It waits'} in the queue of the MTA until a person decides.`,
-    ].join(' '),
-    messages: all.map(({ news }) => ({ key: news.key, message_id: news.messageId ?? null })),
-  };
-}
-
-/** The command for one account; for several the command with a place for each. */
-function cureOfAll(rows: readonly AccountRow[]): string {
-  const [first] = rows;
-  const shared = rows.length > 1 ? cureOf(first?.cause ?? undefined, ANY_ACCOUNT) : undefined;
-  return shared ?? first?.cure ?? '';
-}
-
-const sentence = (text: string): string => (text === '' || /[.!?]$/.test(text) ? text : `${text}.`);
-
-interface Unclear {
-  readonly news: UnclearNews;
-  readonly row: AccountRow | undefined;
-}
 
 /** Watches states; `request` is `fetch` unless a test says otherwise. */
 export function createAttention(
@@ -156,7 +54,7 @@ export function createAttention(
   setMaxListeners(0, closing.signal);
   /** Account id → what was last called about, kept through `refreshing` and the like until `ready`. */
   const said = new Map<string, string>();
-  const gathered = new Map<string, { event: Alert['event']; rows: AccountRow[] }>();
+  const gathered = new Map<string, { event: CalledFor; rows: AccountRow[] }>();
   const unclear: Unclear[] = [];
   const sending = new Set<Promise<void>>();
   let gathering: NodeJS.Timeout | undefined;
@@ -246,7 +144,7 @@ export function createAttention(
     gathering ??= setTimeout(flush, options.gatherMs ?? 1000).unref();
   };
 
-  const gather = (event: Alert['event'], row: AccountRow): void => {
+  const gather = (event: CalledFor, row: AccountRow): void => {
     const cause =
       event === 'recovered'
         ? [event, row.provider]

@@ -5,12 +5,8 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
-import {
-  type Alert,
-  type AttentionOptions,
-  composeAlert,
-  createAttention,
-} from '../../src/admin/attention.ts';
+import { type Alert, composeAlert, composeUnclear } from '../../src/admin/alert.ts';
+import { type AttentionOptions, createAttention } from '../../src/admin/attention.ts';
 import type { AccountRow } from '../../src/admin/backend.ts';
 import { createFakeAdminBackend, type FakeAccount } from '../support/fake-admin-backend.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -184,6 +180,16 @@ describe('what an alert says', () => {
     assert.match(text, /300 accounts need/);
     assert.match(text, /and 290 more/);
     assert.ok(text.length < 1000, text);
+  });
+
+  it('counts the accounts of unclear messages, too, and names none where it is not known', () => {
+    const unclear = (account: string | undefined) => ({
+      news: { key: 'k', account, messageId: undefined, reason: 'no answer', cure: 'decide' },
+      row: undefined,
+    });
+    const many = Array.from({ length: 12 }, (_, i) => unclear(`u${i}@example.com`));
+    assert.match(composeUnclear(many, new Date(0)).text, /sent 12 messages \(u0@.* and 2 more\)\. no answer/);
+    assert.match(composeUnclear([unclear(undefined)], new Date(0)).text, /sent a message\. no answer/);
   });
 
   it('gathers accounts of one cause although each has its own command, and gives the command for all', async () => {
