@@ -35,6 +35,9 @@ export class NoTerminalError extends Error {
   override readonly name = 'NoTerminalError';
 }
 
+const unanswered = (question: string): NoTerminalError =>
+  new NoTerminalError(`no answer to "${question.trim().replace(/:$/, '')}"`);
+
 interface Streams {
   readonly stdin: NodeJS.ReadableStream & Partial<Pick<ReadStream, 'isTTY'>>;
   readonly stdout: NodeJS.WritableStream & Partial<Pick<WriteStream, 'isTTY' | 'rows' | 'columns'>>;
@@ -60,8 +63,7 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
     if (stdin.isTTY !== true) {
       piped ??= createLineQueue(stdin);
       const line = await piped.next(signal);
-      if (line === undefined)
-        throw new NoTerminalError(`no answer to "${question.trim().replace(/:$/, '')}"`);
+      if (line === undefined) throw unanswered(question);
       return line;
     }
     const silent = new Writable({ write: (_chunk, _encoding, done) => done() });
@@ -78,8 +80,7 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
         lines.once('close', () => resolve(undefined));
       });
       if (muted || line === undefined) stderr.write('\n');
-      if (line === undefined)
-        throw new NoTerminalError(`no answer to "${question.trim().replace(/:$/, '')}"`);
+      if (line === undefined) throw unanswered(question);
       return line;
     } finally {
       signal?.removeEventListener('abort', close);
