@@ -7,7 +7,7 @@ import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { UpstreamConnection } from './connection.ts';
 import type { UpstreamError } from './failure.ts';
 import type { Decision, SubmissionStream } from './submission.ts';
-import { CHUNK_TIMEOUT_MS } from './timeouts.ts';
+import { CHUNK_TIMEOUT_MS, FINAL_TIMEOUT_MS } from './timeouts.ts';
 
 /** Chunks have at least this many octets: few replies, little memory. */
 const CHUNK_OCTETS = 256 * 1024;
@@ -45,7 +45,7 @@ export function createChunkStream(connection: UpstreamConnection, dialogue: Chun
 
   async function send(chunks: readonly Buffer[][]): Promise<void> {
     for (const pieces of chunks) {
-      void connection.expect(1, CHUNK_TIMEOUT_MS).then(
+      void connection.expect(1, FINAL_TIMEOUT_MS).then(
         ([reply]) => {
           if (reply !== undefined && !isPositive(reply)) refusal ??= reply;
         },

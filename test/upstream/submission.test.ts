@@ -63,6 +63,19 @@ test('a 250 too many among the replies to chunks does not speak for the message'
   await assert.rejects(decided, isUnknown);
 });
 
+test('a server that answers chunks when it has them all is waited for as long as for its verdict', async () => {
+  const { clock, connection, submission, says } = stage();
+  Object.assign(connection.said, { mail: '2.1.0', rcpt: '2.1.5', end: '2.0.0' });
+  const { stream } = await submission.startStream();
+  assert.ok(stream);
+  stream.push(BODY);
+  const decided = stream.finish();
+  await new Promise(setImmediate);
+  clock.advance(500_000);
+  says('250 2.0.0 header', '250 2.0.0 queued', '250 2.0.0 NOOP');
+  assert.equal((await decided).reply.text, 'queued');
+});
+
 for (const answer of ['421 4.7.0 enough messages on this connection', '502 5.5.1 what is NOOP'])
   test(`${answer.slice(0, 3)} in place of the answer to the NOOP behind a body takes nothing back`, async () => {
     const { sendWhole, heard, says } = stage();
