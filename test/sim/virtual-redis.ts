@@ -189,8 +189,8 @@ class Client extends EventEmitter {
   hDel(key: string, fields: string | readonly string[]): Promise<Answer> {
     return this.#ask((data) => data.command('HDEL', key, ...[fields].flat()));
   }
-  exists(key: string): Promise<Answer> {
-    return this.#ask((data) => data.command('EXISTS', key));
+  exists(keys: string | readonly string[]): Promise<Answer> {
+    return this.#ask((data) => data.command('EXISTS', ...[keys].flat()));
   }
   mGet(keys: readonly string[]): Promise<Answer> {
     return this.#ask((data) => data.command('MGET', ...keys));
