@@ -66,3 +66,25 @@ test(
     await assert.rejects(first.claim(KEY));
   }),
 );
+
+test(
+  'what a relay of another version has noted is unclear, not unknown: nothing is sent a second time',
+  leakless(async (_t, defer) => {
+    const server = await startRedis();
+    defer(() => server.kill());
+    const redis = createRedisConnection(new Secret(server.url), { log: silentLog });
+    const ledger = createRedisLedger(redis, 'test');
+    await ledger.open();
+    defer(() => ledger.close());
+    const subject = { account: 'ann', sender: 's' };
+    const noted = [JSON.stringify({ state: 'uploading', at: Date.now(), subject }), 'v2 of a format'];
+    for (const text of noted) {
+      await redis.ask((r) => r.set(`test:graph:known:${KEY}`, text));
+      const claim = await ledger.claim(KEY);
+      assert.ok(claim !== 'busy');
+      assert.equal(claim.known?.state, 'sending');
+      assert.match(claim.known.unclear ?? '', /another version/);
+      await claim.release();
+    }
+  }),
+);

@@ -19,6 +19,7 @@ import {
   OWNED_MS,
   parseEntry,
   SWEEP_MS,
+  unreadableEntry,
 } from './ledger.ts';
 
 /** `false` where the claim is held, else what is known (`''` for nothing). */
@@ -73,7 +74,7 @@ export function createRedisLedger(
           () => false,
         );
       let isOver = false;
-      const before = parseEntry(known);
+      const before = known === '' ? undefined : (parseEntry(known) ?? unreadableEntry(clock.now()));
       let { family, sender } = before?.subject ?? {};
       return {
         known: before,

@@ -176,7 +176,16 @@ export function messageIdOf(header: MessageHeader): string | undefined {
 
 export const formatEntry = (entry: LedgerEntry): string => JSON.stringify(entry);
 
-/** Undefined for anything that is no entry. */
+const OF_ANOTHER_VERSION = 'what is noted of it is of another version of the relay';
+
+/** What cannot be understood, but was noted: nobody can tell. */
+export const unreadableEntry = (at: number): LedgerEntry => ({
+  state: 'sending',
+  at,
+  unclear: OF_ANOTHER_VERSION,
+});
+
+/** Undefined for anything that is no entry; one of a state that is not known here is as unclear as can be. */
 export function parseEntry(text: string): LedgerEntry | undefined {
   const json = parseJsonObject(text);
   if (json === undefined || typeof json.at !== 'number') return undefined;
@@ -201,7 +210,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
             ...(typeof json.leftoversSince === 'number' ? { leftoversSince: json.leftoversSince } : {}),
             ...(json.unsent === true ? { unsent: true } : {}),
           }
-        : undefined;
+        : { ...noted, ...unreadableEntry(at) };
     case 'sent':
       return {
         state,
@@ -210,7 +219,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
         ...parseLeftovers(json.leftovers),
       };
     default:
-      return undefined;
+      return { ...noted, ...unreadableEntry(at) };
   }
 }
 

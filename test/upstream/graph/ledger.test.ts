@@ -1,6 +1,6 @@
 /** What is known of a message outlives retries and restarts, and is nobody else's. */
 import assert from 'node:assert/strict';
-import { appendFile, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -141,6 +141,27 @@ test('the journal outlives the process, half a line at its end too; nobody else 
   await third.open();
   assert.equal((await claimOf(third, '9'.repeat(32))).known?.state, 'draft');
   await third.close();
+});
+
+test('what another version of the relay has noted is not forgotten: nobody can tell', async (t) => {
+  const directory = await tempDirectory(t);
+  const subject = { account: 'ann@example.com', messageId: '<1@c>' };
+  const line = (entry: object): string => `${KEY} ${JSON.stringify({ at: Date.now(), subject, ...entry })}\n`;
+  const later = line({ state: 'uploading', session: 'https://graph.example/s' });
+  await writeFile(
+    join(directory, 'graph-submissions.journal'),
+    `${line({ state: 'draft', draft: 'id' })}${later}`,
+  );
+  for (let start = 0; start < 2; start++) {
+    const ledger = createLocalLedger({ log: silentLog, directory });
+    await ledger.open();
+    const { known } = await claimOf(ledger);
+    assert.equal(known?.state, 'sending');
+    assert.match(known.unclear ?? '', /another version/);
+    assert.deepEqual(known.subject, subject);
+    assert.equal((await ledger.list()).length, 1, 'a person finds it');
+    await ledger.close();
+  }
 });
 
 test('drafts have an owner while they may be unsent, and what is not sent is listed', async (t) => {
