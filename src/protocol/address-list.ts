@@ -4,6 +4,7 @@
  * parser reads; what it had to guess is no certainty. Pure.
  */
 import addressparser from 'nodemailer/lib/addressparser';
+import { trimBlanks } from './message-header.ts';
 import { foldDomain } from './text.ts';
 
 export interface AddressList {
@@ -56,20 +57,25 @@ export function parseAddressList(value: string): AddressList {
   return { addresses, certain, plain: isPlain(outside) };
 }
 
-/** A name and an address in angle brackets, or an address; of a quoted string the quotes are left. */
+/**
+ * A name and an address in angle brackets, or an address; of a quoted string the quotes are left. Half an address in a
+ * name (`eve (home)@e.test`) is a whole one for whoever drops a comment or a blank; what is a blank outside ASCII is none here.
+ */
 const MAILBOX =
-  /^(?:[^<>]*<\s*(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+\s*>|(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+)?$/;
+  /^(?:(?:[^<>@]|(?<=[^\s@"])@(?=[^\s@"]))*<[ \t]*(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+[ \t]*>|(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+)?$/;
 
 /** A list of mailboxes and groups; elements may be empty (RFC 5322 §4.4). Without its comments. */
 function isPlain(outside: string): boolean {
   let isGroup = false;
   let element = '';
-  for (const [part] of withoutComments(outside).matchAll(/[,:;]|[^,:;]+/g)) {
+  const bare = withoutComments(outside);
+  if (bare.includes('\\')) return false;
+  for (const [part] of bare.matchAll(/[,:;]|[^,:;]+/g)) {
     if (part === ':') {
-      if (isGroup || element.trim() === '') return false;
+      if (isGroup || element.trim() === '' || element.includes('@')) return false;
       isGroup = true;
     } else if (part === ',' || part === ';') {
-      if (!MAILBOX.test(element.trim())) return false;
+      if (!MAILBOX.test(trimBlanks(element))) return false;
       if (part === ';' && !isGroup) return false;
       if (part === ';') isGroup = false;
     } else {
@@ -78,7 +84,7 @@ function isPlain(outside: string): boolean {
     }
     element = '';
   }
-  return !isGroup && MAILBOX.test(element.trim());
+  return !isGroup && MAILBOX.test(trimBlanks(element));
 }
 
 function withoutComments(text: string): string {
@@ -86,7 +92,7 @@ function withoutComments(text: string): string {
   let depth = 0;
   for (let i = 0; i < text.length; i++) {
     const c = text[i] ?? '';
-    if (c === '\\') i++;
+    if (c === '\\' && depth > 0) i++;
     else if (c === '(') depth++;
     else if (c === ')') depth--;
     // What a comment parts is no longer one word.

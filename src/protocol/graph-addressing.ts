@@ -78,6 +78,7 @@ export function addressMessage(
     unnamed.length === 0 &&
     wrong.length === 0 &&
     loose.length === 0 &&
+    !header.fields.some((field) => written(field) !== field.raw) &&
     new Set(names).size === names.length
   )
     return { kind: 'ready', message, changed: false };
@@ -118,9 +119,9 @@ function fieldsFor(
       const kept = instead.addresses.flatMap((a) => wanted.get(a) ?? []);
       if (kept.length > 0) merge(name, listOf([...new Set(kept)]));
       // A blind copy stays blind.
-      if (!field.name.endsWith('bcc')) fields.push(`X-Original-${field.raw}`);
+      if (!field.name.endsWith('bcc')) fields.push(`X-Original-${written(field)}`);
     } else if (RECIPIENT_FIELDS.has(field.name)) merge(name, field.value);
-    else fields.push(field.raw);
+    else fields.push(written(field));
   }
   for (const { at, name, lists } of merged.values()) {
     const named = lists.filter((list) => list.trim() !== '');
@@ -128,6 +129,9 @@ function fieldsFor(
   }
   return fields;
 }
+
+/** Without blanks before the colon (RFC 5322 §4.5): for some readers such a line is none, or ends the header. */
+const written = ({ raw, name, value }: HeaderField): string => `${raw.slice(0, name.length)}:${value}\r\n`;
 
 /** It may be continued on a line of its own. */
 const folded = (list: string): string => (/^[ \t]/.test(list) || list === '' ? list : ` ${list}`);

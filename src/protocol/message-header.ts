@@ -78,10 +78,21 @@ export function headerEnd(message: Buffer): number {
 
 /** Value of a field as text: unfolded (RFC 5322 §2.2.3), octets read as UTF-8 (RFC 6532). */
 export const unfold = (field: HeaderField): string =>
-  Buffer.from(field.value, 'latin1')
-    .toString()
-    .replace(/\r\n(?=[ \t])/g, '')
-    .trim();
+  trimBlanks(
+    Buffer.from(field.value, 'latin1')
+      .toString()
+      .replace(/\r\n(?=[ \t])/g, ''),
+  );
+
+/** Without blanks and tabs at its ends: others are octets like any for mail (RFC 5322 §2.2.2). Linear. */
+export function trimBlanks(text: string): string {
+  let from = 0;
+  let to = text.length;
+  const isBlank = (at: number): boolean => text[at] === ' ' || text[at] === '\t';
+  while (from < to && isBlank(from)) from++;
+  while (to > from && isBlank(to - 1)) to--;
+  return text.slice(from, to);
+}
 
 /** The message with another header section. */
 export const withHeader = (message: Buffer, header: MessageHeader, fields: readonly string[]): Buffer =>

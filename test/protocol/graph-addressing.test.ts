@@ -79,12 +79,28 @@ const LOOSE: readonly string[] = [
   'A: B: x@y.z;',
   'x@y.z;',
   '<> x@y.z',
+  // For whoever drops comments, blanks or backslashes these are addresses of their own.
+  'eve(home)@e.e <x@y.z>',
+  'eve @e.e <x@y.z>',
+  '"eve"@e.e <x@y.z>',
+  'eve (home)@e.e: x@y.z;',
+  'E\\eve <x@y.z>',
+  // A no-break space is a blank for some, and a letter of the address for others.
+  'x@y.z\u00a0',
+  '\u00a0x@y.z',
 ];
 for (const list of LOOSE)
   test(`written loosely, and put as a strict reader finds it: ${list}`, () => {
     const text = shown(addressMessage(message('Subject: s', `To: ${list}`), ['x@y.z'], 'refuse'));
     assert.equal(text, `Subject: s\r\nTo: <x@y.z>\r\nX-Original-To: ${list}\r\n${body}`);
   });
+
+test('no field leaves with a blank before its colon: some readers see none, or the end of the header', () => {
+  const text = shown(addressMessage(message('Subject : s', 'To : x@y.z'), ['x@y.z'], 'refuse'));
+  assert.equal(text, `Subject: s\r\nTo: x@y.z\r\n${body}`);
+  const others = shown(addressMessage(message('To\t: eve@e.e', 'X-A : 1'), ['x@y.z'], 'rewrite'));
+  assert.equal(others, `Bcc: <x@y.z>\r\nX-Original-To: eve@e.e\r\nX-A: 1\r\n${body}`);
+});
 
 test('undisclosed recipients: all of them in Bcc', () => {
   const text = shown(addressMessage(message('To: undisclosed-recipients:;'), ['b@y.z'], 'refuse'));
