@@ -22,7 +22,7 @@ export const serve: CommandDefinition = {
   summary: 'relay mail until told to stop',
   details: [
     'Logs on standard output: on a terminal for people, in colours; elsewhere (and with --log-format json) JSON lines. The line with "event":"listening" names the SMTP and admin addresses, the one with "event":"ready" comes when the first round of token fetches and connections has ended.',
-    'Signals: SIGHUP reads the accounts file again; SIGTERM and SIGINT finish the transactions under way and stop; a second one of them stops at once.',
+    'Signals: SIGHUP reads the accounts file again; SIGTERM and SIGINT finish the transactions under way and stop; a second one of them stops at once. SIGUSR1 and SIGUSR2 do nothing: log files rotate by themselves.',
     'Every setting can also be given as XOAUTH2_RELAY_<NAME> in the environment and in the config file.',
   ],
   options: settingOptions(),
@@ -114,7 +114,12 @@ async function runClaimed(
       )
       .finally(() => notifier.ready('serving'));
   };
-  process.on('SIGHUP', onReload);
+  const onOther = (signal: string): void =>
+    log.warn(
+      { event: 'signal_ignored', signal },
+      `${signal} does nothing here: SIGHUP reads the accounts file again, and log files rotate by themselves`,
+    );
+  process.on('SIGHUP', onReload).on('SIGUSR1', onOther).on('SIGUSR2', onOther);
   try {
     const begun = await Promise.race([app.start(), stopped.promise]).catch((error: unknown) => {
       throw explainStart(error, settings);
@@ -125,7 +130,7 @@ async function runClaimed(
     }
     return await stopped.promise;
   } finally {
-    process.off('SIGHUP', onReload);
+    process.off('SIGHUP', onReload).off('SIGUSR1', onOther).off('SIGUSR2', onOther);
     stopped.release();
     await notifier.close();
   }

@@ -294,3 +294,23 @@ test(
     }
   }),
 );
+
+test(
+  'SIGUSR1 opens no debugger, SIGUSR2 ends nothing',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: [ANN] });
+    defer(() => provider.close());
+    const relay = await startRelay({
+      accounts: [provider.entry(ANN)],
+      caFile: provider.caFile,
+      env: { NODE_OPTIONS: '--inspect-port=0' },
+    });
+    defer(() => relay.stop());
+    for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) {
+      relay.signal(signal);
+      await relay.line((line) => line.event === 'signal_ignored' && line.signal === signal);
+    }
+    assert.equal((await sendMail(relay.smtpPort, { from: ANN })).code, 250);
+    assert.doesNotMatch(relay.output(), /debugger/i);
+  }),
+);
