@@ -123,7 +123,9 @@ export function createClientAuth(
     // Our own file is wrong, not the password: a client that hears 535 gives its mail up.
     // The file as it was when the password was compared: it may have been mended since.
     const isOurFault =
-      account === undefined ? !judgedBy.isComplete : judgedBy.problemOf(account.id) !== undefined;
+      account === undefined
+        ? !judgedBy.isComplete || judgedBy.accounts.length === 0
+        : judgedBy.problemOf(account.id) !== undefined;
     if (isOurFault) return { refusal: MISCONFIGURED, failure: 'the accounts file has a mistake' };
     return { refusal: WRONG, failure: failureOf(account) };
   }

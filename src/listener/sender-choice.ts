@@ -110,6 +110,9 @@ function nobody(sender: string, directory: AccountDirectory): Reply {
       '5.7.1',
       `<${sender}> is refused by "deny" of account ${denier.id}${hasNonAscii(sender) || /[@.]xn--/i.test(sender) ? ': past it, letters outside ASCII have to be named in "senders"' : ''}`,
     );
+  // Nobody has set up anything yet, or what should have written the file has failed: the mail waits.
+  if (directory.accounts.length === 0)
+    return reply(451, '4.3.5', 'The accounts file has no account: add one with "xoauth2-relay account add"');
   // It may be the one whose entry has the mistake: its mail waits, it does not bounce.
   if (!directory.isComplete)
     return reply(451, '4.3.5', `No account for <${sender}>, and the accounts file has a mistake`);

@@ -88,6 +88,18 @@ test(
 );
 
 test(
+  'an accounts file without any account bounces nothing',
+  leakless(async (_t, defer) => {
+    const s = await stage(defer, { accounts: [] });
+    const client = await s.greeted();
+    for (const sender of ['root@host.local', ''])
+      await client.expect(`MAIL FROM:<${sender}>`, '451 4.3.5 The accounts file has no account: add one');
+    const login = Buffer.from('\0root\0secret').toString('base64');
+    await client.expect(`AUTH PLAIN ${login}`, '454 4.7.0');
+  }),
+);
+
+test(
   'a foreign sender is replaced where the account says so, and only there',
   leakless(async (_t, defer) => {
     const s = await stage(defer, { accounts: accounts.filter((a) => a.clientPassword === undefined) });
