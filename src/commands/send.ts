@@ -82,7 +82,7 @@ export const send: CommandDefinition = {
       }
       const message = await compose(sender, recipient, context);
       const command = async (line: string): Promise<void> => {
-        if (smtp !== undefined) expect(await smtp.command(line, 'sender'), 'sender');
+        if (smtp !== undefined) expect(await smtp.command(line, 'sender'), 'sender', line);
       };
       await command(`MAIL FROM:<${sender}>`);
       await command(`RCPT TO:<${recipient}>`);

@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { hostname, userInfo } from 'node:os';
 import type { Readable } from 'node:stream';
 import { loadSettings } from '../config.ts';
-import { type ClientDialogue, StepError } from '../enrol/client-dialogue.ts';
+import { type ClientDialogue, isGood, StepError } from '../enrol/client-dialogue.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { fitsPath, hasNonAscii } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
@@ -62,7 +62,8 @@ export async function runSendmail(words: readonly string[], context: SendmailCon
       return EX.temporary;
     }
     context.note(`sendmail: ${error instanceof Error ? error.message : String(error)}`);
-    return EX.configuration;
+    // Settings that are wrong, or a defect: nothing the message can help, and an MTA that calls us would bounce it.
+    return EX.temporary;
   }
 }
 
@@ -92,8 +93,8 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
     },
   });
   try {
-    const said = (reply: ParsedReply, command: 'MAIL' | 'RCPT' | 'other', about: string): void => {
-      if (reply.code >= 400)
+    const said = (reply: ParsedReply, command: 'MAIL' | 'RCPT' | 'DATA' | 'body', about: string): void => {
+      if (!isGood(reply, command))
         throw new SendmailError(exitOf(reply, command), `${about}: ${formatReply(reply)}`);
     };
     const parameters = mailParameters(request, smtp, message, [sender, ...recipients]);
@@ -103,8 +104,8 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
     // One refusal ends it: the caller would send to the others once more.
     for (const recipient of recipients)
       said(await smtp.command(`RCPT TO:<${recipient}>${asked}`, 'sender'), 'RCPT', recipient);
-    said(await smtp.command('DATA', 'sender'), 'other', 'DATA');
-    said(await smtp.content(stuffWhole(message), 'sender'), 'other', 'message');
+    said(await smtp.command('DATA', 'sender'), 'DATA', 'DATA');
+    said(await smtp.content(stuffWhole(message), 'sender'), 'body', 'message');
     await smtp.command('QUIT', 'sender').catch(() => undefined);
   } finally {
     smtp.close();

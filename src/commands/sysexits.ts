@@ -30,7 +30,7 @@ export class SendmailError extends Error {
 }
 
 /** The code for a refusal: `4xx` is tried again by callers with a queue, `5xx` is not. */
-export function exitOf({ code }: Reply, command: 'MAIL' | 'RCPT' | 'other'): SendmailExit {
+export function exitOf({ code }: Reply, command: 'MAIL' | 'RCPT' | 'DATA' | 'body'): SendmailExit {
   if (code < 500) return EX.temporary;
   if (code === 530 || code === 535 || code === 538) return EX.noPermission;
   return command === 'RCPT' ? EX.noUser : EX.unavailable;

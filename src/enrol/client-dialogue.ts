@@ -30,8 +30,12 @@ export function commandLine(line: string, stage: ProbeStage): string {
   return `${line}\r\n`;
 }
 
-/** The reply, unless it refuses. Throws a `StepError`. */
-export function expect<R extends Reply>(reply: R, stage: ProbeStage): R {
-  if (reply.code >= 400) throw new StepError(stage, formatReply(reply));
+/** What a command is answered with where it goes well (RFC 5321 §4.3.2): DATA with 3yz, all others with 2yz. */
+export const isGood = ({ code }: Reply, command: string): boolean =>
+  Math.floor(code / 100) === (command === 'DATA' ? 3 : 2);
+
+/** The reply to `command`, unless it is another than a good one. Throws a `StepError`. */
+export function expect<R extends Reply>(reply: R, stage: ProbeStage, command = ''): R {
+  if (!isGood(reply, command)) throw new StepError(stage, formatReply(reply));
   return reply;
 }

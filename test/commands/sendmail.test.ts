@@ -218,6 +218,42 @@ test(
     });
     assert.equal(code, 75);
     assert.match(stderr, /no relay listens there/);
+
+    // Not the message's fault: a caller with a queue keeps it.
+    const typo = await runCli(['send', '-f', 'ops@x.org', 'a@y.org'], {
+      env: { ...env, XOAUTH2_RELAY_PORT: '2525x' },
+      input: mail,
+    });
+    assert.equal(typo.code, 75);
+    assert.match(typo.stderr, /XOAUTH2_RELAY_PORT: expected a whole number/);
+  }),
+);
+
+test(
+  'a DATA that is not answered with 354 sends nothing, and is not told as sent',
+  leakless(async (_t, defer) => {
+    const heard: string[] = [];
+    const server = createServer((socket) => {
+      socket.on('error', () => {}).write('220 odd\r\n');
+      socket.on('data', (octets) => {
+        heard.push(String(octets));
+        socket.write('250 ok\r\n');
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    defer(() => new Promise((resolve) => server.close(resolve)));
+    const directory = mkdtempSync(join(tmpdir(), 'sendmail-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const accounts = join(directory, 'accounts.json');
+    writeFileSync(accounts, '{ "accounts": [] }');
+    const env = { XOAUTH2_RELAY_PORT: String((server.address() as { port: number }).port) };
+    const input = 'Subject: t\n\nx\n';
+    const called = await runCli(['send', '-f', 'ops@x.org', 'a@y.org'], { env, input });
+    assert.deepEqual([called.code, called.stderr], [75, 'sendmail: DATA: 250 ok\n']);
+    const sent = await runCli(['send', 'a@y.org', '--from', 'ops@x.org', '--accounts', accounts], { env });
+    assert.equal(sent.code, 1);
+    assert.match(sent.stderr, /failed at sender: 250 ok/);
+    assert.doesNotMatch(heard.join(''), /Subject/);
   }),
 );
 
