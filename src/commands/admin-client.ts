@@ -8,6 +8,7 @@ import {
   type ShapeName,
   type UnclearRow,
 } from '../admin/shapes.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import type { Settings } from '../config.ts';
 import { cleanText } from '../protocol/text.ts';
 import { CommandError } from './definition.ts';
@@ -44,43 +45,72 @@ const TIMEOUT_MS = 30_000;
 /** Asked beside what the command is for: something else that listens there holds nobody up. */
 const ASIDE_MS = 2_000;
 
-export function createAdminClient(settings: Settings): AdminClient {
+/** An answer, whole. */
+interface Answer {
+  readonly status: number;
+  readonly type: string;
+  readonly body: string;
+}
+
+export function createAdminClient(
+  settings: Settings,
+  { clock = systemClock }: { readonly clock?: Clock } = {},
+): AdminClient {
   const { adminHost, adminPort, adminToken, adminReadToken } = settings;
   // The address a server binds to is not always one a client can connect to.
   const host = adminHost === '0.0.0.0' ? '127.0.0.1' : adminHost === '::' ? '::1' : adminHost;
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${adminPort}`;
   const token = adminToken ?? adminReadToken;
 
-  const request = async (path: string, method = 'GET', timeoutMs = TIMEOUT_MS): Promise<Response> => {
+  const request = async (path: string, method = 'GET', timeoutMs = TIMEOUT_MS): Promise<Answer> => {
+    // Not AbortSignal.timeout: once the answer has begun it can be collected before it fires.
+    const cut = new AbortController();
+    const cancel = clock.after(timeoutMs, () => cut.abort());
+    let hasBegun = false;
     try {
-      return await fetch(url + path, {
+      const response = await fetch(url + path, {
         method,
         headers: token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` },
-        signal: AbortSignal.timeout(timeoutMs),
+        signal: cut.signal,
         redirect: 'error',
       });
+      hasBegun = true;
+      const type = response.headers.get('content-type') ?? '';
+      return { status: response.status, type, body: await response.text() };
     } catch (error) {
+      if (hasBegun)
+        throw new CommandError(
+          `${url} began an answer and did not end it: is it a relay, and does it still run? ask again`,
+          1,
+          { cause: error },
+        );
       throw new NotRunningError(
         `no relay answers at ${url}: is it running? (--admin-host and --admin-port name another)`,
         1,
         { cause: error },
       );
+    } finally {
+      cancel();
     }
   };
-  const json = async (response: Response): Promise<unknown> => {
-    if (response.status === 401 || response.status === 403)
+  const json = ({ status, type, body }: Answer): unknown => {
+    if (status === 401 || status === 403)
       throw new CommandError(`${url} refuses: give its admin token with --admin-token-file`);
-    const type = response.headers.get('content-type') ?? '';
-    if (!type.includes('json'))
-      throw new CommandError(`${url} answers HTTP ${response.status} without JSON: is it a relay?`);
-    // Whoever answers there: nothing of it may steer the terminal.
-    return JSON.parse(await response.text(), (_key, value: unknown) =>
-      typeof value === 'string' ? cleanText(value) : value,
-    );
+    try {
+      if (!type.includes('json')) throw new SyntaxError(type);
+      // Whoever answers there: nothing of it may steer the terminal.
+      return JSON.parse(body, (_key, value: unknown) =>
+        typeof value === 'string' ? cleanText(value) : value,
+      );
+    } catch (error) {
+      throw new CommandError(`${url} answers HTTP ${status} without JSON: is it a relay?`, 1, {
+        cause: error,
+      });
+    }
   };
   /** The answer, checked; keys of a later version may stand in it. Rejects with the relay's own error, or where it is none of its answers. */
-  const read = async <N extends ShapeName>(shape: N, response: Response): Promise<Shape<N>> => {
-    const answer = await json(response);
+  const read = <N extends ShapeName>(shape: N, response: Answer): Shape<N> => {
+    const answer = json(response);
     const result = SHAPES[shape].safeParse(answer);
     const wrong = result.error?.issues.find((issue) => issue.code !== 'unrecognized_keys');
     if (wrong === undefined) return answer as Shape<N>;
@@ -91,7 +121,7 @@ export function createAdminClient(settings: Settings): AdminClient {
     );
   };
   const path = (id: string, rest = ''): string => `/admin/accounts/${encodeURIComponent(id)}${rest}`;
-  const orNone = (id: string, response: Response): Response => {
+  const orNone = (id: string, response: Answer): Answer => {
     if (response.status === 404)
       throw new CommandError(`the relay at ${url} has no account ${id}: "xoauth2-relay status" lists them`);
     return response;
@@ -102,24 +132,23 @@ export function createAdminClient(settings: Settings): AdminClient {
     async act(id, action) {
       const response = orNone(id, await request(path(id, `/${action}`), 'POST'));
       if (action !== 'refresh') {
-        await read('Drained', response);
+        read('Drained', response);
         return;
       }
-      const { ok, error, cure } = await read('Refreshed', response);
+      const { ok, error, cure } = read('Refreshed', response);
       if (!ok) throw new CommandError([error ?? `HTTP ${response.status}`, cure].filter(Boolean).join(' — '));
     },
     invite: async (id) => read('Invitation', orNone(id, await request(path(id, '/invite'), 'POST'))),
     relay: async () => read('Relay', await request('/admin/relay', 'GET', ASIDE_MS)),
-    accounts: async () => (await read('Accounts', await request('/admin/accounts'))).accounts,
+    accounts: async () => read('Accounts', await request('/admin/accounts')).accounts,
     reload: async () => read('Reload', await request('/admin/reload', 'POST')),
-    retry: async (accountId) =>
-      void (await read('Drained', await request(path(accountId, '/retry'), 'POST'))),
+    retry: async (accountId) => void read('Drained', await request(path(accountId, '/retry'), 'POST')),
     async unclear() {
-      return (await read('Unclear', await request('/admin/unclear'))).messages;
+      return read('Unclear', await request('/admin/unclear')).messages;
     },
     async decide(key, decision) {
-      await read('Decided', await request(`/admin/unclear/${encodeURIComponent(key)}/${decision}`, 'POST'));
+      read('Decided', await request(`/admin/unclear/${encodeURIComponent(key)}/${decision}`, 'POST'));
     },
-    isReady: async () => (await request('/readyz')).ok,
+    isReady: async () => (await request('/readyz')).status === 200,
   };
 }

@@ -12,7 +12,7 @@ export const REPLY_CODES: readonly (readonly [situation: string, reply: string])
     '`452 4.5.3` for the others (sent again separately), its refusal at DATA',
   ],
   ['sender not allowed for the account upstream', '`550 5.7.60`'],
-  ['unknown sender', '`550 5.7.1` at MAIL'],
+  ['unknown sender; no account at all in the accounts file', '`550 5.7.1` at MAIL; `451 4.3.5`'],
   [
     'wrong client password; too many of them',
     '`535 5.7.8` (used for nothing else); `454 4.7.0` for 1 s to 15 min',

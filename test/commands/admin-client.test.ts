@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import { test } from 'node:test';
+import type { Clock } from '../../src/clock.ts';
 import { createAdminClient } from '../../src/commands/admin-client.ts';
+import { CommandError } from '../../src/commands/definition.ts';
 import { loadSettings } from '../../src/config.ts';
+import { createTestClock } from '../support/clock.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 /** A client of something that answers `answer` to everything. */
 async function clientOf(defer: Defer, status: number, answer: unknown) {
@@ -38,3 +42,78 @@ test(
     await assert.rejects(client.accounts(), { message: 'not like this' });
   }),
 );
+
+/** A client of a server that does with a request what `answer` does. */
+async function clientOfSocket(defer: Defer, answer: (socket: Socket) => void, clock?: Clock) {
+  const open = new Set<Socket>();
+  const server = createTcpServer((socket) => {
+    open.add(socket.on('error', () => {}));
+    socket.once('data', () => answer(socket));
+  });
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+  defer(async () => {
+    for (const socket of open) socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  const { port } = server.address() as AddressInfo;
+  const settings = await loadSettings({ flags: { adminPort: String(port) }, env: {} });
+  return createAdminClient(settings, clock === undefined ? {} : { clock });
+}
+
+const HEAD = 'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n';
+
+for (const [what, answer] of [
+  ['breaks off', `${HEAD}content-length: 100\r\n\r\n{"acc`],
+  ['is not what it says', `${HEAD}content-encoding: gzip\r\ncontent-length: 4\r\n\r\nabcd`],
+] as const)
+  test(
+    `an answer that ${what} is told in words`,
+    leakless(async (_t, defer) => {
+      const client = await clientOfSocket(defer, (socket) => socket.end(answer));
+      await assert.rejects(
+        client.reload(),
+        (error) => error instanceof CommandError && /did not end it/.test(error.message),
+      );
+    }),
+  );
+
+test(
+  'an answer that is no JSON is told in words',
+  leakless(async (_t, defer) => {
+    const client = await clientOfSocket(defer, (socket) =>
+      socket.end(`${HEAD}content-length: 5\r\n\r\n{"acc`),
+    );
+    await assert.rejects(
+      client.accounts(),
+      (error) => error instanceof CommandError && /without JSON/.test(error.message),
+    );
+  }),
+);
+
+for (const [what, begins] of [
+  ['before it begins', ''],
+  ['in the middle', `${HEAD}content-length: 100\r\n\r\n{"acc`],
+] as const)
+  test(
+    `an answer that stops ${what} is waited for 30 s`,
+    leakless(async (_t, defer) => {
+      const clock = createTestClock();
+      let asked = false;
+      const client = await clientOfSocket(
+        defer,
+        (socket) => {
+          asked = true;
+          if (begins !== '') socket.write(begins);
+        },
+        clock,
+      );
+      const said = client.reload().then(
+        () => 'answered',
+        (error: Error) => error.message,
+      );
+      await waitFor(() => asked, { what: 'the request' });
+      clock.advance(30_000);
+      assert.match(await said, /no relay answers|did not end it/);
+      assert.equal(clock.pending(), 0);
+    }),
+  );
