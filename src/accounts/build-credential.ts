@@ -8,7 +8,7 @@ import { isLoopbackHost } from '../protocol/cidr.ts';
 import type { GrantType } from './account.ts';
 import type { ClientCertificate, Credential, Secret } from './credential.ts';
 import { isSharedTenant, type ProviderProfile } from './providers.ts';
-import type { AccountEntry, Issue, SecretSource } from './schema.ts';
+import { type AccountEntry, type Issue, NO_LOGIN, type SecretSource } from './schema.ts';
 import {
   explainFileError,
   readSecret,
@@ -128,6 +128,7 @@ function tokenUrlOf(
   }
   try {
     const url = new URL(template.replaceAll('{tenant}', encodeURIComponent(tenant ?? '')));
+    if (url.username !== '' || url.password !== '') return wrong(key, NO_LOGIN);
     if (url.protocol === 'https:' || isLoopbackHost(url.hostname)) return url.href;
   } catch {
     return wrong(key, 'expected an absolute https:// address');

@@ -7,7 +7,7 @@ import { isLoopbackHost } from '../protocol/cidr.ts';
 import type { GraphTarget } from './account.ts';
 import type { Wrong } from './build-credential.ts';
 import type { ProviderProfile } from './providers.ts';
-import type { AccountEntry } from './schema.ts';
+import { type AccountEntry, NO_LOGIN } from './schema.ts';
 
 /** Graph takes requests of 4 MiB, in base64: about 3.1 MB of message, of which some is left for our own header lines. */
 export const GRAPH_MAX_BYTES = 3_000_000;
@@ -48,7 +48,8 @@ export function graphTargetOf(
   const url = (
     entry.graph_url ?? (profile.graphUrl === DEFAULT_URL ? `${resource}/v1.0` : profile.graphUrl)
   ).replace(/\/+$/, '');
-  const { protocol, hostname } = new URL(url);
+  const { protocol, hostname, username, password } = new URL(url);
+  if (username !== '' || password !== '') return wrong('graph_url', NO_LOGIN);
   if (protocol !== 'https:' && !isLoopbackHost(hostname))
     return wrong('graph_url', 'must be https: it receives tokens (http is allowed on loopback only)');
   const user = entry.user ?? entry.email;

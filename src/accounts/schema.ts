@@ -46,6 +46,8 @@ const count = (max: number) => z.int().min(1).max(max);
 const rate = (max: number) => z.int().min(0).max(max);
 const milliseconds = (min: number, max: number) => z.int().min(min).max(max);
 const HOUR = 3_600_000;
+/** What stands before the @ of an address would be told wherever the address is. */
+export const NO_LOGIN = 'takes no user:password@, which would not be used: remove it';
 const url = z.string().regex(/^https?:\/\/[^\s]+$/, 'an absolute https:// address');
 const isParsed = (parse: (text: string) => unknown) => (text: string) => {
   try {

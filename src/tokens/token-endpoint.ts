@@ -3,6 +3,7 @@
  * and, where the answer may carry the only good refresh token, what still comes after the limit. Owns one
  * breaker per URL, fed by the endpoint's own faults only.
  */
+import { createHash } from 'node:crypto';
 import { type Breaker, type BreakerOptions, type BreakerState, createBreaker } from '../breaker.ts';
 import type { Clock } from '../clock.ts';
 import { HttpProxyError } from '../http-proxy.ts';
@@ -104,12 +105,13 @@ export function createTokenEndpoints(
   function breakerOf(tokenUrl: string): Breaker<Exchange> {
     const known = breakers.get(tokenUrl);
     if (known !== undefined) return known;
+    const name = nameOf(tokenUrl);
     const made = createBreaker<Exchange>(
-      tokenUrl,
+      name,
       ({ outcome }) =>
         !outcome.ok && outcome.failure.kind === 'provider_fault' && outcome.failure.scope === 'endpoint',
       (state) => {
-        const fields = { event: 'token_endpoint_breaker', endpoint: tokenUrl, state };
+        const fields = { event: 'token_endpoint_breaker', endpoint: name, state };
         if (state === 'open') log.warn(fields, 'token endpoint is failing: not asked for a while');
         else log.info(fields, 'token endpoint answers again');
         deps.onRest?.(tokenUrl, state === 'open' ? (made.probeAt() ?? clock.now()) - clock.now() : undefined);
@@ -265,4 +267,11 @@ function codeOf(error: unknown): string | undefined {
   if (name === 'TimeoutError' || name === 'AbortError') return 'ABORT_ERR';
   if (typeof code === 'string') return code;
   return cause === undefined ? undefined : codeOf(cause);
+}
+
+/** For people. A query may hold the endpoint's own key: its digest tells it from another. */
+function nameOf(tokenUrl: string): string {
+  const { origin, pathname, search } = new URL(tokenUrl);
+  const query = search === '' ? '' : `?${createHash('sha256').update(search).digest('hex').slice(0, 8)}`;
+  return `${origin}${pathname}${query}`;
 }

@@ -208,6 +208,12 @@ for (const [name, entry, path, words] of [
   ['environment not set', { ...gmail, refresh_token: { env: 'NOPE' } }, 'refresh_token', /NOPE is not set/],
   ['no such file', { ...gmail, refresh_token: { file: 'nope' } }, 'refresh_token', /no such file/],
   ['both forms of a secret', { ...gmail, refresh_token: { env: 'A', file: 'B' } }, 'refresh_token', /"env"/],
+  [
+    'token endpoint with a login',
+    { ...gmail, token_url: 'https://u:secret@id.example/' },
+    'token_url',
+    /no user:password@/,
+  ],
   ['clear-text token endpoint', { ...gmail, token_url: 'http://evil.example/' }, 'token_url', /https/],
   ['no scheme in smtp', { ...gmail, smtp: 'smtp.example' }, 'smtp', /starttls:\/\/host:587/],
   ['port out of range', { ...gmail, smtp: 'smtps://h:70000' }, 'smtp', /smtps:\/\/host:465/],

@@ -115,6 +115,7 @@ const WRONG: readonly (readonly [string, object, string, RegExp])[] = [
     /only with/,
   ],
   ['plain http', { graph_url: 'http://graph.example.org/v1.0' }, 'graph_url', /must be https/],
+  ['a login', { graph_url: 'https://u:secret@graph.example.org/v1.0' }, 'graph_url', /no user:password@/],
   ['no address', { graph_url: 'https://' + '[' }, 'graph_url', /absolute https/],
 ];
 for (const [name, keys, key, words] of WRONG)

@@ -179,6 +179,26 @@ test('one alert for a broken client, however many accounts it has', async (t) =>
   assert.equal(tokens.breakers()[0]?.state, 'closed');
 });
 
+test('an endpoint is named without its query, where a key may stand, and told from others all the same', async (t) => {
+  const log = createTestLog();
+  const tokens = createTokenService({ log }, { refreshAhead: false, endpoint: { env: {} } });
+  t.after(() => tokens.close());
+  const port = await closedPort();
+  const keys = ['hidden-1', 'hidden-2'];
+  tokens.applyAccounts(
+    keys.map((key) => ({
+      account: account(key),
+      credential: refreshCredential(`http://127.0.0.1:${port}/token?code=${key}`, key),
+    })),
+  );
+  for (const key of keys) for (let i = 0; i < 30; i += 1) await assert.rejects(tokens.get(key));
+  const names = tokens.breakers().map(({ name }) => name);
+  assert.equal(new Set(names).size, 2);
+  for (const name of names) assert.match(name, new RegExp(`^http://127.0.0.1:${port}/token\\?[0-9a-f]{8}$`));
+  assert.match(log.text(), /token_endpoint_breaker/);
+  assert.doesNotMatch(log.text(), /code=/);
+});
+
 test('a failing endpoint is named once when its breaker opens, not per message', async (t) => {
   const { endpoint, tokens, log } = await room(t);
   endpoint.always(tokenAnswers.unavailableHtml);
