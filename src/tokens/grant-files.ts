@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Processes } from './process-mark.ts';
-import { SealError, type Sealer } from './sealing.ts';
+import { isSealed, SealError, type Sealer } from './sealing.ts';
 import { StateFileRefused, type StateFiles } from './state-files.ts';
 import { formatStored, parseStored } from './stored-text.ts';
 import type { StoredGrant } from './token-store.ts';
@@ -51,6 +51,8 @@ export function createGrantFiles(
   let temporary = 0;
 
   const { pid, started } = processes.own;
+  /** Files in the clear beside which a command with a key stands: their relay has none. */
+  const inTheClear = new Set<string>();
   const temporaryName = (path: string): string => `${path}.${pid}.${started}.${++temporary}.tmp`;
 
   async function readAny(path: string): Promise<readonly StoredGrant[] | undefined> {
@@ -72,7 +74,7 @@ export function createGrantFiles(
 
   async function prepare(path: string, grants: readonly StoredGrant[]): Promise<string> {
     const half = temporaryName(path);
-    const text = await formatStored(grants, nameInSeal(path), sealer);
+    const text = await formatStored(grants, nameInSeal(path), inTheClear.has(path) ? undefined : sealer);
     try {
       await files.create(half, text);
     } catch (error) {
@@ -107,6 +109,8 @@ export function createGrantFiles(
     try {
       const text = await files.read(path, MAX_FILE_OCTETS);
       if (text === undefined) return NOTHING;
+      if (isOwner || isSealed(text)) inTheClear.delete(path);
+      else inTheClear.add(path);
       return await parse(text, path, accountId);
     } catch (error) {
       if (!isOwner || !(error instanceof SealError || error instanceof StateFileRefused)) throw error;

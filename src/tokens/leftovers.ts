@@ -1,6 +1,7 @@
 /**
- * What a killed process had written and not yet put in place: its refresh token may be the only good one. In: the
- * state directory at the start of a relay. Out: its files whole. What a living process is just writing is left to it.
+ * What a killed process had written and not yet put in place, or what was set aside: its refresh token may be the only
+ * good one. In: the state directory at the start of a relay. Out: its files whole. What a living process is just writing
+ * is left to it.
  */
 import { join } from 'node:path';
 import type { Log } from '../log.ts';
@@ -11,8 +12,11 @@ import type { StateFiles } from './state-files.ts';
 import { isSameGrant, withGrant } from './stored-text.ts';
 import type { StoredGrant } from './token-store.ts';
 
-/** Written whole or not at all; the process that wrote it may have ended before it took the file's place. */
-const LEFTOVER = /^(.*-[0-9a-f]{16}\.grant)\.([\d.]+)\.tmp$/;
+/**
+ * Written whole or not at all; the process that wrote it may have ended before it took the file's place. Or set aside
+ * because its key was not given: now it may be.
+ */
+const LEFTOVER = /^(.*-[0-9a-f]{16}\.grant)\.(?:([\d.]+)\.tmp|unknown_key-\d+)$/;
 /** Of locks and of the list of missing accounts: nothing is lost with them. */
 const WORTHLESS = /(?:\.lock|^missing\.json)\.[\d.]+\.tmp$/;
 
@@ -79,7 +83,7 @@ async function putInPlace(
   await grantFiles.replace(target, newer.reduce(withGrant, whole), mayReplace);
   log.warn(
     { event: 'state_file_finished', file: target },
-    'the last run was killed while it saved a refresh token: finished',
+    'a refresh token that had not found its place, as its run was killed or had another key, is there now',
   );
 }
 

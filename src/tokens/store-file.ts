@@ -254,7 +254,8 @@ export function createFileStore(
       inTurn(id.accountId, async () => {
         let { grants, isStale } = await read(id.accountId);
         const path = pathOf(id.accountId);
-        if (isStale)
+        // What a command wrote otherwise its relay could not read perhaps.
+        if (isStale && isOwner)
           await alone(path, async (mayWrite) => {
             ({ grants, isStale } = await read(id.accountId));
             if (isStale) await replace(path, grants, mayWrite);

@@ -173,6 +173,42 @@ for (const [which, sealer] of [
     await guest.close();
   });
 
+test('a command with a key leaves the files of a relay without one readable for it', async (t) => {
+  const path = await directory(t);
+  const log = createTestLog();
+  const relay = await openStore(t, path, undefined, log);
+  await relay.rotate(A, rotation('r'));
+  const guest = createFileStore(path, { log, sealer: sealerOf(KEY_1) }, { role: 'guest' });
+  await guest.open();
+  assert.equal((await guest.load(A))?.refreshToken, 'r');
+  await guest.rotate(A, rotation('r2', 1));
+  await guest.close();
+  assert.equal((await relay.load(A))?.refreshToken, 'r2');
+  assert.deepEqual(log.lines.filter((l) => l.fields.event === 'state_file_set_aside').length, 0);
+});
+
+test('what was set aside for want of its key is used again once that is given', async (t) => {
+  const path = await directory(t);
+  await once(openStore(t, path, sealerOf(KEY_2)), async (store) => {
+    await store.rotate(A, rotation('earlier'));
+    await store.rotate(A, rotation('r', 1));
+  });
+  const [file] = await names(path);
+  // By which the key seems right.
+  await once(openStore(t, path, sealerOf(`${KEY_1}\n${KEY_2}`)), (store) =>
+    store.rotate(idOf('b@x'), rotation('b')),
+  );
+  await once(openStore(t, path, sealerOf(KEY_1)), async (store) => {
+    assert.equal(await store.load(A), undefined);
+    await store.rotate(A, rotation('of the accounts file'));
+  });
+  assert.ok((await names(path)).some((name) => name.startsWith(`${file}.unknown_key-`)));
+  await once(openStore(t, path, sealerOf(`${KEY_1}\n${KEY_2}`)), async (store) => {
+    assert.equal((await store.load(A))?.refreshToken, 'r');
+  });
+  assert.equal((await names(path)).length, 2);
+});
+
 test('half of a refresh token under a key that is not given now stays for it', async (t) => {
   const path = await directory(t);
   await once(openStore(t, path, sealerOf(KEY_2)), (store) => store.rotate(idOf('b@x'), rotation('b')));
