@@ -114,12 +114,12 @@ export class UpstreamConnection {
     return this.#dead !== undefined;
   }
 
-  /** ms since it was authenticated. */
   /** Monotonic, ms. */
   get now(): number {
     return this.#clock.monotonic();
   }
 
+  /** ms since it was authenticated. */
   get ageMs(): number {
     return this.#clock.monotonic() - this.#openedAt;
   }
