@@ -2,18 +2,7 @@
 import type { ClientHabits } from './client.ts';
 import type { Fault, Plan } from './plan.ts';
 
-export type Focus =
-  | 'recipients'
-  | 'waiters'
-  | 'slow tokens'
-  | 'extra replies'
-  | 'reloads'
-  | 'grants without Redis'
-  | 'graph'
-  | 'graph and kills'
-  | 'graph and back';
-
-export const FOCUSES: readonly Focus[] = [
+export const FOCUSES = [
   'recipients',
   'waiters',
   'slow tokens',
@@ -23,23 +12,27 @@ export const FOCUSES: readonly Focus[] = [
   'graph',
   'graph and kills',
   'graph and back',
-];
+] as const;
+export type Focus = (typeof FOCUSES)[number];
+
+type MoodFault = Extract<Fault, { kind: 'mood' }>;
 
 /** More than a mailbox takes requests at once. */
 const GRAPH_CLIENTS = 8;
 
 export function focusOn(plan: Plan, focus: Focus): Plan {
   const window = { from: 0, to: plan.activeMs };
+  const mood = (stage: MoodFault['stage'], is: MoodFault['mood'], chance: number): Fault => ({
+    kind: 'mood',
+    stage,
+    mood: is,
+    chance,
+    ...window,
+  });
   switch (focus) {
     case 'recipients': {
       // Most of many recipients are refused, however the client's writes are cut.
-      const refusal: Fault = {
-        kind: 'mood',
-        stage: 'rcpt',
-        mood: { kind: 'reply', code: 450, text: '4.2.1 not now' },
-        chance: 0.6,
-        ...window,
-      };
+      const refusal = mood('rcpt', { kind: 'reply', code: 450, text: '4.2.1 not now' }, 0.6);
       return {
         ...plan,
         clients: plan.clients.map((client) => ({ ...client, style: 'pipelining' })),
@@ -71,30 +64,12 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
       return { ...plan, relays: 3, tokenLifeMs: 900_000, faults: [slow] };
     }
     case 'extra replies': {
-      const extra: Fault = {
-        kind: 'mood',
-        stage: 'end',
-        mood: { kind: 'extra', ms: 5 },
-        chance: 0.5,
-        ...window,
-      };
-      const refusal: Fault = {
-        kind: 'mood',
-        stage: 'end',
-        mood: { kind: 'reply', code: 554, text: '5.7.1 message rejected as spam' },
-        chance: 0.3,
-        ...window,
-      };
+      const extra = mood('end', { kind: 'extra', ms: 5 }, 0.5);
+      const refusal = mood('end', { kind: 'reply', code: 554, text: '5.7.1 message rejected as spam' }, 0.3);
       return { ...plan, flavour: 'chunking', isTagged: false, faults: [extra, refusal] };
     }
     case 'reloads': {
-      const late: Fault = {
-        kind: 'mood',
-        stage: 'end',
-        mood: { kind: 'late', ms: 2_000 },
-        chance: 1,
-        ...window,
-      };
+      const late = mood('end', { kind: 'late', ms: 2_000 }, 1);
       const reloads = plan.messages
         .slice(0, 6)
         .map(({ at }): Fault => ({ kind: 'reload', relay: 0, at: at + 1_000, edit: 'alias' }));
