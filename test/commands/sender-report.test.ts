@@ -3,11 +3,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { greeted } from '../support/dialogue.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
 import { runCli } from '../support/run-cli.ts';
-import { smtpClient } from '../support/smtp-client.ts';
 
 const entry = (email: string, more: object = {}): object => ({
   email,
@@ -72,10 +72,8 @@ test(
       caFile: provider.caFile,
     });
     defer(() => relay.stop());
-    const client = await smtpClient(relay.smtpPort);
+    const client = await greeted(relay.smtpPort);
     defer(() => client.socket.destroy());
-    await client.expect(undefined, 220);
-    await client.expect('EHLO c', 250);
     const { text } = await client.send('MAIL FROM:<b@x.test>');
     const told = await runCli(['check', '--sender', 'b@x.test', '--json', '--accounts', relay.accountsFile]);
     assert.deepEqual(

@@ -1,10 +1,11 @@
 /** Several accounts for one sender, before the real relay and a simulated provider. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Account } from '../../src/accounts/account.ts';
 import { inOrder, whyFirst } from '../../src/relay/choice.ts';
+import { greeted } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
-import { smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { type Front, startFront } from './front.ts';
 import { account } from './stage.ts';
@@ -53,10 +54,8 @@ test(
       account: { senders: ['*@team.test'], messages_per_minute: 2 },
       relay: { maxHoldMs: 0 },
     });
-    const client = await smtpClient(front.port);
+    const client = await greeted(front.port);
     defer(() => client.socket.destroy());
-    await client.expect(undefined, 220);
-    await client.expect('EHLO c', 250);
     const send = async (): Promise<string> => {
       const mail = await client.send('MAIL FROM:<news@team.test>');
       if (mail.code !== 250) return mail.text.slice(0, 9);
@@ -83,10 +82,8 @@ test(
   'a drained account is passed over; when none is left the reply is temporary',
   leakless(async (_t, defer) => {
     const front = await startFront(defer, { users: USERS, account: { senders: ['*@team.test'] } });
-    const client = await smtpClient(front.port);
+    const client = await greeted(front.port);
     defer(() => client.socket.destroy());
-    await client.expect(undefined, 220);
-    await client.expect('EHLO c', 250);
     for (const user of USERS.slice(0, 2)) front.relay.drain(user);
     for (let i = 0; i < 3; i++) {
       await client.expect('MAIL FROM:<news@team.test>', 250);
@@ -105,10 +102,8 @@ test(
 );
 
 async function sender(front: Front, defer: Defer) {
-  const client = await smtpClient(front.port);
+  const client = await greeted(front.port);
   defer(() => client.socket.destroy());
-  await client.expect(undefined, 220);
-  await client.expect('EHLO c', 250);
   return {
     client,
     async send() {

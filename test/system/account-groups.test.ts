@@ -1,10 +1,11 @@
 /** Several accounts for one sender, of a running relay: which takes over, what leaves then, and what the operator sees. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { greeted } from '../support/dialogue.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
-import { smtpClient } from '../support/smtp-client.ts';
 
 const ANN = 'ann@example.com';
 const TEAM = 'team@example.com';
@@ -32,10 +33,8 @@ test(
       caFile: provider.caFile,
     });
     defer(() => relay.stop());
-    const client = await smtpClient(relay.smtpPort);
+    const client = await greeted(relay.smtpPort);
     defer(() => client.socket.destroy());
-    await client.expect(undefined, 220);
-    await client.expect('EHLO c', 250);
     async function send(from: string): Promise<string> {
       const mail = await client.send(`MAIL FROM:<${from}>`);
       if (mail.code !== 250) return mail.text;
@@ -101,10 +100,8 @@ test(
       caFile: provider.caFile,
     });
     defer(() => relay.stop());
-    const client = await smtpClient(relay.smtpPort);
+    const client = await greeted(relay.smtpPort);
     defer(() => client.socket.destroy());
-    await client.expect(undefined, 220);
-    await client.expect('EHLO c', 250);
     await fetch(`${relay.adminUrl}/admin/accounts/${TEAM}/drain`, { method: 'POST' });
     // Graph takes no null sender, and no demand for a report of its own.
     await client.expect('MAIL FROM:<>', '451 4.3.2');

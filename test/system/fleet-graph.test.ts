@@ -1,12 +1,13 @@
 // needs: redis-server
 /** Several relays that send by Graph for one mailbox: its limits hold over all of them, as by SMTP. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { greeted } from '../support/dialogue.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRedis } from '../support/redis.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
-import { smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const ANN = 'ann@example.com';
@@ -48,9 +49,7 @@ for (const [what, entry] of [
       const deferred: string[] = [];
       await Promise.all(
         Array.from({ length: SESSIONS }, async (_, i) => {
-          const client = await smtpClient(relays[i % RELAYS]?.smtpPort ?? 0);
-          await client.expect(undefined, 220);
-          await client.expect('EHLO load.test', 250);
+          const client = await greeted(relays[i % RELAYS]?.smtpPort ?? 0);
           while (left > 0) {
             const id = `m${left--}`;
             await client.raw(`MAIL FROM:<${ANN}>\r\n`);
@@ -103,9 +102,7 @@ test(
     for (const relay of [first, second]) await relay.event('shared_limits');
 
     async function send(relay: RelayProcess, from: string): Promise<string> {
-      const client = await smtpClient(relay.smtpPort);
-      await client.expect(undefined, 220);
-      await client.expect('EHLO load.test', 250);
+      const client = await greeted(relay.smtpPort);
       await client.raw(`MAIL FROM:<${from}>\r\n`);
       const mail = await client.reply(25_000);
       if (mail.code !== 250) return mail.text;

@@ -1,14 +1,15 @@
 // needs: redis-server, postfix
 /** Two relays as two next hops of a Postfix, as docs/fleet.md describes it: each is restarted in turn while mail flows. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { greeted } from '../support/dialogue.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startPostfix } from '../support/postfix.ts';
 import { startProvider } from '../support/provider.ts';
 import { parseSettings, readRecipe } from '../support/recipe.ts';
 import { startRedis } from '../support/redis.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
-import { smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { closedPort } from '../tokens/support.ts';
 
@@ -51,9 +52,7 @@ test(
     let isOver = false;
     let serial = 0;
     const clients = Array.from({ length: CLIENTS }, async () => {
-      const client = await smtpClient(postfix.port);
-      await client.expect(undefined, 220);
-      await client.expect('EHLO load.test', 250);
+      const client = await greeted(postfix.port);
       while (!isOver) {
         const id = `hop-${++serial}-`;
         await client.expect(`MAIL FROM:<${USER}>`, 250);

@@ -1,15 +1,16 @@
 // needs: redis-server
 /** Relays that start while Redis is away, or after it was replaced by an older one: what they kept beside it counts. */
+
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { greeted } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
-import { smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const ANN = 'ann@example.com';
@@ -43,9 +44,7 @@ async function stage(defer: Defer) {
 
 /** What each of `count` messages heard. */
 async function send(relay: RelayProcess, from: string, count: number): Promise<readonly string[]> {
-  const client = await smtpClient(relay.smtpPort);
-  await client.expect(undefined, 220);
-  await client.expect('EHLO load.test', 250);
+  const client = await greeted(relay.smtpPort);
   const replies: string[] = [];
   for (let i = 0; i < count; i++) {
     await client.raw(`MAIL FROM:<${from}>\r\n`);

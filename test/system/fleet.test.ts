@@ -1,10 +1,12 @@
 // needs: redis-server
 /** Several relays on one mailbox, and one relay after another on it: the running program against a strict provider. */
+
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { greeted } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
 import { type Redis, startRedis } from '../support/redis.ts';
@@ -425,9 +427,7 @@ test(
     const redis = await redisFor(defer);
     const [relay] = await fleet(defer, 1, provider, redis, { max_connections: 1 });
     assert.ok(relay);
-    const client = await smtpClient(relay.smtpPort);
-    await client.expect(undefined, 220);
-    await client.expect('EHLO load.test', 250);
+    const client = await greeted(relay.smtpPort);
     for (let message = 0; message < 3; message++) {
       await client.expect(`MAIL FROM:<${USER}>`, 250);
       for (const name of ['a', 'b', 'c', 'd']) await client.expect(`RCPT TO:<${name}@example.net>`, 250);

@@ -1,13 +1,15 @@
 /** A message that Graph has taken and whose client does not hear the 250: its retry, however it comes, is no second copy. */
+
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { greeted } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
-import { type SmtpClient, smtpClient } from '../support/smtp-client.ts';
+import type { SmtpClient } from '../support/smtp-client.ts';
 
 const ANN = 'ann@example.com';
 const BEA = 'bea@example.com';
@@ -31,10 +33,8 @@ async function house(defer: Defer): Promise<{ provider: Provider; relay: RelayPr
 }
 
 async function atData(defer: Defer, relay: RelayProcess, to: readonly string[]): Promise<SmtpClient> {
-  const client = await smtpClient(relay.smtpPort);
+  const client = await greeted(relay.smtpPort);
   defer(() => client.socket.destroy());
-  await client.expect(undefined, 220);
-  await client.expect('EHLO client.test', 250);
   await client.expect(`MAIL FROM:<${APP}>`, 250);
   for (const recipient of to) await client.expect(`RCPT TO:<${recipient}>`, 250);
   await client.expect('DATA', 354);

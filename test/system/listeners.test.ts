@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { connect as tlsConnect } from 'node:tls';
 import { issueCertificate, testAuthority } from '../support/certificate.ts';
+import { greeted } from '../support/dialogue.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
-import { smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const PLAIN = (password: string): string =>
@@ -65,20 +65,16 @@ test(
     const [plain, starttls, implicit] = (opened as { port: number }[]).map((l) => l.port);
     assert.ok(plain !== undefined && starttls !== undefined && implicit !== undefined);
 
-    const first = await smtpClient(plain);
+    const first = await greeted(plain);
     defer(() => first.socket.destroy());
-    await first.expect(undefined, 220);
-    await first.expect('EHLO client.test', 250);
     await first.expect('MAIL FROM:<ann@example.com>', '530 5.7.0');
     await first.expect('MAIL FROM:<bob@example.com>', 250);
     await first.expect('RCPT TO:<to@example.net>', 250);
     await first.expect('DATA', 354);
     assert.equal((await first.body('Subject: one\r\n\r\nplain')).code, 250);
 
-    const second = await smtpClient(starttls);
+    const second = await greeted(starttls);
     defer(() => second.socket.destroy());
-    await second.expect(undefined, 220);
-    await second.expect('EHLO client.test', 250);
     await second.startTls(testAuthority().certPem);
     await second.expect('EHLO client.test', 250);
     await second.expect('MAIL FROM:<bob@example.com>', '530 5.7.0');
@@ -144,10 +140,8 @@ test(
     defer(() => relay.stop());
     await new Promise((resolve) => activator.close(resolve));
     assert.equal(relay.smtpPort, port);
-    const client = await smtpClient(port);
+    const client = await greeted(port);
     defer(() => client.socket.destroy());
-    await client.expect(undefined, 220);
-    await client.expect('EHLO client.test', 250);
     await client.expect('MAIL FROM:<ann@example.com>', 250);
   }),
 );
