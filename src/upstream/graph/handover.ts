@@ -20,6 +20,7 @@ import {
 } from './ledger.ts';
 import { CANNOT_TELL, type GraphEnding, judged, later, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
+import { noteSent } from './sent.ts';
 import type { TellUnclear } from './tell-unclear.ts';
 
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
@@ -141,8 +142,9 @@ export function createHandover(deps: HandoverDeps): Handover {
       },
       'this very message was sent before: not sent again',
     );
-    // The next one that looks the same may be another.
-    if (!outgoing.isNamed && outgoing.partOf === undefined) await claim.forget();
+    // Its client may not hear of it this time either, or hear, and then the next that looks the same may be another.
+    if (known?.state === 'sent' && outgoing.partOf === undefined)
+      return own(await noteSent(ledger, outgoing, claim, known));
     return own(takenAs(outgoing, known?.state === 'sent' ? known.messageId : undefined));
   }
 
