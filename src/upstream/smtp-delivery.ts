@@ -10,11 +10,12 @@ import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import { isPositive, isTemporary, type Reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
-import { asUpstreamError, UpstreamError } from './failure.ts';
+import { asUpstreamError, lost, UpstreamError } from './failure.ts';
 import { createHeldBack } from './held-back.ts';
 import type { Lease } from './pool.ts';
 import { isHeaderMiscount, isUnknownCommand } from './reply-kinds.ts';
 import { type Decision, Submission, type SubmissionStream } from './submission.ts';
+import { ALIVE_TIMEOUT_MS } from './timeouts.ts';
 import type { AccountUpstream } from './upstream.ts';
 import type { BodyStream, Delivery, Ending, MayBegin, Trace } from './way.ts';
 
@@ -44,15 +45,10 @@ interface Talk {
 /** Clients exist that take nothing but 250, and 251 to RCPT, for a yes: what is a yes by its first digit is told them as one. */
 const inKnownCode = (r: Reply): Reply => (r.code === 250 || r.code === 251 ? r : { ...r, code: 250 });
 
-const REFUSED_IN_REPETITION = '4.5.0';
-const OUTCOME_UNKNOWN = judge({
-  kind: 'lost',
-  stage: 'end',
-  cause: 'garbage',
+const OUTCOME_UNKNOWN = lost('end', 'garbage', 'upstream answered out of step', {
   reused: false,
   finalByteSent: true,
-  detail: 'upstream answered out of step',
-});
+}).verdict;
 
 export function createSmtpDelivery(
   deps: SmtpDeliveryDeps,
@@ -108,16 +104,19 @@ export function createSmtpDelivery(
   async function acquire(): Promise<Open> {
     const since = clock.monotonic();
     try {
+      let askingMs = ALIVE_TIMEOUT_MS;
       for (let tries = account.limits.maxConnections; ; tries--) {
         const lease = await upstream.acquire();
         const { connection } = lease;
         const submission = new Submission(connection, upstream.mayUseBdat(connection), trace);
-        const isYounger = clock.monotonic() - connection.ageMs >= replayedAt;
-        if (isYounger || tries <= 0 || (await submission.isAlive())) {
+        const askedAt = clock.monotonic();
+        const isYounger = askedAt - connection.ageMs >= replayedAt;
+        if (isYounger || tries <= 0 || (await submission.isAlive(askingMs))) {
           trace.connection = connection.id;
           trace.reused = submission.reused;
           return { lease, submission };
         }
+        askingMs -= clock.monotonic() - askedAt;
         lease.release();
       }
     } finally {
@@ -233,7 +232,7 @@ export function createSmtpDelivery(
   /** Somebody heard 250 and is refused now: nobody gets the message, and it comes again (never a hidden loss). */
   const comeAgain = (r: ParsedReply): Decision => ({
     stage: 'rcpt',
-    reply: { ...r, code: 451, enhanced: REFUSED_IN_REPETITION },
+    reply: { ...r, code: 451, enhanced: '4.5.0' },
   });
 
   /** MAIL and all recipients that heard 250; each must be accepted. */

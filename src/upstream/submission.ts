@@ -16,7 +16,7 @@ import { lost, UpstreamError } from './failure.ts';
 import { beginFlight, endFlight, type FlightCount, type FlightTime } from './flight-times.ts';
 import { createStep, type Marker, type Step } from './in-step.ts';
 import { isOfAnother, isUnknownCommand } from './reply-kinds.ts';
-import { ALIVE_TIMEOUT_MS, ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
+import { ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
 
 /**
  * After this long in the pool a connection may be gone without a sign (a NAT that forgot it), so the
@@ -75,11 +75,12 @@ export class Submission {
     this.#connection.destroy();
   }
 
-  /** Whether the connection still answers: RSET and its reply. Never rejects. */
-  async isAlive(): Promise<boolean> {
+  /** Whether the connection still answers within `withinMs`: RSET and its reply; without time it is given up. Never rejects. */
+  async isAlive(withinMs: number): Promise<boolean> {
+    if (withinMs <= 0) this.#connection.destroy();
     if (this.#connection.dead) return false;
     const begun = beginFlight(this.#count, 'reset', this.#connection.now);
-    const [reply] = await this.#connection.flight(['RSET\r\n'], 1, ALIVE_TIMEOUT_MS).catch(() => []);
+    const [reply] = await this.#connection.flight(['RSET\r\n'], 1, withinMs).catch(() => []);
     if (reply !== undefined) endFlight(begun, this.#connection.now);
     if (reply?.code !== 250) this.#connection.destroy();
     this.#connection.needsReset = false;

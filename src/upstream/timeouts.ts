@@ -8,5 +8,5 @@ export const FINAL_TIMEOUT_MS = 570_000;
 export const CHUNK_TIMEOUT_MS = 180_000;
 /** What is left of a wait at the least, however long the message has been waiting already. */
 export const LEAST_MS = 20_000;
-/** RSET ahead of a replay shows whether the connection still lives; nobody waits longer for it. */
+/** RSET ahead of a replay shows whether a connection still lives; nobody waits longer for it, nor for all that are asked together. */
 export const ALIVE_TIMEOUT_MS = 5_000;

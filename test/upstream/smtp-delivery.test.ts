@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { silentLog } from '../../src/log.ts';
 import { judge, type Verdict } from '../../src/protocol/verdict.ts';
+import { UpstreamConnection } from '../../src/upstream/connection.ts';
 import type { Lease } from '../../src/upstream/pool.ts';
 import { createSmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
 import type { AccountUpstream } from '../../src/upstream/upstream.ts';
-import type { Trace } from '../../src/upstream/way.ts';
+import type { Asked, Trace } from '../../src/upstream/way.ts';
+import { createTestClock } from '../support/clock.ts';
 
 const MAIL = { sender: 'ann@example.com', parameters: [] };
 const BOB = { address: 'bob@example.net', parameters: [] };
@@ -77,5 +81,46 @@ test('where the minute is full by then nothing is said upstream and the connecti
   lend();
   assert.deepEqual(await sent, { verdict: LATE });
   assert.deepEqual(events, ['may it begin', 'given back']);
+  delivery.close();
+});
+
+test('a client is answered before it gives up, however many connections have gone silent', async () => {
+  const clock = createTestClock();
+  /** A server that takes all, or hears nothing. */
+  function connect(isSilent: boolean): UpstreamConnection {
+    const socket = new Duplex({
+      read: () => {},
+      write(octets, _encoding, done) {
+        done();
+        const answers = String(octets).replace(/.+\r\n/g, '250 2.0.0 ok\r\n');
+        if (!isSilent) setImmediate(() => socket.emit('data', Buffer.from(answers)));
+      },
+    });
+    const connection = new UpstreamConnection(socket as Socket, 'ann', { clock });
+    connection.capabilities = { ...connection.capabilities, pipelining: true };
+    return connection;
+  }
+  const old = Array.from({ length: 100 }, () => connect(true));
+  clock.advance(100_000);
+  const upstream = {
+    account: { id: 'ann', limits: { maxConnections: 100 } },
+    hold: () => () => undefined,
+    mayUseBdat: () => false,
+    acquire: async () => ({ connection: old.shift() ?? connect(false), release: () => undefined }),
+    report: () => undefined,
+  };
+  const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
+  const delivery = createSmtpDelivery(
+    { upstream: upstream as unknown as AccountUpstream, trace, log: silentLog, clock, random: Math.random },
+    { busyWaitMs: 0 },
+  );
+  let asked: Asked | undefined;
+  void delivery.ask(MAIL, [], [BOB, BOB]).then((heard) => {
+    asked = heard;
+  });
+  const since = clock.monotonic();
+  for (; asked === undefined && clock.monotonic() - since < 300_000; clock.advance(1_000))
+    for (let i = 0; i < 4; i++) await new Promise(setImmediate);
+  assert.equal(asked?.kind, 'heard');
   delivery.close();
 });
