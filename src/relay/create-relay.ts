@@ -9,7 +9,7 @@ import { fitParameters } from '../protocol/esmtp.ts';
 import { formatReply, type Reply, reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import type { ChosenBy } from '../protocol/vocabulary.ts';
-import type { Way, Ways } from '../upstream/way.ts';
+import { heardFor, type Way, type Ways } from '../upstream/way.ts';
 import { type Choice, inOrder, type PassedOver, whyFirst } from './choice.ts';
 import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
 import type { MailboxLimits } from './mailbox-counts.ts';
@@ -111,18 +111,17 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   async function gate(command: MailCommand, way: Way, maxHoldMs: number): Promise<Refused | Place> {
     const refusal = await way.ready();
     if (refusal !== undefined) return { answer: refusal };
-    const { capabilities, maxBytes, nullSender, tooLarge } = way.facts;
-    if (command.sender === '' && nullSender === 'refused') return { answer: NO_NULL_SENDER };
+    const { capabilities, maxBytes, nullSender } = way.facts;
+    const cannot = (answer: Reply): Refused => ({ answer: heardFor(answer, way.facts) });
+    if (command.sender === '' && nullSender === 'refused') return cannot(NO_NULL_SENDER);
     if (command.parameters.length > 0 && capabilities !== undefined) {
       const fitted = fitParameters(command.parameters, capabilities);
-      if ('refusal' in fitted) return { answer: fitted.refusal };
+      if ('refusal' in fitted) return cannot(fitted.refusal);
       const declared = command.parameters.find((p) => /^SIZE=/i.test(p));
       if (declared !== undefined && Number(declared.slice('SIZE='.length)) > maxBytes)
-        return {
-          answer:
-            tooLarge ??
-            reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`),
-        };
+        return cannot(
+          reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`),
+        );
     }
     return waitForPlace(command.account, way.facts.atOnce, maxHoldMs);
   }

@@ -7,7 +7,7 @@
  */
 import { fitParameters, type Mail, type Recipient } from '../protocol/esmtp.ts';
 import { isPositive, type Reply, reply } from '../protocol/reply.ts';
-import type { BodyStream, Ending, Way } from '../upstream/way.ts';
+import { type BodyStream, type Ending, heardFor, type Way } from '../upstream/way.ts';
 import type { RecordDraft } from './record.ts';
 import type { BodyWriter, MailCommand, Transaction } from './relay.ts';
 import { type Event, next, START, type State } from './transaction-states.ts';
@@ -89,7 +89,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
       return reply(452, '4.5.3', `at most ${account.limits.maxRecipients} recipients a message`);
     if (facts.capabilities === undefined || recipient.parameters.length === 0) return recipient;
     const fit = fitParameters(recipient.parameters, facts.capabilities);
-    return 'refusal' in fit ? fit.refusal : { ...recipient, parameters: fit.parameters };
+    return 'refusal' in fit ? heardFor(fit.refusal, facts) : { ...recipient, parameters: fit.parameters };
   }
 
   /** A reply for each, in order. */

@@ -20,8 +20,8 @@ export interface WayFacts {
   readonly heldAtLeast?: number;
   /** Largest message, octets; advertised as SIZE, larger ones are refused with 552. */
   readonly maxBytes: number;
-  /** In place of the 552, where larger messages only have to wait. */
-  readonly tooLarge?: Reply | undefined;
+  /** Where another way could take what this one cannot: such a message waits with this reply. */
+  readonly otherwise?: Reply | undefined;
   /** Messages at once for a mailbox, over all relays, where that is less than its connections. */
   readonly atOnce?: number;
   /** MAIL FROM:<> `passes`, or is refused with 550. */
@@ -29,6 +29,10 @@ export interface WayFacts {
   /** What the parameters of MAIL and RCPT are fitted to; undefined while it is not known. */
   readonly capabilities: Capabilities | undefined;
 }
+
+/** What a message hears that this way cannot take. */
+export const heardFor = (refusal: Reply, { otherwise }: Pick<WayFacts, 'otherwise'>): Reply =>
+  otherwise === undefined ? refusal : { ...otherwise, text: `${refusal.text}; it waits: ${otherwise.text}` };
 
 /** By which protocol mail leaves. */
 export type WayName = 'smtp' | 'graph';

@@ -105,7 +105,7 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
         if (refusal === undefined) turn(account.id, false);
         if (refusal === undefined || switchedOff(account.id) === undefined) return refusal;
         turn(account.id, true);
-        // A message too large for Graph waits for SMTP: that it is off is the account's trouble, not the message's.
+        // What Graph cannot take waits for SMTP: that it is off is the account's trouble, not the message's.
         chosen = second.orWait(refusal);
         return second.ready();
       },

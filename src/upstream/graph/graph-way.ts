@@ -20,7 +20,7 @@ import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
 import type { AccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
 import { tellFlight } from '../flight-times.ts';
-import type { Delivery, Ending, Trace, Way } from '../way.ts';
+import type { Delivery, Ending, Trace, Way, WayFacts } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
 import { keyOf, targetOf } from './graph-key.ts';
@@ -31,7 +31,7 @@ import { type Ledger, senderMark } from './ledger.ts';
 import type { GraphEnding } from './outcome.ts';
 import { type Outgoing, outgoingOf } from './outgoing.ts';
 import { AT_ONCE, createGraphPacing } from './pacing.ts';
-import { notAddressed, ownVerdict, refusalOf } from './refused-here.ts';
+import { notAddressed, refusalOf, refusedHere } from './refused-here.ts';
 import { createSweep } from './sweep.ts';
 import { createTellUnclear } from './tell-unclear.ts';
 
@@ -60,8 +60,8 @@ export interface GraphWaysDeps {
 
 /** As the second choice of an account it has more to say. */
 export interface GraphWay extends Way {
-  /** The same way, where a message too large for Graph waits with this reply instead of being bounced. */
-  orWait(tooLarge: Reply): Way;
+  /** The same way, where a message that Graph must not be asked for waits with this reply instead of being bounced. */
+  orWait(otherwise: Reply): Way;
 }
 
 export interface GraphWays {
@@ -209,6 +209,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     const key = keyOf(account, target);
     const mailbox = { account: account.id, url: `${target.url}/${target.mailbox}`, key };
     const maxBytes = Math.min(account.limits.maxBytes, GRAPH_MAX_BYTES);
+    const tooLarge = reply(552, '5.3.4', `message is larger than the ${maxBytes} octets Graph takes`);
 
     const clientFor: Served['clientFor'] = (onCall) =>
       createGraphClient(mailbox, {
@@ -253,18 +254,18 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       body: readonly Buffer[],
       trace: Trace,
       isClosed: () => boolean,
-      tooLarge: Reply,
+      facts: WayFacts,
     ): Promise<Ending> {
       const message = Buffer.concat(body);
       const refusal = refusalOf(account, mail, message);
-      if (refusal !== undefined) return { verdict: ownVerdict(refusal, 'graph-foreign-sender') };
+      if (refusal !== undefined) return refusedHere(refusal, facts, 'graph-foreign-sender');
       const recipients = promised.map((r) => r.address);
       const addressed = addressMessage(message, recipients, target.recipients);
       const as = outgoingOf(mail, promised, message, isClosed);
       // The retry of a part is not refused for the header of the whole, which may have been sent.
       if (addressed.kind !== 'ready')
-        return (await settle(as, account.id, trace)) ?? { verdict: notAddressed(addressed) };
-      if (addressed.message.length > MAX_MESSAGE_OCTETS) return { verdict: ownVerdict(tooLarge) };
+        return (await settle(as, account.id, trace)) ?? notAddressed(addressed, facts);
+      if (addressed.message.length > MAX_MESSAGE_OCTETS) return refusedHere(tooLarge, facts);
       const startedAt = clock.monotonic();
       const outgoing = { ...as, message: addressed.message };
       const over = openQuestion.begin(outgoing.senderMark);
@@ -274,23 +275,22 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       return told(ending, by, trace);
     }
 
-    const createWay = (tooLarge: Reply | undefined): Way => ({
+    const factsWith = (otherwise: Reply | undefined): WayFacts => ({
+      recipients: 'at_end',
+      body: 'whole',
+      maxBytes,
+      otherwise,
+      capabilities: { ...CAPABILITIES, size: maxBytes },
+      nullSender: 'refused',
+      // A message has one request at a time.
+      atOnce: AT_ONCE,
+    });
+    const createWay = (facts: WayFacts): Way => ({
       account,
-      facts: {
-        recipients: 'at_end',
-        body: 'whole',
-        maxBytes,
-        tooLarge,
-        capabilities: { ...CAPABILITIES, size: maxBytes },
-        nullSender: 'refused',
-        // A message has one request at a time.
-        atOnce: AT_ONCE,
-      },
+      facts,
       ready,
       begin(trace, mayBegin): Delivery {
         let isClosed = false;
-        const answer =
-          tooLarge ?? reply(552, '5.3.4', `message is larger than the ${maxBytes} octets Graph takes`);
         trace.way = 'graph';
         return {
           // No recipient can be asked for.
@@ -298,12 +298,12 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
           async send(mail, told, body) {
             const refusal = await mayBegin?.();
             if (refusal !== undefined) return { verdict: refusal };
-            const work = send(mail, told, body, trace, () => isClosed, answer);
+            const work = send(mail, told, body, trace, () => isClosed, facts);
             background(work);
             return work;
           },
           // Only what is larger than can be held comes here.
-          open: async () => ({ verdict: ownVerdict(answer) }),
+          open: async () => refusedHere(tooLarge, facts),
           close() {
             isClosed = true;
           },
@@ -314,7 +314,10 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
         };
       },
     });
-    const way: GraphWay = { ...createWay(undefined), orWait: createWay };
+    const way: GraphWay = {
+      ...createWay(factsWith(undefined)),
+      orWait: (otherwise) => createWay(factsWith(otherwise)),
+    };
     return { account, permissions: target.permissions, endpoint, health, way, clientFor };
   }
 

@@ -8,6 +8,7 @@ import type { Addressed } from '../../protocol/graph-addressing.ts';
 import { HEADER_TOO_LONG, headerEnd, MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
 import { type Reply, reply } from '../../protocol/reply.ts';
 import { type Verdict, verdict } from '../../protocol/verdict.ts';
+import { heardFor, type WayFacts } from '../way.ts';
 
 const NULL_SENDER = reply(550, '5.7.1', 'the null sender cannot be used: Graph sends as the mailbox');
 
@@ -29,19 +30,28 @@ export function refusalOf(account: Account, mail: Mail, message: Buffer): Reply 
 
 const FOREIGN_WORDS = 'this account delivers by Graph to whomever the header names';
 
+/** What is refused before Graph is asked. */
+export interface RefusedHere {
+  readonly verdict: Verdict;
+}
+
 /** Graph would mail others than those of the transaction. */
-export function notAddressed(addressed: Exclude<Addressed, { readonly kind: 'ready' }>): Verdict {
+export function notAddressed(
+  addressed: Exclude<Addressed, { readonly kind: 'ready' }>,
+  facts: WayFacts,
+): RefusedHere {
   const why =
     addressed.kind === 'foreign'
       ? `the header names ${addressed.addresses.slice(0, 5).join(', ')}, who is not in this transaction`
       : addressed.reason;
   const cause = 'graph-foreign-recipients';
-  return ownVerdict(reply(554, '5.6.0', `${FOREIGN_WORDS}: ${why}; ${cureOf(cause, ANY_ACCOUNT)}`), cause);
+  const text = `${FOREIGN_WORDS}: ${why}; ${cureOf(cause, ANY_ACCOUNT)}`;
+  return refusedHere(reply(554, '5.6.0', text), facts, cause);
 }
 
-export const ownVerdict = (answer: Reply, cause?: string): Verdict =>
-  verdict(
-    answer.code < 500 ? 'message_temporary' : 'message_permanent',
-    answer,
-    cause === undefined ? {} : { cause },
-  );
+/** `cause`: of the book of causes. */
+export function refusedHere(refusal: Reply, facts: WayFacts, cause?: string): RefusedHere {
+  const answer = heardFor(refusal, facts);
+  const meaning = answer.code < 500 ? 'message_temporary' : 'message_permanent';
+  return { verdict: verdict(meaning, answer, cause === undefined ? {} : { cause }) };
+}

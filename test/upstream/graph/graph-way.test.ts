@@ -268,6 +268,46 @@ test(
 );
 
 test(
+  'while SMTP is switched off: what Graph must not be asked for waits for SMTP, and is not bounced',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      provider: { flavour: 'microsoft', graph: {} },
+      account: { transport: 'smtp_then_graph' },
+      warm: false,
+    });
+    const off = room.provider.smtp.script(
+      'AUTH',
+      { times: Number.POSITIVE_INFINITY },
+      { reply: OFF[0] ?? '' },
+    );
+    assert.match(await said(room, { to: [BOB], body: mail(BOB, 'first') }), /\[graph\]/);
+    const others = mail(`${BOB}, ${EVE}`, 'others');
+    const foreign = mail(BOB, 'foreign').replace(/^From: .*$/m, 'From: root@host.test');
+    const rows: readonly (readonly [Parameters<Room['send']>[0], RegExp])[] = [
+      [{ mailParameters: ['RET=HDRS'] }, /RET; it waits: .*5\.7\.139/],
+      [{ mailParameters: ['SMTPUTF8'] }, /SMTPUTF8; it waits: /],
+      [{ mailParameters: ['SIZE=4000000'] }, /larger than .*; it waits: /],
+      [{ to: [BOB], body: others }, /names eve@\S+, who is not in this transaction.*; it waits: /],
+      [{ to: [BOB], body: foreign }, /From: root@host\.test is not a sender.*; it waits: /],
+    ];
+    for (const [message, words] of rows) {
+      const heard = await said(room, message);
+      assert.match(heard, /^451 4\.7\.0/);
+      assert.match(heard, words);
+    }
+    const opened = await room.mail(ANN);
+    const [recipient] = (await opened.transaction?.rcpt(to(BOB, ['NOTIFY=NEVER']))) ?? [];
+    assert.equal(recipient?.code, 451);
+    opened.transaction?.abort('over');
+    assert.equal(room.provider.graph.delivered.length, 1);
+    off.remove();
+    await room.ways.retryNow([ANN]);
+    for (const body of [others, foreign])
+      assert.match(await said(room, { to: [BOB], body }), /^250 .*Hostname/);
+  }),
+);
+
+test(
   'no fallback for anything else: a refused token, a server that is away',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, {
