@@ -117,11 +117,9 @@ test(
     const refused = await b.limits.reserve('a', limits(), 0);
     assert.ok(!refused.granted && refused.limit === 'busy');
     a.die();
-    const startedAt = performance.now();
-    const got = await b.limits.reserve('a', limits(), 20_000);
+    const got = await b.limits.reserve('a', limits(), 15_000);
     assert.ok(got.granted);
     got.place.end({ unsent: false, recipients: 1 });
-    assert.ok(performance.now() - startedAt < 15_000);
   }),
 );
 

@@ -76,7 +76,6 @@ test(
     const room = await startGraphRoom(defer, {
       directory,
       record: false,
-      speed: 20,
       rules: { hiddenMs: 5, chaos: createFaults(dice) },
       client: { answerMs: 5_000, uploadMs: 5_000 },
     });
