@@ -6,7 +6,7 @@
 import { dirname, resolve } from 'node:path';
 import { AccountsFileError, readAccountsText } from './accounts/accounts-file.ts';
 import { Secret } from './accounts/credential.ts';
-import { JsonSyntaxError, parseJsonText } from './accounts/json-text.ts';
+import { createLineIndex, JsonSyntaxError, parseJsonText } from './accounts/json-text.ts';
 import { readSecretText, readSmallFile, SecretSourceError } from './accounts/secret-source.ts';
 import { SETTINGS, type SettingName, settingFlag, settingVariable } from './config/settings.ts';
 import { completeListener, type ListenerEntry, type ListenerOptions } from './listener/options.ts';
@@ -25,7 +25,7 @@ export type Settings = {
 };
 
 export interface SettingsProblem {
-  /** `--port`, `XOAUTH2_RELAY_PORT`, or the config file and key. */
+  /** `--port`, `XOAUTH2_RELAY_PORT`, or the config file with line and key. */
   readonly source: string;
   readonly message: string;
 }
@@ -225,17 +225,20 @@ async function readConfigFile(
 ): Promise<ReadonlyMap<string, Found> | undefined> {
   const found = new Map<string, Found>();
   try {
-    const root = parseJsonText((await readAccountsText(path)).text);
+    const { text } = await readAccountsText(path);
+    const root = parseJsonText(text);
     if (root.members === undefined) {
       problems.push({ source: path, message: 'expected a JSON object of settings' });
       return undefined;
     }
     const keys = new Set((Object.keys(SETTINGS) as SettingName[]).map(settingKey));
+    const positionOf = createLineIndex(text);
     for (const [key, node] of root.members) {
       if (key === '$schema' || key === 'comment') continue;
-      if (keys.has(key))
-        found.set(key, { source: `${path} ${key}`, value: node.value, directory: dirname(resolve(path)) });
-      else problems.push({ source: `${path} ${key}`, message: 'unknown setting' });
+      const source = `${path}:${positionOf(node.start).line} ${key}`;
+      if (keys.has(key)) found.set(key, { source, value: node.value, directory: dirname(resolve(path)) });
+      else
+        problems.push({ source, message: 'unknown setting: remove or correct it (serve --help lists all)' });
     }
     return found;
   } catch (error) {

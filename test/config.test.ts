@@ -123,9 +123,9 @@ for (const [name, flags, env, file, source, words] of [
     'XOAUTH2_RELAY_RECEIVED',
     /true or false/,
   ],
-  ['unknown key', {}, {}, { prot: 1 }, 'FILE prot', /unknown setting/],
-  ['wrong type', {}, {}, { port: '25x' }, 'FILE port', /whole number/],
-  ['key in a listener', {}, {}, { listeners: [{ prot: 1 }] }, 'FILE listeners.0', /unknown key.*prot/],
+  ['unknown key', {}, {}, { prot: 1 }, 'FILE:1 prot', /unknown setting: remove/],
+  ['wrong type', {}, {}, { port: '25x' }, 'FILE:1 port', /whole number/],
+  ['key in a listener', {}, {}, { listeners: [{ prot: 1 }] }, 'FILE:1 listeners.0', /unknown key.*prot/],
   ['TLS without key', { tls: 'starttls' }, {}, undefined, 'tls', /cert_file and key_file/],
   [
     'no store',
@@ -135,8 +135,19 @@ for (const [name, flags, env, file, source, words] of [
     'XOAUTH2_RELAY_STORE',
     /memory, file, redis/,
   ],
+  ...['redis://u:hunter2@h:port', 'redis://u:%hunter2@h', 'redis://u:hunter2@h/db', 'redis://:hunter2@'].map(
+    (store) =>
+      [
+        'no Redis',
+        {},
+        { XOAUTH2_RELAY_STORE: store },
+        undefined,
+        'XOAUTH2_RELAY_STORE',
+        /redis:\/\/user/,
+      ] as const,
+  ),
   ['no secret file', { adminTokenFile: '/nowhere' }, {}, undefined, '--admin-token-file', /no such file/],
-  ['secret variable', {}, {}, { admin_token: { env: 'NOPE' } }, 'FILE admin_token', /NOPE is not set/],
+  ['secret variable', {}, {}, { admin_token: { env: 'NOPE' } }, 'FILE:1 admin_token', /NOPE is not set/],
 ] as const) {
   test(`names source and expectation: ${name}`, async () => {
     const path = file === undefined ? undefined : config(file);
@@ -153,6 +164,16 @@ for (const [name, flags, env, file, source, words] of [
     );
   });
 }
+
+test('a mistake in the config file is told with its line', async () => {
+  const path = join(directory, 'lines.json');
+  writeFileSync(path, '{\n  "port": 25,\n\n  "log_level": "loud"\n}\n');
+  await assert.rejects(load({ config: path }), (error) => {
+    assert(error instanceof SettingsError);
+    assert.equal(error.problems[0]?.source, `${path}:4 log_level`);
+    return true;
+  });
+});
 
 test('all that is wrong is told at once', async () => {
   await assert.rejects(load({ port: 'x', adminPort: 'y' }), (error) => {

@@ -70,7 +70,7 @@ export function createAdminClient(
     try {
       const response = await fetch(url + path, {
         method,
-        headers: token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` },
+        headers: token === undefined ? {} : { authorization: authorizationOf(token.reveal()) },
         signal: cut.signal,
         redirect: 'error',
       });
@@ -152,3 +152,7 @@ export function createAdminClient(
     isReady: async () => (await request('/readyz')).status === 200,
   };
 }
+
+/** A bearer token has no spaces and nothing beyond ASCII (RFC 6750 §2.1); one of a person's making goes as a password. */
+const authorizationOf = (token: string): string =>
+  /^[!-~]+$/.test(token) ? `Bearer ${token}` : `Basic ${Buffer.from(`:${token}`).toString('base64')}`;

@@ -30,6 +30,18 @@ const origin = url
   })
   .transform((text) => new URL(text).origin);
 
+/** What the client library takes: it throws for all else, and quotes it. */
+function isRedisUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { hostname, username, password, pathname } = new URL(text);
+  try {
+    decodeURIComponent(`${username}:${password}`);
+  } catch {
+    return false;
+  }
+  return hostname !== '' && /^\/?\d*$/.test(pathname);
+}
+
 export const SETTINGS = {
   accounts: define('Serving', 'path', text, 'accounts.json', 'accounts file'),
   listeners: define(
@@ -85,7 +97,11 @@ export const SETTINGS = {
         .regex(
           /^(?:memory|file|rediss?:\/\/\S+)$/,
           'expected memory, file, redis://host:6379 or rediss://host:6379',
-        ),
+        )
+        .refine((text) => !text.includes('://') || isRedisUrl(text), {
+          error:
+            'expected redis://user:password@host:6379/0, where user, password and the number of the database may be missing; % in a password stands there as %25, @ as %40, / as %2F',
+        }),
     ),
     undefined,
     'where tokens are kept: memory, file, redis:// or rediss://',

@@ -117,3 +117,24 @@ for (const [what, begins] of [
       assert.equal(clock.pending(), 0);
     }),
   );
+
+test(
+  'a token of a person’s making is told as a password: a bearer token has no spaces',
+  leakless(async (_t, defer) => {
+    const heard: (string | undefined)[] = [];
+    const server = createServer((request, response) => {
+      heard.push(request.headers.authorization);
+      response.writeHead(200, { 'content-type': 'application/json', connection: 'close' });
+      response.end(JSON.stringify(RELOADED));
+    });
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+    defer(() => new Promise<void>((resolve) => void server.close(() => resolve())));
+    const adminPort = String((server.address() as AddressInfo).port);
+    for (const token of ['plain', 'drei Wörter €'])
+      await createAdminClient(
+        await loadSettings({ flags: { adminPort }, env: { XOAUTH2_RELAY_ADMIN_TOKEN: token } }),
+      ).reload();
+    const basic = Buffer.from(':drei Wörter €').toString('base64');
+    assert.deepEqual(heard, ['Bearer plain', `Basic ${basic}`]);
+  }),
+);

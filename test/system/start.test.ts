@@ -91,7 +91,7 @@ test(
       [['--state-key-file', 'token', '--state-dir', 'state', '--store', 'file'], /key/],
       [['--token-socket', 'accounts.json'], /accounts\.json: something that is no socket has this name/],
       [['--token-socket', 'no/such/socket'], /no\/such\/socket: .*--token-socket$/],
-      [['--config', 'wrong.json'], /wrong\.json nonsense: unknown setting/],
+      [['--config', 'wrong.json'], /wrong\.json:1 nonsense: unknown setting/],
       [['--accounts', 'file'], /^file|file: /],
     ];
     for (const name of ['a', 'b']) {
