@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { AccountsFileError } from './accounts/accounts-file.ts';
+import { explainFileError } from './accounts/secret-source.ts';
 import { accountAdd } from './commands/account-add.ts';
 import { accountImport, accountList, accountRemove } from './commands/account-entries.ts';
 import {
@@ -49,7 +50,7 @@ function fail(error: unknown): number {
     return error.exitCode;
   }
   if (error instanceof NoTerminalError) {
-    terminal.note(`${error.message} (nobody is there to ask: give it as an option, see --help)`);
+    terminal.note(`${error.message} (nobody is there to ask: --help says how else to give it)`);
     return EXIT_CONFIGURATION;
   }
   // A defect of ours: the stack helps, and our errors hold no secret.
@@ -90,7 +91,11 @@ const COMMANDS: readonly CommandDefinition[] = [
 ];
 
 // A reader such as `head` that has seen enough is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  terminal.note(`cannot write standard output: ${explainFileError(error)}`);
+  process.exit(1);
+});
 
 const words = process.argv.slice(2);
 const sendmail = sendmailWords(process.argv[1] ?? '', words);
@@ -103,4 +108,6 @@ const exitCode =
         note: terminal.note,
         print: terminal.print,
       });
+// That a disk is full is heard in the turn after the write.
+await new Promise((resume) => setImmediate(resume));
 process.exit(exitCode);

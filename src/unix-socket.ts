@@ -13,8 +13,16 @@ export function listenOnPath(server: Server, path: string, mode: number, opened:
   }
 }
 
-/** A socket nobody listens on is left over from a killed process and removed. Throws where something else has the name. */
+/** Of `sun_path` without its end (unix(7)): what is longer would be cut without a word, and bound under another name. */
+const MAX_PATH_OCTETS = process.platform === 'linux' ? 107 : 103;
+
+/** A socket nobody listens on is left over from a killed process and removed. Throws where something else has the name, or no socket can have it. */
 export async function removeStaleSocket(path: string): Promise<void> {
+  const octets = Buffer.byteLength(path);
+  if (octets > MAX_PATH_OCTETS)
+    throw new Error(
+      `the path of a socket has at most ${MAX_PATH_OCTETS} octets, this one ${octets}; choose a shorter path`,
+    );
   const facts = await lstat(path).catch(() => undefined);
   if (facts === undefined) return;
   if (!facts.isSocket()) throw new Error('something that is no socket has this name; choose another path');

@@ -114,7 +114,17 @@ const accountSchema = z.strictObject({
     .max(320)
     .regex(ADDRESS, 'an e-mail address')
     .describe('The mailbox; also the default XOAUTH2 user and sender.'),
-  account_id: z.string().min(1).max(200).regex(/^\S+$/, 'text without spaces').optional(),
+  account_id: z
+    .string()
+    .min(1)
+    .max(200)
+    .regex(/^\S+$/, 'text without spaces')
+    // The first would steer a terminal; the others no address of the admin API can have.
+    .refine(
+      (id) => !/\p{Cc}/u.test(id) && !/^\.{1,2}$/.test(id),
+      'text without control characters, and not . or ..',
+    )
+    .optional(),
   provider: z.string().min(1).describe('gmail, outlook, outlook-personal, or a key of "providers".'),
   grant: grant.optional().describe('How tokens are obtained; default refresh_token.'),
   client_id: z.string().min(1).optional(),

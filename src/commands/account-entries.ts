@@ -2,6 +2,7 @@
 import { accountEntries, appendAccount, removeAccount } from '../accounts/accounts-edit.ts';
 import { readAccountsFile } from '../accounts/accounts-file.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty, readWhole } from '../enrol/accounts-on-disk.ts';
+import { cleanText } from '../protocol/text.ts';
 import { showProblems } from './check.ts';
 import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet } from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
@@ -37,10 +38,11 @@ export const accountList: CommandDefinition = {
     }));
     if (isSet(context, 'json')) terminal.print(JSON.stringify({ accounts: rows }, null, 2));
     else {
+      // Of an entry that cannot be used anything may stand there.
       const cells = rows.map((row) => [
-        row.id,
-        row.email,
-        row.provider,
+        cleanText(row.id),
+        cleanText(row.email),
+        cleanText(row.provider),
         row.usable ? row.grant : terminal.paint.red('unusable'),
         row.password ? 'password' : '',
         row.senders.slice(1).join(' '),

@@ -1,7 +1,8 @@
 /** `logs`: the log for people. In: a log file or the journal of a systemd unit. Out: coloured lines. */
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { createInterface } from 'node:readline';
+import { explainFileError } from '../accounts/secret-source.ts';
 import { logFileOf } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
 import { createLogFormat } from './log-format.ts';
@@ -40,7 +41,8 @@ export const logs: CommandDefinition = {
     const lines = textOption(context, 'lines') ?? (isFiltered ? '10000' : '50');
     if (!/^\d+$/.test(lines)) throw new CommandError('--lines: expected a whole number', 2);
     const file = logFileOf(context, await commandSettings(context));
-    const unit = textOption(context, 'unit') ?? (existsSync(file) ? undefined : 'xoauth2-relay');
+    const named = textOption(context, 'unit');
+    const unit = named ?? (isThere(file) ? undefined : 'xoauth2-relay');
     const follow = isSet(context, 'follow');
     const [program, args] =
       unit === undefined
@@ -60,7 +62,8 @@ export const logs: CommandDefinition = {
       reader.once('close', resolve);
     });
     if (code === 0 && shown > 0) return 0;
-    if (code === 0) {
+    // A journal without the unit is no error of journalctl.
+    if (code === 0 && (unit === undefined || named !== undefined || isFiltered)) {
       terminal.note(
         `no line of that kind among the last ${lines}${unit === undefined ? ` of ${file}` : ''}; -n looks further back`,
       );
@@ -73,6 +76,17 @@ export const logs: CommandDefinition = {
     );
   },
 };
+
+/** Throws a `CommandError` where this user may not read it. */
+function isThere(file: string): boolean {
+  try {
+    accessSync(file, constants.R_OK);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') return false;
+    throw new CommandError(`cannot read ${file}: ${explainFileError(error)}`, 1, { cause: error });
+  }
+}
 
 /** Whether a line is of the account and outcome asked for; a line that is no JSON is of neither. */
 function createFilter(account: string | undefined, outcome: string | undefined): (line: string) => boolean {

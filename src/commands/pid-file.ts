@@ -93,6 +93,18 @@ export async function findUncertain(path: string): Promise<number | undefined> {
   return Number(text);
 }
 
+/** Why this user cannot know whether a relay has the pid file; undefined: he can. */
+export async function whyUnseen(path: string): Promise<string | undefined> {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  try {
+    await (await open(lockOf(path), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)).close();
+    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code === 'EACCES' || code === 'EPERM' ? explainFileError(error) : undefined;
+  }
+}
+
 const lockOf = (path: string): string => `${path}.lock`;
 
 /** What has this name and holds no number is not ours to replace. */

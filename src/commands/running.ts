@@ -3,7 +3,7 @@ import { waitUntil } from '../enrol/wait-until.ts';
 import { createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, CommandError, isSet, numberOption } from './definition.ts';
-import { findRelay, findUncertain } from './pid-file.ts';
+import { findRelay, findUncertain, whyUnseen } from './pid-file.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
 const adminOptions = settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken']);
@@ -47,7 +47,7 @@ export const stop: CommandDefinition = {
     const relay = await findRelay(path);
     if (relay === undefined) throw await noRelay(path);
     const { pid, isAlive } = relay;
-    process.kill(pid, 'SIGTERM');
+    tellToStop(pid);
     const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', STOP_TIMEOUT_MS);
     if (!(await waitUntil(() => !isAlive(), timeoutMs)))
       throw new CommandError(
@@ -58,7 +58,20 @@ export const stop: CommandDefinition = {
   },
 };
 
+function tellToStop(pid: number): void {
+  try {
+    process.kill(pid, 'SIGTERM');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EPERM')
+      throw new CommandError(`process ${pid} is another user's: stop it as that user`);
+    // It has ended by itself.
+  }
+}
+
 async function noRelay(path: string): Promise<CommandError> {
+  const unseen = await whyUnseen(path);
+  if (unseen !== undefined)
+    return new CommandError(`cannot tell whether a relay runs (${path}): ${unseen}; stop it as its own user`);
   const other = await findUncertain(path);
   return new CommandError(
     other === undefined

@@ -44,8 +44,7 @@ export const start: CommandDefinition = {
     const logFile = logFileOf(context, settings);
     const running = await findRelay(pidFile);
     if (running !== undefined) throw runsAlready(running.pid, pidFile);
-    makeDirectories(dirname(pidFile));
-    makeDirectories(dirname(logFile));
+    for (const path of [pidFile, logFile]) makeRoom(path);
 
     const errors = `${logFile}.stderr`;
     // Another relay that runs, or starts at the same moment, keeps its own until this one is the one.
@@ -61,8 +60,11 @@ export const start: CommandDefinition = {
     const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', READY_TIMEOUT_MS);
     const heard = await hearRelay(child, timeoutMs);
     if (heard !== undefined && 'exitCode' in heard) {
-      context.terminal.note((await readFile(begun, 'utf8')).trim());
+      const said = (await readFile(begun, 'utf8')).trim();
       await rm(begun);
+      if (said === '')
+        throw new CommandError('the relay did not start: it was stopped or killed meanwhile', 1);
+      context.terminal.note(said);
       throw new CommandError('the relay did not start', heard.exitCode || 1);
     }
     await rename(begun, errors);
@@ -76,6 +78,19 @@ export const start: CommandDefinition = {
     return 0;
   },
 };
+
+function makeRoom(path: string): void {
+  const directory = dirname(path);
+  try {
+    makeDirectories(directory);
+  } catch (error) {
+    throw new CommandError(
+      `cannot make the directory ${directory}: ${explainFileError(error)}; name another with --state-dir, or --pid-file and --log-file`,
+      EXIT_CONFIGURATION,
+      { cause: error },
+    );
+  }
+}
 
 /** For what a relay says outside its log: at first under a name of its own. Anything but a plain file is not replaced. */
 async function openNew(path: string, later: string): Promise<FileHandle> {

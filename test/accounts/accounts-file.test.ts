@@ -202,6 +202,8 @@ for (const [name, entry, path, words] of [
   ['unknown provider', { ...gmail, provider: 'gmial' }, 'provider', /gmail, outlook/],
   ['unknown grant', { ...gmail, grant: LEAK }, 'grant', /refresh_token, client_credentials/],
   ['grant the provider lacks', { ...app, provider: 'gmail' }, 'grant', /gmail has no client_credentials/],
+  ['id that steers', { ...gmail, account_id: '\u001b[31mred' }, 'account_id', /control characters/],
+  ['id that no path has', { ...gmail, account_id: '..' }, 'account_id', /not \. or \.\./],
   ['no client id', { ...gmail, client_id: undefined }, 'client_id', /is missing/],
   ['no refresh token', { ...gmail, refresh_token: undefined }, 'refresh_token', /is missing/],
   ['empty refresh token', { ...gmail, refresh_token: '' }, 'refresh_token', /not be empty/],

@@ -186,7 +186,7 @@ test(
       assert.equal(code, 2);
       assert.equal(
         stderr,
-        'no answer to "Client id" (nobody is there to ask: give it as an option, see --help)\n',
+        'no answer to "Client id" (nobody is there to ask: --help says how else to give it)\n',
       );
     }
   }),

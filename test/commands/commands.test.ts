@@ -1,7 +1,18 @@
 /** The commands around a running relay and its accounts file, as a person runs them. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -413,3 +424,28 @@ test('--help says of every word what it is for', async () => {
     [],
   );
 });
+
+test('what does not fit on the disk of standard output is told, exit 1', {
+  skip: !existsSync('/dev/full'),
+}, () => {
+  const bin = join(repositoryRoot, 'bin/xoauth2-relay.js');
+  for (const command of ['schema', 'manual']) {
+    const full = openSync('/dev/full', 'w');
+    const { status, stderr } = spawnSync(process.execPath, [bin, command], {
+      stdio: ['ignore', full, 'pipe'],
+    });
+    closeSync(full);
+    assert.deepEqual([status, String(stderr)], [1, 'cannot write standard output: no space left\n']);
+  }
+});
+
+test(
+  'account list: what stands in an entry does not steer the terminal',
+  leakless(async (_t, defer) => {
+    const file = join(temporary(defer), 'accounts.json');
+    writeFileSync(file, '[{ "email": "a@x.org", "account_id": "\\u001b[31mred" }]', { mode: 0o600 });
+    const { stdout, stderr } = await runCli(['account', 'list', '--accounts', file]);
+    assert.match(stdout, /^ \[31mred/m);
+    assert.ok(!`${stdout}${stderr}`.includes('\u001b'));
+  }),
+);

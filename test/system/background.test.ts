@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import {
+  chmodSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -12,11 +13,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { createProcesses } from '../../src/tokens/process-mark.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
+import { repositoryRoot } from '../support/relay-process.ts';
 import { runCli } from '../support/run-cli.ts';
 
 /** What `start` says. */
@@ -176,5 +178,42 @@ test(
     const logs = await runCli(['logs', '--state-dir', place], { env });
     assert.match(logs.stdout, /listening/);
     assert.ok(!existsSync(join(place, 'relay.log')));
+  }),
+);
+
+test(
+  'start tells in one line where its directory cannot be made',
+  leakless(async (_t, defer) => {
+    const { place, start } = await stage(defer);
+    writeFileSync(join(place, 'file'), '');
+    const { code, stderr } = await start('--state-dir', join(place, 'file', 'state'));
+    assert.equal(code, 2, stderr);
+    assert.match(
+      stderr,
+      /^cannot make the directory .*file\/state: a part of the path is a file.*--state-dir.*\n$/,
+    );
+  }),
+);
+
+test(
+  'who may not look into the directory of a relay is told so, not that none runs',
+  leakless(async (_t, defer) => {
+    const { place } = await stage(defer);
+    for (const name of ['relay.pid.lock', 'relay.log']) writeFileSync(join(place, name), '', { mode: 0o600 });
+    // Root may look everywhere.
+    const isRoot = process.getuid?.() === 0;
+    if (isRoot) chmodSync(dirname(place), 0o755);
+    else chmodSync(place, 0);
+    defer(() => chmodSync(place, 0o700));
+    const other = isRoot ? { uid: 65_534, gid: 65_534 } : {};
+    for (const [command, words] of [
+      ['stop', /cannot tell whether a relay runs .*not permitted .*as its own user/],
+      ['logs', /cannot read .*relay\.log: not permitted/],
+    ] as const) {
+      const bin = join(repositoryRoot, 'bin/xoauth2-relay.js');
+      const ran = spawnSync(process.execPath, [bin, command, '--state-dir', place], { ...other, cwd: '/' });
+      assert.equal(ran.status, 1, String(ran.stderr));
+      assert.match(String(ran.stderr), words);
+    }
   }),
 );
