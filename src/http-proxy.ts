@@ -3,6 +3,7 @@
  * environment. Out: undici's dispatcher. Trouble with the proxy is a `HttpProxyError`, which names it without its login.
  */
 import { Agent, type Dispatcher, EnvHttpProxyAgent, Pool } from 'undici';
+import { secretsOfLogin } from './protocol/masking.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -60,7 +61,9 @@ export function createDispatcher({ env, ...options }: DispatcherOptions): Dispat
 
 /** What no answer may repeat of the proxies' logins. */
 export const proxySecrets = (env: Environment): readonly string[] =>
-  Object.values(proxiesOf(env)).flatMap((url) => (url?.password ? [decodeURIComponent(url.password)] : []));
+  Object.values(proxiesOf(env)).flatMap((url) =>
+    url?.password ? secretsOfLogin(decodeURIComponent(url.username), decodeURIComponent(url.password)) : [],
+  );
 
 const proxiesOf = (env: Environment) => ({
   http: parseProxy('HTTP_PROXY', env.http_proxy ?? env.HTTP_PROXY),

@@ -8,6 +8,7 @@ import { createHttp } from '../src/http.ts';
 import { HttpProxySettingError } from '../src/http-proxy.ts';
 import { silentLog } from '../src/log.ts';
 import { findTokenCauseInText, findWayCause } from '../src/protocol/causes/book.ts';
+import { createMask } from '../src/protocol/masking.ts';
 import { createTokenEndpoints } from '../src/tokens/token-endpoint.ts';
 import { type Defer, leakless } from './support/leak-check.ts';
 import { startTunnelProxy } from './support/tunnel-proxy.ts';
@@ -132,3 +133,9 @@ test(
     assert.equal(answer.kind === 'lost' && answer.code, 'PROXY_REFUSED');
   }),
 );
+
+test('of a login with a short password the two of them together are a secret, however they are spelled', () => {
+  const mask = createMask(createHttp({ env: { HTTPS_PROXY: 'http://relay:a%3Ab@proxy.test:1' } }).secrets);
+  const basic = Buffer.from('relay:a:b').toString('base64');
+  assert.equal(mask(`relay:a:b or ${basic} of relay, a:b`), '[secret] or [secret] of relay, a:b');
+});

@@ -20,7 +20,8 @@ const TABLE: Record<string, readonly string[]> = {
   tracing: [],
   // How an answer is kept small.
   http: ['protocol'],
-  'http-proxy': [],
+  // What must not be told of a login.
+  'http-proxy': ['protocol'],
   redis: [],
   'kept-state': [],
   'write-file': [],

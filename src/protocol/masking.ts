@@ -13,6 +13,14 @@ const MIN_SECRET = 4;
 /** A secret longer than this (a PEM key) is recognised by its beginning: nobody quotes more of it. */
 const MAX_SECRET = 16_384;
 
+/** What must not be told of a login, whoever repeats it. The user may be anybody's name and stays. */
+export function secretsOfLogin(user: string, password: string): readonly string[] {
+  if (password.length >= MIN_SECRET) return [password];
+  // So short it is looked for beside its user alone.
+  const pair = [user, password];
+  return [pair.join(':'), pair.map(encodeURIComponent).join(':')];
+}
+
 /** One account's mask; made once, used for many texts. */
 export type Mask = (text: string) => string;
 

@@ -10,7 +10,7 @@ import type { Account, SmtpProxy } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { addressLiteral, isDottedHostName } from '../protocol/helo-name.ts';
-import { createWatch, type Mask } from '../protocol/masking.ts';
+import { createWatch, type Mask, secretsOfLogin } from '../protocol/masking.ts';
 import type { Reply } from '../protocol/reply.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
 import { chooseMechanism } from '../protocol/sasl.ts';
@@ -29,7 +29,7 @@ import {
   takeSocket,
   withLastReply,
 } from './nodemailer-seam.ts';
-import { formatProxy, secretsOf } from './proxy.ts';
+import { formatProxy } from './proxy.ts';
 
 /** A provider that is well needs one second. */
 const DEFAULT_LOGIN_MS = 15_000;
@@ -310,6 +310,9 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
 
 const proxyOf = ({ smtpProxy }: Account, common: SmtpProxy | undefined): SmtpProxy | undefined =>
   smtpProxy === 'none' ? undefined : (smtpProxy ?? common);
+
+const secretsOf = ({ login }: SmtpProxy): readonly string[] =>
+  login === undefined ? [] : secretsOfLogin(login.user, login.password.reveal());
 
 const both =
   (first: Mask, second: Mask): Mask =>

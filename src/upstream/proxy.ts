@@ -23,16 +23,6 @@ const bracketed = (host: string): string => (isIPv6(host) ? `[${host}]` : host);
 export const formatProxy = ({ kind, host, port }: SmtpProxy): string =>
   `${kind}://${bracketed(host)}:${port}`;
 
-/** What must not be told of a proxy's login, whoever repeats it. The user may be anybody's name and stays. */
-export function secretsOf({ login }: SmtpProxy): readonly string[] {
-  if (login === undefined) return [];
-  const password = login.password.reveal();
-  if (password.length >= 4) return [password];
-  // So short it is looked for beside its user alone.
-  const pair = [login.user, password];
-  return [pair.join(':'), pair.map(encodeURIComponent).join(':')];
-}
-
 /** Whoever ends the wait destroys the stream. Rejects with a `ProxyError`. */
 export function openTunnel(stream: Socket, proxy: SmtpProxy, target: TunnelTarget): Promise<void> {
   return proxy.kind === 'http' ? connectByHttp(stream, proxy, target) : connectBySocks(stream, proxy, target);
