@@ -13,7 +13,7 @@ import { hashPassword } from '../../src/accounts/scrypt.ts';
 import { createListener } from '../../src/listener/listener.ts';
 import { silentLog } from '../../src/log.ts';
 import { type Reply, reply } from '../../src/protocol/reply.ts';
-import { testAuthority } from '../support/certificate.ts';
+import { serialAt, testAuthority } from '../support/certificate.ts';
 import { createTestClock } from '../support/clock.ts';
 import { leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -26,20 +26,6 @@ before(async () => {
   const hash = await hashPassword('right', { n: 1024, r: 8, p: 1 });
   withPassword = account('a@x.test', { clientPassword: { hash } });
 });
-
-/** What the server shows of its certificate to a new session of implicit TLS. */
-async function serialAt(port: number): Promise<string> {
-  const socket = tlsConnect({
-    host: '127.0.0.1',
-    port,
-    servername: 'localhost',
-    ca: testAuthority().certPem,
-  });
-  await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
-  const { serialNumber } = socket.getPeerCertificate();
-  socket.destroy();
-  return serialNumber;
-}
 
 test(
   'greets at once instead of waiting 100 ms for early talkers',

@@ -2,11 +2,13 @@
  * Certificates for the provider simulator: one CA per process and leaves signed by it, written as
  * DER by hand so that no tool has to be installed. EC P-256, X.509 v3 (RFC 5280).
  */
+
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect as tlsConnect } from 'node:tls';
 
 export interface Certificate {
   readonly certPem: string;
@@ -129,4 +131,18 @@ export function issueCertificate(options: CertificateOptions = {}): Certificate 
     ],
   );
   return { certPem, keyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() };
+}
+
+/** The serial number a new session of implicit TLS is shown. */
+export async function serialAt(port: number): Promise<string> {
+  const socket = tlsConnect({
+    host: '127.0.0.1',
+    port,
+    servername: 'localhost',
+    ca: testAuthority().certPem,
+  });
+  await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
+  const { serialNumber } = socket.getPeerCertificate();
+  socket.destroy();
+  return serialNumber;
 }

@@ -4,8 +4,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { connect as tlsConnect } from 'node:tls';
-import { issueCertificate, testAuthority } from '../support/certificate.ts';
+import { issueCertificate, serialAt, testAuthority } from '../support/certificate.ts';
 import { greeted } from '../support/dialogue.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
@@ -14,20 +13,6 @@ import { waitFor } from '../support/wait-for.ts';
 
 const PLAIN = (password: string): string =>
   `AUTH PLAIN ${Buffer.from(`\0ann@example.com\0${password}`).toString('base64')}`;
-
-/** The serial number a new session of implicit TLS is shown. */
-async function serialAt(port: number): Promise<string> {
-  const socket = tlsConnect({
-    host: '127.0.0.1',
-    port,
-    servername: 'localhost',
-    ca: testAuthority().certPem,
-  });
-  await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
-  const { serialNumber } = socket.getPeerCertificate();
-  socket.destroy();
-  return serialNumber;
-}
 
 test(
   'several listeners in one process: clear text, STARTTLS, implicit TLS and LMTP on a UNIX socket',
