@@ -2,26 +2,15 @@ import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
-import { createAdmin } from '../../src/admin/admin.ts';
-import { silentLog } from '../../src/log.ts';
-import { createFakeAdminBackend } from '../support/fake-admin-backend.ts';
+import { createFakeAdminBackend, startAdmin } from '../support/fake-admin-backend.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 
 async function start(defer: Defer): Promise<{ port: number; url: string }> {
-  const admin = createAdmin(
-    { backend: createFakeAdminBackend([{ email: 'a@example.com' }]), log: silentLog },
-    {
-      host: '127.0.0.1',
-      port: 0,
-      version: '1',
-      accountsFile: '/etc/xoauth2-relay/accounts.json',
-      tokenWrite: new Secret('a-token'),
-      summaryEveryMs: 0,
-    },
-  );
-  const { port } = await admin.listen();
+  const { admin, port, url } = await startAdmin(createFakeAdminBackend([{ email: 'a@example.com' }]), {
+    tokenWrite: new Secret('a-token'),
+  });
   defer(() => admin.close());
-  return { port, url: `http://127.0.0.1:${port}` };
+  return { port, url };
 }
 
 const health = async (url: string): Promise<number> =>

@@ -1,5 +1,7 @@
 /** A relay for the admin room's tests: accounts, tokens and breakers a test can set, actions it can read back. */
+
 import type { AccountStatus } from '../../src/accounts/account.ts';
+import { type Admin, type AdminOptions, createAdmin } from '../../src/admin/admin.ts';
 import type {
   AccountDetail,
   AccountRow,
@@ -10,6 +12,7 @@ import type {
   TokenTotals,
   UnclearRow,
 } from '../../src/admin/backend.ts';
+import { silentLog } from '../../src/log.ts';
 import type { Outcome, TransactionRecord } from '../../src/relay/record.ts';
 import { createFakeSignIns, type FakeSignIns } from './fake-sign-ins.ts';
 
@@ -260,4 +263,24 @@ export function fakeRecord(changes: Partial<TransactionRecord> = {}): Transactio
     upstreamMs: 41,
     ...changes,
   };
+}
+
+/** The admin room on such a backend. */
+export async function startAdmin(
+  backend: FakeAdminBackend,
+  more: Partial<AdminOptions> = {},
+): Promise<{ readonly admin: Admin; readonly url: string; readonly port: number }> {
+  const admin = createAdmin(
+    { backend, log: silentLog },
+    {
+      host: '127.0.0.1',
+      port: 0,
+      version: '9.9.9',
+      accountsFile: '/etc/xoauth2-relay/accounts.json',
+      summaryEveryMs: 0,
+      ...more,
+    },
+  );
+  const { port } = await admin.listen();
+  return { admin, url: `http://127.0.0.1:${port}`, port };
 }

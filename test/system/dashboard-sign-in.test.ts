@@ -3,10 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Browser, Page } from 'playwright-core';
-import { createAdmin } from '../../src/admin/admin.ts';
-import { silentLog } from '../../src/log.ts';
 import { assertUsable, startChromium } from '../support/chromium.ts';
-import { createFakeAdminBackend, type FakeAdminBackend } from '../support/fake-admin-backend.ts';
+import { createFakeAdminBackend, type FakeAdminBackend, startAdmin } from '../support/fake-admin-backend.ts';
 
 const ACCOUNTS = [
   {
@@ -41,22 +39,12 @@ describe('sign-in pages in Chromium', () => {
     look: Parameters<Browser['newPage']>[0] = {},
   ): Promise<void> {
     const backend = createFakeAdminBackend(ACCOUNTS);
-    const admin = createAdmin(
-      { backend, log: silentLog },
-      {
-        host: '127.0.0.1',
-        port: 0,
-        version: '9.9.9',
-        accountsFile: '/etc/xoauth2-relay/accounts.json',
-        summaryEveryMs: 0,
-      },
-    );
-    const { port } = await admin.listen();
+    const { admin, url } = await startAdmin(backend);
     const page = await browser.newPage(look);
     const faults: string[] = [];
     page.on('pageerror', (error) => faults.push(error.message));
     try {
-      await page.goto(`http://127.0.0.1:${port}${path}`);
+      await page.goto(`${url}${path}`);
       await play(page, backend);
       assert.deepEqual(faults, []);
     } finally {

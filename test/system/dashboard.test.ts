@@ -2,11 +2,15 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Browser, Page } from 'playwright-core';
-import { type Admin, createAdmin } from '../../src/admin/admin.ts';
-import { silentLog } from '../../src/log.ts';
+import type { Admin } from '../../src/admin/admin.ts';
 import { assertUsable, startChromium } from '../support/chromium.ts';
 import { sendMail } from '../support/dialogue.ts';
-import { createFakeAdminBackend, type FakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
+import {
+  createFakeAdminBackend,
+  type FakeAdminBackend,
+  fakeRecord,
+  startAdmin,
+} from '../support/fake-admin-backend.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
 
@@ -28,17 +32,7 @@ describe('dashboard in Chromium', () => {
     play: (page: Page, admin: Admin) => Promise<void>,
     look: Parameters<Browser['newPage']>[0] = {},
   ): Promise<void> {
-    const admin = createAdmin(
-      { backend, log: silentLog },
-      {
-        host: '127.0.0.1',
-        port: 0,
-        version: '9.9.9',
-        accountsFile: '/etc/xoauth2-relay/accounts.json',
-        summaryEveryMs: 0,
-      },
-    );
-    const { port } = await admin.listen();
+    const { admin, url } = await startAdmin(backend);
     const page = await browser.newPage(look);
     const faults: string[] = [];
     page.on('pageerror', (error) => faults.push(error.message));
@@ -46,7 +40,7 @@ describe('dashboard in Chromium', () => {
       if (message.type() === 'error') faults.push(message.text());
     });
     try {
-      await page.goto(`http://127.0.0.1:${port}/`);
+      await page.goto(`${url}/`);
       await page.locator('#live[data-state="live"]').waitFor({ state: 'attached' });
       await play(page, admin);
       assert.deepEqual(faults, []);
