@@ -62,6 +62,8 @@ export class CommandReader extends Writable {
   #sink: BodySink | undefined;
   #decoder: BodyDecoder | undefined;
   #isSinkWaiting = false;
+  /** Octets of the chunk at hand, up to the end of the line that was emitted last. */
+  #emitted = 0;
 
   constructor(options: CommandReaderOptions) {
     super({ highWaterMark: HIGH_WATER_MARK, decodeStrings: false });
@@ -74,6 +76,11 @@ export class CommandReader extends Writable {
   /** Whether it is us the client waits for: an upstream that takes no more, or the final reply. */
   get isSinkWaiting(): boolean {
     return this.#isSinkWaiting;
+  }
+
+  /** Whether anything has come behind the line that is being dealt with. */
+  get isAhead(): boolean {
+    return this.writableLength > this.#emitted;
   }
 
   /** What follows the current line is a body. Call before `done`. */
@@ -111,6 +118,7 @@ export class CommandReader extends Writable {
         const start = at;
         at = lf + 1;
         share.spend(LINE_COST);
+        this.#emitted = at;
         this.#emitLine(chunk, start, lf, done);
       }
       isRunning = false;

@@ -19,6 +19,8 @@ export interface Wire {
   readonly tls: string | undefined;
   /** The client has closed its side. */
   readonly isHalfClosed: boolean;
+  /** The client has sent more already than the command at hand. */
+  readonly isAhead: boolean;
   /** Whether the client has heard the reply that is due next. */
   readonly heard: () => Promise<Heard>;
   /** A 421 closes. */
@@ -69,6 +71,7 @@ export interface Dialogue {
 
 export const SHUTTING_DOWN = reply(421, '4.3.2', 'Shutting down, try again later');
 const OK = reply(250, '2.0.0', 'OK');
+const BODY_TOO_SOON = reply(421, '4.7.0', 'The message came before the answer to DATA, closing connection');
 const NOT_HERE = reply(502, '5.5.1', 'Command not implemented');
 export const NOT_BASE64 = reply(501, '5.5.2', 'Not base64');
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
@@ -234,15 +237,21 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   }
 
   async function data(argument: string): Promise<void> {
+    // Whoever sends it without waiting (RFC 2920 §3.1) would have its lines run as commands.
+    if (!(await takeBody(argument)) && wire.isAhead) wire.say(BODY_TOO_SOON);
+  }
+
+  /** False where DATA is refused: what follows are commands. */
+  async function takeBody(argument: string): Promise<boolean> {
     if (argument !== '') {
       bad(reply(501, '5.5.4', 'Syntax: DATA'));
-      return;
+      return false;
     }
     const current = session();
     const answer = await current.data();
     if (!isIntake(answer)) {
       wire.say(answer);
-      return;
+      return false;
     }
     // RFC 2033 §4.2: LMTP answers for every recipient that was accepted.
     const replies = lmtp ? current.recipients : 1;
@@ -262,6 +271,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     });
     if (isStarted) wire.say(reply(354, '', 'End data with <CR><LF>.<CR><LF>'));
     else answer.cut('the client left');
+    return true;
   }
 
   /** Whether TLS starts; `done` is called when it does. */

@@ -218,6 +218,10 @@ export class RelayConnection extends SeamConnection {
       get isHalfClosed() {
         return connection.socket.readableEnded;
       },
+      get isAhead() {
+        const reader: unknown = connection.reader;
+        return !connection.isClosing && reader instanceof CommandReader && reader.isAhead;
+      },
       heard: () => connection.#hearing.heard(),
       say: (r: Reply) => connection.#say(r),
       list(code: number, lines: readonly string[]) {

@@ -263,3 +263,25 @@ test(
     assert.equal(front.provider.submissions.length, 0);
   }),
 );
+
+test(
+  'a body that does not wait for the answer to DATA runs as no commands where that is a refusal',
+  leakless(async (_t, defer) => {
+    const front = await startFront(defer);
+    for (const [from, to, codes] of [
+      ['nobody@elsewhere.example', 'bob@example.net', [550, 503, 503, 421]],
+      [ANN, '<>', [250, 501, 503, 421]],
+      [`${ANN}> SIZE=999999999999 <`, 'bob@example.net', [501, 503, 503, 421]],
+    ] as const) {
+      const client = await greeted(front, defer);
+      const body = `Subject: a form\r\n\r\nRSET\r\n${SMUGGLED}.\r\n.\r\n`;
+      await client.raw(`MAIL FROM:<${from}>\r\nRCPT TO:<${to}>\r\nDATA\r\n${body}`);
+      for (const code of codes) await client.expect(undefined, code);
+      assert.equal(await client.closed(), 'end');
+    }
+    assert.equal(front.provider.messages.length, 0);
+    const patient = await greeted(front, defer);
+    await patient.expect('DATA', 503);
+    await patient.expect('NOOP', 250);
+  }),
+);
