@@ -43,6 +43,8 @@ const MAX_CREATES = 5;
 const THROTTLED_MS = 1_000;
 
 export interface GraphDelivery {
+  /** Goes on with a draft that was left. */
+  readonly adopts: boolean;
   /** What is known with the claim is not `sent`. No send begins after `deadline` (monotonic). */
   work(outgoing: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding>;
 }
@@ -321,9 +323,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
 
   async function oneCall(outgoing: Outgoing, claim: Claim): Promise<GraphEnding> {
     const { known } = claim;
-    // A draft that was only created never went out; the message itself goes now.
-    if (known !== undefined && known.state !== 'creating')
-      return tellUnclear(outgoing, claim, known, known.unclear ?? EARLIER, 'person');
+    if (known !== undefined) return tellUnclear(outgoing, claim, known, known.unclear ?? EARLIER, 'person');
     if (outgoing.isClientGone()) return clientGone();
     const entry: LedgerEntry = { state: 'sending', at: clock.now(), subject: subjectOf(outgoing) };
     try {
@@ -368,5 +368,5 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     return twoCalls(outgoing, claim, deadline);
   }
 
-  return { work };
+  return { adopts: permissions === 'read_write', work };
 }

@@ -16,6 +16,7 @@ import {
   type LedgerEntry,
   type LedgerRow,
   markOf,
+  mayHaveGone,
   type Subject,
 } from './ledger.ts';
 import { CANNOT_TELL, type GraphEnding, judged, later, takenAs } from './outcome.ts';
@@ -52,9 +53,6 @@ export interface Handover {
 
 /** `overlaps`: an attempt that may have been sent had some of the recipients, and not all. */
 type Found = { readonly outgoing: Outgoing; readonly claim: Claim } | 'busy' | 'overlaps';
-
-const mayHaveGone = (known: LedgerEntry | undefined): boolean =>
-  known !== undefined && known.state !== 'creating' && !(known.state === 'draft' && known.unsent === true);
 
 export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
@@ -160,18 +158,19 @@ export function createHandover(deps: HandoverDeps): Handover {
   ): Promise<HandedOver> {
     const by = known === undefined ? account : beginnerOf(known);
     const before = known?.subject?.account ?? account;
-    if (known !== undefined && before !== account && !mayHaveGone(known)) {
+    const delivery = deliveryOf(by);
+    const isOwn = before === account && delivery?.adopts !== false;
+    if (known !== undefined && !isOwn && !mayHaveGone(known)) {
       await setAside(outgoing.key, before, known);
       return goOn(outgoing, { ...claim, known: undefined }, deadline, undefined);
     }
-    const delivery = deliveryOf(by);
     if (delivery !== undefined) return { ending: await delivery.work(outgoing, claim, deadline), by };
     if (known === undefined) return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' })));
     const why = `account ${by}, which began it, does not deliver by Graph now`;
     return { ending: await tellUnclear(outgoing, claim, known, why, 'person'), by };
   }
 
-  /** Begun by another account and not sent: a draft that it has left is deleted in time. */
+  /** Begun by another account, or when this one might more, and not sent: a draft that was left is deleted in time. */
   async function setAside(key: string, before: string, known: LedgerEntry): Promise<void> {
     const { messageId, to, sender } = known.subject ?? {};
     const aside = await ledger.claim(asideKey(key, before));

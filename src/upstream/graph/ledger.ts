@@ -118,6 +118,10 @@ export function senderMark(sender: string): string {
   return markOf((plus > 0 ? local.slice(0, plus) : local) + sender.slice(at));
 }
 
+/** It may have been sent; else the message may go any way. */
+export const mayHaveGone = (entry: LedgerEntry | undefined): boolean =>
+  entry !== undefined && entry.state !== 'creating' && !(entry.state === 'draft' && entry.unsent === true);
+
 /** A client may not have heard that it was sent. */
 export const isOpen = (entry: LedgerEntry): boolean =>
   entry.state !== 'sent' || entry.subject?.each !== undefined;

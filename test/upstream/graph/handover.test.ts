@@ -47,6 +47,25 @@ for (const [what, first] of Object.entries(FIRSTS))
     }),
   );
 
+for (const [what, first] of Object.entries(FIRSTS))
+  test(
+    `${what}, and from then on the account may only send: nobody is called, and the draft is known`,
+    leakless(async (_t, defer) => {
+      const options: { permissions: 'read_write' | 'send' } = { permissions: 'read_write' };
+      const room = await startGraphRoom(defer, options);
+      const message = mailTo(BOB, 'narrowed');
+      await room.send(message, [BOB], first(room));
+      options.permissions = 'send';
+      assert.equal((await room.send(message, [BOB])).kind, 'taken');
+      assert.equal(room.server.delivered.length, 1);
+      const [row, ...more] = await room.ledger.list();
+      assert.ok(row !== undefined && more.length === 0);
+      assert.match(row.entry.state, /^(?:creating|draft)$/);
+      assert.equal((await room.send(message, [BOB])).kind, 'taken');
+      assert.equal(room.server.delivered.length, 1);
+    }),
+  );
+
 test(
   'a draft of which nobody knows whether it was sent, and a grant that has ended: the client hears so at once',
   leakless(async (_t, defer) => {
