@@ -7,6 +7,10 @@ import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { isRefusal, type RedisConnection } from '../redis.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
+import { BEFORE_MS, MISSING_AFTER_MS } from './share.ts';
+
+/** Whether Redis may decide is looked at again after this, ms. */
+const LOOK_AGAIN_MS = 1_000;
 
 /** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
 export type WithoutRedis = 'share' | 'defer';
@@ -44,6 +48,8 @@ export function createContact(deps: {
   let mustTellAll = true;
   let refused: (() => Promise<unknown>) | undefined;
   let cancelSettling: (() => void) | undefined;
+  /** Redis has lost its data: until then the minute may hold what one of so many relays sent, and has not told yet. */
+  let forgot = { until: 0, relays: 0 };
   let isFinding = false;
   let isClosed = false;
 
@@ -78,7 +84,28 @@ export function createContact(deps: {
     }
   }
 
+  function mayDecide(): boolean {
+    if (clock.monotonic() >= forgot.until) return true;
+    return membership.seen.filter(({ silentMs }) => silentMs < MISSING_AFTER_MS).length >= forgot.relays;
+  }
+
+  function decide(): void {
+    if (mode !== 'settling') return;
+    if (!mayDecide()) {
+      cancelSettling = clock.after(LOOK_AGAIN_MS, decide);
+      return;
+    }
+    mode = 'shared';
+    log.info({ event: 'shared_limits', relays: membership.relays }, 'limits are shared through Redis');
+    deps.onShared();
+  }
+
   async function find(of: string, hasForgotten: boolean): Promise<void> {
+    if (hasForgotten) {
+      const now = clock.monotonic();
+      const before = now < forgot.until ? forgot.relays : 0;
+      forgot = { until: now + BEFORE_MS, relays: Math.max(before, membership.relays) };
+    }
     mustTellAll ||= hasForgotten || of !== epoch;
     if (isClosed || isFinding || (mode !== 'away' && !mustTellAll)) return;
     isFinding = true;
@@ -100,12 +127,7 @@ export function createContact(deps: {
     membership.beat();
     cancelSettling?.();
     // Alone, nobody else's places need to be waited for.
-    cancelSettling = clock.after(membership.relays > 1 || membership.justJoined ? SETTLE_MS : 0, () => {
-      if (mode !== 'settling') return;
-      mode = 'shared';
-      log.info({ event: 'shared_limits', relays: membership.relays }, 'limits are shared through Redis');
-      deps.onShared();
-    });
+    cancelSettling = clock.after(membership.relays > 1 || membership.justJoined ? SETTLE_MS : 0, decide);
   }
 
   membership.onHeard((of, hasForgotten) => void find(of, hasForgotten));

@@ -14,7 +14,7 @@ export const ASK_AGAIN_MS = 100;
 /** A relay that has not said anything for this long is missing: the others keep its share free from then on, ms. */
 export const MISSING_AFTER_MS = 4_000;
 /** So long after Redis was lost a minute may hold what went before by others, ms; as long as a lease some of it was under way. */
-const BEFORE_MS = WINDOW_MS + LEASE_MS;
+export const BEFORE_MS = WINDOW_MS + LEASE_MS;
 const AWAY: Refused = { granted: false, limit: 'away', retryAfterMs: 30_000 };
 const DAY_FULL: Refused = { granted: false, limit: 'day', retryAfterMs: 15 * 60_000 };
 const BUSY: Refused = { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };

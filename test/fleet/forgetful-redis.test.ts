@@ -158,3 +158,24 @@ test(
     assert.deepEqual([again.membership.relays, again.limits.share(9)], [3, 3]);
   }),
 );
+
+test(
+  'Redis forgets what a relay sent that cannot tell it again: the others do not send in its place',
+  leakless(async (_t, defer) => {
+    const redis = await redisFor(defer);
+    const relays = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+    const [a, b] = relays;
+    assert.ok(a && b);
+    await settled(relays);
+    await send(a, 5);
+    await counts(redis, 5, 10);
+    a.die();
+    redis.command('flushall');
+    await waitFor(() => b.limits.isApart, { what: 'the loss being found' });
+    // Longer than the relays have time to tell what they know.
+    assert.equal((await b.limits.reserve('a', FIVE, 8_000)).granted, false);
+    // Whoever comes in its place has nothing more to tell.
+    const c = await relay(defer, redis);
+    await settled([b, c]);
+  }),
+);
