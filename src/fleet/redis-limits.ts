@@ -6,18 +6,15 @@
 import { type Clock, systemClock } from '../clock.ts';
 import { isRefusal, KEY_PREFIX, type RedisConnection, type RedisScript } from '../redis.ts';
 import { BUCKET_MS, BUCKETS, type CountsTold, type MailboxLimits } from '../relay/mailbox-counts.ts';
-import { EXTEND, GIVE_BACK, LOGIN, REGISTER, RESERVE, START_LATE } from './scripts.ts';
+import { EXTEND, GIVE_BACK, LOGIN, PLACE_ENDS, REGISTER, RESERVE, START_LATE } from './scripts.ts';
 import { LEASE_MS } from './share.ts';
 
 /** What was given back waits this long for company, ms; nobody waits for it. */
 const COMPANY_MS = 5;
-/** What became of a place, as the scripts read it. */
-const WORDS = { over: 0, unsent: 1, lent: 2 } as const;
 /** Leases extended by one script. */
 const EXTEND_AT_ONCE = 500;
 
-/** `unsent`: it counts nothing. `lent`: its place at once is free, its place in the minute stands. */
-export type PlaceEnd = keyof typeof WORDS;
+export type PlaceEnd = keyof typeof PLACE_ENDS;
 
 /** A place that is held. */
 export interface Held {
@@ -148,7 +145,7 @@ export function createRedisLimits(
 
   const giveBack: RedisLimits['giveBack'] = (accountId, id, as, recipients, isAsking) => {
     const mailbox = mailboxOf(accountId);
-    mailbox.unsaid.push(id, WORDS[as], recipients);
+    mailbox.unsaid.push(id, PLACE_ENDS[as], recipients);
     if (mailbox.isWanted && !isAsking) void say(accountId, mailbox);
     else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(accountId, mailbox));
   };

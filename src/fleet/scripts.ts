@@ -60,8 +60,11 @@ local function take_place(pace, id, most, before, max_wait)
 end
 `;
 
+/** What became of a place. `unsent`: it counts nothing. `lent`: its place at once is free, its place in the minute stands. */
+export const PLACE_ENDS = { over: 0, unsent: 1, lent: 2 } as const;
+
 /**
- * `first` of ARGV: lease id, what became of it (`OVER`, `UNSENT`, `LENT`), recipients that were taken, and so on.
+ * `first` of ARGV: lease id, what became of it (`PLACE_ENDS`), recipients that were taken, and so on.
  * Answers how many places came free.
  */
 const OVER = `
@@ -70,7 +73,7 @@ local function is_over(first, leases, pace, day, told)
   while ARGV[first] do
     local had = redis.call('ZREM', leases, ARGV[first])
     freed = freed + had
-    if ARGV[first + 1] == '1' then
+    if ARGV[first + 1] == '${PLACE_ENDS.unsent}' then
       had = had + redis.call('ZREM', pace, ARGV[first])
       local field = 'm' .. bucket
       if had > 0 and tonumber(redis.call('HGET', day, field) or '0') > 0 then
@@ -78,7 +81,7 @@ local function is_over(first, leases, pace, day, told)
         redis.call('HINCRBY', told, 'm', -1)
       end
     else
-      if ARGV[first + 1] == '0' then redis.call('ZADD', pace, 'XX', now, ARGV[first]) end
+      if ARGV[first + 1] == '${PLACE_ENDS.over}' then redis.call('ZADD', pace, 'XX', now, ARGV[first]) end
       if tonumber(ARGV[first + 2]) > 0 then
         redis.call('HINCRBY', day, 'r' .. bucket, ARGV[first + 2])
         redis.call('HINCRBY', told, 'r', ARGV[first + 2])
@@ -230,8 +233,7 @@ return {at and 1 or 0, wait}
 
 /**
  * Gives places back. KEYS: leases, pace, day, queue, seen, told. ARGV: channel, account, ticket that waits no longer or
- * empty, then of each what `is_over` reads. As many of those that wait
- * are woken, the first first.
+ * empty, then of each what `is_over` reads. As many of those that wait are woken, the first first.
  */
 export const GIVE_BACK = redisScript(`${NOW}${OVER}${QUEUE}
 local freed = is_over(4, KEYS[1], KEYS[2], KEYS[3], KEYS[6])
