@@ -15,6 +15,8 @@ export interface Message {
   readonly octets: number;
   /** The same octets at each try, with a Message-ID and all recipients in To. */
   readonly byGraph: boolean;
+  /** Whom its header names, where it may go to some of them by itself. */
+  readonly to?: readonly string[];
   /** Of the account; undefined: mail of it needs no AUTH. */
   readonly password: string | undefined;
 }
@@ -299,6 +301,12 @@ export function createClient(
       attempt.mail !== undefined && attempt.mail.code >= 400 ? attempt.mail : (attempt.final ?? attempt.data);
     const again = (recipients: readonly string[]): void => {
       if (recipients.length === 0) return;
+      // A queue may be cut in two at any time.
+      if (message.to !== undefined && recipients.length > 1 && dice.chance(0.3)) {
+        again(recipients.slice(0, 1));
+        again(recipients.slice(1));
+        return;
+      }
       const dueAt = world.now + pauseBefore(attempt.number);
       waiting.push({ message: { ...message, recipients }, number: attempt.number + 1, dueAt });
     };
@@ -476,7 +484,7 @@ export const keyOf = (attempt: Attempt): string => `${attempt.message.id}.${atte
 function writeBody(message: Message, number: number): Buffer {
   const rest = `From: ${message.sender}\r\nSubject: test\r\n\r\n`;
   const head = message.byGraph
-    ? `X-Sim: ${message.id}\r\nMessage-ID: <${message.id}@sim>\r\nTo: ${message.recipients.join(', ')}\r\n${rest}`
+    ? `X-Sim: ${message.id}\r\nMessage-ID: <${message.id}@sim>\r\nTo: ${(message.to ?? message.recipients).join(', ')}\r\n${rest}`
     : `X-Sim: ${message.id}.${number}\r\n${rest}`;
   const lines = ['.', '..', '.hidden', 'plain text', '', 'x'.repeat(70), 'QUIT', 'RCPT TO:<x@y>', '250 ok'];
   let text = head;

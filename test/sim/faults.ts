@@ -1,6 +1,7 @@
 /** Lets the faults of a plan happen: sets the moods of the participants and calls the operator. */
 import type { Client } from './client.ts';
 import { GRAPH_URL, type GraphEndpoint, type GraphMood } from './graph.ts';
+import { groupEntries } from './groups.ts';
 import type { Network, Paths, Weather } from './network.ts';
 import type { Edit, Fault, Plan, Side } from './plan.ts';
 import type { Mood, Provider } from './provider.ts';
@@ -166,7 +167,7 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
     case 'reload':
       at(fault.at, () => relays[fault.relay]?.reload(cast.accountsFile(fault.edit)));
       if (fault.edit !== 'nothing')
-        at(Math.min(plan.activeMs, fault.at + MEND_MS), () =>
+        at(plan.hasGroups ? plan.activeMs - 1 : Math.min(plan.activeMs, fault.at + MEND_MS), () =>
           relays[fault.relay]?.reload(cast.accountsFile()),
         );
       return;
@@ -273,7 +274,7 @@ function resume(fault: AdminFault, plan: Plan, cast: Cast): void {
 
 /** The accounts file, as it is or as an operator's edit leaves it. */
 export function writeAccounts(
-  { accounts, tls }: Pick<Plan, 'accounts' | 'tls'>,
+  { accounts, tls, seed, hasGroups }: Pick<Plan, 'accounts' | 'tls' | 'seed' | 'hasGroups'>,
   grantOf: (email: string) => string,
   edit: Edit = 'nothing',
 ): string {
@@ -304,7 +305,8 @@ export function writeAccounts(
         return entry;
     }
   });
-  const kept = edit === 'remove and add' ? entries.slice(1) : entries;
+  const written = hasGroups ? groupEntries(entries, edit, seed) : entries;
+  const kept = edit === 'remove and add' ? written.slice(1) : written;
   return JSON.stringify({
     providers: {
       simulated: {

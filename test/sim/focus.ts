@@ -1,5 +1,6 @@
 /** Worlds that press on one place: a plan with something always in the way there. Pure. */
 import type { ClientHabits } from './client.ts';
+import { groupsOf } from './groups.ts';
 import type { Fault, Plan } from './plan.ts';
 
 export const FOCUSES = [
@@ -12,6 +13,7 @@ export const FOCUSES = [
   'graph',
   'graph and kills',
   'graph and back',
+  'graph groups',
 ] as const;
 export type Focus = (typeof FOCUSES)[number];
 
@@ -149,6 +151,8 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
         faults: [slow, ...kills],
       };
     }
+    case 'graph groups':
+      return groupsOf(plan);
     default:
       return focus satisfies never;
   }

@@ -3,6 +3,41 @@ import type { Violation } from './checks.ts';
 import type { Attempt } from './client.ts';
 import type { GraphDelivery, GraphEndpoint } from './graph.ts';
 
+/** The same of a message that may go to some of its recipients by itself, by SMTP too. */
+function checkEach(
+  id: string,
+  attempts: readonly Attempt[],
+  to: readonly string[],
+  evidence: Parameters<typeof checkGraph>[0],
+): Violation[] {
+  const violations: Violation[] = [];
+  const at = attempts.at(-1)?.endedAt ?? 0;
+  const blame = (rule: string, detail: string): void =>
+    void violations.push({ rule, detail: `${id}: ${detail}`, at });
+  const copies = evidence.delivered
+    .filter((d) => d.text.includes(`X-Sim: ${id}\r\n`))
+    .sort((a, b) => a.at - b.at);
+  for (const recipient of to) {
+    const own = copies.filter((d) => d.recipients.includes(recipient));
+    const first = own.findIndex((d) => evidence.byGraph.includes(d));
+    // After one by SMTP that nobody heard of another may come: such is SMTP.
+    if (first >= 0 && first < own.length - 1 && !evidence.forgets)
+      blame('delivered twice', `${recipient} at ${own.map((d) => Math.round(d.at)).join(', ')}`);
+    const isPromised = attempts.some(
+      ({ rcpts, final }) =>
+        final?.code === 250 && rcpts.some((r) => r.recipient === recipient && r.reply?.code === 250),
+    );
+    if (isPromised && own.length === 0) blame('acknowledged and lost', recipient);
+  }
+  for (const { recipients } of copies)
+    for (const other of recipients) if (!to.includes(other)) blame('other recipients', other);
+  for (const { mail, rcpts, data, final } of attempts)
+    for (const reply of [mail, data, final, ...rcpts.map((r) => r.reply)])
+      if (reply !== undefined && reply.code >= 500 && !/No account for sender|No valid/.test(reply.text))
+        blame('refused by nobody', `${reply.code} ${reply.text}`);
+  return violations;
+}
+
 /** Drafts of which nothing is noted: nobody will ever delete them. `journals`: what the relays have noted, a line each. */
 export function checkDrafts(
   drafts: GraphEndpoint['drafts'],
@@ -31,6 +66,8 @@ export function checkGraph(evidence: {
   readonly delivered: readonly GraphDelivery[];
   /** The relays lost what they knew: then a second copy is nobody's fault. */
   readonly forgets: boolean;
+  /** Of `delivered`: by Graph itself, not by SMTP. */
+  readonly byGraph: readonly GraphDelivery[];
 }): Violation[] {
   const violations: Violation[] = [];
   const blame = (rule: string, id: string, detail: string, at: number): void =>
@@ -45,6 +82,10 @@ export function checkGraph(evidence: {
     if (!byMessage.has(id)) blame('delivered from nowhere', id, 'by Graph', delivery.at);
   }
   for (const [id, attempts] of byMessage) {
+    if (attempts[0]?.message.to !== undefined) {
+      violations.push(...checkEach(id, attempts, attempts[0].message.to, evidence));
+      continue;
+    }
     const copies = evidence.delivered.filter((d) => d.text.startsWith(`X-Sim: ${id}\r\n`));
     const [copy] = copies;
     const at = attempts.at(-1)?.endedAt ?? 0;

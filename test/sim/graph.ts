@@ -81,12 +81,15 @@ export function createGraphEndpoint(
     return { isTooMany, leave: () => void all.delete(ticket) };
   }
 
+  /** Unfolded. */
+  const headOf = (text: string): string =>
+    text.slice(0, text.indexOf('\r\n\r\n') + 2).replace(/\r\n(?=[ \t])/g, '');
   const fieldOf = (text: string, name: string): string =>
-    new RegExp(`^${name}: (.*)\r$`, 'im').exec(text.slice(0, text.indexOf('\r\n\r\n') + 2))?.[1] ?? '';
+    new RegExp(`^${name}: (.*)\r$`, 'im').exec(headOf(text))?.[1] ?? '';
   const listOf = (text: string, name: string): string[] =>
     fieldOf(text, name)
       .split(',')
-      .map((one) => one.trim())
+      .map((one) => one.trim().replace(/^<(.*)>$/, '$1'))
       .filter((one) => one !== '');
   const recipientsOf = (text: string): string[] => ['To', 'Cc', 'Bcc'].flatMap((name) => listOf(text, name));
 
@@ -115,6 +118,14 @@ export function createGraphEndpoint(
     const [, id = '', verb] = path;
     const item = items.get(id);
     const isVisible = item !== undefined && item.account === account && item.hiddenUntil <= world.now;
+    if (method === 'POST' && path[0] === 'sendMail') {
+      const text = Buffer.from(body, 'base64').toString('latin1');
+      const hiddenUntil = world.now + hiddenMs;
+      items.set(`sent-${++serial}`, { account, text, createdAt: world.now, isDraft: false, hiddenUntil });
+      delivered.push({ account, text, recipients: recipientsOf(text), at: world.now });
+      world.note(`sends in one call (${fieldOf(text, 'X-Sim')})`, actor);
+      return { statusCode: 202 };
+    }
     const missing: Said = { statusCode: 404, json: { error: { code: 'ErrorItemNotFound', message: '' } } };
     if (method === 'POST' && path.length === 1) {
       const made: Item = {

@@ -61,7 +61,9 @@ export type Edit =
   | 'typo'
   | 'unreadable'
   /** Every account delivers by SMTP. */
-  | 'off graph';
+  | 'off graph'
+  /** Of `groups.ts`; stays until the next. */
+  | `groups ${number}`;
 
 export interface AccountPlan {
   readonly email: string;
@@ -108,6 +110,8 @@ export interface Plan {
   readonly idleMs: number;
   readonly ageMs: number;
   readonly faults: readonly Fault[];
+  /** All accounts may send as all senders (`groups.ts`). */
+  readonly hasGroups?: true;
 }
 
 const MINUTE = 60_000;

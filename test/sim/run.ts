@@ -7,6 +7,7 @@ import { type Client, createClient, type Message } from './client.ts';
 import { applyFaults, type Cast, createPaths, isBeingMended, writeAccounts } from './faults.ts';
 import { createGraphEndpoint, GRAPH_URL } from './graph.ts';
 import { checkDrafts, checkGraph } from './graph-checks.ts';
+import { decideUnclear } from './groups.ts';
 import { healMs } from './healing.ts';
 import { createNetwork, type Network } from './network.ts';
 import type { Fault, Plan } from './plan.ts';
@@ -90,6 +91,7 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
         ...deliveries.filter(mayGoByGraph).map((d) => ({ ...d, text: d.body.toString('latin1') })),
       ],
       forgets: forgetsSubmissions(plan),
+      byGraph: cast.graph.delivered,
     });
     const result = check({
       attempts: all.filter((a) => !a.message.byGraph),
@@ -200,7 +202,8 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   provider.idleMs = plan.idleMs;
   provider.ageMs = plan.ageMs;
   const tokens = createTokenEndpoint(world, {
-    rotates: plan.store !== 'memory',
+    // Who has been given another name has the grant that stands in the file.
+    rotates: plan.store !== 'memory' && plan.hasGroups === undefined,
     lifeMs: plan.tokenLifeMs,
   });
   const graph = createGraphEndpoint(world, tokens.accepts);
@@ -269,12 +272,14 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   }
   for (const [i, m] of plan.messages.entries()) {
     const { email: account = '', byGraph = false, password } = plan.accounts[m.account] ?? {};
+    const all = Array.from({ length: m.recipients }, (_, r) => `m${i}r${r}@example.net`);
     const message: Message = {
       id: `m${i}`,
       account,
       sender: account,
       // Whoever is refused at RCPT is still in the header; one recipient leaves nobody to be mailed for another.
-      recipients: Array.from({ length: byGraph ? 1 : m.recipients }, (_, r) => `m${i}r${r}@example.net`),
+      recipients: byGraph && plan.hasGroups === undefined ? all.slice(0, 1) : all,
+      ...(plan.hasGroups ? { to: all } : {}),
       octets: m.octets,
       byGraph,
       password,
@@ -345,6 +350,7 @@ async function play(plan: Plan, cast: Cast, blame: Blame): Promise<number> {
   };
   for (const relay of relays) relay.start();
   applyFaults(plan, cast);
+  if (plan.hasGroups) decideUnclear(world, operator, cast);
   // The time comes whether or not anything else happens then.
   world.after(operator, plan.activeMs, () => undefined);
   if ((await advance(() => false, plan.activeMs)) === 'spinning') return 0;
@@ -359,7 +365,8 @@ async function play(plan: Plan, cast: Cast, blame: Blame): Promise<number> {
   const healing = (world.now - plan.activeMs) / allowed;
   // Whoever waits for a grant that nobody has any more waits for a person.
   const stuck = clients.flatMap((c) => c.queue).filter((m) => isServable(m.account));
-  if (stuck.length > 0)
+  // What has reached some of its recipients no person can decide about.
+  if (stuck.length > 0 && (plan.hasGroups === undefined || plan.messages.every((m) => m.recipients === 1)))
     blame('not served again', `${stuck.map((m) => m.id).join(' ')} within ${allowed / 60_000} min`);
   await advance(() => relays.every((relay) => !relay.isStopping), world.now + 60_000);
   let stopped = 0;
