@@ -2,8 +2,16 @@
 import { chmod, chown, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Writes beside the file, flushes, renames; owner, group and mode as before, 0600 where it is new or everybody could read it. A symbolic link keeps pointing where it does. */
-export async function writeFileAtomically(path: string, text: string): Promise<void> {
+/**
+ * Writes beside the file, flushes, renames; owner, group and mode as before, 0600 where it is new or everybody could read
+ * it. A symbolic link keeps pointing where it does. `mayReplace` is asked in the last moment; false where it says so, and
+ * nothing is replaced. Rejects as it does.
+ */
+export async function writeFileAtomically(
+  path: string,
+  text: string,
+  mayReplace?: () => Promise<boolean>,
+): Promise<boolean> {
   const target = await realpath(path).catch(() => path);
   const before = await stat(target).catch(() => undefined);
   const temporary = `${target}.${process.pid}.tmp`;
@@ -23,6 +31,10 @@ export async function writeFileAtomically(path: string, text: string): Promise<v
       if (before.uid !== made.uid || before.gid !== made.gid) await chown(temporary, before.uid, before.gid);
       if ((before.mode & 0o007) === 0) await chmod(temporary, before.mode & 0o770);
     }
+    if (mayReplace !== undefined && !(await mayReplace())) {
+      await rm(temporary);
+      return false;
+    }
     await rename(temporary, target);
   } catch (error) {
     await rm(temporary, { force: true });
@@ -30,4 +42,5 @@ export async function writeFileAtomically(path: string, text: string): Promise<v
   }
   const directory = await open(dirname(target), 'r');
   await directory.sync().finally(() => directory.close());
+  return true;
 }

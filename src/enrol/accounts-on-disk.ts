@@ -75,12 +75,11 @@ export async function editAccounts(
         const text = await change(before);
         if (text === undefined) return;
         accountEntries(text);
-        if ((await readOrEmpty(path)) !== before) continue;
-        await writeFileAtomically(path, text);
-        return;
+        if (await writeFileAtomically(path, text, async () => (await readOrEmpty(path)) === before)) return;
       }
     } finally {
-      await lock.release();
+      // The edit is done; the lock goes with this process at the latest.
+      await lock.release().catch(() => undefined);
     }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;

@@ -1,10 +1,11 @@
 /** Edits of the accounts file by several people at once: none is lost, none comes back. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { findAccount } from '../../src/enrol/accounts-on-disk.ts';
+import { editAccounts, findAccount } from '../../src/enrol/accounts-on-disk.ts';
 import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
@@ -21,6 +22,27 @@ test('an account is found by its id or address, and a letter that only looks lik
     ),
     [0, 1, 1, -1, -1, -1],
   );
+});
+
+test('what an editor saves while an edit is brought to the disk is not lost', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'account-edits-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, 'accounts.json');
+  const listOf = (...emails: readonly string[]): string => JSON.stringify(emails.map((email) => ({ email })));
+  writeFileSync(file, listOf('a@x'), { mode: 0o600 });
+  const handle = await open(file);
+  const kind = Object.getPrototypeOf(handle) as { sync(): Promise<void> };
+  await handle.close();
+  const sync = t.mock.method(kind, 'sync', async () => {
+    sync.mock.restore();
+    writeFileSync(`${file}.editor`, listOf('a@x', 'editor@x'));
+    renameSync(`${file}.editor`, file);
+  });
+  await editAccounts(file, (text) =>
+    listOf(...(JSON.parse(text) as { email: string }[]).map(({ email }) => email), 'b@x'),
+  );
+  assert.equal(readFileSync(file, 'utf8'), listOf('a@x', 'editor@x', 'b@x'));
+  assert.deepEqual(readdirSync(directory), ['accounts.json']);
 });
 
 async function setUp(defer: Defer) {
