@@ -44,13 +44,10 @@ export class Submission {
   readonly #pipelining: boolean;
   readonly #count: FlightCount;
   readonly #step: Step;
-  #finalByteSent = false;
-  /** Octets of the body are on their way. */
-  #bodySent = false;
-  #isAbandoned = false;
-  #isGivenUp = false;
-  /** A part of the message has been sent. */
-  #isUnderWay = false;
+  /** How much of the message is on its way; `whole`: with its final byte. */
+  #sent: 'nothing' | 'envelope' | 'body' | 'whole' = 'nothing';
+  /** `gone`: a body that has not left stays here. `given up`: nor does anybody wait for the server. */
+  #client: 'there' | 'gone' | 'given up' = 'there';
   #stage: Stage = 'mail';
 
   /** `bdat`: BDAT may be used on this connection. */
@@ -65,13 +62,12 @@ export class Submission {
 
   /** The client is gone: a body that has not left stays here. */
   abandon(): void {
-    this.#isAbandoned = true;
+    if (this.#client === 'there') this.#client = 'gone';
   }
 
   /** Nobody waits for the server any longer: what is awaited ends as a loss. */
   giveUp(): void {
-    this.#isAbandoned = true;
-    this.#isGivenUp = true;
+    this.#client = 'given up';
     this.#connection.destroy();
   }
 
@@ -192,7 +188,7 @@ export class Submission {
   > {
     this.#stage = 'body';
     if (this.usesBdat && this.#step.isTagged()) {
-      this.#bodySent = true;
+      this.#sent = 'body';
       const stream = createChunkStream(this.#connection, {
         lost: (error) => this.#lost(error),
         refused: (reply) => this.#keep({ stage: 'body', reply }),
@@ -202,13 +198,13 @@ export class Submission {
     }
     const [go] = await this.#exchange(['DATA\r\n'], 1, ENVELOPE_TIMEOUT_MS);
     if (go?.code !== 354) return { refusal: this.#refused('body', go), stream: undefined };
-    this.#bodySent = true;
+    this.#sent = 'body';
     let ending: FlightTime | undefined;
     const stream = createDataStream(this.#connection, {
       lost: (error) => this.#lost(error),
       outOfStep: () => this.#outOfStep(),
       ending: () => {
-        this.#finalByteSent = true;
+        this.#sent = 'whole';
         ending = beginFlight(this.#count, 'body', this.#connection.now);
         this.#stage = 'end';
         return this.#left(FINAL_TIMEOUT_MS);
@@ -247,22 +243,20 @@ export class Submission {
     // Gone before a byte of this was written: nothing of it can have been taken.
     if (this.#connection.dead)
       throw lost(this.#stage, 'eof', 'closed by the upstream', { reused: true, finalByteSent: false });
-    if (marker !== undefined && this.#isAbandoned) {
+    if (marker !== undefined && this.#client !== 'there') {
       // Perhaps after DATA's 354: nothing but a body could be said here.
       this.#connection.destroy();
       throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
     }
     const begun = beginFlight(
       this.#count,
-      marker === undefined ? 'envelope' : this.#isUnderWay ? 'body' : 'message',
+      marker === undefined ? 'envelope' : this.#sent === 'nothing' ? 'message' : 'body',
       this.#connection.now,
     );
-    this.#isUnderWay = true;
     if (marker !== undefined) {
-      this.#bodySent = true;
-      this.#finalByteSent = true;
+      this.#sent = 'whole';
       this.#stage = 'end';
-    }
+    } else if (this.#sent === 'nothing') this.#sent = 'envelope';
     try {
       const replies = await this.#connection.flight(
         marker === undefined ? parts : [...parts, ...marker],
@@ -282,7 +276,11 @@ export class Submission {
       // A refusal that came before the loss decides: the provider did not take the message.
       if (replies.some((r) => !isPositive(r))) return replies;
       const isUnmarked = marker !== undefined && marker.length > 0 && replies.length === expected;
-      if (isUnmarked && !this.#isGivenUp && this.#step.isCertain(replies.at(-1), loss?.quietMs ?? 0))
+      if (
+        isUnmarked &&
+        this.#client !== 'given up' &&
+        this.#step.isCertain(replies.at(-1), loss?.quietMs ?? 0)
+      )
         return replies;
       throw this.#lost(error);
     }
@@ -299,7 +297,7 @@ export class Submission {
         if (stage === 'end' || last === undefined || !isPositive(last)) return this.#keep({ stage, reply });
         // Nobody can tell what was taken for whom. Close; the refusal stands.
         this.#connection.destroy();
-        return this.#keep({ stage, reply, isContradicted: this.#bodySent });
+        return this.#keep({ stage, reply, isContradicted: this.#isBodySent });
       }
       if (stage === 'end') {
         const marker = replies[stages.length];
@@ -320,11 +318,20 @@ export class Submission {
     for (const reply of replies) this.#step.isAccepted(reply, 'rcpt');
   }
 
+  /** Octets of the body are on their way. */
+  get #isBodySent(): boolean {
+    return this.#sent === 'body' || this.#finalByteSent;
+  }
+
+  get #finalByteSent(): boolean {
+    return this.#sent === 'whole';
+  }
+
   #keep(decision: Decision): Decision {
     this.#connection.needsReset = true;
     if (decision.stage === 'end' || decision.stage === 'body') this.#connection.messages++;
     // What became of the body's octets is the server's secret: nothing more is said to it.
-    if (this.#bodySent) this.#connection.destroy();
+    if (this.#isBodySent) this.#connection.destroy();
     return decision;
   }
 
