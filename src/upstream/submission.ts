@@ -162,9 +162,12 @@ export class Submission {
     this.#connection.needsReset = true;
     const replies: ParsedReply[] = [];
     const commands = recipients.map(formatRcpt);
+    const since = this.#connection.now;
     for (const flight of this.#pipelining ? [commands.join('')] : commands) {
       const expected = this.#pipelining ? recipients.length : 1;
-      replies.push(...(await this.#exchange([flight], expected, ENVELOPE_TIMEOUT_MS)));
+      // One by one they have no more time than in one flight: the client hears all replies together.
+      const leastMs = Math.max(1, LEAST_MS - (this.#connection.now - since));
+      replies.push(...(await this.#exchange([flight], expected, ENVELOPE_TIMEOUT_MS, undefined, leastMs)));
     }
     this.#checkRecipients(replies, recipients.length);
     return replies;
@@ -218,8 +221,8 @@ export class Submission {
   }
 
   /** Of a wait for a reply, ms: whoever waits for it may have been waiting already. */
-  #left(timeoutMs: number): number {
-    return Math.max(LEAST_MS, timeoutMs - this.waitedMs());
+  #left(timeoutMs: number, leastMs = LEAST_MS): number {
+    return Math.max(leastMs, timeoutMs - this.waitedMs());
   }
 
   async #sendLast(parts: readonly (string | Buffer)[], marker: Marker): Promise<Decision> {
@@ -239,6 +242,7 @@ export class Submission {
     expected: number,
     timeoutMs: number,
     marker?: Marker,
+    leastMs?: number,
   ): Promise<ParsedReply[]> {
     // Gone before a byte of this was written: nothing of it can have been taken.
     if (this.#connection.dead)
@@ -261,7 +265,7 @@ export class Submission {
       const replies = await this.#connection.flight(
         marker === undefined ? parts : [...parts, ...marker],
         expected + (marker?.length ?? 0),
-        this.#left(timeoutMs),
+        this.#left(timeoutMs, leastMs),
       );
       endFlight(begun, this.#connection.now);
       // The connection ends behind the verdict, or the server does not know what the marker is: nothing is taken back.

@@ -106,3 +106,21 @@ test('a server that is silent on a body and answers the NOOP behind it has taken
     await assert.rejects(decided, isUnknown);
   }
 });
+
+test('recipients that are asked for one by one share the time of one wait', async () => {
+  const { clock, connection, says } = stage();
+  connection.capabilities = { ...connection.capabilities, pipelining: false };
+  const submission = new Submission(connection, false, { flights: 0 });
+  const since = clock.monotonic();
+  submission.waitedMs = () => clock.monotonic() - since;
+  let end: unknown;
+  const asked = submission.addRecipients(Array.from({ length: 100 }, () => BOB));
+  asked.catch((error: unknown) => {
+    end = error;
+  });
+  for (; end === undefined && clock.monotonic() - since < 300_000; clock.advance(15_000)) {
+    says('250 2.1.5 recipient');
+    await new Promise(setImmediate);
+  }
+  assert.ok(end instanceof UpstreamError);
+});
