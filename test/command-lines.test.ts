@@ -1,7 +1,6 @@
 /** What every script that a person starts does with `--help` and with what it does not know. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { repositoryRoot } from './support/relay-process.ts';
 
@@ -16,22 +15,27 @@ const SCRIPTS = {
   dependencies: 'scripts/dependencies.mjs',
   diagram: 'scripts/diagram.mjs',
   screenshot: 'scripts/screenshot.mjs',
+  troubleshooting: 'scripts/pages.mjs troubleshooting',
+  replies: 'scripts/pages.mjs replies',
+  schema: 'scripts/pages.mjs schema',
 };
 
-function run(file: string, ...args: readonly string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [join(repositoryRoot, file), ...args], {
+function run(script: string, ...args: readonly string[]) {
+  const words = [...script.split(' '), ...args];
+  const { status, stdout, stderr } = spawnSync(process.execPath, words, {
     encoding: 'utf8',
+    cwd: repositoryRoot,
   });
   return { status, stdout, stderr };
 }
 
 describe('a script', () => {
-  for (const [name, file] of Object.entries(SCRIPTS))
+  for (const [name, script] of Object.entries(SCRIPTS))
     it(`${name} prints its help, and refuses in one line what it does not know`, () => {
-      const help = run(file, '--help');
+      const help = run(script, '--help');
       assert.deepEqual([help.status, help.stderr], [0, '']);
       assert.match(help.stdout, new RegExp(`^npm (?:run )?${name}\\b.*\\n\\n`));
-      assert.deepEqual(run(file, '--hlep'), {
+      assert.deepEqual(run(script, '--hlep'), {
         status: 2,
         stdout: '',
         stderr: `Unknown option '--hlep': see npm run ${name} -- --help\n`,
