@@ -37,6 +37,7 @@ export function createTellUnclear(deps: {
     const unclear = cleanText(why, 200);
     const isForPerson = clears === 'person' || clock.now() - entry.at > STAYS_MS;
     const isNews = isForPerson && entry.called !== true;
+    // What cannot be noted is told again with the next retry.
     if (entry.unclear !== unclear || isNews)
       await claim
         .note({ ...entry, unclear, ...(isForPerson ? { called: true } : {}) })
