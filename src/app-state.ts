@@ -52,6 +52,8 @@ export interface AppState {
   readonly news: News | undefined;
   /** Once the accounts are known and the token store, which opens Redis, is open. */
   start(): Promise<void>;
+  /** What an operator did is kept, whatever happens to the process, once it resolves. Never rejects; takes 2 s at most. */
+  save(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -82,6 +84,7 @@ export function createAppState(deps: AppStateDeps): AppState {
     fleet: undefined,
     news: undefined,
     start: async () => kept?.restore(),
+    save: async () => kept?.save(),
     close: async () => kept?.close(),
   };
 }
@@ -149,6 +152,7 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
       await kept?.restore();
       await fleet.start();
     },
+    save: async () => kept?.save(),
     async close() {
       delays.disable();
       await kept?.close();

@@ -46,7 +46,11 @@ export interface ViewDeps {
   /** Other relays hear of what an operator does here. */
   readonly news: Pick<News, 'drained' | 'refreshed'> | undefined;
   readonly signIns: Pick<AdminBackend, 'signIns' | 'giveToken' | 'removeAccount'>;
-  readonly fleet: Pick<Fleet, 'isApart' | 'size' | 'relays'> | undefined;
+  readonly state: {
+    readonly fleet: Pick<Fleet, 'isApart' | 'size' | 'relays'> | undefined;
+    /** What was done here is kept. */
+    save(): Promise<void>;
+  };
 }
 
 export interface AdminView {
@@ -170,6 +174,13 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     deps.changed(id);
   }
 
+  /** An operator's decision outlives a crash once he has heard that it is made. */
+  function decideDrained(id: string, isDrained: boolean): Promise<void> {
+    setDrained(id, isDrained);
+    deps.news?.drained(id, isDrained);
+    return deps.state.save();
+  }
+
   function isUsable(account: Account): boolean {
     const { status } = stateOf(account.id);
     return status === 'ready' || status === 'refreshing' || ways.live(account.id) > 0;
@@ -248,10 +259,10 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         .keptRemoved()
         .map(({ accountId, until }) => ({ account: accountId, kept_until: new Date(until).toISOString() })),
     fleet: () => ({
-      shared: deps.fleet !== undefined,
-      apart: deps.fleet?.isApart ?? false,
-      share: 1 / (deps.fleet?.size ?? 1),
-      relays: (deps.fleet?.relays ?? []).map(({ id, isSelf, silentMs, row }) => ({
+      shared: deps.state.fleet !== undefined,
+      apart: deps.state.fleet?.isApart ?? false,
+      share: 1 / (deps.state.fleet?.size ?? 1),
+      relays: (deps.state.fleet?.relays ?? []).map(({ id, isSelf, silentMs, row }) => ({
         id,
         self: isSelf,
         version: row.version ?? null,
@@ -345,14 +356,8 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       }));
     },
     decide: (key, decision) => deps.unclear.decide(key, decision),
-    drain(id) {
-      setDrained(id, true);
-      deps.news?.drained(id, true);
-    },
-    resume(id) {
-      setDrained(id, false);
-      deps.news?.drained(id, false);
-    },
+    drain: (id) => decideDrained(id, true),
+    resume: (id) => decideDrained(id, false),
     reload: deps.reload,
     signIns: deps.signIns.signIns,
     giveToken: deps.signIns.giveToken,

@@ -229,7 +229,7 @@ export function createApp({
     changed: (id) => admin.accountChanged(id),
     news,
     signIns,
-    fleet: state.fleet,
+    state,
   });
   const tokenSocket = createTokenSocket(
     { tokens, accountOf: (name) => accounts.directory.byId(name), log, clock },

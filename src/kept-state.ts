@@ -10,6 +10,8 @@ import { writeFileAtomically } from './write-file.ts';
 
 /** A crash forgets at most what happened since the last save, ms. */
 const SAVE_EVERY_MS = 10_000;
+/** Nobody waits longer for a disk, ms. */
+const SAVE_WAIT_MS = 2_000;
 const MAX_OCTETS = 64 * 1_048_576;
 
 export interface KeptPart {
@@ -24,6 +26,8 @@ export interface KeptPart {
 export interface KeptState {
   /** Reads what an earlier process left; never rejects. */
   restore(): Promise<void>;
+  /** What stands now outlives a crash once it resolves, or cannot be written, or the disk takes over 2 s. Never rejects. */
+  save(): Promise<void>;
   /** Writes a last time. Never rejects. */
   close(): Promise<void>;
 }
@@ -48,7 +52,7 @@ export function createKeptState(
         .map(([name, part]) => [name, part.snapshot()]),
     );
 
-  async function save(): Promise<void> {
+  async function write(): Promise<void> {
     const major = snapshot(false);
     const text = JSON.stringify(major);
     if (text === written) return;
@@ -69,7 +73,7 @@ export function createKeptState(
   function later(): void {
     if (isClosed) return;
     cancel = clock.after(SAVE_EVERY_MS, () => {
-      saving = save().then(later);
+      saving = saving.then(write).then(later);
     });
   }
 
@@ -107,12 +111,23 @@ export function createKeptState(
       isRestored = true;
       later();
     },
+    async save() {
+      if (!isRestored || isClosed) return;
+      saving = saving.then(write);
+      await new Promise<void>((resolve) => {
+        const stopWaiting = clock.after(SAVE_WAIT_MS, resolve);
+        void saving.then(() => {
+          stopWaiting();
+          resolve();
+        });
+      });
+    },
     async close() {
       isClosed = true;
       cancel?.();
       await saving;
       // What was not read must not be written over.
-      if (isRestored) await save();
+      if (isRestored) await write();
     },
   };
 }

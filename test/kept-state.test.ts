@@ -57,6 +57,21 @@ test('a crash forgets at most what was sent since the last save', async (t) => {
   await Promise.all([first.kept.close(), second.kept.close()]);
 });
 
+test('what is saved at once outlives a crash', async (t) => {
+  const { path, run, send } = stage(t);
+  const first = run();
+  await first.kept.restore();
+  assert.ok(send(first));
+  await Promise.all([first.kept.save(), first.kept.save()]);
+  assert.ok(send(first));
+  await first.kept.save();
+  assert.ok(readFileSync(path, 'utf8').length > 2);
+  const second = run();
+  await second.kept.restore();
+  assert.ok(!send(second));
+  await Promise.all([first.kept.close(), second.kept.close()]);
+});
+
 for (const text of [
   '',
   '[1',
