@@ -191,6 +191,7 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
             hasForgotten(plan, world.now)
           )
             tokens.lostGrants.add(email);
+        tokens.killed.add(died);
         relay.kill(fault.how);
       });
       at(fault.to, () => relays[fault.relay]?.start());

@@ -49,6 +49,8 @@ export interface TokenEndpoint {
   /** Ends the access tokens of an account, as a provider may at any time. */
   revokeAccess(account: string): void;
   mood: (account: string) => TokenMood;
+  /** Relays that were killed: what is granted to one of them nobody hears. */
+  readonly killed: Set<Actor>;
   /** Accounts whose newest refresh token was lost on the way: no relay can know it. */
   readonly lostGrants: Set<string>;
   /** When the newest refresh token of an account was given out, true time. */
@@ -100,6 +102,7 @@ export function createTokenEndpoint(
   const underWay = new Map<string, Set<{ readonly relay: Actor }>>();
   const rotated = new Map<string, number>();
   const lost = new Set<string>();
+  const killed = new Set<Actor>();
   let serial = 0;
   let requests = 0;
 
@@ -147,6 +150,7 @@ export function createTokenEndpoint(
       return requests;
     },
     onOverlap: () => undefined,
+    killed,
     lostGrants: lost,
     mood: () => ({ delayMs: 20 }),
     consent(account) {
@@ -181,7 +185,8 @@ export function createTokenEndpoint(
         const judged = new Promise<ReturnType<typeof answer>>((resolve) => {
           world.after(actor, delayMs / 2, () => {
             const result = trouble === 'unavailable' ? { statusCode: 503, text: 'no' } : answer(form);
-            if (trouble === 'lose' && options.rotates && result.statusCode === 200) lost.add(account);
+            const isUnheard = trouble === 'lose' || killed.has(relay);
+            if (isUnheard && options.rotates && result.statusCode === 200) lost.add(account);
             world.after(relay, 0, () => resolve(result), 'token');
           });
         });
