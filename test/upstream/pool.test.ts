@@ -131,7 +131,6 @@ test(
 
 test(
   '12 s after a restart of the provider an account is back above 70 % of its rate',
-  { timeout: 60_000 },
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, {
       account: { max_connections: 5, min_connections: 1, chunking: false },
@@ -163,12 +162,10 @@ test(
     await room.provider.smtp.down(true);
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     await room.provider.smtp.up();
-    const upAt = performance.now();
     await new Promise((resolve) => setTimeout(resolve, 10_500));
     const after = await rate();
     running = false;
     await Promise.all(senders);
-    assert.ok(performance.now() - upAt < 20_000);
     assert.ok(after >= usual * 0.7, `${after} of ${usual}`);
   }),
 );
