@@ -110,14 +110,16 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     outgoing: Outgoing,
     claim: Claim,
     messageId: string | undefined,
-    leftovers?: { readonly since: number; readonly than: string },
+    known?: Extract<LedgerEntry, { state: 'draft' }>,
   ): Promise<GraphEnding> {
+    const leftovers = known && leftoversOf(known);
     if (leftovers !== undefined) deps.background(mailbox.tidy(outgoing, leftovers.than, leftovers.since));
     return noteSent(ledger, outgoing, claim, {
       state: 'sent',
       at: clock.now(),
       subject: subjectOf(outgoing),
       ...(leftovers === undefined ? {} : { leftovers }),
+      ...(known === undefined ? {} : { copy: hashOf(known.draft) }),
       ...(messageId === undefined || messageId === outgoing.messageId ? {} : { messageId }),
     });
   }
@@ -214,7 +216,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         { draft, messageId: undefined, leftoversSince, isUnsent: unsent },
         { deadline, until },
       );
-    return sent(outgoing, claim, seen.messageId, leftoversOf(known));
+    return sent(outgoing, claim, seen.messageId, known);
   }
 
   /** Sends a draft once it is noted. */
@@ -274,14 +276,14 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       if (left <= 0)
         return unsent(later('4.4.2', 'it took too long until the message could be sent; nothing was sent'));
       const answer = await client.send(draft, left);
-      if (answer.kind === 'ok') return sent(outgoing, claim, messageId, leftoversOf(entry));
+      if (answer.kind === 'ok') return sent(outgoing, claim, messageId, entry);
       // Nothing went out now, and before this the draft was seen unsent: it waits for the retry.
       if (answer.kind === 'unasked') return unsent(judged(answer.error));
       if (answer.kind === 'lost' && !answer.maybeSent) return unsent(unreachable(answer));
       until ??= clock.monotonic() + LOOK_MS;
       const refusal = certainRefusal(answer);
       const seen = await mailbox.look(draft, until, refusal === undefined ? settleOf(answer) : 0);
-      if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId ?? messageId, leftoversOf(entry));
+      if (seen.is === 'sent') return sent(outgoing, claim, seen.messageId ?? messageId, entry);
       if (refusal !== undefined) {
         const ending = refused(refusal, outgoing);
         // Before this send the draft was seen unsent. It waits where it cannot be looked at; a bounce would be final.
@@ -317,7 +319,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       clock.now() - notedAt > SETTLED_MS ? 0 : SETTLE_UNANSWERED_MS,
     );
     if (seen.is !== 'unclear') return seen;
-    const copy = (await mailbox.find(outgoing, notedAt))?.find((m) => !m.isDraft);
+    const copy = await mailbox.findCopy(outgoing, notedAt);
     return copy === undefined ? seen : { is: 'sent', messageId: copy.internetMessageId };
   }
 
@@ -353,7 +355,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
 
   /** The account may look now: a message of which an earlier call left no clear end may be in Sent Items. */
   async function lookForSent(outgoing: Outgoing, claim: Claim, known: LedgerEntry): Promise<GraphEnding> {
-    const copy = (await mailbox.find(outgoing, known.at))?.find((m) => !m.isDraft);
+    const copy = await mailbox.findCopy(outgoing, known.at);
     if (copy !== undefined) return sent(outgoing, claim, copy.internetMessageId);
     return tellUnclear(outgoing, claim, known, known.unclear ?? EARLIER, 'person');
   }

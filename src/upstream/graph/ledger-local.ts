@@ -9,6 +9,7 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import {
   formatEntry,
+  hashOf,
   isListed,
   isOpen,
   KEEP_MS,
@@ -45,6 +46,8 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   const busy = new Set<string>();
   /** By draft, oldest note first. */
   const owners = new Map<string, { readonly key: string; readonly at: number }>();
+  /** By hash of the draft: what was sent. */
+  const copies = new Map<string, string>();
   /** Keys of what is noted with a subject. */
   const families = new Map<string, Set<string>>();
   let sent = 0;
@@ -57,12 +60,14 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   function keep(key: string, entry: LedgerEntry | undefined): void {
     const before = entries.get(key);
     if (before?.state === 'sent') sent--;
+    if (before?.state === 'sent' && before.copy !== undefined) copies.delete(before.copy);
     if (before !== undefined && isOpen(before)) countOpen(before, -1);
     entries.delete(key);
     leaveFamily(key, before?.subject?.family);
     if (entry === undefined) return;
     entries.set(key, entry);
     if (entry.state === 'sent') sent++;
+    if (entry.state === 'sent' && entry.copy !== undefined) copies.set(entry.copy, key);
     if (isOpen(entry)) countOpen(entry, 1);
     const family = entry.subject?.family;
     if (family !== undefined) families.set(family, (families.get(family) ?? new Set()).add(key));
@@ -207,7 +212,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     },
     async ownerOf(draft) {
       await opened();
-      return owners.get(draft)?.key;
+      return owners.get(draft)?.key ?? copies.get(hashOf(draft));
     },
     async relatives(family) {
       await opened();

@@ -64,6 +64,8 @@ export type LedgerEntry = Noted &
     | {
         readonly state: 'sent';
         readonly messageId?: string;
+        /** Of the id of its copy in Sent Items (`hashOf`): another message may have its Message-ID. */
+        readonly copy?: string;
         /** Since then other drafts of the message than this one may have been left over; always with a subject. */
         readonly leftovers?: { readonly since: number; readonly than: string };
       }
@@ -91,7 +93,7 @@ export interface Ledger {
   open(): Promise<void>;
   /** `busy`: somebody works on this very message now. Rejects when it cannot be known. */
   claim(key: string): Promise<Claim | 'busy'>;
-  /** The key of the message that a draft was noted for, while it is unsent and an hour after; undefined: nobody's. Rejects when it cannot be known. */
+  /** The key of the message that a draft was noted for, while that is known, an hour at least; undefined: nobody's. Rejects when it cannot be known. */
   ownerOf(draft: string): Promise<string | undefined>;
   /** What is noted, with a subject, of this message for any recipients (`familyKey`). Rejects when it cannot be known. */
   relatives(family: string): Promise<readonly LedgerRow[]>;
@@ -220,6 +222,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
         state,
         ...noted,
         ...(typeof json.messageId === 'string' ? { messageId: json.messageId } : {}),
+        ...(typeof json.copy === 'string' ? { copy: json.copy } : {}),
         ...parseLeftovers(json.leftovers),
       };
     default:

@@ -18,6 +18,8 @@ const LONGEST_LOOK_MS = 4_000;
 const MAX_TIDIES = 3;
 /** A draft found by its Message-ID was created no earlier than this before our attempt: clocks differ. */
 const CLOCK_SLACK_MS = 5 * 60_000;
+/** And a sent one no later than this after it: later ones are other messages with this Message-ID. */
+const SENT_WITHIN_MS = 15 * 60_000;
 
 export type Seen =
   | { readonly is: 'sent'; readonly messageId: string | undefined }
@@ -27,8 +29,8 @@ export type Seen =
 export interface MailboxSearch {
   /** Looks until it is clear, `until` (monotonic) at the latest. A draft is unsent when it still is one `settleMs` after it was first seen so. */
   look(draft: string, until: number, settleMs: number): Promise<Seen>;
-  /** Messages with this Message-ID and exactly these recipients that are no other message's, no older than `since` (wall); undefined: it could not be asked. */
-  find(outgoing: Outgoing, since: number): Promise<readonly GraphMessage[] | undefined>;
+  /** A sent copy of the message whose sending began at `at` (wall); undefined: none was seen. */
+  findCopy(outgoing: Outgoing, at: number): Promise<GraphMessage | undefined>;
   /** A draft left by an unclear create of this very message. */
   findDraft(outgoing: Outgoing, since: number): Promise<GraphMessage | undefined>;
   /** Deletes drafts that an unclear or throttled create left behind. The sent one may still look like a draft. */
@@ -45,6 +47,7 @@ export function createMailboxSearch(deps: {
 }): MailboxSearch {
   const { client, ledger, clock = systemClock } = deps;
 
+  /** Messages with this Message-ID and exactly these recipients that are no other message's, no older than `since` (wall); undefined: it could not be asked. */
   async function find(outgoing: Outgoing, since: number): Promise<readonly GraphMessage[] | undefined> {
     if (outgoing.messageId === undefined) return [];
     const found = await client.search(outgoing.messageId);
@@ -94,7 +97,10 @@ export function createMailboxSearch(deps: {
         await pause(clock, Math.min(waitMs, Math.max(0, until - clock.monotonic())));
       }
     },
-    find,
+    findCopy: async (outgoing, at) =>
+      (await find(outgoing, at))?.find(
+        (m) => !m.isDraft && (m.createdAt ?? Number.NEGATIVE_INFINITY) <= at + SENT_WITHIN_MS,
+      ),
     findDraft: async (outgoing, since) => (await find(outgoing, since))?.find((m) => m.isDraft),
     async tidy(outgoing, sentDraft, since) {
       for (let tries = 1; tries <= MAX_TIDIES; tries++) {

@@ -1,0 +1,54 @@
+/** A device gives all it says one Message-ID: a copy in Sent Items is that of the message it was sent for, and no other's. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { pause } from '../../../src/clock.ts';
+import { ANN, startGraphRoom } from '../../support/graph-room.ts';
+import { leakless } from '../../support/leak-check.ts';
+
+const BOB = 'bob@example.net';
+const alarm = (text: string): string =>
+  `Message-ID: <alarm@device.test>\r\nFrom: ${ANN}\r\nTo: ${BOB}\r\nSubject: alarm\r\n\r\n${text}\r\n`;
+
+test(
+  'a draft that somebody deletes is not taken for sent because another was, restarts ago',
+  leakless(async (t, defer) => {
+    const directory = await mkdtemp(join(tmpdir(), 'graph-device-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const room = await startGraphRoom(defer, { directory, speed: 100 });
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'taken');
+    // The first start reads how it was sent, and writes the journal anew; the second reads only that it was.
+    await room.restart();
+    await room.restart();
+    room.server.fault('send', { answer: { status: 504 } });
+    room.server.fault('look', { answer: { status: 500 } }, 50);
+    assert.equal((await room.send(alarm('two'), [BOB])).kind, 'refused');
+    room.server.clearFaults();
+    const client = room.clientOf(ANN);
+    for (const { id } of room.server.drafts) await client.remove(id);
+    const ending = await room.send(alarm('two'), [BOB]);
+    assert.equal(ending.kind === 'refused' && ending.verdict.class, 'unknown');
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'one call that was not clear, and the account may look now: what was sent long after is another message',
+  leakless(async (_t, defer) => {
+    const options: { permissions: 'read_write' | 'send'; speed: number } = {
+      permissions: 'send',
+      speed: 2_000,
+    };
+    const room = await startGraphRoom(defer, options);
+    room.server.fault('send_mail', { answer: { status: 504 } });
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'refused');
+    await pause(room.clock, 20 * 60_000);
+    assert.equal((await room.send(alarm('two'), [BOB])).kind, 'taken');
+    options.permissions = 'read_write';
+    const ending = await room.send(alarm('one'), [BOB]);
+    assert.equal(ending.kind === 'refused' && ending.verdict.class, 'unknown');
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
