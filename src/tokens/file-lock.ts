@@ -44,6 +44,8 @@ export function createFileLocks(deps: {
   readonly processes: Processes;
 }): FileLocks {
   const { files, clock, processes } = deps;
+  /** Locks of this process that nobody holds and that could not be removed: the text of each. */
+  const leftBehind = new Map<string, string>();
 
   /** `since`: before it was written; others count its silence from later on. */
   function keepBeating(
@@ -108,6 +110,7 @@ export function createFileLocks(deps: {
 
   /** A lock of ours that nobody holds: its mark is that of a living process, so that nobody else would ever take it. */
   function removeLater(path: string, text: string): void {
+    leftBehind.set(path, text);
     clock.after(REMOVE_AGAIN_MS, () => {
       isRemoved(path, text).then(
         (isGone) => isGone || removeLater(path, text),
@@ -155,7 +158,9 @@ export function createFileLocks(deps: {
   /** Of a holder that was paused, or could not remove it: where it was taken over it is another's. */
   async function isRemoved(path: string, text: string): Promise<boolean> {
     const seen = await look(path);
-    return seen?.text !== text || whereUnchanged(path, seen, () => files.remove(path));
+    const isGone = seen?.text !== text || (await whereUnchanged(path, seen, () => files.remove(path)));
+    if (isGone && leftBehind.get(path) === text) leftBehind.delete(path);
+    return isGone;
   }
 
   /**
@@ -183,6 +188,9 @@ export function createFileLocks(deps: {
   }
 
   async function attempt(path: string): Promise<LockAttempt> {
+    const own = leftBehind.get(path);
+    // Where it cannot be removed still, that is the trouble, and no other process.
+    if (own !== undefined) await isRemoved(path, own);
     for (let tries = 0; tries < 10; tries += 1) {
       const lock = await take(path);
       if (lock?.isHeld() === true) return { taken: true, lock };

@@ -59,7 +59,9 @@ function ground(t: TestContext, more: Partial<StateFiles> = {}) {
   for (const name of ['create', 'rename', 'remove', 'touch'] as const)
     Object.assign(files, {
       [name]: async (...words: [string, string]) => {
-        if (disk.isReadOnly) throw Object.assign(new Error('read-only'), { code: 'EROFS' });
+        // That it is there is said first.
+        const isThere = name === 'create' && existsSync(words[0]);
+        if (disk.isReadOnly && !isThere) throw Object.assign(new Error('read-only'), { code: 'EROFS' });
         return stateFiles[name](...words);
       },
     });
@@ -86,6 +88,7 @@ for (const standsMs of [0, 20_000])
     disk.isReadOnly = true;
     await assert.rejects(lock.release(), { code: 'EROFS' });
     await advance(clock, standsMs);
+    await assert.rejects(locks.attempt(path), { code: 'EROFS' }, 'the disk is the trouble, no other process');
     disk.isReadOnly = false;
     await waitFor(
       () => {
