@@ -3,7 +3,7 @@
  * them, and a decision. Out: a list; what the next retry of the mail server hears.
  */
 import { type Clock, systemClock } from '../../clock.ts';
-import { CLAIM_MS, type Ledger, type LedgerEntry } from './ledger.ts';
+import { CLAIM_MS, hashOf, type Ledger, type LedgerEntry } from './ledger.ts';
 
 export interface UnclearMessage {
   /** Names it in a decision. */
@@ -66,7 +66,7 @@ export function createUnclearMessages(
         if (known === undefined || !isUnclear(known)) return 'none';
         const { subject } = known;
         const noted = { at: clock.now(), ...(subject === undefined ? {} : { subject }) };
-        if (decision === 'delivered') await claim.note({ state: 'sent', ...noted });
+        if (decision === 'delivered') await claim.note({ state: 'sent', ...noted, ...besideOf(known) });
         // A draft that was made may still be there: the retry adopts it, or it is deleted in time.
         else if (known.state === 'draft') await claim.note({ state: 'creating', ...noted, at: known.at });
         else await claim.forget();
@@ -75,5 +75,15 @@ export function createUnclearMessages(
         await claim.release();
       }
     },
+  };
+}
+
+/** What is in the mailbox of one that was sent: its copy, and drafts that may have been left over beside it. */
+function besideOf(known: LedgerEntry): Pick<Extract<LedgerEntry, { state: 'sent' }>, 'copy' | 'leftovers'> {
+  if (known.state !== 'draft') return {};
+  const { draft, leftoversSince: since } = known;
+  return {
+    copy: hashOf(draft),
+    ...(since === undefined ? {} : { leftovers: { since, than: draft } }),
   };
 }

@@ -185,3 +185,26 @@ test(
     );
   }),
 );
+
+test('delivered: drafts that may have been left over beside the one that was sent stay noted', async () => {
+  const ledger = createLocalLedger({ log: silentLog });
+  const key = 'k'.repeat(32);
+  const noting = await ledger.claim(key);
+  assert.ok(noting !== 'busy');
+  const at = Date.now();
+  const subject = { account: ANN, messageId: '<1@c>' };
+  await noting.note({
+    state: 'draft',
+    at,
+    draft: 'D',
+    leftoversSince: at - 1,
+    subject,
+    unclear: 'no answer',
+  });
+  await noting.release();
+  assert.equal(await createUnclearMessages(ledger).decide(key, 'delivered'), 'done');
+  const [row] = await ledger.list();
+  assert.deepEqual(row?.entry.state === 'sent' && row.entry.leftovers, { since: at - 1, than: 'D' });
+  assert.equal(await ledger.ownerOf('D'), key, 'its copy is no other message’s');
+  await ledger.close();
+});
