@@ -5,7 +5,7 @@
 import { STATUSES } from '../../protocol/vocabulary.ts';
 import { act } from './actions.ts';
 import { causeLink, drain as drainAfterAsking, openSignIn } from './dialogs.ts';
-import { byId, h, setAttribute, setChildren, setText } from './dom.ts';
+import { button, byId, cell, h, setAttribute, setChildren, setText, wordsOf } from './dom.ts';
 import {
   formatAgo,
   formatCount,
@@ -52,9 +52,6 @@ const SORT: Readonly<Record<SortKey, (a: ShownAccount, b: ShownAccount) => numbe
   trouble: (a, b) => b.messages.deferred + b.messages.rejected - (a.messages.deferred + a.messages.rejected),
 };
 
-const cell = (name: string, ...children: (Node | string)[]): HTMLTableCellElement =>
-  h('td', { role: 'cell', class: `cell-${name}` }, ...children);
-
 /** Under the status: what comes next. Nothing comes by itself where a person is needed. */
 function whyOf({ status, drained, until, way }: ShownAccount, now: number): string {
   if (status === 'needs_consent' || status === 'misconfigured')
@@ -75,7 +72,7 @@ function whyOf({ status, drained, until, way }: ShownAccount, now: number): stri
 
 function createRow(open: (id: string) => void): RowView {
   let shown: ShownAccount | undefined;
-  const name = h('button', { type: 'button', class: 'link' });
+  const name = button('', () => shown !== undefined && open(shown.id), { class: 'link' });
   const provider = h('span', { class: 'tag' });
   const status = h('span', { class: 'status' }, h('span', { class: 'dot', 'aria-hidden': 'true' }));
   const word = h('span');
@@ -92,23 +89,20 @@ function createRow(open: (id: string) => void): RowView {
   const error = h('span', { class: 'error-text' });
   const cure = h('span', { class: 'sub' });
   const more = h('span', { class: 'sub' });
-  const refresh = h('button', { type: 'button', class: 'small' }, 'Refresh');
-  const drain = h('button', { type: 'button', class: 'small' }, 'Drain');
-
-  name.addEventListener('click', () => shown !== undefined && open(shown.id));
-  const busy = async (button: HTMLButtonElement, action: 'refresh' | 'resume'): Promise<void> => {
-    if (shown === undefined || button.getAttribute('aria-busy') === 'true') return;
-    button.setAttribute('aria-busy', 'true');
+  const busy = async (own: HTMLButtonElement, action: 'refresh' | 'resume'): Promise<void> => {
+    if (shown === undefined || own.getAttribute('aria-busy') === 'true') return;
+    own.setAttribute('aria-busy', 'true');
     await act(action, shown);
-    button.removeAttribute('aria-busy');
+    own.removeAttribute('aria-busy');
   };
-  refresh.addEventListener('click', () => {
-    if (shown?.status === 'needs_consent') openSignIn(shown);
-    else void busy(refresh, 'refresh');
-  });
-  drain.addEventListener('click', () => {
-    if (shown?.drained === true) void busy(drain, 'resume');
-    else if (shown !== undefined) void drainAfterAsking(shown);
+  const small = (act: (own: HTMLButtonElement) => unknown): HTMLButtonElement =>
+    button('', act, { class: 'small' });
+  const refresh = small((own) =>
+    shown?.status === 'needs_consent' ? openSignIn(shown) : busy(own, 'refresh'),
+  );
+  const drain = small((own) => {
+    if (shown?.drained === true) return busy(own, 'resume');
+    return shown && drainAfterAsking(shown);
   });
 
   const element = h(
@@ -210,16 +204,10 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
   const search = byId<HTMLInputElement>('search');
   const filterHost = byId('status-filter');
   const emptyNote = byId('accounts-empty');
-  const above = h(
-    'tr',
-    { class: 'spacer', role: 'presentation', 'aria-hidden': 'true' },
-    h('td', { colspan: 8 }),
-  );
-  const below = h(
-    'tr',
-    { class: 'spacer', role: 'presentation', 'aria-hidden': 'true' },
-    h('td', { colspan: 8 }),
-  );
+  const spacer = (): HTMLTableRowElement =>
+    h('tr', { class: 'spacer', role: 'presentation', 'aria-hidden': 'true' }, h('td', { colspan: 8 }));
+  const above = spacer();
+  const below = spacer();
   const rows = new Map<string, RowView>();
   let all: readonly ShownAccount[] = [];
   let list: readonly ShownAccount[] = [];
@@ -257,27 +245,21 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
     setAttribute(table, 'aria-rowcount', String(list.length + 1));
   };
 
-  const chips = new Map<ShownStatus | undefined, { button: HTMLButtonElement; count: HTMLElement }>();
+  const chips = new Map<ShownStatus | undefined, { chip: HTMLButtonElement; count: HTMLElement }>();
   for (const status of [undefined, ...SHOWN_ORDER]) {
     const count = h('b');
-    const button = h(
-      'button',
-      {
-        type: 'button',
-        class: 'chip',
-        'data-status': status,
-        'aria-pressed': status === undefined ? 'true' : 'false',
-      },
-      status === undefined ? 'All' : SHOWN_WORDS[status],
-      count,
-    );
-    button.addEventListener('click', () => choose(status));
-    chips.set(status, { button, count });
-    filterHost.append(button);
+    const chip = button(status === undefined ? 'All' : SHOWN_WORDS[status], () => choose(status), {
+      class: 'chip',
+      'aria-pressed': status === undefined ? 'true' : 'false',
+    });
+    setAttribute(chip, 'data-status', status);
+    chip.append(count);
+    chips.set(status, { chip, count });
+    filterHost.append(chip);
   }
 
   const arrange = (): void => {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = wordsOf(search);
     const found = all.filter(
       (a) =>
         (wanted === undefined || shownStatus(a) === wanted) && words.every((w) => a.haystack.includes(w)),
@@ -297,8 +279,8 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
 
   const choose = (status: ShownStatus | undefined): void => {
     wanted = status;
-    for (const [key, { button }] of chips)
-      setAttribute(button, 'aria-pressed', key === status ? 'true' : 'false');
+    for (const [key, { chip }] of chips)
+      setAttribute(chip, 'aria-pressed', key === status ? 'true' : 'false');
     scroll.scrollTop = 0;
     arrange();
   };
@@ -330,10 +312,10 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
       all = [...accounts.values()];
       const counts = new Map<ShownStatus | undefined, number>([[undefined, all.length]]);
       for (const a of all) counts.set(shownStatus(a), (counts.get(shownStatus(a)) ?? 0) + 1);
-      for (const [status, { button, count }] of chips) {
+      for (const [status, { chip, count }] of chips) {
         const n = counts.get(status) ?? 0;
         setText(count, formatCount(n));
-        button.hidden = n === 0 && status !== undefined && status !== wanted;
+        chip.hidden = n === 0 && status !== undefined && status !== wanted;
       }
       arrange();
     },

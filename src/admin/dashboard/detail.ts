@@ -1,7 +1,7 @@
 /** One account in full, in a dialog: its state in words, its settings, its latest transactions, what can be done. */
 import { act, loadDetail } from './actions.ts';
 import { drain, openSignIn, remove } from './dialogs.ts';
-import { byId, h } from './dom.ts';
+import { button, byId, closeButton, dotted, h, sub } from './dom.ts';
 import {
   formatBytes,
   formatClock,
@@ -27,31 +27,22 @@ export async function openDetail(id: string, state: PageState): Promise<void> {
   const dialog = byId<HTMLDialogElement>('detail');
   const account = await loadDetail(id);
   if (account === undefined) return;
-  const close = h('button', { type: 'button', class: 'quiet', 'aria-label': 'Close' }, '✕');
-  close.addEventListener('click', () => dialog.close());
-
-  const button = (label: string, action: Parameters<typeof act>[0], style = ''): HTMLButtonElement => {
-    const b = h('button', { type: 'button', class: style }, label);
-    b.addEventListener('click', async () => {
-      b.disabled = true;
-      await act(action, account);
-      if (dialog.open) await openDetail(id, state);
-    });
-    return b;
-  };
+  /** Does what it says, then shows the account as it is. */
+  const doing = (label: string, run: () => Promise<unknown>, style = ''): HTMLButtonElement =>
+    button(
+      label,
+      async (own) => {
+        own.disabled = true;
+        await run();
+        if (dialog.open) await openDetail(id, state);
+      },
+      { class: style },
+    );
   const fact = (name: string, value: string | HTMLElement): HTMLElement[] => [
     h('dt', {}, name),
     h('dd', {}, value),
   ];
-  /** Does what asks first, then shows the account as it is. */
-  const ask = (label: string, run: () => Promise<void>, style = ''): HTMLButtonElement => {
-    const b = h('button', { type: 'button', class: style }, label);
-    b.addEventListener('click', async () => {
-      await run();
-      if (dialog.open) await openDetail(id, state);
-    });
-    return b;
-  };
+  const needsSignIn = account.status === 'needs_consent';
   const trouble =
     account.status === 'ready'
       ? null
@@ -70,15 +61,13 @@ export async function openDetail(id: string, state: PageState): Promise<void> {
       'header',
       {},
       h('h2', { id: 'detail-title' }, account.email),
-      h(
-        'span',
-        { class: 'status', 'data-status': shownStatus(account) },
-        h('span', { class: 'dot', 'aria-hidden': 'true' }),
+      dotted(
         account.drained && shownStatus(account) !== 'drained'
           ? `${STATUS_WORDS[account.status]}, drained`
           : SHOWN_WORDS[shownStatus(account)],
+        { 'data-status': shownStatus(account) },
       ),
-      close,
+      closeButton('Close', () => dialog.close()),
     ),
     ...(trouble === null ? [] : [trouble]),
     h(
@@ -140,36 +129,29 @@ export async function openDetail(id: string, state: PageState): Promise<void> {
               'li',
               { 'data-outcome': t.outcome },
               h('time', { datetime: t.at }, formatClock(t.at)),
-              h(
-                'span',
-                { class: 'status' },
-                h('span', { class: 'dot', 'aria-hidden': 'true' }),
-                OUTCOME_WORDS[t.outcome],
-              ),
+              dotted(OUTCOME_WORDS[t.outcome]),
               h('span', {}, `${formatBytes(t.bytes)} in ${formatMs(t.timings.total_ms)}`),
-              h('span', { class: 'sub' }, t.upstream_reply?.text ?? t.reply?.text ?? ''),
+              sub(t.upstream_reply?.text ?? t.reply?.text ?? ''),
             ),
           ),
         ),
     h(
       'footer',
       {},
-      ...(account.grant === 'refresh_token'
-        ? [
-            ask(
-              'Sign in again',
-              async () => {
-                dialog.close();
-                openSignIn(account);
-              },
-              account.status === 'needs_consent' ? 'primary' : '',
-            ),
-          ]
-        : []),
-      button('Refresh token', 'refresh', account.status === 'needs_consent' ? '' : 'primary'),
-      button('Forget token', 'forget'),
-      account.drained ? button('Resume', 'resume') : ask('Drain', () => drain(account)),
-      ask('Remove', async () => {
+      account.grant === 'refresh_token'
+        ? button(
+            'Sign in again',
+            () => {
+              dialog.close();
+              openSignIn(account);
+            },
+            { class: needsSignIn ? 'primary' : '' },
+          )
+        : null,
+      doing('Refresh token', () => act('refresh', account), needsSignIn ? '' : 'primary'),
+      doing('Forget token', () => act('forget', account)),
+      account.drained ? doing('Resume', () => act('resume', account)) : doing('Drain', () => drain(account)),
+      doing('Remove', async () => {
         if (await remove(account)) dialog.close();
       }),
     ),

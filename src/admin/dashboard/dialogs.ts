@@ -1,26 +1,20 @@
 /** What the page asks before it acts: a question, a sign-in, a new account. In: an account. Out: dialogs. */
-import { act, forgetAccount, pathOf, toast } from './actions.ts';
-import { byId, h } from './dom.ts';
-import { createSignInView, type Desk, post, type Said, say } from './sign-in-view.ts';
+import type { Shape } from '../shapes.ts';
+import { act, forgetAccount, toast } from './actions.ts';
+import { button, byId, closeButton, h, sub } from './dom.ts';
+import { ask, pathOf, post } from './requests.ts';
+import { createSignInView, type Desk, type Said, say } from './sign-in-view.ts';
 
 interface Named {
   readonly id: string;
   readonly email: string;
 }
 
-const heading = (id: string, text: string, close: () => void): HTMLElement => {
-  const button = h('button', { type: 'button', class: 'quiet', 'aria-label': 'Close' }, '✕');
-  button.addEventListener('click', close);
-  return h('header', {}, h('h2', { id }, text), button);
-};
-
 /** Asks; true where the person agreed. */
 function confirmIn(question: string, consequence: string, label: string): Promise<boolean> {
   const dialog = byId<HTMLDialogElement>('confirm');
-  const yes = h('button', { type: 'button', class: 'danger' }, label);
-  const no = h('button', { type: 'button' }, 'Cancel');
-  yes.addEventListener('click', () => dialog.close('yes'));
-  no.addEventListener('click', () => dialog.close('no'));
+  const yes = button(label, () => dialog.close('yes'), { class: 'danger' });
+  const no = button('Cancel', () => dialog.close('no'));
   dialog.returnValue = '';
   dialog.replaceChildren(
     h('header', {}, h('h2', { id: 'confirm-title' }, question)),
@@ -57,7 +51,7 @@ export async function remove(account: Named): Promise<boolean> {
 const deskOf = (id: string): Desk => {
   const path = `${pathOf(id)}/sign-in`;
   return {
-    look: () => say(path, {}),
+    look: () => say(path),
     begin: (way) => say(path, post({ way })),
     paste: (url) => say(`${path}/redirect`, post({ url })),
   };
@@ -66,7 +60,12 @@ const deskOf = (id: string): Desk => {
 function open(title: string, ...content: Node[]): HTMLDialogElement {
   const dialog = byId<HTMLDialogElement>('sign-in-dialog');
   dialog.replaceChildren(
-    heading('sign-in-title', title, () => dialog.close()),
+    h(
+      'header',
+      {},
+      h('h2', { id: 'sign-in-title' }, title),
+      closeButton('Close', () => dialog.close()),
+    ),
     h('div', { class: 'body' }, ...content),
   );
   if (!dialog.open) dialog.showModal();
@@ -76,15 +75,13 @@ function open(title: string, ...content: Node[]): HTMLDialogElement {
 /** A person signs in to an account; with a link for somebody else. */
 export function openSignIn(account: Named, first?: Said): void {
   const view = createSignInView(deskOf(account.id), account.email, first);
-  const invite = h('button', { type: 'button' }, 'Make a link for the owner');
   const link = h('div', { class: 'invitation', role: 'status' });
-  invite.addEventListener('click', () => void showLink(account, link));
   const other = h(
     'details',
     { class: 'invite' },
     h('summary', {}, 'Somebody else has to sign in'),
     h('p', {}, 'A link opens this one sign-in and nothing else, once, within a day.'),
-    invite,
+    button('Make a link for the owner', () => showLink(account, link)),
     link,
   );
   const dialog = open(
@@ -101,24 +98,17 @@ export function openSignIn(account: Named, first?: Said): void {
 }
 
 async function showLink({ id, email }: Named, place: HTMLElement): Promise<void> {
-  try {
-    const answer = await fetch(`${pathOf(id)}/invite`, { method: 'POST' });
-    const body = (await answer.json()) as { path?: string; until?: string; error?: string };
-    if (body.path === undefined) return toast(`${email}: ${body.error ?? `answer ${answer.status}`}`, 'bad');
-    const field = h('input', {
-      type: 'text',
-      readonly: true,
-      value: location.origin + body.path,
-      'aria-label': 'Link for the owner of the mailbox',
-    });
-    place.replaceChildren(
-      field,
-      h('span', { class: 'sub' }, `Good until ${new Date(body.until ?? '').toLocaleString('en-GB')}.`),
-    );
-    field.select();
-  } catch {
-    toast(`${email}: the relay does not answer`, 'bad');
-  }
+  const { body, trouble } = await ask(`${pathOf(id)}/invite`, { method: 'POST' });
+  if (trouble !== undefined) return toast(`${email}: ${trouble}`, 'bad');
+  const { path, until } = body as Shape<'Invitation'>;
+  const field = h('input', {
+    type: 'text',
+    readonly: true,
+    value: location.origin + path,
+    'aria-label': 'Link for the owner of the mailbox',
+  });
+  place.replaceChildren(field, sub(`Good until ${new Date(until).toLocaleString('en-GB')}.`));
+  field.select();
 }
 
 const field = (
@@ -139,7 +129,7 @@ const field = (
       spellcheck: 'false',
       ...attributes,
     }),
-    ...(hint === '' ? [] : [h('span', { class: 'sub' }, hint)]),
+    hint === '' ? null : sub(hint),
   );
 
 /** A new account: what it is, then the sign-in. */

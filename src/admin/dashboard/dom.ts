@@ -17,6 +17,34 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+/** A button that does `act`, which gets the button. */
+export function button(
+  label: string,
+  act: (button: HTMLButtonElement) => unknown,
+  attributes: Readonly<Record<string, string>> = {},
+): HTMLButtonElement {
+  const element = h('button', { type: 'button', ...attributes }, label);
+  element.addEventListener('click', () => void act(element));
+  return element;
+}
+
+export const closeButton = (label: string, close: () => void): HTMLButtonElement =>
+  button('✕', close, { class: 'quiet', 'aria-label': label });
+
+export const cell = (name: string, ...children: (Node | string)[]): HTMLTableCellElement =>
+  h('td', { role: 'cell', class: `cell-${name}` }, ...children);
+
+/** What is typed there, in lower case. */
+export const wordsOf = (search: HTMLInputElement): readonly string[] =>
+  search.value.toLowerCase().split(/\s+/).filter(Boolean);
+
+/** Less important words. */
+export const sub = (words: string): HTMLElement => h('span', { class: 'sub' }, words);
+
+/** Words behind a dot, in the colour that a `data-` attribute here or further out stands for. */
+export const dotted = (words: string, attributes: Readonly<Record<string, string>> = {}): HTMLElement =>
+  h('span', { class: 'status', ...attributes }, h('span', { class: 'dot', 'aria-hidden': 'true' }), words);
+
 /** The element with this id; throws where the page lacks it. */
 export function byId<E extends HTMLElement = HTMLElement>(id: string): E {
   const element = document.getElementById(id);

@@ -1,7 +1,8 @@
 /** The page of an invited person: one mailbox, one sign-in. The key stands behind # and is never sent but in a header. */
 import type { SignInRow } from '../backend.ts';
 import { byId } from './dom.ts';
-import { createSignInView, type Desk, post, type Said, say } from './sign-in-view.ts';
+import { post } from './requests.ts';
+import { createSignInView, type Desk, type Said, say } from './sign-in-view.ts';
 
 const key = location.hash.slice(1);
 // Not left in the address bar for the next person at this screen.

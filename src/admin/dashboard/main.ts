@@ -1,11 +1,11 @@
 /** The page: connects, and hands what has changed to the parts that show it. */
-import { needsPerson, type Outcome, STATUSES } from '../../protocol/vocabulary.ts';
+import { needsPerson, OUTCOMES, type Outcome, STATUSES } from '../../protocol/vocabulary.ts';
 import { createAccountsView } from './accounts.ts';
 import { act, describeReload, reload, toast } from './actions.ts';
 import { createCharts } from './charts.ts';
 import { openDetail } from './detail.ts';
 import { causeLink, openNewAccount, openSignIn } from './dialogs.ts';
-import { byId, h, setAttribute, setChildren, setText } from './dom.ts';
+import { button, byId, dotted, h, setAttribute, setChildren, setText, sub } from './dom.ts';
 import {
   formatAgo,
   formatCount,
@@ -20,7 +20,7 @@ import {
   shownStatus,
 } from './format.ts';
 import { watchRelays } from './relays.ts';
-import { type Changes, connect, type PageState, type ShownAccount } from './stream.ts';
+import { connect, type PageState, type Part, type ShownAccount } from './stream.ts';
 import { createTransactionsView } from './transactions.ts';
 
 /** Accounts named in the banner; the filter shows the rest. */
@@ -35,26 +35,26 @@ const charts = createCharts();
 let range = 900;
 
 const stream = connect({
-  changed: (changes) => show(stream.state, changes),
+  changed: (parts) => show(stream.state, parts),
   statusChanged: (row) =>
     setText(byId('announce'), `${row.email} is now ${STATUS_WORDS[row.status].toLowerCase()}`),
   reloaded: (result) => toast(describeReload(result), result.ok ? 'ok' : 'bad'),
 });
 
-function show(state: PageState, changes: Changes): void {
-  if (changes.connection) showConnection(state);
-  if (changes.accounts) {
+function show(state: PageState, changed: ReadonlySet<Part>): void {
+  if (changed.has('connection')) showConnection(state);
+  if (changed.has('accounts')) {
     accountsView.update(state.accounts);
     showAttention(state);
     showAccountFigures(state);
   }
-  if (changes.accounts || changes.connection) showHealth(state);
-  if (changes.transactions) transactionsView.update(state.transactions);
-  if (changes.series) {
+  if (changed.has('accounts') || changed.has('connection')) showHealth(state);
+  if (changed.has('transactions')) transactionsView.update(state.transactions);
+  if (changed.has('series')) {
     showTraffic(state);
     drawCharts(state);
   }
-  if (changes.breakers) showBreakers(state);
+  if (changed.has('breakers')) showBreakers(state);
 }
 
 const serverNowS = (state: PageState): number => Math.floor((Date.now() + state.skewMs) / 1000);
@@ -101,17 +101,12 @@ function showAttention(state: PageState): void {
   ];
   const item = (account: ShownAccount): HTMLElement => {
     const status = shownStatus(account);
-    const open = h('button', { type: 'button', class: 'link' }, account.email);
-    open.addEventListener('click', () => void openDetail(account.id, state));
     const isDrained = status === 'drained';
-    const cure = h('button', { type: 'button', class: 'small' }, isDrained ? 'Resume' : 'Sign in');
-    cure.setAttribute(
-      'aria-label',
-      `${cure.textContent} ${isDrained ? '' : 'to '}${account.email}, in the list of attention`,
-    );
-    cure.addEventListener('click', () => {
-      if (isDrained) void act('resume', account);
-      else openSignIn(account);
+    const open = button(account.email, () => openDetail(account.id, state), { class: 'link' });
+    const label = isDrained ? 'Resume' : 'Sign in';
+    const cure = button(label, () => (isDrained ? act('resume', account) : openSignIn(account)), {
+      class: 'small',
+      'aria-label': `${label} ${isDrained ? '' : 'to '}${account.email}, in the list of attention`,
     });
     return h(
       'li',
@@ -121,7 +116,7 @@ function showAttention(state: PageState): void {
         { class: 'attention-head' },
         open,
         h('span', { class: 'status' }, SHOWN_WORDS[status].toLowerCase()),
-        ...(isDrained || account.status === 'needs_consent' ? [cure] : []),
+        isDrained || account.status === 'needs_consent' ? cure : null,
       ),
       h(
         'p',
@@ -130,24 +125,20 @@ function showAttention(state: PageState): void {
           ? 'Taken out of service: its mail waits at the mail server until it is resumed.'
           : (account.reason ?? account.last_error ?? ''),
       ),
-      ...(account.cure === null || isDrained
-        ? []
-        : [h('p', { class: 'cure' }, account.cure, ' ', causeLink(account.cause))]),
+      account.cure === null || isDrained
+        ? null
+        : h('p', { class: 'cure' }, account.cure, ' ', causeLink(account.cause)),
     );
   };
   const items = ill.slice(0, ATTENTION_SHOWN).map(item);
   if (ill.length > ATTENTION_SHOWN) {
-    const more = h(
-      'button',
-      { type: 'button', class: 'link' },
-      `and ${formatCount(ill.length - ATTENTION_SHOWN)} more`,
-    );
-    more.addEventListener('click', () => {
-      accountsView.filter(ill[0] === undefined ? undefined : shownStatus(ill[0]));
+    const showAll = (): void => {
+      accountsView.filter(ill[0] && shownStatus(ill[0]));
       byId('accounts-heading').scrollIntoView();
       byId('accounts-heading').focus();
-    });
-    items.push(h('li', {}, more));
+    };
+    const words = `and ${formatCount(ill.length - ATTENTION_SHOWN)} more`;
+    items.push(h('li', {}, button(words, showAll, { class: 'link' })));
   }
   const list = byId('attention-list');
   // Rebuilt only when it reads differently: a button in it may have the focus.
@@ -181,7 +172,7 @@ function showAccountFigures(state: PageState): void {
 
 function showTraffic(state: PageState): void {
   const now = serverNowS(state);
-  const outcomes: Outcome[] = ['relayed', 'deferred', 'rejected', 'unknown'];
+  const outcomes = OUTCOMES.filter((outcome) => outcome !== 'aborted');
   const sum = (points: PageState['series'], of: readonly Outcome[]): number =>
     points.reduce((total, p) => total + of.reduce((n, o) => n + p[o], 0), 0);
   const recent = state.series.filter((p) => p.at_s >= now - RATE_WINDOW_S);
@@ -196,16 +187,12 @@ function showTraffic(state: PageState): void {
   );
 
   const minute = state.series.filter((p) => p.at_s >= now - LATENCY_WINDOW_S && p.p50_ms !== null);
-  const weight = sum(minute, ['relayed', 'deferred', 'rejected', 'aborted', 'unknown']);
+  const weight = sum(minute, OUTCOMES);
   if (weight === 0) {
     setText(byId('tile-p50'), '–');
     setText(byId('tile-latency'), 'no messages');
   } else {
-    const median =
-      minute.reduce(
-        (m, p) => m + (p.p50_ms ?? 0) * sum([p], ['relayed', 'deferred', 'rejected', 'aborted', 'unknown']),
-        0,
-      ) / weight;
+    const median = minute.reduce((m, p) => m + (p.p50_ms ?? 0) * sum([p], OUTCOMES), 0) / weight;
     setText(byId('tile-p50'), formatMs(median));
     const worst = (key: 'p95_ms' | 'p99_ms'): string => formatMs(Math.max(...minute.map((p) => p[key] ?? 0)));
     setText(byId('tile-latency'), `p95 ${worst('p95_ms')}, p99 ${worst('p99_ms')}`);
@@ -241,13 +228,8 @@ function showBreakers(state: PageState): void {
         'li',
         { 'data-state': b.state },
         h('span', { class: 'breaker-name' }, b.name),
-        h(
-          'span',
-          { class: 'status' },
-          h('span', { class: 'dot', 'aria-hidden': 'true' }),
-          BREAKER_WORDS[b.state],
-        ),
-        h('span', { class: 'sub' }, notes.join(', ')),
+        dotted(BREAKER_WORDS[b.state]),
+        sub(notes.join(', ')),
       );
     }),
   );

@@ -1,6 +1,6 @@
 /** The relays that serve these accounts together; nothing to see where there is only this one. */
 import type { FleetView } from '../shapes.ts';
-import { byId, h, setText } from './dom.ts';
+import { byId, dotted, h, setText, sub } from './dom.ts';
 import { formatAgo, formatCount } from './format.ts';
 
 const ASK_EVERY_MS = 5_000;
@@ -34,13 +34,8 @@ function show(fleet: FleetView): void {
           { class: 'breaker-name' },
           `${relay.host ?? relay.id}${relay.pid === null ? '' : ` (${relay.pid})`}${relay.self ? ', this one' : ''}`,
         ),
-        h(
-          'span',
-          { class: 'status' },
-          h('span', { class: 'dot', 'aria-hidden': 'true' }),
-          isMissing ? 'missing' : 'here',
-        ),
-        h('span', { class: 'sub' }, notes.join(', ')),
+        dotted(isMissing ? 'missing' : 'here'),
+        sub(notes.join(', ')),
       );
     }),
   );

@@ -3,7 +3,8 @@
  * current while something is under way. The dashboard and the invited person's page share it.
  */
 import type { SignInRow, SignInWay } from '../backend.ts';
-import { h } from './dom.ts';
+import { button, h, sub } from './dom.ts';
+import { ask } from './requests.ts';
 
 /** What a request came to: a row, or why not, in words. */
 export type Said = { readonly row: SignInRow } | { readonly error: string };
@@ -63,9 +64,8 @@ export function createSignInView(desk: Desk, mailbox: string, first?: Said): Sig
       { class: 'ways' },
       ...offered.map((way, index) => {
         const [label, hint] = WAY_WORDS[way];
-        const button = h('button', { type: 'button', class: index === 0 ? 'primary' : '' }, label);
-        button.addEventListener('click', () => void begin(way, button));
-        return h('div', {}, button, h('span', { class: 'sub' }, hint));
+        const choice = button(label, (own) => begin(way, own), { class: index === 0 ? 'primary' : '' });
+        return h('div', {}, choice, sub(hint));
       }),
     );
 
@@ -110,7 +110,7 @@ export function createSignInView(desk: Desk, mailbox: string, first?: Said): Sig
           'li',
           { 'data-ok': ok ? 'true' : 'false' },
           h('strong', {}, `${ok ? '✓' : '✗'} ${stage}`),
-          h('span', { class: 'sub' }, detail),
+          sub(detail),
         ),
       ),
     );
@@ -184,25 +184,12 @@ export function createSignInView(desk: Desk, mailbox: string, first?: Said): Sig
   };
 }
 
-/** A request to the relay as `Said`; never rejects. */
+/** A request to the relay as `Said`. */
 export async function say(
   path: string,
-  init: RequestInit,
+  init?: RequestInit,
   rowOf: (body: unknown) => SignInRow = (body) => body as SignInRow,
 ): Promise<Said> {
-  try {
-    const answer = await fetch(path, init);
-    const body: unknown = await answer.json();
-    if (answer.ok) return { row: rowOf(body) };
-    const error = (body as { error?: unknown }).error;
-    return { error: typeof error === 'string' ? error : `answer ${answer.status}` };
-  } catch {
-    return { error: 'The relay does not answer.' };
-  }
+  const { body, trouble } = await ask(path, init);
+  return trouble === undefined ? { row: rowOf(body) } : { error: trouble };
 }
-
-export const post = (body: object, headers: Record<string, string> = {}): RequestInit => ({
-  method: 'POST',
-  headers: { 'content-type': 'application/json', ...headers },
-  body: JSON.stringify(body),
-});

@@ -3,9 +3,7 @@
  * Owns the connection; after a break the browser connects again and a new snapshot replaces all.
  */
 import type { AccountRow, BreakerRow, ReloadResult, TokenTotals } from '../backend.ts';
-import type { Snapshot } from '../live.ts';
-import type { SeriesPoint } from '../series.ts';
-import type { TransactionRow } from '../transaction-log.ts';
+import type { SeriesPoint, Shape, TransactionRow } from '../shapes.ts';
 
 /** An account with the instants of its token in this browser's clock. */
 export interface ShownAccount extends AccountRow {
@@ -27,40 +25,20 @@ export interface PageState {
   series: SeriesPoint[];
   /** Newest first. */
   transactions: TransactionRow[];
-  /** Transactions that came faster than they are listed. */
-  skipped: number;
 }
 
-/** What has changed since the last call. */
-export interface Changes {
-  accounts: boolean;
-  transactions: boolean;
-  series: boolean;
-  breakers: boolean;
-  connection: boolean;
-}
-
-interface RateEvent extends SeriesPoint {
-  readonly skipped: number;
-  readonly ready: boolean;
-  readonly now: string;
-  readonly tokens: TokenTotals;
-}
+/** What of the state can have changed. */
+export type Part = 'accounts' | 'transactions' | 'series' | 'breakers' | 'connection';
 
 const SERIES_KEPT = 900;
 const TRANSACTIONS_KEPT = 1000;
 
-export interface Stream {
-  readonly state: PageState;
-  close(): void;
-}
-
 /** Connects and keeps connected. `statusChanged` hears of an account in another status, `reloaded` of a reload. */
 export function connect(on: {
-  readonly changed: (changes: Changes) => void;
-  readonly statusChanged: (row: AccountRow, before: AccountRow) => void;
+  readonly changed: (parts: ReadonlySet<Part>) => void;
+  readonly statusChanged: (row: AccountRow) => void;
   readonly reloaded: (result: ReloadResult) => void;
-}): Stream {
+}): { readonly state: PageState } {
   const state: PageState = {
     version: '',
     ready: false,
@@ -71,27 +49,16 @@ export function connect(on: {
     tokens: undefined,
     series: [],
     transactions: [],
-    skipped: 0,
   };
-  const none = (): Changes => ({
-    accounts: false,
-    transactions: false,
-    series: false,
-    breakers: false,
-    connection: false,
-  });
-  let pending = none();
-  let scheduled = false;
-  const changed = (what: Partial<Changes>): void => {
-    Object.assign(pending, what);
-    if (scheduled) return;
-    scheduled = true;
-    requestAnimationFrame(() => {
-      scheduled = false;
-      const changes = pending;
-      pending = none();
-      on.changed(changes);
-    });
+  let pending = new Set<Part>();
+  const changed = (...parts: readonly Part[]): void => {
+    if (pending.size === 0)
+      requestAnimationFrame(() => {
+        const all = pending;
+        pending = new Set();
+        on.changed(all);
+      });
+    for (const part of parts) pending.add(part);
   };
 
   const show = (row: AccountRow): ShownAccount => {
@@ -113,9 +80,9 @@ export function connect(on: {
 
   source.onerror = () => {
     state.connected = false;
-    changed({ connection: true });
+    changed('connection');
   };
-  hear<Snapshot>('snapshot', (s) => {
+  hear<Shape<'Snapshot'>>('snapshot', (s) => {
     state.version = s.version;
     state.ready = s.ready;
     state.connected = true;
@@ -126,39 +93,38 @@ export function connect(on: {
     state.tokens = s.tokens;
     state.series = [...s.series];
     state.transactions = [...s.transactions];
-    changed({ accounts: true, transactions: true, series: true, breakers: true, connection: true });
+    changed('accounts', 'transactions', 'series', 'breakers', 'connection');
   });
   hear<AccountRow>('account', (row) => {
     const before = state.accounts.get(row.id);
     state.accounts.set(row.id, show(row));
-    changed({ accounts: true });
-    if (before !== undefined && before.status !== row.status) on.statusChanged(row, before);
+    changed('accounts');
+    if (before !== undefined && before.status !== row.status) on.statusChanged(row);
   });
   hear<{ id: string }>('account_removed', ({ id }) => {
     state.accounts.delete(id);
-    changed({ accounts: true });
+    changed('accounts');
   });
   hear<{ breakers: readonly BreakerRow[] }>('breakers', ({ breakers }) => {
     state.breakers = breakers;
-    changed({ breakers: true });
+    changed('breakers');
   });
   hear<TransactionRow>('transaction', (row) => {
     state.transactions.unshift(row);
     if (state.transactions.length > TRANSACTIONS_KEPT) state.transactions.length = TRANSACTIONS_KEPT;
-    changed({ transactions: true });
+    changed('transactions');
   });
-  hear<RateEvent>('rate', ({ skipped, ready, now, tokens, ...point }) => {
+  hear<Shape<'Rate'>>('rate', ({ ready, now, tokens, ...point }) => {
     if (state.series.at(-1)?.at_s !== point.at_s) state.series.push(point);
     if (state.series.length > SERIES_KEPT) state.series.splice(0, state.series.length - SERIES_KEPT);
     state.tokens = tokens;
     state.skewMs = Date.parse(now) - Date.now();
-    const connection = state.ready !== ready || !state.connected;
+    if (state.ready !== ready || !state.connected) changed('connection');
     state.ready = ready;
     state.connected = true;
-    state.skipped += skipped;
-    changed(connection ? { series: true, connection } : { series: true });
+    changed('series');
   });
   hear<ReloadResult>('reload', on.reloaded);
 
-  return { state, close: () => source.close() };
+  return { state };
 }

@@ -1,6 +1,6 @@
 /** The latest transactions: newest on top, filtered, paused on demand. In: the state's list. Out: table rows. */
 import type { TransactionRow } from '../transaction-log.ts';
-import { byId, h, setAttribute, setChildren, setText } from './dom.ts';
+import { byId, cell, dotted, h, setAttribute, setChildren, setText, wordsOf } from './dom.ts';
 import { formatBytes, formatClock, formatMs, OUTCOME_WORDS } from './format.ts';
 
 export interface TransactionsView {
@@ -29,9 +29,6 @@ function formatRecipients(row: TransactionRow): string {
   const [first = ''] = row.recipients;
   return row.recipient_count > 1 ? `${first} +${row.recipient_count - 1}` : first;
 }
-
-const cell = (name: string, ...children: (Node | string)[]): HTMLTableCellElement =>
-  h('td', { role: 'cell', class: `cell-${name}` }, ...children);
 
 /** Where the time went, as a bar of stages; the same in words for a reader and the pointer. */
 function createTimings(row: TransactionRow): HTMLElement {
@@ -63,15 +60,7 @@ function createRow(row: TransactionRow): HTMLTableRowElement {
     'tr',
     { role: 'row', 'data-outcome': row.outcome },
     cell('time', h('time', { datetime: row.at }, formatClock(row.at))),
-    cell(
-      'outcome',
-      h(
-        'span',
-        { class: 'status' },
-        h('span', { class: 'dot', 'aria-hidden': 'true' }),
-        OUTCOME_WORDS[row.outcome],
-      ),
-    ),
+    cell('outcome', dotted(OUTCOME_WORDS[row.outcome])),
     cell(
       'account',
       row.account,
@@ -115,7 +104,7 @@ export function createTransactionsView(): TransactionsView {
   };
 
   const draw = (): void => {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = wordsOf(search);
     const list = paused ?? latest;
     const rows: HTMLTableRowElement[] = [];
     const ids = new Set<string>();
