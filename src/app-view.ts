@@ -60,17 +60,17 @@ export interface AdminView {
   /** Drains or resumes this relay's account only. */
   setDrained(accountId: string, isDrained: boolean): void;
   /** Messages since the start, all accounts together. */
-  totals(): { readonly relayed: number; readonly deferred: number; readonly rejected: number };
+  totals(): Readonly<Counts>;
 }
 
+type Counts = { -readonly [K in keyof AccountRow['messages']]: number };
+
 interface Counted {
-  relayed: number;
-  deferred: number;
-  rejected: number;
+  readonly messages: Counts;
   lastError: { readonly text: string; readonly at: number } | undefined;
 }
 
-const NOTHING_COUNTED: Counted = { relayed: 0, deferred: 0, rejected: 0, lastError: undefined };
+const noCounts = (): Counts => ({ relayed: 0, deferred: 0, rejected: 0 });
 
 const iso = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
 
@@ -99,12 +99,12 @@ function tokenLife(token: ResourceStatus | undefined, now: number): TokenLife {
 export function createAdminBackend(deps: ViewDeps): AdminView {
   const { tokens, upstreams, ways, relay, listeners } = deps;
   const counted = new Map<string, Counted>();
-  const totals = { relayed: 0, deferred: 0, rejected: 0 };
+  const totals = noCounts();
 
   function countedOf(id: string): Counted {
     let c = counted.get(id);
     if (c === undefined) {
-      c = { relayed: 0, deferred: 0, rejected: 0, lastError: undefined };
+      c = { messages: noCounts(), lastError: undefined };
       counted.set(id, c);
     }
     return c;
@@ -121,13 +121,13 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     const { id } = account;
     const token = tokens.statusOf(id);
     const upstream = ways.status(id);
-    const c = counted.get(id) ?? NOTHING_COUNTED;
+    const c = counted.get(id);
     const state = stateOf(id, upstream, token?.state);
     const tokenError = token?.lastError;
     const last =
-      tokenError !== undefined && tokenError.at >= (c.lastError?.at ?? 0)
+      tokenError !== undefined && tokenError.at >= (c?.lastError?.at ?? 0)
         ? { text: tokenError.message, at: tokenError.at }
-        : c.lastError;
+        : c?.lastError;
     return {
       id,
       email: account.email,
@@ -146,13 +146,8 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         status: r.state.status,
         ...tokenLife(r, now),
       })),
-      pool: {
-        size: upstream?.counts.size ?? 0,
-        idle: upstream?.counts.idle ?? 0,
-        busy: upstream?.counts.busy ?? 0,
-        max: upstream?.counts.max ?? account.limits.maxConnections,
-      },
-      messages: { relayed: c.relayed, deferred: c.deferred, rejected: c.rejected },
+      pool: upstream?.counts ?? { size: 0, idle: 0, busy: 0, max: account.limits.maxConnections },
+      messages: { ...(c?.messages ?? noCounts()) },
       last_error: last?.text ?? null,
       last_error_at: iso(last?.at),
     };
@@ -234,11 +229,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         max_recipients: limits.maxRecipients,
       };
     },
-    tokenTotals() {
-      const { cache_hits, cache_misses, refresh_attempts, refresh_success, refresh_failures } =
-        tokens.totals();
-      return { cache_hits, cache_misses, refresh_attempts, refresh_success, refresh_failures };
-    },
+    tokenTotals: tokens.totals,
     tokenDetail(id) {
       const token = tokens.statusOf(id);
       return (
@@ -374,7 +365,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       const c = countedOf(record.account);
       const kind = record.outcome === 'unknown' ? 'deferred' : record.outcome;
       if (kind !== 'aborted') {
-        c[kind]++;
+        c.messages[kind]++;
         totals[kind]++;
       }
       if (record.outcome !== 'relayed' && record.reply !== undefined)

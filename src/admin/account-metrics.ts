@@ -18,47 +18,47 @@ export interface AccountMetrics {
   parts(rows: Iterable<AccountRow>): Iterable<string>;
 }
 
-/** Counters of one account, by the labels after the account's. */
-interface Counters {
-  readonly transactions: Map<string, number>;
-  readonly bytes: Map<string, number>;
-  readonly limitEvents: Map<string, number>;
-  readonly limitSeconds: Map<string, number>;
-  readonly passedOver: Map<string, number>;
-  readonly chosen: Map<string, number>;
-}
-type CounterName = keyof Counters;
-
 const PREFIX = 'xoauth2_relay_';
-const COUNTERS: readonly (readonly [CounterName, string, string])[] = [
-  [
-    'transactions',
-    'transactions_total',
-    'Finished transactions by account, outcome and class of the last reply to the client',
-  ],
-  ['bytes', 'message_bytes_total', 'Body octets of relayed messages'],
-  ['limitEvents', 'limiter_events_total', 'Transactions or logins held up by a limit of the relay'],
-  ['limitSeconds', 'limiter_wait_seconds_total', 'Time spent waiting for a limit of the relay'],
-  [
-    'passedOver',
-    'accounts_passed_over_total',
-    'Messages an account could not take although it matched the sender',
-  ],
-  [
-    'chosen',
-    'accounts_chosen_total',
-    'Messages of senders that several accounts match, by the account that took it and why',
-  ],
-];
-/** What a total is called, and the labels it leaves out are the account's. */
-const TOTALS: Readonly<Record<CounterName, readonly [name: string, help: string]>> = {
-  transactions: ['provider_transactions_total', 'Finished transactions, all accounts together'],
-  bytes: ['provider_message_bytes_total', 'Body octets of relayed messages, all accounts together'],
-  limitEvents: ['limits_events_total', 'Transactions or logins held up by a limit, all accounts together'],
-  limitSeconds: ['limits_wait_seconds_total', 'Time spent waiting for a limit, all accounts together'],
-  passedOver: ['passed_over_total', 'Messages an account could not take, all accounts together'],
-  chosen: ['chosen_total', 'Messages of senders that several accounts match, by why one took it'],
-};
+/** Each by account, and in all under a name of its own; the labels a total leaves out are the account's. */
+const COUNTERS = {
+  transactions: {
+    own: [
+      'transactions_total',
+      'Finished transactions by account, outcome and class of the last reply to the client',
+    ],
+    total: ['provider_transactions_total', 'Finished transactions, all accounts together'],
+  },
+  bytes: {
+    own: ['message_bytes_total', 'Body octets of relayed messages'],
+    total: ['provider_message_bytes_total', 'Body octets of relayed messages, all accounts together'],
+  },
+  limitEvents: {
+    own: ['limiter_events_total', 'Transactions or logins held up by a limit of the relay'],
+    total: ['limits_events_total', 'Transactions or logins held up by a limit, all accounts together'],
+  },
+  limitSeconds: {
+    own: ['limiter_wait_seconds_total', 'Time spent waiting for a limit of the relay'],
+    total: ['limits_wait_seconds_total', 'Time spent waiting for a limit, all accounts together'],
+  },
+  passedOver: {
+    own: ['accounts_passed_over_total', 'Messages an account could not take although it matched the sender'],
+    total: ['passed_over_total', 'Messages an account could not take, all accounts together'],
+  },
+  chosen: {
+    own: [
+      'accounts_chosen_total',
+      'Messages of senders that several accounts match, by the account that took it and why',
+    ],
+    total: ['chosen_total', 'Messages of senders that several accounts match, by why one took it'],
+  },
+} as const;
+type CounterName = keyof typeof COUNTERS;
+const COUNTER_NAMES = Object.keys(COUNTERS) as CounterName[];
+
+/** By the labels after the account's. */
+type Counters = Readonly<Record<CounterName, Map<string, number>>>;
+const emptyCounters = (): Counters =>
+  Object.fromEntries(COUNTER_NAMES.map((name) => [name, new Map()])) as Counters;
 
 const GAUGES = {
   status: ['account_status', '1 for the status the account is in'],
@@ -68,15 +68,6 @@ const GAUGES = {
   max: ['pool_max_connections', 'Most upstream connections the account may have'],
 } as const;
 type GaugeName = keyof typeof GAUGES;
-
-const emptyCounters = (): Counters => ({
-  transactions: new Map(),
-  bytes: new Map(),
-  limitEvents: new Map(),
-  limitSeconds: new Map(),
-  passedOver: new Map(),
-  chosen: new Map(),
-});
 
 const add = (counter: Map<string, number>, labels: string, by: number): void =>
   void counter.set(labels, (counter.get(labels) ?? 0) + by);
@@ -138,19 +129,20 @@ export function createAccountMetrics(shown: MetricsAccounts): AccountMetrics {
         (row.status !== 'ready' && row.status !== 'refreshing')));
 
   function* counterParts(): Generator<string> {
-    for (const [key, name, help] of COUNTERS) {
-      const full = PREFIX + name;
+    for (const key of COUNTER_NAMES) {
+      const { own, total } = COUNTERS[key];
       if (shown !== 'none') {
-        yield head(full, 'counter', help);
+        const full = PREFIX + own[0];
+        yield head(full, 'counter', own[1]);
         for (const [account, counters] of byAccount) {
-          const own = label('account', account);
-          for (const [of, value] of counters[key]) yield sample(full, `${own},${of}`, value);
+          const of = label('account', account);
+          for (const [more, value] of counters[key]) yield sample(full, `${of},${more}`, value);
         }
         yield '\n';
       }
-      const [total, meaning] = TOTALS[key];
-      yield head(PREFIX + total, 'counter', meaning);
-      for (const [of, value] of totals[key]) yield sample(PREFIX + total, of, value);
+      const full = PREFIX + total[0];
+      yield head(full, 'counter', total[1]);
+      for (const [of, value] of totals[key]) yield sample(full, of, value);
       yield '\n';
     }
   }

@@ -11,6 +11,7 @@ import type {
   GraphCallObservation,
   LimitObservation,
   RefreshObservation,
+  TokenTotals,
 } from './backend.ts';
 import { inChunks } from './pieces.ts';
 
@@ -64,7 +65,7 @@ export function createMetrics(
     name: string,
     help: string,
     labelNames: readonly L[],
-    buckets: readonly number[],
+    buckets: readonly number[] = DURATION_BUCKETS_S,
   ): Histogram<L> =>
     new Histogram({
       name: PREFIX + name,
@@ -113,25 +114,13 @@ export function createMetrics(
     'transaction_duration_seconds',
     'Whole time of a transaction, MAIL to final reply',
     ['provider', 'outcome'],
-    DURATION_BUCKETS_S,
   );
-  const gate = histogram(
-    'account_gate_seconds',
-    'Time at MAIL for token, breaker and limits',
-    ['provider'],
-    DURATION_BUCKETS_S,
-  );
-  const wait = histogram(
-    'connection_wait_seconds',
-    'Wait for an upstream connection',
-    ['provider'],
-    DURATION_BUCKETS_S,
-  );
+  const gate = histogram('account_gate_seconds', 'Time at MAIL for token, breaker and limits', ['provider']);
+  const wait = histogram('connection_wait_seconds', 'Wait for an upstream connection', ['provider']);
   const upstream = histogram(
     'upstream_duration_seconds',
     'From the first octet to the provider to its final reply',
     ['provider'],
-    DURATION_BUCKETS_S,
   );
   const flights = histogram(
     'transaction_flights',
@@ -143,23 +132,15 @@ export function createMetrics(
     'provider',
     'result',
   ]);
-  const refreshDuration = histogram(
-    'token_refresh_duration_seconds',
-    'Time of a token fetch',
-    ['provider'],
-    DURATION_BUCKETS_S,
-  );
+  const refreshDuration = histogram('token_refresh_duration_seconds', 'Time of a token fetch', ['provider']);
   const byWay = counter('messages_by_way_total', 'Finished transactions by the way they took', [
     'way',
     'outcome',
   ]);
   const graphRequests = counter('graph_requests_total', 'Requests to Microsoft Graph', ['call', 'outcome']);
-  const graphDuration = histogram(
-    'graph_request_duration_seconds',
-    'Time of a request to Microsoft Graph',
-    ['call'],
-    DURATION_BUCKETS_S,
-  );
+  const graphDuration = histogram('graph_request_duration_seconds', 'Time of a request to Microsoft Graph', [
+    'call',
+  ]);
   const attention = counter('attention_total', 'Times an account came to need a person', [
     'status',
     'provider',
@@ -174,16 +155,14 @@ export function createMetrics(
   gauge('build_info', 'Always 1; the labels say what runs', ['version', 'node'], (g) =>
     g.set({ version: build.version, node: process.versions.node }, 1),
   );
-  gauge('fleet_relays', 'Relays that share these accounts, this one included', [], (g) => {
-    g.set(Math.max(1, source.fleet().relays.length));
-  });
+  gauge('fleet_relays', 'Relays that share these accounts, this one included', [], (g) =>
+    g.set(Math.max(1, source.fleet().relays.length)),
+  );
   gauge('shared_limits_apart', '1 while limits are not shared because Redis is away', [], (g) => {
     const { shared, apart } = source.fleet();
     g.set(shared && apart ? 1 : 0);
   });
-  gauge('ready', '1 when /readyz answers 200', [], (g) => {
-    g.set(source.isReady() ? 1 : 0);
-  });
+  gauge('ready', '1 when /readyz answers 200', [], (g) => g.set(source.isReady() ? 1 : 0));
   gauge('breaker_state', '0 closed, 1 half open, 2 open', ['name', 'kind'], (g) => {
     for (const b of source.breakers()) g.set({ name: b.name, kind: b.kind }, BREAKER_VALUE[b.state]);
   });
@@ -217,34 +196,21 @@ export function createMetrics(
     'Log lines thrown away because the destination took none',
     source.logDropped,
   );
-  new Gauge({
-    name: `${PREFIX}log_lines_waiting`,
-    help: 'Log lines the destination has not taken yet; at 4 MiB the oldest are thrown away',
-    registers,
-    collect() {
-      this.set(source.logWaiting());
-    },
-  });
-  mirrored(
-    'token_cache_hits_total',
-    'Tokens handed out from the cache',
-    () => source.tokenTotals().cache_hits,
+  gauge(
+    'log_lines_waiting',
+    'Log lines the destination has not taken yet; at 4 MiB the oldest are thrown away',
+    [],
+    (g) => g.set(source.logWaiting()),
   );
+  const totals = (key: keyof TokenTotals) => (): number => source.tokenTotals()[key];
+  mirrored('token_cache_hits_total', 'Tokens handed out from the cache', totals('cache_hits'));
   mirrored(
     'token_cache_misses_total',
     'Tokens that had to be fetched while somebody waited',
-    () => source.tokenTotals().cache_misses,
+    totals('cache_misses'),
   );
-  mirrored(
-    'token_refresh_attempts_total',
-    'Token fetches started',
-    () => source.tokenTotals().refresh_attempts,
-  );
-  mirrored(
-    'token_refresh_failures_total',
-    'Token fetches that failed',
-    () => source.tokenTotals().refresh_failures,
-  );
+  mirrored('token_refresh_attempts_total', 'Token fetches started', totals('refresh_attempts'));
+  mirrored('token_refresh_failures_total', 'Token fetches that failed', totals('refresh_failures'));
 
   return {
     contentType: registry.contentType,

@@ -1,5 +1,5 @@
 /** What an operation of the admin API is, and what all of them share. In: nothing. Out: types, answers, the operation on one account. */
-import { type Answer, refuse } from './answer.ts';
+import { type Answer, ok, refuse } from './answer.ts';
 import type { AccountDetail, AdminBackend } from './backend.ts';
 import type { Access } from './guard.ts';
 import type { Live } from './live.ts';
@@ -67,6 +67,12 @@ export interface Operation {
     >
   >;
   handle(house: House, asked: AdminRequest): Answer | Promise<Answer>;
+}
+
+/** Tells the log what an operator did, and him what has become of the account. */
+export function acted(house: House, action: string, id: string): Answer {
+  house.acted(action, { account: id });
+  return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
 }
 
 export const ID: Parameter = {

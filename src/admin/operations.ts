@@ -7,7 +7,7 @@ import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { LISTING, listAccounts } from './account-listing.ts';
 import { inPieces, ok, refuse } from './answer.ts';
 import type { AdminBackend, TokenDetail } from './backend.ts';
-import { type Operation, onAccount } from './operation.ts';
+import { acted, type Operation, onAccount } from './operation.ts';
 import { listJson } from './pieces.ts';
 import { LOG_LEVELS, type Shape } from './shapes.ts';
 import { SIGN_IN_OPERATIONS } from './sign-in-operations.ts';
@@ -37,6 +37,20 @@ const MAX_TRANSACTIONS = 1000;
 const EVENTS = `Server-sent events. The first is \`snapshot\` (schema Snapshot), then as they happen:
 \`account\` (Account), \`account_removed\` ({ id }), \`breakers\` (Breakers), \`reload\` (Reload), \`transaction\` (Transaction; at most 100 a second)
 and once a second \`rate\` (Rate).`;
+
+/** An action that ends with the account as it is then. */
+const does = (action: 'retry' | 'drain' | 'resume', summary: string, done: string): Operation =>
+  onAccount({
+    method: 'post',
+    path: `/admin/accounts/{id}/${action}`,
+    id: action,
+    summary,
+    answers: { 200: [`${done}; the account as it is now`, 'Drained'] },
+    async run(house, { id }) {
+      await house.backend[action](id);
+      return acted(house, action, id);
+    },
+  });
 
 export const OPERATIONS: readonly Operation[] = [
   {
@@ -128,18 +142,7 @@ export const OPERATIONS: readonly Operation[] = [
       return ok('Refreshed', { ok: false, error, cure, account }, 502);
     },
   }),
-  onAccount({
-    method: 'post',
-    path: '/admin/accounts/{id}/retry',
-    id: 'retry',
-    summary: 'Try an account that is not ready again now, whatever pause stands',
-    answers: { 200: ['Tried; the account as it is now', 'Drained'] },
-    async run(house, { id }) {
-      await house.backend.retry(id);
-      house.acted('retry', { account: id });
-      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
-    },
-  }),
+  does('retry', 'Try an account that is not ready again now, whatever pause stands', 'Tried'),
   onAccount({
     method: 'delete',
     path: '/admin/accounts/{id}/token',
@@ -152,30 +155,8 @@ export const OPERATIONS: readonly Operation[] = [
       return ok('Forgotten', { ok: true, forgotten });
     },
   }),
-  onAccount({
-    method: 'post',
-    path: '/admin/accounts/{id}/drain',
-    id: 'drain',
-    summary: 'Take the account out of service: new mail is answered 451',
-    answers: { 200: ['Drained', 'Drained'] },
-    async run(house, { id }) {
-      await house.backend.drain(id);
-      house.acted('drain', { account: id });
-      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
-    },
-  }),
-  onAccount({
-    method: 'post',
-    path: '/admin/accounts/{id}/resume',
-    id: 'resume',
-    summary: 'Put the account back into service',
-    answers: { 200: ['Resumed', 'Drained'] },
-    async run(house, { id }) {
-      await house.backend.resume(id);
-      house.acted('resume', { account: id });
-      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
-    },
-  }),
+  does('drain', 'Take the account out of service: new mail is answered 451', 'Drained'),
+  does('resume', 'Put the account back into service', 'Resumed'),
   {
     method: 'get',
     path: '/admin/tokens',

@@ -2,11 +2,9 @@
  * Messages per second by outcome and latency percentiles for the last minutes, second by second.
  * In: finished transactions. Out: points for the charts. Owns a ring of seconds; no timer.
  */
-import type { Outcome } from '../relay/record.ts';
+import { noOutcomes, type Outcome } from '../protocol/vocabulary.ts';
 import { createSample, type Sample } from './sample.ts';
 import type { SeriesPoint } from './shapes.ts';
-
-export type { SeriesPoint };
 
 export interface Series {
   add(outcome: Outcome, totalMs: number): void;
@@ -21,11 +19,7 @@ const SAMPLES_PER_SECOND = 512;
 
 const empty = (at: number): SeriesPoint => ({
   at_s: at,
-  relayed: 0,
-  deferred: 0,
-  rejected: 0,
-  aborted: 0,
-  unknown: 0,
+  ...noOutcomes(),
   p50_ms: null,
   p95_ms: null,
   p99_ms: null,
@@ -60,7 +54,7 @@ export function createSeries(seconds: number, now: () => number = Date.now): Ser
   return {
     add: (outcome, totalMs) => {
       roll();
-      counts ??= { relayed: 0, deferred: 0, rejected: 0, aborted: 0, unknown: 0 };
+      counts ??= noOutcomes();
       counts[outcome]++;
       sample.add(totalMs);
     },

@@ -5,15 +5,21 @@
 import { foldAscii } from '../protocol/text.ts';
 import { type Answer, ok, refuse } from './answer.ts';
 import type { SignInAnswer, SignInRow } from './backend.ts';
-import { type AdminRequest, type House, ID, type Operation, onAccount } from './operation.ts';
+import { type AdminRequest, acted, type House, ID, type Operation, onAccount } from './operation.ts';
 import { SHAPES, type Shape, type ShapeName } from './shapes.ts';
 
+const EXPECT_TOKEN = 'access_token and expires_in (seconds)';
 const CONFLICT = ['It cannot be done now, in words', 'Error'] as const;
 
-/** The body as it should be; undefined where it is another thing. */
-async function bodyOf<N extends ShapeName>(asked: AdminRequest, shape: N): Promise<Shape<N> | undefined> {
+/** Goes on with the body; 400 where it is another thing than `expected`. */
+async function taking<N extends ShapeName>(
+  asked: AdminRequest,
+  shape: N,
+  expected: string,
+  goOn: (body: Shape<N>) => Promise<Answer>,
+): Promise<Answer> {
   const parsed = SHAPES[shape].safeParse(await asked.json().catch(() => undefined));
-  return parsed.success ? (parsed.data as Shape<N>) : undefined;
+  return parsed.success ? goOn(parsed.data as Shape<N>) : refuse(400, `expected ${expected}`);
 }
 
 const answer = (said: SignInAnswer): Answer => (said.ok ? ok('SignIn', said.row) : refuse(409, said.error));
@@ -27,7 +33,7 @@ const idOf = (house: House, asked: AdminRequest): string => {
 const signIn = (
   operation: Omit<Operation, 'parameters' | 'path' | 'answers' | 'handle'> & {
     readonly under?: string;
-    readonly run: (house: House, id: string, asked: AdminRequest) => Promise<Answer>;
+    readonly run: Run;
   },
 ): Operation => {
   const { run, under = '', ...rest } = operation;
@@ -40,8 +46,19 @@ const signIn = (
   };
 };
 
-const EXPECT_WAY = 'expected { "way": "device" } or { "way": "browser" }';
-const EXPECT_URL = 'expected { "url": address of the page you ended on }';
+type Run = (house: House, id: string, asked: AdminRequest) => Promise<Answer>;
+
+const begin = ({ backend }: House, id: string, asked: AdminRequest, onBegun?: () => void): Promise<Answer> =>
+  taking(asked, 'SignInWay', '{ "way": "device" } or { "way": "browser" }', async ({ way }) => {
+    const said = await backend.signIns.begin(id, way, asked.origin());
+    if (said.ok) onBegun?.();
+    return answer(said);
+  });
+
+const paste: Run = ({ backend }, id, asked) =>
+  taking(asked, 'Pasted', '{ "url": address of the page you ended on }', async ({ url }) =>
+    answer(await backend.signIns.paste(id, url)),
+  );
 
 /** Calls `run` for whom the key invites. */
 const invited = (
@@ -50,7 +67,7 @@ const invited = (
     readonly answered: ShapeName;
     /** Where the key is spent. */
     readonly spent: 'shown' | 'refused';
-    readonly run: (house: House, id: string, asked: AdminRequest) => Promise<Answer>;
+    readonly run: Run;
   },
 ): Operation => {
   const { run, under = '', answered, spent, ...rest } = operation;
@@ -80,15 +97,17 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     summary: 'Sign in to a new account; it is written to the accounts file when that is done and proved',
     takes: 'NewAccount',
     answers: { 200: ['Where to sign in', 'SignIn'], 409: CONFLICT },
-    async handle(house, asked) {
-      const wanted = await bodyOf(asked, 'NewAccount');
-      if (wanted === undefined)
-        return refuse(400, 'expected email, provider, way, and perhaps client_id, client_secret, tenant');
-      const { way, ...account } = wanted;
-      const said = await house.backend.signIns.add(account, way, asked.origin());
-      if (said.ok) house.acted('add', { account: said.row.account });
-      return answer(said);
-    },
+    handle: (house, asked) =>
+      taking(
+        asked,
+        'NewAccount',
+        'email, provider, way, and perhaps client_id, client_secret, tenant',
+        async ({ way, ...account }) => {
+          const said = await house.backend.signIns.add(account, way, asked.origin());
+          if (said.ok) house.acted('add', { account: said.row.account });
+          return answer(said);
+        },
+      ),
   },
   onAccount({
     method: 'delete',
@@ -98,9 +117,7 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     answers: { 200: ['Removed', 'Drained'], 409: CONFLICT },
     async run(house, { id }) {
       const { ok: isDone, error = 'cannot be removed' } = await house.backend.removeAccount(id);
-      if (!isDone) return refuse(409, error);
-      house.acted('remove', { account: id });
-      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
+      return isDone ? acted(house, 'remove', id) : refuse(409, error);
     },
   }),
   onAccount({
@@ -110,18 +127,21 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     summary: 'Use this access token while it lives; then the account’s own grant serves again',
     takes: 'GivenToken',
     answers: { 200: ['Taken', 'Drained'], 409: CONFLICT },
-    async run(house, { id }, asked) {
-      const given = await bodyOf(asked, 'GivenToken');
-      if (given === undefined || !/^[\x21-\x7e]+$/.test(given.access_token) || given.expires_in === 0)
-        return refuse(400, 'expected access_token and expires_in (seconds)');
-      const { ok: isDone, error = 'not taken' } = await house.backend.giveToken(id, {
-        accessToken: given.access_token,
-        expiresInS: given.expires_in,
-      });
-      if (!isDone) return refuse(409, error);
-      house.acted('give token', { account: id });
-      return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
-    },
+    run: (house, { id }, asked) =>
+      taking(
+        asked,
+        'GivenToken',
+        EXPECT_TOKEN,
+        async ({ access_token: accessToken, expires_in: expiresInS }) => {
+          if (!/^[\x21-\x7e]+$/.test(accessToken) || expiresInS === 0)
+            return refuse(400, `expected ${EXPECT_TOKEN}`);
+          const { ok: isDone, error = 'not taken' } = await house.backend.giveToken(id, {
+            accessToken,
+            expiresInS,
+          });
+          return isDone ? acted(house, 'give token', id) : refuse(409, error);
+        },
+      ),
   }),
   onAccount({
     method: 'post',
@@ -148,13 +168,7 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     id: 'beginSignIn',
     summary: 'Ask a person to sign in; an earlier attempt ends',
     takes: 'SignInWay',
-    async run(house, id, asked) {
-      const body = await bodyOf(asked, 'SignInWay');
-      if (body === undefined) return refuse(400, EXPECT_WAY);
-      const said = await house.backend.signIns.begin(id, body.way, asked.origin());
-      if (said.ok) house.acted('sign in', { account: id });
-      return answer(said);
-    },
+    run: (house, id, asked) => begin(house, id, asked, () => house.acted('sign in', { account: id })),
   }),
   signIn({
     method: 'post',
@@ -162,10 +176,7 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     id: 'pasteRedirect',
     summary: 'The address the browser ended on, where it did not come back by itself',
     takes: 'Pasted',
-    async run({ backend }, id, asked) {
-      const body = await bodyOf(asked, 'Pasted');
-      return body === undefined ? refuse(400, EXPECT_URL) : answer(await backend.signIns.paste(id, body.url));
-    },
+    run: paste,
   }),
   signIn({
     method: 'delete',
@@ -197,12 +208,7 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     takes: 'SignInWay',
     answered: 'SignIn',
     spent: 'refused',
-    async run({ backend }, id, asked) {
-      const body = await bodyOf(asked, 'SignInWay');
-      return body === undefined
-        ? refuse(400, EXPECT_WAY)
-        : answer(await backend.signIns.begin(id, body.way, asked.origin()));
-    },
+    run: (house, id, asked) => begin(house, id, asked),
   }),
   invited({
     method: 'post',
@@ -212,10 +218,7 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     takes: 'Pasted',
     answered: 'SignIn',
     spent: 'refused',
-    async run({ backend }, id, asked) {
-      const body = await bodyOf(asked, 'Pasted');
-      return body === undefined ? refuse(400, EXPECT_URL) : answer(await backend.signIns.paste(id, body.url));
-    },
+    run: paste,
   }),
 ];
 

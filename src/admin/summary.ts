@@ -3,8 +3,8 @@
  * In: finished transactions. Out: a line at level info, `event: "summary"`. Owns its timer.
  */
 import type { Log } from '../log.ts';
-import { needsPerson } from '../protocol/vocabulary.ts';
-import type { Outcome, TransactionRecord } from '../relay/record.ts';
+import { needsPerson, noOutcomes } from '../protocol/vocabulary.ts';
+import type { TransactionRecord } from '../relay/record.ts';
 import { createSlices } from '../slices.ts';
 import type { AdminBackend, TokenTotals } from './backend.ts';
 import { createSample } from './sample.ts';
@@ -30,7 +30,7 @@ export function createSummary(
   options: { readonly everyMs: number },
 ): Summary {
   const sample = createSample(SAMPLES);
-  const counts: Record<Outcome, number> = { relayed: 0, deferred: 0, rejected: 0, aborted: 0, unknown: 0 };
+  let counts = noOutcomes();
   let bytes = 0;
   let before: TokenTotals = deps.backend.tokenTotals();
 
@@ -45,7 +45,7 @@ export function createSummary(
     const [p50 = null, p95 = null, p99 = null] = sample.quantiles([0.5, 0.95, 0.99]);
     sample.clear();
     bytes = 0;
-    for (const outcome of Object.keys(counts) as Outcome[]) counts[outcome] = 0;
+    counts = noOutcomes();
     const slices = createSlices();
     const attention: string[] = [];
     let accounts = 0;

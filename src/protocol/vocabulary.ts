@@ -25,6 +25,13 @@ export const needsPerson = (status: AccountStatus): boolean =>
  */
 export const OUTCOMES = ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
+export const noOutcomes = (): Record<Outcome, number> => ({
+  relayed: 0,
+  deferred: 0,
+  rejected: 0,
+  aborted: 0,
+  unknown: 0,
+});
 
 /**
  * Why this of several accounts took the message. `order`: all was equal, the file decides. `passed_over`: those

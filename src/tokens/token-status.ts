@@ -49,9 +49,6 @@ export interface TokenFigures {
   readonly refresh_attempts: number;
   readonly refresh_success: number;
   readonly refresh_failures: number;
-  /** 0 to 1; 0 before the first question. */
-  readonly cache_hit_rate: number;
-  readonly refresh_success_rate: number;
 }
 
 /** What an operator does about a refresh token that cannot be saved. */
@@ -130,14 +127,11 @@ export function countTotals(
   counts: RefreshCounts & { readonly hits: number; readonly misses: number },
 ): TokenFigures {
   const { hits, misses, attempts, success, failures } = counts;
-  const rate = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
   return {
     cache_hits: hits,
     cache_misses: misses,
     refresh_attempts: attempts,
     refresh_success: success,
     refresh_failures: failures,
-    cache_hit_rate: rate(hits, hits + misses),
-    refresh_success_rate: rate(success, success + failures),
   };
 }

@@ -84,8 +84,6 @@ test('1,000 callers of one missing token make one request and exact counts', asy
     refresh_attempts: 1,
     refresh_success: 1,
     refresh_failures: 0,
-    cache_hit_rate: 0.5,
-    refresh_success_rate: 1,
   });
   assert.equal(tokens.statusOf('a@x')?.uses, 2000);
 });

@@ -1,7 +1,7 @@
 /** The two charts: messages per second stacked by outcome, and latency percentiles. The one file that knows uPlot. */
 
 import { OUTCOMES } from '../../protocol/vocabulary.ts';
-import type { SeriesPoint } from '../series.ts';
+import type { SeriesPoint } from '../shapes.ts';
 import { byId, h, setAttribute, setText } from './dom.ts';
 import { formatMs, formatRate, OUTCOME_WORDS } from './format.ts';
 import uPlot from './uplot.js';
