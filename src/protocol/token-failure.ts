@@ -21,9 +21,9 @@ export interface TokenFailure {
   /** Row of the book of causes, which has the cure. */
   readonly cause?: string;
   /** What the operator should do, where no cause says it. */
-  readonly cure: string | undefined;
+  readonly cure?: string | undefined;
   /** Not to be asked again for this long, ms. */
-  readonly retryAfterMs: number | undefined;
+  readonly retryAfterMs?: number | undefined;
   /** Who else is concerned: nobody, all accounts of the OAuth client, or everybody at the endpoint. */
   readonly scope: 'account' | 'app' | 'endpoint';
 }
@@ -85,7 +85,6 @@ export function classifyTokenFailure(answer: TokenAnswer): TokenFailure {
     kind: cause.class,
     message: describe(answer, said),
     cause: cause.id,
-    cure: undefined,
     retryAfterMs,
     scope: isLoop ? 'account' : SCOPES[cause.class],
   });
@@ -108,27 +107,16 @@ export function classifyNetworkFailure(
   host: string,
   words = networkWords(code),
 ): TokenFailure {
-  return {
-    kind: 'provider_fault',
-    message: `token endpoint ${host}: ${words}`,
-    cause: findTokenNetworkCause(code ?? '').id,
-    cure: undefined,
-    retryAfterMs: undefined,
-    scope: 'endpoint',
-  };
+  return unusableAnswer(`token endpoint ${host}: ${words}`, findTokenNetworkCause(code ?? '').id);
 }
 
 /** An answer that cannot be used although nothing says why. */
-export function unusableAnswer(message: string, cause = 'token-service-garbled'): TokenFailure {
-  return {
-    kind: 'provider_fault',
-    message,
-    cause,
-    cure: undefined,
-    retryAfterMs: undefined,
-    scope: 'endpoint',
-  };
-}
+export const unusableAnswer = (message: string, cause = 'token-service-garbled'): TokenFailure => ({
+  kind: 'provider_fault',
+  message,
+  cause,
+  scope: 'endpoint',
+});
 
 /** The endpoint works, but what it gave this account is no token to log in with. */
 export const unusableToken = (message: string): TokenFailure => ({
@@ -190,14 +178,10 @@ function describe(answer: TokenAnswer, said: ErrorBody | undefined): string {
 
 function redirectFailure(answer: TokenAnswer): TokenFailure {
   const target = URL.canParse(answer.location ?? '') ? new URL(answer.location ?? '').origin : 'elsewhere';
-  return {
-    kind: 'provider_fault',
-    message: `token endpoint answered HTTP ${answer.status}, a redirect to ${clean(target, answer.secrets)}; credentials are not sent there`,
-    cause: 'token-url-wrong',
-    cure: undefined,
-    retryAfterMs: undefined,
-    scope: 'endpoint',
-  };
+  return unusableAnswer(
+    `token endpoint answered HTTP ${answer.status}, a redirect to ${clean(target, answer.secrets)}; credentials are not sent there`,
+    'token-url-wrong',
+  );
 }
 
 function networkWords(code: string | undefined): string {

@@ -7,6 +7,7 @@
  * close the client's session (RFC 5321 §3.8), so it becomes 451.
  */
 import { findReplyCause, findWayCause } from './causes/book.ts';
+import type { ReplyClass } from './causes/reply-cause.ts';
 import { reply as makeReply, type Reply } from './reply.ts';
 
 /** Where in the dialogue it happened. `body` is DATA's 354 or a BDAT chunk, `end` the final reply. */
@@ -132,124 +133,107 @@ export const verdict = (cls: VerdictClass, answer: Reply, row: Consequences = {}
   ...row,
 });
 
-/** The provider's words behind our own code: `upstream: 535 5.7.8 …`. */
-const quoting = (code: number, enhanced: string, text: string, r: Reply): Reply =>
-  makeReply(
-    code,
-    enhanced,
-    `${text}; upstream said: ${r.code}${r.enhanced === undefined ? '' : ` ${r.enhanced}`} ${r.text}`,
-  );
-
-/** The provider's reply as the client hears it: as it is, 421 turned into 451. */
-function passOn(r: Reply): Reply {
-  return r.code === 421 ? { ...r, code: 451 } : r;
+/** A row of a table: `451 4.7.0 logins of {account} are throttled`, and what else follows. */
+export interface Row extends Consequences {
+  readonly class: VerdictClass;
+  readonly answer: string;
 }
+export const row = (cls: VerdictClass, answer: string, follows: Consequences = {}): Row => ({
+  class: cls,
+  answer,
+  ...follows,
+});
+export const paused = (
+  scope: Pause['scope'],
+  status: Pause['status'],
+  stepsMinutes: readonly number[],
+): Consequences => ({ pause: { scope, status, stepsMinutes } });
+
+/** The verdict of a row with its places filled; `further`: words behind ours. */
+export function verdictOf(
+  { class: cls, answer, ...follows }: Row,
+  facts: Readonly<Record<string, string>>,
+  further = '',
+): Verdict {
+  const [code = '', enhanced = '', ...words] = answer.split(' ');
+  const text = words.join(' ').replace(/\{(\w+)\}/g, (_place, name: string) => facts[name] ?? '');
+  return verdict(cls, makeReply(Number(code), enhanced, text + further), follows);
+}
+
+const NO_LOGINS = paused('logins', 'misconfigured', REJECTED_STEPS);
+const FRESH: Consequences = { retry: 'fresh' };
+
+/** Before AUTH. */
+const OUR_NAME = row('account', '451 4.3.5 upstream refuses the name given with EHLO', NO_LOGINS);
+const NOT_OPEN = row('provider', '451 4.3.2 upstream does not take connections now', { breaker: 'full' });
+
+/** Classes whose answer quotes the provider behind words of ours; those that pass on its own stand in the `switch`. */
+const REPLIES = {
+  logins_throttled: row('throttled', '451 4.7.0 logins of {account} are throttled', {
+    breaker: 'if_many',
+    ...paused('logins', 'throttled', LOGIN_THROTTLE_STEPS),
+  }),
+  login_policy: row(
+    'account',
+    '451 4.7.0 upstream does not let {account} authenticate',
+    paused('logins', 'misconfigured', HOURLY),
+  ),
+  token_rejected: row('account', '451 4.7.0 upstream credentials rejected for {account}', {
+    breaker: 'if_many',
+    renewToken: true,
+    ...paused('logins', 'needs_consent', REJECTED_STEPS),
+  }),
+  login_not_understood: row('local', '451 4.3.5 upstream did not understand our authentication', FRESH),
+  login_fault: row('provider', '451 4.3.0 upstream cannot authenticate now', { breaker: 'full' }),
+  login_refused: row('account', '451 4.7.0 upstream refused authentication of {account}', NO_LOGINS),
+  session_over: row('stale', '451 4.4.2 upstream connection expired', FRESH),
+  not_authenticated: row('local', '451 4.3.5 upstream forgot our authentication', FRESH),
+  too_many_at_once: row('throttled', '451 4.3.2 too many messages of {account} at once', {
+    retry: 'wait',
+    slowDown: true,
+  }),
+  quota: row(
+    'throttled',
+    '452 4.7.1 sending limit of upstream account {account} reached',
+    paused('sending', 'throttled', HOURLY),
+  ),
+  restricted: row(
+    'account',
+    '451 4.7.1 upstream account {account} is restricted',
+    paused('sending', 'misconfigured', HOURLY),
+  ),
+  out_of_step: row('local', '451 4.5.0 upstream and relay are out of step', FRESH),
+  service_trouble: row('throttled', '451 4.3.2 upstream has a temporary problem', {
+    breaker: 'half',
+    slowDown: true,
+  }),
+} satisfies Partial<Record<ReplyClass, Row>>;
 
 function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
   const { reply: r, stage, account } = e;
+  const quoting = (of: Row, cause: string): Verdict => {
+    const said = `${r.code}${r.enhanced === undefined ? '' : ` ${r.enhanced}`} ${r.text}`;
+    return { ...verdictOf(of, { account }, `; upstream said: ${said}`), cause };
+  };
   if (stage === 'connect' || stage === 'greeting' || stage === 'ehlo') {
-    const { id: cause, isOurName } = findWayCause(stage === 'connect' ? 'greeting' : stage, r);
-    if (isOurName)
-      return verdict('account', quoting(451, '4.3.5', 'upstream refuses the name given with EHLO', r), {
-        cause,
-        pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: REJECTED_STEPS },
-      });
-    return verdict('provider', quoting(451, '4.3.2', 'upstream does not take connections now', r), {
-      cause,
-      breaker: 'full',
-    });
+    const { id, isOurName } = findWayCause(stage === 'connect' ? 'greeting' : stage, r);
+    return quoting(isOurName ? OUR_NAME : NOT_OPEN, id);
   }
   const { id: cause, class: cls } = findReplyCause(stage, r);
   switch (cls) {
-    case 'logins_throttled':
-      return verdict('throttled', quoting(451, '4.7.0', `logins of ${account} are throttled`, r), {
-        cause,
-        breaker: 'if_many',
-        pause: { scope: 'logins', status: 'throttled', stepsMinutes: LOGIN_THROTTLE_STEPS },
-      });
-    case 'login_policy':
-      return verdict('account', quoting(451, '4.7.0', `upstream does not let ${account} authenticate`, r), {
-        cause,
-        pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: HOURLY },
-      });
-    case 'token_rejected':
-      return verdict('account', quoting(451, '4.7.0', `upstream credentials rejected for ${account}`, r), {
-        cause,
-        breaker: 'if_many',
-        renewToken: true,
-        pause: { scope: 'logins', status: 'needs_consent', stepsMinutes: REJECTED_STEPS },
-      });
-    case 'login_not_understood':
-      return verdict('local', quoting(451, '4.3.5', 'upstream did not understand our authentication', r), {
-        cause,
-        retry: 'fresh',
-      });
-    case 'login_fault':
-      return verdict('provider', quoting(451, '4.3.0', 'upstream cannot authenticate now', r), {
-        cause,
-        breaker: 'full',
-      });
-    case 'login_refused':
-      return verdict('account', quoting(451, '4.7.0', `upstream refused authentication of ${account}`, r), {
-        cause,
-        pause: { scope: 'logins', status: 'misconfigured', stepsMinutes: REJECTED_STEPS },
-      });
-    case 'session_over':
-      return verdict('stale', quoting(451, '4.4.2', 'upstream connection expired', r), {
-        cause,
-        retry: 'fresh',
-      });
-    case 'not_authenticated':
-      return verdict('local', quoting(451, '4.3.5', 'upstream forgot our authentication', r), {
-        cause,
-        retry: 'fresh',
-      });
     case 'submission_rate':
       return verdict('throttled', makeReply(451, '4.4.2', r.text), {
         cause,
-        pause: { scope: 'sending', status: 'throttled', stepsMinutes: [1] },
+        ...paused('sending', 'throttled', [1]),
       });
-    case 'too_many_at_once':
-      return verdict('throttled', quoting(451, '4.3.2', `too many messages of ${account} at once`, r), {
-        cause,
-        retry: 'wait',
-        slowDown: true,
-      });
-    case 'quota':
-      return verdict(
-        'throttled',
-        quoting(452, '4.7.1', `sending limit of upstream account ${account} reached`, r),
-        { cause, pause: { scope: 'sending', status: 'throttled', stepsMinutes: HOURLY } },
-      );
-    case 'restricted':
-      return verdict('account', quoting(451, '4.7.1', `upstream account ${account} is restricted`, r), {
-        cause,
-        pause: { scope: 'sending', status: 'misconfigured', stepsMinutes: HOURLY },
-      });
-    case 'send_as_denied':
-      return verdict(
-        'message_permanent',
-        makeReply(
-          550,
-          '5.7.60',
-          `sender ${e.sender ?? ''} not permitted for account ${account}: ${r.text.split('[BeginDiagnosticData]', 1)[0]}`,
-        ),
-        { cause },
-      );
+    case 'send_as_denied': {
+      const said = r.text.split('[BeginDiagnosticData]', 1)[0];
+      const text = `sender ${e.sender ?? ''} not permitted for account ${account}: ${said}`;
+      return verdict('message_permanent', makeReply(550, '5.7.60', text), { cause });
+    }
     case 'too_many_recipients':
       // The client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
       return verdict('message_temporary', makeReply(452, '4.5.3', r.text), { cause });
-    case 'out_of_step':
-      return verdict('local', quoting(451, '4.5.0', 'upstream and relay are out of step', r), {
-        cause,
-        retry: 'fresh',
-      });
-    case 'service_trouble':
-      return verdict('throttled', quoting(451, '4.3.2', 'upstream has a temporary problem', r), {
-        cause,
-        breaker: 'half',
-        slowDown: true,
-      });
     case 'too_large':
       return verdict('message_permanent', { ...r, enhanced: r.enhanced ?? '5.3.4' }, { cause });
     case 'service_refused':
@@ -257,13 +241,13 @@ function judgeReply(e: Extract<UpstreamEvent, { kind: 'reply' }>): Verdict {
     case 'message':
       return { ...verdictOnMessage(r), cause };
     default:
-      return cls satisfies never;
+      return quoting(REPLIES[cls], cause);
   }
 }
 
-/** The provider's own verdict, passed on. */
+/** The provider's own verdict, passed on as it is, 421 turned into 451. */
 const verdictOnMessage = (r: Reply): Verdict =>
-  verdict(r.code < 500 ? 'message_temporary' : 'message_permanent', passOn(r));
+  verdict(r.code < 500 ? 'message_temporary' : 'message_permanent', r.code === 421 ? { ...r, code: 451 } : r);
 
 function judgeLoss(e: Extract<UpstreamEvent, { kind: 'lost' }>): Verdict {
   if (e.finalByteSent)
@@ -297,67 +281,27 @@ function causeOfLoss(
   return findWayCause(stage === 'connect' ? 'tcp' : stage, detail).id;
 }
 
-function judgeToken(e: Extract<UpstreamEvent, { kind: 'token' }>): Verdict {
-  switch (e.code) {
-    case 'provider_fault':
-      return verdict(
-        'provider',
-        makeReply(451, '4.4.3', `token service unavailable for ${e.account}: ${e.detail}`),
-      );
-    case 'throttled':
-      return verdict(
-        'throttled',
-        makeReply(451, '4.4.3', `token service throttles ${e.account}: ${e.detail}`),
-      );
-    case 'needs_consent':
-      return verdict(
-        'account',
-        makeReply(451, '4.7.0', `account ${e.account} needs re-authorisation: ${e.detail}`),
-      );
-    case 'app_misconfigured':
-      return verdict(
-        'app',
-        makeReply(451, '4.7.0', `OAuth client of ${e.account} is not accepted: ${e.detail}`),
-      );
-    case 'clock_skew':
-      return verdict('local', makeReply(451, '4.3.0', `the relay's clock is wrong: ${e.detail}`));
-    case 'bad_request':
-      return verdict(
-        'app',
-        makeReply(451, '4.3.5', `token request of ${e.account} is misconfigured: ${e.detail}`),
-      );
-    case 'unknown_account':
-      return verdict('local', makeReply(451, '4.3.2', `account ${e.account} is being removed`));
-    default:
-      return e.code satisfies never;
-  }
-}
+const TOKENS: Readonly<Record<TokenTrouble, Row>> = {
+  provider_fault: row('provider', '451 4.4.3 token service unavailable for {account}: {detail}'),
+  throttled: row('throttled', '451 4.4.3 token service throttles {account}: {detail}'),
+  needs_consent: row('account', '451 4.7.0 account {account} needs re-authorisation: {detail}'),
+  app_misconfigured: row('app', '451 4.7.0 OAuth client of {account} is not accepted: {detail}'),
+  clock_skew: row('local', "451 4.3.0 the relay's clock is wrong: {detail}"),
+  bad_request: row('app', '451 4.3.5 token request of {account} is misconfigured: {detail}'),
+  unknown_account: row('local', '451 4.3.2 account {account} is being removed'),
+};
 
-function judgeLocal(e: Extract<UpstreamEvent, { kind: 'local' }>): Verdict {
-  const wait = e.waitSeconds === undefined ? '' : `, try again in ${e.waitSeconds} s`;
-  switch (e.cause) {
-    case 'breaker_open':
-      return verdict('local', makeReply(451, '4.3.2', `upstream is failing, paused for a moment${wait}`));
-    case 'acquire_timeout':
-      return verdict('local', makeReply(451, '4.3.2', 'all upstream connections of this account are busy'));
-    case 'rate_limited':
-      return verdict('throttled', makeReply(451, '4.7.1', `rate limit of this account reached${wait}`));
-    case 'daily_limit':
-      return verdict('throttled', makeReply(451, '4.7.1', `daily limit of this account reached${wait}`));
-    case 'draining':
-      return verdict('local', makeReply(451, '4.3.2', 'this account is paused by the operator'));
-    case 'logins_paused':
-      return verdict('throttled', makeReply(451, '4.7.0', `logins of this account are paused${wait}`));
-    case 'client_gone':
-      return verdict('local', makeReply(451, '4.4.2', 'the client left before the message was sent'));
-    case 'misconfigured':
-      return verdict('local', makeReply(451, '4.3.5', 'this account is misconfigured in the relay'));
-    case 'internal':
-      return verdict('local', makeReply(451, '4.3.0', 'internal error of the relay'));
-    default:
-      return e.cause satisfies never;
-  }
-}
+const LOCAL: Readonly<Record<LocalCause, Row>> = {
+  breaker_open: row('local', '451 4.3.2 upstream is failing, paused for a moment{wait}'),
+  acquire_timeout: row('local', '451 4.3.2 all upstream connections of this account are busy'),
+  rate_limited: row('throttled', '451 4.7.1 rate limit of this account reached{wait}'),
+  daily_limit: row('throttled', '451 4.7.1 daily limit of this account reached{wait}'),
+  draining: row('local', '451 4.3.2 this account is paused by the operator'),
+  logins_paused: row('throttled', '451 4.7.0 logins of this account are paused{wait}'),
+  client_gone: row('local', '451 4.4.2 the client left before the message was sent'),
+  misconfigured: row('local', '451 4.3.5 this account is misconfigured in the relay'),
+  internal: row('local', '451 4.3.0 internal error of the relay'),
+};
 
 /** What `event` means and what follows from it. */
 export function judge(event: UpstreamEvent): Verdict {
@@ -367,9 +311,13 @@ export function judge(event: UpstreamEvent): Verdict {
     case 'lost':
       return judgeLoss(event);
     case 'token':
-      return judgeToken(event);
-    case 'local':
-      return judgeLocal(event);
+      return verdictOf(TOKENS[event.code], { account: event.account, detail: event.detail });
+    case 'local': {
+      const { waitSeconds } = event;
+      return verdictOf(LOCAL[event.cause], {
+        wait: waitSeconds === undefined ? '' : `, try again in ${waitSeconds} s`,
+      });
+    }
     default:
       return event satisfies never;
   }

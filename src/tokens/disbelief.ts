@@ -32,7 +32,6 @@ export function passing(message: string): TokenFailure {
     kind: 'provider_fault',
     message,
     cure: 'wait: it is tried again by itself',
-    retryAfterMs: undefined,
     scope: 'account',
   };
 }

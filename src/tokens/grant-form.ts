@@ -135,7 +135,6 @@ export function unsignable(error: unknown, startedAt: number): Exchange {
         kind: 'app_misconfigured',
         message: `the private key or certificate cannot be used (${reasonOf(error)})`,
         cure: 'give an unencrypted PEM private key and the certificate registered with the app',
-        retryAfterMs: undefined,
         scope: 'app',
       },
     },
