@@ -75,6 +75,8 @@ const BODY_TOO_SOON = reply(421, '4.7.0', 'The message came before the answer to
 const NOT_HERE = reply(502, '5.5.1', 'Command not implemented');
 export const NOT_BASE64 = reply(501, '5.5.2', 'Not base64');
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+/** What a client says that has read the refusal of its message; a header does not begin so. */
+const COMES_NEXT = /^(?:MAIL|RCPT|RSET|EHLO|HELO|LHLO|AUTH|STARTTLS)$/;
 /** A browser made to talk to a mail server; the first line gives it away. */
 const HTTP_REQUEST = / HTTP\/\d(?:\.\d)?$/i;
 /** RFC 5321 §4.5.3.1.2. */
@@ -102,6 +104,8 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   let isDraining = false;
   let badCommands = 0;
   let unauthenticated = 0;
+  /** DATA or BDAT was refused, and nothing has come that shows that the client has read it. */
+  let isBodyDue = false;
   /** RCPTs that came together: answered in order when the last of them is there. */
   let batch: { readonly isBad: boolean; readonly answer: Promise<Reply> }[] = [];
 
@@ -169,12 +173,27 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       case 'SEND':
       case 'SOML':
       case 'SAML':
-      case 'BDAT':
         bad(NOT_HERE);
         return;
+      case 'BDAT':
+        bad(NOT_HERE);
+        bodyRefused();
+        return;
       default:
-        bad(reply(500, '5.5.1', 'Command not recognized'));
+        unknown(reply(500, '5.5.1', 'Command not recognized'));
     }
+  }
+
+  /** Whoever sends it without waiting (RFC 2920 §3.1) would have its lines run as commands. */
+  function bodyRefused(): void {
+    isBodyDue = true;
+    if (wire.isAhead) wire.say(BODY_TOO_SOON);
+  }
+
+  /** A line that is no command. */
+  function unknown(r: Reply): void {
+    if (isBodyDue) wire.say(BODY_TOO_SOON);
+    else bad(r);
   }
 
   function greet(verb: string, argument: string): void {
@@ -237,8 +256,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   }
 
   async function data(argument: string): Promise<void> {
-    // Whoever sends it without waiting (RFC 2920 §3.1) would have its lines run as commands.
-    if (!(await takeBody(argument)) && wire.isAhead) wire.say(BODY_TOO_SOON);
+    if (!(await takeBody(argument))) bodyRefused();
   }
 
   /** False where DATA is refused: what follows are commands. */
@@ -315,7 +333,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   return {
     command(given, done, rcptFollows) {
       if (given.includes('\t') && !isTrusted) {
-        bad(FAULTS.control_character);
+        unknown(FAULTS.control_character);
         done();
         return;
       }
@@ -323,6 +341,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       const space = line.indexOf(' ');
       const verb = (space < 0 ? line : line.slice(0, space)).toUpperCase();
       const argument = space < 0 ? '' : line.slice(space + 1).trim();
+      if (COMES_NEXT.test(verb)) isBodyDue = false;
       if (HTTP_REQUEST.test(line)) {
         wire.say(reply(421, '4.7.0', 'This is not a web server'));
         done();
@@ -346,7 +365,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     },
     fault(kind) {
       if (kind === 'too_long') hooks.hit('command_octets');
-      bad(FAULTS[kind]);
+      unknown(FAULTS[kind]);
     },
     bad,
     authenticated(user, account) {

@@ -285,3 +285,39 @@ test(
     await patient.expect('NOOP', 250);
   }),
 );
+
+test(
+  'nor does one that comes after the answer, of a client that has not read it, nor the octets of a BDAT',
+  leakless(async (_t, defer) => {
+    const front = await startFront(defer);
+    const late = await greeted(front, defer);
+    await late.expect('MAIL FROM:<nobody@elsewhere.example>', 550);
+    await late.expect('RCPT TO:<bob@example.net>', 503);
+    await late.expect('DATA', 503);
+    await late.raw(`Subject: a form\r\n\r\nRSET\r\n${SMUGGLED}.\r\n.\r\n`);
+    await late.expect(undefined, 421);
+    assert.equal(await late.closed(), 'end');
+
+    for (const first of ['Subject: a form', 'help me', 'a\0b', 'x'.repeat(5_000)]) {
+      for (const gap of [false, true]) {
+        const chunks = await greeted(front, defer);
+        await chunks.expect(`MAIL FROM:<${ANN}>`, 250);
+        await chunks.expect('RCPT TO:<bob@example.net>', 250);
+        await chunks.raw(`BDAT 600 LAST\r\n${gap ? '' : `${first}\r\n\r\nRSET\r\n${SMUGGLED}.\r\n`}`);
+        await chunks.expect(undefined, 502);
+        if (gap) await chunks.raw(`${first}\r\n\r\nRSET\r\n${SMUGGLED}.\r\n`);
+        if (gap && first === 'help me') await chunks.expect(undefined, 214);
+        await chunks.expect(undefined, 421);
+        assert.equal(await chunks.closed(), 'end');
+      }
+    }
+    assert.equal(front.provider.messages.length, 0);
+
+    const reader = await greeted(front, defer);
+    for (const next of ['RSET', 'MAIL FROM:<>', 'EHLO again.test']) {
+      await reader.expect('DATA', 503);
+      await reader.send(next);
+      await reader.expect('NO-COMMAND', 500);
+    }
+  }),
+);
