@@ -17,6 +17,8 @@ export interface SenderFacts {
 }
 
 const AUTH_FIRST = reply(530, '5.7.0', 'Authentication required');
+/** Its mail waits: whoever keeps sessions open may have the new password by now, for the next one. */
+const AUTH_AGAIN = reply(421, '4.7.0', 'The password of this account has changed, log in again');
 
 /** Whether the listener lets this account be used on it. */
 export function serves({ accounts }: Pick<ListenerOptions, 'accounts'>, account: Account): boolean {
@@ -45,7 +47,7 @@ export function choicesFor(
     if (directory.problemOf(account.id) !== undefined)
       return reply(451, '4.3.5', `The accounts file has a mistake in account ${account.id}`);
     const isOpen = account.clientPassword === undefined;
-    if (account.clientPassword?.hash !== facts.auth.account.clientPassword?.hash) return AUTH_FIRST;
+    if (account.clientPassword?.hash !== facts.auth.account.clientPassword?.hash) return AUTH_AGAIN;
     if (isOpen && (!facts.isTrusted || options.authRequired)) return AUTH_FIRST;
     if (!serves(options, account)) return notHere(account);
     // Who has logged in needs no `<>` among the senders.

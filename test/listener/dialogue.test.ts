@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import type { Account } from '../../src/accounts/account.ts';
+import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { hashPassword } from '../../src/accounts/scrypt.ts';
 import { silentLog } from '../../src/log.ts';
 import { leakless } from '../support/leak-check.ts';
@@ -214,6 +215,26 @@ test(
     ]) {
       await client.expect(`MAIL FROM:<${sender}>`, code ?? '');
       await client.expect('RSET', 250);
+    }
+  }),
+);
+
+test(
+  'a session that logged in with a password of old ends at its next MAIL, whose message waits',
+  leakless(async (_t, defer) => {
+    for (const changed of [
+      account('a@x.test', { clientPassword: { hash: 'another' } }),
+      account('a@x.test'),
+    ]) {
+      let directory = createAccountDirectory([withPassword]);
+      const s = await stage(defer, { deps: { directory: () => directory } });
+      const client = await s.greeted();
+      await client.expect(`AUTH PLAIN ${plain('a@x.test', 'right')}`, 235);
+      await client.expect('MAIL FROM:<a@x.test>', 250);
+      await client.expect('RSET', 250);
+      directory = createAccountDirectory([changed]);
+      await client.expect('MAIL FROM:<a@x.test>', '421 4.7.0');
+      assert.equal(await client.closed(), 'end');
     }
   }),
 );
