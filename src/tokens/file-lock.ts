@@ -29,8 +29,10 @@ export interface FileLocks {
 const BEAT_MS = 5000;
 /** …and one elsewhere that has not for this long is gone. */
 const SILENCE_MS = 15_000;
-/** What could not be removed is tried again after this, ms. */
+/** What could not be removed is tried again after this, ms, twice as long each time, */
 const REMOVE_AGAIN_MS = 1000;
+/** … but no longer than this: then another process waits for it. */
+const REMOVE_AGAIN_AT_MOST_MS = 20_000;
 const MAX_MARK_OCTETS = 4096;
 
 interface Seen {
@@ -109,13 +111,11 @@ export function createFileLocks(deps: {
   }
 
   /** A lock of ours that nobody holds: its mark is that of a living process, so that nobody else would ever take it. */
-  function removeLater(path: string, text: string): void {
+  function removeLater(path: string, text: string, waitMs = REMOVE_AGAIN_MS): void {
     leftBehind.set(path, text);
-    clock.after(REMOVE_AGAIN_MS, () => {
-      isRemoved(path, text).then(
-        (isGone) => isGone || removeLater(path, text),
-        () => removeLater(path, text),
-      );
+    const again = (): void => removeLater(path, text, Math.min(2 * waitMs, REMOVE_AGAIN_AT_MOST_MS));
+    clock.after(waitMs, () => {
+      isRemoved(path, text).then((isGone) => isGone || again(), again);
     });
   }
 

@@ -20,13 +20,18 @@ export const OURS = /-[0-9a-f]{16}\.grant$/;
 
 const NOTHING = { grants: [], isStale: false };
 
+/** `other key`: whole perhaps, and sealed with a state key that was not given. `unread`: not there, or it cannot be read now. */
+export type GrantFileKind = 'sealed' | 'clear' | 'other key' | 'damaged' | 'unread';
+
 export interface GrantFiles {
   pathOf(accountId: string): string;
   read(accountId: string): ReturnType<typeof parseStored>;
   /** The record in a file whose account need not be known; undefined where there is none that can be read. */
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
-  /** It is there, whole perhaps, and sealed with a state key that was not given. Never rejects. */
-  isUnderOtherKey(path: string): Promise<boolean>;
+  /** Never rejects. */
+  kindOf(path: string): Promise<GrantFileKind>;
+  /** Out of the way, under a name that says why. */
+  moveAside(path: string, code: string): Promise<string>;
   /** A new file with these grants that is to take the place of `path`. */
   prepare(path: string, grants: readonly StoredGrant[]): Promise<string>;
   /** Durable when it resolves. `mayReplace` throws where the file is no longer to be replaced: asked in the last moment. */
@@ -55,22 +60,27 @@ export function createGrantFiles(
   const inTheClear = new Set<string>();
   const temporaryName = (path: string): string => `${path}.${pid}.${started}.${++temporary}.tmp`;
 
-  async function readAny(path: string): Promise<readonly StoredGrant[] | undefined> {
-    const text = await files.read(path, MAX_FILE_OCTETS);
-    if (text === undefined) return undefined;
+  async function parseAny(text: string, path: string): Promise<readonly StoredGrant[]> {
     const name = nameInSeal(path);
     // Version 0.1 sealed under the account's id, which most names begin with.
     const id = name.replace(OURS, '');
     return (await (fileNameOf(id) === name ? parse(text, path, id) : parseStored(text, name, sealer))).grants;
   }
 
-  const readQuietly: GrantFiles['readQuietly'] = (path) => readAny(path).catch(() => undefined);
+  async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
+    const text = await files.read(path, MAX_FILE_OCTETS).catch(() => undefined);
+    return text === undefined ? undefined : parseAny(text, path).catch(() => undefined);
+  }
 
-  const isUnderOtherKey: GrantFiles['isUnderOtherKey'] = (path) =>
-    readAny(path).then(
-      () => false,
-      (error: unknown) => error instanceof SealError && error.code === 'unknown_key',
+  async function kindOf(path: string): Promise<GrantFileKind> {
+    const text = await files.read(path, MAX_FILE_OCTETS).catch(() => undefined);
+    if (text === undefined) return 'unread';
+    return parseAny(text, path).then(
+      () => (isSealed(text) ? 'sealed' : 'clear'),
+      (error: unknown) =>
+        error instanceof SealError && error.code === 'unknown_key' ? 'other key' : 'damaged',
     );
+  }
 
   async function prepare(path: string, grants: readonly StoredGrant[]): Promise<string> {
     const half = temporaryName(path);
@@ -130,9 +140,14 @@ export function createGrantFiles(
     }
   }
 
-  async function setAside(path: string, accountId: string, error: SealError | StateFileRefused) {
-    const aside = `${path}.${error.code.toLowerCase()}-${clock.now()}`;
+  async function moveAside(path: string, code: string): Promise<string> {
+    const aside = `${path}.${code.toLowerCase()}-${clock.now()}`;
     await files.rename(path, aside);
+    return aside;
+  }
+
+  async function setAside(path: string, accountId: string, error: SealError | StateFileRefused) {
+    const aside = await moveAside(path, error.code);
     log.error(
       {
         event: 'state_file_set_aside',
@@ -145,7 +160,7 @@ export function createGrantFiles(
     );
   }
 
-  return { pathOf, read, readQuietly, isUnderOtherKey, prepare, replace, temporaryName };
+  return { pathOf, read, readQuietly, kindOf, moveAside, prepare, replace, temporaryName };
 }
 
 /** Readable in a listing, and distinct for every id whatever characters it has. */

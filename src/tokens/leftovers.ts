@@ -17,6 +17,7 @@ import type { StoredGrant } from './token-store.ts';
  * because its key was not given: now it may be.
  */
 const LEFTOVER = /^(.*-[0-9a-f]{16}\.grant)\.(?:([\d.]+)\.tmp|unknown_key-\d+)$/;
+const SET_ASIDE = /\.unknown_key-\d+$/;
 /** Of locks and of the list of missing accounts: nothing is lost with them. */
 const WORTHLESS = /(?:\.lock|^missing\.json)\.[\d.]+\.tmp$/;
 
@@ -48,7 +49,8 @@ async function finish(path: string, target: string, deps: LeftoverDeps): Promise
   const { files, grantFiles, locks } = deps;
   const half = await grantFiles.readQuietly(path);
   if (half === undefined) {
-    if (!isBeingWritten(path, deps.processes) && !(await grantFiles.isUnderOtherKey(path)))
+    // What a disk does not give now may be the only good one.
+    if (!isBeingWritten(path, deps.processes) && (await grantFiles.kindOf(path)) === 'damaged')
       await files.remove(path);
     return;
   }
@@ -60,7 +62,10 @@ async function finish(path: string, target: string, deps: LeftoverDeps): Promise
       if (!attempt.taken) return;
       held.push(attempt.lock);
     }
-    await putInPlace(half, target, deps, () => {
+    const kind = await grantFiles.kindOf(target);
+    if (kind === 'unread' && (await files.changedAt(target)) !== undefined) return;
+    if (kind === 'other key') await grantFiles.moveAside(target, 'unknown_key');
+    await putInPlace(half, { target, wasSetAside: SET_ASIDE.test(path) }, deps, () => {
       if (held.some((lock) => !lock.isHeld())) throw new Error('it stood still for too long');
     });
     if (!isBeingWritten(path, deps.processes)) await files.remove(path);
@@ -71,14 +76,17 @@ async function finish(path: string, target: string, deps: LeftoverDeps): Promise
 
 async function putInPlace(
   half: readonly StoredGrant[],
-  target: string,
+  { target, wasSetAside }: { readonly target: string; readonly wasSetAside: boolean },
   { grantFiles, log }: LeftoverDeps,
   mayReplace: () => void,
 ): Promise<void> {
   const whole = (await grantFiles.readQuietly(target)) ?? [];
-  const newer = half.filter(
-    (grant) => grant.generation > (whole.find((other) => isSameGrant(other, grant))?.generation ?? 0),
-  );
+  const newer = half.filter((grant) => {
+    const other = whole.find((each) => isSameGrant(each, grant));
+    // Since it was set aside the generations may have begun anew.
+    const isOlder = wasSetAside && obtainedAt(other) > obtainedAt(grant);
+    return grant.generation > (other?.generation ?? 0) && !isOlder;
+  });
   if (newer.length === 0) return;
   await grantFiles.replace(target, newer.reduce(withGrant, whole), mayReplace);
   log.warn(
@@ -86,6 +94,8 @@ async function putInPlace(
     'a refresh token that had not found its place, as its run was killed or had another key, is there now',
   );
 }
+
+const obtainedAt = (grant: StoredGrant | undefined): number => grant?.refreshTokenObtainedAt ?? 0;
 
 /** By the name its writer gave it: process id, when that process began, a count. */
 function isBeingWritten(path: string, processes: Processes): boolean {

@@ -49,7 +49,7 @@ const POLL_MS = 50;
 const WRITE_WAIT_MS = 20_000;
 const WRITE_POLL_MS = 5;
 const DIRECTORY_LOCK = 'relay.lock';
-/** A file under an old key may be left of an account that is served no more; so many are not. */
+/** A file may be damaged, or under an old key, or still in the clear, of an account that is served no more; most of so many are not. */
 const FILES_TRIED = 50;
 
 const busy = (): Error => Object.assign(new Error('file is busy'), { code: 'EBUSY' });
@@ -172,10 +172,10 @@ export function createFileStore(
 
   /** Where the right key is not given, the newest refresh tokens are not known: nothing is asked with earlier ones. */
   async function refuseOtherKey(): Promise<void> {
-    const names = (await files.list(directory)).filter((name) => OURS.test(name));
-    for (const name of names.slice(0, FILES_TRIED))
-      if (!(await grantFiles.isUnderOtherKey(join(directory, name)))) return;
-    if (names.length > 0)
+    const names = (await files.list(directory)).filter((name) => OURS.test(name)).slice(0, FILES_TRIED);
+    const count = { sealed: 0, clear: 0, 'other key': 0, damaged: 0, unread: 0 };
+    for (const name of names) count[await grantFiles.kindOf(join(directory, name))] += 1;
+    if (count['other key'] > count[sealer === undefined ? 'clear' : 'sealed'])
       throw new StateDirectoryError(
         `the state directory ${directory} is sealed with ${sealer === undefined ? 'a state key, and none' : 'another state key than the one that'} was given: give that one (state_key); where it is lost, remove the *.grant files there, and the accounts go on with the accounts file`,
       );

@@ -104,6 +104,25 @@ for (const standsMs of [0, 20_000])
     await second.lock.release();
   });
 
+test('a lock that cannot be removed for hours is tried ever more seldom, and goes within half a minute then', async (t) => {
+  let looks = 0;
+  const own = ground(t, {
+    changedAt: (path) => {
+      if (path === own.path) looks++;
+      return stateFiles.changedAt(path);
+    },
+  });
+  const { path, clock, disk, locks } = own;
+  const { lock } = await taken(locks.attempt(path));
+  disk.isReadOnly = true;
+  await assert.rejects(lock.release(), { code: 'EROFS' });
+  await advance(clock, 600_000);
+  assert.ok(looks < 60, `${looks} times in ten minutes`);
+  disk.isReadOnly = false;
+  await advance(clock, 30_000);
+  assert.equal(existsSync(path), false);
+});
+
 test('a lock that was made although it seems not goes again', async (t) => {
   let isOdd = true;
   const { path, clock, locks } = ground(t, {
