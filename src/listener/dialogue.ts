@@ -5,6 +5,7 @@
 import type { Account } from '../accounts/account.ts';
 import type { Heard } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
+import type { Soon } from '../soon.ts';
 import type { BodySink, LineFault } from './command-reader.ts';
 import type { LimitName } from './counts.ts';
 import type { Origin } from './door.ts';
@@ -107,7 +108,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   /** DATA or BDAT was refused, and nothing has come that shows that the client has read it. */
   let isBodyDue = false;
   /** RCPTs that came together: answered in order when the last of them is there. */
-  let batch: { readonly isBad: boolean; readonly answer: Promise<Reply> }[] = [];
+  let batch: { readonly isBad: boolean; readonly answer: Soon<Reply> }[] = [];
 
   const { remoteAddress, isTrusted, mayAuthInClear } = wire.origin;
   const needsAuth = authRequired || !isTrusted;
@@ -231,11 +232,20 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       : reply(501, '5.5.4', `Syntax: ${verb} ${keyword}<address>`);
   }
 
-  async function mailFrom(argument: string): Promise<void> {
+  function mailFrom(argument: string, done: () => void): void {
     const refusal = refusalOfPath('MAIL', 'FROM:', argument);
-    if (refusal !== undefined) bad(refusal);
-    else if (isDraining) wire.say(SHUTTING_DOWN);
-    else wire.say(await session().mail(argument.slice('FROM:'.length)));
+    if (refusal === undefined && !isDraining) {
+      void session()
+        .mail(argument.slice('FROM:'.length))
+        .then((answer) => {
+          wire.say(answer);
+          done();
+        });
+      return;
+    }
+    if (refusal === undefined) wire.say(SHUTTING_DOWN);
+    else bad(refusal);
+    done();
   }
 
   function rcptTo(argument: string, rcptFollows: boolean, done: () => void): void {
@@ -250,13 +260,10 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     const answered = batch;
     batch = [];
     for (const { isBad, answer } of answered) {
-      if (isBad) bad(await answer);
-      else wire.say(await answer);
+      const r = answer instanceof Promise ? await answer : answer;
+      if (isBad) bad(r);
+      else wire.say(r);
     }
-  }
-
-  async function data(argument: string): Promise<void> {
-    if (!(await takeBody(argument))) bodyRefused();
   }
 
   /** False where DATA is refused: what follows are commands. */
@@ -337,7 +344,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
         done();
         return;
       }
-      const line = given.replaceAll('\t', ' ');
+      const line = given.includes('\t') ? given.replaceAll('\t', ' ') : given;
       const space = line.indexOf(' ');
       const verb = (space < 0 ? line : line.slice(0, space)).toUpperCase();
       const argument = space < 0 ? '' : line.slice(space + 1).trim();
@@ -346,9 +353,13 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
         wire.say(reply(421, '4.7.0', 'This is not a web server'));
         done();
       } else if (!countUnauthenticated(verb)) done();
-      else if (verb === 'MAIL') void mailFrom(argument).then(done);
+      else if (verb === 'MAIL') mailFrom(argument, done);
       else if (verb === 'RCPT') rcptTo(argument, rcptFollows, done);
-      else if (verb === 'DATA') void data(argument).then(done);
+      else if (verb === 'DATA')
+        void takeBody(argument).then((isTaken) => {
+          if (!isTaken) bodyRefused();
+          done();
+        });
       else if (verb === 'STARTTLS') startTls(argument, done);
       else if (verb === 'AUTH') {
         const refusal = refusalOfAuth(argument);

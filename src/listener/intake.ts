@@ -161,7 +161,7 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
     async end() {
       // The end may have been in the chunk that was waiting when the client left.
       if (isCut) return reply(451, '4.4.2', 'The session ended');
-      await emptySlab();
+      if (inSlab > 0) await emptySlab();
       const unfinished = header;
       if (unfinished !== undefined) {
         judge(unfinished.end());

@@ -14,6 +14,7 @@ import { formatDate, formatProtocol, formatReceived } from '../protocol/received
 import { formatReply, isPositive, type Reply, reply } from '../protocol/reply.ts';
 import { changeHeader } from '../protocol/rewrite-header.ts';
 import type { Relay, Transaction } from '../relay/relay.ts';
+import type { Soon } from '../soon.ts';
 import type { Tally } from './counts.ts';
 import { createShare, type HeldBudget } from './held-budget.ts';
 import { createIntake, type Intake, type IntakeOptions } from './intake.ts';
@@ -61,7 +62,7 @@ export interface MailSession {
   readonly recipients: number;
   mail(argument: string): Promise<Reply>;
   /** `argument` as it came, or its refusal. `follows`: the next command is a RCPT too, and both are asked for together. */
-  rcpt(argument: string | Reply, follows: boolean): Promise<Reply>;
+  rcpt(argument: string | Reply, follows: boolean): Soon<Reply>;
   /** An intake: answer 354 and feed it. */
   data(): Promise<Reply | Intake>;
   /** RSET, EHLO, the client gone: the transaction is over and nothing is delivered. Idempotent. */
@@ -144,17 +145,21 @@ export function createMailSession(
     return { address: path.address, parameters: path.parameters };
   }
 
-  async function askTogether(): Promise<void> {
+  function askTogether(): void {
     const asked = together;
     together = [];
     if (asked.length === 0 || transaction === undefined) return;
     const mine = era;
-    const replies = await transaction.rcpt(asked.map(({ recipient }) => recipient));
-    for (const [i, { answer }] of asked.entries()) {
-      const r = replies[i] ?? MAIL_FIRST;
-      if (era === mine && isPositive(r)) accepted += 1;
-      answer(r);
-    }
+    const told = (replies: readonly Reply[]): void => {
+      for (const [i, { answer }] of asked.entries()) {
+        const r = replies[i] ?? MAIL_FIRST;
+        if (era === mine && isPositive(r)) accepted += 1;
+        answer(r);
+      }
+    };
+    const replies = transaction.rcpt(asked.map(({ recipient }) => recipient));
+    if (replies instanceof Promise) void replies.then(told);
+    else told(replies);
   }
 
   function receivedLine(id: string): Buffer {
@@ -271,12 +276,17 @@ export function createMailSession(
 
     rcpt(argument, follows) {
       const recipient = typeof argument === 'string' ? recipientOf(argument) : argument;
-      const answer =
-        'code' in recipient
-          ? Promise.resolve(recipient)
-          : new Promise<Reply>((resolve) => together.push({ recipient, answer: resolve }));
-      if (!follows) void askTogether();
-      return answer;
+      let known: Reply | undefined;
+      let tell = (r: Reply): void => {
+        known = r;
+      };
+      if ('code' in recipient) known = recipient;
+      else together.push({ recipient, answer: (r) => tell(r) });
+      if (!follows) askTogether();
+      if (known !== undefined) return known;
+      return new Promise((resolve) => {
+        tell = resolve;
+      });
     },
 
     async data() {
@@ -299,7 +309,8 @@ export function createMailSession(
         onWait: () => deps.tally.hit('held_bytes'),
       });
       release = share.release;
-      if (!(await share.cover(Math.max(declaredSize ?? deps.replayBytes, LEAST_SHARE_OCTETS)))) {
+      const room = share.cover(Math.max(declaredSize ?? deps.replayBytes, LEAST_SHARE_OCTETS));
+      if (!(room instanceof Promise ? await room : room)) {
         if (era !== mine) return reply(451, '4.4.2', 'The session ended');
         share.release();
         transaction.abort('no memory for the body');

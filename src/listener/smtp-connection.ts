@@ -32,6 +32,7 @@ export interface ConnectionHooks extends DialogueHooks {
 
 /** Replies that a client does not take off are not collected beyond this before they are written. */
 const MAX_UNWRITTEN = 16 * 1024;
+const SETTLED = Promise.resolve();
 
 /** Enhanced codes for the replies smtp-server's SASL steps make themselves. */
 const SASL_ENHANCED: Readonly<Record<number, string>> = { 235: '2.7.0', 501: '5.5.2' };
@@ -45,6 +46,7 @@ export class RelayConnection extends SeamConnection {
   #isDraining = false;
   #out = '';
   #isFlushPlanned = false;
+  readonly #planFlush = () => process.nextTick(() => this.#flush());
   /** When the client was last heard or answered, monotonic ms. */
   #lastActive: number;
   #stopIdle = (): void => {};
@@ -237,10 +239,7 @@ export class RelayConnection extends SeamConnection {
         if (!(reader instanceof CommandReader)) return false;
         reader.startBody({
           ...sink,
-          async end() {
-            await sink.end();
-            connection.#leaveIfDrained();
-          },
+          end: () => sink.end().then(() => connection.#leaveIfDrained()),
         });
         return true;
       },
@@ -271,7 +270,7 @@ export class RelayConnection extends SeamConnection {
       this.#isFlushPlanned = true;
       // A tick planned by a microtask runs when all microtasks have: after the replies to all commands of
       // this chunk that only wait for settled promises. So the answers to a pipelined group leave together.
-      queueMicrotask(() => process.nextTick(() => this.#flush()));
+      void SETTLED.then(this.#planFlush);
     }
     if (code === 421) this.close();
   }

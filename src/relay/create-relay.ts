@@ -9,7 +9,8 @@ import { fitParameters } from '../protocol/esmtp.ts';
 import { formatReply, type Reply, reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import type { ChosenBy } from '../protocol/vocabulary.ts';
-import { heardFor, type Way, type Ways } from '../upstream/way.ts';
+import type { Soon } from '../soon.ts';
+import { heardFor, type Way, type WayFacts, type Ways } from '../upstream/way.ts';
 import { type Choice, inOrder, type PassedOver, whyFirst } from './choice.ts';
 import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
 import type { MailboxLimits } from './mailbox-counts.ts';
@@ -107,51 +108,41 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   /** Transactions by account. */
   const underWay = new Map<string, number>();
 
-  /** Refusal before any body is sent, or the message's place. */
-  async function gate(command: MailCommand, way: Way, maxHoldMs: number): Promise<Refused | Place> {
-    const refusal = await way.ready();
-    if (refusal !== undefined) return { answer: refusal };
-    const { capabilities, maxBytes, nullSender } = way.facts;
-    const cannot = (answer: Reply): Refused => ({ answer: heardFor(answer, way.facts) });
-    if (command.sender === '' && nullSender === 'refused') return cannot(NO_NULL_SENDER);
-    if (command.parameters.length > 0 && capabilities !== undefined) {
-      const fitted = fitParameters(command.parameters, capabilities);
-      if ('refusal' in fitted) return cannot(fitted.refusal);
-      const declared = command.parameters.find((p) => /^SIZE=/i.test(p));
-      if (declared !== undefined && Number(declared.slice('SIZE='.length)) > maxBytes)
-        return cannot(
-          reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`),
-        );
-    }
-    return waitForPlace(command.account, way.facts.atOnce, maxHoldMs);
+  /** Why the way cannot take a message of this envelope, before any of it is sent. */
+  function misfit({ sender, parameters }: MailCommand, facts: WayFacts): Reply | undefined {
+    const { capabilities, maxBytes, nullSender } = facts;
+    if (sender === '' && nullSender === 'refused') return heardFor(NO_NULL_SENDER, facts);
+    if (parameters.length === 0 || capabilities === undefined) return undefined;
+    const fitted = fitParameters(parameters, capabilities);
+    if ('refusal' in fitted) return heardFor(fitted.refusal, facts);
+    const declared = parameters.find((p) => /^SIZE=/i.test(p));
+    if (declared === undefined || Number(declared.slice('SIZE='.length)) <= maxBytes) return undefined;
+    return heardFor(
+      reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`),
+      facts,
+    );
   }
 
-  async function waitForPlace(
-    account: Account,
-    most: number | undefined,
-    maxHoldMs: number,
-  ): Promise<Refused | Place> {
+  function placeFor(account: Account, most: number | undefined, maxHoldMs: number): Soon<Refused | Place> {
     const askedAt = clock.monotonic();
     const limits = mailboxLimits(account);
     const atOnce = Math.min(limits.atOnce, most ?? limits.atOnce);
     const asked = limiter.reserve(account.id, { ...limits, atOnce }, maxHoldMs);
-    const result = asked instanceof Promise ? await asked : asked;
-    const waitMs = result.granted ? result.place.waitMs : 0;
-    const waitedMs = clock.monotonic() - askedAt + waitMs;
-    if (!result.granted || waitedMs >= NOTABLE_WAIT_MS)
-      deps.onLimit?.({
-        account: account.id,
-        limit: LIMIT_NAMES[result.granted ? (waitMs > 0 ? 'minute' : 'busy') : result.limit],
-        waitedMs: result.granted ? waitedMs : 0,
-        refused: !result.granted,
-      });
-    if (!result.granted)
-      return {
-        answer: judgeLimit(result).answer,
-        retryAfterMs: result.retryAfterMs,
-      };
-    if (waitMs > 0) await pause(clock, waitMs);
-    return result.place;
+    const told = (result: Awaited<typeof asked>): Soon<Refused | Place> => {
+      const waitMs = result.granted ? result.place.waitMs : 0;
+      const waitedMs = clock.monotonic() - askedAt + waitMs;
+      if (!result.granted || waitedMs >= NOTABLE_WAIT_MS)
+        deps.onLimit?.({
+          account: account.id,
+          limit: LIMIT_NAMES[result.granted ? (waitMs > 0 ? 'minute' : 'busy') : result.limit],
+          waitedMs: result.granted ? waitedMs : 0,
+          refused: !result.granted,
+        });
+      if (!result.granted) return { answer: judgeLimit(result).answer, retryAfterMs: result.retryAfterMs };
+      const { place } = result;
+      return waitMs > 0 ? pause(clock, waitMs).then(() => place) : place;
+    };
+    return asked instanceof Promise ? asked.then(told) : told(asked);
   }
 
   /** Whether this account takes the message. Never rejects. */
@@ -161,11 +152,17 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     const way = ways.of(account.id, others, command.clientSender ?? command.sender);
     if (way === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
-    const result = await gate(command, way, maxHoldMs).catch((error: unknown): Refused => {
+    try {
+      const ready = way.ready();
+      const refusal = (ready instanceof Promise ? await ready : ready) ?? misfit(command, way.facts);
+      if (refusal !== undefined) return { answer: refusal };
+      const asked = placeFor(account, way.facts.atOnce, maxHoldMs);
+      const result = asked instanceof Promise ? await asked : asked;
+      return 'answer' in result ? result : { command, way, place: result };
+    } catch (error) {
       log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
       return { answer: judge({ kind: 'local', cause: 'internal' }).answer };
-    });
-    return 'answer' in result ? result : { command, way, place: result };
+    }
   }
 
   /** From 0 to 1: free connections, and what is left of minute and day. */

@@ -5,6 +5,7 @@
 import type { Account } from '../accounts/account.ts';
 import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import type { Reply } from '../protocol/reply.ts';
+import type { Soon } from '../soon.ts';
 import type { Choice } from './choice.ts';
 
 /** Facts of the client session, for the log line. */
@@ -72,7 +73,7 @@ export interface Transaction {
   /** Octets of its body that may have to be held at once. */
   readonly mostHeld: number;
   /** RCPTs that came together: a reply for each, in order, from the provider where it can be asked. Never rejects. */
-  rcpt(recipients: readonly Recipient[]): Promise<readonly Reply[]>;
+  rcpt(recipients: readonly Recipient[]): Soon<readonly Reply[]>;
   /** At DATA: a refusal that is already certain, else undefined: send 354 and write the body. */
   refusalAtData(): Reply | undefined;
   /** After 354. Call once. */

@@ -7,6 +7,7 @@
  */
 import { fitParameters, type Mail, type Recipient } from '../protocol/esmtp.ts';
 import { isPositive, type Reply, reply } from '../protocol/reply.ts';
+import type { Soon } from '../soon.ts';
 import { type BodyStream, type Ending, heardFor, type Way } from '../upstream/way.ts';
 import type { RecordDraft } from './record.ts';
 import type { BodyWriter, MailCommand, Transaction } from './relay.ts';
@@ -121,7 +122,7 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     }
   }
 
-  async function answersTo(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
+  function answersTo(recipients: readonly Recipient[]): Soon<readonly Reply[]> {
     if (recipients.length === 0) return [];
     const asks = facts.recipients === 'live' && (isAskedAtOnce || told.length + recipients.length > 1);
     const before = state;
@@ -217,15 +218,19 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     id: record.id,
     mostHeld,
 
-    async rcpt(recipients) {
+    rcpt(recipients) {
       let place = told.length;
       const fits = recipients.map((recipient) => {
         const fit = fitted(recipient, place);
         if (!isReply(fit)) place++;
         return fit;
       });
-      const answers = [...(await answersTo(fits.filter((fit): fit is Recipient => !isReply(fit))))];
-      return fits.map((fit) => (isReply(fit) ? fit : (answers.shift() ?? OUT_OF_ORDER)));
+      const answers = answersTo(fits.filter((fit): fit is Recipient => !isReply(fit)));
+      const inOrder = (of: readonly Reply[]): readonly Reply[] => {
+        const left = of.values();
+        return fits.map((fit) => (isReply(fit) ? fit : (left.next().value ?? OUT_OF_ORDER)));
+      };
+      return answers instanceof Promise ? answers.then(inOrder) : inOrder(answers);
     },
 
     refusalAtData() {

@@ -5,9 +5,8 @@
  * would try a failed `create` again for ever, and tells nobody who waits).
  *
  * What breaks if generic-pool changes (places.test.ts fails then): `size` and `available` must change
- * within the call of `acquire` and `release`; an idle place that `validate` refuses must be destroyed
- * and an empty one lent in its stead; without `acquireTimeoutMillis` and eviction it must not look at
- * a clock.
+ * within the call of `acquire` and `release`; without `acquireTimeoutMillis` and eviction it must not
+ * look at a clock.
  */
 import { createPool, type Pool } from 'generic-pool';
 
@@ -20,7 +19,7 @@ export interface Places<T> {
   /** Connecting + busy + idle. */
   readonly size: number;
   readonly idle: number;
-  /** The place used last, or an empty one where it turned out unusable or none is idle. */
+  /** The place used last, or an empty one where none is idle. */
   take(): Promise<PoolPlace<T>>;
   /** A place without a connection; idle ones stay. */
   takeEmpty(): Promise<PoolPlace<T>>;
@@ -37,8 +36,6 @@ export interface Places<T> {
 }
 
 export interface PlacesDeps<T> {
-  /** Whether an idle connection may be lent. */
-  isUsable(connection: T): boolean;
   /** Called once for each connection whose place is given up. */
   close(connection: T): void;
 }
@@ -55,11 +52,9 @@ export function createPlaces<T>(deps: PlacesDeps<T>): Places<T> {
         if (place.connection !== undefined) deps.close(place.connection);
         place.connection = undefined;
       },
-      // New places are asked about too.
-      validate: async ({ connection }) => connection === undefined || deps.isUsable(connection),
     },
     // The connection used last is used next; the others can run out and be recycled.
-    { min: 0, max: MOST, testOnBorrow: true, fifo: false, autostart: false, evictionRunIntervalMillis: 0 },
+    { min: 0, max: MOST, fifo: false, autostart: false, evictionRunIntervalMillis: 0 },
   );
 
   const giveBack = (place: PoolPlace<T>): void => void pool.release(place);

@@ -93,7 +93,6 @@ export function createConnectionPool(
     options.isKept(connection) && connection.isUsable(limits(), aheadMs);
 
   const places = createPlaces<UpstreamConnection>({
-    isUsable,
     close(connection) {
       idle.delete(connection);
       connection.onDead = undefined;
@@ -147,7 +146,8 @@ export function createConnectionPool(
     handing++;
     const place = await places.take();
     handing--;
-    if (place.connection !== undefined) return lend(place, place.connection);
+    const { connection } = place;
+    if (connection !== undefined && isUsable(connection)) return lend(place, connection);
     places.drop(place);
     return undefined;
   }

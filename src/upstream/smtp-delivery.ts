@@ -166,9 +166,10 @@ export function createSmtpDelivery(
         let verdict: Verdict;
         let isReplayable: boolean;
         try {
-          if (!isClosed) on ??= await acquire();
+          if (!isClosed && on === undefined) on = await acquire();
           // With the connection in hand: a message counts when the provider hears of it.
-          const refusal = isClosed || isBegun ? undefined : await deps.mayBegin?.();
+          const asked = isClosed || isBegun ? undefined : deps.mayBegin?.();
+          const refusal = asked === undefined ? undefined : await asked;
           if (isClosed || on === undefined) throw new UpstreamError({ kind: 'local', cause: 'client_gone' });
           if (refusal !== undefined) {
             on.lease.release();

@@ -47,18 +47,15 @@ export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): Sm
           return upstream.capabilities;
         },
       },
-      async ready() {
+      ready() {
         const paused = upstream.health.gate('sending');
         if (paused !== undefined) return paused.answer;
         // What is authenticated already needs no token; opening a connection asks for one.
-        if (upstream.live === 0) {
-          try {
-            await upstream.ensureConnected();
-          } catch (error) {
-            return asUpstreamError(error).verdict.answer;
-          }
-        }
-        return undefined;
+        if (upstream.live > 0) return undefined;
+        return upstream.ensureConnected().then(
+          () => undefined,
+          (error: unknown) => asUpstreamError(error).verdict.answer,
+        );
       },
       begin: (trace, mayBegin) =>
         createSmtpDelivery({ upstream, trace, mayBegin, log, clock, random }, options),

@@ -9,6 +9,7 @@ import type { Capabilities } from '../protocol/capabilities.ts';
 import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import type { Reply } from '../protocol/reply.ts';
 import type { Verdict } from '../protocol/verdict.ts';
+import type { Soon } from '../soon.ts';
 import type { FlightCount } from './flight-times.ts';
 
 export interface WayFacts {
@@ -41,7 +42,7 @@ export interface Way {
   readonly account: Account;
   readonly facts: WayFacts;
   /** At MAIL, before any body is sent: the refusal where mail cannot go now. May wait for a token or a connection. */
-  ready(): Promise<Reply | undefined>;
+  ready(): Soon<Reply | undefined>;
   /** A transaction begins. `close` the delivery in any case. */
   begin(trace: Trace, mayBegin?: MayBegin): Delivery;
 }

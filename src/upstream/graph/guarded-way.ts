@@ -6,12 +6,14 @@ import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
 import type { Clock } from '../../clock.ts';
 import type { Mail, Recipient } from '../../protocol/esmtp.ts';
 import { MAX_HEADER_OCTETS } from '../../protocol/message-header.ts';
+import type { Reply } from '../../protocol/reply.ts';
+import type { Soon } from '../../soon.ts';
 import type { Delivery, Ending, Trace, Way, WayFacts } from '../way.ts';
 import { CANNOT_TELL } from './outcome.ts';
 
 export interface GuardDeps {
   /** Whether the message may have been begun by Graph. Rejects when it cannot be known: then it waits. */
-  readonly mayBeKnown: () => Promise<boolean>;
+  readonly mayBeKnown: () => Soon<boolean>;
   /** What became of this message by Graph; undefined: it may go. Never rejects. */
   readonly settle: (
     mail: Mail,
@@ -28,19 +30,23 @@ const MAX_COMPARED = GRAPH_MAX_BYTES + MAX_HEADER_OCTETS;
 /** For one transaction. */
 export function createGuardedWay(way: Way, deps: GuardDeps): Way {
   let mayBeKnown = false;
+
+  function learn(may: boolean): undefined {
+    mayBeKnown = may;
+    if (may) guarded.facts = { ...way.facts, heldAtLeast: MAX_COMPARED };
+  }
+
+  function look(): Soon<Reply | undefined> {
+    const may = deps.mayBeKnown();
+    return may instanceof Promise ? may.then(learn, () => CANNOT_TELL) : learn(may);
+  }
+
   const guarded: Omit<Way, 'facts'> & { facts: WayFacts } = {
     account: way.account,
     facts: way.facts,
-    async ready() {
-      const refusal = await way.ready();
-      if (refusal !== undefined) return refusal;
-      try {
-        mayBeKnown = await deps.mayBeKnown();
-        if (mayBeKnown) guarded.facts = { ...way.facts, heldAtLeast: MAX_COMPARED };
-        return undefined;
-      } catch {
-        return CANNOT_TELL;
-      }
+    ready() {
+      const refusal = way.ready();
+      return refusal instanceof Promise ? refusal.then((r) => r ?? look()) : (refusal ?? look());
     },
     begin(trace, mayBegin): Delivery {
       const delivery = way.begin(trace, mayBegin);
@@ -75,7 +81,7 @@ const MAX_REMEMBERED = 10_000;
 /** Whether something of a sender (by its mark) is open by Graph, for accounts that most probably never were concerned. */
 export interface OpenQuestion {
   /** While it cannot be known it is what it was last; mail of a sender never asked for and never begun here is not stopped by that. */
-  isOpen(mark: () => string): Promise<boolean>;
+  isOpen(mark: () => string): Soon<boolean>;
   /** A message of the sender is begun by Graph here. Called when that is over: `isClear` where its client has heard that it was sent. */
   begin(sender: string): (isClear: boolean) => void;
 }
@@ -84,16 +90,25 @@ export function createOpenQuestion(
   hasOpen: (sender?: string) => Promise<boolean>,
   clock: Clock,
 ): OpenQuestion {
-  let lastOfAll: { readonly answer: Promise<boolean>; readonly at: number } | undefined;
+  let lastOfAll: { readonly answer: Promise<boolean>; isOpen?: boolean; readonly at: number } | undefined;
   const wereOpen = new Set<string>();
   /** Messages by sender. */
   const underWay = new Map<string, number>();
 
   /** Asked once in a while, so that nobody is asked for each message where nothing goes by Graph. */
-  function ofAnybody(): Promise<boolean> {
+  function ofAnybody(): Soon<boolean> {
     const now = clock.monotonic();
-    if (lastOfAll === undefined || now - lastOfAll.at >= FRESH_MS) lastOfAll = { at: now, answer: hasOpen() };
-    return lastOfAll.answer;
+    if (lastOfAll === undefined || now - lastOfAll.at >= FRESH_MS) {
+      const asked: typeof lastOfAll = { at: now, answer: hasOpen() };
+      asked.answer.then(
+        (isOpen) => {
+          asked.isOpen = isOpen;
+        },
+        () => {},
+      );
+      lastOfAll = asked;
+    }
+    return lastOfAll.isOpen ?? lastOfAll.answer;
   }
 
   function remember(sender: string): void {
@@ -102,20 +117,27 @@ export function createOpenQuestion(
     for (const oldest of wereOpen) if (wereOpen.size > MAX_REMEMBERED) wereOpen.delete(oldest);
   }
 
+  async function isOpenOf(sender: string): Promise<boolean> {
+    const wasOpen = wereOpen.has(sender) || underWay.has(sender);
+    try {
+      const isOpen = (wasOpen || (await ofAnybody())) && (await hasOpen(sender));
+      if (isOpen) remember(sender);
+      else wereOpen.delete(sender);
+      return isOpen;
+    } catch {
+      return wasOpen;
+    }
+  }
+
   return {
-    async isOpen(mark) {
+    isOpen(mark) {
+      if (wereOpen.size + underWay.size > 0) return isOpenOf(mark());
       // Where nothing goes by Graph no marks are made.
-      if (wereOpen.size + underWay.size === 0 && !(await ofAnybody().catch(() => false))) return false;
-      const sender = mark();
-      const wasOpen = wereOpen.has(sender) || underWay.has(sender);
-      try {
-        const isOpen = (wasOpen || (await ofAnybody())) && (await hasOpen(sender));
-        if (isOpen) remember(sender);
-        else wereOpen.delete(sender);
-        return isOpen;
-      } catch {
-        return wasOpen;
-      }
+      const isAny = ofAnybody();
+      if (isAny === false) return false;
+      return isAny === true
+        ? isOpenOf(mark())
+        : isAny.catch(() => false).then((is) => is && isOpenOf(mark()));
     },
     begin(sender) {
       underWay.set(sender, (underWay.get(sender) ?? 0) + 1);
