@@ -6,11 +6,24 @@
 import { isUtf8 } from 'node:buffer';
 import { Writable } from 'node:stream';
 import { type BareLineEnds, type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts';
+import { type Reply, reply } from '../protocol/reply.ts';
 import type { Intake } from './intake.ts';
 import { COSTLY_OCTETS, LINE_COST, type TurnShare } from './turn-share.ts';
 
 /** Why a line cannot be a command. */
 export type LineFault = 'too_long' | 'bare_line_end' | 'control_character' | 'not_utf8';
+
+/** What the client hears of it. */
+export const FAULTS: Readonly<Record<LineFault, Reply>> = {
+  too_long: reply(500, '5.5.6', 'Line too long'),
+  bare_line_end: reply(
+    500,
+    '5.5.2',
+    'Lines end with CRLF (RFC 5321 section 2.3.8); --bare-line-ends normalize takes LF',
+  ),
+  control_character: reply(500, '5.5.2', 'Control character in command'),
+  not_utf8: reply(500, '5.5.2', 'Command is not UTF-8'),
+};
 
 /** Where the octets of a body go. */
 export interface BodySink extends Pick<Intake, 'bareLineEnds' | 'write' | 'fault' | 'sizeChanged'> {

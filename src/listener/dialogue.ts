@@ -6,7 +6,7 @@ import type { Account } from '../accounts/account.ts';
 import type { Heard } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { Soon } from '../soon.ts';
-import type { BodySink, LineFault } from './command-reader.ts';
+import { type BodySink, FAULTS, type LineFault } from './command-reader.ts';
 import type { LimitName } from './counts.ts';
 import type { Origin } from './door.ts';
 import { type ClientFacts, isIntake, type MailSession } from './mail-session.ts';
@@ -82,17 +82,6 @@ const COMES_NEXT = /^(?:MAIL|RCPT|RSET|EHLO|HELO|LHLO|AUTH|STARTTLS)$/;
 const HTTP_REQUEST = / HTTP\/\d(?:\.\d)?$/i;
 /** RFC 5321 §4.5.3.1.2. */
 const MAX_DOMAIN_OCTETS = 255;
-
-const FAULTS: Readonly<Record<LineFault, Reply>> = {
-  too_long: reply(500, '5.5.6', 'Line too long'),
-  bare_line_end: reply(
-    500,
-    '5.5.2',
-    'Lines end with CRLF (RFC 5321 section 2.3.8); --bare-line-ends normalize takes LF',
-  ),
-  control_character: reply(500, '5.5.2', 'Control character in command'),
-  not_utf8: reply(500, '5.5.2', 'Command is not UTF-8'),
-};
 
 export const isBase64 = (text: string): boolean => BASE64.test(text);
 
@@ -181,7 +170,8 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
         bodyRefused();
         return;
       default:
-        unknown(reply(500, '5.5.1', 'Command not recognized'));
+        if (HTTP_REQUEST.test(argument)) wire.say(reply(421, '4.7.0', 'This is not a web server'));
+        else unknown(reply(500, '5.5.1', 'Command not recognized'));
     }
   }
 
@@ -349,10 +339,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       const verb = (space < 0 ? line : line.slice(0, space)).toUpperCase();
       const argument = space < 0 ? '' : line.slice(space + 1).trim();
       if (COMES_NEXT.test(verb)) isBodyDue = false;
-      if (HTTP_REQUEST.test(line)) {
-        wire.say(reply(421, '4.7.0', 'This is not a web server'));
-        done();
-      } else if (!countUnauthenticated(verb)) done();
+      if (!countUnauthenticated(verb)) done();
       else if (verb === 'MAIL') mailFrom(argument, done);
       else if (verb === 'RCPT') rcptTo(argument, rcptFollows, done);
       else if (verb === 'DATA')
