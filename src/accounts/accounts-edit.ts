@@ -10,6 +10,12 @@ export type EntryObject = Readonly<Record<string, unknown>>;
 /** What a new file starts as. */
 export const EMPTY_ACCOUNTS_TEXT = '{\n  "accounts": []\n}\n';
 
+/** Reads the texts of an entry by key; undefined for what is none. */
+export const textIn =
+  (entry: EntryObject) =>
+  (key: string): string | undefined =>
+    typeof entry[key] === 'string' ? entry[key] : undefined;
+
 /** The entries of the file, as read; for finding one. */
 export function accountEntries(text: string): readonly EntryObject[] {
   return accountList(parseJsonText(text)).items?.map((node) => node.value as EntryObject) ?? [];

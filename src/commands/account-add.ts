@@ -4,7 +4,13 @@
  */
 import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { accountEntries, appendAccount, type EntryObject, updateAccount } from '../accounts/accounts-edit.ts';
+import {
+  accountEntries,
+  appendAccount,
+  type EntryObject,
+  textIn,
+  updateAccount,
+} from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
 import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts';
 import { isAddress } from '../accounts/schema.ts';
@@ -25,7 +31,7 @@ import {
 import { noteOtherFile } from './other-file.ts';
 import { askUntil, oneOf } from './questions.ts';
 import { reloadRunning } from './reload-running.ts';
-import { commandSettings, settingOptions } from './setting-options.ts';
+import { adminOptions, commandSettings } from './setting-options.ts';
 import type { Terminal } from './terminal.ts';
 
 export const accountAdd: CommandDefinition = {
@@ -72,7 +78,7 @@ export const accountAdd: CommandDefinition = {
     { flags: '--replace', help: 'sign in again for an account that is there; its other keys stay' },
     { flags: '--force', help: 'write the account even if it cannot be verified' },
     { flags: '--no-verify', help: 'do not connect to the provider' },
-    ...settingOptions(['accounts', 'adminHost', 'adminPort', 'adminToken', 'smtpProxy']),
+    ...adminOptions('accounts', 'smtpProxy'),
   ],
   examples: [
     'xoauth2-relay account add alice@gmail.com --client-id ID.apps.googleusercontent.com --client-secret-file secret',
@@ -250,8 +256,7 @@ async function chooseProvider(
 
 /** What `--replace` takes over from the entry that is there. */
 function existingOptions(entry: EntryObject): Record<string, string | undefined> {
-  const read = (key: string): string | undefined =>
-    typeof entry[key] === 'string' ? (entry[key] as string) : undefined;
+  const read = textIn(entry);
   const grant = read('grant');
   return {
     provider: read('provider'),

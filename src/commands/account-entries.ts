@@ -4,14 +4,20 @@ import { readAccountsFile } from '../accounts/accounts-file.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty, readWhole } from '../enrol/accounts-on-disk.ts';
 import { cleanText } from '../protocol/text.ts';
 import { showProblems } from './check.ts';
-import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, isSet } from './definition.ts';
+import {
+  accountArgument,
+  type CommandDefinition,
+  CommandError,
+  EXIT_CONFIGURATION,
+  isSet,
+} from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
 import { noteOtherFile } from './other-file.ts';
 import { reloadRunning } from './reload-running.ts';
-import { commandSettings, settingOptions } from './setting-options.ts';
-import { formatTable } from './terminal.ts';
+import { adminOptions, commandSettings } from './setting-options.ts';
+import { printJson, printTable } from './terminal.ts';
 
-const running = settingOptions(['accounts', 'adminHost', 'adminPort', 'adminToken']);
+const running = adminOptions('accounts');
 
 export const accountList: CommandDefinition = {
   name: 'account list',
@@ -36,7 +42,7 @@ export const accountList: CommandDefinition = {
       password: account.clientPassword !== undefined,
       usable,
     }));
-    if (isSet(context, 'json')) terminal.print(JSON.stringify({ accounts: rows }, null, 2));
+    if (isSet(context, 'json')) printJson(terminal, { accounts: rows });
     else {
       // Of an entry that cannot be used anything may stand there.
       const cells = rows.map((row) => [
@@ -47,11 +53,7 @@ export const accountList: CommandDefinition = {
         row.password ? 'password' : '',
         row.senders.slice(1).join(' '),
       ]);
-      for (const line of formatTable([
-        ['id', 'email', 'provider', 'grant', 'client', 'further senders'],
-        ...cells,
-      ]))
-        terminal.print(line);
+      printTable(terminal, [['id', 'email', 'provider', 'grant', 'client', 'further senders'], ...cells]);
       showProblems(terminal, settings.accounts, file.problems, file.warnings);
     }
     return file.problems.length > 0 ? 1 : 0;
@@ -62,7 +64,7 @@ export const accountRemove: CommandDefinition = {
   name: 'account remove',
   summary: 'remove an account from the accounts file',
   details: ['The consent at the provider stays; revoke it there.'],
-  arguments: [{ name: '<account>', help: 'id or address' }],
+  arguments: accountArgument,
   options: [{ flags: '-y, --yes', help: 'do not ask' }, ...running],
   examples: ['xoauth2-relay account remove alice@example.com'],
   exitCodes: { 1: 'not removed' },

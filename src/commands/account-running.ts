@@ -1,22 +1,24 @@
 /** `account show|refresh|drain|resume|invite`: one account of the running relay. In: its admin API. Out: words and an exit code. */
 import { isLoopbackHost } from '../protocol/cidr.ts';
-import { type AccountDetail, createAdminClient } from './admin-client.ts';
-import { type CommandContext, type CommandDefinition, isSet } from './definition.ts';
-import { commandSettings, settingOptions } from './setting-options.ts';
+import { type AccountDetail, adminOf, createAdminClient } from './admin-client.ts';
+import {
+  accountArgument,
+  type CommandContext,
+  type CommandDefinition,
+  isSet,
+  jsonOption,
+} from './definition.ts';
+import { adminOptions, commandSettings } from './setting-options.ts';
 import { describeAccount, isUnusable } from './status.ts';
-import { formatTable, type Terminal } from './terminal.ts';
-
-const json = { flags: '--json', help: 'print the answer of the admin API' };
-const adminOptions = settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken']);
-const account = [{ name: '<account>', help: 'id or address' }];
+import { printJson, printTable, type Terminal } from './terminal.ts';
 
 async function show(context: CommandContext, detail: AccountDetail): Promise<number> {
-  if (isSet(context, 'json')) context.terminal.print(JSON.stringify(detail, null, 2));
-  else for (const line of formatDetail(context.terminal, detail)) context.terminal.print(line);
+  if (isSet(context, 'json')) printJson(context.terminal, detail);
+  else printTable(context.terminal, rowsOf(context.terminal, detail));
   return isUnusable(detail) ? 1 : 0;
 }
 
-function formatDetail(terminal: Terminal, detail: AccountDetail): readonly string[] {
+function rowsOf(terminal: Terminal, detail: AccountDetail): readonly (readonly string[])[] {
   const { token, pool, messages } = detail;
   const rate = (count: number | null, unit: string): string => (count === null ? '' : `, ${count} ${unit}`);
   const rows: readonly (readonly [string, string | null])[] = [
@@ -40,23 +42,20 @@ function formatDetail(terminal: Terminal, detail: AccountDetail): readonly strin
     ],
     ['last error', detail.last_error === null ? null : `${detail.last_error} (${detail.last_error_at})`],
   ];
-  return formatTable([
+  return [
     [terminal.paint.bold(detail.id), ''],
     ...rows.filter((row): row is [string, string] => row[1] !== null && row[1] !== ''),
-  ]);
+  ];
 }
 
 export const accountShow: CommandDefinition = {
   name: 'account show',
   summary: 'show one account of the running relay: status, why, cure, limits',
-  arguments: account,
-  options: [json, ...adminOptions],
+  arguments: accountArgument,
+  options: [jsonOption, ...adminOptions('adminReadToken')],
   examples: ['xoauth2-relay account show alice@example.com'],
   exitCodes: { 1: 'no relay answers, no such account, or it needs somebody' },
-  async run(context) {
-    const client = createAdminClient(await commandSettings(context));
-    return show(context, await client.account(context.arguments[0] ?? ''));
-  },
+  run: async (context) => show(context, await (await adminOf(context)).account(context.arguments[0] ?? '')),
 };
 
 /** A command that acts on one account and shows what became of it. */
@@ -69,18 +68,16 @@ function action(
     name: `account ${name}`,
     summary,
     details,
-    arguments: account,
-    options: [json, ...settingOptions(['adminHost', 'adminPort', 'adminToken'])],
+    arguments: accountArgument,
+    options: [jsonOption, ...adminOptions()],
     examples: [`xoauth2-relay account ${name} alice@example.com`],
     exitCodes: { 1: 'no relay answers, no such account, or it cannot be done' },
     async run(context) {
-      const client = createAdminClient(await commandSettings(context));
+      const client = await adminOf(context);
       const id = context.arguments[0] ?? '';
       await client.act(id, name);
-      const detail = await client.account(id);
-      if (name === 'refresh') return show(context, detail);
-      await show(context, detail);
-      return 0;
+      const exitCode = await show(context, await client.account(id));
+      return name === 'refresh' ? exitCode : 0;
     },
   };
 }
@@ -108,8 +105,8 @@ export const accountInvite: CommandDefinition = {
     'Whoever has the link can do that and nothing else. The key stands behind #, where neither servers nor their logs see it; another invitation for the account ends this one.',
     'The link begins with --admin-url, the address under which browsers reach the relay (behind TLS), else with the admin address.',
   ],
-  arguments: account,
-  options: [json, ...settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminUrl'])],
+  arguments: accountArgument,
+  options: [jsonOption, ...adminOptions('adminUrl')],
   examples: [
     'xoauth2-relay account invite alice@example.com',
     'xoauth2-relay account invite alice@example.com --admin-url https://relay.example.org',
@@ -125,7 +122,7 @@ export const accountInvite: CommandDefinition = {
       terminal.print(JSON.stringify({ ...invitation, url: base + invitation.path }));
     else terminal.print(base + invitation.path);
     terminal.note(`good for one sign-in until ${invitation.until}`);
-    if (isLoopbackHost(new URL(base).hostname.replace(/^\[|\]$/g, '')))
+    if (isLoopbackHost(new URL(base).hostname))
       terminal.note(
         'it opens on this host only: put TLS in front of the admin address and name it with --admin-url',
       );

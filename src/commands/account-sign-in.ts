@@ -136,7 +136,7 @@ async function chooseSignIn({ terminal }: CommandContext, profile: ProviderProfi
 function browserPrompt(context: CommandContext) {
   const { terminal } = context;
   return {
-    port: numberOption(context, 'redirectPort', '--redirect-port', 0),
+    port: numberOption(context, 'redirectPort', 0),
     timeoutMs: SIGN_IN_TIMEOUT_MS,
     show: (url: string, port: number) => {
       terminal.note('Open this address in a browser and sign in:');

@@ -11,7 +11,8 @@ import {
 import { type Clock, systemClock } from '../clock.ts';
 import type { Settings } from '../config.ts';
 import { cleanText } from '../protocol/text.ts';
-import { CommandError } from './definition.ts';
+import { type CommandContext, CommandError } from './definition.ts';
+import { commandSettings } from './setting-options.ts';
 
 export type { AccountDetail, AccountRow, ReloadResult };
 
@@ -143,15 +144,16 @@ export function createAdminClient(
     accounts: async () => read('Accounts', await request('/admin/accounts')).accounts,
     reload: async () => read('Reload', await request('/admin/reload', 'POST')),
     retry: async (accountId) => void read('Drained', await request(path(accountId, '/retry'), 'POST')),
-    async unclear() {
-      return read('Unclear', await request('/admin/unclear')).messages;
-    },
-    async decide(key, decision) {
-      read('Decided', await request(`/admin/unclear/${encodeURIComponent(key)}/${decision}`, 'POST'));
-    },
+    unclear: async () => read('Unclear', await request('/admin/unclear')).messages,
+    decide: async (key, decision) =>
+      void read('Decided', await request(`/admin/unclear/${encodeURIComponent(key)}/${decision}`, 'POST')),
     isReady: async () => (await request('/readyz')).status === 200,
   };
 }
+
+/** By the command's settings. */
+export const adminOf = async (context: CommandContext): Promise<AdminClient> =>
+  createAdminClient(await commandSettings(context));
 
 /** A bearer token has no spaces and nothing beyond ASCII (RFC 6750 §2.1); one of a person's making goes as a password. */
 const authorizationOf = (token: string): string =>

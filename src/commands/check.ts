@@ -2,14 +2,12 @@
  * `check`: settings and accounts file, then every account's way to its provider, in parallel. In: settings.
  * Out: a live table, and for each failure what it means and what to do. Nothing is sent.
  */
-import { isCalled, type SmtpProxy } from '../accounts/account.ts';
+import { isCalled } from '../accounts/account.ts';
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
-import { type ProbeStep, probeAccount } from '../enrol/probe.ts';
-import { silentLog } from '../log.ts';
-import { createTokenService } from '../tokens/token-service.ts';
+import { type ProbeDeps, type ProbeStep, probeAccount, withTokens } from '../enrol/probe.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { createAdminClient } from './admin-client.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
@@ -18,13 +16,14 @@ import {
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
-  numberOption,
   textOption,
+  timeoutOf,
+  timeoutOption,
 } from './definition.ts';
 import { noteOtherFile } from './other-file.ts';
 import { reportSender, type SenderReport } from './sender-report.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
-import { formatTable, type Terminal } from './terminal.ts';
+import { formatTable, printJson, printTable, type Terminal } from './terminal.ts';
 import { type StartTrial, tryStart } from './try-start.ts';
 
 /** Accounts probed at once: enough for a screen, gentle to a provider that counts logins. */
@@ -56,10 +55,7 @@ export const check: CommandDefinition = {
       help: 'only say which account takes mail from this address (<> for the null sender), and why',
     },
     { flags: '--json', help: 'print the result as JSON' },
-    {
-      flags: '--timeout-ms <number>',
-      help: `longest wait for each step, ms (default ${DEFAULT_TIMEOUT_MS})`,
-    },
+    timeoutOption('for each step', DEFAULT_TIMEOUT_MS),
     ...settingOptions(),
   ],
   examples: [
@@ -88,7 +84,7 @@ export const check: CommandDefinition = {
     const sender = textOption(context, 'sender');
     if (sender !== undefined) {
       const report = reportSender(sender, file, settings.listeners);
-      if (asJson) terminal.print(JSON.stringify(report, null, 2));
+      if (asJson) printJson(terminal, report);
       else showSender(terminal, report);
       if (isWrong) return EXIT_CONFIGURATION;
       return report.accounts.length > 0 ? 0 : 1;
@@ -98,17 +94,11 @@ export const check: CommandDefinition = {
       const { problems, warnings } = trial;
       const asSettings = (message: string): Problem => ({ path: 'settings', message });
       if (asJson)
-        terminal.print(
-          JSON.stringify(
-            {
-              problems: [...problems.map(asSettings), ...file.problems],
-              warnings: [...warnings.map(asSettings), ...file.warnings],
-              accounts: [],
-            },
-            null,
-            2,
-          ),
-        );
+        printJson(terminal, {
+          problems: [...problems.map(asSettings), ...file.problems],
+          warnings: [...warnings.map(asSettings), ...file.warnings],
+          accounts: [],
+        });
       else
         terminal.print(
           `${file.accounts.length} of ${file.accounts.length + file.unusable.length} accounts can be served${problems.length > 0 ? ', but serve would not start' : ''}`,
@@ -120,7 +110,7 @@ export const check: CommandDefinition = {
       (loaded): Row => ({ loaded, steps: [], isDone: false }),
     );
     await probeAll(rows, await borrowTokenStore(settings, terminal.note), {
-      timeoutMs: numberOption(context, 'timeoutMs', '--timeout-ms', DEFAULT_TIMEOUT_MS),
+      timeoutMs: timeoutOf(context, DEFAULT_TIMEOUT_MS),
       heloName: settings.heloName,
       proxy: proxyOfSetting(settings.smtpProxy),
       terminal: asJson ? undefined : terminal,
@@ -134,7 +124,7 @@ export const check: CommandDefinition = {
         ok: steps.every((step) => step.ok),
         steps,
       }));
-      terminal.print(JSON.stringify({ problems: file.problems, warnings: file.warnings, accounts }, null, 2));
+      printJson(terminal, { problems: file.problems, warnings: file.warnings, accounts });
     } else {
       for (const row of rows) showDetails(terminal, row);
       terminal.print();
@@ -177,7 +167,7 @@ function showSender(terminal: Terminal, { sender, accounts, without_auth, cure }
     return;
   }
   const rows = accounts.map(({ account, leaves_as, why }) => [account, leaves_as, why]);
-  for (const line of formatTable([['account', 'MAIL FROM', 'why'], ...rows])) terminal.print(line);
+  printTable(terminal, [['account', 'MAIL FROM', 'why'], ...rows]);
   for (const { listener, accounts: ids, reply } of without_auth)
     if (reply !== null || without_auth.length > 1 || ids.length < accounts.length)
       terminal.print(`${listener} without AUTH: ${reply ?? ids.join(', ')}`);
@@ -208,49 +198,30 @@ export function showProblems(
   for (const warning of warnings) show(terminal.paint.yellow('warning'), warning);
 }
 
-async function probeAll(
+/** `terminal`: where it is shown as it goes. */
+function probeAll(
   rows: readonly Row[],
   store: TokenStore,
-  {
-    timeoutMs,
-    heloName,
-    proxy,
-    terminal,
-  }: {
-    timeoutMs: number;
-    heloName: string | undefined;
-    proxy: SmtpProxy | undefined;
-    terminal: Terminal | undefined;
-  },
+  { terminal, ...options }: Omit<ProbeDeps, 'tokens' | 'onStep'> & { terminal: Terminal | undefined },
 ): Promise<void> {
-  const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
-  tokens.applyAccounts(rows.map(({ loaded }) => loaded));
+  const accounts = rows.map(({ loaded }) => loaded);
   const table = terminal === undefined ? undefined : createLiveTable(terminal, rows);
   const waiting = [...rows];
-  const work = async (): Promise<void> => {
-    for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
-      const { loaded, steps } = row;
-      await probeAccount(loaded.account, {
-        token: (resource) => tokens.get(loaded.account.id, resource),
-        onStep: (step) => {
+  return withTokens(store, accounts, async (tokens) => {
+    const work = async (): Promise<void> => {
+      for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
+        const { loaded, steps } = row;
+        const onStep = (step: ProbeStep): void => {
           steps.push(step);
           table?.update();
-        },
-        timeoutMs,
-        heloName,
-        proxy,
-        grant: loaded.credential.grant,
-      });
-      row.isDone = true;
-      table?.update();
-    }
-  };
-  try {
-    await Promise.all(Array.from({ length: PARALLEL }, work));
-  } finally {
-    table?.end();
-    await tokens.close();
-  }
+        };
+        await probeAccount(loaded, { ...options, tokens, onStep });
+        row.isDone = true;
+        table?.update();
+      }
+    };
+    await Promise.all(Array.from({ length: PARALLEL }, work)).finally(() => table?.end());
+  });
 }
 
 const STAGES: readonly ProbeStage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];

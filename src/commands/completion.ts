@@ -1,5 +1,5 @@
 /** `completion`: scripts for bash and zsh, made of the command definitions. */
-import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, GROUPS } from './definition.ts';
 
 export function createCompletion(commands: () => readonly CommandDefinition[]): CommandDefinition {
   return {
@@ -42,12 +42,24 @@ function flagsOf({ options }: CommandDefinition): readonly Flag[] {
   ];
 }
 
+/** Commands of one word, and the others by the word they begin with, under their second one. */
+function grouped(commands: readonly CommandDefinition[]) {
+  const plain = commands.filter(({ name }) => !name.includes(' '));
+  const groups = new Map<string, { readonly word: string; readonly command: CommandDefinition }[]>();
+  for (const command of commands) {
+    const [group = '', word] = command.name.split(' ');
+    if (word !== undefined) groups.set(group, [...(groups.get(group) ?? []), { word, command }]);
+  }
+  return { plain, groups: [...groups] };
+}
+
+const takesPath = ({ arguments: own = [] }: CommandDefinition): boolean =>
+  own.some(({ name }) => /file/.test(name));
+
 /** A bash completion function: words by command, values by option. */
 function formatBash(commands: readonly CommandDefinition[]): string {
   const first = [...new Set(commands.map(({ name }) => name.split(' ')[0]))].join(' ');
-  const groups = [
-    ...new Set(commands.filter(({ name }) => name.includes(' ')).map(({ name }) => name.split(' ')[0] ?? '')),
-  ];
+  const { groups } = grouped(commands);
   const cases = commands.map((command) => {
     const flags = flagsOf(command);
     const values = flags
@@ -61,22 +73,19 @@ function formatBash(commands: readonly CommandDefinition[]): string {
         return `        ${names.join('|')}) ${reply}; return ;;`;
       });
     const words = flags.flatMap(({ names }) => names).join(' ');
-    const isPathArgument = command.arguments?.some(({ name }) => /file/.test(name)) === true;
     return [
       `    "${command.name}")`,
       '      case "$prev" in',
       ...values,
       '      esac',
-      isPathArgument
+      takesPath(command)
         ? `      [[ $cur == -* ]] && COMPREPLY=($(compgen -W "${words}" -- "$cur")) || COMPREPLY=($(compgen -f -- "$cur")) ;;`
         : `      COMPREPLY=($(compgen -W "${command.name === 'completion' ? 'bash zsh ' : ''}${words}" -- "$cur")) ;;`,
     ].join('\n');
   });
-  const groupCases = groups.map((group) => {
-    const words = commands
-      .filter(({ name }) => name.startsWith(`${group} `))
-      .map(({ name }) => name.slice(group.length + 1));
-    return `    "${group}") COMPREPLY=($(compgen -W "${words.join(' ')}" -- "$cur")); return ;;`;
+  const groupCases = groups.map(([group, members]) => {
+    const words = members.map(({ word }) => word).join(' ');
+    return `    "${group}") COMPREPLY=($(compgen -W "${words}" -- "$cur")); return ;;`;
   });
   return `_xoauth2_relay() {
   local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD-1]} command=\${COMP_WORDS[1]}
@@ -89,7 +98,7 @@ function formatBash(commands: readonly CommandDefinition[]): string {
 ${groupCases.join('\n')}
     esac
   fi
-  [[ " ${groups.join(' ')} " == *" $command "* ]] && command="$command \${COMP_WORDS[2]}"
+  [[ " ${groups.map(([group]) => group).join(' ')} " == *" $command "* ]] && command="$command \${COMP_WORDS[2]}"
   case "$command" in
 ${cases.join('\n')}
   esac
@@ -104,15 +113,10 @@ const quoteZsh = (text: string): string => text.replace(/'/g, "'\\''").replace(/
 function formatZsh(commands: readonly CommandDefinition[]): string {
   const describe = (list: readonly { readonly word: string; readonly help: string }[]): string =>
     list.map(({ word, help }) => `      '${word}:${quoteZsh(help)}'`).join('\n');
-  const groups = new Map<string, CommandDefinition[]>();
-  for (const command of commands) {
-    const [group = '', rest] = command.name.split(' ');
-    if (rest !== undefined) groups.set(group, [...(groups.get(group) ?? []), command]);
-  }
-  const plain = commands.filter(({ name }) => !name.includes(' '));
+  const { plain, groups } = grouped(commands);
   const top = [
     ...plain.map(({ name, summary }) => ({ word: name, help: summary })),
-    ...[...groups].map(([word]) => ({ word, help: 'accounts of the accounts file' })),
+    ...groups.map(([word]) => ({ word, help: GROUPS[word] ?? '' })),
   ];
   const argumentsOf = (command: CommandDefinition): string => {
     const specs = flagsOf(command).flatMap(({ names, takesValue, isPath, choices, help }) =>
@@ -121,20 +125,14 @@ function formatZsh(commands: readonly CommandDefinition[]): string {
         return `'${name}[${quoteZsh(help)}]${takesValue ? `:value:${action}` : ''}'`;
       }),
     );
-    const isPathArgument = command.arguments?.some(({ name }) => /file/.test(name)) === true;
     if (command.name === 'completion') specs.push("'1:shell:(bash zsh)'");
-    else if (isPathArgument) specs.push("'*:file:_files'");
+    else if (takesPath(command)) specs.push("'*:file:_files'");
     return `_arguments ${specs.join(' ')}`;
   };
   const cases = plain.map((command) => `    ${command.name}) ${argumentsOf(command)} ;;`);
-  const groupCases = [...groups].map(([group, members]) => {
-    const words = members.map((member) => ({
-      word: member.name.slice(group.length + 1),
-      help: member.summary,
-    }));
-    const inner = members.map(
-      (member) => `        ${member.name.slice(group.length + 1)}) ${argumentsOf(member)} ;;`,
-    );
+  const groupCases = groups.map(([group, members]) => {
+    const words = members.map(({ word, command }) => ({ word, help: command.summary }));
+    const inner = members.map(({ word, command }) => `        ${word}) ${argumentsOf(command)} ;;`);
     return `    ${group})
       local -a subcommands=(
 ${describe(words)}

@@ -47,6 +47,12 @@ export { OperatorError as CommandError } from '../enrol/operator-error.ts';
 /** Exit code for a wrong command line, wrong settings or a wrong accounts file. */
 export const EXIT_CONFIGURATION = 2;
 
+/** Words in front of a nested command and what they gather. */
+export const GROUPS: Readonly<Record<string, string>> = {
+  account: 'accounts of the file and of the running relay',
+  unclear: 'messages of which nobody knows whether Graph sent them',
+};
+
 /** The option as text, or undefined. */
 export function textOption(context: CommandContext, name: string): string | undefined {
   const value = context.options[name];
@@ -57,9 +63,25 @@ export function textOption(context: CommandContext, name: string): string | unde
 export const isSet = (context: CommandContext, name: string): boolean => context.options[name] === true;
 
 /** The option as a whole number. Throws a `CommandError`. */
-export function numberOption(context: CommandContext, name: string, flag: string, fallback: number): number {
+export function numberOption(context: CommandContext, name: string, fallback: number): number {
   const text = textOption(context, name);
   if (text === undefined) return fallback;
-  if (!/^\d{1,9}$/.test(text)) throw new CommandError(`${flag}: expected a whole number`, EXIT_CONFIGURATION);
-  return Number(text);
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  throw new CommandError(`--${flag}: expected a whole number`, EXIT_CONFIGURATION);
 }
+
+export const timeoutOption = (what: string, fallback: number): OptionDefinition => ({
+  flags: '--timeout-ms <number>',
+  help: `longest wait ${what}, ms (default ${fallback})`,
+});
+/** ms. */
+export const timeoutOf = (context: CommandContext, fallback: number): number =>
+  numberOption(context, 'timeoutMs', fallback);
+
+/** Of commands that show what the running relay says. */
+export const jsonOption: OptionDefinition = {
+  flags: '--json',
+  help: 'print the answer of the admin API',
+};
+export const accountArgument = [{ name: '<account>', help: 'id or address' }];

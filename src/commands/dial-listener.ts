@@ -5,7 +5,7 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import type { Settings } from '../config.ts';
-import { type ClientDialogue, commandLine, expect, StepError } from '../enrol/client-dialogue.ts';
+import { type ClientDialogue, dialogueOver, expect, StepError } from '../enrol/client-dialogue.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
@@ -29,42 +29,41 @@ export function addressOf([first]: Settings['listeners']): Pick<ListenerTarget, 
 /** Connects up to and including the last EHLO. Throws a `StepError`. */
 export async function dialListener(target: ListenerTarget): Promise<ClientDialogue> {
   const { host, port, tls, timeoutMs, trace } = target;
-  const servername = isIP(host) > 0 ? undefined : host;
   const tcp = connectTcp({ host, port });
   let socket: Socket = tcp;
   try {
     await settled(tcp, 'connect', 'tcp', timeoutMs);
     const secure = async (): Promise<void> => {
-      const wrapped = connectTls({
-        socket: tcp,
-        minVersion: 'TLSv1.2',
-        ...(servername === undefined ? {} : { servername }),
-      });
-      socket = wrapped;
-      await settled(wrapped, 'secureConnect', 'tls', timeoutMs);
+      const servername = isIP(host) > 0 ? {} : { servername: host };
+      socket = connectTls({ socket: tcp, minVersion: 'TLSv1.2', ...servername });
+      await settled(socket, 'secureConnect', 'tls', timeoutMs);
     };
     if (tls === 'implicit') await secure();
-    let lines = createLineReader(socket, timeoutMs, trace);
-    expect(await lines.reply('greeting'), 'greeting');
-    const hello = async (): Promise<ParsedReply> =>
-      expect(await lines.command('EHLO localhost', 'ehlo'), 'ehlo');
+    let lines = createLineReader(socket, timeoutMs);
+    const dialogue = (ehlo: readonly string[]): ClientDialogue =>
+      dialogueOver(
+        {
+          capabilities: parseCapabilities(ehlo),
+          exchange: lines.exchange,
+          close: () => void socket.destroy(),
+        },
+        trace,
+      );
+    const greeting = expect(await lines.reply('greeting'), 'greeting');
+    for (const text of greeting.lines) trace(`S: ${greeting.code} ${text}`);
+    const hello = async (): Promise<readonly string[]> =>
+      expect(await dialogue([]).command('EHLO localhost', 'ehlo'), 'ehlo').lines;
     let ehlo = await hello();
     if (tls === 'starttls') {
-      if (!ehlo.lines.some((line) => /^STARTTLS$/i.test(line.trim())))
+      if (!ehlo.some((line) => /^STARTTLS$/i.test(line.trim())))
         throw new StepError('tls', 'no STARTTLS offered');
-      expect(await lines.command('STARTTLS', 'tls'), 'tls');
+      expect(await dialogue([]).command('STARTTLS', 'tls'), 'tls');
       lines.release();
       await secure();
-      lines = createLineReader(socket, timeoutMs, trace);
+      lines = createLineReader(socket, timeoutMs);
       ehlo = await hello();
     }
-    const capabilities = parseCapabilities(ehlo.lines);
-    return {
-      capabilities,
-      command: (line, stage, shown) => lines.command(line, stage, shown),
-      content: (octets, stage) => lines.content(octets, stage),
-      close: () => void socket.destroy(),
-    };
+    return dialogue(ehlo);
   } catch (error) {
     socket.destroy();
     tcp.destroy();
@@ -73,7 +72,7 @@ export async function dialListener(target: ListenerTarget): Promise<ClientDialog
 }
 
 /** One reply after the other from a socket. */
-function createLineReader(socket: Socket, timeoutMs: number, trace: (line: string) => void) {
+function createLineReader(socket: Socket, timeoutMs: number) {
   const parser = createReplyParser();
   const replies: ParsedReply[] = [];
   let failure: string | undefined;
@@ -100,10 +99,7 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
     try {
       for (;;) {
         const next = replies.shift();
-        if (next !== undefined) {
-          for (const line of next.lines) trace(`S: ${next.code} ${line}`);
-          return next;
-        }
+        if (next !== undefined) return next;
         if (failure !== undefined) throw new StepError(stage, failure);
         await new Promise<void>((resolve) => {
           wake = resolve;
@@ -115,14 +111,7 @@ function createLineReader(socket: Socket, timeoutMs: number, trace: (line: strin
   };
   return {
     reply,
-    command: async (line: string, stage: ProbeStage, shown = line): Promise<ParsedReply> => {
-      const octets = commandLine(line, stage);
-      trace(`C: ${shown}`);
-      socket.write(octets);
-      return reply(stage);
-    },
-    content: (octets: Buffer, stage: ProbeStage): Promise<ParsedReply> => {
-      trace(`C: (${octets.length} octets)`);
+    exchange: (octets: string | Buffer, stage: ProbeStage): Promise<ParsedReply> => {
       socket.write(octets);
       return reply(stage);
     },

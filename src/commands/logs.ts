@@ -4,7 +4,7 @@ import { accessSync, constants } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { logFileOf } from './background-files.ts';
-import { type CommandDefinition, CommandError, isSet, textOption } from './definition.ts';
+import { type CommandDefinition, CommandError, isSet, numberOption, textOption } from './definition.ts';
 import { createLogFormat } from './log-format.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
@@ -38,8 +38,7 @@ export const logs: CommandDefinition = {
   async run(context) {
     const { terminal } = context;
     const isFiltered = ['account', 'outcome'].some((name) => textOption(context, name) !== undefined);
-    const lines = textOption(context, 'lines') ?? (isFiltered ? '10000' : '50');
-    if (!/^\d+$/.test(lines)) throw new CommandError('--lines: expected a whole number', 2);
+    const lines = String(numberOption(context, 'lines', isFiltered ? 10_000 : 50));
     const file = logFileOf(context, await commandSettings(context));
     const named = textOption(context, 'unit');
     const unit = named ?? (isThere(file) ? undefined : 'xoauth2-relay');

@@ -1,6 +1,7 @@
 /** `schema`: the JSON Schema of the accounts file, for editors; `accounts.schema.json` is its output. */
 import { accountsJsonSchema } from '../accounts/schema.ts';
 import type { CommandDefinition } from './definition.ts';
+import { printJson } from './terminal.ts';
 
 export const schema: CommandDefinition = {
   name: 'schema',
@@ -9,7 +10,7 @@ export const schema: CommandDefinition = {
   examples: ['xoauth2-relay schema > accounts.schema.json'],
   exitCodes: {},
   async run({ terminal }) {
-    terminal.print(JSON.stringify(accountsJsonSchema(), null, 2));
+    printJson(terminal, accountsJsonSchema());
     return 0;
   },
 };

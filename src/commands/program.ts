@@ -3,20 +3,13 @@
  * arguments. Out: the exit code of the command that ran.
  */
 import { Command, CommanderError, Option } from 'commander';
-import type { CommandContext, CommandDefinition } from './definition.ts';
-import { EXIT_CONFIGURATION } from './definition.ts';
+import { type CommandContext, type CommandDefinition, EXIT_CONFIGURATION, GROUPS } from './definition.ts';
 
 export interface ProgramOptions {
   readonly version: string;
   readonly env: CommandContext['env'];
   readonly terminal: CommandContext['terminal'];
 }
-
-/** Words in front of a nested command and what they gather. */
-const GROUPS: Readonly<Record<string, string>> = {
-  account: 'accounts of the file and of the running relay',
-  unclear: 'messages of which nobody knows whether Graph sent them',
-};
 
 const FIRST_STEPS = `
 From nothing to a sent mail:

@@ -1,23 +1,30 @@
 /** `reload`, `stop`: a relay that runs, seen from outside. In: its admin API, its pid file. */
 import { waitUntil } from '../enrol/wait-until.ts';
-import { createAdminClient } from './admin-client.ts';
+import { adminOf } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
-import { type CommandDefinition, CommandError, isSet, numberOption } from './definition.ts';
+import {
+  type CommandDefinition,
+  CommandError,
+  isSet,
+  jsonOption,
+  timeoutOf,
+  timeoutOption,
+} from './definition.ts';
 import { findRelay, findUncertain, whyUnseen } from './pid-file.ts';
-import { commandSettings, settingOptions } from './setting-options.ts';
+import { adminOptions, commandSettings, settingOptions } from './setting-options.ts';
+import { printJson } from './terminal.ts';
 
-const adminOptions = settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken']);
 export const reload: CommandDefinition = {
   name: 'reload',
   summary: 'let the running relay read its accounts file again',
   details: ['A broken file changes nothing and is reported.'],
-  options: [{ flags: '--json', help: 'print the answer of the admin API' }, ...adminOptions],
+  options: [jsonOption, ...adminOptions('adminReadToken')],
   examples: ['xoauth2-relay reload'],
   exitCodes: { 1: 'no relay answers, or the file was refused or holds bad accounts' },
   async run(context) {
     const { terminal } = context;
-    const result = await createAdminClient(await commandSettings(context)).reload();
-    if (isSet(context, 'json')) terminal.print(JSON.stringify(result, null, 2));
+    const result = await (await adminOf(context)).reload();
+    if (isSet(context, 'json')) printJson(terminal, result);
     else {
       for (const kind of ['added', 'changed', 'removed', 'untouched'] as const)
         terminal.print(
@@ -35,11 +42,7 @@ const STOP_TIMEOUT_MS = 40_000;
 export const stop: CommandDefinition = {
   name: 'stop',
   summary: 'stop a relay that was started with start; transactions finish first',
-  options: [
-    pidFileOption,
-    { flags: '--timeout-ms <number>', help: `longest wait for its end, ms (default ${STOP_TIMEOUT_MS})` },
-    ...settingOptions(['stateDir']),
-  ],
+  options: [pidFileOption, timeoutOption('for its end', STOP_TIMEOUT_MS), ...settingOptions(['stateDir'])],
   examples: ['xoauth2-relay stop'],
   exitCodes: { 1: 'no such process, or it did not end in time' },
   async run(context) {
@@ -48,7 +51,7 @@ export const stop: CommandDefinition = {
     if (relay === undefined) throw await noRelay(path);
     const { pid, isAlive } = relay;
     tellToStop(pid);
-    const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', STOP_TIMEOUT_MS);
+    const timeoutMs = timeoutOf(context, STOP_TIMEOUT_MS);
     if (!(await waitUntil(() => !isAlive(), timeoutMs)))
       throw new CommandError(
         `process ${pid} has not ended within ${timeoutMs} ms; a second stop signal cuts: kill ${pid}`,

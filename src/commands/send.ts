@@ -11,12 +11,11 @@ import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
 import { dialAccount } from '../enrol/dial-account.ts';
 import { explain } from '../enrol/explain.ts';
-import { silentLog } from '../log.ts';
+import { withTokens } from '../enrol/probe.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { fitsPath } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
-import { createTokenService } from '../tokens/token-service.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandContext,
@@ -97,17 +96,8 @@ export const send: CommandDefinition = {
       const said = error.message;
       terminal.note(`${terminal.paint.red('failed')} at ${stage}: ${said}`);
       if (direct !== undefined) {
-        const facts = {
-          stage,
-          said,
-          provider,
-          host: '',
-          port: 0,
-          user: direct,
-          sender: from ?? direct,
-          grant: '',
-        };
-        const { what, cure } = explain(facts);
+        const of = { provider, host: '', port: 0, user: direct, sender: from ?? direct, grant: '' };
+        const { what, cure } = explain({ stage, said, ...of });
         terminal.note(`  ${what}\n  cure: ${cure}`);
       } else if (stage === 'tcp')
         terminal.note('  no relay listens there: start it, or name it with --host and --port');
@@ -143,21 +133,14 @@ async function connectAs(
   { trace, note }: { readonly trace: (line: string) => void; readonly note: (line: string) => void },
 ): Promise<ClientDialogue> {
   const { account } = loaded;
-  const store = await borrowTokenStore(settings, note);
-  const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
-  tokens.applyAccounts([loaded]);
-  try {
-    const token = await tokens.get(account.id);
-    const smtp = await dialAccount(account, token, {
+  return withTokens(await borrowTokenStore(settings, note), [loaded], async (tokens) =>
+    dialAccount(account, await tokens.get(account.id), {
       heloName: settings.heloName,
       proxy: proxyOfSetting(settings.smtpProxy),
       timeoutMs: STEP_TIMEOUT_MS,
       trace,
-    });
-    return smtp;
-  } finally {
-    await tokens.close();
-  }
+    }),
+  );
 }
 
 async function compose(from: string, to: string, context: CommandContext): Promise<Buffer> {

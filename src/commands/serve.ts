@@ -1,16 +1,19 @@
 /** `serve`: settings → app; signals → reload, drain, cut. Resolves with the exit code when the app has stopped. */
-import { createApp } from '../app.ts';
+import { type App, createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
 import { tuneHeap } from '../heap.ts';
 import { openLogFile } from '../log/file.ts';
 import { createLogSink, type LogSink } from '../log/sink.ts';
 import { standardOutput } from '../log/target.ts';
-import type { Log } from '../log.ts';
-import { createLog } from '../log.ts';
-import type { CommandContext, CommandDefinition } from './definition.ts';
-import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { createLog, type Log, type ProcessLog } from '../log.ts';
+import {
+  type CommandContext,
+  type CommandDefinition,
+  CommandError,
+  EXIT_CONFIGURATION,
+} from './definition.ts';
 import { createLogFormat } from './log-format.ts';
-import { claimPidFile, type PidFile } from './pid-file.ts';
+import { claimPidFile } from './pid-file.ts';
 import { createServiceNotifier } from './service-notifier.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 import { explainLogFile, explainStart } from './start-error.ts';
@@ -82,45 +85,31 @@ function openSink({ logFile: file, logFormat }: Settings, terminal: Terminal): L
   }
 }
 
-async function runApp(
-  settings: Settings,
-  log: ReturnType<typeof createLog>,
-  { env }: CommandContext,
-): Promise<number> {
+async function runApp(settings: Settings, log: ProcessLog, { env }: CommandContext): Promise<number> {
   const path = env.XOAUTH2_RELAY_PID_FILE;
   const pidFile = path === undefined ? undefined : await claimPidFile(path);
-  try {
-    return await runClaimed(settings, log, env, pidFile);
-  } finally {
-    await pidFile?.release();
-  }
-}
-
-async function runClaimed(
-  settings: Settings,
-  log: ReturnType<typeof createLog>,
-  env: CommandContext['env'],
-  pidFile: PidFile | undefined,
-): Promise<number> {
   const notifier = createServiceNotifier(env, log);
-  const app = openApp(settings, log);
-  const stopped = stopOnSignals(app, settings, log, notifier.stopping);
-  const onReload = (): void => {
-    notifier.reloading();
-    app
-      .reload()
-      .catch((error: unknown) =>
-        log.error({ event: 'reload_failed', reason: String(error) }, 'reload failed'),
-      )
-      .finally(() => notifier.ready('serving'));
-  };
-  const onOther = (signal: string): void =>
-    log.warn(
-      { event: 'signal_ignored', signal },
-      `${signal} does nothing here: SIGHUP reads the accounts file again, and log files rotate by themselves`,
-    );
-  process.on('SIGHUP', onReload).on('SIGUSR1', onOther).on('SIGUSR2', onOther);
+  const closers: (() => unknown)[] = [() => pidFile?.release(), notifier.close];
   try {
+    const app = openApp(settings, log);
+    const stopped = stopOnSignals(app, settings, log, notifier.stopping);
+    closers.push(stopped.release);
+    const onReload = (): void => {
+      notifier.reloading();
+      app
+        .reload()
+        .catch((error: unknown) =>
+          log.error({ event: 'reload_failed', reason: String(error) }, 'reload failed'),
+        )
+        .finally(() => notifier.ready('serving'));
+    };
+    const onOther = (signal: string): void =>
+      log.warn(
+        { event: 'signal_ignored', signal },
+        `${signal} does nothing here: SIGHUP reads the accounts file again, and log files rotate by themselves`,
+      );
+    process.on('SIGHUP', onReload).on('SIGUSR1', onOther).on('SIGUSR2', onOther);
+    closers.push(() => process.off('SIGHUP', onReload).off('SIGUSR1', onOther).off('SIGUSR2', onOther));
     const begun = await Promise.race([app.start(), stopped.promise]).catch((error: unknown) => {
       throw explainStart(error, settings);
     });
@@ -130,22 +119,18 @@ async function runClaimed(
     }
     return await stopped.promise;
   } finally {
-    process.off('SIGHUP', onReload).off('SIGUSR1', onOther).off('SIGUSR2', onOther);
-    stopped.release();
-    await notifier.close();
+    for (const close of closers.reverse()) await close();
   }
 }
 
 /** Composing reads keys and addresses of stores; what is wrong with them is a wrong setting. */
-function openApp(settings: Settings, log: ReturnType<typeof createLog>): App {
+function openApp(settings: Settings, log: ProcessLog): App {
   try {
     return createApp({ settings, log });
   } catch (error) {
     throw new CommandError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
   }
 }
-
-type App = ReturnType<typeof createApp>;
 
 /** First SIGTERM or SIGINT drains, the second cuts, the third does not wait for that; resolves with the exit code. */
 function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => void) {
@@ -155,27 +140,22 @@ function stopOnSignals(app: App, settings: Settings, log: Log, onStop: () => voi
   const promise = new Promise<number>((resolve) => {
     settle = resolve;
   });
-  const stop = (signal: string): void => {
-    if (isCut) {
-      settle(1);
-      return;
-    }
+  const stop = (signal: string) => {
+    if (isCut) return settle(1);
     if (isStopping) {
       isCut = true;
       log.warn({ event: 'cut', signal }, 'told twice to stop: cutting what is under way');
-      app.cut().then(
-        () => settle(1),
-        () => settle(1),
-      );
+      void app
+        .cut()
+        .catch(() => undefined)
+        .then(() => settle(1));
       return;
     }
     isStopping = true;
     onStop();
     log.info({ event: 'stopping', signal }, 'finishing transactions, then stopping');
     app.stop({ deadlineMs: settings.stopDeadlineMs }).then(
-      () => {
-        settle(0);
-      },
+      () => settle(0),
       (error: unknown) => {
         log.error({ event: 'stop_failed', reason: String(error) }, 'could not stop cleanly');
         settle(1);

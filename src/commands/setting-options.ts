@@ -28,6 +28,10 @@ export function settingOptions(names = Object.keys(SETTINGS) as SettingName[]): 
   ];
 }
 
+/** Of commands that talk to the running relay: those that only read take its reading token, too. */
+export const adminOptions = (...further: readonly SettingName[]): OptionDefinition[] =>
+  settingOptions(['adminHost', 'adminPort', 'adminToken', ...further]);
+
 function settingOption(name: SettingName): OptionDefinition {
   const definition: SettingDefinition = SETTINGS[name];
   const { kind, group, fallback } = definition;

@@ -7,7 +7,13 @@ import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
-import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, numberOption } from './definition.ts';
+import {
+  type CommandDefinition,
+  CommandError,
+  EXIT_CONFIGURATION,
+  timeoutOf,
+  timeoutOption,
+} from './definition.ts';
 import { describeStart } from './log-format.ts';
 import { findRelay, runsAlready } from './pid-file.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
@@ -25,14 +31,7 @@ export const start: CommandDefinition = {
     'Its log (relay.log, a link to the newest of the files, which are rotated at 10 MiB) and relay.pid stand in the state directory, without one in ~/.local/state/xoauth2-relay. What it says outside its log is in relay.log.stderr.',
     'On a terminal it says where the relay listens, where its dashboard is and how many accounts can send; elsewhere one line of JSON.',
   ],
-  options: [
-    pidFileOption,
-    {
-      flags: '--timeout-ms <number>',
-      help: `longest wait until it is ready, ms (default ${READY_TIMEOUT_MS})`,
-    },
-    ...settingOptions(),
-  ],
+  options: [pidFileOption, timeoutOption('until it is ready', READY_TIMEOUT_MS), ...settingOptions()],
   examples: ['xoauth2-relay start --accounts accounts.json', 'xoauth2-relay stop'],
   exitCodes: {
     1: 'one is running already, or it did not become ready',
@@ -57,7 +56,7 @@ export const start: CommandDefinition = {
     });
     await stderr.close();
 
-    const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', READY_TIMEOUT_MS);
+    const timeoutMs = timeoutOf(context, READY_TIMEOUT_MS);
     const heard = await hearRelay(child, timeoutMs);
     if (heard !== undefined && 'exitCode' in heard) {
       const said = (await readFile(begun, 'utf8')).trim();

@@ -3,10 +3,10 @@ import { readFile } from 'node:fs/promises';
 import { needsPerson, STATUSES } from '../protocol/vocabulary.ts';
 import { type AccountRow, createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
-import { type CommandDefinition, isSet } from './definition.ts';
+import { type CommandDefinition, isSet, jsonOption } from './definition.ts';
 import { findRelay } from './pid-file.ts';
-import { commandSettings, settingOptions } from './setting-options.ts';
-import { formatTable, type Terminal, visibleLength } from './terminal.ts';
+import { adminOptions, commandSettings } from './setting-options.ts';
+import { formatTable, printJson, type Terminal, visibleLength } from './terminal.ts';
 
 const WATCH_MS = 1_000;
 /** Whether mail of the account waits until somebody, here or at the provider, does something. */
@@ -21,9 +21,9 @@ export const status: CommandDefinition = {
   ],
   options: [
     { flags: '-w, --watch', help: 'show anew every second until interrupted' },
-    { flags: '--json', help: 'print the answer of the admin API' },
+    jsonOption,
     pidFileOption,
-    ...settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken', 'stateDir']),
+    ...adminOptions('adminReadToken', 'stateDir'),
   ],
   examples: ['xoauth2-relay status', 'xoauth2-relay status --watch', 'xoauth2-relay status --json'],
   exitCodes: { 1: 'no relay answers, or some account is not usable' },
@@ -33,7 +33,7 @@ export const status: CommandDefinition = {
     const client = createAdminClient(settings);
     const show = async (): Promise<number> => {
       const accounts = await client.accounts();
-      if (isSet(context, 'json')) terminal.print(JSON.stringify({ accounts }, null, 2));
+      if (isSet(context, 'json')) printJson(terminal, { accounts });
       else {
         const lines = [
           await describeProcess(client.url, (await findRelay(pidFileOf(context, settings)))?.pid),

@@ -163,5 +163,12 @@ export function formatTable(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
+/** Columns aligned, a line each. */
+export function printTable({ print }: Terminal, rows: readonly (readonly string[])[]): void {
+  for (const line of formatTable(rows)) print(line);
+}
+
+export const printJson = ({ print }: Terminal, value: unknown): void => print(JSON.stringify(value, null, 2));
+
 // biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences are what it looks for
 export const visibleLength = (text: string): number => text.replace(/\x1b\[[0-9;]*m/g, '').length;

@@ -14,8 +14,9 @@ import {
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
-  numberOption,
   textOption,
+  timeoutOf,
+  timeoutOption,
 } from './definition.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
@@ -52,7 +53,7 @@ export const token: CommandDefinition = {
     },
     { flags: '--git', help: 'speak git’s credential protocol on standard input and output' },
     { flags: '--json', help: 'print account, user, access_token and expires_at as JSON' },
-    { flags: '--timeout-ms <number>', help: `longest wait for the answer, ms (default ${TIMEOUT_MS})` },
+    timeoutOption('for the answer', TIMEOUT_MS),
     ...settingOptions(['tokenSocket']),
   ],
   examples: [
@@ -86,7 +87,7 @@ async function ask(context: CommandContext, question: TokenQuestion): Promise<Gi
       'no token socket is named: give --token-socket PATH or XOAUTH2_RELAY_TOKEN_SOCKET, the same as the relay was started with',
       EXIT_CONFIGURATION,
     );
-  const timeoutMs = numberOption(context, 'timeoutMs', '--timeout-ms', TIMEOUT_MS);
+  const timeoutMs = timeoutOf(context, TIMEOUT_MS);
   const line = await exchange(tokenSocket, `${JSON.stringify(question)}\n`, timeoutMs);
   const reply = parseTokenReply(line);
   if (reply === undefined)

@@ -1,8 +1,8 @@
 /** `unclear list|delivered|again`: messages of which nobody knows whether Graph sent them. In: the admin API. Out: words. */
-import { createAdminClient } from './admin-client.ts';
-import { type CommandDefinition, isSet } from './definition.ts';
-import { commandSettings, settingOptions } from './setting-options.ts';
-import { formatTable } from './terminal.ts';
+import { adminOf } from './admin-client.ts';
+import { type CommandDefinition, isSet, jsonOption } from './definition.ts';
+import { adminOptions } from './setting-options.ts';
+import { printJson, printTable } from './terminal.ts';
 
 const MEANING =
   'After an unclear answer of Microsoft Graph the mail server hears 451 and keeps the message. With graph_permissions read_write its next retry looks at the draft again; with send nothing can be looked at, and the message waits until a person has looked in Sent Items of the mailbox and decides.';
@@ -11,16 +11,13 @@ export const unclearList: CommandDefinition = {
   name: 'unclear list',
   summary: 'list messages of which nobody knows whether Microsoft Graph sent them',
   details: [MEANING],
-  options: [
-    { flags: '--json', help: 'print the answer of the admin API' },
-    ...settingOptions(['adminHost', 'adminPort', 'adminToken', 'adminReadToken']),
-  ],
+  options: [jsonOption, ...adminOptions('adminReadToken')],
   examples: ['xoauth2-relay unclear list'],
   exitCodes: { 1: 'no relay answers, or a message waits for a person' },
   async run(context) {
     const { terminal } = context;
-    const rows = await createAdminClient(await commandSettings(context)).unclear();
-    if (isSet(context, 'json')) terminal.print(JSON.stringify({ messages: rows }, null, 2));
+    const rows = await (await adminOf(context)).unclear();
+    if (isSet(context, 'json')) printJson(terminal, { messages: rows });
     else if (rows.length === 0) terminal.print('none');
     else {
       const head = ['key', 'account', 'Message-ID', 'since', 'waits for', 'why'];
@@ -32,7 +29,7 @@ export const unclearList: CommandDefinition = {
         row.clears === 'person' ? 'a person' : 'a retry',
         row.reason,
       ]);
-      for (const line of formatTable([head.map(terminal.paint.bold), ...table])) terminal.print(line);
+      printTable(terminal, [head.map(terminal.paint.bold), ...table]);
     }
     return rows.some((row) => row.clears === 'person') ? 1 : 0;
   },
@@ -48,12 +45,11 @@ const decide = (
   summary,
   details: [details],
   arguments: [{ name: '<key>', help: 'as "xoauth2-relay unclear list" names it' }],
-  options: settingOptions(['adminHost', 'adminPort', 'adminToken']),
+  options: adminOptions(),
   examples: [`xoauth2-relay unclear ${decision} hP2x0cVfQmB3kL9sT7wYzA1dE5gJ8uNr`],
   exitCodes: { 1: 'no relay answers, no such message, or it is worked on now' },
   async run(context) {
-    const client = createAdminClient(await commandSettings(context));
-    await client.decide(context.arguments[0] ?? '', decision);
+    await (await adminOf(context)).decide(context.arguments[0] ?? '', decision);
     context.terminal.print(done);
     return 0;
   },

@@ -30,6 +30,29 @@ export function commandLine(line: string, stage: ProbeStage): string {
   return `${line}\r\n`;
 }
 
+/** The dialogue over a connection that answers what it is sent; `trace` gets every line of it. */
+export function dialogueOver(
+  connection: {
+    readonly capabilities: Capabilities;
+    exchange(octets: string | Buffer, stage: ProbeStage): Promise<ParsedReply>;
+    close(): void;
+  },
+  trace: (line: string) => void,
+): ClientDialogue {
+  const say = async (octets: string | Buffer, stage: ProbeStage, shown: string): Promise<ParsedReply> => {
+    trace(`C: ${shown}`);
+    const reply = await connection.exchange(octets, stage);
+    for (const text of reply.lines) trace(`S: ${reply.code} ${text}`);
+    return reply;
+  };
+  return {
+    capabilities: connection.capabilities,
+    command: async (line, stage, shown = line) => say(commandLine(line, stage), stage, shown),
+    content: (octets, stage) => say(octets, stage, `(${octets.length} octets)`),
+    close: () => connection.close(),
+  };
+}
+
 /** What a command is answered with where it goes well (RFC 5321 §4.3.2): DATA with 3yz, all others with 2yz. */
 export const isGood = ({ code }: Reply, command: string): boolean =>
   Math.floor(code / 100) === (command === 'DATA' ? 3 : 2);

@@ -6,11 +6,10 @@
 import type { TLSSocket } from 'node:tls';
 import type { Account, SmtpProxy } from '../accounts/account.ts';
 import { formatReply } from '../protocol/reply.ts';
-import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import { UpstreamError } from '../upstream/failure.ts';
 import { createOpenConnection } from '../upstream/open.ts';
-import { type ClientDialogue, commandLine, StepError } from './client-dialogue.ts';
+import { type ClientDialogue, dialogueOver, StepError } from './client-dialogue.ts';
 import { certificateDoubt, type ProbeStage } from './explain.ts';
 
 export interface DialAccountOptions {
@@ -58,27 +57,20 @@ export async function dialAccount(
       },
     });
     passed('auth', heard.accepted);
-    const exchange = async (chunk: string | Buffer, stage: ProbeStage): Promise<ParsedReply> => {
-      const [reply] = await connection.flight([chunk], 1, timeoutMs).catch((error: Error) => {
-        throw new StepError(stage, error.message);
-      });
-      if (reply === undefined) throw new StepError(stage, 'connection closed');
-      for (const text of reply.lines) trace(`S: ${reply.code} ${text}`);
-      return reply;
-    };
-    return {
-      capabilities: connection.capabilities,
-      async command(line, stage, shown = line) {
-        const octets = commandLine(line, stage);
-        trace(`C: ${shown}`);
-        return exchange(octets, stage);
+    return dialogueOver(
+      {
+        capabilities: connection.capabilities,
+        async exchange(octets, stage) {
+          const [reply] = await connection.flight([octets], 1, timeoutMs).catch((error: Error) => {
+            throw new StepError(stage, error.message);
+          });
+          if (reply === undefined) throw new StepError(stage, 'connection closed');
+          return reply;
+        },
+        close: () => connection.destroy(),
       },
-      content(octets, stage) {
-        trace(`C: (${octets.length} octets)`);
-        return exchange(octets, stage);
-      },
-      close: () => connection.destroy(),
-    };
+      trace,
+    );
   } catch (error) {
     if (!(error instanceof UpstreamError)) throw error;
     if (heard.lastCommand === 'STARTTLS' && !heard.isEhlo && error.event.kind === 'reply')

@@ -2,7 +2,7 @@
  * An account that somebody is to sign in to. In: the accounts file, and of a new account what was asked for. Out:
  * whom to ask, and the account as it will be. Reads the accounts file; owns nothing.
  */
-import { accountEntries, appendAccount, type EntryObject } from '../accounts/accounts-edit.ts';
+import { accountEntries, appendAccount, type EntryObject, textIn } from '../accounts/accounts-edit.ts';
 import { type LoadedAccount, parseProviders } from '../accounts/accounts-file.ts';
 import type { RefreshTokenCredential, Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
@@ -100,8 +100,7 @@ function complete(
     );
   const profile = parseProviders(text).get(account.provider);
   if (profile === undefined) throw new OperatorError(`no provider ${account.provider}`);
-  const read = (key: string): string | undefined =>
-    typeof entry[key] === 'string' ? (entry[key] as string) : undefined;
+  const read = textIn(entry);
   return {
     loaded: { account, credential },
     target: {

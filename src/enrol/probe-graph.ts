@@ -8,6 +8,7 @@ import type { Account, GraphTarget } from '../accounts/account.ts';
 import { createHttp } from '../http.ts';
 import { silentLog } from '../log.ts';
 import { describeRefusal } from '../protocol/graph-answer.ts';
+import { claimsOf, permissionsIn } from '../protocol/jwt-claims.ts';
 import { createWatch } from '../protocol/masking.ts';
 import type { AccessToken, TokenSource } from '../tokens/access-token.ts';
 import { createEndpoint } from '../upstream/endpoint.ts';
@@ -97,18 +98,8 @@ function saidBy(outcome: Exclude<GraphOutcome<unknown>, { kind: 'ok' }>, call: s
 
 /** An application whose right comes from RBAC for Applications has none in its token. */
 function permissionDoubt(token: AccessToken, permission: string): string {
-  const [, payload, signature] = token.reveal().split('.');
-  if (payload === undefined || signature === undefined) return '';
-  try {
-    const { scp, roles } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Record<
-      string,
-      unknown
-    >;
-    const held = [...(typeof scp === 'string' ? scp.split(' ') : []), ...(Array.isArray(roles) ? roles : [])];
-    return held.some((name) => typeof name === 'string' && name.startsWith(permission))
-      ? ''
-      : `; ${permission} is not in the token: it must come from RBAC for Applications, or sending will be refused`;
-  } catch {
-    return '';
-  }
+  const claims = claimsOf(token.reveal());
+  return claims === undefined || permissionsIn(claims).some((name) => name.startsWith(permission))
+    ? ''
+    : `; ${permission} is not in the token: it must come from RBAC for Applications, or sending will be refused`;
 }

@@ -3,12 +3,17 @@
  * FROM as each sender, RSET; by Graph a draft. In: account and where its token comes from. Out: one step after the other,
  * failures explained. Owns one connection at a time and closes it.
  */
-import type { Account, SmtpProxy } from '../accounts/account.ts';
+import type { SmtpProxy } from '../accounts/account.ts';
+import type { LoadedAccount } from '../accounts/accounts-file.ts';
+import { silentLog } from '../log.ts';
 import { findReplyCause } from '../protocol/causes/book.ts';
+import { claimsOf } from '../protocol/jwt-claims.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { parseReply } from '../protocol/reply-parser.ts';
 import { cleanText } from '../protocol/text.ts';
 import { type AccessToken, TokenError } from '../tokens/access-token.ts';
+import { createTokenService, type TokenService } from '../tokens/token-service.ts';
+import type { TokenStore } from '../tokens/token-store.ts';
 import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
 import { type ClientDialogue, StepError } from './client-dialogue.ts';
 import { dialAccount } from './dial-account.ts';
@@ -27,7 +32,7 @@ export interface ProbeStep {
 }
 
 export interface ProbeDeps {
-  token(resource: 'smtp' | 'graph'): Promise<AccessToken>;
+  readonly tokens: Pick<TokenService, 'get'>;
   onStep(step: ProbeStep): void;
   /** For each step, ms. */
   readonly timeoutMs: number;
@@ -35,12 +40,28 @@ export interface ProbeDeps {
   readonly heloName?: string | undefined;
   /** Proxy for SMTP of the relay. */
   readonly proxy?: SmtpProxy | undefined;
-  /** For the explanation. */
-  readonly grant: string;
+}
+
+/** Tokens of these accounts while `work` lasts. Owns the service, and `store` with it. */
+export async function withTokens<T>(
+  store: TokenStore,
+  accounts: readonly LoadedAccount[],
+  work: (tokens: TokenService) => Promise<T>,
+): Promise<T> {
+  const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
+  tokens.applyAccounts(accounts);
+  try {
+    return await work(tokens);
+  } finally {
+    await tokens.close();
+  }
 }
 
 /** Walks the whole way or to the first failure. Resolves with the steps; never rejects. */
-export async function probeAccount(account: Account, deps: ProbeDeps): Promise<readonly ProbeStep[]> {
+export async function probeAccount(
+  { account, credential }: LoadedAccount,
+  deps: ProbeDeps,
+): Promise<readonly ProbeStep[]> {
   const steps: ProbeStep[] = [];
   const add = (step: ProbeStep): void => {
     steps.push(step);
@@ -59,31 +80,29 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
     startedAt = now;
   };
   const failed = (stage: ProbeStage, said: string, sender?: string): void => {
-    const { host, port } = account.upstream;
-    const trouble = {
-      stage,
-      said,
-      provider: account.provider,
-      host,
-      port,
-      user: account.user,
-      grant: deps.grant,
-    };
+    const { provider, upstream, user } = account;
+    const { grant } = credential;
+    const facts = { provider, host: upstream.host, port: upstream.port, user, grant };
     add({
       stage,
       ok: false,
       ms: Math.round(performance.now() - startedAt),
       detail: said,
-      explanation: explain(sender === undefined ? trouble : { ...trouble, sender }),
+      explanation: explain({ stage, said, ...facts, ...(sender === undefined ? {} : { sender }) }),
     });
     startedAt = performance.now();
   };
+  function gaveUp(error: unknown): void {
+    if (error instanceof StepError) failed(error.stage, error.message);
+    else if (error instanceof TokenError) failed('token', error.message);
+    else throw error;
+  }
   /** By Graph; true where mail could leave that way. */
   async function tryGraph(): Promise<boolean> {
     const { graph } = account;
     if (graph === undefined) return false;
     try {
-      const token = await deps.token('graph');
+      const token = await deps.tokens.get(account.id, 'graph');
       passed('token', `for Graph: ${describeToken(token, Date.now())}`);
       await probeGraph(account, graph, {
         token,
@@ -92,9 +111,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
       });
       return true;
     } catch (error) {
-      if (error instanceof StepError) failed(error.stage, error.message);
-      else if (error instanceof TokenError) failed('token', error.message);
-      else throw error;
+      gaveUp(error);
       return false;
     }
   }
@@ -105,7 +122,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
 
   let smtp: ClientDialogue | undefined;
   try {
-    const token = await deps.token('smtp');
+    const token = await deps.tokens.get(account.id);
     passed('token', describeToken(token, Date.now()));
     smtp = await dialAccount(account, token, {
       heloName: deps.heloName,
@@ -127,9 +144,7 @@ export async function probeAccount(account: Account, deps: ProbeDeps): Promise<r
   } catch (error) {
     if (error instanceof StepError && isSwitchedOff(error) && (await tryGraph()))
       passed('auth', error.message, `SMTP AUTH is switched off: mail leaves by Graph (${error.message})`);
-    else if (error instanceof StepError) failed(error.stage, error.message);
-    else if (error instanceof TokenError) failed('token', error.message);
-    else throw error;
+    else gaveUp(error);
   } finally {
     smtp?.close();
   }
@@ -153,26 +168,13 @@ function describeToken(token: AccessToken, now: number): string {
 
 /** Claims that a person needs to see why a token is refused; undefined for an opaque token. */
 export function publicClaims(token: string): string | undefined {
-  const [, payload, signature] = token.split('.');
-  if (payload === undefined || signature === undefined) return undefined;
-  try {
-    const claims: unknown = JSON.parse(Buffer.from(payload, 'base64url').toString());
-    const shown = ['aud', 'scp', 'roles', 'exp'].flatMap((name) => {
-      const value = (claims as Record<string, unknown> | null)?.[name];
-      if (name === 'exp' && typeof value === 'number') return [`exp ${new Date(value * 1000).toISOString()}`];
-      if (typeof value === 'string') return [`${name} ${value.slice(0, 200)}`];
-      if (Array.isArray(value))
-        return [
-          `${name} ${value
-            .filter((v) => typeof v === 'string')
-            .join(' ')
-            .slice(0, 200)}`,
-        ];
-      return [];
-    });
-    // Whoever made the token chose these words.
-    return shown.length === 0 ? undefined : cleanText(shown.join(', '));
-  } catch {
-    return undefined;
-  }
+  const claims = claimsOf(token) ?? {};
+  const shown = ['aud', 'scp', 'roles', 'exp'].flatMap((name) => {
+    const value = claims[name];
+    if (name === 'exp' && typeof value === 'number') return [`exp ${new Date(value * 1000).toISOString()}`];
+    const text = Array.isArray(value) ? value.filter((v) => typeof v === 'string').join(' ') : value;
+    return typeof text === 'string' ? [`${name} ${text.slice(0, 200)}`] : [];
+  });
+  // Whoever made the token chose these words.
+  return shown.length === 0 ? undefined : cleanText(shown.join(', '));
 }

@@ -164,7 +164,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
   /** Where the browser comes back to, and whether that is here. */
   function redirectFor({ target: { profile } }: Draft, origin: string): { uri: string; returns: boolean } {
     const { hostname, port, protocol } = new URL(origin);
-    const isHere = isLoopbackHost(hostname.replace(/^\[|\]$/g, ''));
+    const isHere = isLoopbackHost(hostname);
     if (isHere && protocol === 'http:')
       return { uri: `http://${loopbackHost(profile)}:${port || '80'}/`, returns: true };
     if (deps.publicUrl !== undefined && new URL(deps.publicUrl).origin === origin)
@@ -301,13 +301,10 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     return 'kept until the relay stops: the accounts file cannot be written; with --state-dir it survives';
   }
 
-  const sameAs = (id: string): string => foldAddress(id);
+  const under = (id: string): SignIn | undefined => signIns.get(foldAddress(id)) ?? signIns.get(id);
 
   return {
-    async look(id) {
-      const known = signIns.get(sameAs(id)) ?? signIns.get(id);
-      return known?.progress ?? idle(await draftOf(accountsPath, id, deps.served(id)));
-    },
+    look: async (id) => under(id)?.progress ?? idle(await draftOf(accountsPath, id, deps.served(id))),
     begin: async (id, way, origin) =>
       start(id, await draftOf(accountsPath, id, deps.served(id)), way, origin),
     async beginNew(account, way, origin) {
@@ -315,14 +312,14 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       return start(draft.loaded.account.id, draft, way, origin);
     },
     async paste(id, text) {
-      const signIn = signIns.get(sameAs(id)) ?? signIns.get(id);
+      const signIn = under(id);
       if (signIn?.progress.state !== 'waiting' || signIn.expected === undefined)
         throw new OperatorError('no sign-in waits for an address: begin again');
       signIn.expected.take(parseRedirect(text, signIn.expected.redirectUri));
       return signIn.progress;
     },
     cancel(id) {
-      const signIn = signIns.get(sameAs(id)) ?? signIns.get(id);
+      const signIn = under(id);
       if (signIn !== undefined) forget(signIn);
     },
     returned(query) {
