@@ -2,6 +2,7 @@
  * The running relay as the admin room sees it. In: the rooms. Out: `AdminBackend`. Owns what only
  * operators ask for: messages by account and the last error in words.
  */
+
 import { type Account, type AccountState, causeFacts, worstState } from './accounts/account.ts';
 import { type AccountDirectory, DEFAULT_PREFERENCE } from './accounts/directory.ts';
 import type {
@@ -16,6 +17,7 @@ import type { BreakerState } from './breaker.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import type { News } from './fleet/news.ts';
 import type { Listener } from './listener/listener.ts';
+import { orMake } from './or-make.ts';
 import { cureOf } from './protocol/causes/book.ts';
 import { formatReply } from './protocol/reply.ts';
 import type { RunningRelay } from './relay/create-relay.ts';
@@ -100,15 +102,6 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
   const { tokens, upstreams, ways, relay, listeners } = deps;
   const counted = new Map<string, Counted>();
   const totals = noCounts();
-
-  function countedOf(id: string): Counted {
-    let c = counted.get(id);
-    if (c === undefined) {
-      c = { messages: noCounts(), lastError: undefined };
-      counted.set(id, c);
-    }
-    return c;
-  }
 
   /** While the relay ends its rooms close one after the other. */
   function stateOf(id: string, upstream = ways.status(id), token = tokens.stateOf(id)): AccountState {
@@ -362,7 +355,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     backend,
     setDrained,
     count(record) {
-      const c = countedOf(record.account);
+      const c = orMake(counted, record.account, () => ({ messages: noCounts(), lastError: undefined }));
       const kind = record.outcome === 'unknown' ? 'deferred' : record.outcome;
       if (kind !== 'aborted') {
         c.messages[kind]++;

@@ -3,6 +3,7 @@
  * address, the most exact match first, then by preference, then as the file has them; compared as
  * `foldAddress` has it. Replaced as a whole on reload.
  */
+import { orMake } from '../or-make.ts';
 import { type Exactness, NULL_SENDER, type SenderKey, senderKeys } from '../protocol/sender-pattern.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { runAtOnce, runInSlices } from '../slices.ts';
@@ -65,12 +66,7 @@ function rulesOf(account: Account): Rules {
   // Most accounts send as themselves alone: nothing is kept of them.
   if (deny.length === 0 && senders.every((sender) => sender === email))
     return { senders: onlyOne(email), deny: NO_DENY };
-  let known = rules.get(account);
-  if (known === undefined) {
-    known = { senders: new Set([email, ...senders]), deny: new Set(deny) };
-    rules.set(account, known);
-  }
-  return known;
+  return orMake(rules, account, () => ({ senders: new Set([email, ...senders]), deny: new Set(deny) }));
 }
 
 const onlyOne = (key: string): Rules['senders'] => ({

@@ -2,6 +2,7 @@
  * Metrics by account, and their totals. In: finished transactions, waits, rows. Out: samples, a few at a time.
  * Owns the counters of accounts; those of one that has left are dropped.
  */
+import { orMake } from '../or-make.ts';
 import type { TransactionRecord } from '../relay/record.ts';
 import type { AccountRow, LimitObservation } from './backend.ts';
 import { head, label, sample } from './exposition.ts';
@@ -97,28 +98,13 @@ export function createAccountMetrics(shown: MetricsAccounts): AccountMetrics {
 
   function count(account: string, name: CounterName, of: string, by: number): void {
     add(totals[name], of, by);
-    if (shown === 'none') return;
-    let counters = byAccount.get(account);
-    if (counters === undefined) {
-      counters = emptyCounters();
-      byAccount.set(account, counters);
-    }
-    add(counters[name], of, by);
+    if (shown !== 'none') add(orMake(byAccount, account, emptyCounters)[name], of, by);
   }
 
-  function transactionLabels(provider: string, outcome: string, replyClass: string): string {
-    const key = `${provider}\n${outcome}\n${replyClass}`;
-    let text = labels.get(key);
-    if (text === undefined) {
-      text = [
-        label('provider', provider),
-        label('outcome', outcome),
-        label('reply_class', replyClass),
-      ].join();
-      labels.set(key, text);
-    }
-    return text;
-  }
+  const transactionLabels = (provider: string, outcome: string, replyClass: string): string =>
+    orMake(labels, `${provider}\n${outcome}\n${replyClass}`, () =>
+      [label('provider', provider), label('outcome', outcome), label('reply_class', replyClass)].join(),
+    );
 
   const isShown = (row: AccountRow): boolean =>
     shown === 'all' ||

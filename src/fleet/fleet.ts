@@ -3,6 +3,7 @@
  * are. Owns the room's parts and the order in which they begin and end.
  */
 import type { Clock } from '../clock.ts';
+import type { KeptPart } from '../kept-state.ts';
 import type { Log } from '../log.ts';
 import type { RedisConnection } from '../redis.ts';
 import type { WithoutRedis } from './contact.ts';
@@ -22,12 +23,7 @@ export interface Fleet {
   /** Limits are not shared now: Redis is away, or only just back. */
   readonly isApart: boolean;
   /** What is kept over a restart, for the time in which Redis may be away then. `restore` before the start; throws where it is nothing it gave. */
-  readonly kept: Readonly<
-    Record<
-      'life' | 'counts' | 'states',
-      { snapshot(): unknown; restore(kept: unknown): void; readonly isMinor?: boolean }
-    >
-  >;
+  readonly kept: Readonly<Record<'life' | 'counts' | 'states', KeptPart>>;
   /** Redis has lost something of what it knew, and answers again. */
   onForgotten(listener: () => void): void;
   /** Begins to be seen; the connection is open by then. */

@@ -3,6 +3,7 @@
  * second; who is silent for 4 s is missing (its share is kept free), after 15 s gone.
  */
 import { type Clock, systemClock } from '../clock.ts';
+import type { KeptPart } from '../kept-state.ts';
 import { parseJsonObject } from '../protocol/json-object.ts';
 import { KEY_PREFIX, type RedisConnection } from '../redis.ts';
 import { every } from './every.ts';
@@ -57,13 +58,7 @@ export interface Membership {
   /** Redis has forgotten something that it was told before. */
   onForgotten(listener: () => void): void;
   /** By which a later process finds out whether Redis has forgotten something meanwhile. */
-  readonly kept: {
-    snapshot(): unknown;
-    /** Before the start. Throws where `kept` is nothing it gave. */
-    restore(kept: unknown): void;
-    /** Every sign of life changes it. */
-    readonly isMinor: true;
-  };
+  readonly kept: KeptPart;
   /** Whether Redis was told all that this relay did: until then the others keep its share free, whatever they hear of it. Default true. */
   hasTold: boolean;
   /** A sign of life now, and what follows from the answer. */
@@ -157,6 +152,7 @@ export function createMembership(
     onHeard: (listener) => void listeners.push(listener),
     onForgotten: (listener) => void listeners.push((_epoch, hasForgotten) => hasForgotten && listener()),
     kept: {
+      // Every sign of life changes it.
       isMinor: true,
       snapshot: () => ({ ...home, epoch: epochHeard, relays, rank }),
       restore(kept) {

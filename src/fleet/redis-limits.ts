@@ -3,7 +3,9 @@
  * Redis' answer. Owns what was given back and not said yet: where nobody waits for it, it travels with the next
  * question about the same mailbox, so that a busy mailbox costs one script a message.
  */
+
 import { type Clock, systemClock } from '../clock.ts';
+import { orMake } from '../or-make.ts';
 import { isRefusal, KEY_PREFIX, type RedisConnection, type RedisScript } from '../redis.ts';
 import { BUCKET_MS, BUCKETS, type CountsTold, type MailboxLimits } from '../relay/mailbox-counts.ts';
 import { EXTEND, GIVE_BACK, LOGIN, PLACE_ENDS, REGISTER, RESERVE, START_LATE } from './scripts.ts';
@@ -105,27 +107,18 @@ export function createRedisLimits(
   const toldOf = (accountId: string, teller = redis.instance): string =>
     key('told', `${teller}:${accountId}`);
 
-  function mailboxOf(accountId: string): Mailbox {
-    let mailbox = mailboxes.get(accountId);
-    if (mailbox === undefined) {
-      const [lease = '', pace = '', day = '', queue = '', seen = ''] = [
-        'lease',
-        'pace',
-        'day',
-        'queue',
-        'seen',
-      ].map((kind) => key(kind, accountId));
-      mailbox = {
-        reserve: [`${prefix}:relays`, lease, pace, day, queue, seen, `${prefix}:epoch`, toldOf(accountId)],
-        giveBack: [lease, pace, day, queue, seen, toldOf(accountId)],
+  const mailboxOf = (accountId: string): Mailbox =>
+    orMake(mailboxes, accountId, () => {
+      const own = ['lease', 'pace', 'day', 'queue', 'seen'].map((kind) => key(kind, accountId));
+      const told = toldOf(accountId);
+      return {
+        reserve: [`${prefix}:relays`, ...own, `${prefix}:epoch`, told],
+        giveBack: [...own, told],
         unsaid: [],
         cancel: undefined,
         isWanted: false,
       };
-      mailboxes.set(accountId, mailbox);
-    }
-    return mailbox;
-  }
+    });
 
   function takeUnsaid(mailbox: Mailbox): readonly (string | number)[] {
     const { unsaid } = mailbox;

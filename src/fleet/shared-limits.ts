@@ -4,8 +4,11 @@
  * relay keeps to its share, measured against what it knows the others may have sent; when Redis is back it
  * registers what it did before anything new is admitted. Owns what was counted and who waits.
  */
+
 import { type Clock, systemClock } from '../clock.ts';
+import type { KeptPart } from '../kept-state.ts';
 import type { Log } from '../log.ts';
+import { orMake } from '../or-make.ts';
 import type { RedisConnection } from '../redis.ts';
 import type { Limiter, Place, Reservation } from '../relay/limits.ts';
 import type { MailboxLimits } from '../relay/mailbox-counts.ts';
@@ -36,11 +39,7 @@ export interface SharedLimits extends Limiter {
   /** This relay's part of a limit now. */
   share(limit: number): number;
   /** What was counted, for the time in which Redis may be away when the relay starts again. */
-  readonly kept: {
-    snapshot(): unknown;
-    /** Before the first message. Throws where `kept` is nothing it gave. */
-    restore(kept: unknown): void;
-  };
+  readonly kept: KeptPart;
   close(): Promise<void>;
 }
 
@@ -84,15 +83,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     },
   });
 
-  function bookOf(id: string): AccountBook {
-    let book = books.get(id);
-    if (book === undefined) {
-      book = createAccountBook(id);
+  const bookOf = (id: string): AccountBook =>
+    orMake(books, id, () => {
+      const book = createAccountBook(id);
       book.counts.lost(clock.monotonic(), clock.monotonic() + MISSING_AFTER_MS);
-      books.set(id, book);
-    }
-    return book;
-  }
+      return book;
+    });
 
   function forget(id: string): void {
     books.delete(id);

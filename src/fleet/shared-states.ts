@@ -5,6 +5,7 @@
  * stands, as far as this relay knows: it writes it again where Redis has forgotten it, and keeps it over a restart.
  */
 import { type Clock, systemClock } from '../clock.ts';
+import type { KeptPart } from '../kept-state.ts';
 import type { Log } from '../log.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import type { Membership } from './membership.ts';
@@ -30,11 +31,7 @@ export interface SharedStates {
   onState(listener: (subject: string, state: SharedState | undefined) => void): void;
   onAsked(listener: (action: string) => void): void;
   /** What stands, for the time in which Redis may be away when the relay starts again. */
-  readonly kept: {
-    snapshot(): unknown;
-    /** Before the start. Throws where `kept` is nothing it gave. */
-    restore(kept: unknown): void;
-  };
+  readonly kept: KeptPart;
 }
 
 interface Standing {

@@ -4,11 +4,13 @@
  * that cannot be used here and a wrong password; the state of tokens plays no part. Owns the lock-out
  * table and the memory of successes.
  */
+
 import { createHmac, randomBytes } from 'node:crypto';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
 import { parseScryptHash, verifyPassword } from '../accounts/scrypt.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
+import { orMake } from '../or-make.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { createSemaphore } from '../semaphore.ts';
@@ -77,19 +79,15 @@ export function createClientAuth(
   const checks = createSemaphore(MAX_CONCURRENT);
 
   /** Measured once for each directory, by the first who is refused. */
-  function costliestOf(directory: AccountDirectory): Promise<{ readonly hash: string; readonly ms: number }> {
-    let known = costliest.get(directory);
-    if (known === undefined) {
+  const costliestOf = (directory: AccountDirectory) =>
+    orMake(costliest, directory, () => {
       const hash = costliestHash(directory);
-      known = checks.run(async () => {
+      return checks.run(async () => {
         const startedAt = clock.monotonic();
         await verify(hash, '').catch(() => false);
         return { hash, ms: clock.monotonic() - startedAt };
       });
-      costliest.set(directory, known);
-    }
-    return known;
-  }
+    });
 
   const memoryOf = (hash: string, password: string): string =>
     createHmac('sha256', memoryKey).update(`${hash}\0${password}`).digest('base64');

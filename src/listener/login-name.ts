@@ -2,7 +2,9 @@
  * An AUTH user that names no account, for the log. In: what the client sent. Out: so much of it that the operator
  * finds the client's setting, and not what may be a password in the wrong field. Owns what is known of a directory.
  */
+
 import type { AccountDirectory } from '../accounts/directory.ts';
+import { orMake } from '../or-make.ts';
 import { foldAscii, foldDomain } from '../protocol/text.ts';
 
 interface Known {
@@ -18,21 +20,17 @@ const ADDRESS = /^([^\s@]+)@((?:[\p{L}\p{N}-]+\.)+\p{L}{2,})$/u;
 export function createLoginNames(shown: (text: string) => string) {
   const known = new WeakMap<AccountDirectory, Known>();
 
-  function knownOf(directory: AccountDirectory): Known {
-    let found = known.get(directory);
-    if (found === undefined) {
+  const knownOf = (directory: AccountDirectory): Known =>
+    orMake(known, directory, () => {
       const parts = directory.accounts.map(({ email }) => {
         const at = email.lastIndexOf('@');
         return { local: foldAscii(email.slice(0, at)), domain: foldDomain(email.slice(at + 1)) };
       });
-      found = {
+      return {
         domains: new Set(parts.map(({ domain }) => domain)),
         localParts: new Set(parts.map(({ local }) => local)),
       };
-      known.set(directory, found);
-    }
-    return found;
-  }
+    });
 
   /**
    * Whole where it is an address of an account's domain, or an account's local part alone: what people get wrong.

@@ -4,7 +4,9 @@
  * reload forgets what was sent. This is the limiter of one relay alone; several that share a mailbox have
  * one of the same shape (src/fleet).
  */
+
 import { type Clock, pause, systemClock } from '../clock.ts';
+import { orMake } from '../or-make.ts';
 import { type CountsSnapshot, MailboxCounts, type MailboxLimits } from './mailbox-counts.ts';
 
 /** A message's place in the limits; ends once. */
@@ -55,14 +57,8 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
   const mailboxes = new Map<string, MailboxCounts>();
   let places = 0;
 
-  function countsOf(accountId: string): MailboxCounts {
-    let counts = mailboxes.get(accountId);
-    if (counts === undefined) {
-      counts = new MailboxCounts();
-      mailboxes.set(accountId, counts);
-    }
-    return counts;
-  }
+  const countsOf = (accountId: string): MailboxCounts =>
+    orMake(mailboxes, accountId, () => new MailboxCounts());
 
   /** Waits for a minute with room for a message whose client took its time between MAIL and the rest. */
   async function begin(

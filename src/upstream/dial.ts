@@ -4,10 +4,12 @@
  * failed, was overtaken or did not greet comes last for some minutes. DNS is asked for every dialing,
  * so an answer is kept by nobody but the system's resolver, which knows how long it may.
  */
+
 import { lookup } from 'node:dns/promises';
 import { connect as connectTcp, isIP, isIPv6, type Socket } from 'node:net';
 import type { SmtpProxy } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import { orMake } from '../or-make.ts';
 import { formatProxy, openTunnel, ProxyError } from './proxy.ts';
 
 export interface DialTarget {
@@ -68,12 +70,7 @@ export function createDialer(options: DialerOptions = {}): Dial {
   /** One question per host at a time: a resolver that hangs must not eat the threads of the process. */
   function resolve(host: string): Promise<readonly string[]> {
     if (isIP(host) > 0) return Promise.resolve([host]);
-    let answer = asking.get(host);
-    if (answer === undefined) {
-      answer = askOnce(host).finally(() => asking.delete(host));
-      asking.set(host, answer);
-    }
-    return answer;
+    return orMake(asking, host, () => askOnce(host).finally(() => asking.delete(host)));
   }
 
   async function askOnce(host: string): Promise<readonly string[]> {

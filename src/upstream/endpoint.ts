@@ -7,6 +7,8 @@
 
 import { type BreakerState, createBreaker } from '../breaker.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { orMake } from '../or-make.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import type { BreakerWeight } from '../protocol/verdict.ts';
 import { createSemaphore } from '../semaphore.ts';
@@ -51,18 +53,37 @@ export interface UpstreamEndpoint {
 /** How opening a connection ended, with what it says about the provider. */
 type Opened = { readonly connection: unknown } | { readonly error: unknown; readonly fault: boolean };
 
-/** `maxOpening`: connections being opened at once, 1 to 1000. `onBreaker` hears each change of state. */
-export function createEndpoint(
-  name: string,
-  options: {
-    readonly maxOpening: number;
-    readonly resetMs?: number;
-    /** Attempts in a minute before the breaker may open. Default 5. */
-    readonly volume?: number;
-    readonly clock?: Clock;
-    readonly onBreaker?: (state: BreakerState) => void;
-  },
-): UpstreamEndpoint {
+export interface EndpointOptions {
+  /** Connections being opened at once, 1 to 1000. */
+  readonly maxOpening: number;
+  readonly resetMs?: number | undefined;
+  /** Attempts in a minute before the breaker may open. Default 5. */
+  readonly volume?: number;
+  readonly clock?: Clock;
+  /** Hears each change of state. */
+  readonly onBreaker?: (state: BreakerState) => void;
+}
+
+export interface Endpoints {
+  /** Made when it is first asked for. */
+  named(name: string): UpstreamEndpoint;
+  readonly all: ReadonlyMap<string, UpstreamEndpoint>;
+  breakers(): readonly BreakerState[];
+}
+
+/** `kind`: for the log, which hears of their breakers. */
+export function createEndpoints(log: Log, kind: string, options: EndpointOptions): Endpoints {
+  const all = new Map<string, UpstreamEndpoint>();
+  const onBreaker = ({ name, state }: BreakerState): void =>
+    log.warn({ event: 'breaker', endpoint: name, state }, `${kind} breaker changed`);
+  return {
+    named: (name) => orMake(all, name, () => createEndpoint(name, { ...options, onBreaker })),
+    all,
+    breakers: () => [...all.values()].map(({ breaker }) => breaker),
+  };
+}
+
+export function createEndpoint(name: string, options: EndpointOptions): UpstreamEndpoint {
   const { clock = systemClock } = options;
   const evidence = new Map<string, { readonly at: number; readonly weight: number }>();
   let accounts = 0;

@@ -2,8 +2,10 @@
  * The way by SMTP: warm authenticated connections, live verdicts on recipients, bodies of any size. In:
  * accounts' pools. Out: ways. A live connection makes it ready at once.
  */
+
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { orMake } from '../or-make.ts';
 import { asUpstreamError } from './failure.ts';
 import { createSmtpDelivery } from './smtp-delivery.ts';
 import type { AccountUpstream, Upstreams } from './upstream.ts';
@@ -65,13 +67,7 @@ export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): Sm
   return {
     of(accountId) {
       const upstream = deps.upstreams.of(accountId);
-      if (upstream === undefined) return undefined;
-      let way = ways.get(upstream);
-      if (way === undefined) {
-        way = createWay(upstream);
-        ways.set(upstream, way);
-      }
-      return way;
+      return upstream && orMake(ways, upstream, () => createWay(upstream));
     },
   };
 }

@@ -11,7 +11,7 @@ import { createSlices, type Steps } from '../slices.ts';
 import type { TokenSource } from '../tokens/access-token.ts';
 import type { KeptPause } from './account-health.ts';
 import { type AccountUpstream, createAccountUpstream, type MailboxUpstream } from './account-upstream.ts';
-import { type BreakerState, createEndpoint, type UpstreamEndpoint } from './endpoint.ts';
+import { type BreakerState, createEndpoints } from './endpoint.ts';
 import { createLoginPacer, type LoginPacer } from './login-pacer.ts';
 import type { OpenConnection } from './open.ts';
 import type { PoolCounts } from './pool.ts';
@@ -92,7 +92,11 @@ const endpointName = ({ upstream, smtpProxy }: Account): string =>
 export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions): Upstreams {
   const { tokens, log, clock = systemClock } = deps;
   const ownLogins = createLoginPacer(clock);
-  const endpoints = new Map<string, UpstreamEndpoint>();
+  const endpoints = createEndpoints(log, 'upstream', {
+    maxOpening: options.maxOpening ?? DEFAULT_MAX_OPENING,
+    resetMs: options.breakerResetMs,
+    clock,
+  });
   let accounts: ReadonlyMap<string, Account> = new Map();
   /** Those of `accounts` that are or were lately in use. */
   const served = new Map<string, MailboxUpstream>();
@@ -100,25 +104,6 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   const retiring = new Map<string, MailboxUpstream>();
   const ending = new Set<Promise<void>>();
   let isClosed = false;
-
-  function endpointNamed(name: string): UpstreamEndpoint {
-    let endpoint = endpoints.get(name);
-    if (endpoint === undefined) {
-      endpoint = createEndpoint(name, {
-        maxOpening: options.maxOpening ?? DEFAULT_MAX_OPENING,
-        ...(options.breakerResetMs === undefined ? {} : { resetMs: options.breakerResetMs }),
-        clock,
-        onBreaker: (state) => {
-          log.warn(
-            { event: 'breaker', endpoint: state.name, state: state.state },
-            'upstream breaker changed',
-          );
-        },
-      });
-      endpoints.set(name, endpoint);
-    }
-    return endpoint;
-  }
 
   const serve = (account: Account): MailboxUpstream =>
     createAccountUpstream(
@@ -129,7 +114,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         logins: deps.logins ?? ownLogins,
         log,
         clock,
-        endpointOf: (account) => endpointNamed(endpointName(account)),
+        endpointOf: (account) => endpoints.named(endpointName(account)),
         isParked: () => deps.isParked?.(account.id) ?? false,
         isIdle: () => deps.isIdle?.(account.id) ?? false,
         onStateChange: () => deps.onStateChange?.(account.id),
@@ -178,8 +163,8 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
 
   function serveOnly(wanted: ReadonlyMap<string, Account>, perEndpoint: ReadonlyMap<string, number>): void {
     accounts = wanted;
-    for (const name of perEndpoint.keys()) endpointNamed(name);
-    for (const [name, endpoint] of endpoints) endpoint.accounts = perEndpoint.get(name) ?? 0;
+    for (const name of perEndpoint.keys()) endpoints.named(name);
+    for (const [name, endpoint] of endpoints.all) endpoint.accounts = perEndpoint.get(name) ?? 0;
     const isServed = (id: string): boolean => wanted.has(id) && wanted.get(id)?.transport !== 'graph';
     for (const [id, current] of served) {
       if (isServed(id)) continue;
@@ -219,7 +204,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     peek: (accountId) => served.get(accountId)?.upstream,
     capabilities(accountId) {
       const account = accounts.get(accountId);
-      return account && endpoints.get(endpointName(account))?.capabilities;
+      return account && endpoints.all.get(endpointName(account))?.capabilities;
     },
     *prepare(wanted) {
       const perEndpoint = new Map<string, number>();
@@ -258,7 +243,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     },
     lookAfter: (accountId) => servedOf(accountId)?.pool.maintain(),
     status,
-    breakers: () => [...endpoints.values()].map((e) => e.breaker),
+    breakers: endpoints.breakers,
     pausesOf: (accountId) =>
       served.get(accountId)?.upstream.health.kept() ?? (accounts.has(accountId) ? [] : undefined),
     keptPauses() {

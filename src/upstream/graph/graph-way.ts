@@ -18,7 +18,7 @@ import { judge } from '../../protocol/verdict.ts';
 import type { Steps } from '../../slices.ts';
 import { TokenError, type TokenSource } from '../../tokens/access-token.ts';
 import type { AccountHealth } from '../account-health.ts';
-import { type BreakerState, createEndpoint, type UpstreamEndpoint } from '../endpoint.ts';
+import { type BreakerState, createEndpoints, type UpstreamEndpoint } from '../endpoint.ts';
 import { tellFlight } from '../flight-times.ts';
 import type { Delivery, Ending, Trace, Way, WayFacts } from '../way.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
@@ -107,7 +107,11 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   const { tokens, log, clock = systemClock } = deps;
   const tellUnclear = createTellUnclear({ log, clock, onPerson: deps.onPerson });
   const pacing = createGraphPacing(clock);
-  const endpoints = new Map<string, UpstreamEndpoint>();
+  const endpoints = createEndpoints(log, 'Graph', {
+    maxOpening: MAX_REQUESTS,
+    volume: BREAKER_VOLUME,
+    clock,
+  });
   let accounts: ReadonlyMap<string, Account> = new Map();
   /** Those of `accounts` that were in use. */
   const served = new Map<string, Served>();
@@ -117,21 +121,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   /** Accounts that delivered by Graph before a reload changed them. */
   const begun = new Set<string>();
 
-  function endpointOf(url: string): UpstreamEndpoint {
-    const name = new URL(url).host;
-    let endpoint = endpoints.get(name);
-    if (endpoint === undefined) {
-      endpoint = createEndpoint(name, {
-        maxOpening: MAX_REQUESTS,
-        volume: BREAKER_VOLUME,
-        clock,
-        onBreaker: (state) =>
-          log.warn({ event: 'breaker', endpoint: state.name, state: state.state }, 'Graph breaker changed'),
-      });
-      endpoints.set(name, endpoint);
-    }
-    return endpoint;
-  }
+  const endpointOf = (url: string): UpstreamEndpoint => endpoints.named(new URL(url).host);
 
   function background(work: Promise<unknown>): void {
     const quiet = work.catch((error: unknown) => log.warn({ err: error }, 'tidying up at Graph failed'));
@@ -360,7 +350,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
             begun.add(id);
             served.delete(id);
           }
-        for (const endpoint of endpoints.values()) endpoint.accounts = 0;
+        for (const endpoint of endpoints.all.values()) endpoint.accounts = 0;
         for (const [url, count] of perUrl) endpointOf(url).accounts += count;
       };
     },
@@ -387,7 +377,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     },
     canLook: (accountId) => targetOf(accounts.get(accountId))?.permissions === 'read_write',
     retryNow: healths.retryNow,
-    breakers: () => [...endpoints.values()].map((e) => e.breaker),
+    breakers: endpoints.breakers,
     pauses: healths,
     async close() {
       isOver = true;

@@ -2,8 +2,10 @@
  * What Graph's accounts may do now. In: accounts, what Graph asked for. Out: each account's health, and its pauses to be
  * kept and told to others. Owns the healths: they outlive a reload that changes an account.
  */
+
 import type { Account, AccountState } from '../../accounts/account.ts';
 import type { Clock } from '../../clock.ts';
+import { orMake } from '../../or-make.ts';
 import { type AccountHealth, createAccountHealth, type KeptPause } from '../account-health.ts';
 import { keyOf, targetOf } from './graph-key.ts';
 import type { GraphPacing } from './pacing.ts';
@@ -41,14 +43,10 @@ export function createGraphHealths(deps: {
   const healths = new Map<string, AccountHealth>();
   let accounts: ReadonlyMap<string, Account> = new Map();
 
-  function healthOf(accountId: string): AccountHealth {
-    let health = healths.get(accountId);
-    if (health === undefined) {
-      health = createAccountHealth(() => accounts.get(accountId)?.limits.maxConnections ?? 1, clock);
-      healths.set(accountId, health);
-    }
-    return health;
-  }
+  const healthOf = (accountId: string): AccountHealth =>
+    orMake(healths, accountId, () =>
+      createAccountHealth(() => accounts.get(accountId)?.limits.maxConnections ?? 1, clock),
+    );
 
   return {
     healthOf,

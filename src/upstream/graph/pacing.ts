@@ -3,7 +3,9 @@
  * place, or for how long there is none. Owns the counts by application and mailbox; all time is monotonic.
  * Source of the numbers: learn.microsoft.com/graph/throttling-limits (Outlook service limits).
  */
+
 import { type Clock, systemClock } from '../../clock.ts';
+import { orMake } from '../../or-make.ts';
 
 /** Requests at once for one application and mailbox. */
 export const AT_ONCE = 4;
@@ -61,31 +63,18 @@ interface Room {
 export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
   const apps = new Map<string, { readonly rooms: Map<string, Room>; busy: number; narrowUntil: number }>();
 
-  function appOf(name: string) {
-    let app = apps.get(name);
-    if (app === undefined) {
-      app = { rooms: new Map(), busy: 0, narrowUntil: Number.NEGATIVE_INFINITY };
-      apps.set(name, app);
-    }
-    return app;
-  }
+  const appOf = (name: string) =>
+    orMake(apps, name, () => ({ rooms: new Map(), busy: 0, narrowUntil: Number.NEGATIVE_INFINITY }));
 
-  function roomOf({ app, mailbox }: GraphKey): Room {
-    const { rooms } = appOf(app);
-    let room = rooms.get(mailbox);
-    if (room === undefined) {
-      room = {
-        busy: 0,
-        waiting: [],
-        pausedUntil: Number.NEGATIVE_INFINITY,
-        throttledAt: Number.NEGATIVE_INFINITY,
-        requests: createWindow(REQUESTS),
-        upload: createWindow(UPLOAD),
-      };
-      rooms.set(mailbox, room);
-    }
-    return room;
-  }
+  const roomOf = ({ app, mailbox }: GraphKey): Room =>
+    orMake(appOf(app).rooms, mailbox, () => ({
+      busy: 0,
+      waiting: [],
+      pausedUntil: Number.NEGATIVE_INFINITY,
+      throttledAt: Number.NEGATIVE_INFINITY,
+      requests: createWindow(REQUESTS),
+      upload: createWindow(UPLOAD),
+    }));
 
   const isNarrowed = (app: string): boolean => clock.monotonic() < appOf(app).narrowUntil;
   const hasPlace = (key: GraphKey, room: Room): boolean =>

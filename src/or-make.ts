@@ -1,0 +1,12 @@
+/** What a map has under `key`; where it has nothing, what `make` makes, kept there from then on. */
+export function orMake<K, V>(
+  map: { get(key: K): V | undefined; set(key: K, value: V): unknown },
+  key: K,
+  make: () => V,
+): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  map.set(key, made);
+  return made;
+}
