@@ -4,7 +4,7 @@
  * known; one whose entry is wrong stays known, so that its mail waits instead of bouncing. The only place where
  * credentials (accounts file) and tokens meet.
  */
-import type { Account } from './accounts/account.ts';
+import { type Account, mailboxOf } from './accounts/account.ts';
 import {
   type AccountsFile,
   type LoadedAccount,
@@ -32,8 +32,11 @@ export interface AppAccountsDeps {
   readonly log: Log;
   readonly tokens: Pick<TokenService, 'prepareAccounts'>;
   readonly ways: Pick<AccountWays, 'prepare' | 'capabilities'>;
-  /** Forgets what belongs to any other account. */
-  readonly keepOnly: (accountIds: Pick<ReadonlySet<string>, 'has'>) => void;
+  /** Forgets what belongs to any other account, or mailbox. */
+  readonly keepOnly: (
+    accountIds: Pick<ReadonlySet<string>, 'has'>,
+    mailboxes: Pick<ReadonlySet<string>, 'has'>,
+  ) => void;
 }
 
 export interface AppAccounts {
@@ -76,7 +79,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
     accounts: readonly LoadedAccount[] = file.accounts,
   ): Promise<boolean> {
     const unread = [...file.unusable, ...missingAccounts(file, known)];
-    const { all, upstreamExamples } = await runInSlices(gather(accounts, unread));
+    const { all, mailboxes, upstreamExamples } = await runInSlices(gather(accounts, unread));
     const next = await createDirectoryInSlices([...all.values()], {
       problems: new Map(unread.map((u) => [u.account.id, formatProblems(u.problems)])),
       isComplete: file.isComplete,
@@ -91,7 +94,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
     // At once for all rooms: no message meets half of it.
     for (const begin of serve) begin();
     [directory, known, loaded, examples] = [next, all, accounts, upstreamExamples];
-    deps.keepOnly(all);
+    deps.keepOnly(all, mailboxes);
     fitHeap(all.size);
     return true;
   }
@@ -158,19 +161,25 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
   };
 }
 
-/** All by id, and one of each upstream. */
+/** All by id, their mailboxes, and one account of each upstream. */
 function* gather(
   accounts: readonly LoadedAccount[],
   unread: readonly UnusableAccount[],
-): Steps<{ readonly all: ReadonlyMap<string, Account>; readonly upstreamExamples: readonly string[] }> {
+): Steps<{
+  readonly all: ReadonlyMap<string, Account>;
+  readonly mailboxes: ReadonlySet<string>;
+  readonly upstreamExamples: readonly string[];
+}> {
   const all = new Map<string, Account>();
+  const mailboxes = new Set<string>();
   const byUpstream = new Map<string, string>();
   for (const { account } of accounts) {
     const { host, port } = account.upstream;
     byUpstream.set(account.transport === 'graph' ? 'graph' : `${host}:${port}`, account.id);
     all.set(account.id, account);
+    mailboxes.add(mailboxOf(account));
     yield;
   }
   for (const { account } of unread) all.set(account.id, account);
-  return { all, upstreamExamples: [...byUpstream.values()] };
+  return { all, mailboxes, upstreamExamples: [...byUpstream.values()] };
 }

@@ -174,8 +174,8 @@ export function createApp({
     log,
     tokens,
     ways,
-    keepOnly(ids) {
-      limiter.keepOnly(ids);
+    keepOnly(ids, mailboxes) {
+      limiter.keepOnly(mailboxes);
       activity.keepOnly(ids);
       // With a shared Redis who is drained is the fleet's: other relays may serve what this one does not.
       if (state.fleet === undefined) relay.keepOnly(ids);

@@ -116,6 +116,13 @@ export interface Account {
   readonly limits: AccountLimits;
 }
 
+/**
+ * The mailbox that the account logs in as, by a name of its own: whoever counts for the provider, which knows nothing of
+ * accounts, counts by this. The same for an account that is renamed or comes back, and for all that have one `user`.
+ */
+export const mailboxOf = ({ user, provider }: Pick<Account, 'user' | 'provider'>): string =>
+  `${foldAddress(user)} ${provider}`;
+
 /** What the book of causes may name of an account. */
 export const causeFacts = ({ provider, upstream, user, email, grant }: Account): CauseFacts => ({
   provider,

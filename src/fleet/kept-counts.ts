@@ -9,7 +9,7 @@ import { BUCKET_MS, BUCKETS, type CountsTold } from '../relay/mailbox-counts.ts'
 
 const DAY_MS = BUCKETS * BUCKET_MS;
 
-/** A process and what it counted by account; JSON. */
+/** A process and what it counted by mailbox; JSON. */
 interface Kept {
   readonly teller: string;
   readonly accounts: Readonly<Record<string, CountsTold>>;
@@ -18,10 +18,10 @@ interface Kept {
 export interface KeptCounts {
   /** `accounts`: what this process did. */
   snapshot(accounts: Readonly<Record<string, CountsTold>>): unknown;
-  /** What earlier processes did, by account. Throws where `kept` is nothing it gave. */
-  restore(kept: unknown): readonly (readonly [accountId: string, told: CountsTold])[];
+  /** What earlier processes did, by mailbox. Throws where `kept` is nothing it gave. */
+  restore(kept: unknown): readonly (readonly [mailboxId: string, told: CountsTold])[];
   /** All of it, to be told. */
-  all(): readonly (readonly [teller: string, accountId: string, told: CountsTold])[];
+  all(): readonly (readonly [teller: string, mailboxId: string, told: CountsTold])[];
 }
 
 export function createKeptCounts({

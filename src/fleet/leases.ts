@@ -14,7 +14,7 @@ const PARK_AFTER_MS = 3_000;
 
 export interface Leases {
   /** Redis was asked at `askedAt`, monotonic ms, and has granted it for `waitMs` later; undefined: it was not asked. */
-  granted(accountId: string, id: string, askedAt: number | undefined, waitMs: number): void;
+  granted(mailboxId: string, id: string, askedAt: number | undefined, waitMs: number): void;
   /** Its message begins. False where the place may be others' by now; then it is lent. */
   claim(id: string): boolean;
   /** It is over. */
@@ -23,7 +23,7 @@ export interface Leases {
 }
 
 interface Lease {
-  readonly accountId: string;
+  readonly mailboxId: string;
   /** When its message may begin, monotonic ms. */
   readonly from: number;
   /** Redis gives it to nobody else before, monotonic ms and ms since the epoch: of a machine that was stopped one of them stood still. */
@@ -37,7 +37,7 @@ export function createLeases(deps: {
   /** Rejects never; undefined: Redis did not answer. */
   readonly extend: (held: readonly Held[]) => Promise<readonly Held[] | undefined>;
   /** The place at once is for others, the message takes another when it comes. */
-  readonly lend: (accountId: string, id: string) => void;
+  readonly lend: (mailboxId: string, id: string) => void;
 }): Leases {
   const { clock } = deps;
   /** Granted, and nothing has begun upstream yet. */
@@ -50,9 +50,9 @@ export function createLeases(deps: {
   const isSure = ({ until: [monotonic, wall] }: Lease): boolean =>
     clock.monotonic() < monotonic && clock.now() < wall;
 
-  function lend(id: string, { accountId }: Lease): void {
+  function lend(id: string, { mailboxId }: Lease): void {
     unclaimed.delete(id);
-    deps.lend(accountId, id);
+    deps.lend(mailboxId, id);
   }
 
   async function extend(): Promise<void> {
@@ -76,12 +76,12 @@ export function createLeases(deps: {
   const stop = every(clock, EXTEND_EVERY_MS, extend);
 
   return {
-    granted(accountId, id, askedAt, waitMs) {
+    granted(mailboxId, id, askedAt, waitMs) {
       const until: Lease['until'] =
         askedAt === undefined
           ? [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
           : sureFrom(askedAt + waitMs);
-      unclaimed.set(id, { accountId, from: clock.monotonic() + waitMs, until });
+      unclaimed.set(id, { mailboxId, from: clock.monotonic() + waitMs, until });
     },
     claim(id) {
       const lease = unclaimed.get(id);

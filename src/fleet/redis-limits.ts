@@ -20,7 +20,7 @@ export type PlaceEnd = keyof typeof PLACE_ENDS;
 
 /** A place that is held. */
 export interface Held {
-  readonly accountId: string;
+  readonly mailboxId: string;
   readonly id: string;
   /** `begun`: its message is under way. `counted`: only that; another place at once is held for it. */
   readonly as: 'waiting' | 'begun' | 'counted';
@@ -43,7 +43,7 @@ export type LimitAnswer = readonly [
 export interface RedisLimits {
   /** Rejects as `RedisConnection.run`. */
   reserve(
-    accountId: string,
+    mailboxId: string,
     limits: MailboxLimits,
     request: {
       readonly id: string;
@@ -54,27 +54,27 @@ export interface RedisLimits {
     },
   ): Promise<LimitAnswer>;
   /** Nobody of this relay waits for a place any more. Nobody waits for it. */
-  leaveQueue(accountId: string): void;
+  leaveQueue(mailboxId: string): void;
   /** What goes out now was given its place long ago. Rejects. */
   startLate(
-    accountId: string,
+    mailboxId: string,
     id: string,
     perMinute: number,
     maxWaitMs: number,
   ): Promise<{ readonly granted: boolean; readonly ms: number }>;
   /** `recipients` that were taken. `isAsking`: this relay asks for another place now. Nobody waits for it. */
-  giveBack(accountId: string, id: string, as: PlaceEnd, recipients: number, isAsking: boolean): void;
+  giveBack(mailboxId: string, id: string, as: PlaceEnd, recipients: number, isAsking: boolean): void;
   /** All that `teller` (a process) did by `wall`, ms since the epoch: Redis counts what it does not know. Rejects. */
-  register(accountId: string, told: CountsTold, wall: number, teller?: string): Promise<void>;
+  register(mailboxId: string, told: CountsTold, wall: number, teller?: string): Promise<void>;
   /** What is still held. Answers what had ended meanwhile and was not taken again. Rejects. */
   extend(held: readonly Held[]): Promise<readonly Held[]>;
   /** The wait, ms; below 0 where too long. Rejects. */
-  login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number>;
+  login(mailboxId: string, intervalMs: number, maxWaitMs: number): Promise<number>;
   /** A place came free, and it is this relay's turn. */
-  onFreed(listener: (accountId: string) => void): void;
+  onFreed(listener: (mailboxId: string) => void): void;
   /** What was given back may not have been heard. */
-  onUntold(listener: (accountId: string) => void): void;
-  forget(accountId: string): void;
+  onUntold(listener: (mailboxId: string) => void): void;
+  forget(mailboxId: string): void;
   /** Says what was not said yet. */
   close(): Promise<void>;
 }
@@ -96,21 +96,21 @@ export function createRedisLimits(
 ): RedisLimits {
   const freed = `${prefix}:freed`;
   const mailboxes = new Map<string, Mailbox>();
-  let untold: (accountId: string) => void = ignore;
-  const key = (kind: string, accountId: string): string => `${prefix}:${kind}:${accountId}`;
+  let untold: (mailboxId: string) => void = ignore;
+  const key = (kind: string, mailboxId: string): string => `${prefix}:${kind}:${mailboxId}`;
   const run = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) =>
     redis.run(script, keys, args);
 
   /** Sent whole it comes in its turn; by its digest it may have to be said again. */
   const whole = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) =>
     redis.ask((r) => r.eval(script.text, { keys: [...keys], arguments: args.map(String) }));
-  const toldOf = (accountId: string, teller = redis.instance): string =>
-    key('told', `${teller}:${accountId}`);
+  const toldOf = (mailboxId: string, teller = redis.instance): string =>
+    key('told', `${teller}:${mailboxId}`);
 
-  const mailboxOf = (accountId: string): Mailbox =>
-    orMake(mailboxes, accountId, () => {
-      const own = ['lease', 'pace', 'day', 'queue', 'seen'].map((kind) => key(kind, accountId));
-      const told = toldOf(accountId);
+  const mailboxOf = (mailboxId: string): Mailbox =>
+    orMake(mailboxes, mailboxId, () => {
+      const own = ['lease', 'pace', 'day', 'queue', 'seen'].map((kind) => key(kind, mailboxId));
+      const told = toldOf(mailboxId);
       return {
         reserve: [`${prefix}:relays`, ...own, `${prefix}:epoch`, told],
         giveBack: [...own, told],
@@ -128,45 +128,45 @@ export function createRedisLimits(
     return unsaid;
   }
 
-  async function say(accountId: string, mailbox: Mailbox): Promise<void> {
+  async function say(mailboxId: string, mailbox: Mailbox): Promise<void> {
     const unsaid = takeUnsaid(mailbox);
     if (unsaid.length > 0)
-      await run(GIVE_BACK, mailbox.giveBack, [freed, accountId, '', ...unsaid]).catch(() =>
-        untold(accountId),
+      await run(GIVE_BACK, mailbox.giveBack, [freed, mailboxId, '', ...unsaid]).catch(() =>
+        untold(mailboxId),
       );
   }
 
-  const giveBack: RedisLimits['giveBack'] = (accountId, id, as, recipients, isAsking) => {
-    const mailbox = mailboxOf(accountId);
+  const giveBack: RedisLimits['giveBack'] = (mailboxId, id, as, recipients, isAsking) => {
+    const mailbox = mailboxOf(mailboxId);
     mailbox.unsaid.push(id, PLACE_ENDS[as], recipients);
-    if (mailbox.isWanted && !isAsking) void say(accountId, mailbox);
-    else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(accountId, mailbox));
+    if (mailbox.isWanted && !isAsking) void say(mailboxId, mailbox);
+    else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(mailboxId, mailbox));
   };
 
   return {
-    async reserve(accountId, limits, { id, maxWaitMs, epoch, queues }) {
-      const mailbox = mailboxOf(accountId);
+    async reserve(mailboxId, limits, { id, maxWaitMs, epoch, queues }) {
+      const mailbox = mailboxOf(mailboxId);
       const { atOnce, perMinute = 0, perDay = 0, recipientsPerDay = 0 } = limits;
       const unsaid = takeUnsaid(mailbox);
       const wants = [id, atOnce, LEASE_MS, perMinute, perDay, recipientsPerDay, maxWaitMs];
       const ticket = queues === 'never' ? '' : redis.instance;
-      const args = [...wants, ticket, epoch, queues === 'more' ? 1 : 0, freed, accountId, ...unsaid];
+      const args = [...wants, ticket, epoch, queues === 'more' ? 1 : 0, freed, mailboxId, ...unsaid];
       const answer = (await run(RESERVE, mailbox.reserve, args).catch((error: unknown) => {
-        if (unsaid.length > 0) untold(accountId);
+        if (unsaid.length > 0) untold(mailboxId);
         // Half of it may have been done.
-        if (isRefusal(error)) giveBack(accountId, id, 'unsent', 0, false);
+        if (isRefusal(error)) giveBack(mailboxId, id, 'unsent', 0, false);
         throw error;
       })) as unknown as LimitAnswer;
       mailbox.isWanted = answer[5] > answer[6];
       return answer;
     },
-    leaveQueue(accountId) {
-      const mailbox = mailboxOf(accountId);
-      const args = [freed, accountId, redis.instance, ...takeUnsaid(mailbox)];
+    leaveQueue(mailboxId) {
+      const mailbox = mailboxOf(mailboxId);
+      const args = [freed, mailboxId, redis.instance, ...takeUnsaid(mailbox)];
       void run(GIVE_BACK, mailbox.giveBack, args).catch(ignore);
     },
-    async startLate(accountId, id, perMinute, maxWaitMs) {
-      const [relays = '', , pace = ''] = mailboxOf(accountId).reserve;
+    async startLate(mailboxId, id, perMinute, maxWaitMs) {
+      const [relays = '', , pace = ''] = mailboxOf(mailboxId).reserve;
       const [granted, ms] = (await run(START_LATE, [relays, pace], [id, perMinute, maxWaitMs])) as [
         number,
         number,
@@ -174,14 +174,14 @@ export function createRedisLimits(
       return { granted: granted === 1, ms };
     },
     giveBack,
-    async register(accountId, told, wall, teller) {
-      const mailbox = mailboxOf(accountId);
+    async register(mailboxId, told, wall, teller) {
+      const mailbox = mailboxOf(mailboxId);
       const [lease = '', pace = '', day = ''] = mailbox.giveBack;
       // What is among `told` already is counted once, as it is told first.
       const unsaid = takeUnsaid(mailbox);
       if (unsaid.length > 0)
-        whole(GIVE_BACK, mailbox.giveBack, [freed, accountId, '', ...unsaid]).catch(ignore);
-      const keys = [lease, pace, day, toldOf(accountId, teller)];
+        whole(GIVE_BACK, mailbox.giveBack, [freed, mailboxId, '', ...unsaid]).catch(ignore);
+      const keys = [lease, pace, day, toldOf(mailboxId, teller)];
       await whole(REGISTER, keys, [LEASE_MS, ...wordsOf(told, wall)]);
     },
     async extend(held) {
@@ -191,8 +191,8 @@ export function createRedisLimits(
         const leases = some.filter(({ as }) => as !== 'counted');
         const begun = some.filter(({ as }) => as !== 'waiting');
         const keys = [
-          ...leases.map(({ accountId }) => mailboxOf(accountId).giveBack[0] ?? ''),
-          ...begun.map(({ accountId }) => mailboxOf(accountId).giveBack[1] ?? ''),
+          ...leases.map(({ mailboxId }) => mailboxOf(mailboxId).giveBack[0] ?? ''),
+          ...begun.map(({ mailboxId }) => mailboxOf(mailboxId).giveBack[1] ?? ''),
         ];
         const words = leases.flatMap(({ id, as }) => [id, as === 'begun' ? 1 : 0]);
         const args = [LEASE_MS, leases.length, ...words, ...begun.map(({ id }) => id)];
@@ -204,8 +204,8 @@ export function createRedisLimits(
       }
       return ended;
     },
-    login: async (accountId, intervalMs, maxWaitMs) =>
-      Number(await run(LOGIN, [key('login', accountId)], [intervalMs, maxWaitMs])),
+    login: async (mailboxId, intervalMs, maxWaitMs) =>
+      Number(await run(LOGIN, [key('login', mailboxId)], [intervalMs, maxWaitMs])),
     onUntold(listener) {
       untold = listener;
     },
@@ -214,12 +214,12 @@ export function createRedisLimits(
         const space = text.indexOf(' ');
         if (text.slice(0, space).split(',').includes(redis.instance)) listener(text.slice(space + 1));
       }),
-    forget(accountId) {
-      const mailbox = mailboxes.get(accountId);
-      if (mailbox?.unsaid.length === 0) mailboxes.delete(accountId);
+    forget(mailboxId) {
+      const mailbox = mailboxes.get(mailboxId);
+      if (mailbox?.unsaid.length === 0) mailboxes.delete(mailboxId);
     },
     async close() {
-      await Promise.all([...mailboxes].map(([accountId, mailbox]) => say(accountId, mailbox)));
+      await Promise.all([...mailboxes].map(([mailboxId, mailbox]) => say(mailboxId, mailbox)));
     },
   };
 }

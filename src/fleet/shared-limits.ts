@@ -31,9 +31,9 @@ const TOLD_AT_ONCE = 50;
 
 export interface SharedLimits extends Limiter {
   /** A place now or at most `maxWaitMs` later, first come first served within a relay and nearly so among them. Never rejects. */
-  reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation>;
+  reserve(mailboxId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation>;
   /** How long a login must wait to keep its distance, ms; undefined where longer than `maxWaitMs`. Never rejects. */
-  login(accountId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
+  login(mailboxId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
   /** Redis does not decide now. */
   readonly isApart: boolean;
   /** This relay's part of a limit now. */
@@ -118,12 +118,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     }
   }
 
-  store.onFreed((accountId) => {
-    const book = books.get(accountId);
+  store.onFreed((mailboxId) => {
+    const book = books.get(mailboxId);
     if (book !== undefined) call(book);
   });
-  store.onUntold((accountId) => {
-    const book = books.get(accountId);
+  store.onUntold((mailboxId) => {
+    const book = books.get(mailboxId);
     if (book !== undefined) book.isUntold = true;
   });
 
@@ -236,10 +236,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     held(isWaiting) {
       if (contact.mode === 'away') return undefined;
       const held: Held[] = [];
-      for (const { id: accountId, counts, asking } of books.values()) {
-        for (const id of counts.held) held.push({ accountId, id, as: isWaiting(id) ? 'waiting' : 'begun' });
-        for (const id of counts.parkedUnderWay()) held.push({ accountId, id, as: 'counted' });
-        if (counts.isEmpty(clock.monotonic(), clock.now()) && !asking) forget(accountId);
+      for (const { id: mailboxId, counts, asking } of books.values()) {
+        for (const id of counts.held) held.push({ mailboxId, id, as: isWaiting(id) ? 'waiting' : 'begun' });
+        for (const id of counts.parkedUnderWay()) held.push({ mailboxId, id, as: 'counted' });
+        if (counts.isEmpty(clock.monotonic(), clock.now()) && !asking) forget(mailboxId);
       }
       return held;
     },
@@ -248,8 +248,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         contact.failed(error, () => store.extend(held.map((each) => ({ ...each, as: 'waiting' }))));
         return undefined;
       }),
-    lend(accountId, id) {
-      const book = bookOf(accountId);
+    lend(mailboxId, id) {
+      const book = bookOf(mailboxId);
       book.counts.park(id);
       if (contact.mode !== 'away') giveBack(book, id, 'lent', 0);
       book.wake?.();
@@ -293,8 +293,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     }
   }
 
-  async function reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
-    const book = bookOf(accountId);
+  async function reserve(mailboxId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
+    const book = bookOf(mailboxId);
     const deadline = clock.monotonic() + maxWaitMs;
     const result = await inTurn(
       clock,
@@ -311,14 +311,14 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 
   return {
     reserve,
-    room(accountId, limits) {
-      const counts = books.get(accountId)?.counts;
+    room(mailboxId, limits) {
+      const counts = books.get(mailboxId)?.counts;
       // What was seen of the others is of all relays; apart there is only a share of each limit.
       const part = contact.mode === 'shared' ? 1 : 1 / Math.max(1, membership.relays);
       return counts?.room(limits, clock.monotonic(), clock.now(), part) ?? 1;
     },
-    async login(accountId, intervalMs, maxWaitMs) {
-      const book = bookOf(accountId);
+    async login(mailboxId, intervalMs, maxWaitMs) {
+      const book = bookOf(mailboxId);
       const now = clock.monotonic();
       // Without Redis the relays' logins interleave: each keeps a distance that is longer by their number.
       const locally = (interval: number): number | undefined => {
@@ -329,16 +329,16 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       };
       if (contact.mode !== 'shared') return locally(intervalMs * membership.relays);
       try {
-        const wait = await store.login(accountId, intervalMs, maxWaitMs);
+        const wait = await store.login(mailboxId, intervalMs, maxWaitMs);
         if (wait < 0) return undefined;
         book.nextLogin = clock.monotonic() + wait + intervalMs;
         return wait;
       } catch (error) {
-        contact.failed(error, () => store.login(accountId, 1, 0));
+        contact.failed(error, () => store.login(mailboxId, 1, 0));
         return locally(intervalMs * membership.relays);
       }
     },
-    // Taken out and put back, an account has sent what it has sent; what is empty goes by itself.
+    // Taken out and put back, a mailbox has sent what it has sent; what is empty goes by itself.
     keepOnly: () => undefined,
     get isApart() {
       return contact.mode !== 'shared';

@@ -1,8 +1,8 @@
 /**
  * The relay: account gate and transactions. In: MAIL commands of listeners. Out: transactions, and one
- * record of each. Owns the limits of the accounts and who is drained.
+ * record of each. Owns the limits of the mailboxes and which account is drained.
  */
-import type { Account } from '../accounts/account.ts';
+import { type Account, mailboxOf } from '../accounts/account.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
@@ -105,7 +105,7 @@ interface Taken {
 export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRelay {
   const { ways, log, clock = systemClock, limiter = createLimiter(clock) } = deps;
   const drained = new Set<string>();
-  /** Transactions by account. */
+  /** Transactions by mailbox. */
   const underWay = new Map<string, number>();
 
   /** Why the way cannot take a message of this envelope, before any of it is sent. */
@@ -127,7 +127,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     const askedAt = clock.monotonic();
     const limits = mailboxLimits(account);
     const atOnce = Math.min(limits.atOnce, most ?? limits.atOnce);
-    const asked = limiter.reserve(account.id, { ...limits, atOnce }, maxHoldMs);
+    const asked = limiter.reserve(mailboxOf(account), { ...limits, atOnce }, maxHoldMs);
     const told = (result: Awaited<typeof asked>): Soon<Refused | Place> => {
       const waitMs = result.granted ? result.place.waitMs : 0;
       const waitedMs = clock.monotonic() - askedAt + waitMs;
@@ -167,8 +167,9 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
 
   /** From 0 to 1: free connections, and what is left of minute and day. */
   function roomOf(account: Account): number {
-    const free = 1 - (underWay.get(account.id) ?? 0) / account.limits.maxConnections;
-    return Math.min(free, limiter.room?.(account.id, mailboxLimits(account)) ?? 1);
+    const mailbox = mailboxOf(account);
+    const free = 1 - (underWay.get(mailbox) ?? 0) / account.limits.maxConnections;
+    return Math.min(free, limiter.room?.(mailbox, mailboxLimits(account)) ?? 1);
   }
 
   /** The first that can take it; nothing is sent and nobody waits for a limit while another may be free. */
@@ -196,9 +197,10 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   }
 
   function begins(account: Account, by: 1 | -1): void {
-    const next = (underWay.get(account.id) ?? 0) + by;
-    if (next <= 0) underWay.delete(account.id);
-    else underWay.set(account.id, next);
+    const mailbox = mailboxOf(account);
+    const next = (underWay.get(mailbox) ?? 0) + by;
+    if (next <= 0) underWay.delete(mailbox);
+    else underWay.set(mailbox, next);
   }
 
   return {

@@ -1,7 +1,7 @@
 /**
  * How much a mailbox may send: a sliding minute and a sliding day of messages, and a day of recipients. In:
- * a request for a place. Out: the place, or when to ask again. The limits belong to the account's id: no
- * reload forgets what was sent. This is the limiter of one relay alone; several that share a mailbox have
+ * a request for a place. Out: the place, or when to ask again. No reload forgets what was sent, whatever the mailbox's
+ * accounts are called. This is the limiter of one relay alone; several that share a mailbox have
  * one of the same shape (src/fleet).
  */
 
@@ -32,14 +32,14 @@ export type Reservation = { readonly granted: true; readonly place: Place } | No
 
 export interface Limiter {
   /** A place now or at most `maxWaitMs` later, in order of asking. Never rejects. */
-  reserve(accountId: string, limits: MailboxLimits, maxWaitMs: number): Reservation | Promise<Reservation>;
+  reserve(mailbox: string, limits: MailboxLimits, maxWaitMs: number): Reservation | Promise<Reservation>;
   /** What is left of minute and day, from 0 to 1, where that is known without asking others. */
-  room?(accountId: string, limits: MailboxLimits): number;
-  /** Forgets accounts that are gone. */
-  keepOnly(accountIds: Pick<ReadonlySet<string>, 'has'>): void;
+  room?(mailbox: string, limits: MailboxLimits): number;
+  /** Forgets mailboxes that are gone. */
+  keepOnly(wanted: Pick<ReadonlySet<string>, 'has'>): void;
 }
 
-/** What an account has used, to be kept over a restart. */
+/** What each mailbox has used, to be kept over a restart. */
 export type LimitsSnapshot = Readonly<Record<string, CountsSnapshot>>;
 
 export interface LocalLimiter extends Limiter {
@@ -57,8 +57,7 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
   const mailboxes = new Map<string, MailboxCounts>();
   let places = 0;
 
-  const countsOf = (accountId: string): MailboxCounts =>
-    orMake(mailboxes, accountId, () => new MailboxCounts());
+  const countsOf = (mailbox: string): MailboxCounts => orMake(mailboxes, mailbox, () => new MailboxCounts());
 
   /** Waits for a minute with room for a message whose client took its time between MAIL and the rest. */
   async function begin(
@@ -78,10 +77,10 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
   }
 
   return {
-    room: (accountId, limits) => mailboxes.get(accountId)?.room(limits, clock.monotonic(), clock.now()) ?? 1,
-    reserve(accountId, limits, maxWaitMs) {
+    room: (mailbox, limits) => mailboxes.get(mailbox)?.room(limits, clock.monotonic(), clock.now()) ?? 1,
+    reserve(mailbox, limits, maxWaitMs) {
       if (!isLimited(limits)) return { granted: true, place: NO_PLACE };
-      const counts = countsOf(accountId);
+      const counts = countsOf(mailbox);
       const now = clock.monotonic();
       const wall = clock.now();
       const fullDay = counts.fullDay(limits, wall);
@@ -110,22 +109,22 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
         },
       };
     },
-    keepOnly(accountIds) {
-      // Taken out and put back, an account has sent what it has sent.
-      for (const [id, counts] of mailboxes)
-        if (!accountIds.has(id) && counts.isEmpty(clock.monotonic(), clock.now())) mailboxes.delete(id);
+    keepOnly(wanted) {
+      // Taken out and put back, a mailbox has sent what it has sent.
+      for (const [mailbox, counts] of mailboxes)
+        if (!wanted.has(mailbox) && counts.isEmpty(clock.monotonic(), clock.now())) mailboxes.delete(mailbox);
     },
     snapshot() {
       const all: Record<string, CountsSnapshot> = {};
-      for (const [id, counts] of mailboxes) {
+      for (const [mailbox, counts] of mailboxes) {
         const taken = counts.snapshot(clock.monotonic(), clock.now());
-        if (taken !== undefined) all[id] = taken;
+        if (taken !== undefined) all[mailbox] = taken;
       }
       return all;
     },
     restore(snapshot) {
-      for (const [id, taken] of Object.entries(parseSnapshot(snapshot)))
-        countsOf(id).restore(taken, clock.monotonic(), clock.now());
+      for (const [mailbox, taken] of Object.entries(parseSnapshot(snapshot)))
+        countsOf(mailbox).restore(taken, clock.monotonic(), clock.now());
     },
   };
 }

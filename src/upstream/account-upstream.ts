@@ -1,13 +1,13 @@
 /**
  * One account's upstream. In: its public facts, which may change, and tokens. Out: a pool of
  * authenticated connections behind pacing, health and the endpoint's breaker. It belongs to the account
- * id: a reload changes the facts, and connections, pauses and counts stay; connections that no longer fit
- * the facts are replaced as they fall idle. 535 is answered with one new token, never more.
+ * id and its mailbox: a reload changes the other facts, and connections, pauses and counts stay; connections that no
+ * longer fit the facts are replaced as they fall idle. 535 is answered with one new token, never more.
  */
 
 import { createHash } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
-import type { Account } from '../accounts/account.ts';
+import { type Account, mailboxOf } from '../accounts/account.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
@@ -18,6 +18,7 @@ import type { UpstreamConnection } from './connection.ts';
 import type { UpstreamEndpoint } from './endpoint.ts';
 import { UpstreamError } from './failure.ts';
 import type { LoginPacer } from './login-pacer.ts';
+import type { MailboxConnections } from './mailbox-connections.ts';
 import type { OpenConnection } from './open.ts';
 import { type ConnectionPool, createConnectionPool, type Lease } from './pool.ts';
 
@@ -49,6 +50,7 @@ export interface AccountUpstreamDeps {
   readonly tokens: TokenSource;
   readonly open: OpenConnection;
   readonly logins: LoginPacer;
+  readonly connectionsOf: (mailbox: string) => MailboxConnections;
   readonly log: Log;
   readonly clock: Clock;
   readonly endpointOf: (account: Account) => UpstreamEndpoint;
@@ -58,6 +60,7 @@ export interface AccountUpstreamDeps {
 }
 
 export interface MailboxUpstream {
+  readonly mailbox: string;
   readonly upstream: AccountUpstream;
   readonly pool: ConnectionPool;
   readonly endpoint: UpstreamEndpoint;
@@ -65,9 +68,8 @@ export interface MailboxUpstream {
   noteUse(): void;
   /** Nothing would be missed: no connection, nobody who uses it or has lately, no trouble to remember. */
   readonly isForgettable: boolean;
-  /** The facts from now on. */
+  /** The facts from now on, of the same mailbox. */
   update(account: Account): void;
-  readonly isClosing: boolean;
   /** Resolves when no transaction holds it. */
   whenFree(): Promise<void>;
   /** Ends logins that are under way or wait, and closes. Resolves when all is closed. */
@@ -105,6 +107,7 @@ export function createAccountUpstream(
 ): MailboxUpstream {
   const { tokens, log, clock } = deps;
   const { id } = first;
+  const mailbox = mailboxOf(first);
   let account = first;
   let facts = factsOf(account);
   let endpoint = deps.endpointOf(account);
@@ -136,7 +139,7 @@ export function createAccountUpstream(
       hasUnusedLogin = false;
       return;
     }
-    const waitMs = await deps.logins.login(id, account.limits.loginIntervalMs, options.acquireTimeoutMs);
+    const waitMs = await deps.logins.login(mailbox, account.limits.loginIntervalMs, options.acquireTimeoutMs);
     if (waitMs === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
     if (waitMs > 0)
       await new Promise<void>((resolve) => {
@@ -293,6 +296,7 @@ export function createAccountUpstream(
     isKept: (connection) => !deps.isParked() && factsOfConnection.get(connection) === facts,
     isKeptWarm: () => !deps.isIdle(),
     mayOpen: () => !deps.isParked() && health.mayLogIn() && !endpoint.open,
+    mailbox: deps.connectionsOf(mailbox),
     clock,
   });
 
@@ -320,7 +324,7 @@ export function createAccountUpstream(
       if (pool.live > 0) return Promise.resolve();
       connecting ??= pool
         .acquire()
-        .then((lease) => lease.release())
+        .then((lease) => lease.release('promised'))
         .finally(() => {
           connecting = undefined;
         });
@@ -346,6 +350,7 @@ export function createAccountUpstream(
   };
 
   return {
+    mailbox,
     upstream,
     pool,
     get endpoint() {
@@ -367,9 +372,6 @@ export function createAccountUpstream(
       facts = factsOf(changed);
       endpoint = deps.endpointOf(changed);
       pool.maintain();
-    },
-    get isClosing() {
-      return closed.signal.aborted;
     },
     whenFree: () =>
       holds === 0 ? Promise.resolve() : new Promise((resolve) => waitingForFree.push(resolve)),

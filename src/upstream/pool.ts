@@ -1,19 +1,20 @@
 /**
  * The upstream connections of one account. In: a way to open one. Out: leases of warm connections.
- * Owns their number (connecting + busy + idle + saying goodbye never exceed the account's limit, also
- * where the limit or the account changes), their recycling before the provider cuts them, and the order
- * of those who wait: first come, first served, each with a limit of his own.
+ * Owns its part of the mailbox's number (connecting + busy + idle + saying goodbye of all pools never exceed the
+ * account's limit, also where the limit or the account changes), their recycling before the provider cuts them, and
+ * the order of those who wait: first come, first served, each with a limit of his own.
  */
 import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { UpstreamConnection } from './connection.ts';
 import { UpstreamError } from './failure.ts';
+import { createMailboxConnections, type MailboxConnections, type Sharer } from './mailbox-connections.ts';
 import { createPlaces, type PoolPlace } from './places.ts';
 
 export interface Lease {
   readonly connection: UpstreamConnection;
-  /** Gives the connection back, or closes it where it can no longer be used. Idempotent. */
-  release(): void;
+  /** Gives the connection back, or closes it where it can no longer be used. `promised`: a message that is about to come counts on it. Idempotent. */
+  release(as?: 'promised'): void;
 }
 
 export interface PoolCounts {
@@ -55,6 +56,8 @@ export interface PoolOptions {
   readonly mayOpen: () => boolean;
   /** Whether connections that end are replaced before anybody asks. Default: always. */
   readonly isKeptWarm?: () => boolean;
+  /** Of the mailbox; default: the pool is its only one. */
+  readonly mailbox?: MailboxConnections;
   readonly clock?: Clock;
 }
 
@@ -65,7 +68,13 @@ const REPLACE_AHEAD_SHARE = 1 / 4;
 const SETTLED_MS = 10_000;
 /** After a failed attempt, while others are open: those who wait get one of these, and another is tried after this. */
 const TRY_AGAIN_MS = 1_000;
+
+/** Until a message comes that was told that there is a connection, no other account's takes it, ms. */
+const PROMISED_MS = 2_000;
+
 interface Waiter {
+  /** Monotonic ms. */
+  readonly since: number;
   readonly resolve: (lease: Lease) => void;
   readonly reject: (error: unknown) => void;
   readonly stop: () => void;
@@ -75,16 +84,21 @@ export function createConnectionPool(
   open: () => Promise<UpstreamConnection>,
   options: PoolOptions,
 ): ConnectionPool {
-  const { clock = systemClock, limits } = options;
+  const { clock = systemClock, limits, mailbox = createMailboxConnections(clock) } = options;
   let closing = false;
   const busy = new Set<UpstreamConnection>();
   /** Places being lent: taken from generic-pool, not yet with the borrower. */
   let handing = 0;
   const opening = new Set<Promise<void>>();
   const idle = new Set<UpstreamConnection>();
+  /** Idle, for a message that is about to come; until when, monotonic ms. */
+  const promised = new Map<UpstreamConnection, number>();
+  let stopPromising = (): void => {};
   /** Said QUIT to, not closed yet; when they are. */
   const leaving = new Map<UpstreamConnection, Promise<void>>();
   const waiters: Waiter[] = [];
+  /** The first of them has no place: the mailbox has none free. */
+  let lacksRoom = false;
   let openAgainAt = 0;
   let lastFailure: { readonly at: number; readonly error: unknown } | undefined;
   let whenEmpty = (): void => {};
@@ -95,6 +109,7 @@ export function createConnectionPool(
   const places = createPlaces<UpstreamConnection>({
     close(connection) {
       idle.delete(connection);
+      promised.delete(connection);
       connection.onDead = undefined;
       if (connection.dead) return;
       const gone = connection.quit().finally(() => {
@@ -105,30 +120,61 @@ export function createConnectionPool(
     },
   });
 
+  /** Messages that may go out beside those under way. */
+  const free = (): number => Math.max(0, options.concurrency() - busy.size - handing);
+
   /** Hands out what is idle, and opens what is missing for those who wait. */
   function serve(): void {
     if (closing && busy.size + handing + opening.size === 0) whenEmpty();
     // Whoever sorts serves afterwards.
     if (places.isSorting) return;
-    while (waiters.length > 0 && places.idle > 0 && busy.size + handing < options.concurrency()) {
+    while (waiters.length > 0 && places.idle > 0 && free() > 0) {
       const waiter = waiters.shift();
       if (waiter !== undefined) void handTo(waiter);
     }
-    let wanted = Math.min(waiters.length, options.concurrency() - busy.size - handing) - opening.size;
+    let wanted = Math.min(waiters.length, free()) - opening.size;
     if (busy.size + idle.size > 0 && clock.monotonic() < openAgainAt) wanted = 0;
     for (; wanted > 0 && makeRoom(); wanted--) void openOne();
+    lacksRoom = wanted > 0;
+    if (lacksRoom) mailbox.askForIdle(sharer);
+    mailbox.pass(sharer);
   }
 
-  /** Whether one more fits; those that only say goodbye give way. */
-  function makeRoom(): boolean {
-    const most = limits().maxConnections;
-    for (const connection of leaving.keys()) {
-      if (places.size + leaving.size < most) break;
+  const sharer: Sharer = {
+    get open() {
+      return places.size + leaving.size;
+    },
+    get waitsSince() {
+      return lacksRoom ? waiters[0]?.since : undefined;
+    },
+    cutLeaving() {
+      const [connection] = leaving.keys();
+      if (connection === undefined) return false;
       leaving.delete(connection);
       connection.destroy();
-    }
-    return places.size + leaving.size < most;
-  }
+      return true;
+    },
+    giveUpIdle() {
+      if (closing) return false;
+      if (places.isSorting) return true;
+      const now = clock.monotonic();
+      for (const [connection, until] of promised) if (until <= now) promised.delete(connection);
+      if (places.idle - promised.size <= Math.min(waiters.length, free())) {
+        stopPromising();
+        if (promised.size > 0) stopPromising = clock.after(PROMISED_MS, serve);
+        return false;
+      }
+      // The one used longest ago.
+      let given = 0;
+      void places.sweep((connection) => promised.has(connection) || given++ > 0).then(serve);
+      return true;
+    },
+    serve,
+  };
+  mailbox.join(sharer);
+
+  /** Whether one more fits; those that only say goodbye give way. */
+  const makeRoom = (): boolean => mailbox.makeRoom(sharer, limits().maxConnections);
 
   async function handTo(waiter: Waiter): Promise<void> {
     const lease = await takeIdle();
@@ -154,11 +200,13 @@ export function createConnectionPool(
 
   function lend(place: PoolPlace<UpstreamConnection>, connection: UpstreamConnection): Lease {
     idle.delete(connection);
+    promised.delete(connection);
     busy.add(connection);
     return {
       connection,
-      release() {
+      release(as) {
         if (!busy.delete(connection)) return;
+        if (as === 'promised') promised.set(connection, clock.monotonic() + PROMISED_MS);
         keep(place, connection);
         serve();
       },
@@ -166,7 +214,7 @@ export function createConnectionPool(
   }
 
   function keep(place: PoolPlace<UpstreamConnection>, connection: UpstreamConnection): void {
-    if (closing || !isUsable(connection)) {
+    if (closing || !isUsable(connection) || mailbox.isDueElsewhere(sharer)) {
       places.drop(place);
       return;
     }
@@ -212,6 +260,7 @@ export function createConnectionPool(
     const since = clock.monotonic();
     return new Promise((resolve, reject) => {
       const waiter: Waiter = {
+        since,
         resolve,
         reject,
         stop: clock.after(options.acquireTimeoutMs, () => {
@@ -231,7 +280,7 @@ export function createConnectionPool(
 
   async function acquire(): Promise<Lease> {
     if (closing) throw new UpstreamError({ kind: 'local', cause: 'draining' });
-    const isFree = waiters.length === 0 && busy.size + handing < options.concurrency();
+    const isFree = waiters.length === 0 && free() > 0;
     if (isFree && !places.isSorting && places.idle > 0) {
       const lease = await takeIdle();
       if (lease !== undefined) return lease;
@@ -251,7 +300,7 @@ export function createConnectionPool(
   }
 
   async function sweep(aheadMs = 0): Promise<void> {
-    let room = limits().maxConnections - busy.size - handing - opening.size;
+    let room = limits().maxConnections - mailbox.besides(sharer) - busy.size - handing - opening.size;
     await places.sweep((connection) => isUsable(connection, aheadMs) && room-- > 0);
     serve();
   }
@@ -270,7 +319,7 @@ export function createConnectionPool(
     const missing = limits().minConnections - promising();
     if (missing <= 0 || closing || !options.mayOpen() || options.isKeptWarm?.() === false) return;
     // Where the limit leaves no room for a replacement beside it, the old one goes first.
-    if (places.size + missing > limits().maxConnections) await sweep(aheadMs());
+    if (mailbox.besides(sharer) + places.size + missing > limits().maxConnections) await sweep(aheadMs());
     await openMore(missing);
   }
 
@@ -292,7 +341,7 @@ export function createConnectionPool(
     maintain() {
       if (closing) return;
       serve();
-      const isOver = places.size > limits().maxConnections;
+      const isOver = mailbox.besides(sharer) + places.size > limits().maxConnections;
       const isStale = [...idle].some((connection) => !isUsable(connection));
       void (isStale || isOver ? sweep() : Promise.resolve()).then(topUp);
     },
@@ -312,6 +361,7 @@ export function createConnectionPool(
     async close() {
       if (!closing) {
         closing = true;
+        stopPromising();
         for (const waiter of waiters.splice(0)) {
           waiter.stop();
           waiter.reject(new UpstreamError({ kind: 'local', cause: 'draining' }));
@@ -322,7 +372,9 @@ export function createConnectionPool(
         });
       }
       await places.close();
+      serve();
       await Promise.all(leaving.values());
+      mailbox.leave(sharer);
     },
 
     cut() {

@@ -3,7 +3,7 @@
  * of use and let go when it has not been for long: thousands that seldom send cost nothing here. Owns the
  * endpoints, the one maintenance timer, and what becomes of an account that is removed, or comes back.
  */
-import type { Account, AccountState } from '../accounts/account.ts';
+import { type Account, type AccountState, mailboxOf } from '../accounts/account.ts';
 import { type Clock, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
@@ -13,6 +13,7 @@ import type { KeptPause } from './account-health.ts';
 import { type AccountUpstream, createAccountUpstream, type MailboxUpstream } from './account-upstream.ts';
 import { type BreakerState, createEndpoints } from './endpoint.ts';
 import { createLoginPacer, type LoginPacer } from './login-pacer.ts';
+import { createAllMailboxConnections } from './mailbox-connections.ts';
 import type { OpenConnection } from './open.ts';
 import type { PoolCounts } from './pool.ts';
 import { formatProxy } from './proxy.ts';
@@ -38,7 +39,7 @@ export interface Upstreams {
   peek(accountId: string): AccountUpstream | undefined;
   /** What the account's server offered last; undefined before a first connection to it. */
   capabilities(accountId: string): Capabilities | undefined;
-  /** Makes ready to serve exactly these accounts, by id; the result does so at once. What belongs to an account id stays: connections that still fit, pauses, counts. Connections of the gone ones close once their transactions are over. */
+  /** Makes ready to serve exactly these accounts, by id; the result does so at once. What belongs to an account id and its mailbox stays: connections that still fit, pauses, counts. Connections of the gone ones close once their transactions are over; until then they count where another account has their mailbox. */
   prepare(accounts: ReadonlyMap<string, Account>): Steps<() => void>;
   /** Opens the warm connections of these accounts (default all) in parallel; never rejects. Resolves, after a minute at most, with how many accounts have one. */
   warmUp(accountIds?: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
@@ -61,7 +62,7 @@ export interface UpstreamsDeps {
   readonly tokens: TokenSource;
   readonly open: OpenConnection;
   readonly log: Log;
-  /** Default: each account's logins within this process. */
+  /** Default: each mailbox's logins within this process. */
   readonly logins?: LoginPacer;
   readonly clock?: Clock;
   /** Whether the account's connections close as they fall idle and none are opened ahead. Default: never. */
@@ -92,6 +93,7 @@ const endpointName = ({ upstream, smtpProxy }: Account): string =>
 export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions): Upstreams {
   const { tokens, log, clock = systemClock } = deps;
   const ownLogins = createLoginPacer(clock);
+  const connectionsOf = createAllMailboxConnections(clock);
   const endpoints = createEndpoints(log, 'upstream', {
     maxOpening: options.maxOpening ?? DEFAULT_MAX_OPENING,
     resetMs: options.breakerResetMs,
@@ -100,8 +102,10 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   let accounts: ReadonlyMap<string, Account> = new Map();
   /** Those of `accounts` that are or were lately in use. */
   const served = new Map<string, MailboxUpstream>();
-  /** Removed, with transactions or connections still open. */
-  const retiring = new Map<string, MailboxUpstream>();
+  /** Of accounts that were removed or are another mailbox now, with transactions still open. */
+  const retiring = new Set<MailboxUpstream>();
+  /** Saying goodbye. */
+  const closing = new Set<MailboxUpstream>();
   const ending = new Set<Promise<void>>();
   let isClosed = false;
 
@@ -112,6 +116,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         tokens,
         open: deps.open,
         logins: deps.logins ?? ownLogins,
+        connectionsOf,
         log,
         clock,
         endpointOf: (account) => endpoints.named(endpointName(account)),
@@ -123,12 +128,16 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     );
 
   /** Closes it once its transactions are over, unless it is wanted again before. */
-  async function retire(id: string, gone: MailboxUpstream): Promise<void> {
-    retiring.set(id, gone);
+  async function retire(gone: MailboxUpstream): Promise<void> {
+    retiring.add(gone);
     await gone.whenFree();
-    if (retiring.get(id) !== gone) return;
+    if (retiring.delete(gone)) await bidFarewell(gone);
+  }
+
+  async function bidFarewell(gone: MailboxUpstream): Promise<void> {
+    closing.add(gone);
     await gone.close();
-    if (retiring.get(id) === gone) retiring.delete(id);
+    closing.delete(gone);
   }
 
   function end(promise: Promise<void>): void {
@@ -151,10 +160,13 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   async function maintain(): Promise<void> {
     const slices = createSlices(clock);
     for (const [id, current] of served) {
-      if (current.isForgettable) served.delete(id);
-      else current.pool.maintain();
+      if (current.isForgettable) {
+        served.delete(id);
+        end(bidFarewell(current));
+      } else current.pool.maintain();
       if (slices.isOver) await slices.rest();
     }
+    ownLogins.tidy();
     if (!isClosed) cancelMaintenance = later();
   }
   const later = (): (() => void) =>
@@ -165,24 +177,26 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     accounts = wanted;
     for (const name of perEndpoint.keys()) endpoints.named(name);
     for (const [name, endpoint] of endpoints.all) endpoint.accounts = perEndpoint.get(name) ?? 0;
-    const isServed = (id: string): boolean => wanted.has(id) && wanted.get(id)?.transport !== 'graph';
+    const isWanted = ({ upstream: { account }, mailbox }: MailboxUpstream): boolean => {
+      const now = wanted.get(account.id);
+      if (now === undefined || now.transport === 'graph') return false;
+      return now === account || mailboxOf(now) === mailbox;
+    };
     for (const [id, current] of served) {
-      if (isServed(id)) continue;
+      if (isWanted(current)) continue;
       served.delete(id);
-      end(retire(id, current));
+      end(retire(current));
     }
-    for (const [id, current] of retiring) {
-      if (!isServed(id)) continue;
-      retiring.delete(id);
-      // What still says goodbye would count beside the new ones.
-      if (current.isClosing) current.pool.cut();
-      else served.set(id, current);
+    for (const current of retiring) {
+      const { id } = current.upstream.account;
+      if (served.has(id) || !isWanted(current)) continue;
+      retiring.delete(current);
+      served.set(id, current);
     }
     for (const [id, current] of served) {
       const account = wanted.get(id);
       if (account !== undefined && current.upstream.account !== account) current.update(account);
     }
-    ownLogins.keepOnly(wanted);
   }
 
   function status(accountId: string): UpstreamStatus | undefined {
@@ -261,7 +275,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       isClosed = true;
       cancelMaintenance();
       accounts = new Map();
-      const all = [...served.values(), ...retiring.values()];
+      const all = [...served.values(), ...retiring, ...closing];
       served.clear();
       await Promise.all(
         all.map((s) => {

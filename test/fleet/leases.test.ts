@@ -12,9 +12,9 @@ function stage(extend: (held: readonly Held[]) => readonly Held[] | undefined) {
   const lent: string[] = [];
   const leases = createLeases({
     clock,
-    held: (isWaiting) => ['x'].map((id) => ({ accountId: 'a', id, as: isWaiting(id) ? 'waiting' : 'begun' })),
+    held: (isWaiting) => ['x'].map((id) => ({ mailboxId: 'a', id, as: isWaiting(id) ? 'waiting' : 'begun' })),
     extend: async (held) => extend(held),
-    lend: (_accountId, id) => void lent.push(id),
+    lend: (_mailboxId, id) => void lent.push(id),
   });
   return { clock, leases, lent };
 }

@@ -3,7 +3,7 @@
  * see, without a listener. In: provider and account options. Out: `send` and what became of it.
  */
 
-import { parseAccounts } from '../../src/accounts/accounts-file.ts';
+import { type LoadedAccount, parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import { createHttp } from '../../src/http.ts';
@@ -73,6 +73,8 @@ export interface Room {
   readonly records: readonly TransactionRecord[];
   /** The state changes that were announced. */
   readonly changes: readonly string[];
+  /** Serves these entries of an accounts file from now on. */
+  reload(entries: readonly object[]): Promise<void>;
   /** Opens a transaction. */
   mail(from?: string, parameters?: readonly string[]): Promise<{ reply: Reply; transaction?: Transaction }>;
   /** One whole transaction, as a client without pipelining speaks it. */
@@ -91,17 +93,20 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
   const users = options.users ?? [ANN];
   const provider = await startProvider({ ...options.provider, users });
   defer(() => provider.close());
-  const file = await parseAccounts(
-    JSON.stringify(users.map((user) => provider.entry(user, { login_interval_ms: 0, ...options.account }))),
-    { env: {}, directory: '/' },
+  async function load(entries: readonly object[]): Promise<readonly LoadedAccount[]> {
+    const file = await parseAccounts(JSON.stringify(entries), { env: {}, directory: '/' });
+    const problem = file.problems[0];
+    if (problem !== undefined) throw new Error(`${problem.path}: ${problem.message}`);
+    return file.accounts;
+  }
+  const loaded = await load(
+    users.map((user) => provider.entry(user, { login_interval_ms: 0, ...options.account })),
   );
-  const problem = file.problems[0];
-  if (problem !== undefined) throw new Error(`${problem.path}: ${problem.message}`);
-  const accounts = file.accounts.map((a) => a.account);
-  const directory = createAccountDirectory(accounts);
+  const accounts = loaded.map((a) => a.account);
+  let directory = createAccountDirectory(accounts);
   const tokens = createTokenService({ log: silentLog });
   defer(() => tokens.close());
-  tokens.applyAccounts(file.accounts);
+  tokens.applyAccounts(loaded);
   const { clock = systemClock } = options;
   const changes: string[] = [];
   const upstreams = createUpstreams(
@@ -181,6 +186,12 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     relay,
     records,
     changes,
+    async reload(entries) {
+      const next = await load(entries);
+      directory = createAccountDirectory(next.map((a) => a.account));
+      tokens.applyAccounts(next);
+      ways.applyAccounts(next.map((a) => a.account));
+    },
     mail,
     async send(message = {}) {
       const opened = await mail(message.from, message.mailParameters);

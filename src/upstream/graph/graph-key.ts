@@ -1,4 +1,4 @@
-import type { Account, GraphTarget } from '../../accounts/account.ts';
+import { type Account, type GraphTarget, mailboxOf } from '../../accounts/account.ts';
 import type { GraphKey } from './pacing.ts';
 
 /** Where the account may use Graph. */
@@ -6,7 +6,7 @@ export const targetOf = (account: Account | undefined): GraphTarget | undefined 
   account?.transport === 'smtp' ? undefined : account?.graph;
 
 /** Whose limits hold there. */
-export const keyOf = ({ id }: Account, { app, mailbox }: GraphTarget): GraphKey => ({
+export const keyOf = (account: Account, { app }: GraphTarget): GraphKey => ({
   app,
-  mailbox: mailbox === 'me' ? id : mailbox,
+  mailbox: mailboxOf(account),
 });
