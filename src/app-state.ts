@@ -6,6 +6,7 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { orAfter, systemClock } from './clock.ts';
 import type { Settings } from './config.ts';
 import { createFleet, type Fleet } from './fleet/fleet.ts';
 import { createNews, type News } from './fleet/news.ts';
@@ -17,6 +18,9 @@ import type { KeptPause } from './upstream/account-health.ts';
 import { parseKeptPause } from './upstream/kept-pause.ts';
 import type { LoginPacer } from './upstream/login-pacer.ts';
 import type { Pauses } from './upstream/pauses.ts';
+
+/** A Redis that is silent is waited for no longer, ms. */
+const TOLD_WAIT_MS = 2_000;
 
 export interface AppStateDeps {
   readonly settings: Settings;
@@ -52,7 +56,7 @@ export interface AppState {
   readonly news: News | undefined;
   /** Once the accounts are known and the token store, which opens Redis, is open. */
   start(): Promise<void>;
-  /** What an operator did is kept, whatever happens to the process, once it resolves. Never rejects; takes 2 s at most. */
+  /** What an operator did is kept, whatever happens to the process, once it resolves. Never rejects; takes 4 s at most. */
   save(): Promise<void>;
   close(): Promise<void>;
 }
@@ -152,7 +156,10 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
       await kept?.restore();
       await fleet.start();
     },
-    save: async () => kept?.save(),
+    async save() {
+      await orAfter(systemClock, fleet.states.told(), TOLD_WAIT_MS);
+      await kept?.save();
+    },
     async close() {
       delays.disable();
       await kept?.close();

@@ -30,6 +30,8 @@ export interface SharedStates {
   /** Heard from others: a state, or undefined where it is over. Also at the start, for what stood before. */
   onState(listener: (subject: string, state: SharedState | undefined) => void): void;
   onAsked(listener: (action: string) => void): void;
+  /** What changed here by now Redis has, or cannot be given. Never rejects; as long as Redis may take to answer. */
+  told(): Promise<void>;
   /** What stands, for the time in which Redis may be away when the relay starts again. */
   readonly kept: KeptPart;
 }
@@ -83,8 +85,8 @@ export function createSharedStates(
   const stateListeners: ((subject: string, state: SharedState | undefined) => void)[] = [];
   const askListeners: ((action: string) => void)[] = [];
   const standing = new Map<string, Standing>();
-  /** Changed while Redis was away. */
-  const untold = new Set<string>();
+  /** Changed here, and not known to Redis as far as is known; by the change. */
+  const untold = new Map<string, object>();
   /** Told or heard while all that stands is asked for: by one question at a time. */
   let changed: Set<string> | undefined;
   let telling: Promise<void> = Promise.resolve();
@@ -116,8 +118,7 @@ export function createSharedStates(
     for (const listener of stateListeners) listener(subject, state);
   }
 
-  async function tell(subject: string, state = stateOf(subject)): Promise<void> {
-    untold.delete(subject);
+  async function tell(subject: string, state = stateOf(subject), change: object = {}): Promise<void> {
     try {
       if (state === undefined) await redis.ask((r) => r.hDel(key, subject));
       else {
@@ -125,9 +126,10 @@ export function createSharedStates(
         await redis.run(SET, [key], [subject, JSON.stringify(state.value), ms]);
       }
     } catch (error) {
-      untold.add(subject);
+      if (!untold.has(subject)) untold.set(subject, change);
       throw error;
     }
+    if (untold.get(subject) === change) untold.delete(subject);
     const { value, leftMs } = state ?? {};
     await redis.publish(channel, JSON.stringify({ subject, over: state === undefined, value, leftMs }));
   }
@@ -135,16 +137,19 @@ export function createSharedStates(
   function change(subject: string, state: SharedState | undefined): void {
     changed?.add(subject);
     note(subject, state);
+    const mark = {};
+    // At once: what is kept for a restart must not take it for told.
+    untold.set(subject, mark);
     // One after the other: a script that has to be sent again would come behind what ended it.
-    telling = telling.then(() => tell(subject, state)).catch(() => undefined);
+    telling = telling.then(() => tell(subject, state, mark)).catch(() => undefined);
   }
 
   /** `isAll`: Redis has forgotten something; what it does not know is not over. */
   async function catchUp(epoch: string, isAll: boolean, since: ReadonlySet<string>): Promise<void> {
     const mustTell = isAll ? [...standing.keys()] : [];
-    for (const subject of [...untold]) {
+    for (const [subject, mark] of [...untold]) {
       const state = stateOf(subject);
-      if (untold.has(subject)) await tell(subject, state);
+      if (untold.has(subject)) await tell(subject, state, mark);
     }
     const all = (await redis.run(ALL, [key, `${prefix}:epoch`], [epoch])) as unknown[] | null;
     if (all === null) throw new Error('Redis has lost what it knew');
@@ -209,9 +214,10 @@ export function createSharedStates(
     ask: (action) => void redis.publish(channel, JSON.stringify({ action })).catch(() => undefined),
     onState: (listener) => void stateListeners.push(listener),
     onAsked: (listener) => void askListeners.push(listener),
+    told: () => telling,
     kept: {
       snapshot: () =>
-        [...new Set([...standing.keys(), ...untold])].flatMap((subject) => {
+        [...new Set([...standing.keys(), ...untold.keys()])].flatMap((subject) => {
           const state = stateOf(subject);
           const isUntold = untold.has(subject);
           if (state === undefined) return isUntold ? [[subject, null, OVER, true]] : [];
@@ -226,7 +232,7 @@ export function createSharedStates(
           const leftMs = endsAt === null ? undefined : endsAt - clock.now();
           const stands = leftMs === undefined || leftMs > 0;
           if (stands) heard(subject, { subject, value, leftMs });
-          if (isUntold === true && (stands || endsAt === OVER)) untold.add(subject);
+          if (isUntold === true && (stands || endsAt === OVER)) untold.set(subject, {});
         }
       },
     },

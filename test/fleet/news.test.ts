@@ -20,6 +20,7 @@ function stage() {
     set: ({ subject, leftMs }) => void told.push(`set ${subject} ${leftMs}`),
     clear: (subject) => void told.push(`clear ${subject}`),
     ask: (action) => void told.push(`ask ${action}`),
+    told: () => Promise.resolve(),
     kept: { snapshot: () => [], restore() {} },
     onState: (listener) => {
       hear = listener;

@@ -334,3 +334,15 @@ test('nothing that stands is over because another Redis came while it was asked'
   assert.deepEqual(over, []);
   assert.deepEqual([...hash.keys()], ['drained:a@x']);
 });
+
+test('what is kept for a restart in the moment of a change is not taken for told', async () => {
+  const { states, beat, answer, settle } = slowRedis();
+  beat();
+  await answer();
+  const kept = (): unknown => (states.kept.snapshot() as unknown[][]).map(([, , , isUntold]) => isUntold);
+  states.set({ subject: 'drained:a@x', value: true, leftMs: undefined });
+  assert.deepEqual(kept(), [true]);
+  await states.told();
+  assert.deepEqual(kept(), [false]);
+  await settle();
+});
