@@ -17,7 +17,6 @@ import {
   JsonSyntaxError,
   nodeAt,
   parseJsonInSlices,
-  parseJsonText,
 } from './json-text.ts';
 import { withoutLegacyKeys } from './legacy-entry.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
@@ -136,17 +135,14 @@ function decodeText(content: Buffer, path: string): string {
 /** Parses the text of an accounts file, in slices. Throws `AccountsFileError` when it is no such file at all. */
 export async function parseAccounts(text: string, places: SecretPlaces): Promise<AccountsFile> {
   const slices = createSlices();
-  const root = await parseRootInSlices(text, slices);
+  const root = await parseRoot(text, slices);
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
-  let lines: ReturnType<typeof createLineIndex> | undefined;
-  const position: ReturnType<typeof createLineIndex> = (offset) => {
-    lines ??= createLineIndex(text);
-    return lines(offset);
-  };
+  let position: ReturnType<typeof createLineIndex> | undefined;
   const located = (path: readonly PropertyKey[], message: string): Problem => {
     // In a bare array the entries stand one level higher.
     const node = nearestNode(root, root.items === undefined ? path : path.slice(1));
+    position ??= createLineIndex(text);
     return { path: formatPath(path), message, line: position(node.start).line };
   };
 
@@ -222,35 +218,18 @@ interface Built {
   readonly hidesSenders: boolean;
 }
 
-function parseRoot(text: string): JsonNode {
-  checkNotEmpty(text);
-  try {
-    return parseJsonText(text);
-  } catch (error) {
-    throw explained(error);
-  }
-}
-
-async function parseRootInSlices(text: string, slices: Slices): Promise<JsonNode> {
-  checkNotEmpty(text);
-  try {
-    return await parseJsonInSlices(text, slices);
-  } catch (error) {
-    throw explained(error);
-  }
-}
-
-function checkNotEmpty(text: string): void {
+async function parseRoot(text: string, slices?: Slices): Promise<JsonNode> {
   if (text.replace(/^\ufeff/, '').trim() === '')
     throw new AccountsFileError(
       'is empty: write { "accounts": [] } or add one with "xoauth2-relay account add"',
     );
+  try {
+    return await parseJsonInSlices(text, slices);
+  } catch (error) {
+    if (!(error instanceof JsonSyntaxError)) throw error;
+    throw new AccountsFileError(`not JSON: ${error.message}`, { cause: error });
+  }
 }
-
-const explained = (error: unknown): unknown =>
-  error instanceof JsonSyntaxError
-    ? new AccountsFileError(`not JSON: ${error.message}`, { cause: error })
-    : error;
 
 /** The node at `path`, or the deepest one above it that exists. */
 function nearestNode(root: JsonNode, path: readonly PropertyKey[]): JsonNode {
@@ -279,10 +258,11 @@ async function buildEntry(
   return failed([{ path: ['provider'], message }]);
 }
 
-/** Providers that accounts of this text may name; a wrong one maps to undefined. Throws `AccountsFileError`. */
-export function parseProviders(text: string): ReadonlyMap<string, ProviderProfile | undefined> {
-  return readProviders(parseRoot(text).members?.get('providers'), () => {});
-}
+/** Providers that accounts of this text may name; a wrong one maps to undefined. Rejects with `AccountsFileError`. */
+export const parseProviders = async (
+  text: string,
+): Promise<ReadonlyMap<string, ProviderProfile | undefined>> =>
+  readProviders((await parseRoot(text)).members?.get('providers'), () => {});
 
 /** Built-in profiles and the operator's; a wrong one maps to undefined. */
 function readProviders(
@@ -293,55 +273,55 @@ function readProviders(
   if (node === undefined) return profiles;
   if (node.members === undefined) wrong([], 'expected an object: name → provider');
   for (const [name, { value }] of node.members ?? []) {
-    if (builtInProviders.has(name)) {
+    if (builtInProviders.has(name))
       wrong([name], `is built in: choose another name and "extends": "${name}"`);
-      continue;
-    }
-    profiles.set(name, undefined);
-    const checked = checkProvider(value);
-    if (!('entry' in checked)) {
-      for (const issue of checked.issues) wrong([name, ...issue.path], issue.message);
-      continue;
-    }
-    const { entry } = checked;
-    const base = entry.extends === undefined ? undefined : builtInProviders.get(entry.extends);
-    if (entry.extends !== undefined && base === undefined) {
-      wrong([name, 'extends'], `expected one of ${[...builtInProviders.keys()].join(', ')}`);
-      continue;
-    }
-    const tokenUrl = entry.token_url ?? base?.tokenUrl;
-    if (tokenUrl === undefined) {
-      wrong([name, 'token_url'], 'is missing');
-      continue;
-    }
-    if (entry.smtp === undefined && base === undefined) {
-      wrong([name, 'smtp'], 'is missing');
-      continue;
-    }
-    const authorizeUrl = entry.authorize_url ?? base?.authorizeUrl;
-    const deviceUrl = entry.device_url ?? base?.deviceUrl;
-    const tenant = entry.tenant ?? base?.tenant;
-    profiles.set(name, {
-      ...base,
-      name,
-      title: entry.title ?? base?.title ?? name,
-      smtp: entry.smtp === undefined && base !== undefined ? base.smtp : parseSmtpUrl(entry.smtp ?? ''),
-      tokenUrl,
-      ...(authorizeUrl === undefined ? {} : { authorizeUrl }),
-      ...(deviceUrl === undefined ? {} : { deviceUrl }),
-      ...(entry.graph_url === undefined ? {} : { graphUrl: entry.graph_url }),
-      ...(tenant === undefined ? {} : { tenant }),
-      scopes: scopesOf(entry.grants, entry.scope, base),
-      ...(entry.imap_scope === undefined ? {} : { imapScopes: everyGrant(entry.imap_scope) }),
-      signInScope: entry.scope ?? base?.signInScope ?? '',
-      safetyBufferMs: entry.token_safety_buffer_ms ?? base?.safetyBufferMs ?? 300_000,
-      chunking: entry.chunking ?? base?.chunking ?? true,
-      smtpProxy: entry.smtp_proxy ?? base?.smtpProxy,
-      heloName: entry.helo_name ?? base?.heloName,
-      limits: limitsOf(entry, base?.limits ?? DEFAULT_LIMITS),
-    });
+    else
+      profiles.set(
+        name,
+        buildProvider(name, value, (path, message) => wrong([name, ...path], message)),
+      );
   }
   return profiles;
+}
+
+function buildProvider(
+  name: string,
+  value: unknown,
+  wrong: (path: readonly PropertyKey[], message: string) => void,
+): ProviderProfile | undefined {
+  const refuse = (key: string, message: string): undefined => void wrong([key], message);
+  const checked = checkProvider(value);
+  if (!('entry' in checked)) {
+    for (const issue of checked.issues) wrong(issue.path, issue.message);
+    return undefined;
+  }
+  const { entry } = checked;
+  const base = entry.extends === undefined ? undefined : builtInProviders.get(entry.extends);
+  if (entry.extends !== undefined && base === undefined)
+    return refuse('extends', `expected one of ${[...builtInProviders.keys()].join(', ')}`);
+  const tokenUrl = entry.token_url ?? base?.tokenUrl;
+  if (tokenUrl === undefined) return refuse('token_url', 'is missing');
+  const smtp = entry.smtp === undefined ? base?.smtp : parseSmtpUrl(entry.smtp);
+  if (smtp === undefined) return refuse('smtp', 'is missing');
+  return {
+    ...base,
+    name,
+    title: entry.title ?? base?.title ?? name,
+    smtp,
+    tokenUrl,
+    authorizeUrl: entry.authorize_url ?? base?.authorizeUrl,
+    deviceUrl: entry.device_url ?? base?.deviceUrl,
+    graphUrl: entry.graph_url ?? base?.graphUrl,
+    tenant: entry.tenant ?? base?.tenant,
+    scopes: scopesOf(entry.grants, entry.scope, base),
+    imapScopes: entry.imap_scope === undefined ? base?.imapScopes : everyGrant(entry.imap_scope),
+    signInScope: entry.scope ?? base?.signInScope ?? '',
+    safetyBufferMs: entry.token_safety_buffer_ms ?? base?.safetyBufferMs ?? 300_000,
+    chunking: entry.chunking ?? base?.chunking ?? true,
+    smtpProxy: entry.smtp_proxy ?? base?.smtpProxy,
+    heloName: entry.helo_name ?? base?.heloName,
+    limits: limitsOf(entry, base?.limits ?? DEFAULT_LIMITS),
+  };
 }
 
 function scopesOf(

@@ -4,13 +4,14 @@
  */
 
 import { createHmac, randomBytes } from 'node:crypto';
+import { isRecord } from '../protocol/json-object.ts';
 import { foldPattern, isCovered } from '../protocol/sender-pattern.ts';
 import { foldAddress, foldAscii } from '../protocol/text.ts';
 import type { Account, AccountLimits, ClientPassword, Endpoint, GraphTarget } from './account.ts';
 import { buildCredential, type Wrong } from './build-credential.ts';
 import type { Credential } from './credential.ts';
 import { GRAPH_MAX_BYTES, graphScopes, graphTargetOf } from './graph-target.ts';
-import type { ProviderProfile } from './providers.ts';
+import { DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, ProviderEntry, SecretSource } from './schema.ts';
 import { formatScryptHash, hashPassword, isPasswordHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
 import { readSecretText, type SecretPlaces } from './secret-source.ts';
@@ -156,9 +157,8 @@ function smtpProxyOf(
   places: SecretPlaces,
   wrong: Wrong,
 ): Account['smtpProxy'] {
-  if (source === undefined) return undefined;
   try {
-    return parseSmtpProxy(readSecretText(source, places));
+    return source === undefined ? undefined : parseSmtpProxy(readSecretText(source, places));
   } catch (error) {
     return wrong('smtp_proxy', (error as Error).message);
   }
@@ -181,7 +181,7 @@ async function buildClientPassword(
 
 /** An account that cannot be used until its entry is corrected, but whose mail must wait, not bounce. */
 export async function placeholderAccount(value: unknown, email: string): Promise<Account> {
-  const entry = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  const entry = isRecord(value) ? value : {};
   const texts = (list: unknown): string[] =>
     Array.isArray(list) ? list.filter((item): item is string => typeof item === 'string') : [];
   const text = (key: string): string | undefined => texts([entry[key]])[0];
@@ -201,18 +201,6 @@ export async function placeholderAccount(value: unknown, email: string): Promise
     transport: 'smtp',
     chunking: false,
     localAddress: undefined,
-    limits: {
-      maxConnections: 1,
-      minConnections: 0,
-      messagesPerMinute: undefined,
-      messagesPerDay: undefined,
-      recipientsPerDay: undefined,
-      maxRecipients: 100,
-      messagesPerConnection: 1,
-      idleMs: 1_000,
-      maxAgeMs: 1_000,
-      loginIntervalMs: 0,
-      maxBytes: 35_882_577,
-    },
+    limits: { ...DEFAULT_LIMITS, maxConnections: 1, minConnections: 0 },
   };
 }

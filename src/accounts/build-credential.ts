@@ -178,52 +178,35 @@ function readServiceAccount(
   wrong: Wrong,
 ): ServiceAccount | undefined {
   const file = entry.service_account_file;
+  const { client_email: clientEmail, private_key: privateKey } = entry;
   if (file === undefined) {
-    if (entry.client_email === undefined || entry.private_key === undefined)
+    if (clientEmail === undefined || privateKey === undefined)
       return wrong(
         'service_account_file',
         'is missing: name the key file from Google, or give client_email and private_key',
       );
-    const pem = readPrivateKey(entry.private_key, places, wrong);
-    return (
-      pem && {
-        clientEmail: entry.client_email,
-        privateKeyPem: pem.secret,
-        privateKeyId: entry.private_key_id,
-        tokenUrl: undefined,
-      }
-    );
+    const pem = readPrivateKey(privateKey, places, wrong);
+    const privateKeyId = entry.private_key_id;
+    return pem && { clientEmail, privateKeyPem: pem.secret, privateKeyId, tokenUrl: undefined };
   }
+  const refuse = (message: string): undefined => wrong('service_account_file', message);
   let content: unknown;
   try {
     content = JSON.parse(readSmallFile(resolve(places.directory, file)));
   } catch (error) {
     // Never the parser's own words: they quote the file.
-    return wrong(
-      'service_account_file',
-      error instanceof SecretSourceError ? error.message : `${file} is not JSON`,
-    );
+    return refuse(error instanceof SecretSourceError ? error.message : `${file} is not JSON`);
   }
   const field = (name: string): string | undefined => {
     const value = (content as Record<string, unknown> | null)?.[name];
     return typeof value === 'string' && value !== '' ? value : undefined;
   };
-  const clientEmail = field('client_email');
-  const privateKey = field('private_key');
-  if (clientEmail === undefined || privateKey === undefined)
-    return wrong(
-      'service_account_file',
-      `${file} holds no client_email and private_key: it is not a service account key`,
-    );
-  const pem = readPrivateKey(privateKey, places, wrong, 'service_account_file');
-  return (
-    pem && {
-      clientEmail,
-      privateKeyPem: pem.secret,
-      privateKeyId: field('private_key_id'),
-      tokenUrl: field('token_uri'),
-    }
-  );
+  const [email, key] = [field('client_email'), field('private_key')];
+  if (email === undefined || key === undefined)
+    return refuse(`${file} holds no client_email and private_key: it is not a service account key`);
+  const pem = readPrivateKey(key, places, wrong, 'service_account_file');
+  const [privateKeyId, tokenUrl] = [field('private_key_id'), field('token_uri')];
+  return pem && { clientEmail: email, privateKeyPem: pem.secret, privateKeyId, tokenUrl };
 }
 
 function readPrivateKey(

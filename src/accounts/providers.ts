@@ -16,12 +16,12 @@ export interface ProviderProfile {
   /** `{tenant}` stands for the account's tenant. */
   readonly tokenUrl: string;
   /** For the interactive sign-in; absent where it cannot be done. */
-  readonly authorizeUrl?: string;
-  readonly deviceUrl?: string;
+  readonly authorizeUrl?: string | undefined;
+  readonly deviceUrl?: string | undefined;
   /** Where its OAuth clients are registered, and as what, in words. */
   readonly clientsAt?: string;
   /** Microsoft Graph; absent where mail cannot leave that way. */
-  readonly graphUrl?: string;
+  readonly graphUrl?: string | undefined;
   /** Further parameters of the authorization request. */
   readonly authorizeParameters?: Readonly<Record<string, string>>;
   /** Issuer of its ID tokens, where `signInScope` asks for one. */
@@ -31,11 +31,11 @@ export interface ProviderProfile {
   /** Its token endpoint never answers with another refresh token: two who ask at once harm nothing. */
   readonly neverRotates?: true;
   /** Default tenant; absent where the provider has none. */
-  readonly tenant?: string;
+  readonly tenant?: string | undefined;
   /** Scope sent in the token request by grant; a grant without an entry is not offered. `''` sends none. */
   readonly scopes: Partial<Record<GrantType, string>>;
   /** The same of tokens for IMAP; where none is named nobody knows one. */
-  readonly imapScopes?: Partial<Record<GrantType, string>>;
+  readonly imapScopes?: Partial<Record<GrantType, string>> | undefined;
   /** Scope asked for at the interactive sign-in. */
   readonly signInScope: string;
   readonly safetyBufferMs: number;

@@ -6,7 +6,7 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import { isHeloName } from '../protocol/helo-name.ts';
 import { foldPattern } from '../protocol/sender-pattern.ts';
-import { parseHostPort, parseSmtpUrl } from './smtp-url.ts';
+import { isParsed, parseHostPort, parseSmtpUrl } from './smtp-url.ts';
 
 /** What is wrong, where: `path` such as `accounts[3].client_id`, `message` what was expected. Never a value. */
 export interface Problem {
@@ -49,61 +49,53 @@ const HOUR = 3_600_000;
 /** What stands before the @ of an address would be told wherever the address is. */
 export const NO_LOGIN = 'takes no user:password@, which would not be used: remove it';
 const url = z.string().regex(/^https?:\/\/[^\s]+$/, 'an absolute https:// address');
-const isParsed = (parse: (text: string) => unknown) => (text: string) => {
-  try {
-    parse(text);
-    return true;
-  } catch {
-    return false;
-  }
-};
 const smtp = z.string().refine(isParsed(parseSmtpUrl), 'starttls://host:587 or smtps://host:465');
 const scope = z.string().max(2000);
 
+/** A key that may be left out, and what it says. */
+const may = <S extends z.ZodType>(schema: S, help: string) => schema.optional().describe(help);
+
 /** Pacing, the same keys in an account and in a provider. */
 const pacing = {
-  max_connections: count(100)
-    .optional()
-    .describe('Connections at once to the provider: connecting, busy and idle together.'),
-  min_connections: z.int().min(0).max(100).optional().describe('Connections kept warm.'),
-  messages_per_minute: rate(100_000).optional().describe('Messages a minute; 0 for no limit.'),
-  messages_per_day: rate(10_000_000).optional().describe('Messages in 24 hours; 0 for no limit.'),
-  recipients_per_day: rate(100_000_000)
-    .optional()
-    .describe('Accepted recipients in 24 hours; 0 for no limit.'),
-  max_recipients: count(10_000).optional().describe('Recipients in one message.'),
-  messages_per_connection: count(1_000_000)
-    .optional()
-    .describe('Messages on one connection before it is replaced.'),
-  idle_timeout_ms: milliseconds(1_000, HOUR)
-    .optional()
-    .describe('A connection idle longer than this is replaced, in milliseconds.'),
-  max_age_ms: milliseconds(1_000, 24 * HOUR)
-    .optional()
-    .describe('A connection older than this is replaced, in milliseconds.'),
-  login_interval_ms: milliseconds(0, HOUR)
-    .optional()
-    .describe('Shortest time between two logins of one account, in milliseconds.'),
-  max_message_bytes: count(1_073_741_824).optional().describe('Largest message, in octets.'),
-  helo_name: z
-    .string()
-    .refine(isHeloName, 'a host name with a dot, or an address literal such as [192.0.2.1]')
-    .optional()
-    .describe('Name given to the provider with EHLO; default that of the relay.'),
-  smtp_proxy: secret
-    .optional()
-    .describe(
-      'Proxy for SMTP: http://host:3128 (CONNECT) or socks5://host:1080, with user:password@ before the host where it asks for one; none: not even that of the provider or the relay.',
-    ),
-  chunking: z
-    .boolean()
-    .optional()
-    .describe(
-      'Use BDAT (RFC 3030) where the server offers it and proved that it discards what it refuses; off for Microsoft.',
-    ),
-  token_safety_buffer_ms: milliseconds(0, HOUR)
-    .optional()
-    .describe('A token with less life than this left is replaced first, in milliseconds.'),
+  max_connections: may(
+    count(100),
+    'Connections at once to the provider: connecting, busy and idle together.',
+  ),
+  min_connections: may(z.int().min(0).max(100), 'Connections kept warm.'),
+  messages_per_minute: may(rate(100_000), 'Messages a minute; 0 for no limit.'),
+  messages_per_day: may(rate(10_000_000), 'Messages in 24 hours; 0 for no limit.'),
+  recipients_per_day: may(rate(100_000_000), 'Accepted recipients in 24 hours; 0 for no limit.'),
+  max_recipients: may(count(10_000), 'Recipients in one message.'),
+  messages_per_connection: may(count(1_000_000), 'Messages on one connection before it is replaced.'),
+  idle_timeout_ms: may(
+    milliseconds(1_000, HOUR),
+    'A connection idle longer than this is replaced, in milliseconds.',
+  ),
+  max_age_ms: may(
+    milliseconds(1_000, 24 * HOUR),
+    'A connection older than this is replaced, in milliseconds.',
+  ),
+  login_interval_ms: may(
+    milliseconds(0, HOUR),
+    'Shortest time between two logins of one account, in milliseconds.',
+  ),
+  max_message_bytes: may(count(1_073_741_824), 'Largest message, in octets.'),
+  helo_name: may(
+    z.string().refine(isHeloName, 'a host name with a dot, or an address literal such as [192.0.2.1]'),
+    'Name given to the provider with EHLO; default that of the relay.',
+  ),
+  smtp_proxy: may(
+    secret,
+    'Proxy for SMTP: http://host:3128 (CONNECT) or socks5://host:1080, with user:password@ before the host where it asks for one; none: not even that of the provider or the relay.',
+  ),
+  chunking: may(
+    z.boolean(),
+    'Use BDAT (RFC 3030) where the server offers it and proved that it discards what it refuses; off for Microsoft.',
+  ),
+  token_safety_buffer_ms: may(
+    milliseconds(0, HOUR),
+    'A token with less life than this left is replaced first, in milliseconds.',
+  ),
 };
 
 const grant = z.enum(['refresh_token', 'client_credentials', 'jwt_bearer']);
@@ -126,115 +118,94 @@ const accountSchema = z.strictObject({
     )
     .optional(),
   provider: z.string().min(1).describe('gmail, outlook, outlook-personal, or a key of "providers".'),
-  grant: grant.optional().describe('How tokens are obtained; default refresh_token.'),
+  grant: may(grant, 'How tokens are obtained; default refresh_token.'),
   client_id: z.string().min(1).optional(),
-  client_secret: secret.optional().describe('Leave it out for a public client.'),
+  client_secret: may(secret, 'Leave it out for a public client.'),
   refresh_token: secret.optional(),
-  certificate: secret.optional().describe('client_credentials: PEM certificate of the application.'),
-  private_key: secret
-    .optional()
-    .describe(
-      'PEM private key: of the certificate (client_credentials) or the service account (jwt_bearer).',
-    ),
+  certificate: may(secret, 'client_credentials: PEM certificate of the application.'),
+  private_key: may(
+    secret,
+    'PEM private key: of the certificate (client_credentials) or the service account (jwt_bearer).',
+  ),
   private_key_id: z.string().min(1).optional(),
-  service_account_file: z.string().min(1).optional().describe('jwt_bearer: the JSON key file from Google.'),
-  client_email: z.string().min(1).optional().describe('jwt_bearer: the service account, without its file.'),
-  subject: z.string().min(1).optional().describe('jwt_bearer: the mailbox to act for; default user.'),
-  access_token: secret.optional().describe('An access token to start with; needs expires_at.'),
-  expires_at: z
-    .union([
+  service_account_file: may(z.string().min(1), 'jwt_bearer: the JSON key file from Google.'),
+  client_email: may(z.string().min(1), 'jwt_bearer: the service account, without its file.'),
+  subject: may(z.string().min(1), 'jwt_bearer: the mailbox to act for; default user.'),
+  access_token: may(secret, 'An access token to start with; needs expires_at.'),
+  expires_at: may(
+    z.union([
       z.number().positive(),
       z.iso.datetime({ offset: true, error: 'a time such as 2030-01-31T12:00:00Z, or seconds since 1970' }),
       z.strictObject({ env: z.string().regex(ENV_NAME, 'the name of an environment variable') }),
-    ])
-    .optional()
-    .describe(
-      'End of access_token: ISO 8601, or seconds or milliseconds since 1970, or { env } with one of these.',
-    ),
-  user: z.string().min(1).max(320).optional().describe('XOAUTH2 user if it is not email (shared mailbox).'),
-  senders: z
-    .array(pattern)
-    .optional()
-    .describe(
-      'What may be used in MAIL FROM besides email: an address, prefix+*@domain, *@domain, *@*.domain, * (anything else), or <> (the null sender without AUTH).',
-    ),
-  deny: z
-    .array(pattern)
-    .optional()
-    .describe('What may not be used in MAIL FROM although senders matches it; the same patterns.'),
-  preference: z
-    .int()
-    .min(0)
-    .max(65_535)
-    .optional()
-    .describe('Among accounts that match a sender equally well the lower comes first, as in MX; default 10.'),
-  rewrite_sender: z
-    .boolean()
-    .optional()
-    .describe('Replace a foreign sender (one that only * matches) by email in MAIL FROM.'),
-  rewrite_from: z
-    .enum(['never', 'foreign', 'always'])
-    .optional()
-    .describe(
-      'Replace the From: header by "Name (original)" <email> and add Reply-To: never (default), where it is foreign, or always.',
-    ),
-  complete_header: z
-    .boolean()
-    .optional()
-    .describe('Add a missing Date or Message-ID, for devices (RFC 6409).'),
-  password: secret
-    .optional()
-    .describe('What a client must present with AUTH: a scrypt hash from hash-password, or a secret.'),
-  smtp: smtp.optional().describe('starttls://host:587 or smtps://host:465'),
-  transport: z
-    .enum(['smtp', 'graph', 'smtp_then_graph'])
-    .optional()
-    .describe(
-      'By which way mail leaves; default smtp. graph: Microsoft Graph. smtp_then_graph: Graph only while SMTP AUTH is switched off.',
-    ),
-  graph_url: url.optional().describe('Microsoft Graph; default by national cloud.'),
-  graph_permissions: z
-    .enum(['read_write', 'send'])
-    .optional()
-    .describe(
-      'What the application may do by Graph; default read_write (Mail.ReadWrite and Mail.Send). send: Mail.Send alone, and an unclear answer stays unclear.',
-    ),
-  graph_recipients: z
-    .enum(['refuse', 'rewrite'])
-    .optional()
-    .describe(
-      'By Graph, where a header names somebody who is not in the transaction: refuse the message (default), or rewrite To and Cc.',
-    ),
-  oauth_endpoint: z
-    .string()
-    .refine(isParsed(parseHostPort), 'host:port')
-    .optional()
-    .describe('As smtp, in the form of earlier tools.'),
-  token_url: url.optional().describe('https, except on loopback.'),
-  oauth_token_url: url.optional().describe('As token_url, in the form of earlier tools.'),
-  scope: scope.optional().describe('Scopes of the token request, separated by spaces.'),
-  imap_scope: scope
-    .optional()
-    .describe('Scopes of the request for an IMAP token (token --for imap); default the provider’s.'),
+    ]),
+    'End of access_token: ISO 8601, or seconds or milliseconds since 1970, or { env } with one of these.',
+  ),
+  user: may(z.string().min(1).max(320), 'XOAUTH2 user if it is not email (shared mailbox).'),
+  senders: may(
+    z.array(pattern),
+    'What may be used in MAIL FROM besides email: an address, prefix+*@domain, *@domain, *@*.domain, * (anything else), or <> (the null sender without AUTH).',
+  ),
+  deny: may(
+    z.array(pattern),
+    'What may not be used in MAIL FROM although senders matches it; the same patterns.',
+  ),
+  preference: may(
+    z.int().min(0).max(65_535),
+    'Among accounts that match a sender equally well the lower comes first, as in MX; default 10.',
+  ),
+  rewrite_sender: may(
+    z.boolean(),
+    'Replace a foreign sender (one that only * matches) by email in MAIL FROM.',
+  ),
+  rewrite_from: may(
+    z.enum(['never', 'foreign', 'always']),
+    'Replace the From: header by "Name (original)" <email> and add Reply-To: never (default), where it is foreign, or always.',
+  ),
+  complete_header: may(z.boolean(), 'Add a missing Date or Message-ID, for devices (RFC 6409).'),
+  password: may(
+    secret,
+    'What a client must present with AUTH: a scrypt hash from hash-password, or a secret.',
+  ),
+  smtp: may(smtp, 'starttls://host:587 or smtps://host:465'),
+  transport: may(
+    z.enum(['smtp', 'graph', 'smtp_then_graph']),
+    'By which way mail leaves; default smtp. graph: Microsoft Graph. smtp_then_graph: Graph only while SMTP AUTH is switched off.',
+  ),
+  graph_url: may(url, 'Microsoft Graph; default by national cloud.'),
+  graph_permissions: may(
+    z.enum(['read_write', 'send']),
+    'What the application may do by Graph; default read_write (Mail.ReadWrite and Mail.Send). send: Mail.Send alone, and an unclear answer stays unclear.',
+  ),
+  graph_recipients: may(
+    z.enum(['refuse', 'rewrite']),
+    'By Graph, where a header names somebody who is not in the transaction: refuse the message (default), or rewrite To and Cc.',
+  ),
+  oauth_endpoint: may(
+    z.string().refine(isParsed(parseHostPort), 'host:port'),
+    'As smtp, in the form of earlier tools.',
+  ),
+  token_url: may(url, 'https, except on loopback.'),
+  oauth_token_url: may(url, 'As token_url, in the form of earlier tools.'),
+  scope: may(scope, 'Scopes of the token request, separated by spaces.'),
+  imap_scope: may(
+    scope,
+    'Scopes of the request for an IMAP token (token --for imap); default the provider’s.',
+  ),
   tenant: z
     .string()
     .regex(/^[A-Za-z0-9.-]+$/, "a tenant's id or domain, common, organizations or consumers")
     .optional(),
-  local_address: z
-    .string()
-    .refine((s) => isIP(s) > 0, 'an IP address of this machine')
-    .optional()
-    .describe('Source address of connections to the provider.'),
-  check_from_header: z
-    .boolean()
-    .optional()
-    .describe('Refuse a message whose From: header is none of the senders.'),
-  first_recipient: z
-    .enum(['deferred', 'live'])
-    .optional()
-    .describe('Whether the provider is asked at once for a first recipient that comes alone.'),
+  local_address: may(
+    z.string().refine((s) => isIP(s) > 0, 'an IP address of this machine'),
+    'Source address of connections to the provider.',
+  ),
+  check_from_header: may(z.boolean(), 'Refuse a message whose From: header is none of the senders.'),
+  first_recipient: may(
+    z.enum(['deferred', 'live']),
+    'Whether the provider is asked at once for a first recipient that comes alone.',
+  ),
   ...pacing,
-  comment: z.string().optional().describe('For people; ignored.'),
+  comment: may(z.string(), 'For people; ignored.'),
 });
 export type AccountEntry = z.infer<typeof accountSchema>;
 
@@ -248,17 +219,17 @@ export function isSendersReadable(entry: unknown): boolean {
 }
 
 const providerSchema = z.strictObject({
-  extends: z.string().optional().describe('A built-in provider whose values hold where none is given.'),
+  extends: may(z.string(), 'A built-in provider whose values hold where none is given.'),
   title: z.string().optional(),
   smtp: smtp.optional(),
-  token_url: url.optional().describe('{tenant} stands for the tenant of the account.'),
-  authorize_url: url.optional().describe('For account add.'),
-  device_url: url.optional().describe('For account add with a device code.'),
+  token_url: may(url, '{tenant} stands for the tenant of the account.'),
+  authorize_url: may(url, 'For account add.'),
+  device_url: may(url, 'For account add with a device code.'),
   tenant: z.string().optional(),
   scope: scope.optional(),
-  imap_scope: scope.optional().describe('As scope, for IMAP tokens (token --for imap).'),
-  graph_url: url.optional().describe('Microsoft Graph, where mail can leave that way.'),
-  grants: z.array(grant).optional().describe('Grants its token endpoint knows; default all.'),
+  imap_scope: may(scope, 'As scope, for IMAP tokens (token --for imap).'),
+  graph_url: may(url, 'Microsoft Graph, where mail can leave that way.'),
+  grants: may(z.array(grant), 'Grants its token endpoint knows; default all.'),
   ...pacing,
   comment: z.string().optional(),
 });

@@ -1,6 +1,7 @@
 /** Proxies for SMTP as an operator writes them. In: a URL. Out: `SmtpProxy`. Errors never quote the text: it may hold a password. Pure. */
 import type { SmtpProxy } from './account.ts';
 import { Secret } from './credential.ts';
+import { isParsed } from './smtp-url.ts';
 
 const DEFAULT_PORTS: Readonly<Record<SmtpProxy['kind'], number>> = { http: 80, socks5: 1080 };
 const KINDS: Readonly<Record<string, SmtpProxy['kind']>> = {
@@ -38,15 +39,7 @@ function decode(part: string): string {
   }
 }
 
-/** Whether `text` can be parsed. */
-export function isSmtpProxy(text: string): boolean {
-  try {
-    parseSmtpProxy(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
+export const isSmtpProxy = isParsed(parseSmtpProxy);
 
 /** The proxy of the setting. */
 export function proxyOfSetting(setting: { reveal(): string } | undefined): SmtpProxy | undefined {

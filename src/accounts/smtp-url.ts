@@ -28,3 +28,13 @@ function checkPort(text: string | number): number {
   if (port < 1 || port > 65_535) throw new SyntaxError('expected a port from 1 to 65535');
   return port;
 }
+
+/** Whether `parse` takes a text. */
+export const isParsed = (parse: (text: string) => unknown) => (text: string) => {
+  try {
+    parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+};

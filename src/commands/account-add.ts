@@ -240,7 +240,7 @@ async function chooseProvider(
   text: string,
   named: string | undefined,
 ): Promise<ProviderProfile> {
-  const profiles = parseProviders(text);
+  const profiles = await parseProviders(text);
   const find = (answer: string): ProviderProfile => {
     const profile = profiles.get(oneOf('provider', [...profiles.keys()])(answer));
     if (profile === undefined)

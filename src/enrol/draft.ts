@@ -88,17 +88,17 @@ function clientOf(text: string, provider: string): EntryObject {
   };
 }
 
-function complete(
+async function complete(
   text: string,
   entry: EntryObject,
   { account, credential }: LoadedAccount,
   fresh: EntryObject | undefined,
-): Draft {
+): Promise<Draft> {
   if (credential.grant !== 'refresh_token')
     throw new OperatorError(
       `${account.email} is the application's own account (${credential.grant}): nobody signs in to it`,
     );
-  const profile = parseProviders(text).get(account.provider);
+  const profile = (await parseProviders(text)).get(account.provider);
   if (profile === undefined) throw new OperatorError(`no provider ${account.provider}`);
   const read = textIn(entry);
   return {
