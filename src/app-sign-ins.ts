@@ -43,19 +43,17 @@ export interface AppSignIns extends Pick<AdminBackend, 'signIns' | 'giveToken' |
 }
 
 export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
-  const { settings, log, tokens } = deps;
+  const { settings, tokens } = deps;
   const invites = createInvites({ onChange: deps.onInvite });
   const signIns = createSignIns({
+    ...deps,
     accountsPath: settings.accounts,
     publicUrl: settings.adminUrl,
     heloName: settings.heloName,
     proxy: proxyOfSetting(settings.smtpProxy),
     isKept:
       settings.store === undefined ? settings.stateDir !== undefined : settings.store.reveal() !== 'memory',
-    log,
-    served: deps.served,
     adopt: tokens.adopt,
-    reload: deps.reload,
     cured(id) {
       invites.spend(id);
       deps.cured(id);
@@ -64,15 +62,9 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
 
   const rowOf = (account: string, progress: SignInProgress, isShown: boolean): SignInRow => ({
     account,
-    state: progress.state,
-    way: progress.way ?? null,
-    offered: progress.offered,
-    url: (isShown ? progress.url : undefined) ?? null,
-    code: (isShown ? progress.code : undefined) ?? null,
-    until: progress.until === undefined ? null : new Date(progress.until).toISOString(),
-    returns: progress.returns,
-    steps: progress.steps,
-    note: progress.note ?? null,
+    ...progress,
+    ...(isShown ? {} : { url: null, code: null }),
+    until: progress.until === null ? null : new Date(progress.until).toISOString(),
   });
 
   async function tell(id: string, ask: Promise<SignInProgress>, isShown = true): Promise<SignInAnswer> {
@@ -131,7 +123,7 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
       invites.forget(id);
       signIns.cancel(id);
     },
-    kept: { snapshot: invites.snapshot, restore: invites.restore },
+    kept: invites,
     inviteHeard: invites.take,
     close: async () => signIns.close(),
   };

@@ -122,6 +122,7 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
     { withoutRedis: settings.withoutRedis, expected: settings.expectedRelays },
   );
   const news = createNews<KeptPause>({
+    ...deps,
     states: fleet.states,
     pausesOf: (id) => deps.pauses().of(id),
     takePause(id, value) {
@@ -137,10 +138,6 @@ function createShared(deps: AppStateDeps, redis: RedisConnection): AppState {
       deps.pauses().graphRests(id, ms);
       deps.changed(id);
     },
-    setDrained: deps.setDrained,
-    inviteHeard: deps.inviteHeard,
-    refreshedElsewhere: deps.refreshedElsewhere,
-    endpointHeard: deps.endpointHeard,
   });
   fleet.onForgotten(deps.storeForgot);
   // Believed while Redis is away at the start; then it is asked what still stands.

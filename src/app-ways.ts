@@ -44,42 +44,14 @@ export interface AppWays {
 }
 
 export function createAppWays(deps: AppWaysDeps): AppWays {
-  const {
-    settings,
-    log,
-    clock = systemClock,
-    redis,
-    tokens,
-    upstreams,
-    onCall,
-    onStateChange,
-    onPerson,
-    onGraphRest,
-    onAsked,
-  } = deps;
+  const { settings, upstreams, clock = systemClock } = deps;
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs }, clock);
   const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
   const directory = keepsFiles ? settings.stateDir : undefined;
-  const ledger = openLedger({ log, redis, directory, clock });
-  const graph = createGraphWays({
-    tokens,
-    http,
-    ledger,
-    log,
-    clock,
-    onCall,
-    onStateChange,
-    onPerson,
-    onRest: onGraphRest,
-  });
-  const ways = createAccountWays({
-    upstreams,
-    smtp: createSmtpWays({ upstreams, log, clock }, { busyWaitMs: settings.submissionRetryMs }),
-    graph,
-    log,
-    onStateChange,
-    onAsked,
-  });
+  const ledger = openLedger({ ...deps, directory, clock });
+  const graph = createGraphWays({ ...deps, http, ledger, clock, onRest: deps.onGraphRest });
+  const smtp = createSmtpWays({ ...deps, clock }, { busyWaitMs: settings.submissionRetryMs });
+  const ways = createAccountWays({ ...deps, smtp, graph });
   return {
     ways,
     pauses: createPauses(upstreams, graph.pauses),

@@ -3,29 +3,8 @@ import type { Operation } from './operation.ts';
 import { OPERATIONS } from './operations.ts';
 import { jsonSchemas, SHAPES } from './shapes.ts';
 
-interface DescribedAnswer {
-  readonly description: string;
-  readonly content: Readonly<Record<string, { readonly schema: object }>>;
-}
-
-export interface DescribedOperation {
-  readonly operationId: string;
-  readonly summary: string;
-  readonly parameters?: readonly object[];
-  readonly requestBody?: object;
-  readonly responses: Readonly<Record<string, DescribedAnswer>>;
-}
-
-export interface OpenApi {
-  readonly openapi: '3.1.0';
-  readonly info: { readonly title: string; readonly version: string; readonly description: string };
-  readonly security: readonly object[];
-  readonly paths: Readonly<Record<string, Readonly<Record<string, DescribedOperation>>>>;
-  readonly components: {
-    readonly schemas: Readonly<Record<string, object>>;
-    readonly securitySchemes: object;
-  };
-}
+type Described = ReturnType<typeof describe>;
+export type OpenApi = ReturnType<typeof openApi>;
 
 const ref = (name: string): object => ({ $ref: `#/components/schemas/${name}` });
 
@@ -36,7 +15,9 @@ const REFUSALS: Operation['answers'] = {
   403: ['Foreign Host or Origin, or the token may only read', 'Error'],
 };
 
-function describeAnswers(answers: Operation['answers']): DescribedOperation['responses'] {
+function describeAnswers(
+  answers: Operation['answers'],
+): Record<string, { description: string; content: Record<string, { schema: object }> }> {
   return Object.fromEntries(
     Object.entries({ ...answers, ...REFUSALS }).map(([status, [description, body]]) => {
       if (body === 'text/plain' || body === 'text/event-stream')
@@ -47,7 +28,7 @@ function describeAnswers(answers: Operation['answers']): DescribedOperation['res
   );
 }
 
-const describe = ({ id, summary, parameters, takes, answers }: Operation): DescribedOperation => ({
+const describe = ({ id, summary, parameters, takes, answers }: Operation) => ({
   operationId: id,
   summary,
   ...(parameters === undefined
@@ -60,7 +41,7 @@ const describe = ({ id, summary, parameters, takes, answers }: Operation): Descr
 });
 
 /** The page itself is no operation: it is a file. */
-const DASHBOARD: DescribedOperation = {
+const DASHBOARD: Described = {
   operationId: 'dashboard',
   summary: 'Dashboard',
   responses: {
@@ -69,8 +50,8 @@ const DASHBOARD: DescribedOperation = {
 };
 
 /** The description, with the version of the program that serves it. */
-export function openApi(version: string): OpenApi {
-  const paths: Record<string, Record<string, DescribedOperation>> = { '/': { get: DASHBOARD } };
+export function openApi(version: string) {
+  const paths: Record<string, Record<string, Described>> = { '/': { get: DASHBOARD } };
   for (const operation of OPERATIONS) {
     const path = paths[operation.path] ?? {};
     path[operation.method] = describe(operation);

@@ -42,19 +42,19 @@ export type SignInState =
 
 export interface SignInProgress {
   readonly state: SignInState;
-  readonly way: SignInWay | undefined;
+  readonly way: SignInWay | null;
   readonly offered: readonly SignInWay[];
   /** To be opened by the person; while waiting only. */
-  readonly url: string | undefined;
+  readonly url: string | null;
   /** To be typed there. */
-  readonly code: string | undefined;
+  readonly code: string | null;
   /** When the wait ends, ms since the epoch. */
-  readonly until: number | undefined;
+  readonly until: number | null;
   /** Whether the page after the sign-in comes back by itself; else its address has to be pasted. */
   readonly returns: boolean;
   readonly steps: readonly { readonly stage: string; readonly ok: boolean; readonly detail: string }[];
   /** What went wrong, or what should be known of what went well; in words. */
-  readonly note: string | undefined;
+  readonly note: string | null;
 }
 
 export interface SignInsDeps {
@@ -120,23 +120,25 @@ interface Expected {
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
 
+/** For the person. */
+const NO_PROMPT = { url: null, code: null, until: null };
+const IDLE: SignInProgress = {
+  state: 'idle',
+  way: null,
+  offered: [],
+  ...NO_PROMPT,
+  returns: true,
+  steps: [],
+  note: null,
+};
+
 const isOver = ({ state }: SignInProgress): boolean => state === 'done' || state === 'failed';
 
 export function createSignIns(deps: SignInsDeps): SignIns {
   const { log, clock = systemClock, accountsPath } = deps;
   const signIns = new Map<string, SignIn>();
 
-  const idle = (draft: Draft): SignInProgress => ({
-    state: 'idle',
-    way: undefined,
-    offered: draft.offered,
-    url: undefined,
-    code: undefined,
-    until: undefined,
-    returns: true,
-    steps: [],
-    note: undefined,
-  });
+  const idle = ({ offered }: Draft): SignInProgress => ({ ...IDLE, offered });
 
   function forget(signIn: SignIn): void {
     signIn.cancelTimer();
@@ -158,7 +160,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
         ? cleanText(error.message)
         : 'nobody signed in in time';
     log.warn({ event: 'sign_in_failed', account: signIn.accountId }, `sign-in failed: ${words}`);
-    move(signIn, { state: 'failed', url: undefined, code: undefined, until: undefined, note: words });
+    move(signIn, { state: 'failed', ...NO_PROMPT, note: words });
   }
 
   /** Where the browser comes back to, and whether that is here. */
@@ -237,7 +239,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
   async function take(signIn: SignIn, signedIn: SignedIn): Promise<void> {
     const { draft, accountId, end } = signIn;
     if (end.signal.aborted) return;
-    move(signIn, { state: 'proving', url: undefined, code: undefined, until: undefined });
+    move(signIn, { state: 'proving', ...NO_PROMPT });
     const { account } = draft.loaded;
     const isGraph = account.transport === 'graph';
     const trial = withGrant(draft, signedIn.refreshToken, isGraph ? undefined : signedIn);
@@ -261,7 +263,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       user: account.user,
     });
     log.info({ event: 'sign_in_done', account: accountId }, 'signed in: the new grant was proved and kept');
-    move(signIn, { state: 'done', note });
+    move(signIn, { state: 'done', note: note ?? null });
     deps.cured(accountId);
   }
 
