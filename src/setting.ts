@@ -21,15 +21,35 @@ export interface SettingDefinition<T = unknown> {
   readonly group: SettingGroup;
 }
 
-export function define<T>(
-  group: SettingGroup,
-  kind: SettingKind,
-  schema: z.ZodType<T>,
-  fallback: NoInfer<T>,
-  help: string,
-  why = '',
-): SettingDefinition<T> {
-  return { group, kind, schema, fallback, help, why };
+/** How settings of a group are declared, by kind: form with its default, what it is, the reason for the default. */
+export function settingsOf(group: SettingGroup) {
+  const of =
+    (kind: SettingKind) =>
+    <S extends z.ZodDefault | z.ZodOptional>(
+      form: S,
+      help: string,
+      why = '',
+    ): SettingDefinition<z.output<S>> => ({
+      group,
+      kind,
+      schema: (form instanceof z.ZodDefault ? form.unwrap() : form) as z.ZodType<z.output<S>>,
+      fallback: form.parse(undefined) as z.output<S>,
+      help,
+      why,
+    });
+  return {
+    text: of('text'),
+    number: of('number'),
+    list: of('list'),
+    json: of('json'),
+    path: (help: string, why = '') => of('path')(text.optional(), help, why),
+    pathOr: (fallback: string, help: string) => of('path')(text.default(fallback), help),
+    flag: (help: string, why = '') => of('boolean')(z.boolean().default(false), help, why),
+    flagOn: (help: string) => of('boolean')(z.boolean().default(true), help),
+    /** A default would be known to everybody. */
+    secret: (help: string, why = '', form: z.ZodType<string> = text) =>
+      of('secret')(form.optional(), help, why),
+  };
 }
 
 type Unchangeable<T> = T extends readonly (infer E)[] ? readonly E[] : T;
@@ -51,4 +71,3 @@ export const port = z.int().min(0).max(65_535);
 export const text = z.string().min(1, 'must not be empty');
 export const list = z.array(text);
 export const milliseconds = (min: number, max: number) => z.int().min(min).max(max);
-export const optional = <T>(schema: z.ZodType<T>): z.ZodType<T | undefined> => schema.optional();

@@ -6,188 +6,124 @@ import { hostname } from 'node:os';
 import { z } from 'zod';
 import type { FirstRecipient } from '../relay/relay.ts';
 import {
-  define,
   HOUR,
   host,
   list,
   MIB,
   MINUTE,
   milliseconds,
-  optional,
   port,
   SECOND,
   type SettingDefinition,
   type SettingValue,
   settingKey,
+  settingsOf,
   text,
 } from '../setting.ts';
 
+const serving = settingsOf('Serving');
+const listener = settingsOf('Listener');
+
 /** Of one listener; an entry of `listeners` may set each for itself, under the key of the same name. */
 export const LISTENER_SETTINGS = {
-  host: define(
-    'Serving',
-    'text',
-    host,
-    '127.0.0.1',
+  host: serving.text(
+    host.default('127.0.0.1'),
     'address the SMTP listener binds',
     'only programs of this machine',
   ),
-  port: define(
-    'Serving',
-    'number',
-    port,
-    2525,
+  port: serving.number(
+    port.default(2525),
     'port of the SMTP listener, 0 for a free one',
     'needs no privilege',
   ),
-  tls: define(
-    'Listener',
-    'text',
-    z.enum(['none', 'starttls', 'implicit']),
-    'none',
+  tls: listener.text(
+    z.enum(['none', 'starttls', 'implicit']).default('none'),
     'none, starttls or implicit',
     'loopback needs none',
   ),
-  certFile: define('Listener', 'path', optional(text), undefined, 'PEM certificate chain'),
-  keyFile: define('Listener', 'path', optional(text), undefined, 'PEM private key'),
-  allow: define(
-    'Listener',
-    'list',
-    list,
-    [],
+  certFile: listener.path('PEM certificate chain'),
+  keyFile: listener.path('PEM private key'),
+  allow: listener.list(
+    list.default([]),
     'addresses and CIDR ranges that may connect',
     'empty: everybody who can',
   ),
-  authRequired: define('Listener', 'boolean', z.boolean(), false, 'AUTH with a password before MAIL'),
-  proxyProtocol: define(
-    'Listener',
-    'json',
-    z.union([z.boolean(), list]),
-    false,
+  authRequired: listener.flag('AUTH with a password before MAIL'),
+  proxyProtocol: listener.json(
+    z.union([z.boolean(), list]).default(false),
     'a PROXY header (v1 or v2) comes first: true, or the ranges it may come from',
   ),
-  proxyFrom: define(
-    'Listener',
-    'list',
-    list,
-    [],
+  proxyFrom: listener.list(
+    list.default([]),
     'load balancers whose PROXY header is believed, addresses and CIDR ranges; others are refused',
     'beyond loopback proxy_protocol needs it',
   ),
-  lmtp: define('Listener', 'boolean', z.boolean(), false, 'LMTP (RFC 2033) in place of SMTP'),
-  received: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
-    'prepend a Received line',
-    'bodies pass untouched',
-  ),
-  checkFromHeader: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
-    'refuse a message whose From: is none of the account’s senders',
-  ),
-  completeHeader: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
+  lmtp: listener.flag('LMTP (RFC 2033) in place of SMTP'),
+  received: listener.flag('prepend a Received line', 'bodies pass untouched'),
+  checkFromHeader: listener.flag('refuse a message whose From: is none of the account’s senders'),
+  completeHeader: listener.flag(
     'add a missing Date or Message-ID, for devices (RFC 6409)',
     'bodies pass untouched',
   ),
-  bareLineEnds: define(
-    'Listener',
-    'text',
-    z.enum(['normalize', 'reject', 'pass']),
-    'normalize',
+  bareLineEnds: listener.text(
+    z.enum(['normalize', 'reject', 'pass']).default('normalize'),
     'LF alone: normalize to CRLF, reject or pass (CR alone only with pass)',
     'scripts and devices send LF; only CRLF.CRLF ends a message, and passing on what others take for it invites smuggling',
   ),
-  firstRecipient: define(
-    'Listener',
-    'text',
-    optional(z.enum(['deferred', 'live'])),
-    undefined,
+  firstRecipient: listener.text(
+    z.enum(['deferred', 'live']).optional(),
     'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more); default deferred, live with complete_header or auth_equals_line',
     'Postfix and Exim send theirs together, and an MTA sends again what hears 452; devices and scripts do not',
   ),
-  authEqualsLine: define(
-    'Listener',
-    'boolean',
-    z.boolean(),
-    false,
+  authEqualsLine: listener.flag(
     'also offer AUTH=PLAIN LOGIN, the form old Outlook and some printers look for',
   ),
 } as const;
 
 /** The name of all listeners of a process. */
-export const HOSTNAME = define(
-  'Listener',
-  'text',
-  host,
-  `relay.${hostname()}`,
+export const HOSTNAME = listener.text(
+  host.default(`relay.${hostname()}`),
   'own name in the greeting, in the reply to EHLO and in Received',
   'an MTA that is greeted by its own name takes it for a loop',
 );
 
 /** Limits of each listener, the same for all of a process; `maxHeldBytes` counts over all of them. */
 export const LIMIT_SETTINGS = {
-  maxSessions: define(
-    'Listener',
-    'number',
-    z.int().min(1),
-    1_000,
+  maxSessions: listener.number(
+    z.int().min(1).default(1_000),
     'client sessions at once',
     'far above what an MTA opens',
   ),
-  maxSessionsPerAddress: define(
-    'Listener',
-    'number',
-    z.int().min(1),
-    500,
+  maxSessionsPerAddress: listener.number(
+    z.int().min(1).default(500),
     'client sessions at once from one address',
     'one leaking client leaves half to the others',
   ),
-  maxRecipients: define(
-    'Listener',
-    'number',
-    z.int().min(1),
-    1_000,
+  maxRecipients: listener.number(
+    z.int().min(1).default(1_000),
     'recipients in one transaction',
     'the account’s own limit is usually lower',
   ),
-  maxMessageBytes: define(
-    'Listener',
-    'number',
-    z.int().min(1024),
-    157_286_400,
+  maxMessageBytes: listener.number(
+    z.int().min(1024).default(157_286_400),
     'largest message, octets',
     'what Exchange Online announces, the largest of the providers',
   ),
-  idleTimeoutMs: define(
-    'Listener',
-    'number',
-    milliseconds(1_000, HOUR),
-    5 * MINUTE,
+  idleTimeoutMs: listener.number(
+    milliseconds(1_000, HOUR).default(5 * MINUTE),
     'a client silent for longer is let go, ms',
     'RFC 5321 §4.5.3.2.7',
   ),
-  transactionTimeoutMs: define(
-    'Listener',
-    'number',
-    milliseconds(1_000, 24 * HOUR),
-    30 * MINUTE,
+  transactionTimeoutMs: listener.number(
+    milliseconds(1_000, 24 * HOUR).default(30 * MINUTE),
     'a transaction longer than this is ended, ms',
     '150 MiB at 1 Mbit/s take 21 minutes',
   ),
-  maxHeldBytes: define(
-    'Listener',
-    'number',
-    z.int().min(MIB),
-    128 * MIB,
+  maxHeldBytes: listener.number(
+    z
+      .int()
+      .min(MIB)
+      .default(128 * MIB),
     'bodies held in memory at once, octets; then clients wait',
     '512 messages of replay_bytes',
   ),
