@@ -18,6 +18,7 @@ export const REPLY_CODES: readonly (readonly [situation: string, reply: string])
     '`535 5.7.8` (used for nothing else); `454 4.7.0` for 1 s to 15 min',
   ],
   ['AUTH needed; AUTH in clear text from elsewhere', '`530 5.7.0`; `538 5.7.11`'],
+  ['the password changed since this session logged in', '`421 4.7.0` at MAIL'],
   [
     'message too large; too many recipients; bare CR; loop',
     '`552 5.3.4`; `452 4.5.3`; `554 5.6.0`; `554 5.4.6`',
