@@ -13,6 +13,7 @@ import { against, isQuick, other, saveTo } from './asked.ts';
 import { compare, MACHINE, type Measured, readBaseline, saveBaseline } from './baseline.ts';
 import { LATENCIES_MS, latencyRows, type Way } from './latency.ts';
 import { type Load, run } from './load.ts';
+import { otherRelayRows, sunk } from './other-relays.ts';
 import { startPeers } from './peers.ts';
 import {
   benchEntry,
@@ -165,7 +166,19 @@ try {
     `CPU of the process a message, ${SESSIONS} sessions; noise: two runs of the splice against each other`,
     rows.map((row) => Array.from({ length: rows[0]?.length ?? 0 }, (_, i) => row[i] ?? '')),
   );
-  for (const peer of peers) if ('why' in peer) console.log(`  ${peer.name}: left out, ${peer.why}`);
+  const others = isQuick
+    ? { rows: [], absent: [] }
+    : await otherRelayRows(files, SESSIONS, {
+        name: 'xoauth2-relay',
+        port: relay.smtp,
+        promise: 'the provider has it',
+        cpuSeconds: () => cpuSeconds(relay.pid),
+        sunk: () => sunk(sink.port, true),
+        stop: async () => {},
+      });
+  if (others.rows.length > 0) table(`Relays, 4 kB, ${SESSIONS} sessions kept open`, others.rows);
+  const absent = [...peers.filter((peer) => 'why' in peer), ...others.absent];
+  for (const { name, why } of absent) console.log(`  ${name}: left out, ${why}`);
 
   const ways: Way[] = [];
   const late: Relay[] = [];
@@ -246,7 +259,7 @@ try {
     saveBaseline(saveTo, {
       rows: measured,
       tables: printed,
-      absent: peers.flatMap((peer) => ('why' in peer ? [`${peer.name}, ${peer.why}`] : [])),
+      absent: absent.map(({ name, why }) => `${name}, ${why}`),
     });
 } finally {
   await tokens.close();

@@ -1,9 +1,9 @@
 /**
- * Other programs in place of the relay, as far as this machine has them. In: the upstream. Out: where they listen and
- * their process, or why they are left out.
+ * Other programs that splice, as far as this machine has them. In: the upstream. Out: where they listen and their
+ * process, or why they are left out.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { testAuthority } from '../support/certificate.ts';
 import { freePort } from '../support/free-port.ts';
@@ -50,20 +50,7 @@ backend out
   return { name, port, pid };
 }
 
-/** Relays that queue: they answer before the provider has, which is another promise, and this bench drives none yet. */
-function queueingRelays(): readonly Absent[] {
-  const hasPlugin = readdirSync('/usr/lib', { withFileTypes: true }).some(
-    (entry) => entry.isDirectory() && existsSync(join('/usr/lib', entry.name, 'sasl2/libsasl-xoauth2.so')),
-  );
-  const undriven = 'installed, but this bench does not drive it';
-  return [
-    { name: 'Haraka', why: isInstalled('haraka') ? undriven : 'not installed (npm: Haraka)' },
-    { name: 'Postfix with sasl-xoauth2', why: hasPlugin ? undriven : 'the SASL plugin is not installed' },
-  ];
-}
-
 /** Those that are there run beside the relay. */
 export const startPeers = async (upstreamPort: number): Promise<readonly (Peer | Absent)[]> => [
   await startHaproxy(upstreamPort),
-  ...queueingRelays(),
 ];

@@ -1,23 +1,26 @@
 /**
  * The upstream of the bench, as a process of its own: implicit TLS, accepts any login and any message,
- * keeps nothing. `sink.js CERT KEY [nochunking | after=MS]` prints its port. Replies to commands that came together
- * leave together, as a large provider's do; with `after` they are so long on their way.
+ * keeps nothing. `sink.js CERT KEY [nochunking | after=MS | starttls]` prints its port. Replies to commands that came
+ * together leave together, as a large provider's do; with `after` they are so long on their way. To HELP it tells how
+ * many messages it took, and over how many connections that carried any.
  */
 import { readFileSync } from 'node:fs';
-import type { AddressInfo } from 'node:net';
-import { createServer, type TLSSocket } from 'node:tls';
+import { type AddressInfo, createServer as createPlainServer, type Socket } from 'node:net';
+import { createSecureContext, createServer, TLSSocket } from 'node:tls';
 
 const [cert, key, mode] = process.argv.slice(2);
-if (cert === undefined || key === undefined) throw new Error('sink.js CERT KEY [nochunking | after=MS]');
+if (cert === undefined || key === undefined)
+  throw new Error('sink.js CERT KEY [nochunking | after=MS | starttls]');
 const extensions = [
   'PIPELINING',
   'SIZE 157286400',
   '8BITMIME',
   'SMTPUTF8',
   'ENHANCEDSTATUSCODES',
-  'AUTH XOAUTH2',
+  'AUTH XOAUTH2 PLAIN',
 ];
 if (mode !== 'nochunking') extensions.push('CHUNKING');
+if (mode === 'starttls') extensions.unshift('STARTTLS');
 const EHLO = [
   '250-sink',
   ...extensions.map((e, i) => `250${i === extensions.length - 1 ? ' ' : '-'}${e}`),
@@ -25,7 +28,17 @@ const EHLO = [
 const latencyMs = mode?.startsWith('after=') ? Number(mode.slice(6)) : 0;
 const END = Buffer.from('\r\n.\r\n');
 
-function serve(socket: TLSSocket): void {
+const pair = { cert: readFileSync(cert), key: readFileSync(key) };
+const secureContext = createSecureContext(pair);
+let messages = 0;
+let carriers = 0;
+
+function serve(socket: Socket): void {
+  socket.write('220 sink ESMTP\r\n');
+  converse(socket);
+}
+
+function converse(socket: Socket): void {
   let rest = Buffer.alloc(0);
   /** Octets of a BDAT chunk still to come; -1: none. */
   let chunk = -1;
@@ -34,8 +47,8 @@ function serve(socket: TLSSocket): void {
   /** Somebody to deliver to. */
   let hasRecipient = false;
   let awaitsBlob = false;
+  let isCounted = false;
   socket.on('error', () => {});
-  socket.write('220 sink ESMTP\r\n');
   socket.on('data', (incoming: Buffer) => {
     let bytes = rest.length === 0 ? incoming : Buffer.concat([rest, incoming]);
     rest = Buffer.alloc(0);
@@ -49,6 +62,7 @@ function serve(socket: TLSSocket): void {
         chunk = -1;
         if (!hasRecipient) out += '503 5.5.1 RCPT first\r\n';
         else out += isLast ? '250 2.0.0 OK  1795229593 sink\r\n' : '250 2.0.0 chunk taken\r\n';
+        if (isLast && hasRecipient) messages += 1;
         if (isLast) hasRecipient = false;
         continue;
       }
@@ -60,6 +74,7 @@ function serve(socket: TLSSocket): void {
           break;
         }
         inData = false;
+        messages += 1;
         bytes = bytes.subarray(end + END.length);
         out += '250 2.0.0 OK  1795229593 sink\r\n';
         continue;
@@ -74,8 +89,18 @@ function serve(socket: TLSSocket): void {
       if (awaitsBlob) {
         awaitsBlob = false;
         out += '235 2.7.0 Accepted\r\n';
-      } else if (line.startsWith('MAIL')) out += '250 2.1.0 OK sink\r\n';
-      else if (line.startsWith('RCPT')) {
+      } else if (line.startsWith('AUTH PLAIN ')) out += '235 2.7.0 Accepted\r\n';
+      else if (line === 'HELP') out += `214 ${messages} ${carriers}\r\n`;
+      else if (line === 'STARTTLS') {
+        socket.write('220 2.0.0 go ahead\r\n');
+        socket.removeAllListeners('data');
+        converse(new TLSSocket(socket, { isServer: true, secureContext }));
+        return;
+      } else if (line.startsWith('MAIL')) {
+        if (!isCounted) carriers += 1;
+        isCounted = true;
+        out += '250 2.1.0 OK sink\r\n';
+      } else if (line.startsWith('RCPT')) {
         hasRecipient = true;
         out += '250 2.1.5 OK sink\r\n';
       } else if (line.startsWith('BDAT')) {
@@ -103,6 +128,8 @@ function serve(socket: TLSSocket): void {
   });
 }
 
-const server = createServer({ cert: readFileSync(cert), key: readFileSync(key), noDelay: true }, serve);
-server.on('tlsClientError', () => {});
+const server =
+  mode === 'starttls'
+    ? createPlainServer({ noDelay: true }, serve)
+    : createServer({ ...pair, noDelay: true }, serve).on('tlsClientError', () => {});
 server.listen(0, '127.0.0.1', () => console.log((server.address() as AddressInfo).port));
