@@ -6,6 +6,8 @@
 import { type Clock, systemClock } from '../clock.ts';
 
 export interface HeldBudget {
+  /** Octets that can be reserved in all. */
+  readonly max: number;
   /** Octets reserved now. */
   readonly held: number;
   /** Reserves at once, if there is room and nobody waits that comes first. */
@@ -43,6 +45,7 @@ export function createHeldBudget(max: number, clock: Clock = systemClock): HeldB
   }
 
   return {
+    max,
     get held() {
       return held;
     },
@@ -95,15 +98,17 @@ export function createShare(
 ): Share {
   /** Made by the first wait: an aborted signal costs more than all the rest of a small message's share. */
   let gone: AbortController | undefined;
+  // More than there is would never be granted beside what it has already.
+  const most = Math.min(options.most, budget.max);
   let size = 0;
   let isOver = false;
   return {
     cover(octets) {
       if (isOver) return false;
-      if (octets <= size || size >= options.most) return true;
+      if (octets <= size || size >= most) return true;
       const isHolder = size > 0;
       // The second time all of it: a client that was wrong once will be again.
-      const wanted = (isHolder ? options.most : Math.min(octets, options.most)) - size;
+      const wanted = (isHolder ? most : Math.min(octets, most)) - size;
       const granted = (): boolean => {
         if (isOver) budget.release(wanted);
         else size += wanted;

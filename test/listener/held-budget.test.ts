@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createHeldBudget } from '../../src/listener/held-budget.ts';
+import { createHeldBudget, createShare } from '../../src/listener/held-budget.ts';
+import { createTestClock } from '../support/clock.ts';
 
 const never = new AbortController().signal;
 
@@ -36,5 +37,22 @@ test('a reservation larger than the budget gets all of it', async () => {
   assert.equal(budget.take(1000), true);
   assert.equal(budget.held, 100);
   budget.release(1000);
+  assert.equal(budget.held, 0);
+});
+
+test('one message gets all there is, also where that is less than it may hold and it has a part already', async () => {
+  const clock = createTestClock();
+  const budget = createHeldBudget(100, clock);
+  const share = createShare(budget, { most: 1000, waitMs: 30_000, onWait: () => {} });
+  assert.equal(share.cover(40), true);
+  const other = createShare(budget, { most: 1000, waitMs: 60_000, onWait: () => {} });
+  assert.equal(other.cover(60), true);
+  const more = share.cover(41);
+  other.release();
+  clock.advance(30_000);
+  assert.equal(await more, true);
+  assert.equal(share.cover(5000), true);
+  assert.equal(budget.held, 100);
+  share.release();
   assert.equal(budget.held, 0);
 });
