@@ -97,7 +97,14 @@ export function readProxyHeader(
     return;
   }
   if (!accepted.expectsHeader) {
-    setImmediate(() => callback(null, accepted));
+    setImmediate(() => {
+      if (!socket.destroyed) callback(null, accepted);
+      else {
+        // Ended meanwhile, by a stop. TLS on top of a closed socket takes the process with it: it is asked after its protocol.
+        accepted.admission.leave();
+        callback(new Error('closed'));
+      }
+    });
     return;
   }
   let octets = Buffer.alloc(0);

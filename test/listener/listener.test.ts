@@ -383,6 +383,32 @@ test(
   }),
 );
 
+for (const how of ['stop', 'cut'] as const) {
+  test(
+    `a ${how} between a connection being accepted and its TLS handshake ends that connection, and not the process`,
+    leakless(async (_t, defer) => {
+      const s = await stage(defer, { settings: { tls: 'implicit', ...(await certificateFiles(defer)) } });
+      let stopped: Promise<void> | undefined;
+      const accepted = channel('net.server.socket');
+      const stop = (): void => {
+        accepted.unsubscribe(stop);
+        if (how === 'cut') s.listener.cut();
+        stopped = s.listener.stop({ deadlineMs: 60_000 });
+      };
+      accepted.subscribe(stop);
+      const socket = connect(s.port, '127.0.0.1');
+      await new Promise((resolve) =>
+        socket
+          .on('error', () => {})
+          .once('close', resolve)
+          .resume(),
+      );
+      await stopped;
+      assert.equal(s.listener.counts().sessions, 0);
+    }),
+  );
+}
+
 test(
   'at the deadline what is left is cut and nothing of it delivered',
   leakless(async (_t, defer) => {
