@@ -17,6 +17,8 @@ export interface Message {
   readonly byGraph: boolean;
   /** Whom its header names, where it may go to some of them by itself. */
   readonly to?: readonly string[];
+  /** By Graph; default its own. */
+  readonly messageId?: string;
   /** Of the account; undefined: mail of it needs no AUTH. */
   readonly password: string | undefined;
 }
@@ -484,10 +486,10 @@ export const keyOf = (attempt: Attempt): string => `${attempt.message.id}.${atte
 function writeBody(message: Message, number: number): Buffer {
   const rest = `From: ${message.sender}\r\nSubject: test\r\n\r\n`;
   const head = message.byGraph
-    ? `X-Sim: ${message.id}\r\nMessage-ID: <${message.id}@sim>\r\nTo: ${(message.to ?? message.recipients).join(', ')}\r\n${rest}`
+    ? `X-Sim: ${message.id}\r\nMessage-ID: <${message.messageId ?? message.id}@sim>\r\nTo: ${(message.to ?? message.recipients).join(', ')}\r\n${rest}`
     : `X-Sim: ${message.id}.${number}\r\n${rest}`;
   const lines = ['.', '..', '.hidden', 'plain text', '', 'x'.repeat(70), 'QUIT', 'RCPT TO:<x@y>', '250 ok'];
-  let text = head;
+  let text = message.messageId === undefined ? head : `${head}${message.id}\r\n`;
   for (let i = 0; text.length < message.octets; i++) text += `${lines[i % lines.length]}\r\n`;
   return Buffer.from(text, 'latin1');
 }

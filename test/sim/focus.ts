@@ -13,6 +13,7 @@ export const FOCUSES = [
   'graph',
   'graph and kills',
   'graph and back',
+  'graph devices',
   'graph groups',
 ] as const;
 export type Focus = (typeof FOCUSES)[number];
@@ -151,6 +152,8 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
         faults: [slow, ...kills],
       };
     }
+    case 'graph devices':
+      return { ...focusOn(plan, plan.seed % 2 === 0 ? 'graph' : 'graph and kills'), isDevice: true };
     case 'graph groups':
       return groupsOf(plan);
     default:

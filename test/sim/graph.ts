@@ -5,7 +5,7 @@
  */
 import type { HttpAnswer, HttpRequest } from './token-endpoint.ts';
 import { failure, pauseUnless } from './token-endpoint.ts';
-import type { Actor, World } from './world.ts';
+import { type Actor, EPOCH, type World } from './world.ts';
 
 export const GRAPH_URL = 'https://graph.sim/v1.0';
 
@@ -100,7 +100,7 @@ export function createGraphEndpoint(
       id,
       isDraft: item.isDraft,
       internetMessageId: fieldOf(item.text, 'Message-ID'),
-      createdDateTime: new Date(world.now).toISOString(),
+      createdDateTime: new Date(EPOCH + item.createdAt).toISOString(),
       toRecipients: list('To'),
       ccRecipients: list('Cc'),
       bccRecipients: list('Bcc'),

@@ -112,6 +112,8 @@ export interface Plan {
   readonly faults: readonly Fault[];
   /** All accounts may send as all senders (`groups.ts`). */
   readonly hasGroups?: true;
+  /** What goes by Graph is of a device: all of one Message-ID, for one recipient. */
+  readonly isDevice?: true;
 }
 
 const MINUTE = 60_000;

@@ -272,7 +272,11 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   }
   for (const [i, m] of plan.messages.entries()) {
     const { email: account = '', byGraph = false, password } = plan.accounts[m.account] ?? {};
-    const all = Array.from({ length: m.recipients }, (_, r) => `m${i}r${r}@example.net`);
+    const isOfDevice = byGraph && plan.isDevice === true;
+    const all = Array.from(
+      { length: m.recipients },
+      (_, r) => `${isOfDevice ? 'd' : `m${i}`}r${r}@example.net`,
+    );
     const message: Message = {
       id: `m${i}`,
       account,
@@ -280,6 +284,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
       // Whoever is refused at RCPT is still in the header; one recipient leaves nobody to be mailed for another.
       recipients: byGraph && plan.hasGroups === undefined ? all.slice(0, 1) : all,
       ...(plan.hasGroups ? { to: all } : {}),
+      ...(isOfDevice ? { messageId: 'device' } : {}),
       octets: m.octets,
       byGraph,
       password,

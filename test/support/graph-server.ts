@@ -313,7 +313,8 @@ export async function startGraphServer(options: {
         const found = [...items.values()].filter(
           (i) => i.mailbox === mailbox && i.internetMessageId === id && i.hiddenUntil <= Date.now(),
         );
-        return { status: 200, json: { value: found.map((i) => show(i, true)) } };
+        const most = Number(url.searchParams.get('$top') ?? 10);
+        return { status: 200, json: { value: found.slice(0, most).map((i) => show(i, true)) } };
       }
       case 'delete': {
         const item = visible(rest[1], mailbox);

@@ -60,6 +60,15 @@ test(
     assert.deepEqual(await first.list(), []);
     assert.deepEqual([await first.hasOpen(), await first.relatives('f')], [false, []]);
     assert.equal(await first.hasOpen('s'), false);
+    await next.note({ state: 'sent', at: now, subject: { account: 'ann', name: 'n' } });
+    assert.deepEqual([await first.isShared('n', KEY), await first.isShared('n', 'other')], [false, true]);
+    const another = await first.claim('other');
+    assert.ok(another !== 'busy');
+    await another.note({ state: 'creating', at: now, subject: { account: 'ann', name: 'n' } });
+    await another.forget();
+    await next.note({ state: 'sent', at: now, subject: { account: 'ann', name: 'n' } });
+    assert.equal(await second.isShared('n', KEY), true, 'once shared it stays so');
+    assert.equal(await second.isShared('m', KEY), false);
     await next.forget();
     await next.release();
     await redis.kill();

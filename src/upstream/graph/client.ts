@@ -95,6 +95,8 @@ export interface GraphClientOptions {
 /** Holds for one request only, so every one carries it: the id then survives the move to Sent Items. */
 const IMMUTABLE = { prefer: 'IdType="ImmutableId"' };
 const BEGINS: ReadonlySet<GraphCall> = new Set(['create', 'send', 'send_mail']);
+/** Messages that one search finds at most. */
+export const MOST_FOUND = 20;
 const FIELDS = 'id,isDraft,internetMessageId';
 
 export function createGraphClient(
@@ -287,7 +289,7 @@ export function createGraphClient(
         method: 'GET',
         url: `${messagesUrl}?$filter=${encodeURIComponent(
           `internetMessageId eq '${internetMessageId.replaceAll("'", "''")}'`,
-        )}&$select=${FIELDS},createdDateTime,toRecipients,ccRecipients,bccRecipients&$top=20`,
+        )}&$select=${FIELDS},createdDateTime,toRecipients,ccRecipients,bccRecipients&$top=${MOST_FOUND}`,
         wanted: 200,
         read(body, mask) {
           const { value } = parseJsonObject(body) ?? {};

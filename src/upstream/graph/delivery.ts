@@ -7,7 +7,7 @@
 import { type Clock, pause, systemClock } from '../../clock.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import type { GraphClient } from './client.ts';
-import { type Claim, hashOf, type Ledger, type LedgerEntry, markOf, type Subject } from './ledger.ts';
+import { type Claim, hashOf, type Ledger, type LedgerEntry, markOf, nameOf, type Subject } from './ledger.ts';
 import { createMailboxSearch, type Seen } from './mailbox-search.ts';
 import {
   certainRefusal,
@@ -96,15 +96,13 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     refusal,
   });
 
-  const subjectOf = (outgoing: Outgoing): Subject =>
-    outgoing.partOf ?? {
-      account,
-      ...(outgoing.messageId === undefined ? {} : { messageId: outgoing.messageId }),
-      to: hashOf(setOf(outgoing.recipients)),
-      family: outgoing.family,
-      each: outgoing.recipients.map(markOf),
-      sender: outgoing.senderMark,
-    };
+  function subjectOf(outgoing: Outgoing): Subject {
+    const { messageId, recipients, family, senderMark: sender, partOf } = outgoing;
+    if (partOf !== undefined) return partOf;
+    const to = hashOf(setOf(recipients));
+    const named = messageId === undefined ? {} : { messageId, name: nameOf(messageId, to) };
+    return { account, ...named, to, family, each: recipients.map(markOf), sender };
+  }
 
   async function sent(
     outgoing: Outgoing,
@@ -124,19 +122,17 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     });
   }
 
-  /** A draft, created now or left by an unclear attempt before; or why there is none. */
-  async function obtainDraft(outgoing: Outgoing, claim: Claim): Promise<Draft | GraphEnding> {
-    const startedAt = claim.known?.state === 'creating' ? claim.known.at : clock.now();
-    let leftoversSince = claim.known?.state === 'creating' ? startedAt : undefined;
-    const adopt = async () => {
-      const draft = await mailbox.findDraft(outgoing, startedAt);
-      const found = draft && { draft: draft.id, messageId: draft.internetMessageId };
-      return found && { ...found, leftoversSince: startedAt, isUnsent: false };
-    };
-    if (claim.known?.state === 'creating') {
-      const adopted = await adopt();
-      if (adopted !== undefined) return adopted;
-    }
+  /** A draft, created now or left by an attempt before, which began at `begunAt` (wall); or why there is none. */
+  async function obtainDraft(
+    outgoing: Outgoing,
+    claim: Claim,
+    begunAt: number | undefined,
+  ): Promise<Draft | GraphEnding> {
+    const startedAt = begunAt ?? clock.now();
+    let leftoversSince = begunAt;
+    const left = begunAt === undefined ? undefined : await mailbox.findDraft(outgoing);
+    if (left !== undefined)
+      return { draft: left.id, messageId: left.internetMessageId, leftoversSince, isUnsent: false };
     const until = clock.monotonic() + CREATE_MS;
     /** Nothing was made by the last attempt. */
     const nothing = async (ending: GraphEnding): Promise<GraphEnding> => {
@@ -191,8 +187,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         default:
           return created satisfies never;
       }
-      const adopted = await adopt();
-      if (adopted !== undefined) return adopted;
+      // One that was made all the same is deleted once another was sent: nobody can tell it from that of another message.
       if (created.kind === 'refused') return refused(created.refusal, outgoing);
       return later('4.4.2', `Graph did not answer (${created.code}), nothing was sent`);
     }
@@ -201,14 +196,16 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   async function twoCalls(outgoing: Outgoing, claim: Claim, deadline: number): Promise<GraphEnding> {
     const { known } = claim;
     if (known?.state !== 'draft') {
-      const obtained = await obtainDraft(outgoing, claim);
-      if ('kind' in obtained) return obtained;
-      return sendNoted(outgoing, claim, obtained, { deadline });
+      return sendObtained(outgoing, claim, known?.state === 'creating' ? known.at : undefined, deadline);
     }
     const { draft, leftoversSince, unsent = false } = known;
     const until = clock.monotonic() + LOOK_MS;
     const seen = await resume(outgoing, draft, known.at, until);
-    if (seen.is === 'unclear') return tellUnclear(outgoing, claim, known, seen.why, 'retry');
+    if (seen.is === 'unclear')
+      return unsent
+        ? // Wherever it is it was not sent: another takes its place.
+          sendObtained(outgoing, claim, leftoversSince ?? known.at, deadline)
+        : tellUnclear(outgoing, claim, known, seen.why, 'retry');
     if (seen.is === 'draft')
       return sendNoted(
         outgoing,
@@ -217,6 +214,16 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
         { deadline, until },
       );
     return sent(outgoing, claim, seen.messageId, known);
+  }
+
+  async function sendObtained(
+    outgoing: Outgoing,
+    claim: Claim,
+    begunAt: number | undefined,
+    deadline: number,
+  ): Promise<GraphEnding> {
+    const obtained = await obtainDraft(outgoing, claim, begunAt);
+    return 'kind' in obtained ? obtained : sendNoted(outgoing, claim, obtained, { deadline });
   }
 
   /** Sends a draft once it is noted. */

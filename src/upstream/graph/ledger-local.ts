@@ -50,6 +50,8 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   const copies = new Map<string, string>();
   /** Keys of what is noted with a subject. */
   const families = new Map<string, Set<string>>();
+  /** How many messages are known by a name. */
+  const names = new Map<string, number>();
   let sent = 0;
   /** How many are open, by mark of their sender; `''` where it was not noted. */
   const open = new Map<string, number>();
@@ -61,24 +63,26 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     const before = entries.get(key);
     if (before?.state === 'sent') sent--;
     if (before?.state === 'sent' && before.copy !== undefined) copies.delete(before.copy);
-    if (before !== undefined && isOpen(before)) countOpen(before, -1);
+    if (before !== undefined && isOpen(before)) count(open, before.subject?.sender ?? '', -1);
+    count(names, before?.subject?.name, -1);
     entries.delete(key);
     leaveFamily(key, before?.subject?.family);
     if (entry === undefined) return;
     entries.set(key, entry);
     if (entry.state === 'sent') sent++;
     if (entry.state === 'sent' && entry.copy !== undefined) copies.set(entry.copy, key);
-    if (isOpen(entry)) countOpen(entry, 1);
+    if (isOpen(entry)) count(open, entry.subject?.sender ?? '', 1);
+    count(names, entry.subject?.name, 1);
     const family = entry.subject?.family;
     if (family !== undefined) families.set(family, (families.get(family) ?? new Set()).add(key));
     if (entry.state === 'draft') own(entry.draft, key);
   }
 
-  function countOpen({ subject }: LedgerEntry, by: 1 | -1): void {
-    const mark = subject?.sender ?? '';
-    const count = (open.get(mark) ?? 0) + by;
-    if (count > 0) open.set(mark, count);
-    else open.delete(mark);
+  function count(counts: Map<string, number>, what: string | undefined, by: 1 | -1): void {
+    if (what === undefined) return;
+    const next = (counts.get(what) ?? 0) + by;
+    if (next > 0) counts.set(what, next);
+    else counts.delete(what);
   }
 
   function leaveFamily(key: string, family: string | undefined): void {
@@ -213,6 +217,10 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     async ownerOf(draft) {
       await opened();
       return owners.get(draft)?.key ?? copies.get(hashOf(draft));
+    },
+    async isShared(name, key) {
+      await opened();
+      return (names.get(name) ?? 0) > (entries.get(key)?.subject?.name === name ? 1 : 0);
     },
     async relatives(family) {
       await opened();

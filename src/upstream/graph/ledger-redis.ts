@@ -26,7 +26,7 @@ import {
 const CLAIM = redisScript(
   `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('get', KEYS[2]) or '' else return false end`,
 );
-/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients, what is open of its sender. */
+/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients, what is open of its sender, whose its name is (`-`: several messages'). */
 const NOTE = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
@@ -34,6 +34,7 @@ if ARGV[5] == 'sent' then redis.call('hdel', KEYS[3], ARGV[4]) else redis.call('
 if ARGV[5] == 'draft' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
 redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
 if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis.call('pexpire', KEYS[6], ARGV[7]) else redis.call('hdel', KEYS[6], ARGV[4]) end
+if ARGV[10] == 'named' then local whose = redis.call('get', KEYS[8]) redis.call('set', KEYS[8], (whose and whose ~= ARGV[4]) and '-' or ARGV[4], 'PX', ARGV[7]) end
 if ARGV[9] == 'open' then redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) else redis.call('hdel', KEYS[7], ARGV[4]) end
 return 1`,
 );
@@ -59,6 +60,7 @@ export function createRedisLedger(
   const familyOf = (family: string): string => `${prefix}:graph:family:${family}`;
   /** What is open of a sender, or where it was not noted. */
   const openKey = (sender: string | undefined): string => `${prefix}:graph:open:${sender ?? ''}`;
+  const nameKey = (name: string): string => `${prefix}:graph:name:${name}`;
   const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   return {
     open: () => redis.open(),
@@ -92,10 +94,18 @@ export function createRedisLedger(
             KEEP_MS + SWEEP_MS,
             entry.subject?.family === undefined ? '' : 'related',
             isOpen(entry) ? 'open' : '',
+            entry.subject?.name === undefined ? '' : 'named',
           ];
           const held = await redis.run(
             NOTE,
-            [...keys, owned, any, familyOf(family ?? key), openKey(sender)],
+            [
+              ...keys,
+              owned,
+              any,
+              familyOf(family ?? key),
+              openKey(sender),
+              nameKey(entry.subject?.name ?? key),
+            ],
             said,
           );
           if (held !== 1) throw new Error('another relay took the message over');
@@ -109,6 +119,8 @@ export function createRedisLedger(
       };
     },
     ownerOf: (draft) => redis.ask((r) => r.get(ownerKey(draft))).then((key) => key ?? undefined),
+    isShared: (name, key) =>
+      redis.ask((r) => r.get(nameKey(name))).then((whose) => whose !== null && whose !== key),
     async relatives(family) {
       const rows = Object.entries(await redis.ask((r) => r.hGetAll(familyOf(family))));
       return rows.flatMap(([key, text]) => {

@@ -25,6 +25,8 @@ export interface Subject {
   readonly messageId?: string;
   /** Hash of the recipients (`hashOf`). */
   readonly to?: string;
+  /** Of Message-ID and recipients (`nameOf`): devices give all they say one Message-ID. */
+  readonly name?: string;
   /** The message, whoever its recipients are (`familyKey`). */
   readonly family?: string;
   /** Each recipient (`markOf`). */
@@ -66,8 +68,8 @@ export type LedgerEntry = Noted &
         readonly messageId?: string;
         /** Of the id of its copy in Sent Items (`hashOf`): another message may have its Message-ID. */
         readonly copy?: string;
-        /** Since then other drafts of the message than this one may have been left over; always with a subject. */
-        readonly leftovers?: { readonly since: number; readonly than: string };
+        /** Since then other drafts of the message than this one, where it is known, may have been left over; always with a subject. */
+        readonly leftovers?: { readonly since: number; readonly than?: string };
       }
   );
 
@@ -95,6 +97,8 @@ export interface Ledger {
   claim(key: string): Promise<Claim | 'busy'>;
   /** The key of the message that a draft was noted for, while that is known, an hour at least; undefined: nobody's. Rejects when it cannot be known. */
   ownerOf(draft: string): Promise<string | undefined>;
+  /** Whether other messages than that of the key have this name (`nameOf`), as far as they are known. Rejects when it cannot be known. */
+  isShared(name: string, key: string): Promise<boolean>;
   /** What is noted, with a subject, of this message for any recipients (`familyKey`). Rejects when it cannot be known. */
   relatives(family: string): Promise<readonly LedgerRow[]>;
   /** Whether anything is known at all. Rejects when it cannot be known. */
@@ -108,6 +112,9 @@ export interface Ledger {
 
 export const hashOf = (text: string): string =>
   createHash('sha256').update(text).digest('base64url').slice(0, 22);
+
+/** The same for all that cannot be told from each other in the mailbox. `to`: hash of the recipients. */
+export const nameOf = (messageId: string, to: string): string => hashOf(`${messageId} ${to}`);
 
 /** One recipient among those of a message. */
 export const markOf = (address: string): string => hashOf(foldAddress(address)).slice(0, 8);
@@ -232,16 +239,18 @@ export function parseEntry(text: string): LedgerEntry | undefined {
 
 function parseLeftovers(json: unknown): Pick<Extract<LedgerEntry, { state: 'sent' }>, 'leftovers'> {
   const { since, than } = (json ?? {}) as Record<string, unknown>;
-  return typeof since === 'number' && typeof than === 'string' ? { leftovers: { since, than } } : {};
+  if (typeof since !== 'number') return {};
+  return { leftovers: { since, ...(typeof than === 'string' ? { than } : {}) } };
 }
 
 function parseSubject(json: unknown): Subject | undefined {
-  const { account, messageId, to, family, each, sender } = (json ?? {}) as Record<string, unknown>;
+  const { account, messageId, to, name, family, each, sender } = (json ?? {}) as Record<string, unknown>;
   if (typeof account !== 'string') return undefined;
   return {
     account,
     ...(typeof messageId === 'string' ? { messageId } : {}),
     ...(typeof to === 'string' ? { to } : {}),
+    ...(typeof name === 'string' ? { name } : {}),
     ...(typeof family === 'string' ? { family } : {}),
     ...(Array.isArray(each) && each.every((mark) => typeof mark === 'string') ? { each } : {}),
     ...(typeof sender === 'string' ? { sender } : {}),

@@ -1,12 +1,13 @@
 /**
  * Looks in the mailbox for what became of a message. In: the id of a draft, or a message. Out: what was
  * seen, and deleted left-over drafts. Nothing is sent here. What the ledger knows as another
- * message's is neither adopted, nor deleted, nor taken for a sent copy: two messages may share a Message-ID.
+ * message's is neither deleted nor taken for a sent copy, and only what it knows as this one's is adopted: two messages
+ * may share a Message-ID (devices give all they say the same). Where they are known to, nobody's copy proves nothing.
  */
 import { type Clock, pause, systemClock } from '../../clock.ts';
 import type { UpstreamError } from '../failure.ts';
 import type { GraphClient, GraphMessage } from './client.ts';
-import { hashOf, type Ledger } from './ledger.ts';
+import { hashOf, KEEP_MS, type Ledger, nameOf } from './ledger.ts';
 import { certainRefusal, reasonOf, setOf } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 
@@ -29,12 +30,43 @@ export type Seen =
 export interface MailboxSearch {
   /** Looks until it is clear, `until` (monotonic) at the latest. A draft is unsent when it still is one `settleMs` after it was first seen so. */
   look(draft: string, until: number, settleMs: number): Promise<Seen>;
-  /** A sent copy of the message whose sending began at `at` (wall); undefined: none was seen. */
+  /** A sent copy of the message whose sending began at `at` (wall); undefined: none was seen, or it may be another's. */
   findCopy(outgoing: Outgoing, at: number): Promise<GraphMessage | undefined>;
-  /** A draft left by an unclear create of this very message. */
-  findDraft(outgoing: Outgoing, since: number): Promise<GraphMessage | undefined>;
+  /** A draft that was noted for the message, and still is one; undefined: none was seen. */
+  findDraft(outgoing: Outgoing): Promise<GraphMessage | undefined>;
   /** Deletes drafts that an unclear or throttled create left behind. The sent one may still look like a draft. */
   tidy(outgoing: Outgoing, sentDraft: string, since: number): Promise<void>;
+}
+
+interface Found {
+  readonly own: readonly GraphMessage[];
+  /** Of which nothing is noted. */
+  readonly nobodys: readonly GraphMessage[];
+  readonly others: readonly GraphMessage[];
+  /** Others have its Message-ID and recipients: what is nobody's may be theirs. */
+  readonly isShared: boolean;
+  /** And one of them may be about to send what is nobody's. */
+  readonly isOtherBeingMade: boolean;
+}
+
+const toOf = ({ partOf, recipients }: Outgoing): string => partOf?.to ?? hashOf(setOf(recipients));
+
+/** Whether a draft that is nobody's may be one that another message is about to send. Rejects when it cannot be known. */
+export async function isOtherBeingMade(
+  ledger: Pick<Ledger, 'list'>,
+  { messageId, to }: { readonly messageId: string | undefined; readonly to: string | undefined },
+  key: string,
+  now: number,
+): Promise<boolean> {
+  return (await ledger.list()).some(
+    ({ key: other, entry: { state, at, subject } }) =>
+      other !== key &&
+      state === 'creating' &&
+      at > now - KEEP_MS &&
+      subject?.family !== undefined &&
+      subject.messageId === messageId &&
+      subject.to === to,
+  );
 }
 
 const needsPerson = ({ verdict }: UpstreamError): boolean =>
@@ -47,25 +79,32 @@ export function createMailboxSearch(deps: {
 }): MailboxSearch {
   const { client, ledger, clock = systemClock } = deps;
 
-  /** Messages with this Message-ID and exactly these recipients that are no other message's, no older than `since` (wall); undefined: it could not be asked. */
-  async function find(outgoing: Outgoing, since: number): Promise<readonly GraphMessage[] | undefined> {
-    if (outgoing.messageId === undefined) return [];
-    const found = await client.search(outgoing.messageId);
+  /** All with its Message-ID and exactly its recipients; undefined: it could not be asked. */
+  async function find(outgoing: Outgoing): Promise<Found | undefined> {
+    const { messageId, key } = outgoing;
+    const [own, nobodys, others]: [GraphMessage[], GraphMessage[], GraphMessage[]] = [[], [], []];
+    if (messageId === undefined) return { own, nobodys, others, isShared: false, isOtherBeingMade: false };
+    const found = await client.search(messageId);
     if (found.kind !== 'ok') return undefined;
-    const wanted = outgoing.partOf?.to ?? hashOf(setOf(outgoing.recipients));
-    const own: GraphMessage[] = [];
-    for (const m of found.value) {
-      if (m.recipients === undefined || hashOf(setOf(m.recipients)) !== wanted) continue;
-      if ((m.createdAt ?? Number.POSITIVE_INFINITY) < since - CLOCK_SLACK_MS) continue;
-      try {
+    const to = toOf(outgoing);
+    try {
+      // Asked only now: whatever was seen was noted before.
+      const isShared = await ledger.isShared(nameOf(messageId, to), key);
+      const isDoubtful = isShared && (await isOtherBeingMade(ledger, { messageId, to }, key, clock.now()));
+      for (const m of found.value) {
+        if (m.recipients === undefined || hashOf(setOf(m.recipients)) !== to) continue;
         const owner = await ledger.ownerOf(m.id);
-        if (owner === undefined || owner === outgoing.key) own.push(m);
-      } catch {
-        return undefined;
+        (owner === undefined ? nobodys : owner === key ? own : others).push(m);
       }
+      return { own, nobodys, others, isShared, isOtherBeingMade: isDoubtful };
+    } catch {
+      return undefined;
     }
-    return own;
   }
+
+  const isCopy = ({ isDraft }: GraphMessage): boolean => !isDraft;
+  const isSince = ({ createdAt = Number.POSITIVE_INFINITY }: GraphMessage, at: number): boolean =>
+    createdAt >= at - CLOCK_SLACK_MS;
 
   return {
     async look(draft, until, settleMs) {
@@ -97,17 +136,28 @@ export function createMailboxSearch(deps: {
         await pause(clock, Math.min(waitMs, Math.max(0, until - clock.monotonic())));
       }
     },
-    findCopy: async (outgoing, at) =>
-      (await find(outgoing, at))?.find(
-        (m) => !m.isDraft && (m.createdAt ?? Number.NEGATIVE_INFINITY) <= at + SENT_WITHIN_MS,
-      ),
-    findDraft: async (outgoing, since) => (await find(outgoing, since))?.find((m) => m.isDraft),
+    async findCopy(outgoing, at) {
+      const found = await find(outgoing);
+      const own = found?.own.find(isCopy);
+      if (found === undefined || own !== undefined || found.isShared) return own;
+      // Another one shows what the ledger may have forgotten: that others have its name.
+      const [copy, ...more] = [...found.nobodys, ...found.others].filter(isCopy);
+      if (copy === undefined || more.length > 0 || found.others.includes(copy)) return undefined;
+      return isSince(copy, at) && (copy.createdAt ?? at) <= at + SENT_WITHIN_MS ? copy : undefined;
+    },
+    findDraft: async (outgoing) => (await find(outgoing))?.own.find((m) => m.isDraft),
     async tidy(outgoing, sentDraft, since) {
       for (let tries = 1; tries <= MAX_TIDIES; tries++) {
-        const found = await find(outgoing, since);
-        let isTidy = found !== undefined;
-        for (const { id, isDraft } of found ?? [])
-          if (isDraft && id !== sentDraft && (await client.remove(id)).kind !== 'ok') isTidy = false;
+        const found = await find(outgoing);
+        let isTidy = found !== undefined && !found.isOtherBeingMade;
+        for (const m of found === undefined ? [] : [...found.own, ...(isTidy ? found.nobodys : [])])
+          if (
+            m.isDraft &&
+            m.id !== sentDraft &&
+            isSince(m, since) &&
+            (await client.remove(m.id)).kind !== 'ok'
+          )
+            isTidy = false;
         if (isTidy) return;
         await pause(clock, LONGEST_LOOK_MS);
       }

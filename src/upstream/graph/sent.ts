@@ -9,10 +9,11 @@ import type { Outgoing } from './outgoing.ts';
 type SentEntry = Extract<LedgerEntry, { state: 'sent' }>;
 
 /** What is needed to find it, and no more. */
-const whereabouts = ({ account, messageId, to }: Subject): Subject => ({
+const whereabouts = ({ account, messageId, to, name }: Subject): Subject => ({
   account,
   ...(messageId === undefined ? {} : { messageId }),
   ...(to === undefined ? {} : { to }),
+  ...(name === undefined ? {} : { name }),
 });
 
 /** `entry` with its whole subject. */
@@ -49,6 +50,10 @@ export async function noteSent(
   };
 }
 
-/** No retry comes: only what is left to be tidied up counts. */
-const closed = ({ subject, ...rest }: SentEntry): SentEntry =>
-  rest.leftovers === undefined || subject === undefined ? rest : { ...rest, subject: whereabouts(subject) };
+/** No retry comes: only what is left to be tidied up counts, and that others may have its name. */
+export function closed({ subject, ...rest }: SentEntry): SentEntry {
+  if (subject === undefined) return rest;
+  if (rest.leftovers !== undefined) return { ...rest, subject: whereabouts(subject) };
+  const { account, name } = subject;
+  return name === undefined ? rest : { ...rest, subject: { account, name } };
+}

@@ -6,9 +6,11 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import type { GraphClient } from './client.ts';
-import { hashOf, KEEP_MS, type Ledger, type LedgerRow, type Subject } from './ledger.ts';
+import { type GraphClient, MOST_FOUND } from './client.ts';
+import { hashOf, isOpen, KEEP_MS, type Ledger, type LedgerRow, type Subject } from './ledger.ts';
+import { isOtherBeingMade } from './mailbox-search.ts';
 import { setOf } from './outcome.ts';
+import { closed } from './sent.ts';
 
 const EVERY_MS = 60 * 60_000;
 const FIRST_MS = 10 * 60_000;
@@ -73,8 +75,12 @@ export function createSweep(deps: {
           if (seen.kind !== 'ok') return 0;
           const isUnsent = seen.value !== 'none' && seen.value.isDraft;
           if (isUnsent && (await client.remove(known.draft)).kind !== 'ok') return 0;
-          await claim.forget();
-          return isUnsent ? 1 : 0;
+          const beside =
+            known.leftoversSince === undefined
+              ? { isDone: true, count: 0 }
+              : await removeDrafts(client, key, known.subject, known.draft);
+          if (beside.isDone) await claim.forget();
+          return beside.count + (isUnsent ? 1 : 0);
         }
         case 'creating': {
           const { isDone, count } = await removeDrafts(client, key, known.subject);
@@ -85,7 +91,8 @@ export function createSweep(deps: {
           const { leftovers, subject, ...rest } = known;
           const { isDone, count } = await removeDrafts(client, key, subject, leftovers?.than);
           // A retry to some of the recipients may still come.
-          if (isDone) await claim.note({ ...rest, ...(subject?.each === undefined ? {} : { subject }) });
+          const tidied = subject === undefined ? rest : { ...rest, subject };
+          if (isDone) await claim.note(isOpen(tidied) ? tidied : closed(tidied));
           return count;
         }
         default:
@@ -106,7 +113,9 @@ export function createSweep(deps: {
     let count = 0;
     const { messageId, to } = subject ?? {};
     const found = messageId === undefined ? undefined : await client.search(messageId);
-    if (found?.kind !== 'ok') return { isDone: false, count };
+    // Asked only now: whatever was seen was noted before.
+    if (found?.kind !== 'ok' || (await isOtherBeingMade(ledger, { messageId, to }, key, clock.now())))
+      return { isDone: false, count };
     for (const { id, isDraft, recipients } of found.value) {
       if (!isDraft || id === but || recipients === undefined || hashOf(setOf(recipients)) !== to) continue;
       const owner = await ledger.ownerOf(id);
@@ -114,7 +123,8 @@ export function createSweep(deps: {
       if ((await client.remove(id)).kind !== 'ok') return { isDone: false, count };
       count++;
     }
-    return { isDone: true, count };
+    // There may be more.
+    return { isDone: count === 0 || found.value.length < MOST_FOUND, count };
   }
 
   return {

@@ -78,12 +78,9 @@ export function createUnclearMessages(
   };
 }
 
-/** What is in the mailbox of one that was sent: its copy, and drafts that may have been left over beside it. */
+/** What may be in the mailbox of one that was sent: its copy, and drafts. By whichever way it went: the noted one may be left, too. */
 function besideOf(known: LedgerEntry): Pick<Extract<LedgerEntry, { state: 'sent' }>, 'copy' | 'leftovers'> {
   if (known.state !== 'draft') return {};
-  const { draft, leftoversSince: since } = known;
-  return {
-    copy: hashOf(draft),
-    ...(since === undefined ? {} : { leftovers: { since, than: draft } }),
-  };
+  const { draft, leftoversSince: since = known.at, subject } = known;
+  return { copy: hashOf(draft), ...(subject === undefined ? {} : { leftovers: { since } }) };
 }

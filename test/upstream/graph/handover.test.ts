@@ -13,7 +13,6 @@ const HOUR_MS = 60 * 60_000;
 const FIRSTS: Readonly<Record<string, (room: GraphRoom) => { gone?: () => boolean }>> = {
   'nobody knows whether a draft was made'({ server }) {
     server.fault('create', { carriedOut: true, answer: 'reset' });
-    server.fault('search', { answer: { status: 403, code: 'ErrorAccessDenied' } });
     return {};
   },
   'the client left before the draft was sent': ({ server }) => ({ gone: () => server.drafts.length > 0 }),

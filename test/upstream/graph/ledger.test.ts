@@ -12,6 +12,7 @@ import {
   type Ledger,
   type LedgerEntry,
   ledgerKey,
+  nameOf,
   senderMark,
 } from '../../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
@@ -190,6 +191,22 @@ test('drafts have an owner while they may be unsent, and what is not sent is lis
   await other.note({ state: 'draft', at: clock.now(), draft: 'E' });
   assert.equal(await next.ownerOf('D'), undefined);
   await next.close();
+});
+
+test('whether others have the name of a message is known after restarts, and once it is sent', async (t) => {
+  const directory = await tempDirectory(t);
+  const [other, name] = ['o'.repeat(32), nameOf('<1@c>', 'hash')];
+  for (const state of ['creating', 'sent', 'read'] as const) {
+    const ledger = createLocalLedger({ log: silentLog, directory });
+    const claim = await claimOf(ledger);
+    if (state !== 'read') {
+      assert.equal(await ledger.isShared(name, KEY), false, 'it has its name itself');
+      await claim.note({ state, at: Date.now(), subject: { account: 'ann', name } });
+    }
+    assert.equal(await ledger.isShared(name, KEY), false);
+    assert.equal(await ledger.isShared(name, other), true);
+    await ledger.close();
+  }
 });
 
 test('after 5 days it is forgotten', async () => {

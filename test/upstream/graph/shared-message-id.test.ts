@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { pause } from '../../../src/clock.ts';
-import { ANN, startGraphRoom } from '../../support/graph-room.ts';
+import { ANN, type GraphRoom, startGraphRoom } from '../../support/graph-room.ts';
 import { leakless } from '../../support/leak-check.ts';
+import { waitFor } from '../../support/wait-for.ts';
 
 const BOB = 'bob@example.net';
 const alarm = (text: string): string =>
@@ -50,5 +51,79 @@ test(
     const ending = await room.send(alarm('one'), [BOB]);
     assert.equal(ending.kind === 'refused' && ending.verdict.class, 'unknown');
     assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+const bodies = (room: GraphRoom): string[] =>
+  room.server.delivered.map((d) => d.text.trim().slice(-3)).sort();
+
+test(
+  'nobody knows whether drafts of two were made: neither is sent as the other, and none stays',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('create', { answer: { status: 504 } });
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'refused');
+    room.server.fault('create', { carriedOut: true, answer: { status: 504 } });
+    room.server.fault('search', { answer: { status: 503 } });
+    assert.equal((await room.send(alarm('two'), [BOB])).kind, 'refused');
+    room.server.clearFaults();
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'taken');
+    assert.equal((await room.send(alarm('two'), [BOB])).kind, 'taken');
+    assert.deepEqual(bodies(room), ['one', 'two']);
+    await waitFor(() => room.server.drafts.length === 0, { what: 'the draft left over being deleted' });
+  }),
+);
+
+test(
+  'a process that knows nothing of an earlier one does not send its draft as another message',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    room.server.fault('create', { carriedOut: true, answer: 'reset' });
+    room.server.fault('search', { answer: { status: 503 } });
+    await room.send(alarm('one'), [BOB]);
+    await room.restart();
+    room.server.fault('create', { answer: 'reset' });
+    await room.send(alarm('two'), [BOB]);
+    await room.send(alarm('two'), [BOB]);
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'taken');
+    assert.deepEqual(bodies(room), ['one', 'two']);
+  }),
+);
+
+test(
+  'one call that was not clear, and another right after it: its copy is not that of the first, after a restart neither',
+  leakless(async (t, defer) => {
+    const directory = await mkdtemp(join(tmpdir(), 'graph-device-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const options: { permissions: 'read_write' | 'send'; directory: string } = {
+      permissions: 'send',
+      directory,
+    };
+    const room = await startGraphRoom(defer, options);
+    room.server.fault('send_mail', { answer: { status: 504 } });
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'refused');
+    assert.equal((await room.send(alarm('two'), [BOB])).kind, 'taken');
+    options.permissions = 'read_write';
+    await room.restart();
+    await room.restart();
+    const ending = await room.send(alarm('one'), [BOB]);
+    assert.equal(ending.kind === 'refused' && ending.verdict.class, 'unknown');
+  }),
+);
+
+test(
+  'what was left over beside one is not deleted while another is being made',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { client: { uploadMs: 5_000 } });
+    room.server.fault('create', { answer: { status: 504 } });
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'refused');
+    // It is there, and its id is still on the way.
+    room.server.fault('create', { carriedOut: true, answer: 'silence' });
+    const two = room.send(alarm('two'), [BOB]);
+    await waitFor(() => room.server.drafts.length === 1, { what: 'the draft of two' });
+    assert.equal((await room.send(alarm('one'), [BOB])).kind, 'taken');
+    await waitFor(() => room.server.count('search') >= 3, { what: 'what is left over being looked for' });
+    await two;
+    assert.equal(room.server.count('delete'), 0);
   }),
 );
