@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { pause } from '../../../src/clock.ts';
-import { ANN, type GraphRoom, startGraphRoom } from '../../support/graph-room.ts';
+import { ANN, type GraphRoom, type GraphRoomOptions, startGraphRoom } from '../../support/graph-room.ts';
 import { leakless } from '../../support/leak-check.ts';
 import { waitFor } from '../../support/wait-for.ts';
 
@@ -38,9 +38,10 @@ test(
 test(
   'one call that was not clear, and the account may look now: what was sent long after is another message',
   leakless(async (_t, defer) => {
-    const options: { permissions: 'read_write' | 'send'; speed: number } = {
+    const options: GraphRoomOptions & { permissions: 'read_write' | 'send' } = {
       permissions: 'send',
       speed: 2_000,
+      client: { answerMs: 86_400_000, uploadMs: 86_400_000 },
     };
     const room = await startGraphRoom(defer, options);
     room.server.fault('send_mail', { answer: { status: 504 } });
@@ -95,7 +96,7 @@ test(
   leakless(async (t, defer) => {
     const directory = await mkdtemp(join(tmpdir(), 'graph-device-'));
     t.after(() => rm(directory, { recursive: true }));
-    const options: { permissions: 'read_write' | 'send'; directory: string } = {
+    const options: GraphRoomOptions & { permissions: 'read_write' | 'send' } = {
       permissions: 'send',
       directory,
     };
