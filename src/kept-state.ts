@@ -4,7 +4,7 @@
  * end. A file that cannot be read or written costs the state, never a message.
  */
 import { open, readFile } from 'node:fs/promises';
-import { type Clock, systemClock } from './clock.ts';
+import { type Clock, orAfter, systemClock } from './clock.ts';
 import type { Log } from './log.ts';
 import { writeFileAtomically } from './write-file.ts';
 
@@ -114,13 +114,7 @@ export function createKeptState(
     async save() {
       if (!isRestored || isClosed) return;
       saving = saving.then(write);
-      await new Promise<void>((resolve) => {
-        const stopWaiting = clock.after(SAVE_WAIT_MS, resolve);
-        void saving.then(() => {
-          stopWaiting();
-          resolve();
-        });
-      });
+      await orAfter(clock, saving, SAVE_WAIT_MS);
     },
     async close() {
       isClosed = true;

@@ -4,7 +4,7 @@
  * once, while it is silent after `answerMs`; the connection comes back by itself.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { type Clock, systemClock } from './clock.ts';
+import { type Clock, orAfter, systemClock } from './clock.ts';
 import type { Log } from './log.ts';
 
 /** First part of every key and channel. */
@@ -159,14 +159,7 @@ export function createRedisConnection(
     subscriber = hearing;
     const connected = redis.connect().then(ignore, ignore);
     hearing.connect().catch(ignore);
-    let cancel = ignore;
-    await Promise.race([
-      connected,
-      new Promise<void>((resume) => {
-        cancel = clock.after(answerMs, resume);
-      }),
-    ]);
-    cancel();
+    await orAfter(clock, connected, answerMs);
   }
 
   async function ask<T>(command: (redis: RedisClient) => Promise<T>): Promise<T> {

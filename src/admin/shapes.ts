@@ -4,6 +4,18 @@
  * none is named that could carry a secret. Instants are ISO 8601 text in UTC; durations end in `_s` or `_ms`.
  */
 import { z } from 'zod';
+import {
+  boolean,
+  type LineShape,
+  members,
+  number,
+  orNull,
+  texts,
+  thousandths,
+  type Writer,
+  object as writeObject,
+  text as writeText,
+} from '../log/stringify.ts';
 import { CHOSEN_BY, OUTCOMES, STATUSES, TOKEN_RESOURCES } from '../protocol/vocabulary.ts';
 
 const text = z.string();
@@ -342,6 +354,25 @@ export const SHAPES = {
 } as const;
 export type ShapeName = keyof typeof SHAPES;
 export type Shape<N extends ShapeName> = z.infer<(typeof SHAPES)[N]>;
+
+/** What writes the members of a shape as JSON, made once of the shape; a measured time has three decimals. */
+export const membersOf = <N extends ShapeName>(name: N): Writer<Shape<N>> =>
+  members(writersOf(SHAPES[name] as z.ZodType) as LineShape<Shape<N>>);
+
+const writersOf = (schema: z.ZodType): Record<string, Writer<never>> => {
+  const inner = schema instanceof z.ZodReadonly ? schema.unwrap() : schema;
+  if (!(inner instanceof z.ZodObject)) throw new Error('no object');
+  return Object.fromEntries(Object.entries(inner.shape).map(([key, of]) => [key, writerOf(of)]));
+};
+
+function writerOf(schema: z.ZodType): Writer<never> {
+  if (schema instanceof z.ZodNullable) return orNull(writerOf(schema.unwrap() as z.ZodType));
+  if (schema instanceof z.ZodNumber) return schema.format === 'safeint' ? number : thousandths;
+  if (schema instanceof z.ZodBoolean) return boolean;
+  if (schema instanceof z.ZodString || schema instanceof z.ZodEnum) return writeText;
+  const inner = schema instanceof z.ZodReadonly ? schema.unwrap() : schema;
+  return inner instanceof z.ZodArray ? texts : writeObject(writersOf(inner as z.ZodType));
+}
 
 /** The shapes as JSON Schema (draft 2020-12), for `components.schemas`. */
 export function jsonSchemas(): Readonly<Record<ShapeName, object>> {

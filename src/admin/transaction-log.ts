@@ -2,21 +2,11 @@
  * The latest transactions, in memory. In: `TransactionRecord`s. Out: rows as the API shows them,
  * newest first. Addresses keep their domain only, unless the operator asked for whole ones.
  */
-import {
-  boolean,
-  members,
-  number,
-  object,
-  orNull,
-  text,
-  texts,
-  thousandths,
-  type Writer,
-} from '../log/stringify.ts';
+import type { Writer } from '../log/stringify.ts';
 import type { Reply } from '../protocol/reply.ts';
 import { cleanText, MAX_KEPT } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
-import type { ReplyRow, TransactionRow } from './shapes.ts';
+import { membersOf, type ReplyRow, type TransactionRow } from './shapes.ts';
 
 export type { ReplyRow, TransactionRow };
 
@@ -88,37 +78,8 @@ export function toTransactionRow(record: TransactionRecord, showAddresses: boole
   };
 }
 
-const replyWriter = orNull(object<ReplyRow>({ code: number, enhanced: orNull(text), text }));
-
 /** The row as JSON members, without braces. */
-export const formatTransactionRow: Writer<TransactionRow> = members<TransactionRow>({
-  id: text,
-  at: text,
-  session_id: text,
-  client: text,
-  account: text,
-  provider: text,
-  way: text,
-  chosen_by: orNull(text),
-  sender: text,
-  recipients: texts,
-  recipient_count: number,
-  bytes: number,
-  outcome: text,
-  reply: replyWriter,
-  decided_by: text,
-  upstream_reply: replyWriter,
-  flights: number,
-  reused: boolean,
-  replayed: boolean,
-  connection: orNull(text),
-  timings: object({
-    total_ms: thousandths,
-    gate_ms: thousandths,
-    acquire_ms: thousandths,
-    upstream_ms: thousandths,
-  }),
-});
+export const formatTransactionRow: Writer<TransactionRow> = membersOf('Transaction');
 
 /** The record as it stays in memory: of a long reply what is shown. */
 function keep(record: TransactionRecord): TransactionRecord {

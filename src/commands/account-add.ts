@@ -26,6 +26,7 @@ import {
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
+  option,
   textOption,
 } from './definition.ts';
 import { noteOtherFile } from './other-file.ts';
@@ -43,41 +44,34 @@ export const accountAdd: CommandDefinition = {
   ],
   arguments: [{ name: '[address]', help: 'the mailbox' }],
   options: [
-    {
-      flags: '--provider <name>',
-      help: `${[...builtInProviders.keys()].join(', ')}, or one of the accounts file`,
-    },
-    { flags: '--sign-in <way>', help: 'how to obtain tokens', choices: SIGN_INS },
-    { flags: '--client-id <id>', help: 'id of the OAuth client' },
-    {
-      flags: '--client-secret-file <path>',
-      help: 'file with its secret; leave out for a public client',
+    option('--provider <name>', `${[...builtInProviders.keys()].join(', ')}, or one of the accounts file`),
+    option('--sign-in <way>', 'how to obtain tokens', { choices: SIGN_INS }),
+    option('--client-id <id>', 'id of the OAuth client'),
+    option('--client-secret-file <path>', 'file with its secret; leave out for a public client', {
       isPath: true,
-    },
-    { flags: '--refresh-token-file <path>', help: 'file with a refresh token', isPath: true },
-    { flags: '--service-account-file <path>', help: 'key file of a Google service account', isPath: true },
-    { flags: '--tenant <id>', help: 'Microsoft tenant: its id or domain' },
-    { flags: '--user <name>', help: 'XOAUTH2 user, if it is not the address (shared mailbox)' },
-    {
-      flags: '--transport <way>',
-      help: 'by which way mail leaves: smtp, graph (Microsoft Graph), smtp_then_graph',
+    }),
+    option('--refresh-token-file <path>', 'file with a refresh token', { isPath: true }),
+    option('--service-account-file <path>', 'key file of a Google service account', { isPath: true }),
+    option('--tenant <id>', 'Microsoft tenant: its id or domain'),
+    option('--user <name>', 'XOAUTH2 user, if it is not the address (shared mailbox)'),
+    option('--transport <way>', 'by which way mail leaves: smtp, graph (Microsoft Graph), smtp_then_graph', {
       choices: ['smtp', 'graph', 'smtp_then_graph'],
-    },
-    {
-      flags: '--graph-permissions <name>',
-      help: 'what the application may do by Graph: read_write (Mail.ReadWrite and Mail.Send), send (Mail.Send alone)',
-      choices: ['read_write', 'send'],
-    },
-    {
-      flags: '--imap',
-      help: 'ask for consent to read by IMAP, too, for programs that get tokens of the relay (token --for imap)',
-    },
-    { flags: '--smtp <url>', help: 'starttls://host:587 or smtps://host:465, if not the provider’s' },
-    { flags: '--token-url <url>', help: 'token endpoint, if not the provider’s' },
-    { flags: '--redirect-port <number>', help: 'port of the loopback redirect (default a free one)' },
-    { flags: '--replace', help: 'sign in again for an account that is there; its other keys stay' },
-    { flags: '--force', help: 'write the account even if it cannot be verified' },
-    { flags: '--no-verify', help: 'do not connect to the provider' },
+    }),
+    option(
+      '--graph-permissions <name>',
+      'what the application may do by Graph: read_write (Mail.ReadWrite and Mail.Send), send (Mail.Send alone)',
+      { choices: ['read_write', 'send'] },
+    ),
+    option(
+      '--imap',
+      'ask for consent to read by IMAP, too, for programs that get tokens of the relay (token --for imap)',
+    ),
+    option('--smtp <url>', 'starttls://host:587 or smtps://host:465, if not the provider’s'),
+    option('--token-url <url>', 'token endpoint, if not the provider’s'),
+    option('--redirect-port <number>', 'port of the loopback redirect (default a free one)'),
+    option('--replace', 'sign in again for an account that is there; its other keys stay'),
+    option('--force', 'write the account even if it cannot be verified'),
+    option('--no-verify', 'do not connect to the provider'),
     ...adminOptions('accounts', 'smtpProxy'),
   ],
   examples: [

@@ -10,6 +10,7 @@ import {
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
+  option,
 } from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
 import { noteOtherFile } from './other-file.ts';
@@ -22,7 +23,7 @@ const running = adminOptions('accounts');
 export const accountList: CommandDefinition = {
   name: 'account list',
   summary: 'list the accounts of the accounts file',
-  options: [{ flags: '--json', help: 'print the list as JSON' }, ...running],
+  options: [option('--json', 'print the list as JSON'), ...running],
   examples: ['xoauth2-relay account list', 'xoauth2-relay account list --json | jq -r .accounts[].email'],
   exitCodes: { 1: 'some account of the file cannot be used' },
   async run(context) {
@@ -65,7 +66,7 @@ export const accountRemove: CommandDefinition = {
   summary: 'remove an account from the accounts file',
   details: ['The consent at the provider stays; revoke it there.'],
   arguments: accountArgument,
-  options: [{ flags: '-y, --yes', help: 'do not ask' }, ...running],
+  options: [option('-y, --yes', 'do not ask'), ...running],
   examples: ['xoauth2-relay account remove alice@example.com'],
   exitCodes: { 1: 'not removed' },
   async run(context) {
@@ -95,7 +96,7 @@ export const accountImport: CommandDefinition = {
     'Understands account_id, oauth_endpoint, oauth_token_url and ip_address besides the keys of this tool; what has no counterpart is named and left out. Accounts that are there already stay as they are.',
   ],
   arguments: [{ name: '<file>', help: 'JSON: an array of accounts, or an object with "accounts"' }],
-  options: [{ flags: '--dry-run', help: 'show what would be imported, write nothing' }, ...running],
+  options: [option('--dry-run', 'show what would be imported, write nothing'), ...running],
   examples: ['xoauth2-relay account import old-accounts.json --dry-run'],
   exitCodes: { 1: 'some account could not be imported; the others were' },
   async run(context) {

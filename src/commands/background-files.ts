@@ -2,13 +2,13 @@
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Settings } from '../config.ts';
-import { type CommandContext, type OptionDefinition, textOption } from './definition.ts';
+import { type CommandContext, option, textOption } from './definition.ts';
 
-export const pidFileOption: OptionDefinition = {
-  flags: '--pid-file <path>',
-  help: 'file with the process id (default relay.pid beside the state)',
-  isPath: true,
-};
+export const pidFileOption = option(
+  '--pid-file <path>',
+  'file with the process id (default relay.pid beside the state)',
+  { isPath: true },
+);
 
 /** The state directory, else XDG_STATE_HOME (~/.local/state). */
 const directoryOf = ({ env }: CommandContext, settings: Settings): string =>

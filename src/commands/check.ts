@@ -16,6 +16,7 @@ import {
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
+  option,
   textOption,
   timeoutOf,
   timeoutOption,
@@ -46,15 +47,15 @@ export const check: CommandDefinition = {
   ],
   arguments: [{ name: '[accounts...]', help: 'ids or addresses; default all' }],
   options: [
-    {
-      flags: '--offline',
-      help: 'ask no provider; find what serve would refuse: settings, accounts file, keys, addresses, directories',
-    },
-    {
-      flags: '--sender <address>',
-      help: 'only say which account takes mail from this address (<> for the null sender), and why',
-    },
-    { flags: '--json', help: 'print the result as JSON' },
+    option(
+      '--offline',
+      'ask no provider; find what serve would refuse: settings, accounts file, keys, addresses, directories',
+    ),
+    option(
+      '--sender <address>',
+      'only say which account takes mail from this address (<> for the null sender), and why',
+    ),
+    option('--json', 'print the result as JSON'),
     timeoutOption('for each step', DEFAULT_TIMEOUT_MS),
     ...settingOptions(),
   ],

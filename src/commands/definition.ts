@@ -17,6 +17,12 @@ export interface OptionDefinition {
   readonly group?: string;
 }
 
+export const option = (
+  flags: string,
+  help: string,
+  more: Pick<OptionDefinition, 'choices' | 'isPath'> = {},
+): OptionDefinition => ({ flags, help, ...more });
+
 export interface CommandDefinition {
   /** Words after the program's name: `serve`, `account add`. */
   readonly name: string;
@@ -71,17 +77,12 @@ export function numberOption(context: CommandContext, name: string, fallback: nu
   throw new CommandError(`--${flag}: expected a whole number`, EXIT_CONFIGURATION);
 }
 
-export const timeoutOption = (what: string, fallback: number): OptionDefinition => ({
-  flags: '--timeout-ms <number>',
-  help: `longest wait ${what}, ms (default ${fallback})`,
-});
+export const timeoutOption = (what: string, fallback: number): OptionDefinition =>
+  option('--timeout-ms <number>', `longest wait ${what}, ms (default ${fallback})`);
 /** ms. */
 export const timeoutOf = (context: CommandContext, fallback: number): number =>
   numberOption(context, 'timeoutMs', fallback);
 
 /** Of commands that show what the running relay says. */
-export const jsonOption: OptionDefinition = {
-  flags: '--json',
-  help: 'print the answer of the admin API',
-};
+export const jsonOption = option('--json', 'print the answer of the admin API');
 export const accountArgument = [{ name: '<account>', help: 'id or address' }];

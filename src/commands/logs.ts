@@ -4,7 +4,14 @@ import { accessSync, constants } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { logFileOf } from './background-files.ts';
-import { type CommandDefinition, CommandError, isSet, numberOption, textOption } from './definition.ts';
+import {
+  type CommandDefinition,
+  CommandError,
+  isSet,
+  numberOption,
+  option,
+  textOption,
+} from './definition.ts';
 import { createLogFormat } from './log-format.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
@@ -12,21 +19,19 @@ export const logs: CommandDefinition = {
   name: 'logs',
   summary: 'show the log of a relay in the background, readable',
   options: [
-    { flags: '-f, --follow', help: 'go on with what is written from now on' },
-    {
-      flags: '-n, --lines <number>',
-      help: 'lines to begin with, before any filter (default 50, with a filter 10000)',
-    },
-    { flags: '--account <account>', help: 'only lines of this account' },
-    {
-      flags: '--outcome <outcome>',
-      help: 'only transactions that ended so',
+    option('-f, --follow', 'go on with what is written from now on'),
+    option(
+      '-n, --lines <number>',
+      'lines to begin with, before any filter (default 50, with a filter 10000)',
+    ),
+    option('--account <account>', 'only lines of this account'),
+    option('--outcome <outcome>', 'only transactions that ended so', {
       choices: ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'],
-    },
-    {
-      flags: '--unit <name>',
-      help: 'read the journal of this systemd unit (default xoauth2-relay when there is no log file)',
-    },
+    }),
+    option(
+      '--unit <name>',
+      'read the journal of this systemd unit (default xoauth2-relay when there is no log file)',
+    ),
     ...settingOptions(['logFile', 'stateDir']),
   ],
   examples: [

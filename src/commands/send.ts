@@ -22,6 +22,7 @@ import {
   type CommandDefinition,
   CommandError,
   EXIT_CONFIGURATION,
+  option,
   textOption,
 } from './definition.ts';
 import { addressOf, dialListener } from './dial-listener.ts';
@@ -40,11 +41,11 @@ export const send: CommandDefinition = {
   ],
   arguments: [{ name: '<recipient>', help: 'address that gets the message' }],
   options: [
-    { flags: '--from <address>', help: 'sender; default the address of the first account' },
-    { flags: '--subject <text>', help: 'subject (default "Test message of xoauth2-relay")' },
-    { flags: '--text <text>', help: 'body' },
-    { flags: '--direct <account>', help: 'send as this account without the relay' },
-    { flags: '--auth <user>', help: 'log in to the relay as this user' },
+    option('--from <address>', 'sender; default the address of the first account'),
+    option('--subject <text>', 'subject (default "Test message of xoauth2-relay")'),
+    option('--text <text>', 'body'),
+    option('--direct <account>', 'send as this account without the relay'),
+    option('--auth <user>', 'log in to the relay as this user'),
     ...settingOptions(['accounts', 'host', 'port', 'tls', 'stateDir', 'stateKey', 'store']),
   ],
   examples: [

@@ -3,6 +3,7 @@
  * Out: what they ask for, or a `SendmailError`. Options that mean something to a queue only are taken and
  * left aside. Pure.
  */
+import { MAIL_SYNTAX, RCPT_SYNTAX } from '../protocol/esmtp-parameters.ts';
 import { EX, SendmailError } from './sysexits.ts';
 
 export interface SendmailRequest {
@@ -33,10 +34,9 @@ const WITH_VALUE = new Set('BbCFfhLMNOopRrVX');
 const WITH_ATTACHED = new Set('deq');
 const ALONE = new Set('AcGiImnsTtUvx');
 
-/** These go into commands as they are: RFC 3461 §4.1, §4.3, §4.4, §5. */
-const NOTIFY = /^(?:never|(?:success|failure|delay)(?:,(?:success|failure|delay))*)$/i;
-const RET = /^(?:full|hdrs)$/i;
-const ENVID = /^(?:[!-*,-<>-~]|\+[0-9A-F]{2}){1,100}$/;
+/** These go into commands as they are. */
+const { NOTIFY } = RCPT_SYNTAX;
+const { RET, ENVID } = MAIL_SYNTAX;
 
 function checked(letter: string, value: string, form: RegExp, expected: string): string {
   if (form.test(value)) return value;

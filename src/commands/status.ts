@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { needsPerson, STATUSES } from '../protocol/vocabulary.ts';
 import { type AccountRow, createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
-import { type CommandDefinition, isSet, jsonOption } from './definition.ts';
+import { type CommandDefinition, isSet, jsonOption, option } from './definition.ts';
 import { findRelay } from './pid-file.ts';
 import { adminOptions, commandSettings } from './setting-options.ts';
 import { formatTable, printJson, type Terminal, visibleLength } from './terminal.ts';
@@ -20,7 +20,7 @@ export const status: CommandDefinition = {
     'The column "token" says how long the access token is good for, "conn" how many upstream connections are busy, idle and allowed.',
   ],
   options: [
-    { flags: '-w, --watch', help: 'show anew every second until interrupted' },
+    option('-w, --watch', 'show anew every second until interrupted'),
     jsonOption,
     pidFileOption,
     ...adminOptions('adminReadToken', 'stateDir'),

@@ -14,6 +14,7 @@ import {
   CommandError,
   EXIT_CONFIGURATION,
   isSet,
+  option,
   textOption,
   timeoutOf,
   timeoutOption,
@@ -46,13 +47,11 @@ export const token: CommandDefinition = {
     { name: '[action]', help: 'with --git, as git gives it: get, store or erase' },
   ],
   options: [
-    {
-      flags: '--for <resource>',
-      help: 'what the token must be good for (default smtp)',
+    option('--for <resource>', 'what the token must be good for (default smtp)', {
       choices: TOKEN_RESOURCES,
-    },
-    { flags: '--git', help: 'speak git’s credential protocol on standard input and output' },
-    { flags: '--json', help: 'print account, user, access_token and expires_at as JSON' },
+    }),
+    option('--git', 'speak git’s credential protocol on standard input and output'),
+    option('--json', 'print account, user, access_token and expires_at as JSON'),
     timeoutOption('for the answer', TIMEOUT_MS),
     ...settingOptions(['tokenSocket']),
   ],

@@ -17,19 +17,19 @@ const xtext = (max: number): RegExp => new RegExp(`^(?:[!-*,-<>-~]|\\+[0-9A-F]{2
 /** Value syntax by keyword; `null`: the keyword takes no value. */
 type Syntax = Readonly<Record<string, RegExp | null>>;
 
-const MAIL_SYNTAX: Syntax = {
+export const MAIL_SYNTAX = {
   SIZE: /^\d{1,20}$/, // RFC 1870 §3
   BODY: /^(?:7BIT|8BITMIME)$/i, // RFC 6152; BINARYMIME needs BDAT, which is not offered
   SMTPUTF8: null, // RFC 6531 §3.4
   RET: /^(?:FULL|HDRS)$/i, // RFC 3461 §4.3
   ENVID: xtext(100), // RFC 3461 §4.4
   AUTH: /^(?:<>|[!-<>-~]+)$/, // RFC 4954 §5
-};
+} satisfies Syntax;
 
-const RCPT_SYNTAX: Syntax = {
+export const RCPT_SYNTAX = {
   NOTIFY: /^(?:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*)$/i, // RFC 3461 §4.1
   ORCPT: /^[!-*,-:<>-~]+;[!-<>-~\u00a0-\u{10ffff}]{1,500}$/u, // RFC 3461 §4.2, RFC 6533 §3
-};
+} satisfies Syntax;
 
 /** Judges the parameters of MAIL; a `Reply` is the refusal. */
 export function parseMailParameters(parameters: readonly string[]): MailParameters | Reply {
@@ -39,7 +39,7 @@ export function parseMailParameters(parameters: readonly string[]): MailParamete
   let smtpUtf8 = false;
   const passed: string[] = [];
   for (const parameter of parameters) {
-    const [keyword, value] = split(parameter);
+    const [keyword, value] = splitParameter(parameter);
     // The identity behind AUTH= is the client's affair; ours towards the provider is the account.
     if (keyword === 'AUTH') continue;
     if (keyword === 'SIZE') size = Number(value);
@@ -57,7 +57,7 @@ export function refusalOfRcptParameters(parameters: readonly string[]): Reply | 
 function firstRefusal(parameters: readonly string[], syntax: Syntax): Reply | undefined {
   const seen = new Set<string>();
   for (const parameter of parameters) {
-    const [keyword, value] = split(parameter);
+    const [keyword, value] = splitParameter(parameter);
     const form = Object.hasOwn(syntax, keyword) ? syntax[keyword] : undefined;
     if (form === undefined) return reply(555, '5.5.4', `Parameter ${keyword.slice(0, 40)} is not supported`);
     if (seen.has(keyword)) return reply(501, '5.5.4', `Parameter ${keyword} given twice`);
@@ -69,7 +69,8 @@ function firstRefusal(parameters: readonly string[], syntax: Syntax): Reply | un
   return undefined;
 }
 
-function split(parameter: string): [keyword: string, value: string | undefined] {
+/** The keyword in capitals. */
+export function splitParameter(parameter: string): [keyword: string, value: string | undefined] {
   const equals = parameter.indexOf('=');
   return equals < 0
     ? [parameter.toUpperCase(), undefined]

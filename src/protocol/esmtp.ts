@@ -1,5 +1,6 @@
 /** MAIL and RCPT as an upstream gets them: the commands, and whether it has the extensions their parameters need. */
 import type { Capabilities } from './capabilities.ts';
+import { splitParameter } from './esmtp-parameters.ts';
 import { type Reply, reply } from './reply.ts';
 
 /** Whether the client has heard its final reply. `perhaps`: it left without a word after it had been written. */
@@ -46,9 +47,8 @@ export function fitParameters(parameters: readonly string[], offered: Capabiliti
   if (parameters.length === 0) return { parameters };
   const kept: string[] = [];
   for (const parameter of parameters) {
-    const eq = parameter.indexOf('=');
-    const keyword = (eq < 0 ? parameter : parameter.slice(0, eq)).toUpperCase();
-    const value = eq < 0 ? '' : parameter.slice(eq + 1).toUpperCase();
+    const [keyword, written = ''] = splitParameter(parameter);
+    const value = written.toUpperCase();
     if (keyword === 'SIZE') {
       if (offered.size !== undefined) kept.push(parameter);
     } else if (keyword === 'BODY') {

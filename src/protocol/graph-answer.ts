@@ -14,8 +14,6 @@ import { HOURLY, paused, REJECTED_STEPS, type Row, row, type Verdict, verdictOf 
 export interface GraphRefusal extends GraphHeard {
   /** From `Retry-After`, ms. */
   readonly retryAfterMs: number | undefined;
-  /** The provider's own id of the request, for its support. */
-  readonly requestId: string | undefined;
 }
 
 /** `nowMs` (wall) is for a `Retry-After` that is a date (RFC 9110 §10.2.3). `mask` takes out what must not be told. */
@@ -31,7 +29,6 @@ export function parseGraphRefusal(
 ): GraphRefusal {
   const { error } = parseJsonObject(answer.body) ?? {};
   const { code, message } = isRecord(error) ? error : {};
-  const id = answer.headers['request-id'];
   // A success that is none may hold the message itself, which is for no log.
   const words = answer.status < 300 ? '' : answer.body.trim();
   return {
@@ -40,7 +37,6 @@ export function parseGraphRefusal(
     code: typeof code === 'string' ? cleanText(mask(code.slice(0, MAX_JUDGED)), 100) : '',
     message: cleanText(mask((typeof message === 'string' ? message : words).slice(0, MAX_JUDGED)), 300),
     retryAfterMs: parseRetryAfter(answer.headers['retry-after'], nowMs),
-    requestId: id === undefined ? undefined : cleanText(mask(id), 64),
   };
 }
 

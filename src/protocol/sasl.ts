@@ -23,10 +23,14 @@ export const chooseMechanism = (offered: readonly string[]): Mechanism | undefin
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these octets end or split the SASL string
 const FORBIDDEN = /[\u0000-\u001f\u007f]/;
 
+function checkParts(mechanism: Mechanism['name'], user: string, accessToken: string): void {
+  if (FORBIDDEN.test(user)) throw new RangeError(`${mechanism} user contains a control character`);
+  if (FORBIDDEN.test(accessToken)) throw new RangeError('access token contains a control character');
+}
+
 /** `base64("user=" user ^A "auth=Bearer " token ^A ^A)`. Throws a RangeError where a control character would break the string. */
 export function formatXoauth2(user: string, accessToken: string): string {
-  if (FORBIDDEN.test(user)) throw new RangeError('XOAUTH2 user contains a control character');
-  if (FORBIDDEN.test(accessToken)) throw new RangeError('access token contains a control character');
+  checkParts('XOAUTH2', user, accessToken);
   return Buffer.from(`user=${user}\x01auth=Bearer ${accessToken}\x01\x01`).toString('base64');
 }
 
@@ -36,8 +40,7 @@ export function formatOauthBearer(
   accessToken: string,
   { host, port }: { readonly host: string; readonly port: number },
 ): string {
-  if (FORBIDDEN.test(user)) throw new RangeError('OAUTHBEARER user contains a control character');
-  if (FORBIDDEN.test(accessToken)) throw new RangeError('access token contains a control character');
+  checkParts('OAUTHBEARER', user, accessToken);
   const authzid = user.replaceAll('=', '=3D').replaceAll(',', '=2C');
   return Buffer.from(
     `n,a=${authzid},\x01host=${host}\x01port=${port}\x01auth=Bearer ${accessToken}\x01\x01`,

@@ -184,32 +184,25 @@ function redirectFailure(answer: TokenAnswer): TokenFailure {
   );
 }
 
-function networkWords(code: string | undefined): string {
-  switch (code) {
-    case 'ECONNREFUSED':
-      return 'connection refused';
-    case 'ECONNRESET':
-    case 'EPIPE':
-    case 'UND_ERR_SOCKET':
-      return 'connection closed before an answer';
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return `name not found (${code})`;
-    case 'ETIMEDOUT':
-    case 'UND_ERR_CONNECT_TIMEOUT':
-      return 'no connection in time';
-    case 'UND_ERR_HEADERS_TIMEOUT':
-    case 'UND_ERR_BODY_TIMEOUT':
-    case 'ABORT_ERR':
-      return 'no complete answer in time';
-    case 'TOO_LARGE':
-      return 'the answer is too large';
-    case undefined:
-      return 'request failed';
-    default:
-      return `request failed (${code})`;
-  }
-}
+const CLOSED = 'connection closed before an answer';
+const NO_CONNECTION = 'no connection in time';
+const NOT_WHOLE = 'no complete answer in time';
+const NETWORK_WORDS: ReadonlyMap<string, string> = new Map([
+  ['ECONNREFUSED', 'connection refused'],
+  ['ECONNRESET', CLOSED],
+  ['EPIPE', CLOSED],
+  ['UND_ERR_SOCKET', CLOSED],
+  ['ENOTFOUND', 'name not found (ENOTFOUND)'],
+  ['EAI_AGAIN', 'name not found (EAI_AGAIN)'],
+  ['ETIMEDOUT', NO_CONNECTION],
+  ['UND_ERR_CONNECT_TIMEOUT', NO_CONNECTION],
+  ['UND_ERR_HEADERS_TIMEOUT', NOT_WHOLE],
+  ['UND_ERR_BODY_TIMEOUT', NOT_WHOLE],
+  ['ABORT_ERR', NOT_WHOLE],
+  ['TOO_LARGE', 'the answer is too large'],
+]);
+const networkWords = (code = ''): string =>
+  NETWORK_WORDS.get(code) ?? `request failed${code === '' ? '' : ` (${code})`}`;
 
 /** One printable line with nothing in it that was sent or that looks like a token. */
 const clean = (text: string, secrets: readonly string[]): string =>

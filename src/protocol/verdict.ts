@@ -39,7 +39,6 @@ export type UpstreamEvent =
       readonly code: TokenTrouble;
       readonly account: string;
       readonly detail: string;
-      readonly retryAt?: number | undefined;
     }
   | { readonly kind: 'local'; readonly cause: LocalCause; readonly waitSeconds?: number };
 
@@ -47,7 +46,7 @@ export type UpstreamEvent =
 export type TokenTrouble =
   /** Endpoint unreachable, 5xx, garbage, its breaker open. */
   | 'provider_fault'
-  /** 429, AADSTS50196, AADSTS90055. `retryAt` says until when. */
+  /** 429, AADSTS50196, AADSTS90055. */
   | 'throttled'
   /** A person must sign in again. */
   | 'needs_consent'

@@ -134,24 +134,17 @@ export function createFailureBook(deps: {
   };
 }
 
+const SILENCE_MS: Readonly<Record<TokenFailure['kind'], number>> = {
+  provider_fault: 0,
+  throttled: 0,
+  needs_consent: CONSENT_PROBE_MS,
+  app_misconfigured: CONFIGURATION_PROBE_MS,
+  bad_request: CONFIGURATION_PROBE_MS,
+  clock_skew: CLOCK_PROBE_MS,
+};
 /** How long an account is not asked about after a failure, ms. */
-export function silenceAfter(failure: TokenFailure): number {
-  const { kind, retryAfterMs } = failure;
-  switch (kind) {
-    case 'provider_fault':
-    case 'throttled':
-      return retryAfterMs ?? 0;
-    case 'needs_consent':
-      return retryAfterMs ?? CONSENT_PROBE_MS;
-    case 'app_misconfigured':
-    case 'bad_request':
-      return retryAfterMs ?? CONFIGURATION_PROBE_MS;
-    case 'clock_skew':
-      return retryAfterMs ?? CLOCK_PROBE_MS;
-    default:
-      return kind satisfies never;
-  }
-}
+export const silenceAfter = ({ kind, retryAfterMs }: TokenFailure): number =>
+  retryAfterMs ?? SILENCE_MS[kind];
 
 /** The OAuth client, at the endpoint where it is one. */
 export function clientOf({ credential }: Pick<Slot, 'credential'>): string {

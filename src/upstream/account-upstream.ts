@@ -94,10 +94,7 @@ function loginOf({ smtpProxy }: Account): string {
 /** A token room's error as an upstream event. */
 function tokenTrouble(error: unknown, account: string): UpstreamError {
   if (!(error instanceof TokenError)) throw error;
-  return new UpstreamError(
-    { kind: 'token', code: error.code, account, detail: error.message, retryAt: error.retryAt },
-    error,
-  );
+  return new UpstreamError({ kind: 'token', code: error.code, account, detail: error.message }, error);
 }
 
 export function createAccountUpstream(

@@ -127,13 +127,10 @@ export function createGraphClient(
   const unasked = (error: unknown): Extract<GraphOutcome<never>, { kind: 'unasked' }> => {
     if (error instanceof UpstreamError) return { kind: 'unasked', error };
     if (!(error instanceof TokenError)) throw error;
-    const { code, message, retryAt } = error;
+    const { code, message } = error;
     return {
       kind: 'unasked',
-      error: new UpstreamError(
-        { kind: 'token', code, account: mailbox.account, detail: message, retryAt },
-        error,
-      ),
+      error: new UpstreamError({ kind: 'token', code, account: mailbox.account, detail: message }, error),
     };
   };
 

@@ -231,7 +231,6 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
             code: error.code,
             account: account.id,
             detail: error.message,
-            retryAt: error.retryAt,
           }).answer;
         log.error({ err: error, account: account.id }, 'fetching a token failed unexpectedly');
         return judge({ kind: 'local', cause: 'internal' }).answer;

@@ -132,7 +132,7 @@ test('texts of Graph are cut and cleaned; Retry-After is believed within an hour
   );
   assert.ok(refusal.message.length <= 300);
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is the point
-  assert.doesNotMatch(refusal.message + refusal.requestId, /[\u0000-\u001f]/);
+  assert.doesNotMatch(refusal.message, /[\u0000-\u001f]/);
   assert.equal(parseRetryAfter('3', NOW), 3_000);
   assert.equal(parseRetryAfter('999999', NOW), 3_600_000);
   assert.equal(parseRetryAfter(new Date(NOW + 5_000).toUTCString(), NOW), 5_000);
