@@ -5,6 +5,7 @@
 import { Secret } from '../accounts/credential.ts';
 import type { GrantState } from './grant-state.ts';
 import { type ConsentHolder, isOfSameConsent, latestFirst } from './same-consent.ts';
+import { SealError } from './sealing.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { StoredGrant, TokenStore } from './token-store.ts';
@@ -93,7 +94,7 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
       addStored(await store.elsewhere?.(holder, { unread, isThorough }));
     } catch (error) {
       isAway = true;
-      watch.failed(error, 'read');
+      if (!(error instanceof SealError)) watch.failed(error, 'read');
       if (error instanceof SharedStoreAway) addStored(error.here);
     }
     for (const other of others)

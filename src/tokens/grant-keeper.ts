@@ -14,6 +14,7 @@ import type { Grant } from './grant.ts';
 import { createGrantSaver, idOf, type Kept, NONE } from './grant-saver.ts';
 import { type GrantEvent, nextGrantState } from './grant-state.ts';
 import { isEarlier } from './same-consent.ts';
+import { SealError } from './sealing.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import { createStoreWatch } from './store-watch.ts';
 import type { StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
@@ -175,7 +176,8 @@ export function createGrantKeeper(deps: {
       if (isBehind && lostBy(own)) void save(own, NONE);
       return stored;
     } catch (error) {
-      watch.failed(error, 'read');
+      // Of one account it is no word about the others.
+      if (!(error instanceof SealError)) watch.failed(error, 'read');
       // Others may have a later one, which is not known; an earlier one is surely no good.
       if (error instanceof SharedStoreAway && error.here !== undefined) takeStored(own, error.here);
       throw error;

@@ -37,7 +37,7 @@ export interface RedisStoreOptions {
   readonly prefix?: string;
   /** A lock whose holder died is free after this, ms. Default 10,000; a living holder extends it. */
   readonly lockMs?: number;
-  /** `guest`: a command; `load` rejects where the newest refresh token is there and it has not the key. Default `owner`. */
+  /** `guest`: a command; `load` rejects also where what is there is damaged. Default `owner`. */
   readonly role?: 'owner' | 'guest';
   /** Longest wait for an account that another relay refreshes, ms. Default 25,000. */
   readonly lockWaitMs?: number;
@@ -135,17 +135,31 @@ export function createRedisStore(
           .update(`${fingerprint} ${foldAddress(signedInAs)}`)
           .digest('base64url');
 
-  async function parse(text: string | null | undefined, name: string): Promise<readonly StoredGrant[]> {
+  /** Keys whose text could not be read: the log has each once. */
+  const unreadable = new Set<string>();
+
+  /** None where the text cannot be read. Rejects never. */
+  const parseAny = (text: string | null | undefined, name: string): Promise<readonly StoredGrant[]> =>
+    parse(text, name, () => false);
+
+  /** Rejects where the key of a refresh token was not given: an earlier one is surely no good, and ours would replace it. */
+  async function parse(
+    text: string | null | undefined,
+    name: string,
+    isFatal = ({ code }: SealError): boolean => options.role === 'guest' || code === 'unknown_key',
+  ): Promise<readonly StoredGrant[]> {
     if (text === null || text === undefined) return [];
     try {
       return (await parseStored(text, name, sealer)).grants;
     } catch (error) {
-      const reason = error instanceof SealError ? error.message : 'unreadable';
-      log.error(
-        { event: 'redis_value_unreadable', key: name, reason },
-        'stored tokens of an account cannot be read',
-      );
-      if (options.role === 'guest') throw error;
+      if (!(error instanceof SealError)) throw error;
+      if (!unreadable.has(name))
+        log.error(
+          { event: 'redis_value_unreadable', key: name, reason: error.message },
+          'stored tokens of an account cannot be read',
+        );
+      unreadable.add(name);
+      if (isFatal(error)) throw error;
       return [];
     }
   }
@@ -171,7 +185,7 @@ export function createRedisStore(
     const grant = await grantOf(id, texts, values.at(-1) ?? null);
     const tokens: Partial<Record<TokenResource, StoredToken>> = {};
     for (const [i, resource] of TOKEN_RESOURCES.entries()) {
-      const [holder] = await parse(values[i], keys[i] ?? '');
+      const [holder] = await parseAny(values[i], keys[i] ?? '');
       // Version 0.1 kept every token as that for SMTP.
       const token = holder?.tokens[resource];
       if (token !== undefined && holder?.grantFingerprint === fingerprint)
@@ -291,7 +305,7 @@ export function createRedisStore(
         const args = [field, base, text, REFRESH_TOKEN_LIFE_MS, accountId];
         const [isKept, generation, held] = (await run(ROTATE, keys, args)) as [0 | 1, number, string];
         if (isKept === 1) return { kept: true, generation };
-        const stored = (await parse(held, name))[0];
+        const stored = (await parseAny(held, name))[0];
         // What cannot be read is worth less than what has just come.
         if (stored?.refreshToken === undefined) return keep(generation);
         if (stored.refreshToken === rotation.refreshToken) return { kept: true, generation };

@@ -5,6 +5,7 @@
  */
 import type { Log } from '../log.ts';
 import { isEarlier, latestFor } from './same-consent.ts';
+import { SealError } from './sealing.ts';
 import { codeOf } from './state-files.ts';
 import type { GrantId, RotationResult, StoredGrant, StoredTokens, TokenStore } from './token-store.ts';
 
@@ -23,7 +24,7 @@ export class SharedStoreAway extends Error {
 
 const NONE: Promise<StoredTokens> = Promise.resolve({});
 
-/** `load` and `rotate` reject with `SharedStoreAway`. */
+/** `load` and `rotate` reject with `SharedStoreAway`, `load` with `SealError`, too. */
 export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Log): TokenStore {
   /** Grants whose copy here is known to be no later than the shared one. */
   const compared = new Set<string>();
@@ -65,6 +66,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
         compared.add(key);
         return whole;
       } catch (error) {
+        if (error instanceof SealError) throw error;
         throw new SharedStoreAway(error, own);
       }
     },

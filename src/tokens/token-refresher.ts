@@ -23,10 +23,11 @@ import {
 } from './grant-asker.ts';
 import type { GrantKeeper } from './grant-keeper.ts';
 import { createGrantTurns, type Turn } from './grant-turns.ts';
+import { SealError } from './sealing.ts';
 import type { Exchange, TokenEndpoints } from './token-endpoint.ts';
 import { freshUntil, type Slot, type TokenOrigin } from './token-slot.ts';
 import type { GrantLock, TokenStore } from './token-store.ts';
-import { mayAskAlone, type WithoutStore, waitingForStore } from './unlocked.ts';
+import { mayAskAlone, underOtherKey, type WithoutStore, waitingForStore } from './unlocked.ts';
 
 export interface RefreshRequest {
   readonly origin: TokenOrigin;
@@ -102,12 +103,12 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     return work;
   }
 
-  /** Looks into the store. `away`: what is in it is not known. */
+  /** Looks into the store. `away`: what is in it is not known; `sealed`: for want of its key. */
   async function look(
     slot: Slot,
     force: boolean,
     isReplacing = false,
-  ): Promise<AccessToken | 'nothing' | 'away'> {
+  ): Promise<AccessToken | 'nothing' | 'away' | 'sealed'> {
     try {
       const stored = (await keeper.load(slot.grant))?.tokens[slot.resource];
       if (stored?.fingerprint !== slot.tokenFingerprint) return 'nothing';
@@ -119,9 +120,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
         'access token taken from the store',
       );
       return !force && slot.isFresh() ? token : 'nothing';
-    } catch {
+    } catch (error) {
       // The keeper has said so.
-      return 'away';
+      return error instanceof SealError ? 'sealed' : 'away';
     }
   }
 
@@ -244,6 +245,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     // The store is asked first: what is in it costs no request, and no lock.
     const early = await look(slot, request.force);
     if (typeof early !== 'string') return { ok: true, token: early, origin: 'store' };
+    if (early === 'sealed') return failed(underOtherKey(store.kind));
     const right = await takeRight(slot);
     if (right === 'busy') return failed(heldElsewhere);
     const lease = typeof right === 'string' ? undefined : right;
@@ -252,6 +254,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       // Whoever held the lease before us may have brought the token.
       const came = lease === undefined ? 'nothing' : await look(slot, request.force);
       if (typeof came !== 'string') return { ok: true, token: came, origin: 'store' };
+      if (came === 'sealed') return failed(underOtherKey(store.kind));
       const isCaughtUp = !isConsent(slot) || (await keeper.catchUp(slot.grant, slot.account.user));
       const isUnlocked = right === 'away' || came === 'away' || !isCaughtUp;
       const refusal = isUnlocked ? forbidden(slot, request) : undefined;

@@ -5,6 +5,7 @@
 import type { Credential } from '../accounts/credential.ts';
 import { builtInProviders } from '../accounts/providers.ts';
 import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
+import { passing } from './disbelief.ts';
 import type { Grant } from './grant.ts';
 import type { TokenStore } from './token-store.ts';
 
@@ -35,6 +36,14 @@ const CAUSES: Readonly<Record<TokenStore['kind'], string>> = {
 
 export const isStoreAway = (causeId: string | undefined): boolean =>
   causeId === CAUSES.redis || causeId === CAUSES.file;
+
+/** Nothing was asked, and nothing is before that is mended. */
+export const underOtherKey = (kind: TokenStore['kind']): TokenFailure => ({
+  ...passing(
+    `what ${kind === 'redis' ? 'Redis' : 'the state directory'} has of this account is sealed with another state key than this process was given`,
+  ),
+  cure: 'give it the state key of the relays that share the store (state_key; to rotate it, the new one and the old one)',
+});
 
 /** Nothing was asked. */
 export const waitingForStore = (kind: TokenStore['kind']): TokenFailure => ({

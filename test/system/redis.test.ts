@@ -155,6 +155,58 @@ test(
   }),
 );
 
+for (const [which, key] of [
+  ['another key', `another ${KEY}`],
+  ['no key', undefined],
+] as const)
+  test(
+    `a relay with ${which}, and not that of the others, asks for nothing with earlier refresh tokens, and leaves theirs alone`,
+    leakless(async (_t, defer) => {
+      const redis = await redisFor(defer);
+      const users = ['a@outlook.example', 'b@outlook.example'];
+      const provider = await startProvider({ flavour: 'microsoft', users });
+      defer(() => provider.close());
+      provider.token.rotation = 'revoke-old';
+      const accounts = users.map((user) => provider.entry(user));
+      const start = async (stateKey: string | undefined) => {
+        const relay = await startRelay({
+          accounts,
+          caFile: provider.caFile,
+          env: {
+            XOAUTH2_RELAY_STORE: redis.url,
+            ...(stateKey === undefined ? {} : { XOAUTH2_RELAY_STATE_KEY: stateKey }),
+          },
+          until: 'ready',
+        });
+        defer(() => relay.stop());
+        return relay;
+      };
+      const first = await start(KEY);
+      const grants = (): string[] =>
+        users.map((user) => redis.command('hvals', `xoauth2-relay:grants:${user}`));
+      const kept = grants();
+      const asked = provider.token.count();
+      const second = await start(key);
+      for (const user of users) {
+        const { status, cure } = await second.admin(`/admin/accounts/${user}`);
+        assert.equal(status, 'unreachable');
+        assert.match(String(cure), /give it the state key of the relays/);
+      }
+      const told = second.lines.filter((line) => line.event === 'redis_value_unreadable');
+      assert.equal(told.length, users.length, 'each once');
+      assert.equal(provider.token.count(), asked);
+      assert.deepEqual(grants(), kept);
+      await second.stop();
+      const third = await start(KEY);
+      for (const relay of [first, third])
+        for (const user of users)
+          assert.equal(
+            (await fetch(`${relay.adminUrl}/admin/accounts/${user}/refresh`, { method: 'POST' })).status,
+            200,
+          );
+    }),
+  );
+
 test(
   'when the one that refreshes is killed, another does it after the lock has run out',
   leakless(async (_t, defer) => {
