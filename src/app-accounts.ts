@@ -17,7 +17,7 @@ import {
   createDirectoryInSlices,
 } from './accounts/directory.ts';
 import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload-diff.ts';
-import type { ReloadResult } from './admin/backend.ts';
+import type { ReloadResult } from './admin/shapes.ts';
 import { fitHeap } from './heap.ts';
 import type { OfferedExtensions } from './listener/listener.ts';
 import type { Log } from './log.ts';

@@ -6,12 +6,13 @@
 import { removeAccount } from './accounts/accounts-edit.ts';
 import type { LoadedAccount } from './accounts/accounts-file.ts';
 import { proxyOfSetting } from './accounts/smtp-proxy.ts';
-import type { AdminBackend, SignInAnswer, SignInRow } from './admin/backend.ts';
+import type { AdminBackend, SignInAnswer } from './admin/backend.ts';
+import type { SignInRow } from './admin/shapes.ts';
 import type { Settings } from './config.ts';
 import { editAccounts, findAccount } from './enrol/accounts-on-disk.ts';
 import { createInvites, type ToldInvite } from './enrol/invites.ts';
 import { OperatorError } from './enrol/operator-error.ts';
-import { createSignIns, type SignInProgress } from './enrol/sign-ins.ts';
+import { createSignIns, IDLE, type SignInProgress } from './enrol/sign-ins.ts';
 import type { KeptPart } from './kept-state.ts';
 import type { Log } from './log.ts';
 import { foldAscii } from './protocol/text.ts';
@@ -103,7 +104,10 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
       begin: (id, way, origin) => tell(id, signIns.begin(id, way, origin)),
       add: (account, way, origin) => tell(foldAscii(account.email), signIns.beginNew(account, way, origin)),
       paste: (id, url) => tell(id, signIns.paste(id, url)),
-      cancel: signIns.cancel,
+      cancel(id) {
+        signIns.cancel(id);
+        return rowOf(id, IDLE, true);
+      },
       returned: signIns.returned,
       invite(id) {
         // Begun by whoever held the earlier link, perhaps.

@@ -5,14 +5,8 @@
 
 import { type Account, type AccountState, causeFacts, worstState } from './accounts/account.ts';
 import { type AccountDirectory, DEFAULT_PREFERENCE } from './accounts/directory.ts';
-import type {
-  AccountRow,
-  AdminBackend,
-  AdminLogLevel,
-  BreakerRow,
-  ReloadResult,
-  TokenLife,
-} from './admin/backend.ts';
+import type { AdminBackend, AdminLogLevel } from './admin/backend.ts';
+import type { AccountRow, BreakerRow, ReloadResult, TokenLife } from './admin/shapes.ts';
 import type { BreakerState } from './breaker.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import type { News } from './fleet/news.ts';

@@ -8,7 +8,7 @@ import { AccountsFileError, readAccountsFile } from './accounts/accounts-file.ts
 import { proxyOfSetting } from './accounts/smtp-proxy.ts';
 import { createActivity } from './activity.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
-import type { ReloadResult } from './admin/backend.ts';
+import type { ReloadResult } from './admin/shapes.ts';
 import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
 import { createAppAccounts } from './app-accounts.ts';
 import { openAppAdmin } from './app-admin.ts';

@@ -5,25 +5,14 @@
 import { foldAscii } from '../protocol/text.ts';
 import { STATUSES } from '../protocol/vocabulary.ts';
 import type { AdminBackend } from './backend.ts';
-import type { Parameter } from './operation.ts';
+import { type Parameter, query } from './operation.ts';
 import type { AccountRow } from './shapes.ts';
 
-const MAX_LIMIT = 1000;
-
-const parameter = (name: string, description: string, schema: object): Parameter => ({
-  name,
-  in: 'query',
-  description,
-  schema,
-});
-
 export const LISTING: readonly Parameter[] = [
-  parameter('limit', 'Most to answer; without it all', { type: 'integer', minimum: 1, maximum: MAX_LIMIT }),
-  parameter('cursor', '`next_cursor` of the page before', { type: 'string' }),
-  parameter('status', 'Only with one of these, separated by commas; `drained` too', {
-    type: 'string',
-  }),
-  parameter('search', 'Only where id, e-mail address or provider contains this', { type: 'string' }),
+  query('limit', 'Most to answer; without it all', { type: 'integer', minimum: 1, maximum: 1000 }),
+  query('cursor', '`next_cursor` of the page before'),
+  query('status', 'Only with one of these, separated by commas; `drained` too'),
+  query('search', 'Only where id, e-mail address or provider contains this'),
 ];
 
 const WANTED: readonly string[] = [...STATUSES, 'drained'];
@@ -37,20 +26,17 @@ export interface Listed {
 
 export function listAccounts(
   backend: Pick<AdminBackend, 'row' | 'search'>,
-  query: (name: string) => string | undefined,
+  asked: (name: string) => string | undefined,
 ): Listed | { readonly refusal: string } {
-  const limitText = query('limit');
-  const limit = limitText === undefined ? Number.POSITIVE_INFINITY : Number(limitText);
-  if (limitText !== undefined && !(Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT))
-    return { refusal: `limit must be a whole number from 1 to ${MAX_LIMIT}` };
-  const statuses = query('status')?.split(',');
+  const limit = Number(asked('limit') ?? Number.POSITIVE_INFINITY);
+  const statuses = asked('status')?.split(',');
   const odd = statuses?.find((status) => !WANTED.includes(status));
   if (odd !== undefined) return { refusal: `status must be of ${WANTED.join(', ')}` };
-  const from = query('cursor');
+  const from = asked('cursor');
   // The account it named may have been removed meanwhile: nobody can tell where it stood.
   if (from !== undefined && backend.row(from) === undefined)
     return { refusal: 'cursor names no account: begin again without it' };
-  const search = query('search');
+  const search = asked('search');
   const needle = search === undefined ? undefined : foldAscii(search);
   const found = backend.search({
     from,

@@ -4,8 +4,9 @@
  */
 import { orMake } from '../or-make.ts';
 import type { TransactionRecord } from '../relay/record.ts';
-import type { AccountRow, LimitObservation } from './backend.ts';
+import type { LimitObservation } from './backend.ts';
 import { head, label, sample } from './exposition.ts';
+import type { AccountRow } from './shapes.ts';
 
 /** Of which accounts there are series of their own. */
 export type MetricsAccounts = 'all' | 'busy' | 'none';

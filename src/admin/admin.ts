@@ -9,18 +9,13 @@ import type { TransactionRecord } from '../relay/record.ts';
 import { createSlices } from '../slices.ts';
 import type { MetricsAccounts } from './account-metrics.ts';
 import { type AttentionOptions, createAttention } from './attention.ts';
-import type {
-  AdminBackend,
-  GraphCallObservation,
-  LimitObservation,
-  RefreshObservation,
-  ReloadResult,
-} from './backend.ts';
+import type { AdminBackend, GraphCallObservation, LimitObservation, RefreshObservation } from './backend.ts';
 import type { Revealable } from './guard.ts';
 import { createLive } from './live.ts';
 import { createMetrics } from './metrics.ts';
 import { createSeries } from './series.ts';
 import { createAdminServer } from './server.ts';
+import type { ReloadResult } from './shapes.ts';
 import { createSummary } from './summary.ts';
 import { createTransactionLog } from './transaction-log.ts';
 

@@ -2,7 +2,7 @@
 import { ANY_ACCOUNT, cureOf } from '../protocol/causes/book.ts';
 import type { UnclearNews } from '../protocol/unclear-news.ts';
 import type { AccountStatus } from '../protocol/vocabulary.ts';
-import type { AccountRow } from './backend.ts';
+import type { AccountRow } from './shapes.ts';
 
 /** Of an account. */
 export type CalledFor = 'attention' | 'recovered';

@@ -5,11 +5,12 @@
  */
 import { spawn } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
+import timers from 'node:timers/promises';
 import type { Log } from '../log.ts';
 import type { UnclearNews } from '../protocol/unclear-news.ts';
 import { type AccountStatus, needsPerson } from '../protocol/vocabulary.ts';
 import { type Alert, type CalledFor, composeAlert, composeUnclear, type Unclear } from './alert.ts';
-import type { AccountRow } from './backend.ts';
+import type { AccountRow } from './shapes.ts';
 
 export interface AttentionOptions {
   /** URL that gets a JSON POST. Its path is often a secret: only the host is ever logged. */
@@ -38,6 +39,10 @@ const RETRY_MS = [1_000, 5_000, 30_000, 120_000, 600_000];
 const WEBHOOK_TIMEOUT_MS = 10_000;
 const COMMAND_TIMEOUT_MS = 30_000;
 const CLOSE_WAIT_MS = 3_000;
+
+/** Resolves after `ms` or when `signal` aborts. */
+const pause = (ms: number, signal: AbortSignal): Promise<void> =>
+  timers.setTimeout(ms, undefined, { signal }).catch(() => {});
 
 /** Watches states; `request` is `fetch` unless a test says otherwise. */
 export function createAttention(
@@ -203,18 +208,4 @@ export function createAttention(
       closing.abort();
     },
   };
-}
-
-/** Resolves after `ms` or when `signal` aborts. */
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
 }

@@ -15,20 +15,6 @@ import type {
   UnclearRow,
 } from './shapes.ts';
 
-export type {
-  AccountDetail,
-  AccountRow,
-  BreakerRow,
-  FleetView,
-  ReloadResult,
-  ResourceTokenRow,
-  SignInRow,
-  TokenDetail,
-  TokenLife,
-  TokenTotals,
-  UnclearRow,
-} from './shapes.ts';
-
 export interface ListenerFigures {
   /** Client sessions open now. */
   readonly sessions: number;
@@ -63,7 +49,8 @@ export interface SignInDesk {
   begin(id: string, way: SignInWay, origin: string): Promise<SignInAnswer>;
   add(account: Omit<Shape<'NewAccount'>, 'way'>, way: SignInWay, origin: string): Promise<SignInAnswer>;
   paste(id: string, url: string): Promise<SignInAnswer>;
-  cancel(id: string): void;
+  /** The row as it is then: nothing is under way. */
+  cancel(id: string): SignInRow;
   /** A browser came back from a sign-in page; false: from none of ours. */
   returned(query: URLSearchParams): boolean;
   /** A key for one sign-in within a day. */

@@ -5,11 +5,11 @@
  */
 import type { TransactionRecord } from '../relay/record.ts';
 import { createSlices } from '../slices.ts';
-import type { AccountRow, AdminBackend, ReloadResult } from './backend.ts';
+import type { AdminBackend } from './backend.ts';
 import { createEventHub, type EventHub } from './event-hub.ts';
 import { listJson } from './pieces.ts';
 import type { Series } from './series.ts';
-import type { Shape } from './shapes.ts';
+import type { AccountRow, ReloadResult, Shape } from './shapes.ts';
 import type { TransactionLog } from './transaction-log.ts';
 
 /** First event of a stream: all there is to show. */

@@ -5,15 +5,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { TransactionRecord } from '../relay/record.ts';
 import { createAccountMetrics, type MetricsAccounts } from './account-metrics.ts';
-import type {
-  AdminBackend,
-  BreakerRow,
-  GraphCallObservation,
-  LimitObservation,
-  RefreshObservation,
-  TokenTotals,
-} from './backend.ts';
+import type { AdminBackend, GraphCallObservation, LimitObservation, RefreshObservation } from './backend.ts';
 import { inChunks } from './pieces.ts';
+import type { BreakerRow, TokenTotals } from './shapes.ts';
 
 /** What the metrics read when they are scraped. */
 export type ScrapeSource = Pick<

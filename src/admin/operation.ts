@@ -1,11 +1,11 @@
 /** What an operation of the admin API is, and what all of them share. In: nothing. Out: types, answers, the operation on one account. */
 import { type Answer, ok, refuse } from './answer.ts';
-import type { AccountDetail, AdminBackend } from './backend.ts';
+import type { AdminBackend } from './backend.ts';
 import type { Access } from './guard.ts';
 import type { Live } from './live.ts';
 import type { Metrics } from './metrics.ts';
 import type { Series } from './series.ts';
-import type { Shape, ShapeName } from './shapes.ts';
+import type { AccountDetail, Shape, ShapeName } from './shapes.ts';
 import type { TransactionLog } from './transaction-log.ts';
 
 /** What operations work on. */
@@ -45,7 +45,7 @@ export interface Parameter {
   readonly name: string;
   readonly in: 'path' | 'query';
   readonly description: string;
-  readonly schema: object;
+  readonly schema: Asked;
 }
 
 export interface Operation {
@@ -73,6 +73,40 @@ export interface Operation {
 export function acted(house: House, action: string, id: string): Answer {
   house.acted(action, { account: id });
   return ok('Drained', { ok: true, account: house.backend.account(id) ?? null });
+}
+
+/** What a query may be: of some values, or a whole number up to `maximum`; else any text. */
+interface Asked {
+  readonly type?: 'string' | 'integer';
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly default?: number;
+  readonly enum?: readonly string[];
+}
+
+export const query = (name: string, description: string, schema: Asked = { type: 'string' }): Parameter => ({
+  name,
+  in: 'query',
+  description,
+  schema,
+});
+
+/** Why what was asked for cannot be answered; undefined: it can. */
+export function oddQuery(
+  parameters: readonly Parameter[],
+  of: (name: string) => string | undefined,
+): string | undefined {
+  for (const { name, schema } of parameters) {
+    const text = of(name);
+    if (text === undefined) continue;
+    const { enum: words, minimum = 0, maximum } = schema;
+    if (words?.includes(text) === false) return `${name} must be one of ${words.join(', ')}`;
+    if (maximum === undefined) continue;
+    const number = Number(text);
+    if (!Number.isInteger(number) || number < minimum || number > maximum)
+      return `${name} must be a whole number from ${minimum} to ${maximum}`;
+  }
+  return undefined;
 }
 
 export const ID: Parameter = {

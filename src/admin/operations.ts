@@ -6,10 +6,10 @@
 import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { LISTING, listAccounts } from './account-listing.ts';
 import { inPieces, ok, refuse } from './answer.ts';
-import type { AdminBackend, TokenDetail } from './backend.ts';
-import { acted, type Operation, onAccount } from './operation.ts';
+import type { AdminBackend } from './backend.ts';
+import { acted, type House, type Operation, onAccount, query } from './operation.ts';
 import { listJson } from './pieces.ts';
-import { LOG_LEVELS, type Shape } from './shapes.ts';
+import { LOG_LEVELS, type Shape, type ShapeName, type TokenDetail } from './shapes.ts';
 import { SIGN_IN_OPERATIONS } from './sign-in-operations.ts';
 import { rate } from './summary.ts';
 import { UNCLEAR } from './unclear-operations.ts';
@@ -32,7 +32,6 @@ function* tokenRows(backend: AdminBackend): Generator<Shape<'Tokens'>['accounts'
 }
 
 const DEFAULT_TRANSACTIONS = 100;
-const MAX_TRANSACTIONS = 1000;
 
 const EVENTS = `Server-sent events. The first is \`snapshot\` (schema Snapshot), then as they happen:
 \`account\` (Account), \`account_removed\` ({ id }), \`breakers\` (Breakers), \`reload\` (Reload), \`transaction\` (Transaction; at most 100 a second)
@@ -51,6 +50,21 @@ const does = (action: 'retry' | 'drain' | 'resume', summary: string, done: strin
       return acted(house, action, id);
     },
   });
+
+/** What shows one shape, and that is all. */
+const shows = <N extends ShapeName>(
+  id: string,
+  summary: string,
+  answer: readonly [meaning: string, shape: N],
+  of: (house: House) => Shape<N> | Promise<Shape<N>>,
+): Operation => ({
+  method: 'get',
+  path: `/admin/${id}`,
+  id,
+  summary,
+  answers: { 200: answer },
+  handle: async (house) => ok(answer[1], await of(house)),
+});
 
 export const OPERATIONS: readonly Operation[] = [
   {
@@ -97,14 +111,9 @@ export const OPERATIONS: readonly Operation[] = [
     answers: { 200: ['OpenAPI 3.1', 'object'] },
     handle: (house) => ({ status: 200, body: house.description() }),
   },
-  {
-    method: 'get',
-    path: '/admin/relay',
-    id: 'relay',
-    summary: 'The process: version, accounts file, since when',
-    answers: { 200: ['The process', 'Relay'] },
-    handle: async (house) => ok('Relay', await house.relay()),
-  },
+  shows('relay', 'The process: version, accounts file, since when', ['The process', 'Relay'], (house) =>
+    house.relay(),
+  ),
   {
     method: 'get',
     path: '/admin/accounts',
@@ -176,59 +185,37 @@ export const OPERATIONS: readonly Operation[] = [
     },
   },
   ...UNCLEAR,
-  {
-    method: 'get',
-    path: '/admin/fleet',
-    id: 'fleet',
-    summary: 'The relays that serve these accounts together',
-    answers: { 200: ['The relays seen last', 'Fleet'] },
-    handle: ({ backend }) => ok('Fleet', backend.fleet()),
-  },
-  {
-    method: 'get',
-    path: '/admin/breakers',
-    id: 'breakers',
-    summary: 'Circuit breakers',
-    answers: { 200: ['Breakers', 'Breakers'] },
-    handle: ({ backend }) => ok('Breakers', { breakers: backend.breakers() }),
-  },
-  {
-    method: 'get',
-    path: '/admin/series',
-    id: 'series',
-    summary: 'Messages and latency, second by second',
-    answers: { 200: ['Points', 'Series'] },
-    handle: ({ series }) => ok('Series', { points: series.points() }),
-  },
+  shows(
+    'fleet',
+    'The relays that serve these accounts together',
+    ['The relays seen last', 'Fleet'],
+    (house) => house.backend.fleet(),
+  ),
+  shows('breakers', 'Circuit breakers', ['Breakers', 'Breakers'], ({ backend }) => ({
+    breakers: backend.breakers(),
+  })),
+  shows('series', 'Messages and latency, second by second', ['Points', 'Series'], ({ series }) => ({
+    points: series.points(),
+  })),
   {
     method: 'get',
     path: '/admin/transactions',
     id: 'transactions',
     summary: 'The latest transactions (1,000 are kept)',
     parameters: [
-      {
-        name: 'limit',
-        in: 'query',
-        description: 'Most to answer',
-        schema: { type: 'integer', minimum: 1, maximum: MAX_TRANSACTIONS, default: DEFAULT_TRANSACTIONS },
-      },
-      {
-        name: 'account',
-        in: 'query',
-        description: 'Only of this account (id or e-mail)',
-        schema: { type: 'string' },
-      },
-      { name: 'outcome', in: 'query', description: 'Only with this outcome', schema: { enum: OUTCOMES } },
+      query('limit', 'Most to answer', {
+        type: 'integer',
+        minimum: 1,
+        maximum: 1000,
+        default: DEFAULT_TRANSACTIONS,
+      }),
+      query('account', 'Only of this account (id or e-mail)'),
+      query('outcome', 'Only with this outcome', { enum: OUTCOMES }),
     ],
     answers: { 200: ['Transactions', 'Transactions'] },
     handle({ backend, transactions }, asked) {
       const limit = Number(asked.query('limit') ?? DEFAULT_TRANSACTIONS);
-      if (!Number.isInteger(limit) || limit < 1 || limit > MAX_TRANSACTIONS)
-        return refuse(400, `limit must be a whole number from 1 to ${MAX_TRANSACTIONS}`);
-      const wanted = asked.query('outcome');
-      const outcome = OUTCOMES.find((o) => o === wanted);
-      if (wanted !== undefined && outcome === undefined)
-        return refuse(400, `outcome must be one of ${OUTCOMES.join(', ')}`);
+      const outcome = OUTCOMES.find((o) => o === asked.query('outcome'));
       const name = asked.query('account');
       // An account that was removed still has its transactions: then the name is taken as its id.
       const account = name === undefined ? undefined : (backend.account(name)?.id ?? name);

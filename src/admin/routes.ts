@@ -12,7 +12,7 @@ import { createAssets } from './assets.ts';
 import { openEventStream } from './event-stream.ts';
 import { type Access, createGuard, type GuardOptions } from './guard.ts';
 import { openApi } from './openapi.ts';
-import type { House } from './operation.ts';
+import { type House, oddQuery } from './operation.ts';
 import { OPERATIONS } from './operations.ts';
 import { toByteStream } from './pieces.ts';
 
@@ -174,7 +174,7 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
     }),
     description: () => openApi(options.version),
   };
-  for (const { method, path, answers, handle } of OPERATIONS)
+  for (const { method, path, parameters = [], answers, handle } of OPERATIONS)
     app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ':$1'), async (c) => {
       const { cut } = c.env;
       const isHead = c.req.method === 'HEAD';
@@ -182,9 +182,12 @@ export function createRoutes(deps: RouteDeps, options: RouteOptions): Routes {
       const streamType = 'text/event-stream';
       if (isHead && answers[200]?.[1] === streamType)
         return c.body(null, 200, { 'content-type': `${streamType}; charset=utf-8` });
+      const query = (name: string): string | undefined => c.req.query(name);
+      const odd = oddQuery(parameters, query);
+      if (odd !== undefined) return c.json({ error: odd }, 400);
       const { status, body, chunks, type } = await handle(house, {
         param: (name) => c.req.param(name) ?? '',
-        query: (name) => c.req.query(name),
+        query,
         json: () => c.req.json(),
         header: (name) => c.req.header(name),
         cut,

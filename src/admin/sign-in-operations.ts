@@ -4,7 +4,7 @@
  */
 import { foldAscii } from '../protocol/text.ts';
 import { type Answer, ok, refuse } from './answer.ts';
-import type { SignInAnswer, SignInRow } from './backend.ts';
+import type { SignInAnswer } from './backend.ts';
 import { type AdminRequest, acted, type House, ID, type Operation, onAccount } from './operation.ts';
 import { SHAPES, type Shape, type ShapeName } from './shapes.ts';
 
@@ -182,10 +182,7 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     method: 'delete',
     id: 'cancelSignIn',
     summary: 'End it',
-    async run({ backend }, id) {
-      backend.signIns.cancel(id);
-      return ok('SignIn', ENDED(id));
-    },
+    run: async ({ backend }, id) => ok('SignIn', backend.signIns.cancel(id)),
   }),
   invited({
     method: 'get',
@@ -221,16 +218,3 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     run: paste,
   }),
 ];
-
-const ENDED = (account: string): SignInRow => ({
-  account,
-  state: 'idle',
-  way: null,
-  offered: [],
-  url: null,
-  code: null,
-  until: null,
-  returns: true,
-  steps: [],
-  note: null,
-});

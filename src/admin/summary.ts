@@ -6,8 +6,9 @@ import type { Log } from '../log.ts';
 import { needsPerson, noOutcomes } from '../protocol/vocabulary.ts';
 import type { TransactionRecord } from '../relay/record.ts';
 import { createSlices } from '../slices.ts';
-import type { AdminBackend, TokenTotals } from './backend.ts';
+import type { AdminBackend } from './backend.ts';
 import { createSample } from './sample.ts';
+import type { TokenTotals } from './shapes.ts';
 
 export interface Summary {
   record(record: TransactionRecord): void;

@@ -5,6 +5,12 @@
 import { ok, refuse } from './answer.ts';
 import type { Operation } from './operation.ts';
 
+const NOT_NOTED = {
+  none: [404, 'no such unclear message'],
+  busy: [409, 'this message is worked on now: ask again in a minute'],
+  away: [503, 'it cannot be noted now: Redis or the state directory does not answer'],
+} satisfies Record<string, Parameters<typeof refuse>>;
+
 /** What a person says became of a message of which nobody knows. */
 const decision = (said: 'delivered' | 'again', id: string, summary: string): Operation => ({
   method: 'post',
@@ -21,19 +27,9 @@ const decision = (said: 'delivered' | 'again', id: string, summary: string): Ope
   async handle(house, asked) {
     const key = asked.param('key');
     const result = await house.backend.decide(key, said).catch(() => 'away' as const);
-    switch (result) {
-      case 'done':
-        house.acted(`unclear ${said}`, { key });
-        return ok('Decided', { ok: true });
-      case 'none':
-        return refuse(404, 'no such unclear message');
-      case 'busy':
-        return refuse(409, 'this message is worked on now: ask again in a minute');
-      case 'away':
-        return refuse(503, 'it cannot be noted now: Redis or the state directory does not answer');
-      default:
-        return result satisfies never;
-    }
+    if (result !== 'done') return refuse(...NOT_NOTED[result]);
+    house.acted(`unclear ${said}`, { key });
+    return ok('Decided', { ok: true });
   },
 });
 

@@ -122,7 +122,8 @@ const digest = (text: string): Buffer => createHash('sha256').update(text).diges
 
 /** For the person. */
 const NO_PROMPT = { url: null, code: null, until: null };
-const IDLE: SignInProgress = {
+/** Nothing is under way. */
+export const IDLE: SignInProgress = {
   state: 'idle',
   way: null,
   offered: [],

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
 import { type Alert, composeAlert, composeUnclear } from '../../src/admin/alert.ts';
 import { type AttentionOptions, createAttention } from '../../src/admin/attention.ts';
-import type { AccountRow } from '../../src/admin/backend.ts';
+import type { AccountRow } from '../../src/admin/shapes.ts';
 import { createFakeAdminBackend, type FakeAccount } from '../support/fake-admin-backend.ts';
 import { waitFor } from '../support/wait-for.ts';
 

@@ -2,16 +2,16 @@
 
 import type { AccountStatus } from '../../src/accounts/account.ts';
 import { type Admin, type AdminOptions, createAdmin } from '../../src/admin/admin.ts';
+import type { AdminBackend } from '../../src/admin/backend.ts';
 import type {
   AccountDetail,
   AccountRow,
-  AdminBackend,
   BreakerRow,
   FleetView,
   ReloadResult,
   TokenTotals,
   UnclearRow,
-} from '../../src/admin/backend.ts';
+} from '../../src/admin/shapes.ts';
 import { silentLog } from '../../src/log.ts';
 import type { Outcome, TransactionRecord } from '../../src/relay/record.ts';
 import { createFakeSignIns, type FakeSignIns } from './fake-sign-ins.ts';

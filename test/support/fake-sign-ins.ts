@@ -1,5 +1,6 @@
 /** Sign-ins for the admin room's tests: one row a test can set, and what was asked for. */
-import type { SignInAnswer, SignInDesk, SignInRow } from '../../src/admin/backend.ts';
+import type { SignInAnswer, SignInDesk } from '../../src/admin/backend.ts';
+import type { SignInRow } from '../../src/admin/shapes.ts';
 
 export interface FakeSignIns extends SignInDesk {
   row: SignInRow;
@@ -58,6 +59,7 @@ export function createFakeSignIns(isKnown: (id: string) => boolean): FakeSignIns
     cancel: (id) => {
       asked.push(`cancel ${id}`);
       desk.row = IDLE_SIGN_IN;
+      return { ...IDLE_SIGN_IN, account: id };
     },
     returned: (query) => query.get('state') === 's',
     invite: () => ({ key: desk.key, until: new Date(Date.now() + 86_400_000).toISOString() }),

@@ -1,5 +1,5 @@
 /** What an operator can do from the page. In: clicks. Out: requests, and a toast that says how they went. */
-import type { AccountDetail, ReloadResult } from '../backend.ts';
+import type { AccountDetail, ReloadResult } from '../shapes.ts';
 import { byId, closeButton, h } from './dom.ts';
 import { ask, pathOf } from './requests.ts';
 

@@ -1,5 +1,5 @@
 /** The page of an invited person: one mailbox, one sign-in. The key stands behind # and is never sent but in a header. */
-import type { SignInRow } from '../backend.ts';
+import type { SignInRow } from '../shapes.ts';
 import { byId } from './dom.ts';
 import { post } from './requests.ts';
 import { createSignInView, type Desk, type Said, say } from './sign-in-view.ts';

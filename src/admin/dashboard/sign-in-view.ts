@@ -2,7 +2,8 @@
  * A sign-in as a person sees it: which way, where to go, how it went. In: a desk that is asked. Out: the view, kept
  * current while something is under way. The dashboard and the invited person's page share it.
  */
-import type { SignInRow, SignInWay } from '../backend.ts';
+import type { SignInWay } from '../backend.ts';
+import type { SignInRow } from '../shapes.ts';
 import { button, h, sub } from './dom.ts';
 import { ask } from './requests.ts';
 

@@ -2,8 +2,15 @@
  * The relay's state as the page knows it. In: the event stream. Out: `changed` at most once a frame.
  * Owns the connection; after a break the browser connects again and a new snapshot replaces all.
  */
-import type { AccountRow, BreakerRow, ReloadResult, TokenTotals } from '../backend.ts';
-import type { SeriesPoint, Shape, TransactionRow } from '../shapes.ts';
+import type {
+  AccountRow,
+  BreakerRow,
+  ReloadResult,
+  SeriesPoint,
+  Shape,
+  TokenTotals,
+  TransactionRow,
+} from '../shapes.ts';
 
 /** An account with the instants of its token in this browser's clock. */
 export interface ShownAccount extends AccountRow {
