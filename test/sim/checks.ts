@@ -52,6 +52,19 @@ export interface Figures {
   readonly unknown: number;
 }
 
+/** Counts attempts; `isUnknown`: delivered, and the client has not heard 250. */
+export function tally(attempts: readonly Attempt[], isUnknown: (attempt: Attempt) => boolean): Figures {
+  const figures = { attempts: attempts.length, acknowledged: 0, deferred: 0, refused: 0, unknown: 0 };
+  for (const attempt of attempts) {
+    const code = attempt.final?.code;
+    if (code === 250) figures.acknowledged += 1;
+    else if (code !== undefined && code >= 500) figures.refused += 1;
+    else figures.deferred += 1;
+    if (code !== 250 && isUnknown(attempt)) figures.unknown += 1;
+  }
+  return figures;
+}
+
 export function check(evidence: Evidence): { readonly violations: Violation[]; readonly figures: Figures } {
   const violations: Violation[] = [];
   const taken = new Map<string, Delivery[]>();
@@ -61,16 +74,10 @@ export function check(evidence: Evidence): { readonly violations: Violation[]; r
     if (list === undefined) taken.set(key, [delivery]);
     else list.push(delivery);
   }
-  const figures = { attempts: 0, acknowledged: 0, deferred: 0, refused: 0, unknown: 0 };
+  const figures = tally(evidence.attempts, (attempt) => taken.has(keyOf(attempt)));
   for (const attempt of evidence.attempts) {
     const deliveries = taken.get(keyOf(attempt)) ?? [];
     taken.delete(keyOf(attempt));
-    figures.attempts += 1;
-    const { final } = attempt;
-    if (final?.code === 250) figures.acknowledged += 1;
-    else if (final !== undefined && final.code >= 500) figures.refused += 1;
-    else figures.deferred += 1;
-    if (final?.code !== 250 && deliveries.length > 0) figures.unknown += 1;
     violations.push(...checkAttempt(attempt, deliveries, evidence));
   }
   for (const [key, deliveries] of taken)
@@ -193,7 +200,8 @@ function checkReply(
     if (reply.code >= 500 && !evidence.isOurs(reply, attempt)) blame('refused by nobody', words);
     return;
   }
-  if (said.account !== attempt.message.account && said.account !== '') blame('answer of another', words);
+  if (said.stage === 'rset' && reply.code >= 500) blame('answer of another', `${words}, said of RSET`);
+  else if (said.account !== attempt.message.account && said.account !== '') blame('answer of another', words);
   else if (
     evidence.isTagged &&
     said.recipients.length > 0 &&

@@ -1,10 +1,11 @@
 /** Worlds that press on one place: a plan with something always in the way there. Pure. */
 import type { ClientHabits } from './client.ts';
 import { groupsOf } from './groups.ts';
-import type { Fault, Plan } from './plan.ts';
+import { type Fault, type Plan, RESETS } from './plan.ts';
 
 export const FOCUSES = [
   'recipients',
+  'resets',
   'waiters',
   'slow tokens',
   'extra replies',
@@ -41,6 +42,18 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
         clients: plan.clients.map((client) => ({ ...client, style: 'pipelining' })),
         messages: plan.messages.map((m) => ({ ...m, recipients: 5 })),
         faults: [refusal],
+      };
+    }
+    case 'resets': {
+      // Recipients are refused, so that the next message begins with RSET, and that is refused too.
+      const refusal = mood('rcpt', { kind: 'reply', code: 450, text: '4.2.1 not now' }, 0.4);
+      const [code, text] = RESETS[plan.seed % RESETS.length] ?? RESETS[0];
+      const reset = mood('rset', { kind: 'reply', code, text, closes: code === 421 }, 0.5);
+      const drop = mood('rset', { kind: 'drop', how: 'fin', acts: true }, 0.2);
+      return {
+        ...plan,
+        accounts: plan.accounts.map((a) => ({ ...a, byGraph: false })),
+        faults: [refusal, reset, drop],
       };
     }
     case 'waiters':

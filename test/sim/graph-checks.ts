@@ -1,5 +1,5 @@
 /** The invariants of mail by Graph: of a message, over all its tries and all relays. Pure. */
-import type { Violation } from './checks.ts';
+import { type Figures, tally, type Violation } from './checks.ts';
 import type { Attempt } from './client.ts';
 import type { GraphDelivery, GraphEndpoint } from './graph.ts';
 
@@ -68,7 +68,7 @@ export function checkGraph(evidence: {
   readonly forgets: boolean;
   /** Of `delivered`: by Graph itself, not by SMTP. */
   readonly byGraph: readonly GraphDelivery[];
-}): Violation[] {
+}): { readonly violations: Violation[]; readonly figures: Figures } {
   const violations: Violation[] = [];
   const blame = (rule: string, id: string, detail: string, at: number): void =>
     void violations.push({ rule, detail: `${id}: ${detail}`, at });
@@ -109,5 +109,15 @@ export function checkGraph(evidence: {
         )
           blame('refused by nobody', id, `${reply.code} ${reply.text}`, reply.at);
   }
-  return violations;
+  // The body of all tries is one: what came of it is known of the last.
+  const figures = tally(evidence.attempts, (attempt) => {
+    const { id } = attempt.message;
+    const tries = byMessage.get(id) ?? [];
+    return (
+      attempt === tries.at(-1) &&
+      tries.every((a) => a.final?.code !== 250) &&
+      evidence.delivered.some((d) => d.text.includes(`X-Sim: ${id}\r\n`))
+    );
+  });
+  return { violations, figures };
 }

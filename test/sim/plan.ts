@@ -139,11 +139,40 @@ const REFUSALS: readonly (readonly [Stage, number, string])[] = [
   ['end', 421, '4.3.2 service not available'],
 ];
 
+type ResetReply = readonly [code: number, text: string];
+export const RESETS: readonly [ResetReply, ...ResetReply[]] = [
+  [500, '5.5.1 unrecognized command'],
+  [503, '5.5.1 bad sequence of commands'],
+  [550, '5.7.1 too many transactions on this connection'],
+  [451, '4.3.0 not now'],
+  [421, '4.3.2 service not available'],
+];
+
 const STAGES: readonly Stage[] = ['greeting', 'ehlo', 'auth', 'mail', 'rcpt', 'data', 'end'];
 const POINTS: readonly Point[] = ['greeting', 'ehlo', 'mail', 'rcpt', 'data', 'body', 'dot'];
 
 export function createPlan(seed: number): Plan {
-  return withLogins(withGraph(createSmtpPlan(seed)));
+  return withResets(withLogins(withGraph(createSmtpPlan(seed))));
+}
+
+/** A provider that is tired of a connection says so at RSET. Dice of their own. */
+function withResets(plan: Plan): Plan {
+  const dice = createRandom(plan.seed).branch('resets');
+  if (plan.faults.length === 0 || !dice.chance(0.3)) return plan;
+  const from = planMoment(dice, plan.activeMs, plan.messages);
+  const [code, text] = dice.pick(RESETS);
+  const mood: Mood = dice.chance(0.7)
+    ? { kind: 'reply', code, text, closes: code === 421 }
+    : { kind: 'drop', how: dice.pick(['fin', 'reset']), acts: dice.chance(0.5) };
+  const fault: Fault = {
+    kind: 'mood',
+    stage: 'rset',
+    mood,
+    chance: dice.pick([0.3, 1]),
+    from,
+    to: Math.min(plan.activeMs, from + dice.pick([60_000, plan.activeMs])),
+  };
+  return { ...plan, faults: [...plan.faults, fault] };
 }
 
 /** Dice of their own, so that the rest of the plan is what it was. */

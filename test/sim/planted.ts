@@ -63,6 +63,28 @@ export const PLANTED: readonly Planted[] = [
     within: 100,
   },
   {
+    name: 'a refusal of RSET taken for the verdict',
+    harm: 'a provider that is tired of the connection bounces a message it was not asked about',
+    edits: [{ file: 'upstream/submission.js', find: 'if (isTemporary(first))', put: 'if (true)' }],
+    stores: 'memory,file',
+    focus: 'resets',
+    within: 50,
+  },
+  {
+    name: 'connections counted by account',
+    harm: 'while an account is renamed its mailbox has more connections than the provider takes',
+    edits: [
+      {
+        file: 'upstream/account-upstream.js',
+        find: 'deps.connectionsOf(mailbox)',
+        put: 'deps.connectionsOf(id)',
+      },
+    ],
+    stores: 'memory,file',
+    focus: 'graph groups',
+    within: 400,
+  },
+  {
     name: 'a replay after the final octet',
     harm: 'a message that the provider took without a word goes out again',
     edits: [{ file: 'upstream/smtp-delivery.js', find: '!event.finalByteSent &&', put: '' }],

@@ -17,6 +17,7 @@ export type Stage =
   | 'rcpt'
   | 'data'
   | 'end'
+  | 'rset'
   | 'idle';
 
 /** What it does instead of the normal reply. */
@@ -365,10 +366,11 @@ export function createProvider(
           return;
         }
         case 'RSET':
-          this.#envelope = undefined;
-          this.#held = [];
-          this.#isChunkRefused = false;
-          this.#say(250, '2.0.0 flushed', 'mail');
+          this.#answer('rset', 250, '2.0.0 flushed', () => {
+            this.#envelope = undefined;
+            this.#held = [];
+            this.#isChunkRefused = false;
+          });
           return;
         case 'NOOP':
           this.#say(250, '2.0.0 ok', 'mail');

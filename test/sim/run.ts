@@ -118,9 +118,9 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
         (reply.code === 530 && message.password !== undefined && loggedInTo === undefined),
     });
     return {
-      violations: [...violations, ...result.violations, ...byGraph, ...drafts],
+      violations: [...violations, ...result.violations, ...byGraph.violations, ...drafts],
       digest: world.digest,
-      figures: result.figures,
+      figures: add(result.figures, byGraph.figures),
       trace: world.trace,
       ms: world.now,
       healing,
@@ -131,6 +131,14 @@ export async function run(plan: Plan, options: { readonly keepTrace: boolean }):
     process.off('unhandledRejection', crashed);
   }
 }
+
+const add = (a: Figures, b: Figures): Figures => ({
+  attempts: a.attempts + b.attempts,
+  acknowledged: a.acknowledged + b.acknowledged,
+  deferred: a.deferred + b.deferred,
+  refused: a.refused + b.refused,
+  unknown: a.unknown + b.unknown,
+});
 
 /** Relays whose Redis is lost sooner than this after they started together do not know of each other, ms. */
 const MEETING_MS = 1_500;
