@@ -21,8 +21,6 @@ export interface AccountDirectory {
   readonly accounts: readonly Account[];
   /** By AUTH user name: id, e-mail or XOAUTH2 user. */
   byUser(name: string): Account | undefined;
-  /** The first of `candidates`. */
-  bySender(address: string): Account | undefined;
   /** Those that may use `address` in MAIL FROM, first choice first; `''` is the null sender. */
   candidates(address: string): readonly Candidate[];
   /** An account whose patterns match but which denies the address, by name or because it may look like one denied. */
@@ -189,7 +187,6 @@ function* buildSteps(
     accounts,
     byUser: (name) => byIdentity(foldAddress(name)) ?? users.get(foldAddress(name)),
     candidates,
-    bySender: (address) => candidates(address)[0]?.account,
     deniedBy: (address) => {
       const keys = senderKeys(address);
       for (const { key, exactness } of keys)

@@ -16,16 +16,12 @@ export interface JsonNode {
   readonly members?: ReadonlyMap<string, JsonNode>;
 }
 
-/** `line` and `column` count from 1; the message holds both and the cure. */
+/** The message holds line and column, from 1, and the cure. */
 export class JsonSyntaxError extends Error {
   override readonly name = 'JsonSyntaxError';
-  readonly line: number;
-  readonly column: number;
   constructor(text: string, offset: number, what: string) {
     const { line, column } = positionAt(text, offset);
     super(`line ${line}, column ${column}: ${what}`);
-    this.line = line;
-    this.column = column;
   }
 }
 

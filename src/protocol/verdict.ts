@@ -16,16 +16,15 @@ export type Stage = 'connect' | 'greeting' | 'ehlo' | 'auth' | 'mail' | 'rcpt' |
 export type LossCause = 'dns' | 'tcp' | 'tls' | 'timeout' | 'eof' | 'reset' | 'garbage';
 
 export type UpstreamEvent =
-  /** The provider answered with a refusal (or, at `auth`, nothing better). `reused`: the connection had been idle in the pool. */
+  /** The provider answered with a refusal (or, at `auth`, nothing better). */
   | {
       readonly kind: 'reply';
       readonly stage: Stage;
       readonly reply: Reply;
-      readonly reused: boolean;
       readonly account: string;
       readonly sender?: string;
     }
-  /** The connection went away or broke the protocol. `finalByteSent`: the last octet of the body had been written. */
+  /** The connection went away or broke the protocol. `reused`: the connection had been idle in the pool; `finalByteSent`: the last octet of the body had been written. */
   | {
       readonly kind: 'lost';
       readonly stage: Stage;

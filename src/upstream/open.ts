@@ -88,7 +88,6 @@ const refused = (stage: Stage, reply: Reply, account: string): UpstreamError =>
     kind: 'reply',
     stage,
     reply: { ...reply, text: withoutEcho(reply.text) },
-    reused: false,
     account,
   });
 

@@ -81,19 +81,18 @@ export function createSmtpDelivery(
     return asUpstreamError(error).verdict;
   }
 
-  const judged = ({ stage, reply }: Decision, on: Open, sender?: string): Verdict =>
+  const judged = ({ stage, reply }: Decision, sender?: string): Verdict =>
     judge({
       kind: 'reply',
       stage,
       reply,
-      reused: on.submission.reused,
       account: account.id,
       ...(sender === undefined ? {} : { sender }),
     });
 
-  function decided(decision: Decision, on: Open, sender: string): Verdict {
+  function decided(decision: Decision, sender: string): Verdict {
     trace.upstreamReply = decision.reply;
-    return judged(decision, on, sender);
+    return judged(decision, sender);
   }
 
   function release(): void {
@@ -183,7 +182,7 @@ export function createSmtpDelivery(
             open = on;
             return { done, on };
           }
-          verdict = decided(done.refusal, on, mail.sender);
+          verdict = decided(done.refusal, mail.sender);
           isReplayable = unlearnsBdat(done.refusal, on) || verdict.retry === 'fresh' || isOver(done.refusal);
           if (mayBeTaken(done.refusal, verdict)) {
             verdict = OUTCOME_UNKNOWN;
@@ -266,12 +265,11 @@ export function createSmtpDelivery(
   });
 
   /** A reply to RCPT that is none to this recipient: the connection is over, or out of step. */
-  function strayReply(replies: readonly ParsedReply[], on: Submission): Decision | undefined {
+  function strayReply(replies: readonly ParsedReply[]): Decision | undefined {
     for (const reply of replies) {
       if (isPositive(reply)) continue;
       const decision: Decision = { stage: 'rcpt', reply };
-      const { retry } = judge({ kind: 'reply', ...decision, reused: on.reused, account: account.id });
-      if (isOver(decision) || retry !== 'none') return decision;
+      if (isOver(decision) || judged(decision).retry !== 'none') return decision;
     }
     return undefined;
   }
@@ -291,12 +289,12 @@ export function createSmtpDelivery(
         isRefusedAtMail = false;
         if (isBegun) {
           const replies = await submission.addRecipients(asked);
-          return { refusal: strayReply(replies, submission), replies, first: told.length };
+          return { refusal: strayReply(replies), replies, first: told.length };
         }
         const { refusal, recipients: replies } = await submission.sendEnvelope(mail, [...told, ...asked]);
         isRefusedAtMail = refusal !== undefined;
         return {
-          refusal: refusal === undefined ? strayReply(replies, submission) : repeated(refusal),
+          refusal: refusal === undefined ? strayReply(replies) : repeated(refusal),
           replies,
           first: 0,
         };
@@ -308,7 +306,7 @@ export function createSmtpDelivery(
         trace.upstreamReply = undefined;
         return { kind: 'failed', verdict };
       }
-      const { done, on } = result;
+      const { done } = result;
       const replies = [...done.replies];
       const repeatedReplies = replies.splice(0, told.length - done.first);
       const broken = repeatedReplies.find((r) => !isPositive(r));
@@ -316,7 +314,6 @@ export function createSmtpDelivery(
         const isPromise = confirmed.length === 0;
         const verdict = decided(
           isPromise ? { stage: 'rcpt', reply: broken } : comeAgain(broken),
-          on,
           mail.sender,
         );
         upstream.report(verdict, trace);
@@ -328,7 +325,7 @@ export function createSmtpDelivery(
         kind: 'heard',
         replies: replies.map((reply) => {
           if (isPositive(reply)) return inKnownCode(reply);
-          const verdict = judged({ stage: 'rcpt', reply }, on);
+          const verdict = judged({ stage: 'rcpt', reply });
           upstream.report(verdict, trace);
           return verdict.answer;
         }),
@@ -379,7 +376,7 @@ export function createSmtpDelivery(
         try {
           const decision = await stream.finish();
           if (isPositive(decision.reply)) return taken(decision.reply);
-          const verdict = decided(decision, on, mail.sender);
+          const verdict = decided(decision, mail.sender);
           if (unlearnsBdat({ ...decision, stage: 'end' }, on))
             return { verdict: { ...verdict, answer: { ...verdict.answer, code: 451, enhanced: '4.3.0' } } };
           upstream.report(verdict, trace);

@@ -264,7 +264,7 @@ test('a wrong entry with an address stays known, so its mail can be deferred', a
   const parsed = await parse([{ ...gmail, nope: 1, senders: ['Other@Example.com'], password: 'pw' }]);
   assert.equal(parsed.accounts.length, 0);
   const known = createAccountDirectory(parsed.unusable.map((u) => u.account));
-  const account = known.bySender('other@example.com');
+  const account = known.candidates('other@example.com')[0]?.account;
   assert.equal(account?.email, 'Alice@Example.com');
   assert.equal(await verifyPassword(account?.clientPassword?.hash ?? '', 'pw'), false);
 });

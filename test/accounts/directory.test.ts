@@ -21,7 +21,7 @@ const file = await parseAccounts(
 );
 assert.deepEqual(file.problems, []);
 const directory = createAccountDirectory(file.accounts.map((a) => a.account));
-const sender = (address: string): string | undefined => directory.bySender(address)?.email;
+const sender = (address: string): string | undefined => directory.candidates(address)[0]?.account.email;
 
 for (const [address, owner] of [
   ['ann@example.com', 'Ann@Example.com'],

@@ -15,10 +15,10 @@ import { rows } from '../support/verdict-rows.ts';
 const ACCOUNT = 'ann@example.com';
 
 /** Judges wire text (lines separated by LF) said at `stage`. */
-function said(stage: Stage, wire: string, reused = true): Verdict {
+function said(stage: Stage, wire: string): Verdict {
   const reply = parseReply(wire);
   assert.ok(reply, wire);
-  return judge({ kind: 'reply', stage, reply, reused, account: ACCOUNT, sender: 'boss@example.com' });
+  return judge({ kind: 'reply', stage, reply, account: ACCOUNT, sender: 'boss@example.com' });
 }
 
 for (const row of rows) {

@@ -167,7 +167,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
   }
 
   function mail(from = ANN, parameters: readonly string[] = []): ReturnType<RunningRelay['mail']> {
-    const account = directory.bySender(from);
+    const account = directory.candidates(from)[0]?.account;
     if (account === undefined) throw new Error(`no account for ${from}`);
     return relay.mail({
       account,

@@ -11,7 +11,7 @@ const MINUTE = 60 * SECOND;
 function said(stage: Stage, wire: string): Verdict {
   const reply = parseReply(wire);
   assert.ok(reply);
-  return judge({ kind: 'reply', stage, reply, reused: true, account: 'a' });
+  return judge({ kind: 'reply', stage, reply, account: 'a' });
 }
 
 const BUSY = said('end', '432 4.3.2 Concurrent connections limit exceeded.');

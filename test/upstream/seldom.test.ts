@@ -90,7 +90,6 @@ const aPause = (until: number): KeptPause => {
     kind: 'reply',
     stage: 'mail',
     reply: { code: 451, enhanced: '4.7.0', text: 'later' },
-    reused: false,
     account: 'ben@example.com',
   });
   return { pause: { scope: 'sending', stepsMinutes: [1_440], status: 'throttled' }, verdict, step: 0, until };
