@@ -74,19 +74,23 @@ type GaugeName = keyof typeof GAUGES;
 const add = (counter: Map<string, number>, labels: string, by: number): void =>
   void counter.set(labels, (counter.get(labels) ?? 0) + by);
 
-/** Text gathered in pieces that are cheap to write. */
-function createSheet(): { add(text: string): void; readonly pieces: readonly string[] } {
-  const pieces: string[] = [];
+/**
+ * Text gathered until its turn comes, as octets: text put together from small parts is kept as those parts, which take
+ * several times its size, and the garbage collector copies each.
+ */
+function createSheet(): { add(text: string): void; pieces(): Generator<string> } {
+  const octets: Buffer[] = [];
   let last = '';
   return {
     add(text) {
       last += text;
-      if (last.length < 16_384) return;
-      pieces.push(last);
+      if (last.length < 4_096) return;
+      octets.push(Buffer.from(last));
       last = '';
     },
-    get pieces() {
-      return last === '' ? pieces : [...pieces, last];
+    *pieces() {
+      for (const piece of octets) yield piece.toString();
+      yield last;
     },
   };
 }
@@ -171,7 +175,7 @@ export function createAccountMetrics(shown: MetricsAccounts): AccountMetrics {
     if (shown !== 'none')
       for (const gauge of Object.keys(GAUGES) as GaugeName[]) {
         yield head(PREFIX + GAUGES[gauge][0], 'gauge', GAUGES[gauge][1]);
-        yield* sheets[gauge].pieces;
+        yield* sheets[gauge].pieces();
         yield '\n';
       }
     yield head(`${PREFIX}accounts`, 'gauge', 'Accounts by status');
