@@ -5,7 +5,7 @@
 
 import { type Account, type AccountState, causeFacts, worstState } from './accounts/account.ts';
 import { type AccountDirectory, DEFAULT_PREFERENCE } from './accounts/directory.ts';
-import type { AdminBackend, AdminLogLevel } from './admin/backend.ts';
+import type { AccountGauges, AdminBackend, AdminLogLevel } from './admin/backend.ts';
 import type { AccountRow, BreakerRow, ReloadResult, TokenLife } from './admin/shapes.ts';
 import type { BreakerState } from './breaker.ts';
 import type { Fleet } from './fleet/fleet.ts';
@@ -70,6 +70,12 @@ const noCounts = (): Counts => ({ relayed: 0, deferred: 0, rejected: 0 });
 
 const iso = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
 
+/** From `now` to `at`, ms since the epoch. */
+const secondsFrom = (now: number, at: number | undefined): number | null =>
+  at === undefined ? null : Math.round((at - now) / 1000);
+
+const noConnections = (max: number): AccountRow['pool'] => ({ size: 0, idle: 0, busy: 0, max });
+
 const NO_NEWS: AccountState = { status: 'ready' };
 
 /** Where both are as ill, a login that failed for want of a token says less than the token room itself. */
@@ -87,7 +93,7 @@ function tokenLife(token: ResourceStatus | undefined, now: number): TokenLife {
   return {
     cached: token?.cached ?? false,
     expires_at: iso(token?.expiresAt),
-    expires_in_s: token?.expiresAt === undefined ? null : Math.round((token.expiresAt - now) / 1000),
+    expires_in_s: secondsFrom(now, token?.expiresAt),
     age_s: token?.obtainedAt === undefined ? null : Math.round((now - token.obtainedAt) / 1000),
   };
 }
@@ -133,7 +139,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
         status: r.state.status,
         ...tokenLife(r, now),
       })),
-      pool: upstream?.counts ?? { size: 0, idle: 0, busy: 0, max: account.limits.maxConnections },
+      pool: upstream?.counts ?? noConnections(account.limits.maxConnections),
       messages: { ...(c?.messages ?? noCounts()) },
       last_error: last?.text ?? null,
       last_error_at: iso(last?.at),
@@ -172,8 +178,24 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     for (const account of deps.accounts().accounts) yield row(account);
   }
 
+  function* gaugesOf(): Generator<AccountGauges> {
+    for (const { id, provider, limits } of deps.accounts().accounts) {
+      const upstream = ways.status(id);
+      const expiresAt = tokens.expiryOf(id);
+      yield {
+        id,
+        provider,
+        status: stateOf(id, upstream).status,
+        drained: relay.isDrained(id),
+        token: { cached: expiresAt !== undefined, expires_in_s: secondsFrom(Date.now(), expiresAt) },
+        pool: upstream?.counts ?? noConnections(limits.maxConnections),
+      };
+    }
+  }
+
   const backend: AdminBackend = {
     rows: rowsOf,
+    gauges: gaugesOf,
     *search({ from, fits }) {
       let isFrom = from === undefined;
       for (const account of deps.accounts().accounts) {

@@ -4,9 +4,8 @@
  */
 import { orMake } from '../or-make.ts';
 import type { TransactionRecord } from '../relay/record.ts';
-import type { LimitObservation } from './backend.ts';
+import type { AccountGauges, LimitObservation } from './backend.ts';
 import { head, label, sample } from './exposition.ts';
-import type { AccountRow } from './shapes.ts';
 
 /** Of which accounts there are series of their own. */
 export type MetricsAccounts = 'all' | 'busy' | 'none';
@@ -17,7 +16,7 @@ export interface AccountMetrics {
   observePassedOver(account: string, result: 'other' | 'none'): void;
   forget(account: string): void;
   /** The exposition, small part by small part; `rows` is gone through once. */
-  parts(rows: Iterable<AccountRow>): Iterable<string>;
+  parts(rows: Iterable<AccountGauges>): Iterable<string>;
 }
 
 const PREFIX = 'xoauth2_relay_';
@@ -111,7 +110,7 @@ export function createAccountMetrics(shown: MetricsAccounts): AccountMetrics {
       [label('provider', provider), label('outcome', outcome), label('reply_class', replyClass)].join(),
     );
 
-  const isShown = (row: AccountRow): boolean =>
+  const isShown = (row: AccountGauges): boolean =>
     shown === 'all' ||
     (shown === 'busy' &&
       (byAccount.has(row.id) ||
@@ -139,7 +138,7 @@ export function createAccountMetrics(shown: MetricsAccounts): AccountMetrics {
   }
 
   /** The gauges of a row go to their sheets: samples of one name stand together. */
-  function* gaugeParts(rows: Iterable<AccountRow>): Generator<string> {
+  function* gaugeParts(rows: Iterable<AccountGauges>): Generator<string> {
     const sheets = Object.fromEntries(Object.keys(GAUGES).map((name) => [name, createSheet()])) as Record<
       GaugeName,
       ReturnType<typeof createSheet>

@@ -59,6 +59,11 @@ export interface SignInDesk {
   invited(key: string): { readonly account: string; readonly state: 'open' | 'used' } | undefined;
 }
 
+/** What metrics tell of an account, a part of its row. */
+export interface AccountGauges extends Pick<AccountRow, 'id' | 'provider' | 'status' | 'drained' | 'pool'> {
+  readonly token: Pick<AccountRow['token'], 'cached' | 'expires_in_s'>;
+}
+
 /** Which rows are wanted; none is built that is not. */
 export interface RowsAsked {
   /** Id of the first account. */
@@ -70,6 +75,8 @@ export interface RowsAsked {
 export interface AdminBackend {
   /** In the order of the accounts file, each built as it is come to: thousands are gone through in slices. */
   rows(): Iterable<AccountRow>;
+  /** As `rows`, for less. */
+  gauges(): Iterable<AccountGauges>;
   /** As `rows`, with undefined in place of what is not wanted: each is a moment to rest. */
   search(asked: RowsAsked): Iterable<AccountRow | undefined>;
   /** By id. */

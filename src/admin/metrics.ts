@@ -12,7 +12,7 @@ import type { BreakerRow, TokenTotals } from './shapes.ts';
 /** What the metrics read when they are scraped. */
 export type ScrapeSource = Pick<
   AdminBackend,
-  'rows' | 'tokenTotals' | 'breakers' | 'isReady' | 'listener' | 'logDropped' | 'logWaiting' | 'fleet'
+  'gauges' | 'tokenTotals' | 'breakers' | 'isReady' | 'listener' | 'logDropped' | 'logWaiting' | 'fleet'
 >;
 
 export interface Metrics {
@@ -237,7 +237,7 @@ export function createMetrics(
     forget: accounts.forget,
     async *render() {
       yield `${await registry.metrics()}\n`;
-      yield* inChunks(accounts.parts(source.rows()));
+      yield* inChunks(accounts.parts(source.gauges()));
     },
   };
 }

@@ -29,7 +29,8 @@ import type { Slot, TokenOrigin } from './token-slot.ts';
 import {
   countTotals,
   describeAccount,
-  stateOfAll,
+  slotsInOrder,
+  stateOfAccount,
   type TokenFigures,
   type TokenStatus,
 } from './token-status.ts';
@@ -79,6 +80,8 @@ export interface TokenService extends TokenSource, Adoption {
   statusOf(accountId: string): TokenStatus | undefined;
   /** `statusOf(accountId).state`, for many accounts. */
   stateOf(accountId: string): AccountState | undefined;
+  /** Likewise, when its token ends, ms since the epoch; undefined where none can be used. */
+  expiryOf(accountId: string): number | undefined;
   /** Accounts whose newest refresh token could not be saved yet. */
   unsaved(): readonly string[];
   /** Accounts that left the accounts file and whose grants are still kept. */
@@ -273,7 +276,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
 
   function stateOf(accountId: string): AccountState | undefined {
     const account = accounts.get(accountId);
-    return account && stateOfAll(account.ahead.length > 0 ? account.ahead : account.slots(), account.grant);
+    return account && stateOfAccount(account);
   }
 
   function replan(slot: Slot): void {
@@ -293,17 +296,7 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
 
   function statusOf(accountId: string): TokenStatus | undefined {
     const account = accounts.get(accountId);
-    if (account === undefined) return undefined;
-    const others = account.slots().filter((slot) => !account.ahead.includes(slot));
-    return describeAccount(
-      accountId,
-      [...account.ahead, ...others].map((slot) => ({
-        slot,
-        isAhead: account.ahead.includes(slot),
-        nextRefreshAt: background.plannedAt(slot),
-      })),
-      account.grant,
-    );
+    return account && describeAccount(accountId, account, background.plannedAt);
   }
 
   function drain(): void {
@@ -370,6 +363,11 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     },
     statusOf,
     stateOf,
+    expiryOf(accountId) {
+      const account = accounts.get(accountId);
+      const first = account && slotsInOrder(account)[0];
+      return first?.isUsable() ? first.token?.expiresAt : undefined;
+    },
     unsaved: keeper.unsaved,
     keptRemoved: accounts.keptRemoved,
     totals: () => countTotals({ ...cache.counts, ...refresher.counts }),

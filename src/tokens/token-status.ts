@@ -3,6 +3,7 @@ import { type AccountState, worstState } from '../accounts/account.ts';
 import type { TokenResource } from '../accounts/credential.ts';
 import type { TokenErrorCode } from './access-token.ts';
 import type { Grant } from './grant.ts';
+import type { ServedAccount } from './served-account.ts';
 import type { RefreshCounts } from './token-refresher.ts';
 import type { Slot, TokenOrigin } from './token-slot.ts';
 
@@ -81,35 +82,37 @@ function describeSlot(slot: Slot, nextRefreshAt: number | undefined): ResourceSt
   };
 }
 
-/** `slots`: those the account has used so far, the ones fetched ahead first; at least one. */
+/** Those the account has used so far, the ones fetched ahead first. */
+export function slotsInOrder(account: ServedAccount): readonly Slot[] {
+  const { ahead } = account;
+  const all = account.slots();
+  return all.length === ahead.length ? ahead : [...ahead, ...all.filter((slot) => !ahead.includes(slot))];
+}
+
 export function describeAccount(
   accountId: string,
-  slots: readonly {
-    readonly slot: Slot;
-    readonly isAhead: boolean;
-    readonly nextRefreshAt: number | undefined;
-  }[],
-  grant: Grant,
+  account: ServedAccount,
+  plannedAt: (slot: Slot) => number | undefined,
 ): TokenStatus | undefined {
-  const resources = slots.map(({ slot, nextRefreshAt }) => describeSlot(slot, nextRefreshAt));
+  const { grant } = account;
+  const resources = slotsInOrder(account).map((slot) => describeSlot(slot, plannedAt(slot)));
   const [first] = resources;
   if (first === undefined) return undefined;
   return {
     ...first,
     accountId,
-    state: stateOfAll(
-      slots.filter(({ isAhead }) => isAhead || !slots.some((s) => s.isAhead)).map(({ slot }) => slot),
-      grant,
-    ),
+    state: stateOfAccount(account),
     resources,
     refreshTokenObtainedAt: grant.obtainedAt,
     unsaved: grant.failedSaves > 0,
   };
 }
 
-/** What an operator sees of an account: the worst of its slots, and whether its grant is kept. */
-export const stateOfAll = (slots: readonly Pick<Slot, 'describe'>[], grant: Grant): AccountState =>
-  worstState(...slots.map((slot) => slot.describe()), ...unsavedState(grant));
+/** What an operator sees of an account: the worst of its slots, of those fetched ahead where there are any, and whether its grant is kept. */
+export function stateOfAccount(account: ServedAccount): AccountState {
+  const slots = account.ahead.length > 0 ? account.ahead : account.slots();
+  return worstState(...slots.map((slot) => slot.describe()), ...unsavedState(account.grant));
+}
 
 /** Once may be a moment's trouble of the store; what is offered in vain again needs somebody. */
 const unsavedState = ({ failedSaves, isHere }: Grant): readonly AccountState[] =>

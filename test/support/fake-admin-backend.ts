@@ -123,6 +123,7 @@ export function createFakeAdminBackend(accounts: readonly FakeAccount[] = []): F
     *rows() {
       for (const account of kept.values()) yield rowOf(account);
     },
+    gauges: () => backend.rows(),
     *search({ from, fits }) {
       let isFrom = from === undefined;
       for (const row of backend.rows()) {
