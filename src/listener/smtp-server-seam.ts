@@ -10,6 +10,13 @@ import { SMTPServer, type SMTPServerSession } from 'smtp-server';
 import { SMTPConnection } from 'smtp-server/lib/smtp-connection.js';
 import type { SMTPStream } from 'smtp-server/lib/smtp-stream.js';
 
+/** A client that closes its side in a handshake is gone: half open nothing can come of it. */
+function endWith(socket: Socket, isInHandshake: () => boolean): void {
+  socket.once('end', () => {
+    if (isInHandshake()) socket.destroy();
+  });
+}
+
 export abstract class SeamConnection extends SMTPConnection {
   /** The TLS socket from the start of its handshake, else the accepted one. */
   #topmost: Socket | undefined;
@@ -35,6 +42,7 @@ export abstract class SeamConnection extends SMTPConnection {
   /** Times are kept by the clock; not called for each new socket, a handshake would be cut from underneath, which can take the process with it. */
   override _armTimeout(socket: Socket = this._socket): void {
     this.#topmost = socket;
+    if (socket !== this._socket) endWith(socket, () => this._upgrading);
   }
 
   /** Not called when the socket closes, sessions would be counted for ever. */
@@ -159,6 +167,13 @@ export abstract class SeamServer<Accepted> extends SMTPServer {
   /** Not called for each connection, between accept and handshake: PROXY headers would be read as commands. What it calls back with must reach `connect`. */
   override _handleProxy(socket: Socket, callback: Parameters<SMTPServer['_handleProxy']>[1]): void {
     this.readHeader(socket, callback as Parameters<typeof this.readHeader>[1]);
+  }
+
+  /** Not called for each handshake of implicit TLS, or without its socket among the pending ones, a client that leaves in it would be kept until its time is over. */
+  override _upgrade(socket: Socket, callback: Parameters<SMTPServer['_upgrade']>[1]): void {
+    super._upgrade(socket, callback);
+    const top = this._pendingSockets.get(socket);
+    if (top !== undefined) endWith(top, () => this._pendingSockets.has(socket));
   }
 
   override connect(socket: Socket | TLSSocket, accepted: unknown): void {

@@ -383,6 +383,33 @@ test(
   }),
 );
 
+test(
+  'a client that closes instead of a handshake, as a health check does, is not waited for',
+  leakless(async (_t, defer) => {
+    for (const tls of ['implicit', 'starttls'] as const) {
+      const settings = { tls, ...(await certificateFiles(defer)) };
+      const s = await stage(defer, { settings, deps: { clock: createTestClock() } });
+      for (const hello of ['', '\x16\x03\x01\x02\x00\x01']) {
+        const socket = connect({ port: s.port, host: '127.0.0.1', allowHalfOpen: true });
+        socket.on('error', () => {});
+        let said = '';
+        socket.on('data', (chunk) => {
+          said += chunk.toString('latin1');
+        });
+        await waitFor(() => s.listener.counts().sessions === 1);
+        if (tls === 'starttls') {
+          socket.write('EHLO client.test\r\nSTARTTLS\r\n');
+          await waitFor(() => said.includes('Ready to start TLS'));
+        }
+        socket.end(Buffer.from(hello, 'latin1'));
+        await waitFor(() => s.listener.counts().sessions === 0);
+        socket.destroy();
+      }
+      assert.equal(s.listener.counts().limitHits.handshake, 0);
+    }
+  }),
+);
+
 for (const how of ['stop', 'cut'] as const) {
   test(
     `a ${how} between a connection being accepted and its TLS handshake ends that connection, and not the process`,
