@@ -3,10 +3,11 @@
  * refresh tokens and keeps rotated ones, but removes nothing: a command may know only some of the accounts.
  */
 import { stat } from 'node:fs/promises';
+import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { type Log, silentLog } from '../log.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
-import { createMemoryStore } from '../tokens/store-memory.ts';
+import { codeOf, type FileOwner } from '../tokens/state-files.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
 
@@ -16,10 +17,11 @@ export async function borrowTokenStore(
   note: (line: string) => void,
 ): Promise<TokenStore> {
   const { stateDir, stateKey, store: storeUrl } = settings;
-  // Files that root writes could not be read by the service's user any more.
-  if (stateDir !== undefined && !(await isOwn(stateDir))) return createMemoryStore();
+  const isInDirectory = stateDir !== undefined && !/^(?:rediss?:|memory$)/.test(storeUrl?.reveal() ?? '');
+  const owner = isInDirectory ? await ownerOf(stateDir) : undefined;
+  const log = errorsTo(note);
   try {
-    const store = createTokenStore({ stateDir, stateKey, storeUrl, role: 'guest', log: errorsTo(note) });
+    const store = createTokenStore({ stateDir, stateKey, storeUrl, role: 'guest', owner, log });
     await store.open();
     return { ...store, prune: async () => ({ gone: 0, kept: [] }) };
   } catch (error) {
@@ -41,5 +43,28 @@ function errorsTo(note: (line: string) => void): Log {
   };
 }
 
-const isOwn = async (directory: string): Promise<boolean> =>
-  (await stat(directory).catch(() => undefined))?.uid === process.getuid?.();
+/**
+ * As whom root works there: what it makes its relay has to read. Undefined: as this user, also where it is to be made:
+ * what a provider gives has to stay. Rejects with `CommandError` where the newest refresh tokens are another user's: with earlier ones nothing is asked.
+ */
+async function ownerOf(directory: string): Promise<FileOwner | undefined> {
+  const own = process.geteuid?.();
+  if (own === undefined) return undefined;
+  try {
+    const { uid, gid } = await stat(directory);
+    if (uid === own) return undefined;
+    if (own === 0) return { uid, gid };
+    throw new CommandError(
+      `the state directory ${directory} belongs to another user (uid ${uid}; this is uid ${own}), and the newest refresh tokens are there: run this as that user, or as root`,
+      EXIT_CONFIGURATION,
+    );
+  } catch (error) {
+    if (error instanceof CommandError) throw error;
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw new CommandError(
+      `cannot look into the state directory ${directory}, where the newest refresh tokens are: ${explainFileError(error)}; run this as the user of the relay, or as root`,
+      EXIT_CONFIGURATION,
+      { cause: error },
+    );
+  }
+}

@@ -4,6 +4,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { createRedisConnection, type RedisConnection } from '../redis.ts';
 import { createSealer } from './sealing.ts';
+import { type FileOwner, stateFilesOf } from './state-files.ts';
 import { createFileStore } from './store-file.ts';
 import { createMemoryStore } from './store-memory.ts';
 import { createRedisStore } from './store-redis.ts';
@@ -23,6 +24,8 @@ export interface TokenStoreOptions {
   readonly aloneSince?: (() => number | undefined) | undefined;
   /** `guest`: a command beside the running relay; it does not claim the directory and prunes nothing. Default `owner`. */
   readonly role?: 'owner' | 'guest';
+  /** As root: whose the state directory is. Default this process's user's. */
+  readonly owner?: FileOwner | undefined;
   /** Longest answer time of a token endpoint, ms: nobody waits for another process's refresh much longer. */
   readonly answerTimeoutMs?: number | undefined;
   readonly clock?: Clock;
@@ -41,7 +44,8 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
   const lockWaitMs = answerTimeoutMs + LOCK_MARGIN_MS;
   if (wanted === 'file') {
     if (stateDir === undefined) throw new Error('the file store needs a state directory');
-    return createFileStore(stateDir, { log, sealer, clock }, { role, lockWaitMs });
+    const files = stateFilesOf(options.owner);
+    return createFileStore(stateDir, { log, sealer, clock, files }, { role, lockWaitMs });
   }
   if (options.storeUrl === undefined || !/^rediss?:\/\//.test(wanted)) {
     throw new Error('unknown token store: memory, file, redis://… or rediss://…');

@@ -3,7 +3,7 @@
  * their place. Nothing is followed and nothing foreign is touched: a link, a FIFO or a file of somebody else
  * under one of our names is refused.
  */
-import { closeSync, constants, openSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, constants, fchownSync, openSync, unlinkSync, writeSync } from 'node:fs';
 import { access, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
 import { makeDirectories } from '../directories.ts';
 
@@ -33,93 +33,105 @@ export interface StateFiles {
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
-export const stateFiles: StateFiles = {
-  async openDirectory(path) {
-    makeDirectories(path);
-    // The directory itself may be a link: systemd makes one. What counts is where it leads.
-    const { mode, uid } = await stat(path);
-    if (!isOurs(uid) && uid !== 0)
-      throw new StateFileRefused(`${path} belongs to another user (${uid}): give the relay one of its own`);
-    await access(path, constants.R_OK | constants.W_OK | constants.X_OK);
-    return { othersMayEnter: (mode & 0o077) !== 0 };
-  },
-  list: (directory) => readdir(directory),
-  async read(path, maxOctets) {
-    try {
-      // Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
-      const file = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+/** Whose files they are. */
+export interface FileOwner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Of this user's own directory; as root of anybody's: what is made there is `owner`'s. */
+export function stateFilesOf(owner?: FileOwner): StateFiles {
+  const isOurs = (uid: number): boolean =>
+    owner === undefined ? process.geteuid === undefined || uid === process.geteuid() : uid === owner.uid;
+  return {
+    async openDirectory(path) {
+      makeDirectories(path);
+      // The directory itself may be a link: systemd makes one. What counts is where it leads.
+      const { mode, uid } = await stat(path);
+      if (!isOurs(uid) && uid !== 0)
+        throw new StateFileRefused(`${path} belongs to another user (${uid}): give the relay one of its own`);
+      await access(path, constants.R_OK | constants.W_OK | constants.X_OK);
+      return { othersMayEnter: (mode & 0o077) !== 0 };
+    },
+    list: (directory) => readdir(directory),
+    async read(path, maxOctets) {
       try {
-        const facts = await file.stat();
-        if (!facts.isFile()) throw refused(path, 'is no plain file');
-        if (!isOurs(facts.uid)) throw refused(path, `belongs to another user (${facts.uid})`);
-        if (facts.size > maxOctets) return '';
-        if ((facts.mode & 0o077) !== 0) await file.chmod(0o600);
-        return await file.readFile('utf8');
-      } finally {
-        await file.close();
+        // Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
+        const file = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+        try {
+          const facts = await file.stat();
+          if (!facts.isFile()) throw refused(path, 'is no plain file');
+          if (!isOurs(facts.uid)) throw refused(path, `belongs to another user (${facts.uid})`);
+          if (facts.size > maxOctets) return '';
+          if ((facts.mode & 0o077) !== 0) await file.chmod(0o600);
+          return await file.readFile('utf8');
+        } finally {
+          await file.close();
+        }
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return undefined;
+        if (codeOf(error) === 'ELOOP') throw refused(path, 'is a symbolic link');
+        throw error;
       }
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return undefined;
-      if (codeOf(error) === 'ELOOP') throw refused(path, 'is a symbolic link');
-      throw error;
-    }
-  },
-  async create(path, text) {
-    // At once, not in a thread's queue: between a provider's answer and this line a SIGKILL loses the answer.
-    const descriptor = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-    try {
+    },
+    async create(path, text) {
+      // At once, not in a thread's queue: between a provider's answer and this line a SIGKILL loses the answer.
+      const descriptor = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
       try {
-        const octets = Buffer.from(text);
-        for (let at = 0; at < octets.length; ) at += writeSync(descriptor, octets, at);
-      } finally {
-        // A file system of another machine may say only here that it is full.
-        closeSync(descriptor);
+        try {
+          if (owner !== undefined) fchownSync(descriptor, owner.uid, owner.gid);
+          const octets = Buffer.from(text);
+          for (let at = 0; at < octets.length; ) at += writeSync(descriptor, octets, at);
+        } finally {
+          // A file system of another machine may say only here that it is full.
+          closeSync(descriptor);
+        }
+      } catch (error) {
+        // On a full disk a lock would be left without a word of whose it is.
+        unlinkSync(path);
+        throw error;
       }
-    } catch (error) {
-      // On a full disk a lock would be left without a word of whose it is.
-      unlinkSync(path);
-      throw error;
-    }
-  },
-  async sync(path) {
-    const handle = await open(path, O_RDONLY | O_NOFOLLOW);
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  },
-  rename,
-  async remove(path) {
-    try {
-      await unlink(path);
-      return true;
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return false;
-      throw error;
-    }
-  },
-  async touch(path) {
-    const now = new Date();
-    await utimes(path, now, now);
-  },
-  async changedAt(path) {
-    try {
-      return (await stat(path)).mtimeMs;
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return undefined;
-      throw error;
-    }
-  },
-};
+    },
+    async sync(path) {
+      const handle = await open(path, O_RDONLY | O_NOFOLLOW);
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    },
+    rename,
+    async remove(path) {
+      try {
+        await unlink(path);
+        return true;
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return false;
+        throw error;
+      }
+    },
+    async touch(path) {
+      const now = new Date();
+      await utimes(path, now, now);
+    },
+    async changedAt(path) {
+      try {
+        return (await stat(path)).mtimeMs;
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+export const stateFiles: StateFiles = stateFilesOf();
 
 /** The system's code of a file error. */
 export function codeOf(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
   return typeof code === 'string' ? code : undefined;
 }
-
-const isOurs = (uid: number): boolean => process.geteuid === undefined || uid === process.geteuid();
 
 const refused = (path: string, what: string): StateFileRefused =>
   new StateFileRefused(`${path} ${what}: it was not made by the relay, remove it`);

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
+import { runCli } from '../support/run-cli.ts';
 
 const USERS = Array.from({ length: 10 }, (_, i) => `user${i}@outlook.example`);
 const KEY = 'correct-horse-battery-staple';
@@ -109,5 +110,63 @@ test(
     assert.deepEqual(relay.lines.find((line) => line.event === 'refresh_tokens_lost')?.accounts, [user]);
     const wrong = relay.lines.filter((line) => /entry in the accounts file/.test(JSON.stringify(line)));
     assert.deepEqual(wrong, []);
+  }),
+);
+
+/** An accounts file and `check` of it, at a provider that revokes. */
+async function checking(defer: Defer) {
+  const user = 'user@outlook.example';
+  const provider = await startProvider({ flavour: 'microsoft', users: [user] });
+  defer(() => provider.close());
+  provider.token.rotation = 'revoke-old';
+  const directory = mkdtempSync(join(tmpdir(), 'relay-state-'));
+  defer(() => rmSync(directory, { recursive: true }));
+  const accounts = join(directory, 'accounts.json');
+  writeFileSync(accounts, JSON.stringify({ accounts: [provider.entry(user)] }), { mode: 0o600 });
+  const stateDir = join(directory, 'state');
+  const check = async (): Promise<void> => {
+    provider.token.forgetAccessTokens(user);
+    for (const name of provider.token.count() > 0 ? readdirSync(stateDir) : []) {
+      // The access token, not the grant.
+      const path = join(stateDir, name);
+      const { version, grants } = JSON.parse(readFileSync(path, 'utf8'));
+      const bare = grants.map((grant: object) => ({ ...grant, tokens: {} }));
+      writeFileSync(path, JSON.stringify({ version, grants: bare }));
+    }
+    const env = { NODE_EXTRA_CA_CERTS: provider.caFile };
+    const checked = await runCli(['check', '--accounts', accounts, '--state-dir', stateDir], { env });
+    assert.equal(checked.code, 0, checked.stdout + checked.stderr);
+  };
+  return { provider, stateDir, check };
+}
+
+test(
+  'what check is given before the first start is there for whoever asks next',
+  leakless(async (_t, defer) => {
+    const { provider, stateDir, check } = await checking(defer);
+    await check();
+    assert.equal(lstatSync(stateDir).mode & 0o777, 0o700);
+    await check();
+    assert.equal(provider.token.count(), 2);
+  }),
+);
+
+test(
+  'root checks beside the relay of another user with its newest refresh tokens, and leaves it all it needs',
+  { skip: process.getuid?.() === 0 ? false : 'needs root' },
+  leakless(async (_t, defer) => {
+    const { provider, stateDir, check } = await checking(defer);
+    await check();
+    const somebody = 65_534;
+    chownSync(stateDir, somebody, somebody);
+    for (const name of readdirSync(stateDir)) chownSync(join(stateDir, name), somebody, somebody);
+    await check();
+    await check();
+    assert.equal(provider.token.count(), 3);
+    const left = readdirSync(stateDir).map((name) => lstatSync(join(stateDir, name)));
+    assert.deepEqual(
+      left.map(({ uid, gid, mode }) => [uid, gid, mode & 0o777]),
+      [[somebody, somebody, 0o600]],
+    );
   }),
 );
