@@ -288,27 +288,19 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       return { warmed_up: deps.warmedUp(), usable, total: all.length };
     },
     listener() {
-      let sessions = 0;
-      let total = 0;
-      let refused = 0;
-      let authFailures = 0;
+      const all = listeners.map((listener) => listener.counts());
+      const sum = (key: 'sessions' | 'sessionsTotal' | 'refusedTotal' | 'authFailures'): number =>
+        all.reduce((total, counts) => total + counts[key], 0);
       const limitHits: Record<string, number> = {};
-      for (const listener of listeners) {
-        const counts = listener.counts();
-        authFailures += counts.authFailures;
-        for (const [limit, hits] of Object.entries(counts.limitHits))
-          limitHits[limit] = (limitHits[limit] ?? 0) + hits;
-        sessions += counts.sessions;
-        total += counts.sessionsTotal;
-        refused += counts.refusedTotal;
-      }
+      for (const [limit, hits] of all.flatMap((counts) => Object.entries(counts.limitHits)))
+        limitHits[limit] = (limitHits[limit] ?? 0) + hits;
       return {
-        sessions,
-        sessions_total: total,
-        refused_total: refused,
-        auth_failures_total: authFailures,
+        sessions: sum('sessions'),
+        sessions_total: sum('sessionsTotal'),
+        refused_total: sum('refusedTotal'),
+        auth_failures_total: sum('authFailures'),
         // One budget serves all listeners.
-        held_bytes: listeners[0]?.counts().heldBytes ?? 0,
+        held_bytes: all[0]?.heldBytes ?? 0,
         limit_hits: limitHits,
       };
     },

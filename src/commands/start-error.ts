@@ -54,24 +54,21 @@ function explainAddress(
   flag: 'port' | 'admin-port' | 'token-socket',
 ): string {
   const isFile = place.startsWith('/');
-  const pathFlag = flag === 'token-socket' ? flag : 'socket';
-  switch (code) {
-    case 'EADDRINUSE':
-      return isFile
-        ? `cannot listen on ${place}: another program listens there; stop it, or choose another path with --${pathFlag}`
-        : `cannot listen on ${place}: another program listens there (ss -ltnp names it); stop it, or choose another port with --${flag}`;
-    case 'EACCES':
-      return isFile
-        ? `cannot listen on ${place}: its directory is missing or may not be written by this user; make it, or choose another path with --${pathFlag}`
-        : `cannot listen on ${place}: ports below 1024 need the right to it: AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or choose another port with --${flag}`;
-    case 'EADDRNOTAVAIL':
-      return `cannot listen on ${place}: not an address of this machine (ip address shows them); correct --${flag === 'port' ? 'host' : 'admin-host'}`;
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return `cannot listen on ${place}: this name has no address; give an address with --${flag === 'port' ? 'host' : 'admin-host'}`;
-    default:
-      return `cannot listen on ${place}: ${message}`;
-  }
+  const host = flag === 'port' ? 'host' : 'admin-host';
+  const another = isFile
+    ? `choose another path with --${flag === 'token-socket' ? flag : 'socket'}`
+    : `choose another port with --${flag}`;
+  const nameless = `this name has no address; give an address with --${host}`;
+  const why: Readonly<Record<string, string>> = {
+    EADDRINUSE: `another program listens there${isFile ? '' : ' (ss -ltnp names it)'}; stop it, or ${another}`,
+    EACCES: isFile
+      ? `its directory is missing or may not be written by this user; make it, or ${another}`
+      : `ports below 1024 need the right to it: AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or ${another}`,
+    EADDRNOTAVAIL: `not an address of this machine (ip address shows them); correct --${host}`,
+    ENOTFOUND: nameless,
+    EAI_AGAIN: nameless,
+  };
+  return `cannot listen on ${place}: ${why[code ?? ''] ?? message}`;
 }
 
 const oneLine = (text: string): string =>

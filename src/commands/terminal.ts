@@ -5,6 +5,7 @@
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
 import type { ReadStream, WriteStream } from 'node:tty';
+import { stripVTControlCharacters, styleText } from 'node:util';
 
 export interface Terminal {
   /** One line on stdout. */
@@ -29,7 +30,7 @@ export interface Terminal {
 }
 
 /** Colours, or nothing where they do not belong. */
-export type Paint = Readonly<Record<'bold' | 'dim' | 'red' | 'green' | 'yellow', (text: string) => string>>;
+export type Paint = Readonly<Record<(typeof STYLES)[number], (text: string) => string>>;
 
 export class NoTerminalError extends Error {
   override readonly name = 'NoTerminalError';
@@ -45,16 +46,15 @@ interface Streams {
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
-const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39] } as const;
+/** Whether colours belong is known here. */
+const ANYWAY = { validateStream: false };
+const STYLES = ['bold', 'dim', 'red', 'green', 'yellow'] as const;
 
 export function createTerminal({ stdin, stdout, stderr, env }: Streams): Terminal {
   const isLive = stdout.isTTY === true && env.TERM !== 'dumb';
   const coloured = isLive && (env.NO_COLOR ?? '') === '';
   const paint = Object.fromEntries(
-    Object.entries(CODES).map(([name, [on, off]]) => [
-      name,
-      (text: string) => (coloured ? `\x1b[${on}m${text}\x1b[${off}m` : text),
-    ]),
+    STYLES.map((style) => [style, (text: string) => (coloured ? styleText(style, text, ANYWAY) : text)]),
   ) as Paint;
 
   let piped: LineQueue | undefined;
@@ -170,5 +170,4 @@ export function printTable({ print }: Terminal, rows: readonly (readonly string[
 
 export const printJson = ({ print }: Terminal, value: unknown): void => print(JSON.stringify(value, null, 2));
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences are what it looks for
-export const visibleLength = (text: string): number => text.replace(/\x1b\[[0-9;]*m/g, '').length;
+export const visibleLength = (text: string): number => stripVTControlCharacters(text).length;

@@ -139,20 +139,16 @@ async function foreignOwner(path: string): Promise<string | undefined> {
   return `${path} belongs to another user (uid ${uid}; this is uid ${own}): run this as the user of the relay, or the relay as yours`;
 }
 
-function explainSocket({ code, message }: NodeJS.ErrnoException, path: string): string {
-  switch (code) {
-    case 'ENOENT':
-      return `no relay listens at ${path}: start it with --token-socket ${path}`;
-    case 'ECONNREFUSED':
-      return `no relay listens at ${path} any more: start it again with --token-socket ${path}`;
-    case 'EACCES':
-      return `${path} cannot be opened by this user: run this as the user of the relay, or the relay as yours`;
-    case 'ENOTSOCK':
-      return `${path} is no socket: name the one that the relay was started with (--token-socket)`;
-    default:
-      return `${path}: ${message}`;
-  }
-}
+const SOCKET_TROUBLE: Readonly<Record<string, (path: string) => string>> = {
+  ENOENT: (path) => `no relay listens at ${path}: start it with --token-socket ${path}`,
+  ECONNREFUSED: (path) => `no relay listens at ${path} any more: start it again with --token-socket ${path}`,
+  EACCES: (path) =>
+    `${path} cannot be opened by this user: run this as the user of the relay, or the relay as yours`,
+  ENOTSOCK: (path) => `${path} is no socket: name the one that the relay was started with (--token-socket)`,
+};
+
+const explainSocket = ({ code = '', message }: NodeJS.ErrnoException, path: string): string =>
+  SOCKET_TROUBLE[code]?.(path) ?? `${path}: ${message}`;
 
 /** A helper that has nothing to say says nothing: git then goes on to others and to the person. */
 async function helpGit(context: CommandContext): Promise<number> {
