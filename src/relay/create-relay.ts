@@ -81,6 +81,11 @@ const LIMIT_CAUSES = {
   away: 'acquire_timeout',
 } as const;
 
+/** A refusal that a client had to wait so long for holds up others, too. */
+const LONG_REFUSAL_MS = 1_000;
+/** So long is it asked last, then by one message whether it is any better. */
+const ASKED_LAST_MS = 60_000;
+
 /** `retryAfterMs`: when a limit will let it through, where that is known. */
 interface Refused {
   readonly answer: Reply;
@@ -107,6 +112,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   const drained = new Set<string>();
   /** Transactions by mailbox. */
   const underWay = new Map<string, number>();
+  /** Accounts that let a client wait and refused then: until when they are asked last, monotonic. */
+  const slow = new Map<string, number>();
 
   /** Why the way cannot take a message of this envelope, before any of it is sent. */
   function misfit({ sender, parameters }: MailCommand, facts: WayFacts): Reply | undefined {
@@ -172,6 +179,27 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     return Math.min(free, limiter.room?.(mailbox, mailboxLimits(account)) ?? 1);
   }
 
+  /** Of those that match the sender as exactly. */
+  function slowOnesLast(order: readonly Choice[]): readonly Choice[] {
+    const now = clock.monotonic();
+    const isSlow = ({ account }: Choice): boolean => (slow.get(account.id) ?? 0) > now;
+    if (!order.some(isSlow)) return order;
+    return [...order].sort((a, b) => a.rank - b.rank || Number(isSlow(a)) - Number(isSlow(b)));
+  }
+
+  /** Remembers whether its refusal takes long. */
+  async function askOneOfMany(command: MailCommand): Promise<Refused | Taken> {
+    const { id } = command.account;
+    const since = clock.monotonic();
+    // Whoever comes meanwhile asks the others first.
+    if (slow.has(id)) slow.set(id, since + ASKED_LAST_MS);
+    const result = await ask(command, 0);
+    const now = clock.monotonic();
+    if ('answer' in result && now - since >= LONG_REFUSAL_MS) slow.set(id, now + ASKED_LAST_MS);
+    else slow.delete(id);
+    return result;
+  }
+
   /** The first that can take it; nothing is sent and nobody waits for a limit while another may be free. */
   async function choose(
     command: MailCommand,
@@ -179,11 +207,12 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     passedOver: PassedOver[],
   ): Promise<Refused | Taken> {
     let soonest: { readonly command: MailCommand; readonly refused: Refused } | undefined;
-    const order = inOrder(choices, roomOf);
-    const why = whyFirst(order, roomOf);
+    const wished = inOrder(choices, roomOf);
+    const order = slowOnesLast(wished);
+    const why = order[0] === wished[0] ? whyFirst(wished, roomOf) : 'passed_over';
     for (const { account, sender } of order) {
       const own = { ...command, account, sender };
-      const result = await ask(own, 0);
+      const result = await askOneOfMany(own);
       if (!('answer' in result))
         return { ...result, chosenBy: passedOver.length === 0 ? why : 'passed_over' };
       passedOver.push({ account: account.id, why: formatReply(result.answer) });
@@ -272,7 +301,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     isDrained: (accountId) => drained.has(accountId),
     drained,
     keepOnly(accountIds) {
-      for (const id of drained) if (!accountIds.has(id)) drained.delete(id);
+      for (const ids of [drained, slow]) for (const id of ids.keys()) if (!accountIds.has(id)) ids.delete(id);
     },
   };
 }

@@ -1,0 +1,104 @@
+/** A sender of several accounts does not wait for one that lets every message wait. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { silentLog } from '../../src/log.ts';
+import type { Choice } from '../../src/relay/choice.ts';
+import { createRelay } from '../../src/relay/create-relay.ts';
+import type { TransactionRecord } from '../../src/relay/record.ts';
+import type { Way } from '../../src/upstream/way.ts';
+import { account } from '../listener/stage.ts';
+import { createTestClock } from '../support/clock.ts';
+
+const DOWN = { code: 451, enhanced: '4.4.1', text: 'no answer in time' };
+
+function room(ranks: readonly number[] = [0, 0]) {
+  const clock = createTestClock();
+  const asked: string[] = [];
+  const records: TransactionRecord[] = [];
+  const silent = new Set<string>();
+  const accounts = ranks.map((_, i) => account(`a${i}@x.test`));
+  const choices = accounts.map((of, i): Choice => {
+    return { account: of, sender: 'shared@x.test', exactness: 'domain', rank: ranks[i] ?? 0 };
+  });
+  const wayOf = (id: string): Way => ({
+    account: account(id),
+    facts: {
+      recipients: 'live',
+      body: 'streams',
+      maxBytes: 1_000,
+      nullSender: 'passes',
+      capabilities: undefined,
+    },
+    async ready() {
+      asked.push(id);
+      if (!silent.has(id)) return undefined;
+      clock.advance(15_000);
+      return DOWN;
+    },
+    begin: () => ({
+      ask: () => assert.fail(),
+      send: () => assert.fail(),
+      open: () => assert.fail(),
+      close() {},
+      giveUp() {},
+    }),
+  });
+  const relay = createRelay(
+    { ways: { of: wayOf }, log: silentLog, onRecord: (record) => records.push(record), clock },
+    { replayBytes: 0, maxHoldMs: 0 },
+  );
+  return {
+    clock,
+    asked,
+    silent,
+    records,
+    async mail() {
+      const since = clock.monotonic();
+      const [first] = choices;
+      assert.ok(first !== undefined);
+      const session = { id: 's', remoteAddress: '', helo: '', tls: false };
+      const command = { account: first.account, sender: first.sender, parameters: [], session, choices };
+      const { reply, transaction, account: taken } = await relay.mail(command);
+      transaction?.abort('over');
+      return [reply.code, taken?.id ?? '', (clock.monotonic() - since) / 1_000].join(' ');
+    },
+  };
+}
+
+test('an account that kept a message waiting and refused it is asked last for a minute, then by one message', async () => {
+  const { clock, asked, silent, records, mail } = room();
+  silent.add('a0@x.test');
+  assert.equal(await mail(), '250 a1@x.test 15');
+  for (let i = 0; i < 3; i++) assert.equal(await mail(), '250 a1@x.test 0');
+  assert.deepEqual(
+    records.map((r) => r.chosenBy),
+    Array(4).fill('passed_over'),
+  );
+  clock.advance(60_000);
+  asked.length = 0;
+  const both = await Promise.all([mail(), mail()]);
+  assert.ok(both.every((heard) => heard.startsWith('250 a1@x.test')));
+  assert.deepEqual(asked, ['a0@x.test', 'a1@x.test', 'a1@x.test']);
+
+  silent.delete('a0@x.test');
+  clock.advance(60_000);
+  assert.equal(await mail(), '250 a0@x.test 0');
+  assert.equal(await mail(), '250 a0@x.test 0');
+});
+
+test('where the others refuse it is asked all the same', async () => {
+  const { silent, mail } = room();
+  silent.add('a0@x.test');
+  assert.equal(await mail(), '250 a1@x.test 15');
+  silent.delete('a0@x.test');
+  silent.add('a1@x.test');
+  assert.equal(await mail(), '250 a0@x.test 15');
+});
+
+test('an account that matches the sender less exactly does not come before it', async () => {
+  const { silent, mail } = room([0, 1]);
+  silent.add('a0@x.test');
+  for (let i = 0; i < 2; i++) assert.equal(await mail(), '250 a1@x.test 15');
+  silent.delete('a0@x.test');
+  assert.equal(await mail(), '250 a0@x.test 0');
+});
