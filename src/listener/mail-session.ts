@@ -248,11 +248,8 @@ export function createMailSession(
         session: {
           id: facts.id,
           remoteAddress: facts.remoteAddress,
-          helo: facts.helo,
-          tls: facts.tls !== undefined,
           isHalfClosed: () => client().isHalfClosed,
           heard: facts.heard,
-          ...(facts.auth === undefined ? {} : { authUser: facts.auth.user }),
         },
         firstRecipient: options.firstRecipient,
         isSizeUnsure:

@@ -12,11 +12,6 @@ import type { Choice } from './choice.ts';
 export interface SessionFacts {
   readonly id: string;
   readonly remoteAddress: string;
-  /** HELO/EHLO argument. */
-  readonly helo: string;
-  /** AUTH user, where the client authenticated. */
-  readonly authUser?: string;
-  readonly tls: boolean;
   readonly isHalfClosed?: Mail['isHalfClosed'];
   readonly heard?: Mail['heard'];
 }

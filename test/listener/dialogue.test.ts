@@ -59,7 +59,7 @@ test(
         for (const [line, code] of form) await client.expect(line, code);
         await client.expect('AUTH PLAIN', '503 5.5.1');
         await client.expect('MAIL FROM:<a@x.test>', 250);
-        assert.equal(s.relay.seen.at(-1)?.command.session.authUser?.toLowerCase(), 'a@x.test');
+        assert.equal(s.relay.seen.at(-1)?.command.account.id, 'a@x.test');
         assert.doesNotMatch((await client.send('EHLO client.test')).text, /AUTH/);
         await client.expect('QUIT', 221);
       }

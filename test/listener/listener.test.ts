@@ -48,7 +48,10 @@ test(
   'STARTTLS: nothing learned or sent in clear text counts after it',
   leakless(async (_t, defer) => {
     const files = await certificateFiles(defer);
-    const s = await stage(defer, { accounts: [withPassword], settings: { tls: 'starttls', ...files } });
+    const s = await stage(defer, {
+      accounts: [withPassword],
+      settings: { tls: 'starttls', received: true, ...files },
+    });
     const client = await s.greeted();
     assert.match((await client.send('EHLO client.test')).text, /STARTTLS/);
     await client.expect(AUTH_A, 235);
@@ -61,8 +64,13 @@ test(
     await client.expect('MAIL FROM:<a@x.test>', 530);
     await client.expect(AUTH_A, 235);
     await client.expect('MAIL FROM:<a@x.test>', 250);
-    assert.equal(s.relay.seen[1]?.command.session.tls, true);
-    assert.equal(s.relay.seen[0]?.command.session.tls, false);
+    await client.expect('RCPT TO:<b@y.test>', 250);
+    await client.expect('DATA', 354);
+    await client.body('Subject: t\r\n\r\nx');
+    assert.match(
+      bodyOf(s.relay.taken()[0]),
+      /^Received: from client\.test .*\r\n\tby relay\.test with ESMTPSA \(TLS/,
+    );
   }),
 );
 

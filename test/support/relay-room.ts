@@ -173,7 +173,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
       account,
       sender: from,
       parameters,
-      session: { id: 's1', remoteAddress: '127.0.0.1', helo: 'client.test', tls: false },
+      session: { id: 's1', remoteAddress: '127.0.0.1' },
     });
   }
 

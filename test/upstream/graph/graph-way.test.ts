@@ -102,7 +102,7 @@ test(
       account: account0,
       sender: '',
       parameters: [],
-      session: { id: 's', remoteAddress: '127.0.0.1', helo: 'c', tls: false },
+      session: { id: 's', remoteAddress: '127.0.0.1' },
     });
     assert.match(formatReply(opened.reply), /^550 5\.7\.1/);
     assert.equal(room.provider.graph.delivered.length, 1);
