@@ -22,7 +22,7 @@ export interface Leases {
   close(): void;
 }
 
-interface Lease {
+interface Granted {
   readonly mailboxId: string;
   /** When its message may begin, monotonic ms. */
   readonly from: number;
@@ -41,16 +41,16 @@ export function createLeases(deps: {
 }): Leases {
   const { clock } = deps;
   /** Granted, and nothing has begun upstream yet. */
-  const unclaimed = new Map<string, Lease>();
+  const unclaimed = new Map<string, Granted>();
 
-  const sureFrom = (askedAt: number): Lease['until'] => [
+  const sureFrom = (askedAt: number): Granted['until'] => [
     askedAt + LEASE_MS,
     clock.now() - (clock.monotonic() - askedAt) + LEASE_MS,
   ];
-  const isSure = ({ until: [monotonic, wall] }: Lease): boolean =>
+  const isSure = ({ until: [monotonic, wall] }: Granted): boolean =>
     clock.monotonic() < monotonic && clock.now() < wall;
 
-  function lend(id: string, { mailboxId }: Lease): void {
+  function lend(id: string, { mailboxId }: Granted): void {
     unclaimed.delete(id);
     deps.lend(mailboxId, id);
   }
@@ -77,7 +77,7 @@ export function createLeases(deps: {
 
   return {
     granted(mailboxId, id, askedAt, waitMs) {
-      const until: Lease['until'] =
+      const until: Granted['until'] =
         askedAt === undefined
           ? [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
           : sureFrom(askedAt + waitMs);
