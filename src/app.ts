@@ -58,7 +58,6 @@ export interface AppDeps {
 }
 
 const HOUR_MS = 3_600_000;
-const DAY_MS = 24 * HOUR_MS;
 /** Told twice to stop, nobody waits long; a refresh token on its way is worth this much, ms. */
 const CUT_MS = 5000;
 
@@ -71,7 +70,7 @@ export function createApp({
   openStore = createTokenStore,
   clock = systemClock,
 }: AppDeps): App {
-  const closers = createClosers(log, (error) => error instanceof GrantsUnsavedError);
+  const closers = createClosers(log, (error) => error instanceof GrantsUnsavedError, clock);
   let reloading: Promise<ReloadResult> | undefined;
   let stopping = false;
   let opening: Promise<unknown> | undefined;
@@ -120,7 +119,7 @@ export function createApp({
     },
     {
       concurrency: settings.precacheConcurrency,
-      forgetAfterMs: settings.forgetAfter * DAY_MS,
+      forgetAfterMs: settings.forgetAfter * 24 * HOUR_MS,
       withoutStore: settings.withoutStore,
       endpoint: { answerTimeoutMs: settings.tokenTimeoutMs },
     },
@@ -189,6 +188,7 @@ export function createApp({
         relay,
         directory: () => accounts.directory,
         log,
+        clock,
         replayBytes: settings.replayBytes,
         budget,
         offered: accounts.offered,
@@ -285,7 +285,7 @@ export function createApp({
     if (file.accounts.length === 0 && file.problems.length > 0)
       throw new AccountsFileError(`${settings.accounts}: no account can be served, see the problems above`);
     closers.push({
-      close: (endsAt) => tokens.close({ deadlineMs: endsAt - performance.now() }),
+      close: (endsAt) => tokens.close({ deadlineMs: endsAt - clock.monotonic() }),
       isBounded: true,
     });
     for (const closer of mailWays.closers) closers.push({ close: () => closer.close() });
@@ -385,7 +385,7 @@ export function createApp({
       stopping = true;
       log.info({ event: 'draining' }, 'draining: no new sessions, transactions finish');
       tokens.drain();
-      const endsAt = performance.now() + deadlineMs;
+      const endsAt = clock.monotonic() + deadlineMs;
       const forTransactions = Math.max(0, deadlineMs - CLOSING_MS);
       if (opening !== undefined) await orAfter(clock, Promise.allSettled([opening]), forTransactions);
       await Promise.all(listeners.map((listener) => listener.stop({ deadlineMs: forTransactions })));

@@ -2,7 +2,7 @@
  * What has been opened, to be closed in reverse. In: closers, as rooms open. Out: all of them closed within a
  * time. A closer that fails or is slow keeps no other from its turn.
  */
-import { orAfter, systemClock } from './clock.ts';
+import { type Clock, orAfter, systemClock } from './clock.ts';
 import type { Log } from './log.ts';
 
 export interface Closer {
@@ -24,18 +24,22 @@ export const CLOSING_MS = 750;
 const LAST_WORD_MS = 250;
 
 /** `isLoss`: whether an error must be told to whoever closes; others are only logged. */
-export function createClosers(log: Log, isLoss: (error: unknown) => boolean): Closers {
+export function createClosers(
+  log: Log,
+  isLoss: (error: unknown) => boolean,
+  clock: Clock = systemClock,
+): Closers {
   const closers: Closer[] = [];
   return {
     push: (closer) => void closers.push(closer),
-    async closeAll(endsAt = performance.now() + CLOSING_MS) {
+    async closeAll(endsAt = clock.monotonic() + CLOSING_MS) {
       let loss: unknown;
       for (const { close, isBounded } of closers.splice(0).reverse()) {
         try {
           const closed = Promise.resolve(close(endsAt));
           await (isBounded
             ? closed
-            : orAfter(systemClock, closed, Math.max(endsAt - performance.now(), LAST_WORD_MS)));
+            : orAfter(clock, closed, Math.max(endsAt - clock.monotonic(), LAST_WORD_MS)));
         } catch (error) {
           if (isLoss(error)) loss = error;
           else log.error({ event: 'close_failed', reason: String(error) }, 'closing failed');

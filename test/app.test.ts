@@ -12,8 +12,13 @@ import { loadSettings } from '../src/config.ts';
 import type { LogSink } from '../src/log/sink.ts';
 import { createLog } from '../src/log.ts';
 import { createMemoryStore } from '../src/tokens/store-memory.ts';
+import { createTestClock } from './support/clock.ts';
+import { greeted, transact } from './support/dialogue.ts';
 import { leakless } from './support/leak-check.ts';
+import { startProvider } from './support/provider.ts';
+import { waitFor } from './support/wait-for.ts';
 
+const ANN = 'ann@gmail.example';
 const entry = { provider: 'gmail', client_id: 'c', client_secret: 's', refresh_token: 'r' };
 
 /** An app whose token store opens when `opened` is called; `asked` resolves when that is waited for. */
@@ -79,6 +84,64 @@ test(
     assert.equal(await started, 'stopped');
     await stopped;
     assert.deepEqual(happened, ['store closed']);
+  }),
+);
+
+test(
+  'the stop deadline is one: what a silent provider has cost of it is not waited for again',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: [ANN] });
+    defer(() => provider.close());
+    const directory = mkdtempSync(join(tmpdir(), 'app-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const accounts = join(directory, 'accounts.json');
+    writeFileSync(accounts, JSON.stringify([provider.entry(ANN)]), { mode: 0o600 });
+    const settings = await loadSettings({ flags: { accounts, port: '0', precache: false }, env: {} });
+    let log = '';
+    const sink = {
+      write: (line: string) => {
+        log += line;
+      },
+      dropped: 0,
+      onRecovered: undefined,
+    } as unknown as LogSink;
+    const clock = createTestClock();
+    const app = createApp({
+      settings,
+      log: createLog('info', sink),
+      clock,
+      openAdmin: () =>
+        ({
+          listen: async () => ({ host: '127.0.0.1', port: 1 }),
+          accountChanged: () => undefined,
+          recordTransaction: () => undefined,
+          observeRefresh: () => undefined,
+          close: async () => undefined,
+        }) as unknown as Admin,
+    });
+    const silence = provider.smtp.script('greeting', {}, { after: 'hang' });
+    await app.start();
+    const port = await waitFor(() => Number(/"smtp":\{[^}]*"port":(\d+)/.exec(log)?.[1]) || undefined);
+    const client = await greeted(port);
+    defer(() => client.reset());
+    const verdict = transact(client, { from: ANN });
+    await waitFor(() => silence.hits > 0, { what: 'the silence' });
+    let isStopped = false;
+    const stopped = app.stop({ deadlineMs: 2_000 }).then(() => {
+      isStopped = true;
+    });
+    // Two deadlines, one after the other, would be 4 s.
+    let left = 3_900;
+    await waitFor(
+      () => {
+        clock.advance(Math.min(left, 100));
+        left -= Math.min(left, 100);
+        return isStopped;
+      },
+      { what: 'the stop' },
+    );
+    assert.equal((await verdict).code, 421);
+    await stopped;
   }),
 );
 

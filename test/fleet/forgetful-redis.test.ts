@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { leakless } from '../support/leak-check.ts';
 import type { Redis } from '../support/redis.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { limits, type Relay, redisFor, relay, settled } from './stage.ts';
+import { limits, pair, type Relay, redisFor, relay, settled } from './stage.ts';
 
 const FIVE = limits({ perMinute: 5, perDay: 100, recipientsPerDay: 1_000 });
 
@@ -45,11 +45,7 @@ async function restart(redis: Redis, relays: readonly Relay[]): Promise<void> {
 test(
   'Redis comes back with older data: minute and day hold what was sent since, however often that happens',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const relays = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    const [a, b] = relays;
-    assert.ok(a && b);
-    await settled(relays);
+    const { redis, relays, a, b } = await pair(defer);
     await send(a, 1);
     await send(b, 1);
     await counts(redis, 2, 4);
@@ -162,11 +158,7 @@ test(
 test(
   'Redis forgets what a relay sent that cannot tell it again: the others do not send in its place',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const relays = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    const [a, b] = relays;
-    assert.ok(a && b);
-    await settled(relays);
+    const { redis, a, b } = await pair(defer);
     await send(a, 5);
     await counts(redis, 5, 10);
     a.die();

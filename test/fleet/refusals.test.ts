@@ -6,7 +6,7 @@ import { type Log, silentLog } from '../../src/log.ts';
 import { leakless } from '../support/leak-check.ts';
 import type { Redis } from '../support/redis.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { limits, redisFor, relay, settled } from './stage.ts';
+import { limits, pair, redisFor, relay, settled } from './stage.ts';
 
 const LIMITS = limits({ perMinute: 50, perDay: 1_000 });
 
@@ -90,9 +90,7 @@ for (const { reason, begin, end } of troubles)
 test(
   'while Redis refuses one relay something, its share of every mailbox is kept free',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { redis, a, b } = await pair(defer);
     redis.command('set', 'xoauth2-relay:pace:a', 'of another program');
     const refused = await a.limits.reserve('a', LIMITS, 0);
     assert.equal(refused.granted, false);

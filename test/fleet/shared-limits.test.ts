@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { limits, redisFor, relay, settled } from './stage.ts';
+import { limits, pair, redisFor, relay, settled } from './stage.ts';
 
 test(
   'messages at once hold over three relays, and a place given back goes to whoever waits',
@@ -39,9 +39,7 @@ test(
 test(
   "who gives up waiting for a place stands in nobody's way",
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { a, b } = await pair(defer);
     const one = limits({ atOnce: 1 });
     const first = await b.limits.reserve('a', one, 0);
     assert.ok(first.granted);
@@ -57,9 +55,7 @@ test(
 test(
   'a sliding minute holds over relays; what is not sent gives its place back',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { a, b } = await pair(defer);
     const five = limits({ perMinute: 5 });
     for (let i = 0; i < 5; i++) {
       const r = await (i % 2 === 0 ? a : b).limits.reserve('a', five, 0);
@@ -110,9 +106,7 @@ test(
 test(
   'what a killed relay held is free within 15 s',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { a, b } = await pair(defer);
     for (let i = 0; i < 3; i++) assert.ok((await a.limits.reserve('a', limits(), 0)).granted);
     const refused = await b.limits.reserve('a', limits(), 0);
     assert.ok(!refused.granted && refused.limit === 'busy');
@@ -210,9 +204,7 @@ test(
 test(
   'a message counts in the minute until a minute after its end, however long it took',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { redis, a, b } = await pair(defer);
     const one = limits({ perMinute: 1 });
     const long = await a.limits.reserve('a', one, 0);
     assert.ok(long.granted);
@@ -249,9 +241,7 @@ test(
 test(
   'logins keep their distance over relays',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { redis, a, b } = await pair(defer);
     const waits = [await a.limits.login('a', 2000, 10_000), await b.limits.login('a', 2000, 10_000)];
     assert.equal(waits[0], 0);
     assert.ok((waits[1] ?? 0) > 1800 && (waits[1] ?? 0) <= 2000);
@@ -264,9 +254,7 @@ test(
 test(
   'a client that dawdles after MAIL keeps no place from others, and gets another when it goes on',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { redis, a, b } = await pair(defer);
     const slow = await Promise.all([1, 2, 3].map(() => a.limits.reserve('a', limits(), 1_000)));
     const places = slow.map((r) => (r.granted ? r.place : assert.fail('three at once')));
     const quick = await b.limits.reserve('a', limits({ atOnce: 3 }), 15_000);
@@ -286,9 +274,7 @@ test(
 test(
   'a message that begins long after its place counts in the minute in which it begins, also for the other relays',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const [a, b] = await Promise.all([relay(defer, redis), relay(defer, redis)]);
-    await settled([a, b]);
+    const { redis, a, b } = await pair(defer);
     const two = limits({ perMinute: 2 });
     const [slow, other] = [await a.limits.reserve('a', two, 0), await a.limits.reserve('a', two, 0)];
     assert.ok(slow.granted && other.granted);

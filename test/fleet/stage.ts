@@ -82,3 +82,12 @@ export async function relay(
 /** Redis decides at all of them. */
 export const settled = (relays: readonly Relay[]): Promise<unknown> =>
   waitFor(() => relays.every((r) => !r.limits.isApart), { what: 'shared limits', timeoutMs: 15_000 });
+
+/** Two relays on a Redis of their own, which decides at both. */
+export async function pair(defer: Defer) {
+  const redis = await redisFor(defer);
+  const relays = await Promise.all([relay(defer, redis), relay(defer, redis)]);
+  await settled(relays);
+  const [a, b] = relays;
+  return { redis, relays, a, b };
+}

@@ -47,6 +47,7 @@ export const PLANTED: readonly Planted[] = [
         find: 'if (isPositive(reply)) return inKnownCode(reply);',
         put: "if (reply.code > 0) return { code: 250, enhanced: '2.1.5', text: 'ok' };",
       },
+      { file: 'upstream/smtp-delivery.js', find: 'if (told.length > confirmed.length) release();', put: '' },
     ],
     stores: 'memory,file',
     within: 400,

@@ -129,38 +129,27 @@ test(
         return { carriedOut: true, answer: { status: 503, code: 'ErrorServerBusy' } };
       return undefined;
     };
-    const timed = async (from: string, text?: string): Promise<readonly [string, number]> => {
-      const startedAt = performance.now();
-      return [await send(relay.smtpPort, from, text), performance.now() - startedAt];
-    };
-    const [far, revoked, accepted] = await Promise.all([
-      timed(address('far')),
-      timed(address('revoked')),
-      timed(address('accepted')),
-    ]);
-    assert.match(far[0], /^451.4\.7\.1/);
-    assert.match(revoked[0], /^451.4\.7\.0/);
-    assert.match(accepted[0], /^250/);
-    for (const [text, ms] of [far, revoked, accepted]) assert.ok(ms < 15_000, `${text}: ${ms} ms`);
+    const sent = (name: string, text?: string): Promise<string> => send(relay.smtpPort, address(name), text);
+    const [far, revoked, accepted] = await Promise.all([sent('far'), sent('revoked'), sent('accepted')]);
+    assert.match(far, /^451.4\.7\.1/);
+    assert.match(revoked, /^451.4\.7\.0/);
+    assert.match(accepted, /^250/);
     const asked = graph.requests.length;
-    assert.match((await timed(address('far')))[0], /^451/);
+    assert.match(await sent('far'), /^451/);
     assert.equal(graph.requests.length, asked, 'nothing is asked before the hour is over');
     // Two messages share a Message-ID: both go, each once.
-    assert.match(
-      (await timed(address('accepted'), message(address('accepted'), undefined, 'more\r\n')))[0],
-      /^250/,
-    );
+    assert.match(await sent('accepted', message(address('accepted'), undefined, 'more\r\n')), /^250/);
     assert.equal(copies(address('accepted')), 2);
 
     graph.rules.chaos = undefined;
     await fetch(`${relay.adminUrl}/admin/accounts/${address('revoked')}/retry`, { method: 'POST' });
-    assert.match((await timed(address('revoked')))[0], /^250/);
+    assert.match(await sent('revoked'), /^250/);
     assert.equal(copies(address('revoked')), 1);
     assert.equal(copies(address('far')), 0);
 
     graph.rules.readsAfterMs = 3_000;
     const large = message(address('slow'), undefined, `${'x'.repeat(76)}\r\n`.repeat(36_000));
-    assert.match((await timed(address('slow'), large))[0], /^250/);
+    assert.match(await sent('slow', large), /^250/);
     assert.equal(copies(address('slow')), 1);
     assert.deepEqual(graph.drafts, []);
   }),

@@ -4,6 +4,7 @@ import { greeted, sendMail, transact } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { startServing } from '../support/serving.ts';
 import { smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 
@@ -195,7 +196,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 
 for (const stage of ['greeting', 'MAIL', 'DATA', 'end-of-data'] as const) {
   test(
-    `the stop deadline is one: a provider silent at ${stage}, the client hears 421, exit 0`,
+    `the stop deadline ends a message whose provider is silent at ${stage}: the client hears 421, exit 0`,
     leakless(async (_t, defer) => {
       const provider = await startProvider({ users: [ANN] });
       defer(() => provider.close());
@@ -211,14 +212,11 @@ for (const stage of ['greeting', 'MAIL', 'DATA', 'end-of-data'] as const) {
       defer(() => client.reset());
       const verdict = transact(client, { from: ANN });
       await waitFor(() => silence.hits > 0, { what: 'the silence' });
-      const startedAt = performance.now();
       relay.signal('SIGTERM');
       const heard = await verdict;
       assert.equal(heard.code, 421);
       await client.closed();
       assert.deepEqual(await relay.exited, { code: 0, signal: null });
-      // Two deadlines, one after the other, would be 4 s.
-      assert.ok(performance.now() - startedAt < 4_000, `${performance.now() - startedAt} ms`);
       assert.equal(provider.messages.length, 0);
       if (stage === 'greeting') return;
       // Whoever reads the log must know that the message may have been delivered, or that it cannot have been.
@@ -298,14 +296,9 @@ test(
 test(
   'SIGUSR1 opens no debugger, SIGUSR2 ends nothing',
   leakless(async (_t, defer) => {
-    const provider = await startProvider({ users: [ANN] });
-    defer(() => provider.close());
-    const relay = await startRelay({
-      accounts: [provider.entry(ANN)],
-      caFile: provider.caFile,
+    const { relay } = await startServing(defer, ANN, {
       env: { NODE_OPTIONS: '--inspect-port=0' },
     });
-    defer(() => relay.stop());
     for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) {
       relay.signal(signal);
       await relay.line((line) => line.event === 'signal_ignored' && line.signal === signal);

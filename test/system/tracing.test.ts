@@ -9,6 +9,7 @@ import { sendMail } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
+import { startServing } from '../support/serving.ts';
 import { waitFor, within } from '../support/wait-for.ts';
 import { createTestLog } from '../tokens/support.ts';
 
@@ -159,18 +160,13 @@ for (const [what, start] of [
   test(
     `a collector ${what} slows and stops nothing`,
     leakless(async (_t, defer) => {
-      const provider = await startProvider({ users: [ANN] });
-      defer(() => provider.close());
-      const relay = await startRelay({
-        accounts: [provider.entry(ANN)],
-        caFile: provider.caFile,
+      const { provider, relay } = await startServing(defer, ANN, {
         env: {
           OTEL_EXPORTER_OTLP_ENDPOINT: await start(defer),
           OTEL_BSP_SCHEDULE_DELAY: '20',
           OTEL_EXPORTER_OTLP_TIMEOUT: '200',
         },
       });
-      defer(() => relay.stop());
       for (let i = 0; i < 20; i++) await sendMail(relay.smtpPort, { from: ANN });
       await relay.event('traces_lost');
       await sendMail(relay.smtpPort, { from: ANN });
