@@ -59,18 +59,25 @@ export function parseAddressList(value: string): AddressList {
 
 /**
  * A name and an address in angle brackets, or an address; of a quoted string the quotes are left. Half an address in a
- * name (`eve (home)@e.test`) is a whole one for whoever drops a comment or a blank; what is a blank outside ASCII is none here.
+ * name (`eve (home)@e.test`) is a whole one for whoever drops a comment or a blank: a name with one is nothing but an
+ * address. What is a blank outside ASCII is none here.
  */
-const MAILBOX =
-  /^(?:(?:[^<>@]|(?<=[^\s@"])@(?=[^\s@"]))*<[ \t]*(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+[ \t]*>|(?:""|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+)?$/;
+const ATOM = /[^\s<>(),;:"@]+/.source;
+const ADDRESS = `(?:""|${ATOM})@${ATOM}`;
+const MAILBOX = new RegExp(`^(?:(?:[^<>@]*|${ATOM}@${ATOM}[ \\t]*)<[ \\t]*${ADDRESS}[ \\t]*>|${ADDRESS})?$`);
 
 /** A list of mailboxes and groups; elements may be empty (RFC 5322 §4.4). Without its comments. */
 function isPlain(outside: string): boolean {
   let isGroup = false;
   let element = '';
   const bare = withoutComments(outside);
-  if (bare.includes('\\')) return false;
+  // Brackets belong to domains alone: for some readers they take what follows.
+  if (/[\\[\]]/.test(bare)) return false;
+  /** Behind it comes a comma. */
+  let isGroupOver = false;
   for (const [part] of bare.matchAll(/[,:;]|[^,:;]+/g)) {
+    if (isGroupOver && part !== ',' && trimBlanks(part) !== '') return false;
+    isGroupOver = part === ';' || (isGroupOver && part !== ',');
     if (part === ':') {
       if (isGroup || element.trim() === '' || element.includes('@')) return false;
       isGroup = true;

@@ -85,6 +85,12 @@ const LOOSE: readonly string[] = [
   '"eve"@e.e <x@y.z>',
   'eve (home)@e.e: x@y.z;',
   'E\\eve <x@y.z>',
+  '[<x@y.z>',
+  'eve@<x@y.z>',
+  '"eve@e.e"x@y.z<x@y.z>',
+  'x@y.z eve <x@y.z>',
+  // Some look for the comma behind a group.
+  'group:;x@y.z',
   // A no-break space is a blank for some, and a letter of the address for others.
   'x@y.z\u00a0',
   '\u00a0x@y.z',
