@@ -76,7 +76,7 @@ export function buildCredential(
       const clientSecret = secretOf('client_secret');
       if (clientId === undefined) return missing('client_id');
       if (refreshToken === undefined) return undefined;
-      return { ...base, grant, clientId, refreshToken, ...(clientSecret && { clientSecret }) };
+      return { grant, clientId, refreshToken, ...base, ...(clientSecret && { clientSecret }) };
     }
     case 'client_credentials': {
       const clientSecret = secretOf('client_secret');

@@ -2,7 +2,6 @@
  * What reading the accounts file again changes. In: what is served, what the file says now. Out: accounts added,
  * changed, untouched, and those that only seem to be gone. Pure.
  */
-import { isDeepStrictEqual } from 'node:util';
 import { createSlices } from '../slices.ts';
 import type { Account } from './account.ts';
 import type { AccountsFile, LoadedAccount, Problem, UnusableAccount } from './accounts-file.ts';
@@ -47,14 +46,20 @@ export async function diffAccounts(
   return { added, changed, untouched, all };
 }
 
-// A deep comparison alone takes any two secrets for equal: their text is private to them.
-const isSame = (a: unknown, b: unknown): boolean => isDeepStrictEqual(revealed(a), revealed(b));
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null;
 
-function revealed(value: unknown): unknown {
-  if (value instanceof Secret) return value.reveal();
-  if (Array.isArray(value)) return value.map(revealed);
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revealed(item)]));
+/** Deeply; of secrets their text, which Node's own comparison does not see. */
+function isSame(a: unknown, b: unknown): boolean {
+  if (!isObject(a) || !isObject(b)) return Object.is(a, b);
+  if (a instanceof Secret || b instanceof Secret)
+    return a instanceof Secret && b instanceof Secret && a.reveal() === b.reveal();
+  const keys = Object.keys(a);
+  return (
+    Array.isArray(a) === Array.isArray(b) &&
+    keys.length === Object.keys(b).length &&
+    keys.every((key) => Object.hasOwn(b, key) && isSame(a[key], b[key]))
+  );
 }
 
 /** Accounts that would be gone while an entry cannot be read that may be theirs: they stay known, their mail waits. */

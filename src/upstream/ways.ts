@@ -178,7 +178,7 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
       const status = upstreams.status(accountId);
       if (status === undefined) return undefined;
       const off = account.transport === 'smtp_then_graph' ? switchedOff(accountId) : undefined;
-      if (off === undefined) return { way: 'smtp', ...status };
+      if (off === undefined) return { way: 'smtp', counts: status.counts, state: status.state };
       return { way: 'graph', counts: status.counts, state: byGraph.status === 'ready' ? off : byGraph };
     },
     live: (accountId) => upstreams.peek(accountId)?.live ?? 0,
