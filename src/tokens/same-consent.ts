@@ -4,7 +4,6 @@
  * tokens stay with their account. What a person signed in for anew serves that mailbox alone. Pure.
  */
 import { foldAddress } from '../protocol/text.ts';
-import type { StoredGrant } from './token-store.ts';
 
 /** What an account has of a consent. */
 export interface ConsentHolder {
@@ -48,10 +47,10 @@ export const latestFirst = (holder: Pick<ConsentHolder, 'generation'>) => {
 type Latest = { readonly generation: number; readonly signedInAs?: string | undefined };
 
 /** The first of them that `holder` may go on with; undefined where none has a refresh token. */
-export const latestFor = (
+export const latestFor = <G extends Latest & { readonly refreshToken?: unknown }>(
   holder: Pick<ConsentHolder, 'user' | 'signedInAs' | 'generation'>,
-  found: readonly (StoredGrant | undefined)[],
-): StoredGrant | undefined =>
+  found: readonly (G | undefined)[],
+): G | undefined =>
   found
     .flatMap((grant) => (grant?.refreshToken !== undefined && isOfSameConsent(holder, grant) ? grant : []))
     .sort(latestFirst(holder))

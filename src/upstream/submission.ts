@@ -11,7 +11,7 @@ import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { Stage } from '../protocol/verdict.ts';
 import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
-import { createDataStream } from './data-stream.ts';
+import { createDataStream, type Decision, type SubmissionStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
 import { beginFlight, endFlight, type FlightCount, type FlightTime } from './flight-times.ts';
 import { createStep, type Marker, type Step } from './in-step.ts';
@@ -25,13 +25,6 @@ import { ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
 const ENVELOPE_FIRST_AFTER_IDLE_MS = 60_000;
 /** A connection younger than this that served nothing yet cannot have gone stale in the pool. */
 const FRESH_MS = 1_000;
-/** The reply that decides, and the command it answers. */
-export interface Decision {
-  readonly stage: Stage;
-  readonly reply: ParsedReply;
-  /** Refused before the body, and yet what answers the body is a yes: the server may have the message. */
-  readonly isContradicted?: boolean;
-}
 
 export class Submission {
   /** Whether bodies go by BDAT: only to a server that proved to discard what it refuses. */
@@ -388,12 +381,4 @@ export class Submission {
       finalByteSent: this.#finalByteSent,
     });
   }
-}
-
-/** A body on its way. */
-export interface SubmissionStream {
-  /** Takes a chunk; a promise means: wait before the next. Never rejects: a refusal or loss shows in `finish`. */
-  push(chunk: Buffer): Promise<void> | undefined;
-  /** The body is complete. Rejects with `UpstreamError`. */
-  finish(): Promise<Decision>;
 }
