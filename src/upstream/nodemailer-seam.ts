@@ -93,9 +93,12 @@ const LISTENERS = [
   ['timeout', '_onSocketTimeout'],
 ] as const;
 
+/** What it speaks on now: after its EHLO the TLS socket. Another name: nothing is told of the certificate, and `takeSocket` throws. */
+export const socketOf = (handshake: Handshake): Handshake['_socket'] => handshake._socket;
+
 /** Gives the socket its own life: nodemailer no longer listens on it. A listener left there would read replies to our transactions as its own and close the connection over them. */
 export function takeSocket(handshake: Handshake): NonNullable<Exclude<Handshake['_socket'], false>> {
-  const socket = handshake._socket;
+  const socket = socketOf(handshake);
   if (!socket) throw new Error('connection closed');
   const own = handshake as unknown as Readonly<Record<string, () => void>>;
   for (const [event, name] of LISTENERS) {

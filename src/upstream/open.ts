@@ -26,6 +26,7 @@ import {
   type HandshakeError,
   hasGreeted,
   login,
+  socketOf,
   takeSocket,
   withLastReply,
 } from './nodemailer-seam.ts';
@@ -194,7 +195,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
           connected = true;
           dialed.judged(true);
           greeted();
-          const socket = connection._socket;
+          const socket = socketOf(connection);
           if (socket) observer.secured?.(socket as TLSSocket);
           const extensions = extensionsOf(connection).map(mask);
           observer.greeted?.(extensions);
