@@ -124,6 +124,11 @@ export class UpstreamConnection {
     return this.#clock.monotonic() - this.#openedAt;
   }
 
+  /** ms since it answered, or was authenticated. */
+  get quietMs(): number {
+    return this.#clock.monotonic() - this.#heardAt;
+  }
+
   /** ms since something was written to it. */
   get idleMs(): number {
     return this.#clock.monotonic() - this.#lastUsedAt;

@@ -68,7 +68,7 @@ export function createSmtpDelivery(
   let phase: 'resting' | 'talking' | 'streaming' = 'resting';
   let isClosed = false;
   let startedAt: number | undefined;
-  /** When the transaction was replayed, monotonic: older connections may be as dead as the one that was lost. */
+  /** When the transaction was replayed, monotonic: connections not heard since may be as dead as the one that was lost. */
   let replayedAt = Number.NEGATIVE_INFINITY;
   let endPause: (() => void) | undefined;
 
@@ -110,8 +110,8 @@ export function createSmtpDelivery(
         const { connection } = lease;
         const submission = new Submission(connection, upstream.mayUseBdat(connection), trace);
         const askedAt = clock.monotonic();
-        const isYounger = askedAt - connection.ageMs >= replayedAt;
-        if (isYounger || tries <= 0 || (await submission.isAlive(askingMs))) {
+        const isHeard = askedAt - connection.quietMs >= replayedAt;
+        if (isHeard || tries <= 0 || (await submission.isAlive(askingMs))) {
           trace.connection = connection.id;
           trace.reused = submission.reused;
           return { lease, submission };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
-import { systemClock } from '../../src/clock.ts';
+import { type Clock, systemClock } from '../../src/clock.ts';
 import { silentLog } from '../../src/log.ts';
 import { judge, type Verdict } from '../../src/protocol/verdict.ts';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
@@ -23,6 +23,7 @@ function stage(mayBegin: () => Promise<Verdict | undefined> | undefined) {
   const connection = {
     id: 'c1',
     ageMs: 0,
+    quietMs: 0,
     messages: 0,
     dead: false,
     capabilities: { pipelining: true, chunking: false },
@@ -84,29 +85,30 @@ test('where the minute is full by then nothing is said upstream and the connecti
   delivery.close();
 });
 
+/** A server that takes all, or hears nothing. */
+function connect(isSilent: boolean, clock: Clock): UpstreamConnection {
+  const socket = new Duplex({
+    read: () => {},
+    write(octets, _encoding, done) {
+      done();
+      const answers = String(octets).replace(/.+\r\n/g, '250 2.0.0 ok\r\n');
+      if (!isSilent) setImmediate(() => socket.emit('data', Buffer.from(answers)));
+    },
+  });
+  const connection = new UpstreamConnection(socket as Socket, 'ann', { clock });
+  connection.capabilities = { ...connection.capabilities, pipelining: true };
+  return connection;
+}
+
 test('a client is answered before it gives up, however many connections have gone silent', async () => {
   const clock = createTestClock();
-  /** A server that takes all, or hears nothing. */
-  function connect(isSilent: boolean): UpstreamConnection {
-    const socket = new Duplex({
-      read: () => {},
-      write(octets, _encoding, done) {
-        done();
-        const answers = String(octets).replace(/.+\r\n/g, '250 2.0.0 ok\r\n');
-        if (!isSilent) setImmediate(() => socket.emit('data', Buffer.from(answers)));
-      },
-    });
-    const connection = new UpstreamConnection(socket as Socket, 'ann', { clock });
-    connection.capabilities = { ...connection.capabilities, pipelining: true };
-    return connection;
-  }
-  const old = Array.from({ length: 100 }, () => connect(true));
+  const old = Array.from({ length: 100 }, () => connect(true, clock));
   clock.advance(100_000);
   const upstream = {
     account: { id: 'ann', limits: { maxConnections: 100 } },
     hold: () => () => undefined,
     mayUseBdat: () => false,
-    acquire: async () => ({ connection: old.shift() ?? connect(false), release: () => undefined }),
+    acquire: async () => ({ connection: old.shift() ?? connect(false, clock), release: () => undefined }),
     report: () => undefined,
   };
   const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
@@ -122,5 +124,40 @@ test('a client is answered before it gives up, however many connections have gon
   for (; asked === undefined && clock.monotonic() - since < 300_000; clock.advance(1_000))
     for (let i = 0; i < 4; i++) await new Promise(setImmediate);
   assert.equal(asked?.kind, 'heard');
+  delivery.close();
+});
+
+test('a connection that served others since is not given up for the silence of the ones before it', async () => {
+  const clock = createTestClock();
+  const old = [connect(true, clock), connect(true, clock), connect(false, clock)];
+  const [, , alive] = old;
+  assert.ok(alive !== undefined);
+  clock.advance(100_000);
+  const upstream = {
+    account: { id: 'ann', limits: { maxConnections: 3 } },
+    hold: () => () => undefined,
+    mayUseBdat: () => false,
+    async acquire() {
+      const connection = old.shift();
+      assert.ok(connection !== undefined);
+      if (connection === alive) await alive.flight(['NOOP\r\n'], 1, 1_000);
+      return { connection, release: () => undefined };
+    },
+    report: () => undefined,
+  };
+  const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
+  const delivery = createSmtpDelivery(
+    { upstream: upstream as unknown as AccountUpstream, trace, log: silentLog, clock, random: Math.random },
+    { busyWaitMs: 0 },
+  );
+  let asked: Asked | undefined;
+  void delivery.ask(MAIL, [], [BOB]).then((heard) => {
+    asked = heard;
+  });
+  const since = clock.monotonic();
+  for (; asked === undefined && clock.monotonic() - since < 300_000; clock.advance(1_000))
+    for (let i = 0; i < 4; i++) await new Promise(setImmediate);
+  assert.equal(asked?.kind, 'heard');
+  assert.equal(trace.connection, alive.id);
   delivery.close();
 });
