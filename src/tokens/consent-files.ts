@@ -8,7 +8,7 @@ import type { Clock } from '../clock.ts';
 import { createSlices } from '../slices.ts';
 import { fileNameOf, type GrantFiles, OURS } from './grant-files.ts';
 import type { StateFiles } from './state-files.ts';
-import { ownGrant } from './stored-text.ts';
+import { ownGrant } from './stored-grants.ts';
 import type { GrantId, ServedIds, StoredGrant } from './token-store.ts';
 
 export interface ConsentFiles {

@@ -9,7 +9,7 @@ import type { FileLock, FileLocks } from './file-lock.ts';
 import type { GrantFiles } from './grant-files.ts';
 import type { Processes } from './process-mark.ts';
 import type { StateFiles } from './state-files.ts';
-import { isSameGrant, withGrant } from './stored-text.ts';
+import { isSameGrant, withGrant } from './stored-grants.ts';
 import type { StoredGrant } from './token-store.ts';
 
 /**

@@ -18,7 +18,7 @@ import { createProcesses, type Processes } from './process-mark.ts';
 import { type ConsentHolder, latestFor } from './same-consent.ts';
 import type { Sealer } from './sealing.ts';
 import { codeOf, StateFileRefused, type StateFiles, stateFiles } from './state-files.ts';
-import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-text.ts';
+import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-grants.ts';
 import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
 export interface FileStoreDeps {

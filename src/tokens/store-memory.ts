@@ -1,7 +1,7 @@
 /** Keeps grants as long as the process lives: the default where no state directory is given. */
 import { type Clock, systemClock } from '../clock.ts';
 import { latestFor } from './same-consent.ts';
-import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-text.ts';
+import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-grants.ts';
 import type { KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
 
 export function createMemoryStore(clock: Clock = systemClock): TokenStore {

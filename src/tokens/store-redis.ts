@@ -11,7 +11,8 @@ import { TOKEN_RESOURCES, type TokenResource } from '../protocol/vocabulary.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
 import { type ConsentHolder, latestFor } from './same-consent.ts';
 import { SealError, type Sealer } from './sealing.ts';
-import { afterRotation, formatStored, ownGrant, parseBlock, parseStored } from './stored-text.ts';
+import { afterRotation, ownGrant } from './stored-grants.ts';
+import { formatStored, parseBlock, parseStored } from './stored-text.ts';
 import type {
   GrantId,
   GrantLock,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatReply } from '../../../src/protocol/reply.ts';
-import { createGuardedWay, createOpenQuestion } from '../../../src/upstream/graph/guarded-way.ts';
+import { createGuardedWay } from '../../../src/upstream/graph/guarded-way.ts';
+import { createOpenQuestion } from '../../../src/upstream/graph/open-question.ts';
 import type { Trace, Way } from '../../../src/upstream/way.ts';
 import { createTestClock } from '../../support/clock.ts';
 
