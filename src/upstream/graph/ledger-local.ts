@@ -18,6 +18,7 @@ import {
   type LedgerEntry,
   OWNED_MS,
   parseEntry,
+  withoutSteps,
 } from './ledger.ts';
 
 /** Entries of sent messages beyond these are forgotten, oldest first; what is unclear never is before its time. */
@@ -41,6 +42,7 @@ export interface LocalLedgerDeps {
 
 export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   const { log, clock = systemClock, directory } = deps;
+  const today = withoutSteps(clock);
   /** Oldest note first. */
   const entries = new Map<string, LedgerEntry>();
   const busy = new Set<string>();
@@ -104,7 +106,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   }
 
   function forgetOld(): void {
-    const now = clock.now();
+    const now = today();
     for (const [key, entry] of entries) {
       if (busy.has(key)) continue;
       const isSpare = sent > MAX_SENT && entry.state === 'sent';
@@ -197,7 +199,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       if (busy.has(key)) return 'busy';
       busy.add(key);
       const known = entries.get(key);
-      const isOld = known !== undefined && known.at < clock.now() - keepMsOf(known);
+      const isOld = known !== undefined && known.at < today() - keepMsOf(known);
       let isOver = false;
       return {
         known: isOld ? undefined : known,

@@ -20,6 +20,7 @@ import {
   parseEntry,
   SWEEP_MS,
   unreadableEntry,
+  withoutSteps,
 } from './ledger.ts';
 
 /** `false` where the claim is held, else what is known (`''` for nothing). */
@@ -55,6 +56,7 @@ export function createRedisLedger(
   prefix: string,
   clock: Clock = systemClock,
 ): Ledger {
+  const today = withoutSteps(clock);
   const unsent = `${prefix}:graph:unsent`;
   const any = `${prefix}:graph:any`;
   const familyOf = (family: string): string => `${prefix}:graph:family:${family}`;
@@ -125,7 +127,7 @@ export function createRedisLedger(
       const rows = Object.entries(await redis.ask((r) => r.hGetAll(familyOf(family))));
       return rows.flatMap(([key, text]) => {
         const entry = parseEntry(text);
-        return entry === undefined || entry.at < clock.now() - keepMsOf(entry) ? [] : [{ key, entry }];
+        return entry === undefined || entry.at < today() - keepMsOf(entry) ? [] : [{ key, entry }];
       });
     },
     hasOpen: (sender) =>
@@ -138,7 +140,7 @@ export function createRedisLedger(
       const over: string[] = [];
       for (const [key, text] of Object.entries(await redis.ask((r) => r.hGetAll(unsent)))) {
         const entry = parseEntry(text);
-        if (entry === undefined || entry.at < clock.now() - keepMsOf(entry)) over.push(key);
+        if (entry === undefined || entry.at < today() - keepMsOf(entry)) over.push(key);
         else if (isListed(entry)) rows.push({ key, entry });
       }
       // Whose own key has ended: nothing else removes it here.

@@ -4,6 +4,7 @@
  * Kept where tokens are kept: in memory, in the state directory, or in Redis for several relays.
  */
 import { createHash } from 'node:crypto';
+import type { Clock } from '../../clock.ts';
 import { parseJsonObject } from '../../protocol/json-object.ts';
 import { type MessageHeader, parseHeader } from '../../protocol/message-header.ts';
 import { foldAddress } from '../../protocol/text.ts';
@@ -138,6 +139,12 @@ export const isOpen = (entry: LedgerEntry): boolean =>
 /** The mailbox may hold something of it that is to be looked at. */
 export const isListed = (entry: LedgerEntry): boolean =>
   entry.state !== 'sent' || entry.leftovers !== undefined;
+
+/** Wall time that no step of the clock puts forward (NTP, a resumed VM): nothing grows old by one. */
+export function withoutSteps(clock: Clock): () => number {
+  const start = clock.now() - clock.monotonic();
+  return () => Math.min(clock.now(), start + clock.monotonic());
+}
 
 /** How long an entry counts, ms. */
 export const keepMsOf = ({ state }: LedgerEntry): number =>

@@ -7,7 +7,15 @@
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { type GraphClient, MOST_FOUND } from './client.ts';
-import { hashOf, isOpen, KEEP_MS, type Ledger, type LedgerRow, type Subject } from './ledger.ts';
+import {
+  hashOf,
+  isOpen,
+  KEEP_MS,
+  type Ledger,
+  type LedgerRow,
+  type Subject,
+  withoutSteps,
+} from './ledger.ts';
 import { isOtherBeingMade } from './mailbox-search.ts';
 import { setOf } from './outcome.ts';
 import { closed } from './sent.ts';
@@ -32,6 +40,7 @@ export function createSweep(deps: {
   readonly clock?: Clock;
 }): Sweep {
   const { ledger, clientOf, log, clock = systemClock } = deps;
+  const today = withoutSteps(clock);
   let isClosed = false;
   let cancel = clock.after(FIRST_MS, tick);
 
@@ -44,11 +53,10 @@ export function createSweep(deps: {
   async function run(): Promise<void> {
     let deleted = 0;
     try {
-      const now = clock.now();
+      const [late, old] = [clock.now() - LATE_MS, today() - KEEP_MS];
       for (const row of await ledger.list()) {
         if (isClosed) return;
-        if (row.entry.at < now - (row.entry.state === 'sent' ? LATE_MS : KEEP_MS))
-          deleted += await sweepOne(row);
+        if (row.entry.at < (row.entry.state === 'sent' ? late : old)) deleted += await sweepOne(row);
       }
     } catch (error) {
       log.warn(

@@ -209,6 +209,26 @@ test('whether others have the name of a message is known after restarts, and onc
   }
 });
 
+test('a step of the wall clock makes nothing old, nor new', async () => {
+  const clock = createTestClock();
+  const ledger = createLocalLedger({ log: silentLog, clock });
+  await ledger.open();
+  const claim = await claimOf(ledger);
+  await claim.note({ state: 'draft', at: clock.now(), draft: 'D', unclear: 'no answer' });
+  await claim.release();
+  clock.step(KEEP_MS * 3);
+  const after = await claimOf(ledger);
+  assert.equal(after.known?.state, 'draft', 'set forward');
+  await after.note({ state: 'sent', at: clock.now() });
+  await after.release();
+  clock.step(-KEEP_MS * 6);
+  const later = await claimOf(ledger, 'o'.repeat(32));
+  await later.note({ state: 'sent', at: clock.now() });
+  await later.release();
+  assert.equal((await claimOf(ledger, 'o'.repeat(32))).known?.state, 'sent', 'set back');
+  assert.equal((await claimOf(ledger)).known?.state, 'sent');
+});
+
 test('after 5 days it is forgotten', async () => {
   const clock = createTestClock();
   const ledger = createLocalLedger({ log: silentLog, clock });
