@@ -158,34 +158,14 @@ function* parseSteps(text: string): Generator<undefined, JsonNode> {
     return fail('expected a value: text in double quotes, a number, true, false, null, { or [', start);
   };
 
-  const readValue = (depth: number): JsonNode => {
+  /** Of the outer values a step after each element. */
+  function* readValue(depth: number): Generator<undefined, JsonNode> {
     if (depth > MAX_DEPTH) fail('nested too deeply');
     const start = at;
     if (text[at] === '{') {
       const members = new Map<string, JsonNode>();
       if (begins('}'))
-        do members.set(readKey(members), readValue(depth + 1));
-        while (goesOn('}', start));
-      return objectOf(members, start);
-    }
-    if (text[at] === '[') {
-      const items: JsonNode[] = [];
-      if (begins(']'))
-        do items.push(readValue(depth + 1));
-        while (goesOn(']', start));
-      return arrayOf(items, start);
-    }
-    return readScalar();
-  };
-
-  /** The outer values, with a step after each element. */
-  function* readOuter(depth: number): Generator<undefined, JsonNode> {
-    if (depth > STEP_DEPTH) return readValue(depth);
-    const start = at;
-    if (text[at] === '{') {
-      const members = new Map<string, JsonNode>();
-      if (begins('}'))
-        do members.set(readKey(members), yield* readOuter(depth + 1));
+        do members.set(readKey(members), yield* readValue(depth + 1));
         while (goesOn('}', start));
       return objectOf(members, start);
     }
@@ -193,8 +173,8 @@ function* parseSteps(text: string): Generator<undefined, JsonNode> {
       const items: JsonNode[] = [];
       if (begins(']'))
         do {
-          items.push(yield* readOuter(depth + 1));
-          yield;
+          items.push(yield* readValue(depth + 1));
+          if (depth <= STEP_DEPTH) yield;
         } while (goesOn(']', start));
       return arrayOf(items, start);
     }
@@ -202,7 +182,7 @@ function* parseSteps(text: string): Generator<undefined, JsonNode> {
   }
 
   skipSpace();
-  const root = yield* readOuter(0);
+  const root = yield* readValue(0);
   skipSpace();
   if (at < text.length) fail('expected nothing more after the value');
   return root;
