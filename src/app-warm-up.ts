@@ -3,6 +3,7 @@
  * fetched and connections opened, in the background, bounded; what was not ready is tried again.
  */
 import type { Log } from './log.ts';
+import { eachAtOnce } from './semaphore.ts';
 import { createSlices } from './slices.ts';
 import type { TokenService } from './tokens/token-service.ts';
 import type { AccountWays, WayStatus } from './upstream/ways.ts';
@@ -71,15 +72,11 @@ export function createAppWarmUp(
   async function retryIll(ids: readonly string[]): Promise<void> {
     const ill = await illOf(ids);
     const slices = createSlices();
-    const left = ill.values();
-    const retryOn = async (): Promise<void> => {
-      for (const id of left) {
-        if (isStopping()) return;
-        await backend.retry(id);
-        if (slices.isOver) await slices.rest();
-      }
-    };
-    await Promise.all(Array.from({ length: Math.min(RETRIES_AT_ONCE, ill.length) }, retryOn));
+    await eachAtOnce(RETRIES_AT_ONCE, ill, async (id) => {
+      if (isStopping()) return;
+      await backend.retry(id);
+      if (slices.isOver) await slices.rest();
+    });
     if (ill.length > 0)
       log.info(
         { event: 'retried', accounts: ill.slice(0, NAMED), more: Math.max(0, ill.length - NAMED) },

@@ -31,3 +31,16 @@ export function createSemaphore(bound: number): Semaphore {
     },
   };
 }
+
+/** Does `task` for each of `items`, the first first, so many at once. Rejects with the first that does. */
+export async function eachAtOnce<T>(
+  bound: number,
+  items: readonly T[],
+  task: (item: T) => Promise<void>,
+): Promise<void> {
+  const left = items.values();
+  const work = async (): Promise<void> => {
+    for (const item of left) await task(item);
+  };
+  await Promise.all(Array.from({ length: Math.min(bound, items.length) }, work));
+}

@@ -8,6 +8,7 @@ import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
 import { type ProbeDeps, type ProbeStep, probeAccount, withTokens } from '../enrol/probe.ts';
+import { eachAtOnce } from '../semaphore.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { createAdminClient } from './admin-client.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
@@ -207,22 +208,18 @@ function probeAll(
 ): Promise<void> {
   const accounts = rows.map(({ loaded }) => loaded);
   const table = terminal === undefined ? undefined : createLiveTable(terminal, rows);
-  const waiting = [...rows];
-  return withTokens(store, accounts, async (tokens) => {
-    const work = async (): Promise<void> => {
-      for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
-        const { loaded, steps } = row;
-        const onStep = (step: ProbeStep): void => {
-          steps.push(step);
-          table?.update();
-        };
-        await probeAccount(loaded, { ...options, tokens, onStep });
-        row.isDone = true;
+  return withTokens(store, accounts, (tokens) =>
+    eachAtOnce(PARALLEL, rows, async (row) => {
+      const { loaded, steps } = row;
+      const onStep = (step: ProbeStep): void => {
+        steps.push(step);
         table?.update();
-      }
-    };
-    await Promise.all(Array.from({ length: PARALLEL }, work)).finally(() => table?.end());
-  });
+      };
+      await probeAccount(loaded, { ...options, tokens, onStep });
+      row.isDone = true;
+      table?.update();
+    }).finally(() => table?.end()),
+  );
 }
 
 const STAGES: readonly ProbeStage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];

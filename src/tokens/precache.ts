@@ -5,6 +5,7 @@
 
 import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { eachAtOnce } from '../semaphore.ts';
 import type { Slot } from './token-slot.ts';
 
 export interface PrecacheResult {
@@ -46,7 +47,6 @@ export async function runPrecache(
   let fetched = 0;
   let failed = 0;
   let lastProgress = clock.monotonic();
-  let next = 0;
 
   function progress(): void {
     const now = clock.monotonic();
@@ -75,16 +75,10 @@ export async function runPrecache(
     failed += 1;
   }
 
-  async function worker(): Promise<void> {
-    for (;;) {
-      const slot = queue[next++];
-      if (slot === undefined) return;
-      await one(slot);
-      progress();
-    }
-  }
-
-  await Promise.all(Array.from({ length: Math.min(bound, queue.length) }, worker));
+  await eachAtOnce(bound, queue, async (slot) => {
+    await one(slot);
+    progress();
+  });
   return { accounts: slots.length, cached, fetched, failed, ms: Math.round(clock.monotonic() - begun) };
 }
 
