@@ -296,6 +296,8 @@ export function writeAccounts(
     switch (edit) {
       case 'alias':
         return { ...entry, senders: ['alias@example.com'] };
+      case 'rename':
+        return { ...entry, account_id: 'renamed' };
       case 'limit':
         return { ...entry, max_connections: 1, min_connections: 0 };
       case 'typo':

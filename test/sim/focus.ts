@@ -10,6 +10,7 @@ export const FOCUSES = [
   'slow tokens',
   'extra replies',
   'reloads',
+  'renames',
   'grants without Redis',
   'graph',
   'graph and kills',
@@ -94,6 +95,19 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
         accounts: plan.accounts.map((a) => ({ ...a, byGraph: false })),
         messages: plan.messages.map((m) => ({ ...m, account: 0 })),
         faults: [late, ...reloads],
+      };
+    }
+    case 'renames': {
+      // A mailbox that is always busy and takes no connection more, whose account has another name every now and then.
+      const late = mood('end', { kind: 'late', ms: 2_000 }, 0.5);
+      const renames = plan.messages
+        .slice(0, 4)
+        .map(({ at }): Fault => ({ kind: 'reload', relay: 0, at: at + 1_000, edit: 'rename' }));
+      return {
+        ...plan,
+        accounts: plan.accounts.map((a) => ({ ...a, byGraph: false })),
+        messages: plan.messages.map((m) => ({ ...m, account: 0 })),
+        faults: [late, ...renames],
       };
     }
     case 'grants without Redis': {

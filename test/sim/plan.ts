@@ -58,6 +58,8 @@ export type Edit =
   | 'alias'
   | 'limit'
   | 'remove and add'
+  /** The first account has another name. */
+  | 'rename'
   | 'typo'
   | 'unreadable'
   /** Every account delivers by SMTP. */

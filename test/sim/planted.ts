@@ -82,8 +82,8 @@ export const PLANTED: readonly Planted[] = [
       },
     ],
     stores: 'memory,file',
-    focus: 'graph groups',
-    within: 400,
+    focus: 'renames',
+    within: 50,
   },
   {
     name: 'a replay after the final octet',

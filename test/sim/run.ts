@@ -140,6 +140,9 @@ const add = (a: Figures, b: Figures): Figures => ({
   unknown: a.unknown + b.unknown,
 });
 
+const isRenamed = ({ faults }: Plan): boolean =>
+  faults.some((f) => f.kind === 'reload' && f.edit === 'rename');
+
 /** Relays whose Redis is lost sooner than this after they started together do not know of each other, ms. */
 const MEETING_MS = 1_500;
 
@@ -211,7 +214,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
   provider.ageMs = plan.ageMs;
   const tokens = createTokenEndpoint(world, {
     // Who has been given another name has the grant that stands in the file.
-    rotates: plan.store !== 'memory' && plan.hasGroups === undefined,
+    rotates: plan.store !== 'memory' && plan.hasGroups === undefined && !isRenamed(plan),
     lifeMs: plan.tokenLifeMs,
   });
   const graph = createGraphEndpoint(world, tokens.accepts);
