@@ -1,7 +1,7 @@
 // needs: redis-server
 /** An operator's decision and a crash right behind the answer to it. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -78,5 +78,19 @@ test(
       await waitFor(() => stands() === drained, { what: `${action} in Redis` });
       assert.equal(await isDrained(relay), drained, action);
     }
+  }),
+);
+
+test(
+  'an accounts file that was empty for a while resumes nobody',
+  leakless(async (_t, defer) => {
+    const start = await ground(defer);
+    const relay = await start();
+    const accounts = readFileSync(relay.accountsFile, 'utf8');
+    await fetch(`${relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+    // As a template leaves it that failed.
+    for (const text of ['{"accounts":[]}', accounts])
+      assert.equal((await relay.reload(text)).event, 'reloaded', text);
+    assert.equal(await isDrained(relay), true);
   }),
 );
