@@ -90,7 +90,9 @@ export const accountRefresh: CommandDefinition = action(
 export const accountDrain: CommandDefinition = action(
   'drain',
   'let an account of the running relay take no new message until it is resumed',
-  ['Its senders hear 451 meanwhile, so that their mail waits. A restart of the relay resumes it.'],
+  [
+    'Its senders hear 451 meanwhile, so that their mail waits. A restart leaves it so where the relay has --state-dir or Redis, else it resumes it.',
+  ],
 );
 export const accountResume: CommandDefinition = action(
   'resume',

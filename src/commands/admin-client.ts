@@ -45,6 +45,8 @@ export class NotRunningError extends CommandError {}
 const TIMEOUT_MS = 30_000;
 /** Asked beside what the command is for: something else that listens there holds nobody up. */
 const ASIDE_MS = 2_000;
+/** 100,000 accounts are told in half of it. */
+const MAX_OCTETS = 256 * 1024 * 1024;
 
 /** An answer, whole. */
 interface Answer {
@@ -55,7 +57,10 @@ interface Answer {
 
 export function createAdminClient(
   settings: Settings,
-  { clock = systemClock }: { readonly clock?: Clock } = {},
+  {
+    clock = systemClock,
+    maxOctets = MAX_OCTETS,
+  }: { readonly clock?: Clock; readonly maxOctets?: number } = {},
 ): AdminClient {
   const { adminHost, adminPort, adminToken, adminReadToken } = settings;
   // The address a server binds to is not always one a client can connect to.
@@ -77,7 +82,7 @@ export function createAdminClient(
       });
       hasBegun = true;
       const type = response.headers.get('content-type') ?? '';
-      return { status: response.status, type, body: await response.text() };
+      return { status: response.status, type, body: await readWhole(response, maxOctets) };
     } catch (error) {
       if (hasBegun)
         throw new CommandError(
@@ -154,6 +159,18 @@ export function createAdminClient(
 /** By the command's settings. */
 export const adminOf = async (context: CommandContext): Promise<AdminClient> =>
   createAdminClient(await commandSettings(context));
+
+/** Rejects where it is longer: whoever floods us may have our memory sooner than our time is up. */
+async function readWhole({ body }: Response, maxOctets: number): Promise<string> {
+  const pieces: Uint8Array[] = [];
+  let octets = 0;
+  for await (const piece of body ?? []) {
+    octets += piece.length;
+    if (octets > maxOctets) throw new Error('too long');
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces).toString();
+}
 
 /** A bearer token has no spaces and nothing beyond ASCII (RFC 6750 §2.1); one of a person's making goes as a password. */
 const authorizationOf = (token: string): string =>

@@ -44,7 +44,11 @@ test(
 );
 
 /** A client of a server that does with a request what `answer` does. */
-async function clientOfSocket(defer: Defer, answer: (socket: Socket) => void, clock?: Clock) {
+async function clientOfSocket(
+  defer: Defer,
+  answer: (socket: Socket) => void,
+  options: { readonly clock?: Clock; readonly maxOctets?: number } = {},
+) {
   const open = new Set<Socket>();
   const server = createTcpServer((socket) => {
     open.add(socket.on('error', () => {}));
@@ -57,7 +61,7 @@ async function clientOfSocket(defer: Defer, answer: (socket: Socket) => void, cl
   });
   const { port } = server.address() as AddressInfo;
   const settings = await loadSettings({ flags: { adminPort: String(port) }, env: {} });
-  return createAdminClient(settings, clock === undefined ? {} : { clock });
+  return createAdminClient(settings, options);
 }
 
 const HEAD = 'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n';
@@ -105,7 +109,7 @@ for (const [what, begins] of [
           asked = true;
           if (begins !== '') socket.write(begins);
         },
-        clock,
+        { clock },
       );
       const said = client.reload().then(
         () => 'answered',
@@ -136,5 +140,25 @@ test(
       ).reload();
     const basic = Buffer.from(':drei Wörter €').toString('base64');
     assert.deepEqual(heard, ['Bearer plain', `Basic ${basic}`]);
+  }),
+);
+
+test(
+  'an answer that floods is not read to its end',
+  leakless(async (_t, defer) => {
+    const blanks = Buffer.alloc(64 * 1024, ' ');
+    const client = await clientOfSocket(
+      defer,
+      (socket) => {
+        socket.write('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n');
+        const flood = (): void => {
+          while (!socket.destroyed && socket.write(blanks));
+        };
+        socket.on('drain', flood);
+        flood();
+      },
+      { maxOctets: 1024 * 1024 },
+    );
+    await assert.rejects(client.accounts(), /began an answer and did not end it/);
   }),
 );
