@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { greeted, sendMail, transact } from '../support/dialogue.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
-import { type RelayProcess, startRelay } from '../support/relay-process.ts';
+import { type RelayProcess, repositoryRoot, startRelay } from '../support/relay-process.ts';
 import { startServing } from '../support/serving.ts';
 import { smtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -12,6 +14,10 @@ const ANN = 'ann@gmail.example';
 const BOB = 'bob@gmail.example';
 const CARL = 'carl@gmail.example';
 const DORA = 'dora@gmail.example';
+
+/** Says in the end of a process where its debugger listens. */
+const LOOK = `import inspector from 'node:inspector';
+process.on('exit', () => console.error('at the end: ' + inspector.url()));`;
 
 async function start(defer: Defer, more = {}): Promise<{ provider: Provider; relay: RelayProcess }> {
   const provider = await startProvider({ users: [ANN, BOB, CARL] });
@@ -305,5 +311,31 @@ test(
     }
     assert.equal((await sendMail(relay.smtpPort, { from: ANN })).code, 250);
     assert.doesNotMatch(relay.output(), /debugger/i);
+  }),
+);
+
+test(
+  'a SIGUSR1 that comes before the program runs leaves no debugger open',
+  leakless(async (_t, defer) => {
+    // Runs before it, and waits until Node has done what it does by itself.
+    const before = `import inspector from 'node:inspector';
+process.kill(process.pid, 'SIGUSR1');
+while (inspector.url() === undefined) await new Promise(setImmediate);`;
+    const child = spawn(process.execPath, [join(repositoryRoot, 'bin/xoauth2-relay.js'), '--version'], {
+      env: {
+        ...process.env,
+        NODE_OPTIONS: `--inspect-port=0 --import data:text/javascript,${encodeURIComponent(before)} --import data:text/javascript,${encodeURIComponent(LOOK)}`,
+      },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let said = '';
+    child.stderr.on('data', (text) => {
+      said += String(text);
+    });
+    const ended = new Promise((resolve) => child.once('close', resolve));
+    defer(async () => void (await ended));
+    await ended;
+    assert.match(said, /Debugger listening/);
+    assert.match(said, /at the end: undefined/);
   }),
 );
