@@ -263,6 +263,20 @@ export const PLANTED: readonly Planted[] = [
     within: 100,
   },
   {
+    name: 'a draft that nobody noted taken for its own',
+    harm: 'a device gives all it says one Message-ID: one message is lost, another goes out twice',
+    edits: [
+      {
+        file: 'upstream/graph/mailbox-search.js',
+        find: '(await find(outgoing))?.own.find(',
+        put: '(await find(outgoing))?.nobodys.find(',
+      },
+    ],
+    stores: 'memory,file',
+    focus: 'graph devices',
+    within: 100,
+  },
+  {
     name: 'more than four requests at once',
     harm: 'Graph throttles a mailbox by our own doing',
     edits: [{ file: 'upstream/graph/pacing.js', find: 'AT_ONCE = 4;', put: 'AT_ONCE = 8;' }],
