@@ -40,7 +40,6 @@ const tokenLife = {
 const TokenLife = object(tokenLife);
 export type TokenLife = z.infer<typeof TokenLife>;
 const ResourceToken = object({ resource: z.enum(TOKEN_RESOURCES), status, ...tokenLife });
-export type ResourceTokenRow = z.infer<typeof ResourceToken>;
 
 const accountRow = {
   id: text.describe('`account_id` where given, else the e-mail address'),

@@ -8,8 +8,6 @@ import { cleanText, MAX_KEPT } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
 import { membersOf, type ReplyRow, type TransactionRow } from './shapes.ts';
 
-export type { ReplyRow, TransactionRow };
-
 export interface TransactionFilter {
   /** 1 to the size of the log. */
   readonly limit: number;

@@ -1,6 +1,8 @@
 /** `account show|refresh|drain|resume|invite`: one account of the running relay. In: its admin API. Out: words and an exit code. */
+
+import type { AccountDetail } from '../admin/shapes.ts';
 import { isLoopbackHost } from '../protocol/cidr.ts';
-import { type AccountDetail, adminOf, createAdminClient } from './admin-client.ts';
+import { adminOf, createAdminClient } from './admin-client.ts';
 import {
   accountArgument,
   type CommandContext,

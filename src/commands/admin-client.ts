@@ -14,8 +14,6 @@ import { cleanText } from '../protocol/text.ts';
 import { type CommandContext, CommandError } from './definition.ts';
 import { commandSettings } from './setting-options.ts';
 
-export type { AccountDetail, AccountRow, ReloadResult };
-
 export interface AdminClient {
   readonly url: string;
   /** What runs there. */

@@ -1,7 +1,8 @@
 /** `status`: the accounts of a running relay, those that need somebody first. In: its admin API, its pid file. Out: at most the width of the terminal. */
 import { readFile } from 'node:fs/promises';
+import type { AccountRow } from '../admin/shapes.ts';
 import { needsPerson, STATUSES } from '../protocol/vocabulary.ts';
-import { type AccountRow, createAdminClient } from './admin-client.ts';
+import { createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, isSet, jsonOption, option } from './definition.ts';
 import { findRelay } from './pid-file.ts';

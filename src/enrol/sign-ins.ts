@@ -26,8 +26,6 @@ import {
   signInWithDevice,
 } from './sign-in.ts';
 
-export type { NewAccount, SignInWay } from './draft.ts';
-
 export type SignInState =
   /** Nothing under way. */
   | 'idle'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { AccountRow } from '../../src/commands/admin-client.ts';
+import type { AccountRow } from '../../src/admin/shapes.ts';
 import { formatAccounts } from '../../src/commands/status.ts';
 import { createTerminal } from '../../src/commands/terminal.ts';
 

@@ -1,5 +1,5 @@
 /** The latest transactions: newest on top, filtered, paused on demand. In: the state's list. Out: table rows. */
-import type { TransactionRow } from '../transaction-log.ts';
+import type { TransactionRow } from '../shapes.ts';
 import { byId, cell, dotted, h, setAttribute, setChildren, setText, wordsOf } from './dom.ts';
 import { formatBytes, formatClock, formatMs, OUTCOME_WORDS } from './format.ts';
 
