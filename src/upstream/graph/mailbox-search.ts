@@ -43,22 +43,22 @@ interface Found {
   /** Of which nothing is noted. */
   readonly nobodys: readonly GraphMessage[];
   readonly others: readonly GraphMessage[];
-  /** Others have its Message-ID and recipients: what is nobody's may be theirs. */
-  readonly isShared: boolean;
-  /** And one of them may be about to send what is nobody's. */
-  readonly isOtherBeingMade: boolean;
+  /** Where there are any what is nobody's may be theirs. */
+  readonly namesakes: Namesakes;
 }
 
 const toOf = ({ partOf, recipients }: Outgoing): string => partOf?.to ?? hashOf(setOf(recipients));
 
-/** Whether a draft that is nobody's may be one that another message is about to send. Rejects when it cannot be known. */
-export async function isOtherBeingMade(
-  ledger: Pick<Ledger, 'list'>,
-  { messageId, to }: { readonly messageId: string | undefined; readonly to: string | undefined },
-  key: string,
-  now: number,
-): Promise<boolean> {
-  return (await ledger.list()).some(
+/** Other messages with the same Message-ID and recipients. `being made`: a draft that is nobody's may be one that is about to be sent. */
+export type Namesakes = 'none' | 'known' | 'being made';
+
+/** Those of the message of `key`. Rejects when it cannot be known. */
+export async function namesakesOf(
+  ledger: Pick<Ledger, 'isShared' | 'list'>,
+  { messageId, to, key, now }: { messageId: string; to: string; key: string; now: number },
+): Promise<Namesakes> {
+  if (!(await ledger.isShared(nameOf(messageId, to), key))) return 'none';
+  const isBeingMade = (await ledger.list()).some(
     ({ key: other, entry: { state, at, subject } }) =>
       other !== key &&
       state === 'creating' &&
@@ -67,6 +67,7 @@ export async function isOtherBeingMade(
       subject.messageId === messageId &&
       subject.to === to,
   );
+  return isBeingMade ? 'being made' : 'known';
 }
 
 const needsPerson = ({ verdict }: UpstreamError): boolean =>
@@ -83,20 +84,19 @@ export function createMailboxSearch(deps: {
   async function find(outgoing: Outgoing): Promise<Found | undefined> {
     const { messageId, key } = outgoing;
     const [own, nobodys, others]: [GraphMessage[], GraphMessage[], GraphMessage[]] = [[], [], []];
-    if (messageId === undefined) return { own, nobodys, others, isShared: false, isOtherBeingMade: false };
+    if (messageId === undefined) return { own, nobodys, others, namesakes: 'none' };
     const found = await client.search(messageId);
     if (found.kind !== 'ok') return undefined;
     const to = toOf(outgoing);
     try {
       // Asked only now: whatever was seen was noted before.
-      const isShared = await ledger.isShared(nameOf(messageId, to), key);
-      const isDoubtful = isShared && (await isOtherBeingMade(ledger, { messageId, to }, key, clock.now()));
+      const namesakes = await namesakesOf(ledger, { messageId, to, key, now: clock.now() });
       for (const m of found.value) {
         if (m.recipients === undefined || hashOf(setOf(m.recipients)) !== to) continue;
         const owner = await ledger.ownerOf(m.id);
         (owner === undefined ? nobodys : owner === key ? own : others).push(m);
       }
-      return { own, nobodys, others, isShared, isOtherBeingMade: isDoubtful };
+      return { own, nobodys, others, namesakes };
     } catch {
       return undefined;
     }
@@ -139,7 +139,7 @@ export function createMailboxSearch(deps: {
     async findCopy(outgoing, at) {
       const found = await find(outgoing);
       const own = found?.own.find(isCopy);
-      if (found === undefined || own !== undefined || found.isShared) return own;
+      if (found === undefined || own !== undefined || found.namesakes !== 'none') return own;
       // Another one shows what the ledger may have forgotten: that others have its name.
       const [copy, ...more] = [...found.nobodys, ...found.others].filter(isCopy);
       if (copy === undefined || more.length > 0 || found.others.includes(copy)) return undefined;
@@ -149,7 +149,7 @@ export function createMailboxSearch(deps: {
     async tidy(outgoing, sentDraft, since) {
       for (let tries = 1; tries <= MAX_TIDIES; tries++) {
         const found = await find(outgoing);
-        let isTidy = found !== undefined && !found.isOtherBeingMade;
+        let isTidy = found !== undefined && found.namesakes !== 'being made';
         for (const m of found === undefined ? [] : [...found.own, ...(isTidy ? found.nobodys : [])])
           if (
             m.isDraft &&

@@ -16,7 +16,7 @@ import {
   type Subject,
   withoutSteps,
 } from './ledger.ts';
-import { isOtherBeingMade } from './mailbox-search.ts';
+import { namesakesOf } from './mailbox-search.ts';
 import { setOf } from './outcome.ts';
 import { closed } from './sent.ts';
 
@@ -120,9 +120,11 @@ export function createSweep(deps: {
   ): Promise<{ readonly isDone: boolean; readonly count: number }> {
     let count = 0;
     const { messageId, to } = subject ?? {};
-    const found = messageId === undefined ? undefined : await client.search(messageId);
+    if (messageId === undefined || to === undefined) return { isDone: false, count };
+    const found = await client.search(messageId);
+    if (found.kind !== 'ok') return { isDone: false, count };
     // Asked only now: whatever was seen was noted before.
-    if (found?.kind !== 'ok' || (await isOtherBeingMade(ledger, { messageId, to }, key, clock.now())))
+    if ((await namesakesOf(ledger, { messageId, to, key, now: clock.now() })) === 'being made')
       return { isDone: false, count };
     for (const { id, isDraft, recipients } of found.value) {
       if (!isDraft || id === but || recipients === undefined || hashOf(setOf(recipients)) !== to) continue;
