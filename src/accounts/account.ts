@@ -3,6 +3,7 @@
  * credentials leave the accounts file beside these facts (credential.ts) and go to src/tokens only.
  */
 
+import { orMake } from '../or-make.ts';
 import type { CauseFacts } from '../protocol/causes/cause.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { type AccountStatus, STATUSES } from '../protocol/vocabulary.ts';
@@ -120,8 +121,11 @@ export interface Account {
  * The mailbox that the account logs in as, by a name of its own: whoever counts for the provider, which knows nothing of
  * accounts, counts by this. The same for an account that is renamed or comes back, and for all that have one `user`.
  */
-export const mailboxOf = ({ user, provider }: Pick<Account, 'user' | 'provider'>): string =>
-  `${foldAddress(user)} ${provider}`;
+export const mailboxOf = (account: Pick<Account, 'user' | 'provider'>): string =>
+  orMake(mailboxes, account, () => `${foldAddress(account.user)} ${account.provider}`);
+
+/** Asked for several times a message. */
+const mailboxes = new WeakMap<object, string>();
 
 /** What the book of causes may name of an account. */
 export const causeFacts = ({ provider, upstream, user, email, grant }: Account): CauseFacts => ({
