@@ -207,14 +207,19 @@ export function createConnectionPool(
       release(as) {
         if (!busy.delete(connection)) return;
         if (as === 'promised') promised.set(connection, clock.monotonic() + PROMISED_MS);
-        keep(place, connection);
+        keep(place, connection, as !== 'promised');
         serve();
       },
     };
   }
 
-  function keep(place: PoolPlace<UpstreamConnection>, connection: UpstreamConnection): void {
-    if (closing || !isUsable(connection) || mailbox.isDueElsewhere(sharer)) {
+  /** `mayYield`: to another pool that has waited too long. No login is for nothing: what was opened for a message serves it first. */
+  function keep(
+    place: PoolPlace<UpstreamConnection>,
+    connection: UpstreamConnection,
+    mayYield: boolean,
+  ): void {
+    if (closing || !isUsable(connection) || (mayYield && mailbox.isDueElsewhere(sharer))) {
       places.drop(place);
       return;
     }
@@ -241,7 +246,7 @@ export function createConnectionPool(
         // Replaced at once, unless the upstream closes what was just opened: then at the next round.
         if (idle.has(connection)) sweepSoon(connection.ageMs > SETTLED_MS);
       };
-      keep(place, connection);
+      keep(place, connection, waiters.length === 0);
     } catch (failure) {
       places.drop(place);
       lastFailure = { at: clock.monotonic(), error: failure };

@@ -167,6 +167,29 @@ test(
   }),
 );
 
+test(
+  'what two accounts of one mailbox open after a long wait takes the message it was opened for, before it gives way',
+  leakless(async (_t, defer) => {
+    const clock = createTestClock();
+    const room = await startNarrow(defer, {
+      clock,
+      upstreams: { maintenanceMs: 3_600_000, acquireTimeoutMs: 60_000 },
+    });
+    const paced = { ...ONE, login_interval_ms: 3_000 };
+    await room.reload([
+      room.provider.entry(ANN, paced),
+      room.provider.entry(ANN, { ...paced, email: DESK, user: ANN }),
+    ]);
+    assert.equal((await room.send()).final?.code, 250);
+    const heard: string[] = [];
+    for (const from of [DESK, ANN])
+      void room.send({ from }).then(({ final }) => heard.push(`${from} ${final?.code}`));
+    for (let i = 0; i < 10 && heard.length < 2; i++) await pass(clock, 3_000);
+    assert.deepEqual(heard, [`${DESK} 250`, `${ANN} 250`]);
+    assert.equal(room.provider.smtp.logins(ANN), 3);
+  }),
+);
+
 /** What is under way comes as far as it can. */
 async function rest(): Promise<void> {
   for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
