@@ -8,10 +8,11 @@ import type { Settings } from './config.ts';
 import { createHttp } from './http.ts';
 import type { Log } from './log.ts';
 import type { UnclearNews } from './protocol/unclear-news.ts';
-import type { RedisConnection } from './redis.ts';
+import { KEY_PREFIX, type RedisConnection } from './redis.ts';
 import type { TokenSource } from './tokens/access-token.ts';
 import { createGraphWays } from './upstream/graph/graph-way.ts';
-import { openLedger } from './upstream/graph/open-ledger.ts';
+import { createLocalLedger } from './upstream/graph/ledger-local.ts';
+import { createRedisLedger } from './upstream/graph/ledger-redis.ts';
 import { createUnclearMessages, type UnclearMessages } from './upstream/graph/unclear-messages.ts';
 import { createPauses, type Pauses } from './upstream/pauses.ts';
 import { createSmtpWays } from './upstream/smtp-way.ts';
@@ -44,11 +45,15 @@ export interface AppWays {
 }
 
 export function createAppWays(deps: AppWaysDeps): AppWays {
-  const { settings, upstreams, clock = systemClock } = deps;
+  const { settings, upstreams, redis, log, clock = systemClock } = deps;
   const http = createHttp({ connectTimeoutMs: settings.connectTimeoutMs }, clock);
   const keepsFiles = settings.store === undefined || settings.store.reveal() === 'file';
   const directory = keepsFiles ? settings.stateDir : undefined;
-  const ledger = openLedger({ ...deps, directory, clock });
+  // The connection to Redis is the token store's, which closes it.
+  const ledger =
+    redis === undefined
+      ? createLocalLedger({ log, clock, directory })
+      : { ...createRedisLedger(redis, KEY_PREFIX, clock), close: async () => {} };
   const graph = createGraphWays({ ...deps, http, ledger, clock, onRest: deps.onGraphRest });
   const smtp = createSmtpWays({ ...deps, clock }, { busyWaitMs: settings.submissionRetryMs });
   const ways = createAccountWays({ ...deps, smtp, graph });

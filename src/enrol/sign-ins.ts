@@ -302,12 +302,12 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     return 'kept until the relay stops: the accounts file cannot be written; with --state-dir it survives';
   }
 
+  const drafted = (id: string): Promise<Draft> => draftOf(accountsPath, id, deps.served(id));
   const under = (id: string): SignIn | undefined => signIns.get(foldAddress(id)) ?? signIns.get(id);
 
   return {
-    look: async (id) => under(id)?.progress ?? idle(await draftOf(accountsPath, id, deps.served(id))),
-    begin: async (id, way, origin) =>
-      start(id, await draftOf(accountsPath, id, deps.served(id)), way, origin),
+    look: async (id) => under(id)?.progress ?? idle(await drafted(id)),
+    begin: async (id, way, origin) => start(id, await drafted(id), way, origin),
     async beginNew(account, way, origin) {
       const draft = await draftOfNew(accountsPath, account);
       return start(draft.loaded.account.id, draft, way, origin);

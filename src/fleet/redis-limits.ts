@@ -98,9 +98,6 @@ export function createRedisLimits(
   const mailboxes = new Map<string, Mailbox>();
   let untold: (mailboxId: string) => void = ignore;
   const key = (kind: string, mailboxId: string): string => `${prefix}:${kind}:${mailboxId}`;
-  const run = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) =>
-    redis.run(script, keys, args);
-
   /** Sent whole it comes in its turn; by its digest it may have to be said again. */
   const whole = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) =>
     redis.ask((r) => r.eval(script.text, { keys: [...keys], arguments: args.map(String) }));
@@ -131,9 +128,9 @@ export function createRedisLimits(
   async function say(mailboxId: string, mailbox: Mailbox): Promise<void> {
     const unsaid = takeUnsaid(mailbox);
     if (unsaid.length > 0)
-      await run(GIVE_BACK, mailbox.giveBack, [freed, mailboxId, '', ...unsaid]).catch(() =>
-        untold(mailboxId),
-      );
+      await redis
+        .run(GIVE_BACK, mailbox.giveBack, [freed, mailboxId, '', ...unsaid])
+        .catch(() => untold(mailboxId));
   }
 
   const giveBack: RedisLimits['giveBack'] = (mailboxId, id, as, recipients, isAsking) => {
@@ -151,7 +148,7 @@ export function createRedisLimits(
       const wants = [id, atOnce, LEASE_MS, perMinute, perDay, recipientsPerDay, maxWaitMs];
       const ticket = queues === 'never' ? '' : redis.instance;
       const args = [...wants, ticket, epoch, queues === 'more' ? 1 : 0, freed, mailboxId, ...unsaid];
-      const answer = (await run(RESERVE, mailbox.reserve, args).catch((error: unknown) => {
+      const answer = (await redis.run(RESERVE, mailbox.reserve, args).catch((error: unknown) => {
         if (unsaid.length > 0) untold(mailboxId);
         // Half of it may have been done.
         if (isRefusal(error)) giveBack(mailboxId, id, 'unsent', 0, false);
@@ -163,11 +160,11 @@ export function createRedisLimits(
     leaveQueue(mailboxId) {
       const mailbox = mailboxOf(mailboxId);
       const args = [freed, mailboxId, redis.instance, ...takeUnsaid(mailbox)];
-      void run(GIVE_BACK, mailbox.giveBack, args).catch(ignore);
+      void redis.run(GIVE_BACK, mailbox.giveBack, args).catch(ignore);
     },
     async startLate(mailboxId, id, perMinute, maxWaitMs) {
       const [relays = '', , pace = ''] = mailboxOf(mailboxId).reserve;
-      const [granted, ms] = (await run(START_LATE, [relays, pace], [id, perMinute, maxWaitMs])) as [
+      const [granted, ms] = (await redis.run(START_LATE, [relays, pace], [id, perMinute, maxWaitMs])) as [
         number,
         number,
       ];
@@ -205,7 +202,7 @@ export function createRedisLimits(
       return ended;
     },
     login: async (mailboxId, intervalMs, maxWaitMs) =>
-      Number(await run(LOGIN, [key('login', mailboxId)], [intervalMs, maxWaitMs])),
+      Number(await redis.run(LOGIN, [key('login', mailboxId)], [intervalMs, maxWaitMs])),
     onUntold(listener) {
       untold = listener;
     },

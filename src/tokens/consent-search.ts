@@ -10,25 +10,22 @@ import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { StoredGrant, TokenStore } from './token-store.ts';
 
-/** What this process has of a consent for one account. */
-export interface ConsentMember {
-  readonly accountId: string;
-  readonly fingerprint: string;
-  readonly state: GrantState;
-  readonly toSave: 'new' | 'lost';
-  readonly refreshToken: Secret | undefined;
-  readonly obtainedAt: number | undefined;
-  readonly generation: number;
-  readonly signedInAs: string | undefined;
-  readonly seenAt: number | undefined;
-}
-
 /** What another account has. */
 export interface Found {
   readonly refreshToken: Secret;
   readonly obtainedAt: number | undefined;
   readonly generation: number;
   readonly signedInAs: string | undefined;
+}
+
+/** What this process has of a consent for one account. */
+export interface ConsentMember extends Omit<Found, 'refreshToken'> {
+  readonly accountId: string;
+  readonly fingerprint: string;
+  readonly state: GrantState;
+  readonly toSave: 'new' | 'lost';
+  readonly refreshToken: Secret | undefined;
+  readonly seenAt: number | undefined;
 }
 
 export interface ConsentSearch {

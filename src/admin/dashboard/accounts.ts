@@ -74,9 +74,8 @@ function createRow(open: (id: string) => void): RowView {
   let shown: ShownAccount | undefined;
   const name = button('', () => shown !== undefined && open(shown.id), { class: 'link' });
   const provider = h('span', { class: 'tag' });
-  const status = h('span', { class: 'status' }, h('span', { class: 'dot', 'aria-hidden': 'true' }));
   const word = h('span');
-  status.append(word);
+  const status = h('span', { class: 'status' }, h('span', { class: 'dot', 'aria-hidden': 'true' }), word);
   const why = h('span', { class: 'sub' });
   const bar = h('span', { class: 'fill' });
   const life = h('span', { class: 'life' });

@@ -176,11 +176,10 @@ export function openNewAccount(providers: readonly string[]): void {
 /** The row of the book of causes, as the relay serves it. */
 export const causeLink = (cause: string | null): HTMLElement | null => {
   if (cause === null) return null;
-  const link = h(
+  return h(
     'a',
     { href: `/troubleshooting#${cause}`, target: '_blank', class: 'more' },
     'What this means',
+    h('span', { class: 'sr' }, ` (${cause}, in a new tab)`),
   );
-  link.append(h('span', { class: 'sr' }, ` (${cause}, in a new tab)`));
-  return link;
 };

@@ -7,6 +7,7 @@ import { type FileHandle, open, readFile, rename, unlink } from 'node:fs/promise
 import { dirname, join } from 'node:path';
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
+import { orMake } from '../../or-make.ts';
 import {
   formatEntry,
   hashOf,
@@ -63,21 +64,29 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
 
   function keep(key: string, entry: LedgerEntry | undefined): void {
     const before = entries.get(key);
-    if (before?.state === 'sent') sent--;
-    if (before?.state === 'sent' && before.copy !== undefined) copies.delete(before.copy);
-    if (before !== undefined && isOpen(before)) count(open, before.subject?.sender ?? '', -1);
-    count(names, before?.subject?.name, -1);
+    if (before !== undefined) reckon(key, before, -1);
     entries.delete(key);
-    leaveFamily(key, before?.subject?.family);
     if (entry === undefined) return;
     entries.set(key, entry);
-    if (entry.state === 'sent') sent++;
-    if (entry.state === 'sent' && entry.copy !== undefined) copies.set(entry.copy, key);
-    if (isOpen(entry)) count(open, entry.subject?.sender ?? '', 1);
-    count(names, entry.subject?.name, 1);
-    const family = entry.subject?.family;
-    if (family !== undefined) families.set(family, (families.get(family) ?? new Set()).add(key));
+    reckon(key, entry, 1);
     if (entry.state === 'draft') own(entry.draft, key);
+  }
+
+  /** What is found by other things than its key. */
+  function reckon(key: string, entry: LedgerEntry, by: 1 | -1): void {
+    const { subject } = entry;
+    if (entry.state === 'sent') sent += by;
+    if (entry.state === 'sent' && entry.copy !== undefined) {
+      if (by === 1) copies.set(entry.copy, key);
+      else copies.delete(entry.copy);
+    }
+    if (isOpen(entry)) count(open, subject?.sender ?? '', by);
+    count(names, subject?.name, by);
+    if (subject?.family === undefined) return;
+    const keys = orMake(families, subject.family, () => new Set());
+    if (by === 1) keys.add(key);
+    else keys.delete(key);
+    if (keys.size === 0) families.delete(subject.family);
   }
 
   function count(counts: Map<string, number>, what: string | undefined, by: 1 | -1): void {
@@ -85,12 +94,6 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     const next = (counts.get(what) ?? 0) + by;
     if (next > 0) counts.set(what, next);
     else counts.delete(what);
-  }
-
-  function leaveFamily(key: string, family: string | undefined): void {
-    const keys = family === undefined ? undefined : families.get(family);
-    keys?.delete(key);
-    if (family !== undefined && keys?.size === 0) families.delete(family);
   }
 
   function own(draft: string, key: string): void {

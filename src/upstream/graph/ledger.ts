@@ -214,7 +214,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
   const noted: Noted = {
     at,
     ...(subject === undefined ? {} : { subject }),
-    ...(typeof json.unclear === 'string' ? { unclear: json.unclear } : {}),
+    ...textsOf(json, ['unclear']),
     ...(json.called === true ? { called: true } : {}),
   };
   switch (state) {
@@ -235,8 +235,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
       return {
         state,
         ...noted,
-        ...(typeof json.messageId === 'string' ? { messageId: json.messageId } : {}),
-        ...(typeof json.copy === 'string' ? { copy: json.copy } : {}),
+        ...textsOf(json, ['messageId', 'copy']),
         ...parseLeftovers(json.leftovers),
       };
     default:
@@ -250,16 +249,19 @@ function parseLeftovers(json: unknown): Pick<Extract<LedgerEntry, { state: 'sent
   return { leftovers: { since, ...(typeof than === 'string' ? { than } : {}) } };
 }
 
-function parseSubject(json: unknown): Subject | undefined {
-  const { account, messageId, to, name, family, each, sender } = (json ?? {}) as Record<string, unknown>;
+function parseSubject(value: unknown): Subject | undefined {
+  const json = (value ?? {}) as Record<string, unknown>;
+  const { account, each } = json;
   if (typeof account !== 'string') return undefined;
   return {
     account,
-    ...(typeof messageId === 'string' ? { messageId } : {}),
-    ...(typeof to === 'string' ? { to } : {}),
-    ...(typeof name === 'string' ? { name } : {}),
-    ...(typeof family === 'string' ? { family } : {}),
+    ...textsOf(json, ['messageId', 'to', 'name', 'family', 'sender']),
     ...(Array.isArray(each) && each.every((mark) => typeof mark === 'string') ? { each } : {}),
-    ...(typeof sender === 'string' ? { sender } : {}),
   };
 }
+
+/** Those of the keys that hold a text. */
+const textsOf = <K extends string>(json: Readonly<Record<string, unknown>>, keys: readonly K[]) =>
+  Object.fromEntries(keys.flatMap((k) => (typeof json[k] === 'string' ? [[k, json[k]]] : []))) as {
+    readonly [key in K]?: string;
+  };
