@@ -5,8 +5,8 @@
 
 import { type Account, type AccountState, causeFacts, worstState } from './accounts/account.ts';
 import { type AccountDirectory, DEFAULT_PREFERENCE } from './accounts/directory.ts';
-import type { AccountGauges, AdminBackend, AdminLogLevel } from './admin/backend.ts';
-import type { AccountRow, BreakerRow, ReloadResult, TokenLife } from './admin/shapes.ts';
+import type { AccountGauges, AdminBackend } from './admin/backend.ts';
+import type { AccountRow, BreakerRow, TokenLife } from './admin/shapes.ts';
 import type { BreakerState } from './breaker.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import type { News } from './fleet/news.ts';
@@ -24,7 +24,7 @@ import type { UnclearMessages } from './upstream/graph/unclear-messages.ts';
 import type { Upstreams } from './upstream/upstream.ts';
 import type { AccountWays } from './upstream/ways.ts';
 
-export interface ViewDeps {
+export interface ViewDeps extends Pick<AdminBackend, 'reload' | 'setLogLevel' | 'logDropped' | 'logWaiting'> {
   readonly accounts: () => AccountDirectory;
   readonly tokens: TokenService;
   readonly upstreams: Upstreams;
@@ -33,10 +33,6 @@ export interface ViewDeps {
   readonly relay: RunningRelay;
   readonly listeners: readonly Listener[];
   readonly warmedUp: () => boolean;
-  readonly reload: () => Promise<ReloadResult>;
-  readonly setLogLevel: (level: AdminLogLevel) => void;
-  readonly logDropped: () => number;
-  readonly logWaiting: () => number;
   /** An action changed what is seen of an account. */
   readonly changed: (accountId: string) => void;
   /** Other relays hear of what an operator does here. */

@@ -105,6 +105,12 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
     if (action.startsWith('refresh:')) deps.refreshedElsewhere(action.slice('refresh:'.length));
   });
 
+  /** No value: it is over. */
+  function tell(subject: string, value: unknown, leftMs: number | undefined): void {
+    if (value === undefined) states.clear(subject);
+    else states.set({ subject, value, leftMs });
+  }
+
   function accountChanged(accountId: string): void {
     const pauses = deps.pausesOf(accountId);
     if (pauses === undefined) return;
@@ -125,23 +131,12 @@ export function createNews<P extends Pause>(deps: NewsDeps<P>): News {
 
   return {
     accountChanged,
-    drained(accountId, isDrained) {
-      const subject = `drained:${accountId}`;
-      if (isDrained) states.set({ subject, value: true, leftMs: undefined });
-      else states.clear(subject);
-    },
-    invited(accountId, invite) {
-      const subject = `invite:${accountId}`;
-      if (invite === undefined) states.clear(subject);
-      else states.set({ subject, value: invite, leftMs: Math.max(1, invite.until - clock.now()) });
-    },
+    drained: (accountId, isDrained) => tell(`drained:${accountId}`, isDrained || undefined, undefined),
+    invited: (accountId, invite) =>
+      tell(`invite:${accountId}`, invite, invite && Math.max(1, invite.until - clock.now())),
     refreshed: (accountId) => states.ask(`refresh:${accountId}`),
-    graphRests: (accountId, ms) =>
-      states.set({ subject: `graph-rest:${accountId}`, value: true, leftMs: Math.max(1, Math.round(ms)) }),
-    endpointRests(tokenUrl, restMs) {
-      const subject = `token-endpoint:${tokenUrl}`;
-      if (restMs === undefined) states.clear(subject);
-      else states.set({ subject, value: true, leftMs: restMs });
-    },
+    graphRests: (accountId, ms) => tell(`graph-rest:${accountId}`, true, Math.max(1, Math.round(ms))),
+    endpointRests: (tokenUrl, restMs) =>
+      tell(`token-endpoint:${tokenUrl}`, restMs === undefined ? undefined : true, restMs),
   };
 }

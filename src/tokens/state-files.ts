@@ -101,27 +101,12 @@ export function stateFilesOf(owner?: FileOwner): StateFiles {
       }
     },
     rename,
-    async remove(path) {
-      try {
-        await unlink(path);
-        return true;
-      } catch (error) {
-        if (codeOf(error) === 'ENOENT') return false;
-        throw error;
-      }
-    },
+    remove: (path) => unlink(path).then(() => true, whereMissing(false)),
     async touch(path) {
       const now = new Date();
       await utimes(path, now, now);
     },
-    async changedAt(path) {
-      try {
-        return (await stat(path)).mtimeMs;
-      } catch (error) {
-        if (codeOf(error) === 'ENOENT') return undefined;
-        throw error;
-      }
-    },
+    changedAt: (path) => stat(path).then(({ mtimeMs }) => mtimeMs, whereMissing(undefined)),
   };
 }
 
@@ -132,6 +117,13 @@ export function codeOf(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
   return typeof code === 'string' ? code : undefined;
 }
+
+const whereMissing =
+  <T>(answer: T) =>
+  (error: unknown): T => {
+    if (codeOf(error) === 'ENOENT') return answer;
+    throw error;
+  };
 
 const refused = (path: string, what: string): StateFileRefused =>
   new StateFileRefused(`${path} ${what}: it was not made by the relay, remove it`);

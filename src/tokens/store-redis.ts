@@ -122,12 +122,8 @@ export function createRedisStore(
   let closed = false;
 
   const key = (what: string, accountId: string): string => `${prefix}:${what}:${accountId}`;
-  const ofResource = (what: string, resource: TokenResource): string =>
-    resource === 'smtp' ? what : `${what}.${resource}`;
-  const tokenKey = (accountId: string, resource: TokenResource): string =>
-    key(ofResource('token', resource), accountId);
-  const blockKey = (accountId: string, resource: TokenResource): string =>
-    key(ofResource('block', resource), accountId);
+  const resourceKey = (what: 'token' | 'block', accountId: string, resource: TokenResource): string =>
+    key(resource === 'smtp' ? what : `${what}.${resource}`, accountId);
   /** Of what the operator gave, or of what a person signed in for instead: each is a field of its own. */
   const nameOf = (fingerprint: string, signedInAs: string | undefined): string =>
     signedInAs === undefined
@@ -174,7 +170,7 @@ export function createRedisStore(
 
   async function load(id: GrantId): Promise<StoredGrant | undefined> {
     const { accountId, fingerprint } = id;
-    const keys = TOKEN_RESOURCES.map((resource) => tokenKey(accountId, resource));
+    const keys = TOKEN_RESOURCES.map((resource) => resourceKey('token', accountId, resource));
     const fields = [...new Set([nameOf(fingerprint, id.user), fingerprint])].map((name) => `grant:${name}`);
     const [texts, values, lives] = await ask((redis) =>
       Promise.all([
@@ -228,7 +224,7 @@ export function createRedisStore(
     resource: TokenResource,
     token: StoredToken | undefined,
   ): Promise<void> {
-    const name = tokenKey(accountId, resource);
+    const name = resourceKey('token', accountId, resource);
     const lifeMs = Math.floor((token?.expiresAt ?? 0) - clock.now());
     if (token === undefined || lifeMs <= 0) {
       await ask((redis) => redis.del(name));
@@ -239,7 +235,7 @@ export function createRedisStore(
     await ask((redis) =>
       Promise.all([
         redis.set(name, text, { expiration: { type: 'PX', value: lifeMs } }),
-        redis.del(blockKey(accountId, resource)),
+        redis.del(resourceKey('block', accountId, resource)),
       ]),
     );
   }
@@ -299,7 +295,7 @@ export function createRedisStore(
       const name = key('grants', accountId);
       const { grant } = afterRotation(undefined, fingerprint, rotation, {});
       const text = await formatStored([grant], name, sealer);
-      const blocks = TOKEN_RESOURCES.map((resource) => blockKey(accountId, resource));
+      const blocks = TOKEN_RESOURCES.map((resource) => resourceKey('block', accountId, resource));
       const field = nameOf(fingerprint, rotation.signedInAs);
       const keys = [name, ...blocks, key('consent', field)];
       const keep = async (base: number): Promise<RotationResult> => {
@@ -338,11 +334,11 @@ export function createRedisStore(
       const value = Math.ceil(block.until - clock.now());
       if (value < 1) return;
       const text = JSON.stringify(block);
-      const name = blockKey(accountId, resource);
+      const name = resourceKey('block', accountId, resource);
       await ask((redis) => redis.set(name, text, { expiration: { type: 'PX', value } }));
     },
     async blockOf(accountId, resource) {
-      const name = blockKey(accountId, resource);
+      const name = resourceKey('block', accountId, resource);
       const [text, leftMs] = await ask((redis) => Promise.all([redis.get(name), redis.pTTL(name)]));
       const block = text === null ? undefined : parseBlock(text);
       return block && { ...block, until: clock.now() + Math.max(leftMs, 0) };
