@@ -15,6 +15,7 @@ import type { Verdict } from '../protocol/verdict.ts';
 import { type AccessToken, TokenError, type TokenSource } from '../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from './account-health.ts';
 import type { UpstreamConnection } from './connection.ts';
+import { within } from './dial.ts';
 import type { UpstreamEndpoint } from './endpoint.ts';
 import { UpstreamError } from './failure.ts';
 import type { LoginPacer } from './login-pacer.ts';
@@ -297,6 +298,21 @@ export function createAccountUpstream(
     clock,
   });
 
+  /** Another account's place is asked for where nothing is known against a login. Rejects as `open`. */
+  async function couldLogIn(): Promise<void> {
+    const paused = health.mayLogIn() ? undefined : health.gate('logins');
+    if (paused !== undefined)
+      throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
+    if (endpoint.resting !== undefined) throw endpoint.resting;
+    await within(token(), closed.signal).catch((error: unknown) => {
+      if (error instanceof UpstreamError && !closed.signal.aborted) failed(error, endpoint);
+      throw error;
+    });
+  }
+
+  const acquire = (): Promise<Lease> =>
+    pool.isCrowdedOut ? couldLogIn().then(pool.acquire) : pool.acquire();
+
   const upstream: AccountUpstream = {
     get account() {
       return account;
@@ -316,11 +332,10 @@ export function createAccountUpstream(
         'upstream offers CHUNKING but refuses BDAT; using DATA',
       );
     },
-    acquire: pool.acquire,
+    acquire,
     ensureConnected() {
       if (pool.live > 0) return Promise.resolve();
-      connecting ??= pool
-        .acquire()
+      connecting ??= acquire()
         .then((lease) => lease.release('promised'))
         .finally(() => {
           connecting = undefined;

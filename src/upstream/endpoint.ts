@@ -40,6 +40,8 @@ export interface UpstreamEndpoint {
   readonly breaker: BreakerState;
   /** Whether the breaker refuses at once. */
   readonly open: boolean;
+  /** What it refuses with then. */
+  readonly resting: UpstreamError | undefined;
   /** All is well, and a connection that takes longer to open than usual holds nobody up. */
   readonly hasTime: boolean;
   /** Opens a connection behind breaker and bound. Rejects with `UpstreamError`, `breaker_open` among them. */
@@ -116,6 +118,15 @@ export function createEndpoint(name: string, options: EndpointOptions): Upstream
 
   const openings = createSemaphore(options.maxOpening);
 
+  function refusal(): UpstreamError {
+    const leftMs = (breaker.probeAt() ?? clock.now()) - clock.now();
+    return new UpstreamError({
+      kind: 'local',
+      cause: 'breaker_open',
+      waitSeconds: Math.max(1, Math.ceil(leftMs / 1_000)),
+    });
+  }
+
   return {
     name,
     capabilities: undefined,
@@ -132,6 +143,9 @@ export function createEndpoint(name: string, options: EndpointOptions): Upstream
     get open() {
       return breaker.state().state === 'open';
     },
+    get resting() {
+      return breaker.state().state === 'open' ? refusal() : undefined;
+    },
     get hasTime() {
       return breaker.state().state === 'closed' && openings.running < options.maxOpening / 2;
     },
@@ -145,14 +159,7 @@ export function createEndpoint(name: string, options: EndpointOptions): Upstream
           }),
         ),
       );
-      if (outcome === undefined) {
-        const leftMs = (breaker.probeAt() ?? clock.now()) - clock.now();
-        throw new UpstreamError({
-          kind: 'local',
-          cause: 'breaker_open',
-          waitSeconds: Math.max(1, Math.ceil(leftMs / 1_000)),
-        });
-      }
+      if (outcome === undefined) throw refusal();
       if ('error' in outcome) throw outcome.error;
       return outcome.connection as T;
     },

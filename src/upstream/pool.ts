@@ -35,6 +35,8 @@ export interface ConnectionPool {
   readonly counts: PoolCounts;
   /** Connections open now, busy or idle. */
   readonly live: number;
+  /** It has none and opens none, and others have all the mailbox's. */
+  readonly isCrowdedOut: boolean;
   /** No connection, not even one that says goodbye, and nobody waits for one. */
   readonly isEmpty: boolean;
   /** Takes no more; whoever waits hears `draining`. Resolves when busy ones are back and all are closed. */
@@ -357,6 +359,10 @@ export function createConnectionPool(
 
     get live() {
       return idle.size + busy.size;
+    },
+
+    get isCrowdedOut() {
+      return places.size === 0 && mailbox.besides(sharer) >= limits().maxConnections;
     },
 
     get isEmpty() {

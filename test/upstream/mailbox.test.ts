@@ -180,13 +180,42 @@ test(
       room.provider.entry(ANN, paced),
       room.provider.entry(ANN, { ...paced, email: DESK, user: ANN }),
     ]);
-    assert.equal((await room.send()).final?.code, 250);
     const heard: string[] = [];
-    for (const from of [DESK, ANN])
+    async function begin(from: string): Promise<void> {
       void room.send({ from }).then(({ final }) => heard.push(`${from} ${final?.code}`));
-    for (let i = 0; i < 10 && heard.length < 2; i++) await pass(clock, 3_000);
-    assert.deepEqual(heard, [`${DESK} 250`, `${ANN} 250`]);
-    assert.equal(room.provider.smtp.logins(ANN), 3);
+      await rest();
+    }
+    await begin(ANN);
+    await waitFor(() => heard.length === 1);
+    await begin(DESK);
+    clock.advance(3_000);
+    await waitFor(() => heard.length === 2);
+    await begin(ANN);
+    await waitFor(() => room.upstreams.status(ANN)?.counts.size === 1);
+    await begin(DESK);
+    clock.advance(3_000);
+    await waitFor(() => heard.length === 3);
+    await rest();
+    clock.advance(3_000);
+    await waitFor(() => heard.length === 4);
+    assert.deepEqual(heard.slice(2), [`${ANN} 250`, `${DESK} 250`]);
+    assert.equal(room.provider.smtp.logins(ANN), 4);
+  }),
+);
+
+test(
+  'an account whose grant is refused takes no place from another of its mailbox',
+  leakless(async (_t, defer) => {
+    const room = await startNarrow(defer);
+    await room.reload([
+      room.provider.entry(ANN, ONE),
+      room.provider.entry(ANN, { ...ONE, email: DESK, user: ANN, refresh_token: 'of-nobody' }),
+    ]);
+    for (let i = 0; i < 5; i++) {
+      assert.equal((await room.send()).final?.code, 250);
+      assert.equal((await room.send({ from: DESK })).mail.code, 451);
+    }
+    assert.equal(room.provider.smtp.logins(ANN), 1);
   }),
 );
 
