@@ -49,7 +49,9 @@ export function createAssets(): (path: string) => Asset | undefined {
   const files = new Map<string, File>([
     ...ownFiles(),
     // What the page shares with the server; compiled beside it.
-    ['/protocol/vocabulary.js', onDisk(new URL('../protocol/vocabulary.js', import.meta.url), 'js')],
+    ...['/protocol/vocabulary.js', '/or-make.js'].map(
+      (path) => [path, onDisk(new URL(`..${path}`, import.meta.url), 'js')] as const,
+    ),
     // Where the page's causes lead.
     ['/troubleshooting', { read: () => Buffer.from(formatTroubleshootingPage()), type: 'html' }],
     ['/assets/uplot.js', onDisk(uplotFile('uPlot.esm.js'), 'js')],

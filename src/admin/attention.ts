@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
 import timers from 'node:timers/promises';
 import type { Log } from '../log.ts';
+import { orMake } from '../or-make.ts';
 import type { UnclearNews } from '../protocol/unclear-news.ts';
 import { type AccountStatus, needsPerson } from '../protocol/vocabulary.ts';
 import { type Alert, type CalledFor, composeAlert, composeUnclear, type Unclear } from './alert.ts';
@@ -155,9 +156,7 @@ export function createAttention(
         ? [event, row.provider]
         : [event, row.provider, row.status, row.cause ?? row.cure ?? ''];
     const key = JSON.stringify(cause);
-    const group = gathered.get(key);
-    if (group === undefined) gathered.set(key, { event, rows: [row] });
-    else group.rows.push(row);
+    orMake(gathered, key, () => ({ event, rows: [] })).rows.push(row);
     flushSoon();
   };
 

@@ -2,6 +2,7 @@
  * The accounts table: as many DOM rows as fit the window, however many accounts. In: the state's
  * accounts, a search, a status filter, an order. Out: rows, kept and updated in place.
  */
+import { orMake } from '../../or-make.ts';
 import { STATUSES } from '../../protocol/vocabulary.ts';
 import { act } from './actions.ts';
 import { causeLink, drain as drainAfterAsking, openSignIn } from './dialogs.ts';
@@ -228,11 +229,7 @@ export function createAccountsView(open: (id: string) => void): AccountsView {
     const ids = new Set(visible.map((a) => a.id));
     for (const id of rows.keys()) if (!ids.has(id)) rows.delete(id);
     const elements = visible.map((account, i) => {
-      let row = rows.get(account.id);
-      if (row === undefined) {
-        row = createRow(open);
-        rows.set(account.id, row);
-      }
+      const row = orMake(rows, account.id, () => createRow(open));
       row.show(account, first + i);
       return row.element;
     });

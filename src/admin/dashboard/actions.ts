@@ -16,7 +16,7 @@ export function toast(text: string, kind: 'ok' | 'bad' = 'ok'): void {
   setTimeout(() => note.remove(), kind === 'ok' ? TOAST_MS : LONG_TOAST_MS);
 }
 
-interface Named {
+export interface Named {
   readonly id: string;
   readonly email: string;
 }

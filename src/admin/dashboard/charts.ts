@@ -82,20 +82,14 @@ interface Legend {
 
 function createLegend(
   host: HTMLElement,
-  entries: readonly { label: string; key: string }[],
+  entries: readonly { label: string; colour: string }[],
   format: (n: number) => string,
 ): Legend {
-  const values = entries.map(({ label, key }) => {
+  const values = entries.map(({ label, colour }) => {
     const value = h('b');
-    host.append(
-      h(
-        'span',
-        { class: 'key' },
-        h('i', { class: `swatch swatch-${key}`, 'aria-hidden': 'true' }),
-        label,
-        value,
-      ),
-    );
+    const swatch = h('i', { class: 'swatch', 'aria-hidden': 'true' });
+    swatch.style.background = `var(--${colour})`;
+    host.append(h('span', { class: 'key' }, swatch, label, value));
     return value;
   });
   return {
@@ -122,12 +116,12 @@ export function createCharts(): Charts {
   const latencyHost = byId('chart-latency');
   const rateLegend = createLegend(
     byId('legend-rate'),
-    OUTCOMES.map((key) => ({ label: OUTCOME_WORDS[key], key })),
+    OUTCOMES.map((outcome) => ({ label: OUTCOME_WORDS[outcome], colour: `outcome-${outcome}` })),
     formatRate,
   );
   const latencyLegend = createLegend(
     byId('legend-latency'),
-    PERCENTILES.map((key) => ({ label: key, key })),
+    PERCENTILES.map((p) => ({ label: p, colour: p })),
     formatMs,
   );
   let plain: { rates: Columns; latencies: Columns } = { rates: [[]], latencies: [[]] };

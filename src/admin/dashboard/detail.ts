@@ -18,10 +18,6 @@ const TRANSACTIONS_SHOWN = 8;
 
 const time = (iso: string | null): string => (iso === null ? '–' : new Date(iso).toLocaleString('en-GB'));
 
-/** The page on troubles, at this one. */
-const linkToCause = (cause: string): HTMLElement =>
-  h('a', { href: `/troubleshooting#${cause}`, target: '_blank' }, cause);
-
 /** Opens the dialog for an account and fills it. */
 export async function openDetail(id: string, state: PageState): Promise<void> {
   const dialog = byId<HTMLDialogElement>('detail');
@@ -74,7 +70,12 @@ export async function openDetail(id: string, state: PageState): Promise<void> {
       'dl',
       {},
       ...fact('Account', account.id),
-      ...(account.cause === null ? [] : fact('Cause', linkToCause(account.cause))),
+      ...(account.cause === null
+        ? []
+        : fact(
+            'Cause',
+            h('a', { href: `/troubleshooting#${account.cause}`, target: '_blank' }, account.cause),
+          )),
       ...fact('Provider', account.provider),
       ...fact('Signs in as', account.user),
       ...fact('May send as', account.senders.join(', ')),

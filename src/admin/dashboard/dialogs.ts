@@ -1,14 +1,9 @@
 /** What the page asks before it acts: a question, a sign-in, a new account. In: an account. Out: dialogs. */
 import type { Shape } from '../shapes.ts';
-import { act, forgetAccount, toast } from './actions.ts';
+import { act, forgetAccount, type Named, toast } from './actions.ts';
 import { button, byId, closeButton, h, sub } from './dom.ts';
 import { ask, pathOf, post } from './requests.ts';
 import { createSignInView, type Desk, type Said, say } from './sign-in-view.ts';
-
-interface Named {
-  readonly id: string;
-  readonly email: string;
-}
 
 /** Asks; true where the person agreed. */
 function confirmIn(question: string, consequence: string, label: string): Promise<boolean> {

@@ -2,6 +2,7 @@
 import type { FleetView } from '../shapes.ts';
 import { byId, dotted, h, setText, sub } from './dom.ts';
 import { formatAgo, formatCount } from './format.ts';
+import { ask } from './requests.ts';
 
 const ASK_EVERY_MS = 5_000;
 /** A relay that has not said anything for this long is missing. */
@@ -43,12 +44,11 @@ function show(fleet: FleetView): void {
 
 /** Asks now and then, while the page is seen. */
 export function watchRelays(): void {
-  const ask = async (): Promise<void> => {
+  const look = async (): Promise<void> => {
     if (document.hidden) return;
-    const answer = await fetch('admin/fleet', { headers: { accept: 'application/json' } });
-    if (answer.ok) show((await answer.json()) as FleetView);
+    const { body, trouble } = await ask('/admin/fleet');
+    if (trouble === undefined) show(body as FleetView);
   };
-  const again = (): void => void ask().catch(() => undefined);
-  again();
-  setInterval(again, ASK_EVERY_MS);
+  void look();
+  setInterval(look, ASK_EVERY_MS);
 }

@@ -33,11 +33,10 @@ const WAY_WORDS: Readonly<Record<SignInWay, readonly [label: string, hint: strin
 
 /** `first`: what is shown before anything is asked. */
 export function createSignInView(desk: Desk, mailbox: string, first?: Said): SignInView {
-  const element = h('div', { class: 'sign-in' });
   // Only what changes is read out.
   const status = h('p', { class: 'sign-in-status', role: 'status' });
   const content = h('div', { class: 'sign-in-content' });
-  element.append(status, content);
+  const element = h('div', { class: 'sign-in' }, status, content);
   let timer: ReturnType<typeof setTimeout> | undefined;
   let shown = '';
   let isClosed = false;

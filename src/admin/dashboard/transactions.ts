@@ -1,4 +1,5 @@
 /** The latest transactions: newest on top, filtered, paused on demand. In: the state's list. Out: table rows. */
+import { orMake } from '../../or-make.ts';
 import type { TransactionRow } from '../shapes.ts';
 import { byId, cell, dotted, h, setAttribute, setChildren, setText, wordsOf } from './dom.ts';
 import { formatBytes, formatClock, formatMs, OUTCOME_WORDS } from './format.ts';
@@ -111,13 +112,8 @@ export function createTransactionsView(): TransactionsView {
     for (const row of list) {
       if (rows.length >= SHOWN) break;
       if (!fits(row, words)) continue;
-      let element = made.get(row.id);
-      if (element === undefined) {
-        element = createRow(row);
-        made.set(row.id, element);
-      }
       ids.add(row.id);
-      rows.push(element);
+      rows.push(orMake(made, row.id, () => createRow(row)));
     }
     for (const id of made.keys()) if (!ids.has(id)) made.delete(id);
     setChildren(body, rows);
