@@ -39,7 +39,7 @@ export interface ViewDeps extends Pick<AdminBackend, 'reload' | 'setLogLevel' | 
   readonly news: Pick<News, 'drained' | 'refreshed'> | undefined;
   readonly signIns: Pick<AdminBackend, 'signIns' | 'giveToken' | 'removeAccount'>;
   readonly state: {
-    readonly fleet: Pick<Fleet, 'isApart' | 'size' | 'relays'> | undefined;
+    readonly fleet: Pick<Fleet, 'isApart' | 'membership'> | undefined;
     /** What was done here is kept. */
     save(): Promise<void>;
   };
@@ -257,8 +257,8 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
     fleet: () => ({
       shared: deps.state.fleet !== undefined,
       apart: deps.state.fleet?.isApart ?? false,
-      share: 1 / (deps.state.fleet?.size ?? 1),
-      relays: (deps.state.fleet?.relays ?? []).map(({ id, isSelf, silentMs, row }) => ({
+      share: 1 / (deps.state.fleet?.membership.relays ?? 1),
+      relays: (deps.state.fleet?.membership.seen ?? []).map(({ id, isSelf, silentMs, row }) => ({
         id,
         self: isSelf,
         version: row.version ?? null,

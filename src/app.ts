@@ -113,7 +113,7 @@ export function createApp({
         storeUrl: settings.store,
         answerTimeoutMs: settings.tokenTimeoutMs,
         redis,
-        aloneSince: () => state.fleet?.aloneSince,
+        aloneSince: () => state.fleet?.membership.aloneSince,
         log,
       }),
     },

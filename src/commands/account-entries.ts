@@ -103,7 +103,7 @@ export const accountImport: CommandDefinition = {
     const { terminal } = context;
     const settings = await commandSettings(context);
     const source = context.arguments[0] ?? '';
-    const entries = await readEntries(source);
+    const entries = accountEntries(await readWhole(source));
     await noteOtherFile(settings, terminal);
     const taken = { imported: 0, failed: 0 };
     const take = async (text: string): Promise<string> => {
@@ -147,6 +147,3 @@ export const accountImport: CommandDefinition = {
     return failed > 0 ? 1 : 0;
   },
 };
-
-const readEntries = async (path: string): Promise<readonly Readonly<Record<string, unknown>>[]> =>
-  accountEntries(await readWhole(path));

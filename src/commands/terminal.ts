@@ -57,12 +57,12 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
     STYLES.map((style) => [style, (text: string) => (coloured ? styleText(style, text, ANYWAY) : text)]),
   ) as Paint;
 
-  let piped: LineQueue | undefined;
+  let piped: ReturnType<typeof createLineQueue> | undefined;
 
   const read = async (question: string, muted: boolean, signal?: AbortSignal): Promise<string> => {
     if (stdin.isTTY !== true) {
       piped ??= createLineQueue(stdin);
-      const line = await piped.next(signal);
+      const line = await piped(signal);
       if (line === undefined) throw unanswered(question);
       return line;
     }
@@ -117,13 +117,13 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
   };
 }
 
-interface LineQueue {
-  /** The next line; undefined when there is none any more or `signal` aborts. */
-  next(signal?: AbortSignal): Promise<string | undefined>;
-}
-
-/** One reader for all questions: a reader per question would swallow the lines meant for the next one. */
-function createLineQueue(input: NodeJS.ReadableStream): LineQueue {
+/**
+ * One reader for all questions: a reader per question would swallow the lines meant for the next one. Gives the next
+ * line; undefined when there is none any more or `signal` aborts.
+ */
+function createLineQueue(
+  input: NodeJS.ReadableStream,
+): (signal?: AbortSignal) => Promise<string | undefined> {
   const lines: string[] = [];
   let isOver = false;
   let wake = (): void => {};
@@ -136,15 +136,13 @@ function createLineQueue(input: NodeJS.ReadableStream): LineQueue {
       isOver = true;
       wake();
     });
-  return {
-    next: async (signal) => {
-      while (lines.length === 0 && !isOver && signal?.aborted !== true)
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-          signal?.addEventListener('abort', () => resolve(), { once: true });
-        });
-      return signal?.aborted === true ? undefined : lines.shift();
-    },
+  return async (signal) => {
+    while (lines.length === 0 && !isOver && signal?.aborted !== true)
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        signal?.addEventListener('abort', () => resolve(), { once: true });
+      });
+    return signal?.aborted === true ? undefined : lines.shift();
   };
 }
 

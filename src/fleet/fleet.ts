@@ -7,19 +7,14 @@ import type { KeptPart } from '../kept-state.ts';
 import type { Log } from '../log.ts';
 import type { RedisConnection } from '../redis.ts';
 import type { WithoutRedis } from './contact.ts';
-import { createMembership, type RelayRow, type RelaySeen } from './membership.ts';
+import { createMembership, type Membership, type RelayRow } from './membership.ts';
 import { createSharedLimits, type SharedLimits } from './shared-limits.ts';
 import { createSharedStates, type SharedStates } from './shared-states.ts';
 
 export interface Fleet {
   readonly limits: SharedLimits;
   readonly states: SharedStates;
-  /** Relays seen last, this one among them; empty before Redis was heard. */
-  readonly relays: readonly RelaySeen[];
-  /** How many relays this one reckons with, at least 1. */
-  readonly size: number;
-  /** Since when this was the only relay, as Redis last said, monotonic ms. */
-  readonly aloneSince: number | undefined;
+  readonly membership: Pick<Membership, 'seen' | 'relays' | 'aloneSince'>;
   /** Limits are not shared now: Redis is away, or only just back. */
   readonly isApart: boolean;
   /** What is kept over a restart, for the time in which Redis may be away then. `restore` before the start; throws where it is nothing it gave. */
@@ -54,15 +49,7 @@ export function createFleet(
   return {
     limits,
     states,
-    get relays() {
-      return membership.seen;
-    },
-    get size() {
-      return membership.relays;
-    },
-    get aloneSince() {
-      return membership.aloneSince;
-    },
+    membership,
     get isApart() {
       return limits.isApart;
     },

@@ -47,6 +47,7 @@ export interface Membership {
   readonly rank: number;
   /** Others may not have heard of this relay yet. */
   readonly justJoined: boolean;
+  /** Relays seen last, this one among them; empty before Redis was heard. */
   readonly seen: readonly RelaySeen[];
   /** Since when this was the only relay, as Redis last said, monotonic ms; undefined: there were others, or it was never heard. */
   readonly aloneSince: number | undefined;

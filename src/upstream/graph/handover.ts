@@ -17,7 +17,7 @@ import {
   type LedgerRow,
   markOf,
   mayHaveGone,
-  type Subject,
+  textsOf,
 } from './ledger.ts';
 import { CANNOT_TELL, type GraphEnding, judged, later, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
@@ -172,16 +172,10 @@ export function createHandover(deps: HandoverDeps): Handover {
 
   /** Begun by another account, or when this one might more, and not sent: a draft that was left is deleted in time. */
   async function setAside(key: string, before: string, known: LedgerEntry): Promise<void> {
-    const { messageId, to, sender } = known.subject ?? {};
     const aside = await ledger.claim(asideKey(key, before));
     if (aside === 'busy') return;
     try {
-      const subject: Subject = {
-        account: before,
-        ...(messageId === undefined ? {} : { messageId }),
-        ...(to === undefined ? {} : { to }),
-        ...(sender === undefined ? {} : { sender }),
-      };
+      const subject = { account: before, ...textsOf(known.subject ?? {}, ['messageId', 'to', 'sender']) };
       await aside.note({ ...known, subject });
     } finally {
       await aside.release();

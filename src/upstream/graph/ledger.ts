@@ -261,7 +261,7 @@ function parseSubject(value: unknown): Subject | undefined {
 }
 
 /** Those of the keys that hold a text. */
-const textsOf = <K extends string>(json: Readonly<Record<string, unknown>>, keys: readonly K[]) =>
-  Object.fromEntries(keys.flatMap((k) => (typeof json[k] === 'string' ? [[k, json[k]]] : []))) as {
+export const textsOf = <K extends string>(of: { readonly [key in K]?: unknown }, keys: readonly K[]) =>
+  Object.fromEntries(keys.flatMap((k) => (typeof of[k] === 'string' ? [[k, of[k]]] : []))) as {
     readonly [key in K]?: string;
   };

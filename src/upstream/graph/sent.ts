@@ -2,18 +2,16 @@
  * What is kept of a message that was sent. In: a message and whether its client has heard the 250. Out: a note.
  * Until that is known a retry may come, to some of its recipients too.
  */
-import { type Claim, isOpen, type Ledger, type LedgerEntry, type Subject } from './ledger.ts';
+import { type Claim, isOpen, type Ledger, type LedgerEntry, type Subject, textsOf } from './ledger.ts';
 import { type GraphEnding, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 
 type SentEntry = Extract<LedgerEntry, { state: 'sent' }>;
 
 /** What is needed to find it, and no more. */
-const whereabouts = ({ account, messageId, to, name }: Subject): Subject => ({
-  account,
-  ...(messageId === undefined ? {} : { messageId }),
-  ...(to === undefined ? {} : { to }),
-  ...(name === undefined ? {} : { name }),
+const whereabouts = (subject: Subject): Subject => ({
+  account: subject.account,
+  ...textsOf(subject, ['messageId', 'to', 'name']),
 });
 
 /** `entry` with its whole subject. */
