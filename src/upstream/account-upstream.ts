@@ -116,8 +116,8 @@ export function createAccountUpstream(
   const closed = new AbortController();
   // One for each connection that is being opened; Node takes more than ten for a leak.
   setMaxListeners(0, closed.signal);
-  /** A place among the logins that was taken and not used. */
-  let hasUnusedLogin = false;
+  /** A place among the logins was taken and not used; until when it keeps the others of the mailbox away, monotonic ms. */
+  let unusedUntil = Number.NEGATIVE_INFINITY;
   let connecting: Promise<void> | undefined;
   let holds = 0;
   const waitingForFree: (() => void)[] = [];
@@ -132,10 +132,12 @@ export function createAccountUpstream(
     }
   }
 
-  async function waitForLogin(): Promise<void> {
-    if (hasUnusedLogin || account.limits.loginIntervalMs === 0) {
-      hasUnusedLogin = false;
-      return;
+  /** Until when the place keeps others away. */
+  async function waitForLogin(): Promise<number> {
+    if (clock.monotonic() < unusedUntil || account.limits.loginIntervalMs === 0) {
+      const until = unusedUntil;
+      unusedUntil = Number.NEGATIVE_INFINITY;
+      return until;
     }
     const waitMs = await deps.logins.login(mailbox, account.limits.loginIntervalMs, options.acquireTimeoutMs);
     if (waitMs === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
@@ -149,6 +151,7 @@ export function createAccountUpstream(
         const cancel = clock.after(waitMs, done);
         closed.signal.addEventListener('abort', done);
       });
+    return clock.monotonic() + account.limits.loginIntervalMs;
   }
 
   /** As `deps.open`; where the token does not come the attempt is given up, whatever it waits for. */
@@ -232,7 +235,7 @@ export function createAccountUpstream(
     const isAwaited = connecting !== undefined && endpoint.hasTime;
     let of = account;
     let at = endpoint;
-    let isLoginTaken = false;
+    let takenUntil: number | undefined;
     let hasFailed = false;
     const ask = (): Promise<AccessToken> => {
       const coming = token();
@@ -246,8 +249,7 @@ export function createAccountUpstream(
       // First: without a token there is no login, and none that waits for its turn.
       const isEarly = isAwaited && (await isWorthWaiting(coming));
       if (!isEarly) await coming;
-      await waitForLogin();
-      isLoginTaken = true;
+      takenUntil = await waitForLogin();
       if (closed.signal.aborted) throw draining();
       of = account;
       at = endpoint;
@@ -269,16 +271,16 @@ export function createAccountUpstream(
       return connection;
     } catch (error) {
       if (closed.signal.aborted) throw draining();
-      // Nothing was said at AUTH.
-      if (hasFailed && isLoginTaken) hasUnusedLogin = true;
+      const event = error instanceof UpstreamError ? error.event : undefined;
+      // What did not come as far as AUTH was no login and needs no interval after it.
+      if (takenUntil !== undefined && (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')))
+        unusedUntil = takenUntil;
       if (error instanceof UpstreamError) failed(error, at);
       throw error;
     }
   }
 
   function failed(error: UpstreamError, at: UpstreamEndpoint): void {
-    // What did not come as far as AUTH was no login and needs no interval after it.
-    if (error.event.kind === 'lost' && error.event.stage !== 'auth') hasUnusedLogin = true;
     const changed = health.suffered(error.verdict);
     log[changed ? 'warn' : 'debug'](
       { event: 'connect_failed', account: id, endpoint: at.name, class: error.verdict.class },
