@@ -13,7 +13,7 @@ import { against, isQuick, other, saveTo } from './asked.ts';
 import { compare, MACHINE, type Measured, readBaseline, saveBaseline } from './baseline.ts';
 import { LATENCIES_MS, latencyRows, type Way } from './latency.ts';
 import { type Load, run } from './load.ts';
-import { otherRelayRows, sunk } from './other-relays.ts';
+import { type OtherRelay, otherRelayRows, sunk } from './other-relays.ts';
 import { startPeers } from './peers.ts';
 import {
   benchEntry,
@@ -61,6 +61,21 @@ try {
   console.log(
     `${MACHINE}, Node ${process.versions.node}, load ${loadavg()[0]?.toFixed(1)}; ${ROUNDS} rounds, medians`,
   );
+
+  /** Ours with an upstream of its own. */
+  async function startOurs(): Promise<OtherRelay> {
+    const { port } = await helper('sink', files);
+    const own = await startRelay([entry('ann@example.com', port)]);
+    await run({ port: own.smtp, sessions: SESSIONS, messages: WARM_UP_MESSAGES, body: bodyOf(4_096) });
+    return {
+      name: 'xoauth2-relay',
+      port: own.smtp,
+      promise: 'the provider has it',
+      cpuSeconds: () => cpuSeconds(own.pid),
+      sunk: () => sunk(port, true),
+      stop: async () => void (await own.stop()),
+    };
+  }
 
   const relay = await startRelay([entry('ann@example.com', sink.port)]);
   const relayData = await startRelay([entry('ann@example.com', sinkWithout.port)]);
@@ -166,16 +181,7 @@ try {
     `CPU of the process a message, ${SESSIONS} sessions; noise: two runs of the splice against each other`,
     rows.map((row) => Array.from({ length: rows[0]?.length ?? 0 }, (_, i) => row[i] ?? '')),
   );
-  const others = isQuick
-    ? { rows: [], absent: [] }
-    : await otherRelayRows(files, SESSIONS, {
-        name: 'xoauth2-relay',
-        port: relay.smtp,
-        promise: 'the provider has it',
-        cpuSeconds: () => cpuSeconds(relay.pid),
-        sunk: () => sunk(sink.port, true),
-        stop: async () => {},
-      });
+  const others = isQuick ? { rows: [], absent: [] } : await otherRelayRows(files, SESSIONS, startOurs);
   if (others.rows.length > 0) table(`Relays, 4 kB, ${SESSIONS} sessions kept open`, others.rows);
   const absent = [...peers.filter((peer) => 'why' in peer), ...others.absent];
   for (const { name, why } of absent) console.log(`  ${name}: left out, ${why}`);

@@ -181,17 +181,17 @@ async function rowOf(relay: OtherRelay, sessions: number): Promise<string[]> {
   ];
 }
 
-/** One row for each that is there: 4 kB, sessions kept open. `ours` takes messages as they do. */
+/** One row for each that is there: 4 kB, sessions kept open.  */
 export async function otherRelayRows(
   files: readonly string[],
   sessions: number,
-  ours: OtherRelay,
+  startOurs: () => Promise<OtherRelay>,
 ): Promise<{ readonly rows: string[][]; readonly absent: readonly Absent[] }> {
   const rows = [
     ['relay', '250 means', 'µs of all processes', 'msg/s at the provider', 'messages a connection'],
   ];
   const absent: Absent[] = [];
-  for (const start of [async () => ours, () => startPostfixRelay(files), () => startHaraka(files)]) {
+  for (const start of [startOurs, () => startPostfixRelay(files), () => startHaraka(files)]) {
     const relay = await start();
     if ('why' in relay) {
       absent.push(relay);
