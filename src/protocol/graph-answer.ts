@@ -9,7 +9,16 @@ import { isRecord, parseJsonObject } from './json-object.ts';
 import type { Mask } from './masking.ts';
 import { parseRetryAfter } from './retry-after.ts';
 import { cleanText, MAX_JUDGED } from './text.ts';
-import { HOURLY, paused, REJECTED_STEPS, type Row, row, type Verdict, verdictOf } from './verdict.ts';
+import {
+  HOURLY,
+  paused,
+  QUOTA_REACHED,
+  REJECTED_STEPS,
+  type Row,
+  row,
+  type Verdict,
+  verdictOf,
+} from './verdict.ts';
 
 export interface GraphRefusal extends GraphHeard {
   /** From `Retry-After`, ms. */
@@ -61,11 +70,7 @@ const GRAPH: Readonly<Record<GraphClass, Row>> = {
     '451 4.2.2 mailbox of {account} is full',
     paused('sending', 'misconfigured', HOURLY),
   ),
-  quota: row(
-    'throttled',
-    '452 4.7.1 sending limit of upstream account {account} reached',
-    paused('sending', 'throttled', HOURLY),
-  ),
+  quota: QUOTA_REACHED,
   throttled: row('throttled', '451 4.7.1 Graph throttles account {account}', { slowDown: true }),
   token_refused: row(
     'account',

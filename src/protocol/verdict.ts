@@ -158,6 +158,13 @@ export function verdictOf(
   return verdict(cls, makeReply(Number(code), enhanced, text + further), follows);
 }
 
+/** Whichever way the provider says it. */
+export const QUOTA_REACHED = row(
+  'throttled',
+  '452 4.7.1 sending limit of upstream account {account} reached',
+  paused('sending', 'throttled', HOURLY),
+);
+
 const NO_LOGINS = paused('logins', 'misconfigured', REJECTED_STEPS);
 const FRESH: Consequences = { retry: 'fresh' };
 
@@ -190,11 +197,7 @@ const REPLIES = {
     retry: 'wait',
     slowDown: true,
   }),
-  quota: row(
-    'throttled',
-    '452 4.7.1 sending limit of upstream account {account} reached',
-    paused('sending', 'throttled', HOURLY),
-  ),
+  quota: QUOTA_REACHED,
   restricted: row(
     'account',
     '451 4.7.1 upstream account {account} is restricted',
