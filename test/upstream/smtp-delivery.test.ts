@@ -9,7 +9,7 @@ import { UpstreamConnection } from '../../src/upstream/connection.ts';
 import type { Lease } from '../../src/upstream/pool.ts';
 import { createSmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
 import type { AccountUpstream } from '../../src/upstream/upstream.ts';
-import type { Asked, Trace } from '../../src/upstream/way.ts';
+import type { Asked, Delivery, Trace } from '../../src/upstream/way.ts';
 import { createTestClock } from '../support/clock.ts';
 
 const MAIL = { sender: 'ann@example.com', parameters: [] };
@@ -65,6 +65,15 @@ function stage(mayBegin: () => Promise<Verdict | undefined> | undefined) {
   };
 }
 
+const newTrace = (): Trace => ({ flights: 0, acquireMs: 0, replayed: false }) as Trace;
+
+function deliveryOn(upstream: object, clock: Clock, trace = newTrace()): Delivery {
+  return createSmtpDelivery(
+    { upstream: upstream as AccountUpstream, trace, log: silentLog, clock, random: Math.random },
+    { busyWaitMs: 0 },
+  );
+}
+
 test('a message asks for its place in the minute when it has its connection, not when it begins to wait for one', async () => {
   const { events, delivery, lend } = stage(() => undefined);
   const sent = delivery.send(MAIL, [BOB], [Buffer.from('x')], 1);
@@ -111,11 +120,7 @@ test('a client is answered before it gives up, however many connections have gon
     acquire: async () => ({ connection: old.shift() ?? connect(false, clock), release: () => undefined }),
     report: () => undefined,
   };
-  const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
-  const delivery = createSmtpDelivery(
-    { upstream: upstream as unknown as AccountUpstream, trace, log: silentLog, clock, random: Math.random },
-    { busyWaitMs: 0 },
-  );
+  const delivery = deliveryOn(upstream, clock);
   let asked: Asked | undefined;
   void delivery.ask(MAIL, [], [BOB, BOB]).then((heard) => {
     asked = heard;
@@ -145,11 +150,8 @@ test('a connection that served others since is not given up for the silence of t
     },
     report: () => undefined,
   };
-  const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
-  const delivery = createSmtpDelivery(
-    { upstream: upstream as unknown as AccountUpstream, trace, log: silentLog, clock, random: Math.random },
-    { busyWaitMs: 0 },
-  );
+  const trace = newTrace();
+  const delivery = deliveryOn(upstream, clock, trace);
   let asked: Asked | undefined;
   void delivery.ask(MAIL, [], [BOB]).then((heard) => {
     asked = heard;
