@@ -155,6 +155,9 @@ export function createRedisConnection(
     });
     hearing.on('error', () => undefined);
     hearing.on('ready', () => void hearAll());
+    if (isClosed) return;
+    // The library forgets that it was closed while it connected: it would keep the connection, and the process.
+    for (const each of [redis, hearing]) each.on('connect', () => void (isClosed && each.destroy()));
     client = redis;
     subscriber = hearing;
     const connected = redis.connect().then(ignore, ignore);

@@ -5,6 +5,7 @@ import type { Log } from '../src/log.ts';
 import { silentLog } from '../src/log.ts';
 import { createRedisConnection, type RedisConnection, redisScript } from '../src/redis.ts';
 import { type Redis, startRedis } from './support/redis.ts';
+import { waitFor } from './support/wait-for.ts';
 
 interface Line {
   readonly event?: string;
@@ -93,3 +94,20 @@ for (const { reason, prepare } of refusals)
     assert.match(errors[0]?.words ?? '', /: .{10}/);
     assert.doesNotMatch(JSON.stringify(errors), /wrong@|:word|another program"/);
   });
+
+test('a connection that is closed while it opens, at whichever moment, is not there afterwards', async (t) => {
+  const redis = await redisFor(t);
+  const { connection } = await connect(t, redis.url);
+  connection.close();
+  for (let turns = 0; turns < 12; turns += 1) {
+    const closing = createRedisConnection({ reveal: () => redis.url }, { log: silentLog });
+    const opening = closing.open();
+    for (let turn = 0; turn < turns; turn += 1) await new Promise((resume) => setImmediate(resume));
+    closing.close();
+    await opening;
+  }
+  await waitFor(() => !redis.command('client', 'list').includes('name=xoauth2-relay'), {
+    timeoutMs: 5000,
+    what: 'Redis without a connection of ours',
+  });
+});

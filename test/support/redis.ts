@@ -38,15 +38,17 @@ export async function startRedis(): Promise<Redis> {
     async kill() {
       const dying = child;
       child = undefined;
-      if (dying === undefined) return;
+      if (dying === undefined || dying.exitCode !== null) return;
       const gone = new Promise((resolve) => dying.once('exit', resolve));
       dying.kill('SIGKILL');
       await gone;
     },
     async start() {
       const options = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'];
-      child = spawn('redis-server', options, { cwd: directory, stdio: 'ignore' });
       const answers = (): boolean => {
+        // It ends at once where another program has its port for a moment.
+        if (child === undefined || child.exitCode !== null)
+          child = spawn('redis-server', options, { cwd: directory, stdio: 'ignore' });
         try {
           return command('ping') === 'PONG';
         } catch {
