@@ -25,7 +25,7 @@ import {
   option,
   textOption,
 } from './definition.ts';
-import { addressOf, dialListener } from './dial-listener.ts';
+import { dialListener } from './dial-listener.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
 /** An MTA waits longer; a person does not. */
@@ -114,11 +114,7 @@ async function connectToRelay(
   context: CommandContext,
   trace: (line: string) => void,
 ): Promise<ClientDialogue> {
-  const smtp = await dialListener({
-    ...addressOf(settings.listeners),
-    timeoutMs: STEP_TIMEOUT_MS,
-    trace,
-  });
+  const smtp = await dialListener(settings, { timeoutMs: STEP_TIMEOUT_MS, trace });
   const user = textOption(context, 'auth');
   if (user === undefined) return smtp;
   const password =

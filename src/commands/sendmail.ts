@@ -13,7 +13,7 @@ import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { fitsPath, hasNonAscii } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
-import { addressOf, dialListener } from './dial-listener.ts';
+import { dialListener } from './dial-listener.ts';
 import { type Aliases, parseAliases, resolveAlias } from './mail-aliases.ts';
 import { parseSendmailArguments, type SendmailRequest } from './sendmail-arguments.ts';
 import { completeMessage, fromOf, hasEightBit, readMessage, recipientsOf } from './sendmail-message.ts';
@@ -85,8 +85,7 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
   });
 
   const settings = await loadSettings({ flags: {}, env });
-  const smtp = await dialListener({
-    ...addressOf(settings.listeners),
+  const smtp = await dialListener(settings, {
     timeoutMs: STEP_TIMEOUT_MS,
     trace: (line) => {
       if (request.verbose) context.note(line);

@@ -1,18 +1,24 @@
 /**
- * A dialogue as an account with its provider, opened by the very code by which the relay opens its
- * connections. In: account and token. Out: the authenticated dialogue, or a `StepError` that says at which
- * stage it broke. Whoever opens it closes it.
+ * A dialogue as an account with its provider, or with a listener of the relay, opened by the very code by which
+ * the relay opens its connections. Out: the dialogue, or a `StepError` that says at which stage it broke.
+ * Whoever opens it closes it.
  */
 import type { TLSSocket } from 'node:tls';
 import type { Account, SmtpProxy } from '../accounts/account.ts';
 import { formatReply } from '../protocol/reply.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
+import type { UpstreamConnection } from '../upstream/connection.ts';
 import { UpstreamError } from '../upstream/failure.ts';
-import { createOpenConnection } from '../upstream/open.ts';
+import {
+  createOpenConnection,
+  type OpenObserver,
+  type OpenTarget,
+  openWithoutLogin,
+} from '../upstream/open.ts';
 import { type ClientDialogue, dialogueOver, StepError } from './client-dialogue.ts';
 import { certificateDoubt, type ProbeStage } from './explain.ts';
 
-export interface DialAccountOptions {
+export interface DialOptions {
   /** EHLO argument of the relay. */
   readonly heloName?: string | undefined;
   /** Of the relay, for an account that names none. */
@@ -24,39 +30,51 @@ export interface DialAccountOptions {
   trace?(line: string): void;
 }
 
-export async function dialAccount(
+/** As the account with its provider, logged in. */
+export function dialAccount(
   account: Account,
   token: AccessToken,
-  { heloName, proxy, timeoutMs, passed = () => {}, trace = () => {} }: DialAccountOptions,
+  options: DialOptions,
 ): Promise<ClientDialogue> {
-  const open = createOpenConnection({
-    heloName,
-    proxy,
-    connectTimeoutMs: timeoutMs,
-    loginTimeoutMs: timeoutMs,
-  });
+  const open = createOpenConnection(limitsOf(options));
+  return dial((observer) => open(account, token, { observer }), options);
+}
+
+/** With a server, up to EHLO. */
+export const dialServer = (target: OpenTarget, options: DialOptions): Promise<ClientDialogue> =>
+  dial((observer) => openWithoutLogin(target, limitsOf(options), observer), options);
+
+const limitsOf = ({ heloName, proxy, timeoutMs }: DialOptions) => ({
+  heloName,
+  proxy,
+  connectTimeoutMs: timeoutMs,
+  loginTimeoutMs: timeoutMs,
+});
+
+async function dial(
+  open: (observer: OpenObserver) => Promise<UpstreamConnection>,
+  { timeoutMs, passed = () => {}, trace = () => {} }: DialOptions,
+): Promise<ClientDialogue> {
   const heard = { lastCommand: '', accepted: '', isEhlo: false };
   try {
-    const connection = await open(account, token, {
-      observer: {
-        resolved: (addresses) => passed('dns', addresses.join(', ')),
-        connected: (path) => passed('tcp', path),
-        secured(socket) {
-          const { detail, daysLeft } = describeCertificate(socket);
-          passed('tls', detail, certificateDoubt(daysLeft));
-        },
-        greeted(extensions) {
-          heard.isEhlo = true;
-          passed('ehlo', extensions.join(', '));
-        },
-        line(who, text) {
-          if (who === 'C') heard.lastCommand = text;
-          else if (text.startsWith('235')) heard.accepted = text;
-          trace(`${who}: ${text}`);
-        },
+    const connection = await open({
+      resolved: (addresses) => passed('dns', addresses.join(', ')),
+      connected: (path) => passed('tcp', path),
+      secured(socket) {
+        const { detail, daysLeft } = describeCertificate(socket);
+        passed('tls', detail, certificateDoubt(daysLeft));
+      },
+      greeted(extensions) {
+        heard.isEhlo = true;
+        passed('ehlo', extensions.join(', '));
+      },
+      line(who, text) {
+        if (who === 'C') heard.lastCommand = text;
+        else if (text.startsWith('235')) heard.accepted = text;
+        trace(`${who}: ${text}`);
       },
     });
-    passed('auth', heard.accepted);
+    if (heard.accepted !== '') passed('auth', heard.accepted);
     return dialogueOver(
       {
         capabilities: connection.capabilities,

@@ -24,7 +24,7 @@ export interface HandshakeOptions {
   readonly stream: Socket;
   readonly host: string;
   readonly port: number;
-  readonly tls: 'starttls' | 'implicit';
+  readonly tls: 'starttls' | 'implicit' | 'none';
   readonly heloName: string;
   readonly ca?: string | undefined;
   /** TLS session to resume. */
@@ -44,6 +44,7 @@ export function createHandshake(options: HandshakeOptions): Handshake {
     port,
     secure: tls === 'implicit',
     requireTLS: tls === 'starttls',
+    ignoreTLS: tls === 'none',
     name: heloName,
     connectionTimeout: NO_LIMIT_MS,
     greetingTimeout: NO_LIMIT_MS,

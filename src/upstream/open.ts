@@ -6,7 +6,7 @@
  */
 import { hostname } from 'node:os';
 import type { TLSSocket } from 'node:tls';
-import type { Account, SmtpProxy } from '../accounts/account.ts';
+import type { Account, Endpoint, SmtpProxy } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import { addressLiteral, isDottedHostName } from '../protocol/helo-name.ts';
@@ -67,12 +67,29 @@ export interface OpenObserver {
   line?(who: 'C' | 'S', text: string): void;
 }
 
-/** `token`: while it is still to come all before AUTH is done; where it does not come the attempt ends with its error. `signal` ends the attempt at once, with its reason. `mask` takes out of all the server says what must not be told; default the token. */
+/** `signal` ends the attempt at once, with its reason. `mask` takes out of all the server says what must not be told; default the token. */
+interface OpenHow {
+  readonly observer?: OpenObserver;
+  readonly signal?: AbortSignal;
+  readonly mask?: Mask;
+}
+
+/** `token`: while it is still to come all before AUTH is done; where it does not come the attempt ends with its error. */
 export type OpenConnection = (
   account: Account,
   token: AccessToken | Promise<AccessToken>,
-  how?: { readonly observer?: OpenObserver; readonly signal?: AbortSignal; readonly mask?: Mask },
+  how?: OpenHow,
 ) => Promise<UpstreamConnection>;
+
+/** A server, also one that is spoken to without a login; `none`: in clear text. */
+export interface OpenTarget extends Pick<Account, 'id' | 'heloName' | 'localAddress' | 'smtpProxy'> {
+  readonly upstream: Pick<Endpoint, 'host' | 'port'> & { readonly tls: Endpoint['tls'] | 'none' };
+}
+
+interface Login {
+  readonly user: string;
+  readonly token: AccessToken | Promise<AccessToken>;
+}
 
 /** The absolute limit of an attempt is over. */
 class OutOfTime extends Error {
@@ -125,6 +142,18 @@ function handshakeError(error: HandshakeError, stage: Stage, account: string, ma
 
 /** Makes `openConnection`; TLS sessions are kept per endpoint for resumption. */
 export function createOpenConnection(options: OpenOptions): OpenConnection {
+  const open = createOpen(options);
+  return (account, token, how) => open(account, { user: account.user, token }, how);
+}
+
+/** Up to the EHLO reply, without a login. */
+export const openWithoutLogin = (
+  target: OpenTarget,
+  options: OpenOptions,
+  observer: OpenObserver,
+): Promise<UpstreamConnection> => createOpen(options)(target, undefined, { observer });
+
+function createOpen(options: OpenOptions) {
   const {
     clock = systemClock,
     random = Math.random,
@@ -138,8 +167,8 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
 
   /** One stream, from TLS to the last EHLO. `signal` ends it with its reason; `greeted` hears that the server is one. */
   async function authenticate(
-    account: Account,
-    token: () => Promise<AccessToken>,
+    account: OpenTarget,
+    as: { readonly user: string; token(): Promise<AccessToken> } | undefined,
     dialed: Dialed,
     observer: OpenObserver,
     signal: AbortSignal,
@@ -162,14 +191,15 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
       session,
       line: line && ((who, text) => line(who, who === 'S' ? withoutEcho(mask(text)) : text)),
       async authenticate(send) {
+        if (as === undefined) return;
         const mechanism = chooseMechanism(offered);
         if (mechanism === undefined) throw noMechanism(offered, account.id);
         // Where it is still to come nothing but EHLO has been said.
-        const access = await token();
+        const access = await as.token();
         // Always two steps: Gmail refuses an AUTH line of about 1000 octets, and a long token makes one.
         let answer = await send(`AUTH ${mechanism.name}`);
         if (answer.status === 334) {
-          answer = await send(mechanism.format(account.user, access.reveal(), upstream));
+          answer = await send(mechanism.format(as.user, access.reveal(), upstream));
           // 334 again carries the error as JSON; an answer asks for the real reply. Never RSET or `*`.
           if (answer.status === 334) answer = await send(mechanism.afterError);
         }
@@ -196,18 +226,21 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
           dialed.judged(true);
           greeted();
           const socket = socketOf(connection);
-          if (socket) observer.secured?.(socket as TLSSocket);
+          if (socket && upstream.tls !== 'none') observer.secured?.(socket as TLSSocket);
           const extensions = extensionsOf(connection).map(mask);
           observer.greeted?.(extensions);
           offered = parseCapabilities(['', ...extensions]).authMechanisms;
-          login(connection, account.user, (error) => (error ? reject(error) : resolve()));
+          if (as === undefined) return resolve();
+          login(connection, as.user, (error) => (error ? reject(error) : resolve()));
         });
       });
       const socket = takeSocket(connection);
-      // The first tickets of TLS 1.3 came before there was anybody to hear of them.
-      const ticket = (socket as TLSSocket).getSession();
-      if (ticket !== undefined) sessions.set(key, ticket);
-      (socket as TLSSocket).on('session', (later) => sessions.set(key, later));
+      if (upstream.tls !== 'none') {
+        // The first tickets of TLS 1.3 came before there was anybody to hear of them.
+        const ticket = (socket as TLSSocket).getSession();
+        if (ticket !== undefined) sessions.set(key, ticket);
+        (socket as TLSSocket).on('session', (later) => sessions.set(key, later));
+      }
       taken = new UpstreamConnection(socket, account.id, { clock, random });
       // EHLO again: what the server offers after authentication (nodemailer does not say).
       const reply = await taken.ehlo(heloName, loginTimeoutMs).catch((error: unknown) => {
@@ -238,11 +271,11 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     }
   }
 
-  return async function openConnection(
-    account,
-    token,
-    { observer = {}, signal: outer, mask: ofToken = createMaskOf(token) } = {},
-  ) {
+  return async function open(
+    account: OpenTarget,
+    as: Login | undefined,
+    { observer = {}, signal: outer, mask: ofToken = createMaskOf(as?.token) }: OpenHow = {},
+  ): Promise<UpstreamConnection> {
     const proxy = proxyOf(account, options.proxy);
     const mask = proxy === undefined ? ofToken : both(createWatch(secretsOf(proxy)), ofToken);
     const late =
@@ -255,7 +288,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
     const wholeMs = connectTimeoutMs + loginTimeoutMs;
     let startedAt = clock.monotonic();
     const leftMs = (): number => Math.max(0, wholeMs - (clock.monotonic() - startedAt));
-    const coming = Promise.resolve(token);
+    const coming = as === undefined ? NO_TOKEN : Promise.resolve(as.token);
     let isTokenAwaited = false;
     /** The endpoint is not blamed for the time the token takes, which has limits of its own. */
     async function awaited(extend: Extend): Promise<AccessToken> {
@@ -286,7 +319,7 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
         return await limited(clock, greetingMs, late.greeting, outer, (signal, extend) =>
           authenticate(
             account,
-            () => awaited(extend),
+            as && { user: as.user, token: () => awaited(extend) },
             dialed,
             observer,
             signal,
@@ -308,7 +341,9 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
   };
 }
 
-const proxyOf = ({ smtpProxy }: Account, common: SmtpProxy | undefined): SmtpProxy | undefined =>
+const NO_TOKEN = new Promise<never>(() => {});
+
+const proxyOf = ({ smtpProxy }: OpenTarget, common: SmtpProxy | undefined): SmtpProxy | undefined =>
   smtpProxy === 'none' ? undefined : (smtpProxy ?? common);
 
 const secretsOf = ({ login }: SmtpProxy): readonly string[] =>
@@ -320,13 +355,13 @@ const both =
     second(first(text));
 
 /** Without the token, once it is there. */
-function createMaskOf(token: AccessToken | Promise<AccessToken>): Mask {
+function createMaskOf(token: AccessToken | Promise<AccessToken> | undefined): Mask {
   let mask: Mask = (text) => text;
   const know = (access: AccessToken): void => {
     mask = createWatch([access.reveal()]);
   };
   if (token instanceof Promise) token.then(know, () => {});
-  else know(token);
+  else if (token !== undefined) know(token);
   return (text) => mask(text);
 }
 
