@@ -12,6 +12,7 @@ import { parseSendmailArguments } from '../../src/commands/sendmail-arguments.ts
 import { completeMessage, fromOf, readMessage, recipientsOf } from '../../src/commands/sendmail-message.ts';
 import { SendmailError } from '../../src/commands/sysexits.ts';
 import { commandLine, StepError } from '../../src/enrol/client-dialogue.ts';
+import { certificateFiles } from '../listener/stage.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { repositoryRoot, startRelay } from '../support/relay-process.ts';
@@ -317,3 +318,31 @@ test(
     );
   }),
 );
+
+for (const tls of ['starttls', 'implicit'])
+  test(
+    `a test message goes through a listener with ${tls}, by its name; a certificate of nobody known gets none`,
+    leakless(async (_t, defer) => {
+      const { certFile, keyFile } = await certificateFiles(defer);
+      const provider = await startProvider({ users: ['ann@example.com'] });
+      defer(() => provider.close());
+      const secured = { XOAUTH2_RELAY_CERT_FILE: certFile, XOAUTH2_RELAY_KEY_FILE: keyFile };
+      const relay = await startRelay({
+        accounts: [provider.entry('ann@example.com')],
+        caFile: provider.caFile,
+        args: ['--tls', tls],
+        env: secured,
+      });
+      defer(() => relay.stop());
+      const words = ['send', 'bob@example.net', '--accounts', relay.accountsFile];
+      words.push('--host', 'localhost', '--port', String(relay.smtpPort), '--tls', tls);
+      const send = (ca: object) => runCli(words, { env: { ...secured, ...ca } });
+      const stranger = await send({ NODE_EXTRA_CA_CERTS: undefined });
+      assert.equal(stranger.code, 1);
+      assert.match(stranger.stderr, /failed at tls: [A-Z_]+/);
+      const { code, stdout, stderr } = await send({ NODE_EXTRA_CA_CERTS: provider.caFile });
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /C: EHLO localhost/);
+      await provider.received(1);
+    }),
+  );
