@@ -32,6 +32,19 @@ function keepAlive(clock: Clock, ms: number, task: () => void): () => void {
   return () => clearTimeout(timer);
 }
 
+/** `over` resolves after `ms` of monotonic time, or at once when it is woken; keeps nothing alive. */
+export function nap(clock: Clock, ms: number): { readonly over: Promise<void>; wake(): void } {
+  let wake = (): void => {};
+  const over = new Promise<void>((resume) => {
+    const cancel = clock.after(ms, resume);
+    wake = () => {
+      cancel();
+      resume();
+    };
+  });
+  return { over, wake };
+}
+
 /** Resolves after `ms` of monotonic time, and keeps the process alive until then. */
 export const pause = (clock: Clock, ms: number): Promise<void> =>
   new Promise((resume) => void keepAlive(clock, ms, resume));

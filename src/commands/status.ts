@@ -1,6 +1,7 @@
 /** `status`: the accounts of a running relay, those that need somebody first. In: its admin API, its pid file. Out: at most the width of the terminal. */
 import { readFile } from 'node:fs/promises';
 import type { AccountRow } from '../admin/shapes.ts';
+import { pause, systemClock } from '../clock.ts';
 import { needsPerson, STATUSES } from '../protocol/vocabulary.ts';
 import { createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
@@ -49,7 +50,7 @@ export const status: CommandDefinition = {
     if (!isSet(context, 'watch')) return show();
     for (;;) {
       await show();
-      await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+      await pause(systemClock, WATCH_MS);
     }
   },
 };

@@ -2,7 +2,7 @@
  * Who waits for a place in the limits of one mailbox, within this relay: one asks, the others wait their turn. In:
  * messages that want a place, calls that one came free. Out: whose turn it is. Owns the waiting.
  */
-import type { Clock } from '../clock.ts';
+import { type Clock, nap } from '../clock.ts';
 import { MailboxCounts } from '../relay/mailbox-counts.ts';
 
 export interface AccountBook {
@@ -35,16 +35,14 @@ export const createAccountBook = (id: string): AccountBook => ({
 });
 
 /** Until woken, or `ms` have passed. */
-export function doze(clock: Clock, book: AccountBook, ms: number): Promise<void> {
-  return new Promise((resume) => {
-    const up = (): void => {
-      cancel();
-      book.wake = undefined;
-      resume();
-    };
-    const cancel = clock.after(ms, up);
-    book.wake = up;
-  });
+export async function doze(clock: Clock, book: AccountBook, ms: number): Promise<void> {
+  const { over, wake } = nap(clock, ms);
+  book.wake = () => {
+    book.wake = undefined;
+    wake();
+  };
+  await over;
+  book.wake = undefined;
 }
 
 /** A place came free, and it is this relay's turn. */

@@ -4,7 +4,7 @@
  * for are asked live. Owns the connection it holds, the one replay of a connection that was lost before
  * the final octet, and the waiting for a busy provider.
  */
-import type { Clock } from '../clock.ts';
+import { type Clock, nap } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import { isPositive, isTemporary, type Reply } from '../protocol/reply.ts';
@@ -70,7 +70,8 @@ export function createSmtpDelivery(
   let startedAt: number | undefined;
   /** When the transaction was replayed, monotonic: connections not heard since may be as dead as the one that was lost. */
   let replayedAt = Number.NEGATIVE_INFINITY;
-  let endPause: (() => void) | undefined;
+  /** Of the pause before it is tried again. */
+  let endPause = (): void => {};
 
   const elapsed = (): void => {
     if (startedAt !== undefined) trace.upstreamMs = clock.monotonic() - startedAt;
@@ -204,7 +205,10 @@ export function createSmtpDelivery(
         }
         if (on !== undefined) upstream.report(verdict, trace);
         if (verdict.retry !== 'wait' || isClosed || clock.monotonic() >= busyUntil) return { verdict };
-        await pause(BUSY_PAUSE_MS.least + deps.random() * (BUSY_PAUSE_MS.most - BUSY_PAUSE_MS.least));
+        const { least, most } = BUSY_PAUSE_MS;
+        const pause = nap(clock, least + deps.random() * (most - least));
+        endPause = pause.wake;
+        await pause.over;
       }
     } finally {
       phase = 'resting';
@@ -212,16 +216,6 @@ export function createSmtpDelivery(
       if (isClosed) free();
     }
   }
-
-  /** Ends early when the delivery is closed. */
-  const pause = (ms: number): Promise<void> =>
-    new Promise((resolve) => {
-      const cancel = clock.after(ms, resolve);
-      endPause = () => {
-        cancel();
-        resolve();
-      };
-    });
 
   function free(): void {
     // Cut before the last octet, so that no fragment is delivered.
@@ -278,7 +272,7 @@ export function createSmtpDelivery(
   function close(): void {
     if (isClosed) return;
     isClosed = true;
-    endPause?.();
+    endPause();
     talking?.abandon();
     if (phase !== 'talking') free();
   }

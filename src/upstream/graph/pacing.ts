@@ -4,7 +4,7 @@
  * Source of the numbers: learn.microsoft.com/graph/throttling-limits (Outlook service limits).
  */
 
-import { type Clock, systemClock } from '../../clock.ts';
+import { type Clock, pause, systemClock } from '../../clock.ts';
 import { orMake } from '../../or-make.ts';
 
 /** Requests at once for one application and mailbox. */
@@ -137,12 +137,10 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
     });
   }
 
-  function pause(key: GraphKey, ms: number): void {
+  function pauseFor(key: GraphKey, ms: number): void {
     const room = roomOf(key);
     room.pausedUntil = Math.max(room.pausedUntil, clock.monotonic() + ms);
   }
-
-  const sleep = (ms: number): Promise<void> => new Promise((resume) => void clock.after(ms, resume));
 
   return {
     async enter(key, octets, maxWaitMs) {
@@ -152,7 +150,7 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
         const waitMs = pausedOrFull(room, octets);
         if (clock.monotonic() + waitMs > until) return { waitMs };
         if (waitMs > 0) {
-          await sleep(waitMs);
+          await pause(clock, waitMs);
           continue;
         }
         const mine = hasPlace(key, room) ? place(key, room) : await queue(room, until - clock.monotonic());
@@ -166,11 +164,11 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
         mine.leave();
       }
     },
-    pause,
+    pause: pauseFor,
     throttled(key, retryAfterMs, ofApplication) {
       const now = clock.monotonic();
       const app = appOf(key.app);
-      pause(key, retryAfterMs ?? DEFAULT_PAUSE_MS);
+      pauseFor(key, retryAfterMs ?? DEFAULT_PAUSE_MS);
       if (!ofApplication) return;
       roomOf(key).throttledAt = now;
       let mailboxes = 0;
