@@ -16,7 +16,7 @@ import {
 } from './commands/account-running.ts';
 import { check } from './commands/check.ts';
 import { createCompletion } from './commands/completion.ts';
-import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './commands/definition.ts';
+import { type CommandDefinition, EXIT_CONFIGURATION } from './commands/definition.ts';
 import { hashPassword } from './commands/hash-password.ts';
 import { logs } from './commands/logs.ts';
 import { createManual } from './commands/manual.ts';
@@ -32,6 +32,7 @@ import { createTerminal, NoTerminalError } from './commands/terminal.ts';
 import { token } from './commands/token.ts';
 import { unclearAgain, unclearDelivered, unclearList } from './commands/unclear.ts';
 import { SettingsError } from './config.ts';
+import { OperatorError } from './enrol/operator-error.ts';
 import { HttpProxySettingError } from './http-proxy.ts';
 
 const terminal = createTerminal(process);
@@ -45,7 +46,7 @@ function fail(error: unknown): number {
     terminal.note(error.message);
     return EXIT_CONFIGURATION;
   }
-  if (error instanceof CommandError) {
+  if (error instanceof OperatorError) {
     terminal.note(error.message);
     return error.exitCode;
   }

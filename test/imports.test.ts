@@ -87,7 +87,7 @@ const TABLE: Record<string, readonly string[]> = {
     'app',
     'admin',
   ],
-  cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'tokens'],
+  cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'enrol', 'tokens'],
 };
 /** Files beside the rooms that know none of them. */
 const LEAVES = [
@@ -169,6 +169,27 @@ test('rooms import only in the direction of the table', () => {
   );
   assert.deepEqual(
     [...new Set(files.map(roomOf))].filter((room) => TABLE[room] === undefined),
+    [],
+  );
+});
+
+test('no files import one another in a circle, types included', () => {
+  const imported = new Map(
+    files.map((path) => [path, inside.filter((i) => i.from === path).map((i) => i.to)]),
+  );
+  const done = new Set<string>();
+  const circle = (path: string, way: readonly string[]): readonly string[] | undefined => {
+    if (way.includes(path)) return [...way.slice(way.indexOf(path)), path];
+    if (done.has(path)) return undefined;
+    for (const next of imported.get(path) ?? []) {
+      const found = circle(next, [...way, path]);
+      if (found !== undefined) return found;
+    }
+    done.add(path);
+    return undefined;
+  };
+  assert.deepEqual(
+    files.map((path) => circle(path, [])).filter((found) => found !== undefined),
     [],
   );
 });

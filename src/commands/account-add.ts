@@ -16,6 +16,7 @@ import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts
 import { isAddress } from '../accounts/schema.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
 import { foldAddress } from '../protocol/text.ts';
@@ -23,7 +24,6 @@ import { SIGN_INS, signIn } from './account-sign-in.ts';
 import {
   type CommandContext,
   type CommandDefinition,
-  CommandError,
   EXIT_CONFIGURATION,
   isSet,
   option,
@@ -113,7 +113,7 @@ async function addAccount(context: CommandContext): Promise<number> {
   const change = (current: string, entry: Record<string, unknown>): string => {
     const now = findAccount(current, email);
     if (!isDeepStrictEqual(entryAt(current, now), before))
-      throw new CommandError(
+      throw new OperatorError(
         `${email} was ${index < 0 ? 'added' : now < 0 ? 'removed' : 'changed'} in ${path} by somebody else meanwhile: nothing was written; look at it and run this again${index < 0 ? ' with --replace' : ''}`,
       );
     return now < 0
@@ -139,7 +139,7 @@ async function addAccount(context: CommandContext): Promise<number> {
     const parsed = await parseAt(change(text, { ...entry, ...brought }), path, context.env);
     const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
     if (loaded === undefined)
-      throw new CommandError(
+      throw new OperatorError(
         parsed.problems.map((problem) => `${problem.path} ${problem.message}`).join('\n'),
         EXIT_CONFIGURATION,
       );
@@ -183,7 +183,7 @@ async function untilKept(
     try {
       made = await attempt();
     } catch (error) {
-      if (!(error instanceof CommandError) || !terminal.isInteractive) throw error;
+      if (!(error instanceof OperatorError) || !terminal.isInteractive) throw error;
       terminal.note(terminal.paint.red(error.message));
     }
     if (made?.ok || (made !== undefined && isSet(context, 'force'))) return made.entry;
@@ -207,7 +207,7 @@ async function chooseAddress(context: CommandContext, text: string, path: string
   const { terminal } = context;
   const check = async (email: string): Promise<string> => {
     if (!isAddress(email))
-      throw new CommandError(
+      throw new OperatorError(
         email === ''
           ? 'an address is needed'
           : `${email} is no address: name a mailbox such as alice@example.com`,
@@ -219,7 +219,7 @@ async function chooseAddress(context: CommandContext, text: string, path: string
       (await terminal.confirm(`${email} is in ${path} already. Sign in again?`, true))
     )
       return email;
-    throw new CommandError(
+    throw new OperatorError(
       `${email} is in ${path} already: use --replace to sign in again`,
       EXIT_CONFIGURATION,
     );
@@ -238,7 +238,7 @@ async function chooseProvider(
   const find = (answer: string): ProviderProfile => {
     const profile = profiles.get(oneOf('provider', [...profiles.keys()])(answer));
     if (profile === undefined)
-      throw new CommandError(
+      throw new OperatorError(
         `the entry of provider ${answer} is wrong: see "xoauth2-relay check --offline"`,
         EXIT_CONFIGURATION,
       );

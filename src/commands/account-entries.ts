@@ -2,16 +2,10 @@
 import { accountEntries, appendAccount, removeAccount } from '../accounts/accounts-edit.ts';
 import { readAccountsFile } from '../accounts/accounts-file.ts';
 import { editAccounts, findAccount, parseAt, readOrEmpty, readWhole } from '../enrol/accounts-on-disk.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { cleanText } from '../protocol/text.ts';
 import { showProblems } from './check.ts';
-import {
-  accountArgument,
-  type CommandDefinition,
-  CommandError,
-  EXIT_CONFIGURATION,
-  isSet,
-  option,
-} from './definition.ts';
+import { accountArgument, type CommandDefinition, EXIT_CONFIGURATION, isSet, option } from './definition.ts';
 import { convertEarlierAccount } from './earlier-tools.ts';
 import { noteOtherFile } from './other-file.ts';
 import { reloadRunning } from './reload-running.ts';
@@ -76,11 +70,11 @@ export const accountRemove: CommandDefinition = {
     const text = await readWhole(settings.accounts);
     const name = context.arguments[0] ?? '';
     const index = findAccount(text, name);
-    if (index < 0) throw new CommandError(`no account ${name} in ${settings.accounts}`, EXIT_CONFIGURATION);
+    if (index < 0) throw new OperatorError(`no account ${name} in ${settings.accounts}`, EXIT_CONFIGURATION);
     if (!isSet(context, 'yes') && !(await terminal.confirm(`Remove ${name}?`, false))) return 1;
     await editAccounts(settings.accounts, (current) => {
       const now = findAccount(current, name);
-      if (now < 0) throw new CommandError(`${name} was removed by somebody else meanwhile`);
+      if (now < 0) throw new OperatorError(`${name} was removed by somebody else meanwhile`);
       return removeAccount(current, now);
     });
     terminal.print(`${name} removed from ${settings.accounts}`);

@@ -4,15 +4,9 @@ import { Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { readSmallFile, SecretSourceError } from '../accounts/secret-source.ts';
 import { consentOf } from '../enrol/consent.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { type SignedIn, type SignInTarget, signInWithBrowser, signInWithDevice } from '../enrol/sign-in.ts';
-import {
-  type CommandContext,
-  CommandError,
-  EXIT_CONFIGURATION,
-  isSet,
-  numberOption,
-  textOption,
-} from './definition.ts';
+import { type CommandContext, EXIT_CONFIGURATION, isSet, numberOption, textOption } from './definition.ts';
 import { askUntil, oneOf, oneWord } from './questions.ts';
 
 export const SIGN_INS = [
@@ -173,7 +167,7 @@ async function secretOption(
     terminal,
     async () => (await terminal.askSecret(question)).trim(),
     (text) => {
-      if (text === '' && !mayBeEmpty) throw new CommandError(`${question} is needed`, EXIT_CONFIGURATION);
+      if (text === '' && !mayBeEmpty) throw new OperatorError(`${question} is needed`, EXIT_CONFIGURATION);
       return text;
     },
   );
@@ -185,7 +179,7 @@ function readFileText(path: string): string {
     return readSmallFile(path);
   } catch (error) {
     if (!(error instanceof SecretSourceError)) throw error;
-    throw new CommandError(error.message, EXIT_CONFIGURATION, { cause: error });
+    throw new OperatorError(error.message, EXIT_CONFIGURATION, { cause: error });
   }
 }
 

@@ -10,8 +10,9 @@ import {
 } from '../admin/shapes.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Settings } from '../config.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { cleanText } from '../protocol/text.ts';
-import { type CommandContext, CommandError } from './definition.ts';
+import type { CommandContext } from './definition.ts';
 import { commandSettings } from './setting-options.ts';
 
 export interface AdminClient {
@@ -19,25 +20,25 @@ export interface AdminClient {
   /** What runs there. */
   relay(): Promise<Shape<'Relay'>>;
   accounts(): Promise<readonly AccountRow[]>;
-  /** By id or address. Rejects with `CommandError` where there is none. */
+  /** By id or address. Rejects with `OperatorError` where there is none. */
   account(id: string): Promise<AccountDetail>;
-  /** Rejects with `CommandError` where it cannot be done. */
+  /** Rejects with `OperatorError` where it cannot be done. */
   act(id: string, action: 'refresh' | 'drain' | 'resume'): Promise<void>;
-  /** Rejects with `CommandError` where nobody can sign in to it. */
+  /** Rejects with `OperatorError` where nobody can sign in to it. */
   invite(id: string): Promise<Shape<'Invitation'>>;
   reload(): Promise<ReloadResult>;
   /** Tells the relay that an account may be well again. */
   retry(accountId: string): Promise<void>;
   /** Messages of which nobody knows whether they were sent. */
   unclear(): Promise<readonly UnclearRow[]>;
-  /** Rejects with `CommandError` where it cannot be done. */
+  /** Rejects with `OperatorError` where it cannot be done. */
   decide(key: string, decision: 'delivered' | 'again'): Promise<void>;
   /** Whether the first warm-up round is over and some account is usable. */
   isReady(): Promise<boolean>;
 }
 
 /** Nobody answers at the admin address. */
-export class NotRunningError extends CommandError {}
+export class NotRunningError extends OperatorError {}
 
 /** A local API answers in milliseconds; a reload reads files and may hash passwords. */
 const TIMEOUT_MS = 30_000;
@@ -83,7 +84,7 @@ export function createAdminClient(
       return { status: response.status, type, body: await readWhole(response, maxOctets) };
     } catch (error) {
       if (hasBegun)
-        throw new CommandError(
+        throw new OperatorError(
           `${url} began an answer and did not end it: is it a relay, and does it still run? ask again`,
           1,
           { cause: error },
@@ -99,7 +100,7 @@ export function createAdminClient(
   };
   const json = ({ status, type, body }: Answer): unknown => {
     if (status === 401 || status === 403)
-      throw new CommandError(`${url} refuses: give its admin token with --admin-token-file`);
+      throw new OperatorError(`${url} refuses: give its admin token with --admin-token-file`);
     try {
       if (!type.includes('json')) throw new SyntaxError(type);
       // Whoever answers there: nothing of it may steer the terminal.
@@ -107,7 +108,7 @@ export function createAdminClient(
         typeof value === 'string' ? cleanText(value) : value,
       );
     } catch (error) {
-      throw new CommandError(`${url} answers HTTP ${status} without JSON: is it a relay?`, 1, {
+      throw new OperatorError(`${url} answers HTTP ${status} without JSON: is it a relay?`, 1, {
         cause: error,
       });
     }
@@ -119,15 +120,15 @@ export function createAdminClient(
     const wrong = result.error?.issues.find((issue) => issue.code !== 'unrecognized_keys');
     if (wrong === undefined) return answer as Shape<N>;
     const refusal = SHAPES.Error.safeParse(answer);
-    if (refusal.success) throw new CommandError(refusal.data.error);
-    throw new CommandError(
+    if (refusal.success) throw new OperatorError(refusal.data.error);
+    throw new OperatorError(
       `${url} answers what this command does not understand (${wrong.path.join('.')}: ${wrong.message}): is the relay of another version? restart it`,
     );
   };
   const path = (id: string, rest = ''): string => `/admin/accounts/${encodeURIComponent(id)}${rest}`;
   const orNone = (id: string, response: Answer): Answer => {
     if (response.status === 404)
-      throw new CommandError(`the relay at ${url} has no account ${id}: "xoauth2-relay status" lists them`);
+      throw new OperatorError(`the relay at ${url} has no account ${id}: "xoauth2-relay status" lists them`);
     return response;
   };
   return {
@@ -140,7 +141,8 @@ export function createAdminClient(
         return;
       }
       const { ok, error, cure } = read('Refreshed', response);
-      if (!ok) throw new CommandError([error ?? `HTTP ${response.status}`, cure].filter(Boolean).join(' — '));
+      if (!ok)
+        throw new OperatorError([error ?? `HTTP ${response.status}`, cure].filter(Boolean).join(' — '));
     },
     invite: async (id) => read('Invitation', orNone(id, await request(path(id, '/invite'), 'POST'))),
     relay: async () => read('Relay', await request('/admin/relay', 'GET', ASIDE_MS)),

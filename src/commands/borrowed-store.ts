@@ -5,13 +5,14 @@
 import { stat } from 'node:fs/promises';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { type Log, silentLog } from '../log.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
 import { codeOf, type FileOwner } from '../tokens/state-files.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
-import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { EXIT_CONFIGURATION } from './definition.ts';
 
-/** `note`: what keeps the store from being of use, a line each. Rejects with `CommandError`. */
+/** `note`: what keeps the store from being of use, a line each. Rejects with `OperatorError`. */
 export async function borrowTokenStore(
   settings: Settings,
   note: (line: string) => void,
@@ -25,7 +26,7 @@ export async function borrowTokenStore(
     await store.open();
     return { ...store, prune: async () => ({ gone: 0, kept: [] }) };
   } catch (error) {
-    throw new CommandError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
+    throw new OperatorError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
   }
 }
 
@@ -45,7 +46,7 @@ function errorsTo(note: (line: string) => void): Log {
 
 /**
  * As whom root works there: what it makes its relay has to read. Undefined: as this user, also where it is to be made:
- * what a provider gives has to stay. Rejects with `CommandError` where the newest refresh tokens are another user's: with earlier ones nothing is asked.
+ * what a provider gives has to stay. Rejects with `OperatorError` where the newest refresh tokens are another user's: with earlier ones nothing is asked.
  */
 async function ownerOf(directory: string): Promise<FileOwner | undefined> {
   const own = process.geteuid?.();
@@ -54,14 +55,14 @@ async function ownerOf(directory: string): Promise<FileOwner | undefined> {
     const { uid, gid } = await stat(directory);
     if (uid === own) return undefined;
     if (own === 0) return { uid, gid };
-    throw new CommandError(
+    throw new OperatorError(
       `the state directory ${directory} belongs to another user (uid ${uid}; this is uid ${own}), and the newest refresh tokens are there: run this as that user, or as root`,
       EXIT_CONFIGURATION,
     );
   } catch (error) {
-    if (error instanceof CommandError) throw error;
+    if (error instanceof OperatorError) throw error;
     if (codeOf(error) === 'ENOENT') return undefined;
-    throw new CommandError(
+    throw new OperatorError(
       `cannot look into the state directory ${directory}, where the newest refresh tokens are: ${explainFileError(error)}; run this as the user of the relay, or as root`,
       EXIT_CONFIGURATION,
       { cause: error },

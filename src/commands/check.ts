@@ -7,6 +7,7 @@ import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { type ProbeDeps, type ProbeStep, probeAccount, withTokens } from '../enrol/probe.ts';
 import { eachAtOnce } from '../semaphore.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
@@ -14,7 +15,6 @@ import { createAdminClient } from './admin-client.ts';
 import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandDefinition,
-  CommandError,
   EXIT_CONFIGURATION,
   isSet,
   option,
@@ -153,7 +153,7 @@ async function tellRelay(rows: readonly Row[], settings: Settings): Promise<read
     }
   } catch (error) {
     // None runs, or it is not for us to tell: what was checked is true all the same.
-    if (!(error instanceof CommandError)) throw error;
+    if (!(error instanceof OperatorError)) throw error;
   }
   return told;
 }
@@ -180,7 +180,7 @@ function select(accounts: readonly LoadedAccount[], names: readonly string[]): r
   return names.map((name) => {
     const found = accounts.find(({ account }) => isCalled(account, name));
     if (found === undefined)
-      throw new CommandError(`no usable account ${name} in the accounts file`, EXIT_CONFIGURATION);
+      throw new OperatorError(`no usable account ${name} in the accounts file`, EXIT_CONFIGURATION);
     return found;
   });
 }

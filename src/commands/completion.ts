@@ -1,5 +1,7 @@
 /** `completion`: scripts for bash and zsh, made of the command definitions. */
-import { type CommandDefinition, CommandError, EXIT_CONFIGURATION, GROUPS } from './definition.ts';
+
+import { OperatorError } from '../enrol/operator-error.ts';
+import { type CommandDefinition, EXIT_CONFIGURATION, GROUPS } from './definition.ts';
 
 export function createCompletion(commands: () => readonly CommandDefinition[]): CommandDefinition {
   return {
@@ -15,7 +17,7 @@ export function createCompletion(commands: () => readonly CommandDefinition[]): 
     async run({ arguments: [shell], terminal }) {
       if (shell === 'bash') terminal.write(formatBash(commands()));
       else if (shell === 'zsh') terminal.write(formatZsh(commands()));
-      else throw new CommandError('expected bash or zsh', EXIT_CONFIGURATION);
+      else throw new OperatorError('expected bash or zsh', EXIT_CONFIGURATION);
       return 0;
     },
   };

@@ -2,7 +2,7 @@
  * What a command is: names, options, examples and exit codes as values, and a function that runs it.
  * The command line, --help, shell completion and the manual page are all derived from these.
  */
-import { OperatorError as CommandError } from '../enrol/operator-error.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import type { Terminal } from './terminal.ts';
 
 export interface OptionDefinition {
@@ -35,7 +35,7 @@ export interface CommandDefinition {
   readonly examples: readonly string[];
   /** Beyond 0 (done) and 2 (usage or configuration wrong). */
   readonly exitCodes: Readonly<Record<number, string>>;
-  /** Resolves to the exit code. Rejects with `CommandError` for what the operator can cure. */
+  /** Resolves to the exit code. Rejects with `OperatorError` for what the operator can cure. */
   run(context: CommandContext): Promise<number>;
 }
 
@@ -46,9 +46,6 @@ export interface CommandContext {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly terminal: Terminal;
 }
-
-/** Ends a command with a message for a person; never holds a secret. */
-export { OperatorError as CommandError } from '../enrol/operator-error.ts';
 
 /** Exit code for a wrong command line, wrong settings or a wrong accounts file. */
 export const EXIT_CONFIGURATION = 2;
@@ -68,13 +65,13 @@ export function textOption(context: CommandContext, name: string): string | unde
 /** Whether a flag without value was given. */
 export const isSet = (context: CommandContext, name: string): boolean => context.options[name] === true;
 
-/** The option as a whole number. Throws a `CommandError`. */
+/** The option as a whole number. Throws a `OperatorError`. */
 export function numberOption(context: CommandContext, name: string, fallback: number): number {
   const text = textOption(context, name);
   if (text === undefined) return fallback;
   if (/^\d{1,9}$/.test(text)) return Number(text);
   const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-  throw new CommandError(`--${flag}: expected a whole number`, EXIT_CONFIGURATION);
+  throw new OperatorError(`--${flag}: expected a whole number`, EXIT_CONFIGURATION);
 }
 
 export const timeoutOption = (what: string, fallback: number): OptionDefinition =>

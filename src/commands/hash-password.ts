@@ -1,6 +1,7 @@
 /** `hash-password`: a client password becomes the hash that stands in the accounts file. */
 import { hashPassword as hash, isPasswordHash } from '../accounts/scrypt.ts';
-import { type CommandDefinition, CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
+import { type CommandDefinition, EXIT_CONFIGURATION } from './definition.ts';
 
 export const hashPassword: CommandDefinition = {
   name: 'hash-password',
@@ -11,10 +12,10 @@ export const hashPassword: CommandDefinition = {
   exitCodes: {},
   async run({ terminal }) {
     const password = await terminal.askSecret('Password');
-    if (password === '') throw new CommandError('the password is empty', EXIT_CONFIGURATION);
-    if (isPasswordHash(password)) throw new CommandError('that is a hash already', EXIT_CONFIGURATION);
+    if (password === '') throw new OperatorError('the password is empty', EXIT_CONFIGURATION);
+    if (isPasswordHash(password)) throw new OperatorError('that is a hash already', EXIT_CONFIGURATION);
     if (terminal.isInteractive && (await terminal.askSecret('Again')) !== password)
-      throw new CommandError('the two differ', EXIT_CONFIGURATION);
+      throw new OperatorError('the two differ', EXIT_CONFIGURATION);
     terminal.print(await hash(password));
     return 0;
   },

@@ -3,15 +3,9 @@ import { spawn } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { explainFileError } from '../accounts/secret-source.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { logFileOf } from './background-files.ts';
-import {
-  type CommandDefinition,
-  CommandError,
-  isSet,
-  numberOption,
-  option,
-  textOption,
-} from './definition.ts';
+import { type CommandDefinition, isSet, numberOption, option, textOption } from './definition.ts';
 import { createLogFormat } from './log-format.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
 
@@ -73,7 +67,7 @@ export const logs: CommandDefinition = {
       );
       return 1;
     }
-    throw new CommandError(
+    throw new OperatorError(
       unit === undefined
         ? `cannot read ${file}`
         : `no log file ${file}, and no journal of the unit ${unit} (start with "xoauth2-relay start")`,
@@ -81,14 +75,14 @@ export const logs: CommandDefinition = {
   },
 };
 
-/** Throws a `CommandError` where this user may not read it. */
+/** Throws a `OperatorError` where this user may not read it. */
 function isThere(file: string): boolean {
   try {
     accessSync(file, constants.R_OK);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EACCES') return false;
-    throw new CommandError(`cannot read ${file}: ${explainFileError(error)}`, 1, { cause: error });
+    throw new OperatorError(`cannot read ${file}: ${explainFileError(error)}`, 1, { cause: error });
   }
 }
 

@@ -3,8 +3,8 @@ import { realpath } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import type { Settings } from '../config.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { createAdminClient } from './admin-client.ts';
-import { CommandError } from './definition.ts';
 import type { Terminal } from './terminal.ts';
 
 /** The accounts file of the running relay, where it is another one; undefined too where no relay answers, or one of another machine. */
@@ -16,7 +16,7 @@ export async function findOtherFile(settings: Settings): Promise<string | undefi
     return host !== hostname() || accounts_file === real ? undefined : accounts_file;
   } catch (error) {
     // Not running, not allowed to ask, of an earlier version: nothing is known.
-    if (error instanceof CommandError) return undefined;
+    if (error instanceof OperatorError) return undefined;
     throw error;
   }
 }

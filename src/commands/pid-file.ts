@@ -9,13 +9,14 @@ import { dirname } from 'node:path';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { systemClock } from '../clock.ts';
 import { makeDirectories } from '../directories.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { createFileLocks, type FileLock } from '../tokens/file-lock.ts';
 import { createProcesses, parseMark } from '../tokens/process-mark.ts';
 import { StateFileRefused, stateFiles } from '../tokens/state-files.ts';
-import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { EXIT_CONFIGURATION } from './definition.ts';
 
 export interface PidFile {
-  /** Says the number. Rejects with `CommandError`. */
+  /** Says the number. Rejects with `OperatorError`. */
   write(): Promise<void>;
   /** Removes what was written and the claim. */
   release(): Promise<void>;
@@ -27,10 +28,10 @@ export interface RunningRelay {
 }
 
 /** Exit code 1: another one runs. */
-export const runsAlready = (pid: number | 'unknown', path: string): CommandError =>
-  new CommandError(`a relay is running already: process ${pid} (${path})`);
+export const runsAlready = (pid: number | 'unknown', path: string): OperatorError =>
+  new OperatorError(`a relay is running already: process ${pid} (${path})`);
 
-/** The claim of this process. Rejects with `CommandError`, also where another relay has it. */
+/** The claim of this process. Rejects with `OperatorError`, also where another relay has it. */
 export async function claimPidFile(path: string): Promise<PidFile> {
   try {
     refuseForeign(path);
@@ -51,9 +52,9 @@ export async function claimPidFile(path: string): Promise<PidFile> {
       },
     };
   } catch (error) {
-    if (error instanceof CommandError) throw error;
+    if (error instanceof OperatorError) throw error;
     const why = error instanceof StateFileRefused ? error.message : explainFileError(error);
-    throw new CommandError(
+    throw new OperatorError(
       `cannot write the pid file ${path}: ${why}; or name another with --pid-file`,
       EXIT_CONFIGURATION,
       { cause: error },

@@ -1,7 +1,7 @@
 /** After the accounts file was edited: a running relay reads it again. In: settings. Out: words about what came of it. */
 import type { Settings } from '../config.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { createAdminClient, NotRunningError } from './admin-client.ts';
-import { CommandError } from './definition.ts';
 import { describeOtherFile, findOtherFile } from './other-file.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -22,7 +22,7 @@ export async function reloadRunning(settings: Settings, terminal: Terminal): Pro
   } catch (error) {
     if (error instanceof NotRunningError)
       terminal.note('no running relay to reload; it will read the file when it starts');
-    else if (error instanceof CommandError) terminal.note(`not reloaded: ${error.message}`);
+    else if (error instanceof OperatorError) terminal.note(`not reloaded: ${error.message}`);
     else throw error;
   }
 }

@@ -1,15 +1,10 @@
 /** `reload`, `stop`: a relay that runs, seen from outside. In: its admin API, its pid file. */
+
+import { OperatorError } from '../enrol/operator-error.ts';
 import { waitUntil } from '../enrol/wait-until.ts';
 import { adminOf } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
-import {
-  type CommandDefinition,
-  CommandError,
-  isSet,
-  jsonOption,
-  timeoutOf,
-  timeoutOption,
-} from './definition.ts';
+import { type CommandDefinition, isSet, jsonOption, timeoutOf, timeoutOption } from './definition.ts';
 import { findRelay, findUncertain, whyUnseen } from './pid-file.ts';
 import { adminOptions, commandSettings, settingOptions } from './setting-options.ts';
 import { printJson } from './terminal.ts';
@@ -53,7 +48,7 @@ export const stop: CommandDefinition = {
     tellToStop(pid);
     const timeoutMs = timeoutOf(context, STOP_TIMEOUT_MS);
     if (!(await waitUntil(() => !isAlive(), timeoutMs)))
-      throw new CommandError(
+      throw new OperatorError(
         `process ${pid} has not ended within ${timeoutMs} ms; a second stop signal cuts: kill ${pid}`,
       );
     context.terminal.print('stopped');
@@ -66,17 +61,19 @@ function tellToStop(pid: number): void {
     process.kill(pid, 'SIGTERM');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EPERM')
-      throw new CommandError(`process ${pid} is another user's: stop it as that user`);
+      throw new OperatorError(`process ${pid} is another user's: stop it as that user`);
     // It has ended by itself.
   }
 }
 
-async function noRelay(path: string): Promise<CommandError> {
+async function noRelay(path: string): Promise<OperatorError> {
   const unseen = await whyUnseen(path);
   if (unseen !== undefined)
-    return new CommandError(`cannot tell whether a relay runs (${path}): ${unseen}; stop it as its own user`);
+    return new OperatorError(
+      `cannot tell whether a relay runs (${path}): ${unseen}; stop it as its own user`,
+    );
   const other = await findUncertain(path);
-  return new CommandError(
+  return new OperatorError(
     other === undefined
       ? `no relay is running (${path})`
       : `no relay is running for certain (${path}): process ${other} may be one of an earlier version or any other program. "ps -p ${other} -o args" tells; then kill ${other}`,

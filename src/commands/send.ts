@@ -11,6 +11,7 @@ import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
 import { dialAccount } from '../enrol/dial-account.ts';
 import { explain } from '../enrol/explain.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { withTokens } from '../enrol/probe.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { fitsPath } from '../protocol/path.ts';
@@ -20,7 +21,6 @@ import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandContext,
   type CommandDefinition,
-  CommandError,
   EXIT_CONFIGURATION,
   option,
   textOption,
@@ -64,18 +64,18 @@ export const send: CommandDefinition = {
       textOption(context, 'from') ?? (direct === undefined ? accounts[0]?.account.email : undefined);
     for (const address of [from ?? '', recipient])
       if (!fitsPath(address))
-        throw new CommandError(`not an address: ${JSON.stringify(address)}`, EXIT_CONFIGURATION);
+        throw new OperatorError(`not an address: ${JSON.stringify(address)}`, EXIT_CONFIGURATION);
     const trace = (line: string): void => terminal.print(terminal.paint.dim(line));
     let smtp: ClientDialogue | undefined;
     let provider = '';
     try {
       let sender = from ?? '';
       if (direct === undefined) {
-        if (from === undefined) throw new CommandError('name the sender with --from', EXIT_CONFIGURATION);
+        if (from === undefined) throw new OperatorError('name the sender with --from', EXIT_CONFIGURATION);
         smtp = await connectToRelay(settings, context, trace);
       } else {
         const loaded = accounts.find(({ account }) => isCalled(account, direct));
-        if (loaded === undefined) throw new CommandError(`no usable account ${direct}`, EXIT_CONFIGURATION);
+        if (loaded === undefined) throw new OperatorError(`no usable account ${direct}`, EXIT_CONFIGURATION);
         provider = loaded.account.provider;
         sender = from ?? loaded.account.email;
         smtp = await connectAs(loaded, settings, { trace, note: terminal.note });

@@ -1,17 +1,13 @@
 /** `serve`: settings → app; signals → reload, drain, cut. Resolves with the exit code when the app has stopped. */
 import { type App, createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { tuneHeap } from '../heap.ts';
 import { openLogFile } from '../log/file.ts';
 import { createLogSink, type LogSink } from '../log/sink.ts';
 import { standardOutput } from '../log/target.ts';
 import { createLog, type Log, type ProcessLog } from '../log.ts';
-import {
-  type CommandContext,
-  type CommandDefinition,
-  CommandError,
-  EXIT_CONFIGURATION,
-} from './definition.ts';
+import { type CommandContext, type CommandDefinition, EXIT_CONFIGURATION } from './definition.ts';
 import { createLogFormat } from './log-format.ts';
 import { claimPidFile } from './pid-file.ts';
 import { createServiceNotifier } from './service-notifier.ts';
@@ -81,7 +77,7 @@ function openSink({ logFile: file, logFormat }: Settings, terminal: Terminal): L
   try {
     return createLogSink(openLogFile(file));
   } catch (error) {
-    throw new CommandError(explainLogFile(file, error), EXIT_CONFIGURATION, { cause: error });
+    throw new OperatorError(explainLogFile(file, error), EXIT_CONFIGURATION, { cause: error });
   }
 }
 
@@ -128,7 +124,7 @@ function openApp(settings: Settings, log: ProcessLog): App {
   try {
     return createApp({ settings, log });
   } catch (error) {
-    throw new CommandError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
+    throw new OperatorError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
   }
 }
 

@@ -2,16 +2,17 @@
 import { AccountsFileError } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { LogFileTaken } from '../log/file.ts';
-import { CommandError, EXIT_CONFIGURATION } from './definition.ts';
+import { EXIT_CONFIGURATION } from './definition.ts';
 
 type SystemError = NodeJS.ErrnoException & { readonly address?: string; readonly port?: number };
 
 /** The error to tell; what is a defect of ours is given back as it is, for its stack. */
 export function explainStart(error: unknown, settings: Settings): unknown {
   if (!(error instanceof Error)) return error;
-  const told = (message: string): CommandError =>
-    new CommandError(oneLine(message), EXIT_CONFIGURATION, { cause: error });
+  const told = (message: string): OperatorError =>
+    new OperatorError(oneLine(message), EXIT_CONFIGURATION, { cause: error });
   if (error instanceof AccountsFileError) return told(error.message);
   // Errors of other rooms that say what to set.
   if (error.name === 'ListenerError') {

@@ -6,14 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { logFileOf, pidFileOf, pidFileOption } from './background-files.ts';
-import {
-  type CommandDefinition,
-  CommandError,
-  EXIT_CONFIGURATION,
-  timeoutOf,
-  timeoutOption,
-} from './definition.ts';
+import { type CommandDefinition, EXIT_CONFIGURATION, timeoutOf, timeoutOption } from './definition.ts';
 import { describeStart } from './log-format.ts';
 import { findRelay, runsAlready } from './pid-file.ts';
 import { commandSettings, settingOptions } from './setting-options.ts';
@@ -62,15 +57,15 @@ export const start: CommandDefinition = {
       const said = (await readFile(begun, 'utf8')).trim();
       await rm(begun);
       if (said === '')
-        throw new CommandError('the relay did not start: it was stopped or killed meanwhile', 1);
+        throw new OperatorError('the relay did not start: it was stopped or killed meanwhile', 1);
       context.terminal.note(said);
-      throw new CommandError('the relay did not start', heard.exitCode || 1);
+      throw new OperatorError('the relay did not start', heard.exitCode || 1);
     }
     await rename(begun, errors);
     if (child.connected) child.disconnect();
     child.unref();
     if (heard === undefined)
-      throw new CommandError(
+      throw new OperatorError(
         `process ${child.pid} runs but is not ready after ${timeoutMs} ms; see xoauth2-relay logs`,
       );
     report(context.terminal, settings.logFormat, { ...heard, log: logFile });
@@ -83,7 +78,7 @@ function makeRoom(path: string): void {
   try {
     makeDirectories(directory);
   } catch (error) {
-    throw new CommandError(
+    throw new OperatorError(
       `cannot make the directory ${directory}: ${explainFileError(error)}; name another with --state-dir, or --pid-file and --log-file`,
       EXIT_CONFIGURATION,
       { cause: error },
@@ -96,14 +91,14 @@ async function openNew(path: string, later: string): Promise<FileHandle> {
   try {
     const before = await lstat(later).catch(() => undefined);
     if (before !== undefined && !before.isFile())
-      throw new CommandError(
+      throw new OperatorError(
         `${later}: something that is no plain file has this name, which is for what a relay says outside its log: remove it, or choose another --log-file`,
         EXIT_CONFIGURATION,
       );
     return await open(path, 'wx', 0o600);
   } catch (error) {
-    if (error instanceof CommandError) throw error;
-    throw new CommandError(`cannot write ${path}: ${explainFileError(error)}`, EXIT_CONFIGURATION, {
+    if (error instanceof OperatorError) throw error;
+    throw new OperatorError(`cannot write ${path}: ${explainFileError(error)}`, EXIT_CONFIGURATION, {
       cause: error,
     });
   }

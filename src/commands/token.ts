@@ -5,13 +5,13 @@
 import { stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { text as readAll } from 'node:stream/consumers';
+import { OperatorError } from '../enrol/operator-error.ts';
 import { parseTokenReply, type TokenQuestion, type TokenReply } from '../programs/token-wire.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
 import { TOKEN_RESOURCES } from '../protocol/vocabulary.ts';
 import {
   type CommandContext,
   type CommandDefinition,
-  CommandError,
   EXIT_CONFIGURATION,
   isSet,
   option,
@@ -67,7 +67,7 @@ export const token: CommandDefinition = {
     if (isSet(context, 'git')) return helpGit(context);
     const [account, surplus] = context.arguments;
     if (account === undefined || surplus !== undefined)
-      throw new CommandError('name one account: xoauth2-relay token ADDRESS', EXIT_CONFIGURATION);
+      throw new OperatorError('name one account: xoauth2-relay token ADDRESS', EXIT_CONFIGURATION);
     const resource = TOKEN_RESOURCES.find((name) => name === textOption(context, 'for')) ?? 'smtp';
     const reply = await ask(context, { account, resource });
     const { ok: _ok, ...shown } = reply;
@@ -78,11 +78,11 @@ export const token: CommandDefinition = {
 
 type Given = Extract<TokenReply, { ok: true }>;
 
-/** Rejects with `CommandError` where there is no token. */
+/** Rejects with `OperatorError` where there is no token. */
 async function ask(context: CommandContext, question: TokenQuestion): Promise<Given> {
   const { tokenSocket } = await commandSettings(context);
   if (tokenSocket === undefined)
-    throw new CommandError(
+    throw new OperatorError(
       'no token socket is named: give --token-socket PATH or XOAUTH2_RELAY_TOKEN_SOCKET, the same as the relay was started with',
       EXIT_CONFIGURATION,
     );
@@ -90,9 +90,9 @@ async function ask(context: CommandContext, question: TokenQuestion): Promise<Gi
   const line = await exchange(tokenSocket, `${JSON.stringify(question)}\n`, timeoutMs);
   const reply = parseTokenReply(line);
   if (reply === undefined)
-    throw new CommandError(`${tokenSocket} answers what is no answer of a relay: is it one?`);
+    throw new OperatorError(`${tokenSocket} answers what is no answer of a relay: is it one?`);
   if (!reply.ok)
-    throw new CommandError(
+    throw new OperatorError(
       [reply.error, reply.cure]
         .filter(Boolean)
         .map((t) => cleanText(`${t}`))
@@ -103,14 +103,14 @@ async function ask(context: CommandContext, question: TokenQuestion): Promise<Gi
 
 async function exchange(path: string, question: string, timeoutMs: number): Promise<string> {
   const owner = await foreignOwner(path);
-  if (owner !== undefined) throw new CommandError(owner);
+  if (owner !== undefined) throw new OperatorError(owner);
   try {
     return await new Promise<string>((resolve, reject) => {
       let answer = '';
       const socket = connect(path, () => socket.write(question));
       const timer = setTimeout(() => {
         socket.destroy();
-        reject(new CommandError(`the relay at ${path} has not answered within ${timeoutMs} ms`));
+        reject(new OperatorError(`the relay at ${path} has not answered within ${timeoutMs} ms`));
       }, timeoutMs);
       socket.setEncoding('utf8').on('data', (chunk: string) => {
         answer += chunk;
@@ -123,8 +123,8 @@ async function exchange(path: string, question: string, timeoutMs: number): Prom
       });
     });
   } catch (error) {
-    if (error instanceof CommandError) throw error;
-    throw new CommandError(explainSocket(error as NodeJS.ErrnoException, path), 1, { cause: error });
+    if (error instanceof OperatorError) throw error;
+    throw new OperatorError(explainSocket(error as NodeJS.ErrnoException, path), 1, { cause: error });
   }
 }
 
@@ -156,7 +156,7 @@ async function helpGit(context: CommandContext): Promise<number> {
   const action = GIT_ACTIONS.includes(names.at(-1) ?? '') ? names.pop() : undefined;
   const [account, surplus] = names;
   if (action === undefined || surplus !== undefined)
-    throw new CommandError(
+    throw new OperatorError(
       'git calls this with get, store or erase: git config credential.helper "!xoauth2-relay token --git"',
       EXIT_CONFIGURATION,
     );

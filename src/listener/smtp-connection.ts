@@ -19,8 +19,8 @@ import {
 } from './dialogue.ts';
 import type { Admission, Door, Origin } from './door.ts';
 import { createHearing } from './hearing.ts';
-import type { RelayServer } from './relay-server.ts';
-import { SeamConnection } from './smtp-server-seam.ts';
+import { SeamConnection, type SeamServer } from './smtp-server-seam.ts';
+import type { TurnShare } from './turn-share.ts';
 
 export interface ConnectionHooks extends DialogueHooks {
   readonly auth: ClientAuth;
@@ -28,6 +28,13 @@ export interface ConnectionHooks extends DialogueHooks {
   readonly clock: Clock;
   authFailed(origin: Origin, user: string, verdict: Extract<AuthVerdict, { readonly refusal: Reply }>): void;
   socketError(error: Error): void;
+}
+
+/** What a session has of its server. */
+interface SessionServer extends SeamServer<Accepted> {
+  readonly hooks: ConnectionHooks;
+  readonly share: TurnShare;
+  readonly isDraining: boolean;
 }
 
 /** Replies that a client does not take off are not collected beyond this before they are written. */
@@ -38,7 +45,7 @@ const SETTLED = Promise.resolve();
 const SASL_ENHANCED: Readonly<Record<number, string>> = { 235: '2.7.0', 501: '5.5.2' };
 
 export class RelayConnection extends SeamConnection {
-  declare readonly _server: RelayServer;
+  declare readonly _server: SessionServer;
   readonly #dialogue: Dialogue;
   readonly #admission: Admission;
   readonly #hearing = createHearing();
@@ -53,7 +60,7 @@ export class RelayConnection extends SeamConnection {
   #stopAuthTime = (): void => {};
   #stopHandshake = (): void => {};
 
-  constructor(server: RelayServer, socket: Socket | TLSSocket, accepted: Accepted) {
+  constructor(server: SessionServer, socket: Socket | TLSSocket, accepted: Accepted) {
     super(server, socket, accepted);
     const { hooks } = server;
     this.#admission = accepted.admission;

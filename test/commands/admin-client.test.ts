@@ -4,8 +4,8 @@ import { type AddressInfo, createServer as createTcpServer, type Socket } from '
 import { test } from 'node:test';
 import type { Clock } from '../../src/clock.ts';
 import { createAdminClient } from '../../src/commands/admin-client.ts';
-import { CommandError } from '../../src/commands/definition.ts';
 import { loadSettings } from '../../src/config.ts';
+import { OperatorError } from '../../src/enrol/operator-error.ts';
 import { createTestClock } from '../support/clock.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -76,7 +76,7 @@ for (const [what, answer] of [
       const client = await clientOfSocket(defer, (socket) => socket.end(answer));
       await assert.rejects(
         client.reload(),
-        (error) => error instanceof CommandError && /did not end it/.test(error.message),
+        (error) => error instanceof OperatorError && /did not end it/.test(error.message),
       );
     }),
   );
@@ -89,7 +89,7 @@ test(
     );
     await assert.rejects(
       client.accounts(),
-      (error) => error instanceof CommandError && /without JSON/.test(error.message),
+      (error) => error instanceof OperatorError && /without JSON/.test(error.message),
     );
   }),
 );
