@@ -195,11 +195,14 @@ try {
     ]);
     late.push(relayFar);
     const spliceFar = await helper('splice', [String(far.port), testAuthority().file]);
-    ways.push({ latencyMs, relay: relayFar.smtp, splice: spliceFar.port });
+    ways.push({ latencyMs, relay: relayFar.smtp, splice: spliceFar.port, provider: far.port });
   }
   table(
     'Time of a 4 kB message, MAIL to the final reply, one session that waits for each reply',
-    await latencyRows(ways, bodyOf(4_096), { rounds: isQuick ? 2 : 4, messages: 50 }),
+    await latencyRows(ways, bodyOf(4_096), testAuthority().certPem, {
+      rounds: isQuick ? 2 : 4,
+      messages: 50,
+    }),
   );
   for (const relayFar of late) await relayFar.stop();
 

@@ -1,5 +1,6 @@
 /** The load: SMTP sessions that send message after message and wait for each reply, as an MTA does. */
 import { connect, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 
 export interface Load {
   readonly port: number;
@@ -16,15 +17,17 @@ export interface Load {
 }
 
 const DOT = Buffer.from('.\r\n');
-const MAIL = 'MAIL FROM:<ann@example.com>\r\n';
-const RCPT = 'RCPT TO:<bob@example.net>\r\n';
+export const MAIL = 'MAIL FROM:<ann@example.com>\r\n';
+export const RCPT = 'RCPT TO:<bob@example.net>\r\n';
 
-/** One client session: `say` writes and waits for `replies` final reply lines. */
+/** One client session: `say` writes and waits for `replies` final reply lines. `ca`: it speaks TLS from the start. */
 export function session(
   port: number,
+  ca?: string,
 ): Promise<{ say(bytes: string | Buffer, replies: number): Promise<void>; end(): void; socket: Socket }> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+    const to = { port, host: '127.0.0.1', noDelay: true };
+    const socket = ca === undefined ? connect(to) : connectTls({ ...to, ca, servername: 'localhost' });
     let text = '';
     let wanted = 1;
     let done: () => void = () => resolve({ say, end: () => socket.end('QUIT\r\n'), socket });
@@ -52,7 +55,10 @@ export function session(
 }
 
 /** One message on a session. */
-export async function messageOf(s: Awaited<ReturnType<typeof session>>, load: Load): Promise<void> {
+export async function messageOf(
+  s: Awaited<ReturnType<typeof session>>,
+  load: Pick<Load, 'body' | 'next' | 'pipelined'>,
+): Promise<void> {
   if (load.pipelined === true) await s.say(`${MAIL}${RCPT}DATA\r\n`, 3);
   else {
     await s.say(MAIL, 1);
