@@ -50,6 +50,12 @@ export const logs: CommandDefinition = {
     const wants = createFilter(textOption(context, 'account'), textOption(context, 'outcome'));
     let shown = 0;
     const reader = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] });
+    // One that follows would stay until the next line.
+    for (const signal of ['SIGTERM', 'SIGHUP'] as const)
+      process.once(signal, () => {
+        reader.kill();
+        process.kill(process.pid, signal);
+      });
     createInterface({ input: reader.stdout }).on('line', (line) => {
       if (!wants(line)) return;
       shown += 1;

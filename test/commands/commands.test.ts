@@ -386,6 +386,17 @@ test(
     await follow.seen(/stopped/);
     follow.signal('SIGTERM');
     await follow.exited;
+    const reads = (pid: string): boolean => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(join(place, 'relay.log'));
+      } catch {
+        return false;
+      }
+    };
+    await waitFor(() => !readdirSync('/proc').some(reads), {
+      timeoutMs: 3000,
+      what: 'nobody reading the log',
+    });
     assert.equal((await runCli(['stop', ...state])).code, 1);
     // A pid file left behind, its number another program's by now: this test's own.
     writeFileSync(join(place, 'relay.pid'), `${process.pid}\n`);
