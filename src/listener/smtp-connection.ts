@@ -225,7 +225,10 @@ export class RelayConnection extends SeamConnection {
         return connection.secure ? describeTls(connection.socket) : undefined;
       },
       get isHalfClosed() {
-        return connection.socket.readableEnded;
+        const reader: unknown = connection.reader;
+        // A script that says all ahead, QUIT too, closes its side at once and may well read on.
+        const isAllSaid = reader instanceof CommandReader && reader.isBodyFollowed;
+        return connection.socket.readableEnded && !isAllSaid;
       },
       get isAhead() {
         const reader: unknown = connection.reader;

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -154,5 +155,28 @@ test(
     assert.equal(provider.graph.delivered.length, 1);
     assert.match(await send(defer, relay, [BOB], message), /250/);
     assert.equal(provider.graph.delivered.length, 2);
+  }),
+);
+
+/** As `printf … | nc -N`: all at once, the own side closed, and read to the end. */
+async function piped(relay: RelayProcess, text: string): Promise<string> {
+  const socket = createConnection({ host: '127.0.0.1', port: relay.smtpPort, allowHalfOpen: true });
+  socket.end(text);
+  return (await socket.setEncoding('utf8').toArray()).join('');
+}
+
+test(
+  'a script that says all ahead, closes its side and reads on: what it says again without Message-ID is sent again',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await house(defer);
+    const said = `EHLO script\r\nMAIL FROM:<${APP}>\r\nRCPT TO:<${BOB}>\r\nDATA\r\n${mail('')}.\r\nQUIT\r\n`;
+    for (let times = 1; times <= 3; times++) {
+      assert.match(await piped(relay, said), /\r\n250 2\.0\.0 OK .*\r\n221 /);
+      assert.equal(provider.graph.delivered.length, times);
+    }
+    // Its retries have the name of what they are.
+    const named = said.replace('From:', 'Message-ID: <m@client.test>\r\nFrom:');
+    for (let tries = 1; tries <= 2; tries++) assert.match(await piped(relay, named), /250.*<m@client\.test>/);
+    assert.equal(provider.graph.delivered.length, 4);
   }),
 );
