@@ -147,11 +147,15 @@ export function createGraphEndpoint(
       world.note(`sends ${id} (${fieldOf(item.text, 'X-Sim')})`, actor);
       return { statusCode: 202 };
     }
-    if (method === 'GET' && path.length === 1) {
+    const isDrafts = path.join('/') === 'mailFolders/drafts/messages';
+    if (method === 'GET' && (isDrafts || path.length === 1)) {
       const wanted = /eq '(.*)'/.exec(url.searchParams.get('$filter') ?? '')?.[1];
       const found = [...items].filter(
         ([, i]) =>
-          i.account === account && i.hiddenUntil <= world.now && fieldOf(i.text, 'Message-ID') === wanted,
+          i.account === account &&
+          (i.isDraft || !isDrafts) &&
+          i.hiddenUntil <= world.now &&
+          fieldOf(i.text, 'Message-ID') === wanted,
       );
       return { statusCode: 200, json: { value: found.map(([name, i]) => show(name, i)) } };
     }

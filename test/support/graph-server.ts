@@ -311,7 +311,11 @@ export async function startGraphServer(options: {
           .exec(url.searchParams.get('$filter') ?? '')?.[1]
           ?.replaceAll("''", "'");
         const found = [...items.values()].filter(
-          (i) => i.mailbox === mailbox && i.internetMessageId === id && i.hiddenUntil <= Date.now(),
+          (i) =>
+            (rest[0] === 'messages' || i.isDraft) &&
+            i.mailbox === mailbox &&
+            i.internetMessageId === id &&
+            i.hiddenUntil <= Date.now(),
         );
         const most = Number(url.searchParams.get('$top') ?? 10);
         return { status: 200, json: { value: found.slice(0, most).map((i) => show(i, true)) } };
@@ -416,6 +420,7 @@ export async function startGraphServer(options: {
 
 function callOf(method: string, rest: readonly string[]): GraphCallName | 'unknown' {
   const [kind, id, verb] = rest;
+  if (method === 'GET' && rest.join('/') === 'mailFolders/drafts/messages') return 'search';
   if (kind === 'sendMail' && method === 'POST' && id === undefined) return 'send_mail';
   if (kind !== 'messages') return 'unknown';
   if (method === 'POST') return id === undefined ? 'create' : verb === 'send' ? 'send' : 'unknown';

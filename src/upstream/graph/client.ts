@@ -57,7 +57,8 @@ export interface GraphClient {
   send(draft: string, withinMs: number): Promise<GraphOutcome<'done'>>;
   /** `none`: it cannot be found (404). Takes at most `withinMs`. */
   look(draft: string, withinMs: number): Promise<GraphOutcome<GraphMessage | 'none'>>;
-  search(internetMessageId: string): Promise<GraphOutcome<readonly GraphMessage[]>>;
+  /** In the whole mailbox, or among drafts: a device that gives all it says one Message-ID has more sent than one search finds. */
+  search(internetMessageId: string, among: 'all' | 'drafts'): Promise<GraphOutcome<readonly GraphMessage[]>>;
   remove(draft: string): Promise<GraphOutcome<'done'>>;
   /** Creates and sends in one call. */
   sendMail(message: Buffer): Promise<GraphOutcome<'done'>>;
@@ -280,11 +281,11 @@ export function createGraphClient(
       const isGone = outcome.kind === 'refused' && outcome.refusal.status === 404;
       return isGone ? { kind: 'ok', value: 'none' } : outcome;
     },
-    search: (internetMessageId) =>
+    search: (internetMessageId, among) =>
       call({
         name: 'search',
         method: 'GET',
-        url: `${messagesUrl}?$filter=${encodeURIComponent(
+        url: `${among === 'all' ? messagesUrl : `${mailbox.url}/mailFolders/drafts/messages`}?$filter=${encodeURIComponent(
           `internetMessageId eq '${internetMessageId.replaceAll("'", "''")}'`,
         )}&$select=${FIELDS},createdDateTime,toRecipients,ccRecipients,bccRecipients&$top=${MOST_FOUND}`,
         wanted: 200,

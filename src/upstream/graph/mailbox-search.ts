@@ -81,11 +81,11 @@ export function createMailboxSearch(deps: {
   const { client, ledger, clock = systemClock } = deps;
 
   /** All with its Message-ID and exactly its recipients; undefined: it could not be asked. */
-  async function find(outgoing: Outgoing): Promise<Found | undefined> {
+  async function find(outgoing: Outgoing, among: 'all' | 'drafts'): Promise<Found | undefined> {
     const { messageId, key } = outgoing;
     const [own, nobodys, others]: [GraphMessage[], GraphMessage[], GraphMessage[]] = [[], [], []];
     if (messageId === undefined) return { own, nobodys, others, namesakes: 'none' };
-    const found = await client.search(messageId);
+    const found = await client.search(messageId, among);
     if (found.kind !== 'ok') return undefined;
     const to = toOf(outgoing);
     try {
@@ -137,7 +137,7 @@ export function createMailboxSearch(deps: {
       }
     },
     async findCopy(outgoing, at) {
-      const found = await find(outgoing);
+      const found = await find(outgoing, 'all');
       const own = found?.own.find(isCopy);
       if (found === undefined || own !== undefined || found.namesakes !== 'none') return own;
       // Another one shows what the ledger may have forgotten: that others have its name.
@@ -145,10 +145,10 @@ export function createMailboxSearch(deps: {
       if (copy === undefined || more.length > 0 || found.others.includes(copy)) return undefined;
       return isSince(copy, at) && (copy.createdAt ?? at) <= at + SENT_WITHIN_MS ? copy : undefined;
     },
-    findDraft: async (outgoing) => (await find(outgoing))?.own.find((m) => m.isDraft),
+    findDraft: async (outgoing) => (await find(outgoing, 'drafts'))?.own.find((m) => m.isDraft),
     async tidy(outgoing, sentDraft, since) {
       for (let tries = 1; tries <= MAX_TIDIES; tries++) {
-        const found = await find(outgoing);
+        const found = await find(outgoing, 'drafts');
         let isTidy = found !== undefined && found.namesakes !== 'being made';
         for (const m of found === undefined ? [] : [...found.own, ...(isTidy ? found.nobodys : [])])
           if (

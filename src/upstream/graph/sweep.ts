@@ -121,7 +121,7 @@ export function createSweep(deps: {
     let count = 0;
     const { messageId, to } = subject ?? {};
     if (messageId === undefined || to === undefined) return { isDone: false, count };
-    const found = await client.search(messageId);
+    const found = await client.search(messageId, 'drafts');
     if (found.kind !== 'ok') return { isDone: false, count };
     // Asked only now: whatever was seen was noted before.
     if ((await namesakesOf(ledger, { messageId, to, key, now: clock.now() })) === 'being made')

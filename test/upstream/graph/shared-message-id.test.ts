@@ -128,3 +128,16 @@ test(
     assert.equal(room.server.count('delete'), 0);
   }),
 );
+
+test(
+  'more were sent than one search finds: the draft left over is found and deleted all the same',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    for (let n = 1; n <= 20; n++) assert.equal((await room.send(alarm(`${n}`), [BOB])).kind, 'taken');
+    room.server.fault('create', { carriedOut: true, answer: 'reset' });
+    assert.equal((await room.send(alarm('last'), [BOB])).kind, 'refused');
+    assert.equal((await room.send(alarm('last'), [BOB])).kind, 'taken');
+    await waitFor(() => room.server.drafts.length === 0, { what: 'the draft left over being deleted' });
+    assert.equal(room.server.delivered.length, 21);
+  }),
+);
