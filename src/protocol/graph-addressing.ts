@@ -44,6 +44,9 @@ export function addressMessage(
   const header = parseHeader(message);
   if (header.ambiguous)
     return { kind: 'unreadable', reason: 'the header section holds a line that is no header field' };
+  // `<Postmaster>` (RFC 5321 §4.1.1.3) in a header is no address.
+  const bare = recipients.find((r) => !r.includes('@'));
+  if (bare !== undefined) return { kind: 'unreadable', reason: `recipient ${bare} has no domain` };
   const wanted = new Map(recipients.map((r) => [normalAddress(r), r]));
   const naming = header.fields.filter(({ name }) => RECIPIENT_FIELDS.has(name) || RESENT_FIELDS.has(name));
   const total = (count: (value: string) => number): number =>

@@ -242,3 +242,10 @@ test('a section of very many fields keeps all its octets', () => {
   assert.equal(header.fields.length, 10_001);
   assert.equal(header.fields.map((f) => f.raw).join(''), whole.toString('latin1', 0, header.end));
 });
+
+test('a recipient without domain is refused: in a header it is no address, and nobody would hear of it', () => {
+  assert.equal(
+    shown(addressMessage(message('To: x@y.z'), ['x@y.z', 'Postmaster'], 'rewrite')),
+    'unreadable recipient Postmaster has no domain',
+  );
+});
