@@ -5,6 +5,7 @@
 import type { Clock } from '../../src/clock.ts';
 import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
+import type { Heard } from '../../src/protocol/esmtp.ts';
 import { addressMessage } from '../../src/protocol/graph-addressing.ts';
 import { createWatch } from '../../src/protocol/masking.ts';
 import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
@@ -59,7 +60,7 @@ export interface GraphRoom {
   send(
     message: string,
     recipients: readonly string[],
-    more?: { mailbox?: string; gone?: () => boolean },
+    more?: { mailbox?: string; gone?: () => boolean; heard?: Heard },
   ): Promise<GraphEnding>;
   /** The process ends and another takes its place. */
   restart(): Promise<void>;
@@ -172,7 +173,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       const promised = recipients.map((address) => ({ address, parameters: [] }));
       const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));
       const { ending } = await handover.deliver({ ...outgoing, message: addressed.message });
-      if (ending.kind === 'taken') await ending.whenHeard?.('yes');
+      if (ending.kind === 'taken') await ending.whenHeard?.(more.heard ?? 'yes');
       return ending;
     },
     async restart() {

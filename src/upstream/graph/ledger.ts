@@ -67,6 +67,8 @@ export type LedgerEntry = Noted &
     | {
         readonly state: 'sent';
         readonly messageId?: string;
+        /** Of its `Date:` as the client gave it (`hashOf`). */
+        readonly date?: string;
         /** Of the id of its copy in Sent Items (`hashOf`): another message may have its Message-ID. */
         readonly copy?: string;
         /** Since then other drafts of the message than this one, where it is known, may have been left over; always with a subject. */
@@ -180,6 +182,9 @@ export function ledgerKey(
 export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
   ledgerKey([], message, header, own);
 
+/** Of a message that was sent, when another with its key comes. */
+export const formerKey = (key: string): string => asideKey(key, '');
+
 /** Of what an account has left of a message that another went on with. */
 export const asideKey = (key: string, account: string): string =>
   createHash('sha256')
@@ -235,7 +240,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
       return {
         state,
         ...noted,
-        ...textsOf(json, ['messageId', 'copy']),
+        ...textsOf(json, ['messageId', 'date', 'copy']),
         ...parseLeftovers(json.leftovers),
       };
     default:

@@ -141,3 +141,43 @@ test(
     assert.equal(room.server.delivered.length, 21);
   }),
 );
+
+test(
+  'the same said again another day is sent, where the one before was heard of; its retry, after a restart too, is not',
+  leakless(async (t, defer) => {
+    const directory = await mkdtemp(join(tmpdir(), 'graph-device-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const room = await startGraphRoom(defer, { directory });
+    const on = (day: string): string => `Date: ${day} Nov 2026 10:00:00 +0000\r\n${alarm('on battery')}`;
+    const sends = async (day: string, heard: 'yes' | 'perhaps', delivered: number): Promise<void> => {
+      const { kind } = await room.send(on(day), [BOB], { heard });
+      assert.deepEqual([kind, room.server.delivered.length], ['taken', delivered]);
+    };
+    await sends('2', 'yes', 1);
+    await sends('2', 'yes', 1);
+    await sends('3', 'yes', 2);
+    await room.restart();
+    await sends('3', 'yes', 2);
+    room.server.fault('send', { carriedOut: true, answer: { status: 504 } });
+    await sends('4', 'perhaps', 3);
+    // Nobody knows whether its client has heard: it may make its Date anew with each try.
+    await sends('5', 'yes', 3);
+    await sends('6', 'yes', 4);
+  }),
+);
+
+test(
+  'the same said again, of which nothing is clear: the copy of the one before is not taken for its own',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { speed: 100 });
+    const on = (day: string): string => `Date: ${day} Nov 2026 10:00:00 +0000\r\n${alarm('on battery')}`;
+    assert.equal((await room.send(on('2'), [BOB])).kind, 'taken');
+    room.server.fault('send', { answer: { status: 504 } });
+    room.server.fault('look', { answer: { status: 500 } }, 50);
+    assert.equal((await room.send(on('3'), [BOB])).kind, 'refused');
+    room.server.clearFaults();
+    for (const { id } of room.server.drafts) await room.clientOf(ANN).remove(id);
+    assert.equal((await room.send(on('3'), [BOB])).kind, 'refused');
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
