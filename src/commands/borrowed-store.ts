@@ -2,7 +2,8 @@
  * The running relay's token store in the hands of a command. In: settings. Out: a store, open, that knows the newest
  * refresh tokens and keeps rotated ones, but removes nothing: a command may know only some of the accounts.
  */
-import { stat } from 'node:fs/promises';
+import { lstat, readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
@@ -44,6 +45,22 @@ function errorsTo(note: (line: string) => void): Log {
   };
 }
 
+/** Undefined: nobody has used it yet. A volume of a container is root's, and what is in it the relay's. */
+async function userOf(directory: string): Promise<FileOwner | undefined> {
+  const { uid, gid } = await stat(directory);
+  if (uid !== 0) return { uid, gid };
+  let root: FileOwner | undefined;
+  for (const name of await readdir(directory)) {
+    const isOfRelay = /^relay\.lock$|\.grant$/.test(name);
+    // A relay that just stops takes its lock away.
+    const made = isOfRelay ? await lstat(join(directory, name)).catch(() => undefined) : undefined;
+    if (made === undefined) continue;
+    if (made.uid !== 0) return { uid: made.uid, gid: made.gid };
+    root = { uid, gid };
+  }
+  return root;
+}
+
 /**
  * As whom root works there: what it makes its relay has to read. Undefined: as this user, also where it is to be made:
  * what a provider gives has to stay. Rejects with `OperatorError` where the newest refresh tokens are another user's: with earlier ones nothing is asked.
@@ -52,9 +69,10 @@ async function ownerOf(directory: string): Promise<FileOwner | undefined> {
   const own = process.geteuid?.();
   if (own === undefined) return undefined;
   try {
-    const { uid, gid } = await stat(directory);
-    if (uid === own) return undefined;
-    if (own === 0) return { uid, gid };
+    const owner = await userOf(directory);
+    if (owner === undefined || owner.uid === own) return undefined;
+    if (own === 0) return owner;
+    const { uid } = owner;
     throw new OperatorError(
       `the state directory ${directory} belongs to another user (uid ${uid}; this is uid ${own}), and the newest refresh tokens are there: run this as that user, or as root`,
       EXIT_CONFIGURATION,
