@@ -254,6 +254,9 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       throw new OperatorError(`${what}: ${wrong.detail}${cure === '' ? '' : `. ${cure}`}`);
     }
     if (end.signal.aborted) return;
+    const now = deps.served(accountId)?.credential;
+    if (now?.grant === 'refresh_token' && now.clientId !== draft.target.clientId)
+      throw new OperatorError(`${accountId} has another client_id meanwhile: sign in again`);
     const refreshToken = proof.rotated === undefined ? signedIn.refreshToken : new Secret(proof.rotated);
     const note = await keep(signIn, {
       refreshToken,
@@ -262,6 +265,10 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       user: account.user,
     });
     log.info({ event: 'sign_in_done', account: accountId }, 'signed in: the new grant was proved and kept');
+    // Begun while this one was kept, perhaps by an invitation that is spent now.
+    const other = signIns.get(accountId);
+    if (other !== undefined && other !== signIn) forget(other);
+    signIns.set(accountId, signIn);
     move(signIn, { state: 'done', note: note ?? null });
     deps.cured(accountId);
   }

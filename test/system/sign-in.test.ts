@@ -357,3 +357,51 @@ test(
     assert.equal((await house.ask('GET', '/sign-in/invited', undefined, second)).status, 410);
   }),
 );
+
+test(
+  'what begins while a grant is kept ends with it: a link serves for one sign-in',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const house = await setUp(defer, ['--state-dir', directory]);
+    const answer = await house.ask('POST', `/admin/accounts/${ANN}/invite`);
+    const key = { 'x-invite-key': ((await answer.json()) as { key: string }).key };
+    const first = await house.row('POST', '/sign-in/invited', { way: 'browser' }, key);
+    // A new grant is kept after what is still asked with the old one.
+    let release = (): void => {};
+    const until = new Promise<void>((resume) => {
+      release = resume;
+    });
+    house.provider.token.queue({ normal: true, until });
+    const asked = house.provider.token.requests.length;
+    const refreshing = house.ask('POST', `/admin/accounts/${ANN}/refresh`);
+    await waitFor(() => house.provider.token.requests.length > asked, { what: 'the request' });
+    await (await fetch(first.url ?? '')).text();
+    await waitFor(
+      async () => (await house.row('GET', `/admin/accounts/${ANN}/sign-in`)).steps.at(-1)?.stage === 'sender',
+      { what: 'the end of the proof' },
+    );
+    const second = await house.row('POST', '/sign-in/invited', { way: 'browser' }, key);
+    assert.equal(second.state, 'waiting');
+    release();
+    await (await refreshing).text();
+    await house.until('done');
+    const late = await fetch(second.url ?? '');
+    await late.text();
+    assert.equal(late.status, 404);
+  }),
+);
+
+test(
+  'the grant of a client that the account has no more is not kept',
+  leakless(async (_t, defer) => {
+    const house = await setUp(defer);
+    const { url } = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'browser' });
+    const { accounts, ...rest } = JSON.parse(readFileSync(house.file, 'utf8'));
+    const other = { client_id: 'another-client', refresh_token: 'of-the-other-client' };
+    await house.relay.reload(JSON.stringify({ ...rest, accounts: [{ ...accounts[0], ...other }] }));
+    await (await fetch(url ?? '')).text();
+    assert.match((await house.until('failed')).note ?? '', /client_id/);
+    assert.equal(refreshTokenIn(house.file), other.refresh_token);
+  }),
+);
