@@ -13,6 +13,10 @@ const YIELD_AFTER_MS = 2_000;
 export interface Sharer {
   /** Connecting + busy + idle + saying goodbye. */
   readonly open: number;
+  /** Connections it may have. */
+  most(): number;
+  /** Whether what it allows counts for the mailbox: its account is served. */
+  isServed(): boolean;
   /** Since when somebody waits for whom there is no room, monotonic ms. */
   readonly waitsSince: number | undefined;
   /** Cuts a connection that only says goodbye. False where there is none. */
@@ -26,10 +30,10 @@ export interface Sharer {
 export interface MailboxConnections {
   join(sharer: Sharer): void;
   leave(sharer: Sharer): void;
-  /** Whether `sharer`, which allows the mailbox `most`, may open one more. */
-  makeRoom(sharer: Sharer, most: number): boolean;
-  /** Connections of all the others. */
-  besides(sharer: Sharer): number;
+  /** Whether `sharer` may open one more. */
+  makeRoom(sharer: Sharer): boolean;
+  /** How many it may have beside those of the others; may be below 0. */
+  roomFor(sharer: Sharer): number;
   /** Another pool closes an idle connection, where one has any. */
   askForIdle(sharer: Sharer): void;
   /** Whether what becomes idle is closed, because another pool has waited too long; its place is kept for that one. */
@@ -50,7 +54,17 @@ export function createMailboxConnections(
 
   const othersOf = (sharer: Sharer): readonly Sharer[] =>
     sharers.size === 1 ? [] : [...sharers].filter((other) => other !== sharer);
-  const besides = (sharer: Sharer): number => othersOf(sharer).reduce((sum, other) => sum + other.open, 0);
+  /** What the others leave of the most that any account served now allows. */
+  function leftFor(sharer: Sharer): number {
+    let most = sharer.most();
+    let others = 0;
+    for (const other of sharers) {
+      if (other === sharer) continue;
+      others += other.open;
+      if (other.isServed()) most = Math.max(most, other.most());
+    }
+    return most - others;
+  }
   const waitingBeside = (sharer: Sharer): readonly Sharer[] =>
     othersOf(sharer)
       .filter(({ waitsSince }) => waitsSince !== undefined)
@@ -62,13 +76,14 @@ export function createMailboxConnections(
       sharers.delete(sharer);
       if (sharers.size === 0) onEmpty();
     },
-    besides,
-    makeRoom(sharer, most) {
+    roomFor: (sharer) => Math.min(sharer.most(), leftFor(sharer)),
+    makeRoom(sharer) {
       if (due === sharer || due?.waitsSince === undefined) due = undefined;
-      const kept = due === undefined ? 0 : 1;
-      const hasRoom = (): boolean => sharer.open + besides(sharer) + kept < most;
-      for (const each of [sharer, ...othersOf(sharer)]) while (!hasRoom() && each.cutLeaving());
-      return hasRoom();
+      while (sharer.open >= sharer.most() && sharer.cutLeaving());
+      if (sharer.open >= sharer.most()) return false;
+      let missing = sharer.open + (due === undefined ? 1 : 2) - leftFor(sharer);
+      for (const each of [sharer, ...sharers]) while (missing > 0 && each.cutLeaving()) missing--;
+      return missing <= 0;
     },
     askForIdle(sharer) {
       othersOf(sharer).some((other) => other.giveUpIdle());
@@ -86,7 +101,12 @@ export function createMailboxConnections(
       // Whoever is served now serves nobody else: what comes free comes later.
       if (isPassing) return;
       isPassing = true;
-      for (const other of waitingBeside(sharer)) other.serve();
+      const waiting = waitingBeside(sharer);
+      for (const other of due === undefined || due === sharer ? waiting : [due, ...waiting]) {
+        other.serve();
+        // Nor is there a place for those who came after it.
+        if (other.waitsSince !== undefined) break;
+      }
       isPassing = false;
     },
   };

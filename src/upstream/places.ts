@@ -23,7 +23,7 @@ export interface Places<T> {
   take(): Promise<PoolPlace<T>>;
   /** A place without a connection; idle ones stay. */
   takeEmpty(): Promise<PoolPlace<T>>;
-  /** The connection is idle from now on. */
+  /** The connection is idle from now on; while places are sorted, at the end of that. */
   giveBack(place: PoolPlace<T>): void;
   /** Gives up the place; a connection in it is closed. */
   drop(place: PoolPlace<T>): void;
@@ -38,6 +38,8 @@ export interface Places<T> {
 export interface PlacesDeps<T> {
   /** Called once for each connection whose place is given up. */
   close(connection: T): void;
+  /** Places were sorted: what is idle can be lent again. */
+  sorted(): void;
 }
 
 /** The account's own limit is checked before a place is taken: it can change, generic-pool's cannot. */
@@ -45,6 +47,8 @@ const MOST = 1_000;
 
 export function createPlaces<T>(deps: PlacesDeps<T>): Places<T> {
   let sorting = 0;
+  /** To be given back when nothing is sorted: what asks generic-pool for an empty place would get it, and the empty one be idle. */
+  const held: PoolPlace<T>[] = [];
   const pool: Pool<PoolPlace<T>> = createPool<PoolPlace<T>>(
     {
       create: async () => ({ connection: undefined }),
@@ -57,23 +61,30 @@ export function createPlaces<T>(deps: PlacesDeps<T>): Places<T> {
     { min: 0, max: MOST, fifo: false, autostart: false, evictionRunIntervalMillis: 0 },
   );
 
-  const giveBack = (place: PoolPlace<T>): void => void pool.release(place);
+  const giveBack = (place: PoolPlace<T>): void => void (sorting > 0 ? held.push(place) : pool.release(place));
   const drop = (place: PoolPlace<T>): void => void pool.destroy(place);
+
+  async function whileSorting<R>(work: () => Promise<R>): Promise<R> {
+    sorting++;
+    try {
+      return await work();
+    } finally {
+      if (--sorting === 0) {
+        for (const place of held.splice(0)) giveBack(place);
+        deps.sorted();
+      }
+    }
+  }
 
   /** Takes all idle places and `more` empty ones; gives back or drops what nobody asked for. */
   async function sort(more: 0 | 1, isKept: (connection: T) => boolean): Promise<PoolPlace<T> | undefined> {
-    sorting++;
+    const taken = await Promise.all(Array.from({ length: pool.available + more }, () => pool.acquire()));
     let empty: PoolPlace<T> | undefined;
-    try {
-      const taken = await Promise.all(Array.from({ length: pool.available + more }, () => pool.acquire()));
-      // The newest came first, so it goes back last.
-      for (const place of taken.reverse()) {
-        if (place.connection !== undefined && isKept(place.connection)) giveBack(place);
-        else if (place.connection === undefined && more > 0 && empty === undefined) empty = place;
-        else drop(place);
-      }
-    } finally {
-      sorting--;
+    // The newest came first, so it goes back last.
+    for (const place of taken.reverse()) {
+      if (place.connection !== undefined && isKept(place.connection)) giveBack(place);
+      else if (place.connection === undefined && more > 0 && empty === undefined) empty = place;
+      else drop(place);
     }
     return empty;
   }
@@ -86,18 +97,16 @@ export function createPlaces<T>(deps: PlacesDeps<T>): Places<T> {
       return pool.available;
     },
     take: () => pool.acquire(),
-    async takeEmpty() {
-      for (;;) {
-        const empty = pool.available === 0 ? await pool.acquire() : await sort(1, () => true);
-        if (empty === undefined) continue;
-        if (empty.connection === undefined) return empty;
-        // Given back by somebody in the meantime.
-        giveBack(empty);
-      }
-    },
+    takeEmpty: () =>
+      whileSorting(async () => {
+        for (;;) {
+          const empty = await sort(1, () => true);
+          if (empty !== undefined) return empty;
+        }
+      }),
     giveBack,
     drop,
-    sweep: (isKept) => sort(0, isKept).then(() => undefined),
+    sweep: (isKept) => whileSorting(() => sort(0, isKept)).then(() => undefined),
     get isSorting() {
       return sorting > 0;
     },

@@ -26,8 +26,8 @@ export interface PoolCounts {
 }
 
 export interface ConnectionPool {
-  /** A usable connection. Rejects with the `UpstreamError` of opening one, `acquire_timeout` where none came free, or `draining`. */
-  acquire(): Promise<Lease>;
+  /** A usable connection, for somebody who waits since then (monotonic, default now). Rejects with the `UpstreamError` of opening one, `acquire_timeout` where none came free, or `draining`. */
+  acquire(since?: number): Promise<Lease>;
   /** Opens what is missing to `count` connections, in the background of nobody; resolves when done, never rejects. */
   warm(count: number): Promise<void>;
   /** Closes what is past its time and opens replacements; called regularly, and when limits changed. */
@@ -58,6 +58,8 @@ export interface PoolOptions {
   readonly mayOpen: () => boolean;
   /** Whether connections that end are replaced before anybody asks. Default: always. */
   readonly isKeptWarm?: () => boolean;
+  /** Whether the account is served; else it only finishes what is under way. Default: always. */
+  readonly isServed?: () => boolean;
   /** Of the mailbox; default: the pool is its only one. */
   readonly mailbox?: MailboxConnections;
   readonly clock?: Clock;
@@ -120,6 +122,7 @@ export function createConnectionPool(
       });
       leaving.set(connection, gone);
     },
+    sorted: () => serve(),
   });
 
   /** Messages that may go out beside those under way. */
@@ -128,7 +131,7 @@ export function createConnectionPool(
   /** Hands out what is idle, and opens what is missing for those who wait. */
   function serve(): void {
     if (closing && busy.size + handing + opening.size === 0) whenEmpty();
-    // Whoever sorts serves afterwards.
+    // Afterwards it is called.
     if (places.isSorting) return;
     while (waiters.length > 0 && places.idle > 0 && free() > 0) {
       const waiter = waiters.shift();
@@ -146,6 +149,8 @@ export function createConnectionPool(
     get open() {
       return places.size + leaving.size;
     },
+    most: () => limits().maxConnections,
+    isServed: options.isServed ?? (() => true),
     get waitsSince() {
       return lacksRoom ? waiters[0]?.since : undefined;
     },
@@ -168,7 +173,7 @@ export function createConnectionPool(
       }
       // The one used longest ago.
       let given = 0;
-      void places.sweep((connection) => promised.has(connection) || given++ > 0).then(serve);
+      void places.sweep((connection) => promised.has(connection) || given++ > 0);
       return true;
     },
     serve,
@@ -176,7 +181,7 @@ export function createConnectionPool(
   mailbox.join(sharer);
 
   /** Whether one more fits; those that only say goodbye give way. */
-  const makeRoom = (): boolean => mailbox.makeRoom(sharer, limits().maxConnections);
+  const makeRoom = (): boolean => mailbox.makeRoom(sharer);
 
   async function handTo(waiter: Waiter): Promise<void> {
     const lease = await takeIdle();
@@ -263,14 +268,13 @@ export function createConnectionPool(
     }
   }
 
-  function wait(): Promise<Lease> {
-    const since = clock.monotonic();
+  function wait(since: number): Promise<Lease> {
     return new Promise((resolve, reject) => {
       const waiter: Waiter = {
         since,
         resolve,
         reject,
-        stop: clock.after(options.acquireTimeoutMs, () => {
+        stop: clock.after(since + options.acquireTimeoutMs - clock.monotonic(), () => {
           const at = waiters.indexOf(waiter);
           if (at >= 0) waiters.splice(at, 1);
           // Not merely busy: another connection was tried for, and why there is none is the better answer.
@@ -285,14 +289,14 @@ export function createConnectionPool(
     });
   }
 
-  async function acquire(): Promise<Lease> {
+  async function acquire(since = clock.monotonic()): Promise<Lease> {
     if (closing) throw new UpstreamError({ kind: 'local', cause: 'draining' });
     const isFree = waiters.length === 0 && free() > 0;
     if (isFree && !places.isSorting && places.idle > 0) {
       const lease = await takeIdle();
       if (lease !== undefined) return lease;
     }
-    return wait();
+    return wait(since);
   }
 
   let sweepScheduled = false;
@@ -307,9 +311,8 @@ export function createConnectionPool(
   }
 
   async function sweep(aheadMs = 0): Promise<void> {
-    let room = limits().maxConnections - mailbox.besides(sharer) - busy.size - handing - opening.size;
+    let room = mailbox.roomFor(sharer) - busy.size - handing - opening.size;
     await places.sweep((connection) => isUsable(connection, aheadMs) && room-- > 0);
-    serve();
   }
 
   const aheadMs = (): number => Math.min(REPLACE_AHEAD_MS, limits().idleMs * REPLACE_AHEAD_SHARE);
@@ -326,7 +329,7 @@ export function createConnectionPool(
     const missing = limits().minConnections - promising();
     if (missing <= 0 || closing || !options.mayOpen() || options.isKeptWarm?.() === false) return;
     // Where the limit leaves no room for a replacement beside it, the old one goes first.
-    if (mailbox.besides(sharer) + places.size + missing > limits().maxConnections) await sweep(aheadMs());
+    if (places.size + missing > mailbox.roomFor(sharer)) await sweep(aheadMs());
     await openMore(missing);
   }
 
@@ -348,7 +351,7 @@ export function createConnectionPool(
     maintain() {
       if (closing) return;
       serve();
-      const isOver = mailbox.besides(sharer) + places.size > limits().maxConnections;
+      const isOver = places.size > mailbox.roomFor(sharer);
       const isStale = [...idle].some((connection) => !isUsable(connection));
       void (isStale || isOver ? sweep() : Promise.resolve()).then(topUp);
     },
@@ -362,7 +365,7 @@ export function createConnectionPool(
     },
 
     get isCrowdedOut() {
-      return places.size === 0 && mailbox.besides(sharer) >= limits().maxConnections;
+      return places.size === 0 && mailbox.roomFor(sharer) <= 0;
     },
 
     get isEmpty() {

@@ -1,0 +1,149 @@
+/** The pools of one mailbox among themselves, with connections that are nothing but that. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { AccountLimits } from '../../src/accounts/account.ts';
+import type { UpstreamConnection } from '../../src/upstream/connection.ts';
+import { createMailboxConnections, type Sharer } from '../../src/upstream/mailbox-connections.ts';
+import { type ConnectionPool, createConnectionPool, type Lease } from '../../src/upstream/pool.ts';
+import { createTestClock } from '../support/clock.ts';
+
+/** More turns than this for what a handful of pools do is no end. */
+const ENDLESS = 10_000;
+
+interface Crowd {
+  readonly pools: readonly ConnectionPool[];
+  /** Ends an opening, the oldest first. */
+  opened(): void;
+  advance(ms: number): void;
+}
+
+/** Pools of one mailbox; each may have so many connections. */
+function crowd(...most: readonly number[]): Crowd {
+  const clock = createTestClock();
+  const mailbox = createMailboxConnections(clock);
+  const waiting: (() => void)[] = [];
+  let turns = 0;
+  const open = (): Promise<UpstreamConnection> =>
+    new Promise((resolve) => waiting.push(() => resolve(connection())));
+  const pools = most.map((maxConnections) =>
+    createConnectionPool(open, {
+      limits: () => ({ maxConnections, minConnections: 0 }) as AccountLimits,
+      acquireTimeoutMs: 30_000,
+      concurrency() {
+        assert.ok(++turns < ENDLESS, 'the pools serve one another without end');
+        return maxConnections;
+      },
+      isKept: () => true,
+      mayOpen: () => true,
+      mailbox,
+      clock,
+    }),
+  );
+  return {
+    pools,
+    opened: () => waiting.shift()?.(),
+    advance: (ms) => clock.advance(ms),
+  };
+}
+
+const connection = (): UpstreamConnection =>
+  ({ isUsable: () => true, quit: async () => {}, destroy: () => {} }) as unknown as UpstreamConnection;
+
+/** What can happen at once has happened. */
+const rest = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Leases as they come. */
+function borrow(pool: ConnectionPool | undefined, times: number): Lease[] {
+  const leases: Lease[] = [];
+  for (let i = 0; i < times; i++) void pool?.acquire().then((lease) => leases.push(lease));
+  return leases;
+}
+
+test('connections that become idle while others are opened are lent, and the pools come to rest', async () => {
+  const { pools, opened } = crowd(3, 3);
+  void pools[1]?.warm(3);
+  const first = borrow(pools[0], 1);
+  await rest();
+  opened();
+  opened();
+  const more = borrow(pools[0], 2);
+  await rest();
+  for (let i = 0; i < 4; i++) {
+    opened();
+    await rest();
+  }
+  assert.equal(first.length + more.length, 3);
+  assert.deepEqual(
+    pools.map(({ counts }) => counts.busy),
+    [3, 0],
+  );
+});
+
+test('an account with a lower limit than another of its mailbox has its share', async () => {
+  const { pools, opened, advance } = crowd(3, 1);
+  const greedy = borrow(pools[0], 20);
+  await rest();
+  for (let i = 0; i < 3; i++) opened();
+  await rest();
+  const modest = borrow(pools[1], 2);
+  await rest();
+  assert.equal(modest.length, 0);
+  advance(2_000);
+  greedy.shift()?.release();
+  await rest();
+  opened();
+  await rest();
+  assert.equal(modest.length, 1);
+  assert.deepEqual(
+    pools.map(({ counts: { size } }) => size),
+    [2, 1],
+  );
+});
+
+test('an account that is served no more allows its mailbox nothing', () => {
+  const mailbox = createMailboxConnections(createTestClock());
+  const sharer = (open: number, most: number, isServed: boolean): Sharer => ({
+    open,
+    most: () => most,
+    isServed: () => isServed,
+    waitsSince: undefined,
+    cutLeaving: () => false,
+    giveUpIdle: () => false,
+    serve: () => {},
+  });
+  const [served, earlier, other] = [sharer(0, 2, true), sharer(2, 5, false), sharer(0, 4, true)];
+  mailbox.join(served);
+  mailbox.join(earlier);
+  assert.equal(mailbox.makeRoom(served), false);
+  mailbox.join(other);
+  assert.equal(mailbox.makeRoom(served), true);
+  assert.equal(mailbox.roomFor(served), 2);
+});
+
+test('with hundreds of accounts in a mailbox a place is looked for in one round', () => {
+  const mailbox = createMailboxConnections(createTestClock());
+  let asked = 0;
+  const sharers = Array.from(
+    { length: 500 },
+    (_, i): Sharer => ({
+      get open() {
+        asked++;
+        return i < 2 ? 1 : 0;
+      },
+      most: () => 2,
+      isServed: () => true,
+      waitsSince: i < 2 ? undefined : i,
+      cutLeaving: () => false,
+      giveUpIdle: () => false,
+      serve() {
+        asked++;
+        mailbox.makeRoom(this);
+      },
+    }),
+  );
+  for (const each of sharers) mailbox.join(each);
+  const [first] = sharers;
+  assert.ok(first);
+  mailbox.pass(first);
+  assert.ok(asked < 4 * sharers.length, `${asked} questions`);
+});
