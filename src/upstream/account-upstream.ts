@@ -5,16 +5,16 @@
  * longer fit the facts are replaced as they fall idle. 535 is answered with one new token, never more.
  */
 
-import { createHash } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { type Account, mailboxOf } from '../accounts/account.ts';
-import type { Clock } from '../clock.ts';
+import { type Clock, orAfter } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import type { Verdict } from '../protocol/verdict.ts';
 import { type AccessToken, TokenError, type TokenSource } from '../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from './account-health.ts';
 import type { UpstreamConnection } from './connection.ts';
+import { factsOf } from './connection-facts.ts';
 import { within } from './dial.ts';
 import type { UpstreamEndpoint } from './endpoint.ts';
 import { UpstreamError } from './failure.ts';
@@ -55,6 +55,8 @@ export interface AccountUpstreamDeps {
   readonly log: Log;
   readonly clock: Clock;
   readonly endpointOf: (account: Account) => UpstreamEndpoint;
+  /** Which mailbox the account has now; undefined: it is served no more. */
+  readonly mailboxNow: () => string | undefined;
   readonly isParked: () => boolean;
   readonly isIdle: () => boolean;
   readonly onStateChange: () => void;
@@ -81,16 +83,6 @@ export interface MailboxUpstream {
 const KNOWN_MS = 5;
 /** Longer than anything waits between asking for an account's upstream and holding it, ms. */
 const FORGET_AFTER_MS = 60 * 60_000;
-
-/** Facts of which a connection is a product: one with others is of no use any more. */
-const factsOf = (a: Account): string =>
-  JSON.stringify([a.upstream, a.user, a.localAddress, a.heloName, a.smtpProxy ?? null, loginOf(a)]);
-
-/** Another password of the proxy makes another connection; kept is that it is another. */
-function loginOf({ smtpProxy }: Account): string {
-  if (smtpProxy === undefined || smtpProxy === 'none' || smtpProxy.login === undefined) return '';
-  return createHash('sha256').update(smtpProxy.login.password.reveal()).digest('base64');
-}
 
 /** A token room's error as an upstream event. */
 function tokenTrouble(error: unknown, account: string): UpstreamError {
@@ -126,6 +118,9 @@ export function createAccountUpstream(
 
   async function token(): Promise<AccessToken> {
     try {
+      // That of another mailbox would be refused, and a good token renewed for it.
+      if ((deps.mailboxNow() ?? mailbox) !== mailbox)
+        throw new TokenError('unknown_account', `no account ${id} with its earlier mailbox`);
       return tokens.peek(id) ?? (await tokens.get(id));
     } catch (error) {
       throw tokenTrouble(error, id);
@@ -296,6 +291,7 @@ export function createAccountUpstream(
     isKept: (connection) => !deps.isParked() && factsOfConnection.get(connection) === facts,
     isKeptWarm: () => !deps.isIdle(),
     mayOpen: () => !deps.isParked() && health.mayLogIn() && !endpoint.open,
+    isServed: () => deps.mailboxNow() === mailbox,
     mailbox: deps.connectionsOf(mailbox),
     clock,
   });
@@ -306,14 +302,18 @@ export function createAccountUpstream(
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
     if (endpoint.resting !== undefined) throw endpoint.resting;
-    await within(token(), closed.signal).catch((error: unknown) => {
+    const known = within(token(), closed.signal).catch((error: unknown) => {
       if (error instanceof UpstreamError && !closed.signal.aborted) failed(error, endpoint);
       throw error;
     });
+    await orAfter(clock, known, options.acquireTimeoutMs);
   }
 
-  const acquire = (): Promise<Lease> =>
-    pool.isCrowdedOut ? couldLogIn().then(pool.acquire) : pool.acquire();
+  async function acquire(): Promise<Lease> {
+    const since = clock.monotonic();
+    if (pool.isCrowdedOut) await couldLogIn();
+    return pool.acquire(since);
+  }
 
   const upstream: AccountUpstream = {
     get account() {

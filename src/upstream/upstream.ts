@@ -120,6 +120,10 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
         log,
         clock,
         endpointOf: (account) => endpoints.named(endpointName(account)),
+        mailboxNow() {
+          const now = accounts.get(account.id);
+          return now && mailboxOf(now);
+        },
         isParked: () => deps.isParked?.(account.id) ?? false,
         isIdle: () => deps.isIdle?.(account.id) ?? false,
         onStateChange: () => deps.onStateChange?.(account.id),

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { createTestClock, type TestClock } from '../support/clock.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { ANN, type Room, type RoomOptions, startRoom } from '../support/relay-room.ts';
-import { waitFor } from '../support/wait-for.ts';
+import { waitFor, within } from '../support/wait-for.ts';
 
 const BEN = 'ben@example.com';
 const DESK = 'desk@example.com';
@@ -132,6 +132,45 @@ test(
       [ANN, BEN].map((user) => room.provider.smtp.maxOpenOf(user)),
       [1, 1],
     );
+  }),
+);
+
+test(
+  'a message under way that loses its connection after its account has got another mailbox waits: no token of that one is tried',
+  leakless(async (_t, defer) => {
+    const room = await startNarrow(defer, { users: [ANN, BEN] });
+    const entry = (email: string, user: string): object =>
+      room.provider.entry(user, { ...ONE, chunking: false, email, user, account_id: `account-${email}` });
+    await room.reload([entry(ANN, ANN), entry(BEN, BEN)]);
+    const end = await underWay(room, ANN);
+    await room.reload([entry(ANN, BEN), entry(BEN, ANN)]);
+    await room.tokens.get(`account-${ANN}`);
+    const { connections } = room.provider.smtp;
+    const asked = room.provider.token.count();
+    room.provider.smtp.script('DATA', {}, { after: 'close' });
+    assert.equal(await end(), 451);
+    assert.equal(room.provider.smtp.connections, connections);
+    assert.equal(room.provider.token.count(), asked);
+    assert.equal((await room.send()).final?.code, 250);
+  }),
+);
+
+test(
+  'who waits for a token while another account has the places waits no longer than for a place',
+  leakless(async (_t, defer) => {
+    const clock = createTestClock();
+    const room = await startNarrow(defer, { clock });
+    await room.reload([
+      room.provider.entry(ANN, ONE),
+      room.provider.entry(ANN, { ...ONE, email: DESK, user: ANN }),
+    ]);
+    const end = await underWay(room);
+    room.provider.token.delayMs = 1_500;
+    const next = room.send({ from: DESK });
+    await pass(clock, 5_000);
+    await pass(clock, 0);
+    assert.equal((await within(next, 1_000, 'the answer')).mail.code, 451);
+    assert.equal(await end(), 250);
   }),
 );
 
