@@ -28,8 +28,8 @@ export interface DataDialogue {
   outOfStep(): UpstreamError;
   /** The last octet is about to be written. How long its answer may take, ms. */
   ending(): number;
-  /** Judges the reply to the whole body. Throws `UpstreamError`. */
-  decide(reply: ParsedReply | undefined): Decision;
+  /** Judges the reply to the whole body. Rejects with `UpstreamError`. */
+  decide(reply: ParsedReply | undefined): Promise<Decision>;
 }
 
 export function createDataStream(connection: UpstreamConnection, dialogue: DataDialogue): SubmissionStream {

@@ -23,11 +23,16 @@ export interface Step {
   marker(behindChunks: boolean): Marker;
   /** The verdict came and the marker was not answered, for the connection ended `quietMs` later: it is the verdict where it reads like none on an address. */
   isCertain(verdict: ParsedReply | undefined, quietMs: number): boolean;
+  /** A yes to the first body on a connection that reads like one to an address: what was said to RCPT may have been said again. */
+  isDoubtful(verdict: ParsedReply | undefined): boolean;
   /** How MAIL and RCPT were accepted. */
   remember(mail: ParsedReply | undefined, rcpt: ParsedReply | undefined): void;
   /** A positive reply to this and nothing else; throws what `outOfStep` makes for a late one to another command. */
   isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply;
 }
+
+/** RFC 3463 §3.2. */
+const isOfAddress = (enhanced: string | undefined): boolean => enhanced?.startsWith('2.1.') === true;
 
 export function createStep(connection: UpstreamConnection, outOfStep: () => Error): Step {
   const isTagged = (): boolean => {
@@ -41,7 +46,12 @@ export function createStep(connection: UpstreamConnection, outOfStep: () => Erro
     marker: (behindChunks) =>
       !behindChunks && isTagged() && connection.said.end !== undefined ? NONE : NOOP,
     isCertain: ({ enhanced } = { code: 0, text: '', lines: [] }, quietMs) =>
-      quietMs <= PROMPT_MS && enhanced !== undefined && !enhanced.startsWith('2.1.'),
+      quietMs <= PROMPT_MS && enhanced !== undefined && !isOfAddress(enhanced),
+    isDoubtful: (verdict) =>
+      verdict !== undefined &&
+      isPositive(verdict) &&
+      connection.said.end === undefined &&
+      isOfAddress(verdict.enhanced),
     remember(mail, rcpt) {
       const { said } = connection;
       said.mail ??= mail?.enhanced ?? '';

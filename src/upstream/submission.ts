@@ -207,7 +207,7 @@ export class Submission {
       },
       decide: (reply) => {
         endFlight(ending, this.#connection.now);
-        return this.#decide(reply === undefined ? [] : [reply], ['end']);
+        return this.#decideData(reply === undefined ? [] : [reply]);
       },
     });
     return { refusal: undefined, stream };
@@ -226,7 +226,20 @@ export class Submission {
     const stuffer = createDotStuffer();
     const parts = body.flatMap((chunk) => stuffer.push(chunk));
     parts.push(stuffer.end());
-    return this.#sendLast(parts, []);
+    return this.#decideData(await this.#exchange(parts, 1, FINAL_TIMEOUT_MS, []));
+  }
+
+  /** A doubtful verdict stands where it is the last reply; nothing more is said on its connection. */
+  async #decideData(replies: readonly ParsedReply[]): Promise<Decision> {
+    if (!this.#step.isDoubtful(replies[0])) return this.#decide(replies, ['end']);
+    const behind = await this.#connection
+      .flight(['NOOP\r\n'], 1, this.#left(FINAL_TIMEOUT_MS))
+      .catch((error: unknown) => {
+        throw this.#lost(error);
+      });
+    const decision = this.#decide([...replies, ...behind], ['end']);
+    this.#connection.destroy();
+    return decision;
   }
 
   /** One flight of `expected` replies. `marker`, where the last octet of the body is in it, follows the body; its answer may be missing. */

@@ -4,9 +4,11 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
+import type { Decision } from '../../src/upstream/data-stream.ts';
 import { UpstreamError } from '../../src/upstream/failure.ts';
 import { Submission } from '../../src/upstream/submission.ts';
 import { createTestClock } from '../support/clock.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 const MAIL = { sender: 'ann@example.com', parameters: [] };
 const BOB = { address: 'bob@example.net', parameters: [] };
@@ -61,6 +63,53 @@ test('a 250 too many among the replies to chunks does not speak for the message'
   assert.match(heard().replaceAll('y', ''), / LAST\r\n/);
   says('250 2.0.0 header', '250 2.0.0 said twice', '250 2.0.0 chunk', '554 5.7.1 spam');
   await assert.rejects(decided, isUnknown);
+});
+
+/** A body by DATA, up to where its verdict is due. */
+async function sendByData(room: ReturnType<typeof stage>, isStream: boolean): Promise<Decision> {
+  const { connection, says } = room;
+  connection.capabilities = { ...connection.capabilities, chunking: false };
+  const submission = new Submission(connection, false, { flights: 0 });
+  const begun = submission.sendEnvelope(MAIL, [BOB]);
+  says(...ENVELOPE);
+  await begun;
+  const opened = isStream ? submission.startStream() : undefined;
+  const sent = opened === undefined ? submission.sendBody([BODY], BODY.length) : undefined;
+  says('354 go ahead');
+  if (sent !== undefined) return sent;
+  const stream = (await opened)?.stream;
+  assert.ok(stream);
+  stream.push(BODY);
+  return stream.finish();
+}
+
+for (const isStream of [false, true])
+  test(`what was said to RCPT and is said again does not speak for the first body of a connection (${isStream ? 'streamed' : 'held'})`, async () => {
+    const refused = stage();
+    const decided = sendByData(refused, isStream);
+    await waitFor(() => refused.heard().endsWith('\r\n.\r\n'));
+    refused.says('250 2.1.5 recipient');
+    await waitFor(() => refused.heard().endsWith('NOOP\r\n'));
+    refused.says('450 4.7.0 try later', '250 2.0.0 NOOP');
+    await assert.rejects(decided, isUnknown);
+
+    const closed = stage();
+    const open = sendByData(closed, isStream);
+    await waitFor(() => closed.heard().endsWith('\r\n.\r\n'));
+    closed.says('250 2.1.5 recipient');
+    closed.closes();
+    await assert.rejects(open, isUnknown);
+  });
+
+test('a server that answers bodies as it answers RCPT is believed, one message a connection', async () => {
+  const room = stage();
+  const decided = sendByData(room, false);
+  await waitFor(() => room.heard().endsWith('\r\n.\r\n'));
+  room.says('250 2.1.5 queued');
+  await waitFor(() => room.heard().endsWith('NOOP\r\n'));
+  room.says('250 2.1.5 NOOP');
+  assert.equal((await decided).reply.text, 'queued');
+  assert.equal(room.connection.dead, true);
 });
 
 test('a server that answers chunks when it has them all is waited for as long as for its verdict', async () => {
