@@ -10,7 +10,7 @@ import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
 import { dialAccount } from '../enrol/dial-account.ts';
-import { explain } from '../enrol/explain.ts';
+import { explain, explainToken } from '../enrol/explain.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { withTokens } from '../enrol/probe.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
@@ -98,7 +98,8 @@ export const send: CommandDefinition = {
       terminal.note(`${terminal.paint.red('failed')} at ${stage}: ${said}`);
       if (direct !== undefined) {
         const of = { provider, host: '', port: 0, user: direct, sender: from ?? direct, grant: '' };
-        const { what, cure } = explain({ stage, said, ...of });
+        const { what, cure } =
+          error instanceof TokenError ? explainToken(error, of) : explain({ stage, said, ...of });
         terminal.note(`  ${what}\n  cure: ${cure}`);
       } else if (stage === 'tcp')
         terminal.note('  no relay listens there: start it, or name it with --host and --port');

@@ -1,5 +1,11 @@
 /** The book of causes for the steps of a probe: what went wrong, and what to do about it. Pure. */
-import { type CauseFacts, type Explanation, explain as explainTrouble } from '../protocol/causes/book.ts';
+import {
+  type CauseFacts,
+  type Explanation,
+  explainById,
+  explain as explainTrouble,
+} from '../protocol/causes/book.ts';
+import type { TokenError } from '../tokens/access-token.ts';
 
 export type { Explanation };
 
@@ -15,6 +21,15 @@ export interface FailedStep extends CauseFacts {
 /** Explains a failed step. There is always an answer; an unknown one asks to read the reply. */
 export const explain = (trouble: FailedStep): Explanation =>
   explainTrouble({ ...trouble, stage: trouble.stage === 'sender' ? 'mail' : trouble.stage });
+
+/** Explains why there is no token, also where the token endpoint said nothing. */
+export function explainToken({ causeId, cure }: TokenError, facts: CauseFacts): Explanation {
+  const { what, cure: known } = explainById(causeId, facts) ?? {
+    what: 'no access token can be had just now',
+    cure: 'read what was said',
+  };
+  return { what, cure: cure ?? known };
+}
 
 /** Days left on a server certificate below which `check` warns. */
 const CERTIFICATE_DAYS = 14;

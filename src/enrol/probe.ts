@@ -17,7 +17,7 @@ import type { TokenStore } from '../tokens/token-store.ts';
 import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
 import { type ClientDialogue, StepError } from './client-dialogue.ts';
 import { dialAccount } from './dial-account.ts';
-import { type Explanation, explain, type ProbeStage } from './explain.ts';
+import { type Explanation, explain, explainToken, type ProbeStage } from './explain.ts';
 import { probeGraph } from './probe-graph.ts';
 
 export interface ProbeStep {
@@ -79,23 +79,25 @@ export async function probeAccount(
     });
     startedAt = now;
   };
-  const failed = (stage: ProbeStage, said: string, sender?: string): void => {
-    const { provider, upstream, user } = account;
-    const { grant } = credential;
-    const facts = { provider, host: upstream.host, port: upstream.port, user, grant };
+  const { provider, upstream, user } = account;
+  const { grant } = credential;
+  const facts = { provider, host: upstream.host, port: upstream.port, user, grant };
+  const failed = (stage: ProbeStage, said: string, explanation: Explanation): void => {
     add({
       stage,
       ok: false,
       ms: Math.round(performance.now() - startedAt),
       detail: said,
-      explanation: explain({ stage, said, ...facts, ...(sender === undefined ? {} : { sender }) }),
+      explanation,
     });
     startedAt = performance.now();
   };
   function gaveUp(error: unknown): void {
-    if (error instanceof StepError) failed(error.stage, error.message);
-    else if (error instanceof TokenError) failed('token', error.message);
-    else throw error;
+    if (error instanceof TokenError) failed('token', error.message, explainToken(error, facts));
+    else if (error instanceof StepError) {
+      const { stage, message: said } = error;
+      failed(stage, said, explain({ stage, said, ...facts }));
+    } else throw error;
   }
   /** By Graph; true where mail could leave that way. */
   async function tryGraph(): Promise<boolean> {
@@ -135,7 +137,8 @@ export async function probeAccount(
       const isAscii = Buffer.byteLength(sender) === sender.length;
       const parameter = isAscii || !capabilities.smtpUtf8 ? '' : ' SMTPUTF8';
       const reply = await smtp.command(`MAIL FROM:<${sender}>${parameter}`, 'sender');
-      if (reply.code >= 400) failed('sender', formatReply(reply), sender);
+      const said = formatReply(reply);
+      if (reply.code >= 400) failed('sender', said, explain({ stage: 'sender', said, ...facts, sender }));
       else passed('sender', sender);
       await smtp.command('RSET', 'sender');
     }

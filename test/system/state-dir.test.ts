@@ -7,6 +7,7 @@ import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
 import { runCli } from '../support/run-cli.ts';
+import { closedPort } from '../tokens/support.ts';
 
 const USERS = Array.from({ length: 10 }, (_, i) => `user${i}@outlook.example`);
 const KEY = 'correct-horse-battery-staple';
@@ -137,7 +138,7 @@ async function checking(defer: Defer) {
     const checked = await runCli(['check', '--accounts', accounts, '--state-dir', stateDir], { env });
     assert.equal(checked.code, 0, checked.stdout + checked.stderr);
   };
-  return { provider, stateDir, check };
+  return { provider, accounts, stateDir, check };
 }
 
 test(
@@ -168,5 +169,20 @@ test(
       left.map(({ uid, gid, mode }) => [uid, gid, mode & 0o777]),
       [[somebody, somebody, 0o600]],
     );
+  }),
+);
+
+test(
+  'check says what keeps it from asking where nothing was asked',
+  leakless(async (_t, defer) => {
+    const { provider, accounts } = await checking(defer);
+    const env = { NODE_EXTRA_CA_CERTS: provider.caFile };
+    const store = `redis://127.0.0.1:${await closedPort()}`;
+    const checked = await runCli(['check', '--accounts', accounts], {
+      env: { ...env, XOAUTH2_RELAY_STORE: store },
+    });
+    assert.equal(checked.code, 1);
+    assert.equal(provider.token.count(), 0);
+    assert.match(checked.stdout + checked.stderr, /without Redis.*cure: bring Redis back/s);
   }),
 );

@@ -53,11 +53,14 @@ export function explain(trouble: Trouble): Explanation {
   return explainCause(findCause(stage, said.slice(0, MAX_JUDGED)), trouble);
 }
 
-/** What to do about the cause with this id; undefined where the book has none. */
-export function cureOf(id: string | undefined, facts: CauseFacts): string | undefined {
+/** The cause with this id; undefined where the book has none. */
+export function explainById(id: string | undefined, facts: CauseFacts): Explanation | undefined {
   const cause = id === undefined ? undefined : BY_ID.get(id);
-  return cause && explainCause(cause, facts).cure;
+  return cause && explainCause(cause, facts);
 }
+
+export const cureOf = (id: string | undefined, facts: CauseFacts): string | undefined =>
+  explainById(id, facts)?.cure;
 
 function findCause(stage: CauseStage, said: string): Cause {
   switch (stage) {
