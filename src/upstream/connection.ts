@@ -74,6 +74,8 @@ export class UpstreamConnection {
   gapMs = 0;
   /** The last transaction was given up half-way: the next flight starts with RSET. */
   needsReset = false;
+  /** It answered more than it was asked: whose each of its last replies is, nobody can tell. */
+  saidTooMuch = false;
   /** Called once when the connection can no longer be used. */
   onDead: (() => void) | undefined;
   /** Connections opened together do not all run out together. */
@@ -266,6 +268,7 @@ export class UpstreamConnection {
         if (reply.code >= 400 && reply.code !== 421 && isOfAnAddress(complete.at(-1)))
           this.#flights.push(...complete.splice(0));
         for (const { resolve, replies } of complete) resolve(replies);
+        this.saidTooMuch = reply.code !== 421;
         // Said to nobody: the server ends an idle session, or is out of step. Either way it is over.
         this.#die(reply.code >= 400 ? 'eof' : 'garbage', 'upstream spoke unasked');
         return;

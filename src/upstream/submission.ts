@@ -323,8 +323,10 @@ export class Submission {
   }
 
   #checkRecipients(replies: readonly ParsedReply[], expected: number): void {
-    // A loss after some verdicts leaves recipients without one.
-    if (replies.length < expected) throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
+    // A loss after some verdicts leaves recipients without one; a reply too many leaves open whose each is.
+    const isUnclear = expected > 1 && this.#connection.saidTooMuch;
+    if (replies.length < expected || isUnclear)
+      throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
     for (const reply of replies) this.#step.isAccepted(reply, 'rcpt');
   }
 

@@ -50,6 +50,10 @@ function stage() {
 const isUnknown = (error: unknown): boolean =>
   error instanceof UpstreamError && error.event.kind === 'lost' && error.event.finalByteSent;
 
+/** The server cannot have the message. */
+const isBeforeEnd = (error: unknown): boolean =>
+  error instanceof UpstreamError && error.event.kind === 'lost' && !error.event.finalByteSent;
+
 test('a 250 too many among the replies to chunks does not speak for the message', async () => {
   const { connection, submission, heard, says } = stage();
   // It has served before: how its replies look is known.
@@ -154,6 +158,32 @@ test('a server that is silent on a body and answers the NOOP behind it has taken
     end(room);
     await assert.rejects(decided, isUnknown);
   }
+});
+
+test('of several recipients none hears what may have been said of another: a reply too many', async () => {
+  const gone = '550 5.1.1 no such user';
+  const ok = '250 2.1.5 recipient';
+  for (const replies of [
+    [ok, ok, gone, ok],
+    [gone, gone, ok, gone],
+  ]) {
+    for (const isFirst of [true, false]) {
+      const { submission, says } = stage();
+      const asked: Promise<unknown> = isFirst
+        ? submission.sendEnvelope(MAIL, [BOB, BOB, BOB])
+        : submission.addRecipients([BOB, BOB, BOB]);
+      says(...(isFirst ? ['250 2.1.0 sender'] : []), ...replies);
+      await assert.rejects(asked, isBeforeEnd);
+    }
+  }
+  // Over behind its answers: each stays whose it is.
+  const { submission, says } = stage();
+  const asked = submission.addRecipients([BOB, BOB]);
+  says(ok, gone, '421 4.7.0 enough');
+  assert.deepEqual(
+    (await asked).map((r) => r.code),
+    [250, 550],
+  );
 });
 
 test('recipients that are asked for one by one share the time of one wait', async () => {
