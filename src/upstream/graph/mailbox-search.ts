@@ -28,7 +28,7 @@ export type Seen =
   | { readonly is: 'unclear'; readonly why: string };
 
 export interface MailboxSearch {
-  /** Looks until it is clear, `until` (monotonic) at the latest. A draft is unsent when it still is one `settleMs` after it was first seen so. */
+  /** Looks until it is clear, `until` (monotonic) at the latest. A draft is unsent when it still is one for a look asked `settleMs` after the first that saw it so. */
   look(draft: string, until: number, settleMs: number): Promise<Seen>;
   /** A sent copy of the message whose sending began at `at` (wall); undefined: none was seen, or it may be another's. */
   findCopy(outgoing: Outgoing, at: number): Promise<GraphMessage | undefined>;
@@ -114,12 +114,14 @@ export function createMailboxSearch(deps: {
       for (let waitMs = FIRST_LOOK_MS; ; waitMs = Math.min(waitMs * 2, LONGEST_LOOK_MS)) {
         const left = until - clock.monotonic();
         if (left <= 0) return { is: 'unclear', why };
+        // What is answered late may have been seen as early as this.
+        const askedAt = clock.monotonic();
         const seen = await client.look(draft, left);
         const now = clock.monotonic();
         if (seen.kind === 'ok' && seen.value !== 'none') {
           if (!seen.value.isDraft) return { is: 'sent', messageId: seen.value.internetMessageId };
-          draftSince ??= now;
-          if (now - draftSince >= settleMs) return { is: 'draft' };
+          draftSince ??= askedAt;
+          if (askedAt - draftSince >= settleMs) return { is: 'draft' };
           missingSince = undefined;
         } else if (seen.kind === 'ok') {
           draftSince = undefined;
