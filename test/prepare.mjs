@@ -143,9 +143,11 @@ export function installSystemPackages(names) {
   const packages = missing.map((name) => programs[name].package).filter((name) => name !== undefined);
   try {
     if (packages.length > 0) withoutServices(() => aptInstall(packages));
-    if (missing.includes('exim')) unpackExim();
-    if (missing.includes('nullmailer')) unpack('nullmailer', nullmailerRoot);
-    if (missing.includes('dma')) unpack('dma', dmaRoot);
+    // Postfix takes away another MTA that was there.
+    const beside = missingPrograms(names);
+    if (beside.includes('exim')) unpackExim();
+    if (beside.includes('nullmailer')) unpack('nullmailer', nullmailerRoot);
+    if (beside.includes('dma')) unpack('dma', dmaRoot);
   } catch (error) {
     console.log(`not everything could be installed: ${error.message}`);
   }
