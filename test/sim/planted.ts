@@ -268,8 +268,8 @@ export const PLANTED: readonly Planted[] = [
     edits: [
       {
         file: 'upstream/graph/mailbox-search.js',
-        find: '(await find(outgoing))?.own.find(',
-        put: '(await find(outgoing))?.nobodys.find(',
+        find: "(await find(outgoing, 'drafts'))?.own.find(",
+        put: "(await find(outgoing, 'drafts'))?.nobodys.find(",
       },
     ],
     stores: 'memory,file',
