@@ -295,7 +295,9 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       await editAccounts(accountsPath, (text) => {
         const index = findAccount(text, accountId);
         if (index < 0) return undefined;
-        const { user, email } = accountEntries(text)[index] ?? {};
+        const { user, email, client_id } = accountEntries(text)[index] ?? {};
+        if (typeof client_id === 'string' && client_id !== draft.target.clientId)
+          throw new OperatorError(`${accountId} has another client_id in the accounts file meanwhile`);
         if (!isSameMailbox(String(user ?? email), draft.loaded.account.user))
           throw new OperatorError(`${accountId} is another mailbox in the accounts file meanwhile`);
         return updateAccount(text, index, { refresh_token });

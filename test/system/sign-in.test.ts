@@ -405,3 +405,17 @@ test(
     assert.equal(refreshTokenIn(house.file), other.refresh_token);
   }),
 );
+
+test(
+  'a refresh token of another client that the accounts file has meanwhile, not loaded yet, is not written over',
+  leakless(async (_t, defer) => {
+    const house = await setUp(defer);
+    const { url } = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'browser' });
+    const { accounts, ...rest } = JSON.parse(readFileSync(house.file, 'utf8'));
+    const other = { client_id: 'another-client', refresh_token: 'of-the-other-client' };
+    writeFileSync(house.file, JSON.stringify({ ...rest, accounts: [{ ...accounts[0], ...other }] }));
+    await (await fetch(url ?? '')).text();
+    assert.match((await house.until('done')).note ?? '', /until the relay stops/);
+    assert.equal(refreshTokenIn(house.file), other.refresh_token);
+  }),
+);
