@@ -65,7 +65,7 @@ export function textOption(context: CommandContext, name: string): string | unde
 /** Whether a flag without value was given. */
 export const isSet = (context: CommandContext, name: string): boolean => context.options[name] === true;
 
-/** The option as a whole number. Throws a `OperatorError`. */
+/** The option as a whole number. Throws an `OperatorError`. */
 export function numberOption(context: CommandContext, name: string, fallback: number): number {
   const text = textOption(context, name);
   if (text === undefined) return fallback;

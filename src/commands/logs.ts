@@ -81,7 +81,7 @@ export const logs: CommandDefinition = {
   },
 };
 
-/** Throws a `OperatorError` where this user may not read it. */
+/** Throws an `OperatorError` where this user may not read it. */
 function isThere(file: string): boolean {
   try {
     accessSync(file, constants.R_OK);

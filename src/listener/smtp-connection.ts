@@ -216,6 +216,12 @@ export class RelayConnection extends SeamConnection {
     else this.#say(reply(421, '4.7.0', 'No login in time, closing connection'));
   }
 
+  /** Undefined where the library has put another reader in its place. */
+  get #commands(): CommandReader | undefined {
+    const { reader } = this;
+    return reader instanceof CommandReader ? reader : undefined;
+  }
+
   #wire() {
     const connection = this;
     return {
@@ -225,14 +231,11 @@ export class RelayConnection extends SeamConnection {
         return connection.secure ? describeTls(connection.socket) : undefined;
       },
       get isHalfClosed() {
-        const reader: unknown = connection.reader;
         // A script that says all ahead, QUIT too, closes its side at once and may well read on.
-        const isAllSaid = reader instanceof CommandReader && reader.isBodyFollowed;
-        return connection.socket.readableEnded && !isAllSaid;
+        return connection.socket.readableEnded && connection.#commands?.isBodyFollowed !== true;
       },
       get isAhead() {
-        const reader: unknown = connection.reader;
-        return !connection.isClosing && reader instanceof CommandReader && reader.isAhead;
+        return !connection.isClosing && connection.#commands?.isAhead === true;
       },
       heard: () => connection.#hearing.heard(),
       say: (r: Reply) => connection.#say(r),
@@ -245,8 +248,8 @@ export class RelayConnection extends SeamConnection {
       startTls: (done: () => void) => connection.upgrade(done),
       startSasl: (line: string, done: () => void) => connection.startSasl(line, done),
       startBody(sink: BodySink) {
-        const reader: unknown = connection.reader;
-        if (!(reader instanceof CommandReader)) return false;
+        const reader = connection.#commands;
+        if (reader === undefined) return false;
         reader.startBody({
           ...sink,
           end: () => sink.end().then(() => connection.#leaveIfDrained()),

@@ -309,10 +309,10 @@ export function createAccountUpstream(
     await orAfter(clock, known, options.acquireTimeoutMs);
   }
 
-  async function acquire(): Promise<Lease> {
+  function acquire(): Promise<Lease> {
+    if (!pool.isCrowdedOut) return pool.acquire();
     const since = clock.monotonic();
-    if (pool.isCrowdedOut) await couldLogIn();
-    return pool.acquire(since);
+    return couldLogIn().then(() => pool.acquire(since));
   }
 
   const upstream: AccountUpstream = {

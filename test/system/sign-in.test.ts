@@ -392,17 +392,23 @@ test(
   }),
 );
 
+const OTHER_CLIENT = { client_id: 'another-client', refresh_token: 'of-the-other-client' };
+
+/** The accounts file after its operator has given the first account another client. */
+function withOtherClient(file: string): string {
+  const { accounts, ...rest } = JSON.parse(readFileSync(file, 'utf8'));
+  return JSON.stringify({ ...rest, accounts: [{ ...accounts[0], ...OTHER_CLIENT }] });
+}
+
 test(
   'the grant of a client that the account has no more is not kept',
   leakless(async (_t, defer) => {
     const house = await setUp(defer);
     const { url } = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'browser' });
-    const { accounts, ...rest } = JSON.parse(readFileSync(house.file, 'utf8'));
-    const other = { client_id: 'another-client', refresh_token: 'of-the-other-client' };
-    await house.relay.reload(JSON.stringify({ ...rest, accounts: [{ ...accounts[0], ...other }] }));
+    await house.relay.reload(withOtherClient(house.file));
     await (await fetch(url ?? '')).text();
     assert.match((await house.until('failed')).note ?? '', /client_id/);
-    assert.equal(refreshTokenIn(house.file), other.refresh_token);
+    assert.equal(refreshTokenIn(house.file), OTHER_CLIENT.refresh_token);
   }),
 );
 
@@ -411,11 +417,9 @@ test(
   leakless(async (_t, defer) => {
     const house = await setUp(defer);
     const { url } = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'browser' });
-    const { accounts, ...rest } = JSON.parse(readFileSync(house.file, 'utf8'));
-    const other = { client_id: 'another-client', refresh_token: 'of-the-other-client' };
-    writeFileSync(house.file, JSON.stringify({ ...rest, accounts: [{ ...accounts[0], ...other }] }));
+    writeFileSync(house.file, withOtherClient(house.file));
     await (await fetch(url ?? '')).text();
     assert.match((await house.until('done')).note ?? '', /until the relay stops/);
-    assert.equal(refreshTokenIn(house.file), other.refresh_token);
+    assert.equal(refreshTokenIn(house.file), OTHER_CLIENT.refresh_token);
   }),
 );

@@ -18,6 +18,12 @@ const startNarrow = (defer: Defer, options: RoomOptions = {}): Promise<Room> =>
     ...options,
   });
 
+/** Entries of two accounts with one mailbox. */
+const twins = ({ provider }: Room, more: Record<string, unknown> = ONE): readonly object[] => [
+  provider.entry(ANN, more),
+  provider.entry(ANN, { ...more, email: DESK, user: ANN }),
+];
+
 /** A transaction that has its connection; what it returns ends it. */
 async function underWay(room: Room, from = ANN): Promise<() => Promise<number | undefined>> {
   const { transaction } = await room.mail(from);
@@ -66,10 +72,7 @@ test(
   'two accounts with one user share its places: an idle connection of one gives way to the other',
   leakless(async (_t, defer) => {
     const room = await startNarrow(defer);
-    await room.reload([
-      room.provider.entry(ANN, ONE),
-      room.provider.entry(ANN, { ...ONE, email: DESK, user: ANN }),
-    ]);
+    await room.reload(twins(room));
     for (const from of [ANN, DESK, ANN, DESK]) assert.equal((await room.send({ from })).final?.code, 250);
     const all = Array.from({ length: 8 }, (_, i) => room.send({ from: i % 2 === 0 ? ANN : DESK }));
     assert.deepEqual(new Set((await Promise.all(all)).map((h) => h.final?.code)), new Set([250]));
@@ -83,10 +86,7 @@ test(
   leakless(async (_t, defer) => {
     const clock = createTestClock();
     const room = await startNarrow(defer, { clock });
-    await room.reload([
-      room.provider.entry(ANN, ONE),
-      room.provider.entry(ANN, { ...ONE, email: DESK, user: ANN }),
-    ]);
+    await room.reload(twins(room));
     const isWaiting = (id: string): boolean => room.upstreams.status(id)?.counts.busy === 0;
     const first = await underWay(room);
     let isOver = false;
@@ -160,10 +160,7 @@ test(
   leakless(async (_t, defer) => {
     const clock = createTestClock();
     const room = await startNarrow(defer, { clock });
-    await room.reload([
-      room.provider.entry(ANN, ONE),
-      room.provider.entry(ANN, { ...ONE, email: DESK, user: ANN }),
-    ]);
+    await room.reload(twins(room));
     const end = await underWay(room);
     room.provider.token.delayMs = 1_500;
     const next = room.send({ from: DESK });
@@ -215,10 +212,7 @@ test(
       upstreams: { maintenanceMs: 3_600_000, acquireTimeoutMs: 60_000 },
     });
     const paced = { ...ONE, login_interval_ms: 3_000 };
-    await room.reload([
-      room.provider.entry(ANN, paced),
-      room.provider.entry(ANN, { ...paced, email: DESK, user: ANN }),
-    ]);
+    await room.reload(twins(room, paced));
     const heard: string[] = [];
     async function begin(from: string): Promise<void> {
       void room.send({ from }).then(({ final }) => heard.push(`${from} ${final?.code}`));
@@ -269,10 +263,7 @@ test(
       warm: false,
       upstreams: { maintenanceMs: 3_600_000, acquireTimeoutMs: 60_000 },
     });
-    await room.reload([
-      room.provider.entry(ANN, paced),
-      room.provider.entry(ANN, { ...paced, email: DESK, user: ANN }),
-    ]);
+    await room.reload(twins(room, paced));
     room.provider.smtp.script('greeting', { times: 1 }, { after: 'close' });
     assert.equal((await room.send()).mail.code, 451);
     clock.advance(60_000);
