@@ -75,8 +75,7 @@ export class CommandReader extends Writable {
   #sink: BodySink | undefined;
   #decoder: BodyDecoder | undefined;
   #isSinkWaiting = false;
-  #isBodyFollowed = false;
-  /** Octets of the chunk at hand, up to the end of the line that was emitted last. */
+  /** Octets of the chunk at hand, up to the end of the line or body that was emitted last. */
   #emitted = 0;
 
   constructor(options: CommandReaderOptions) {
@@ -92,14 +91,9 @@ export class CommandReader extends Writable {
     return this.#isSinkWaiting;
   }
 
-  /** Whether anything has come behind the line that is being dealt with. */
+  /** Whether anything has come behind the line or body that is being dealt with. */
   get isAhead(): boolean {
     return this.writableLength > this.#emitted;
-  }
-
-  /** Whether more came in one piece with the end of the last body: its client does not wait for the answer. */
-  get isBodyFollowed(): boolean {
-    return this.#isBodyFollowed;
   }
 
   /** What follows the current line is a body. Call before `done`. */
@@ -239,7 +233,7 @@ export class CommandReader extends Writable {
       this.#sink = undefined;
       this.#decoder = undefined;
       this.#isSinkWaiting = true;
-      this.#isBodyFollowed = end < chunk.length;
+      this.#emitted = end;
       void sink.end().then(() => {
         this.#isSinkWaiting = false;
         this.#take(chunk, end, next);

@@ -232,7 +232,7 @@ export class RelayConnection extends SeamConnection {
       },
       get isHalfClosed() {
         // A script that says all ahead, QUIT too, closes its side at once and may well read on.
-        return connection.socket.readableEnded && connection.#commands?.isBodyFollowed !== true;
+        return connection.socket.readableEnded && connection.#commands?.isAhead !== true;
       },
       get isAhead() {
         return !connection.isClosing && connection.#commands?.isAhead === true;

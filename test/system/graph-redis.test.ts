@@ -5,7 +5,6 @@ import { test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
 import { silentLog } from '../../src/log.ts';
 import { createRedisConnection } from '../../src/redis.ts';
-import { formerKey, hashOf } from '../../src/upstream/graph/ledger.ts';
 import { createRedisLedger } from '../../src/upstream/graph/ledger-redis.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startRedis } from '../support/redis.ts';
@@ -74,27 +73,6 @@ test(
     await next.release();
     await redis.kill();
     await assert.rejects(first.claim(KEY));
-  }),
-);
-
-test(
-  'what was sent before with the key of another keeps its copy, under a key of its own',
-  leakless(async (_t, defer) => {
-    const server = await startRedis();
-    defer(() => server.kill());
-    const ledger = createRedisLedger(
-      createRedisConnection(new Secret(server.url), { log: silentLog }),
-      'test',
-    );
-    await ledger.open();
-    defer(() => ledger.close());
-    const [claim, former] = [await ledger.claim(KEY), await ledger.claim(formerKey(KEY))];
-    assert.ok(claim !== 'busy' && former !== 'busy');
-    await claim.note({ state: 'draft', at: Date.now(), draft: 'id' });
-    await former.note({ state: 'sent', at: Date.now(), date: 'd', copy: hashOf('id') });
-    await claim.note({ state: 'draft', at: Date.now(), draft: 'next' });
-    const owners = await Promise.all(['id', 'next'].map((draft) => ledger.ownerOf(draft)));
-    assert.deepEqual(owners, [formerKey(KEY), KEY]);
   }),
 );
 

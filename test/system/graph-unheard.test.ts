@@ -11,6 +11,7 @@ import { type Defer, leakless } from '../support/leak-check.ts';
 import { type Provider, startProvider } from '../support/provider.ts';
 import { type RelayProcess, startRelay } from '../support/relay-process.ts';
 import type { SmtpClient } from '../support/smtp-client.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 const ANN = 'ann@example.com';
 const BEA = 'bea@example.com';
@@ -174,9 +175,23 @@ test(
       assert.match(await piped(relay, said), /\r\n250 2\.0\.0 OK .*\r\n221 /);
       assert.equal(provider.graph.delivered.length, times);
     }
+    // In pieces, as a shell that echoes line by line.
+    const [text = '', quit = ''] = said.split(/(?=QUIT)/);
+    provider.graph.rules.latencyMs = 100;
+    for (let times = 4; times <= 6; times++) {
+      const creates = provider.graph.count('create');
+      const socket = createConnection({ host: '127.0.0.1', port: relay.smtpPort, allowHalfOpen: true });
+      const heard = socket.setEncoding('utf8').toArray();
+      socket.write(text);
+      await waitFor(() => provider.graph.count('create') > creates, { what: 'the message on its way' });
+      socket.end(quit);
+      assert.match((await heard).join(''), /\r\n250 2\.0\.0 OK .*\r\n221 /);
+      assert.equal(provider.graph.delivered.length, times);
+    }
+    provider.graph.rules.latencyMs = 0;
     // Its retries have the name of what they are.
     const named = said.replace('From:', 'Message-ID: <m@client.test>\r\nFrom:');
     for (let tries = 1; tries <= 2; tries++) assert.match(await piped(relay, named), /250.*<m@client\.test>/);
-    assert.equal(provider.graph.delivered.length, 4);
+    assert.equal(provider.graph.delivered.length, 7);
   }),
 );

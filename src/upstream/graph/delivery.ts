@@ -117,7 +117,6 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
       at: clock.now(),
       subject: subjectOf(outgoing),
       ...(leftovers === undefined ? {} : { leftovers }),
-      ...(outgoing.date === undefined ? {} : { date: outgoing.date }),
       ...(known === undefined ? {} : { copy: hashOf(known.draft) }),
       ...(messageId === undefined || messageId === outgoing.messageId ? {} : { messageId }),
     });

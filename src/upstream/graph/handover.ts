@@ -12,7 +12,6 @@ import {
   asideKey,
   CLAIM_MS,
   type Claim,
-  formerKey,
   type Ledger,
   type LedgerEntry,
   type LedgerRow,
@@ -22,7 +21,7 @@ import {
 } from './ledger.ts';
 import { CANNOT_TELL, type GraphEnding, judged, later, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
-import { isAnother, noteSent } from './sent.ts';
+import { noteSent } from './sent.ts';
 import type { TellUnclear } from './tell-unclear.ts';
 
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
@@ -58,7 +57,6 @@ type Found = { readonly outgoing: Outgoing; readonly claim: Claim } | 'busy' | '
 export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
-  const BUSY = own(later('4.4.2', 'this very message is being sent now'));
 
   /** The right to work on it: on the attempt before where that one had these recipients and more. */
   async function find(outgoing: Outgoing): Promise<Found> {
@@ -114,35 +112,20 @@ export function createHandover(deps: HandoverDeps): Handover {
       );
       return own({ kind: 'refused', verdict: verdict('message_temporary', CANNOT_TELL) });
     }
-    if (found === 'busy') return BUSY;
+    if (found === 'busy') return own(later('4.4.2', 'this very message is being sent now'));
     if (found === 'overlaps')
       return own(
         later('4.4.2', 'an earlier attempt of this message may have reached some of its recipients'),
       );
     const { outgoing, claim } = found;
     try {
-      const current = await withoutFormer(outgoing, claim);
-      return current === 'busy' ? BUSY : await work(outgoing, current, deadline);
+      return await work(outgoing, claim, deadline);
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
       return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
     } finally {
       await claim.release();
     }
-  }
-
-  /** What was sent before with this key is kept beside it, where this is another message. */
-  async function withoutFormer(outgoing: Outgoing, claim: Claim): Promise<Claim | 'busy'> {
-    const { known } = claim;
-    if (known?.state !== 'sent' || !isAnother(outgoing, known)) return claim;
-    const former = await ledger.claim(formerKey(outgoing.key));
-    if (former === 'busy') return 'busy';
-    try {
-      await former.note(known);
-    } finally {
-      await former.release();
-    }
-    return { ...claim, known: undefined };
   }
 
   async function sentBefore(outgoing: Outgoing, claim: Claim): Promise<HandedOver> {

@@ -78,7 +78,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     if (entry.state === 'sent') sent += by;
     if (entry.state === 'sent' && entry.copy !== undefined) {
       if (by === 1) copies.set(entry.copy, key);
-      else if (copies.get(entry.copy) === key) copies.delete(entry.copy);
+      else copies.delete(entry.copy);
     }
     if (isOpen(entry)) count(open, subject?.sender ?? '', by);
     count(names, subject?.name, by);
@@ -221,7 +221,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     },
     async ownerOf(draft) {
       await opened();
-      return copies.get(hashOf(draft)) ?? owners.get(draft)?.key;
+      return owners.get(draft)?.key ?? copies.get(hashOf(draft));
     },
     async isShared(name, key) {
       await opened();

@@ -32,7 +32,7 @@ const NOTE = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
 if ARGV[5] == 'sent' then redis.call('hdel', KEYS[3], ARGV[4]) else redis.call('hset', KEYS[3], ARGV[4], ARGV[2]) end
-if ARGV[11] == 'owned' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
+if ARGV[5] == 'draft' then redis.call('set', KEYS[4], ARGV[4], 'PX', ARGV[6]) end
 redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
 if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis.call('pexpire', KEYS[6], ARGV[7]) else redis.call('hdel', KEYS[6], ARGV[4]) end
 if ARGV[10] == 'named' then local whose = redis.call('get', KEYS[8]) redis.call('set', KEYS[8], (whose and whose ~= ARGV[4]) and '-' or ARGV[4], 'PX', ARGV[7]) end
@@ -63,8 +63,7 @@ export function createRedisLedger(
   /** What is open of a sender, or where it was not noted. */
   const openKey = (sender: string | undefined): string => `${prefix}:graph:open:${sender ?? ''}`;
   const nameKey = (name: string): string => `${prefix}:graph:name:${name}`;
-  /** `hash`: of the draft. */
-  const ownerKey = (hash: string): string => `${prefix}:graph:owner:${hash}`;
+  const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   return {
     open: () => redis.open(),
     async claim(key) {
@@ -86,8 +85,7 @@ export function createRedisLedger(
         async note(entry) {
           family = entry.subject?.family ?? family;
           sender = entry.subject?.sender ?? sender;
-          const owned =
-            entry.state === 'draft' ? hashOf(entry.draft) : entry.state === 'sent' ? entry.copy : undefined;
+          const owned = ownerKey(entry.state === 'draft' ? entry.draft : key);
           const said = [
             owner,
             formatEntry(entry),
@@ -99,13 +97,12 @@ export function createRedisLedger(
             entry.subject?.family === undefined ? '' : 'related',
             isOpen(entry) ? 'open' : '',
             entry.subject?.name === undefined ? '' : 'named',
-            owned === undefined ? '' : 'owned',
           ];
           const held = await redis.run(
             NOTE,
             [
               ...keys,
-              ownerKey(owned ?? key),
+              owned,
               any,
               familyOf(family ?? key),
               openKey(sender),
@@ -123,7 +120,7 @@ export function createRedisLedger(
         },
       };
     },
-    ownerOf: (draft) => redis.ask((r) => r.get(ownerKey(hashOf(draft)))).then((key) => key ?? undefined),
+    ownerOf: (draft) => redis.ask((r) => r.get(ownerKey(draft))).then((key) => key ?? undefined),
     isShared: (name, key) =>
       redis.ask((r) => r.get(nameKey(name))).then((whose) => whose !== null && whose !== key),
     async relatives(family) {

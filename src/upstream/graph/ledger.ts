@@ -67,8 +67,6 @@ export type LedgerEntry = Noted &
     | {
         readonly state: 'sent';
         readonly messageId?: string;
-        /** Of its `Date:` as the client gave it (`hashOf`). */
-        readonly date?: string;
         /** Of the id of its copy in Sent Items (`hashOf`): another message may have its Message-ID. */
         readonly copy?: string;
         /** Since then other drafts of the message than this one, where it is known, may have been left over; always with a subject. */
@@ -158,7 +156,7 @@ const TRACE_FIELDS =
 
 /**
  * The same for a message and its retry, by whichever account of its sender it goes, different for any other:
- * Message-ID, Subject (devices give all they say one Message-ID), recipients and body. A message without
+ * Message-ID, Subject and Date (devices give all they say one Message-ID), recipients and body. A message without
  * Message-ID is told by its whole header, trace lines aside. `own` is the header as the client gave it:
  * what is added on the way differs with every attempt.
  */
@@ -170,7 +168,7 @@ export function ledgerKey(
 ): string {
   const id = messageIdOf(own);
   const telling = own.fields.filter((f) =>
-    id === undefined ? !TRACE_FIELDS.test(f.name) : f.name === 'subject',
+    id === undefined ? !TRACE_FIELDS.test(f.name) : f.name === 'subject' || f.name === 'date',
   );
   const hash = createHash('sha256');
   hash.update(JSON.stringify([id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
@@ -181,9 +179,6 @@ export function ledgerKey(
 /** The same for a message and its retry to some of its recipients. */
 export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
   ledgerKey([], message, header, own);
-
-/** Of a message that was sent, when another with its key comes. */
-export const formerKey = (key: string): string => asideKey(key, '');
 
 /** Of what an account has left of a message that another went on with. */
 export const asideKey = (key: string, account: string): string =>
@@ -240,7 +235,7 @@ export function parseEntry(text: string): LedgerEntry | undefined {
       return {
         state,
         ...noted,
-        ...textsOf(json, ['messageId', 'date', 'copy']),
+        ...textsOf(json, ['messageId', 'copy']),
         ...parseLeftovers(json.leftovers),
       };
     default:

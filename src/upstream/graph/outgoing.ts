@@ -1,7 +1,7 @@
 /** A message on its way by Graph: what goes out, and by what it is known again. In: a message and its envelope. */
 import type { Heard, Mail, Recipient } from '../../protocol/esmtp.ts';
 import { parseHeader } from '../../protocol/message-header.ts';
-import { familyKey, hashOf, ledgerKey, messageIdOf, type Subject, senderMark } from './ledger.ts';
+import { familyKey, ledgerKey, messageIdOf, type Subject, senderMark } from './ledger.ts';
 
 export interface Outgoing {
   /** As it goes out, To, Cc and Bcc included. */
@@ -20,8 +20,6 @@ export interface Outgoing {
   readonly messageId: string | undefined;
   /** The client gave it its Message-ID: what looks the same is its retry. */
   readonly isNamed: boolean;
-  /** Of its `Date:` as the client gave it (`hashOf`); undefined where it gave none. */
-  readonly date: string | undefined;
   /** The client has left: nobody would hear the 250. */
   readonly isClientGone: () => boolean;
   /** The client has left, or closed its side, which looks the same until it is told something. */
@@ -40,7 +38,6 @@ export function outgoingOf(
   const addresses = recipients.map((r) => r.address);
   const header = parseHeader(message);
   const own = mail.clientHeader === undefined ? header : parseHeader(mail.clientHeader);
-  const date = own.fields.find((f) => f.name === 'date')?.value.trim();
   return {
     message,
     recipients: addresses,
@@ -50,7 +47,6 @@ export function outgoingOf(
     family: familyKey(message, header, own),
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
-    date: date === undefined ? undefined : hashOf(date),
     isClientGone,
     mayNotHear: () => isClientGone() || mail.isHalfClosed?.() === true,
     heard: mail.heard ?? (async () => 'yes'),

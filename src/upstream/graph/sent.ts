@@ -48,10 +48,6 @@ export async function noteSent(
   };
 }
 
-/** Its client has heard that it was sent, and this has another `Date:`: a device says the same again. */
-export const isAnother = (outgoing: Outgoing, sent: SentEntry): boolean =>
-  !isOpen(sent) && sent.date !== undefined && outgoing.date !== undefined && sent.date !== outgoing.date;
-
 /** No retry comes: only what is left to be tidied up counts, and that others may have its name. */
 export function closed({ subject, ...rest }: SentEntry): SentEntry {
   if (subject === undefined) return rest;

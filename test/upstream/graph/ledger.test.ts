@@ -43,10 +43,13 @@ test('a key is the same for a retry and another for anything else', () => {
     key(text, ['a@c']),
     // A device may give all it says one Message-ID.
     key(text.replace('Subject: s', 'Subject: t')),
+    // And say the same again another day.
+    key(text.replace('Subject: s', 'Subject: s\r\nDate: d')),
+    key(text.replace('Subject: s', 'Subject: s\r\nDate: e')),
     key(text.replace('<1@c>', '<2@c>')),
     key(text.replace('body', 'bodies')),
   ];
-  assert.equal(new Set([key(text), ...others]).size, 5);
+  assert.equal(new Set([key(text), ...others]).size, 7);
   const without = 'Subject: s\r\nDate: d\r\n\r\nbody\r\n';
   assert.equal(key(without), key(`Received: later\r\n${without}`));
   assert.notEqual(
