@@ -31,6 +31,8 @@ export interface AppSignInsDeps {
   readonly cured: (id: string) => void;
   /** The invitation to an account was made, spent or ended (undefined). */
   readonly onInvite: (id: string, invite: ToldInvite | undefined) => void;
+  /** What is kept outlives a crash once it resolves. */
+  readonly save: () => Promise<void>;
 }
 
 export interface AppSignIns extends Pick<AdminBackend, 'signIns' | 'giveToken' | 'removeAccount'> {
@@ -55,9 +57,10 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
     isKept:
       settings.store === undefined ? settings.stateDir !== undefined : settings.store.reveal() !== 'memory',
     adopt: tokens.adopt,
-    cured(id) {
+    async cured(id) {
       invites.spend(id);
       deps.cured(id);
+      await deps.save();
     },
   });
 
@@ -109,10 +112,11 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
         return rowOf(id, IDLE, true);
       },
       returned: signIns.returned,
-      invite(id) {
+      async invite(id) {
         // Begun by whoever held the earlier link, perhaps.
         signIns.cancel(id);
         const { key, until } = invites.make(id);
+        await deps.save();
         return { key, until: new Date(until).toISOString() };
       },
       invited(key) {

@@ -204,8 +204,8 @@ export function createApp({
     served: accounts.loadedOf,
     reload: async () => (await reload()).ok,
     onInvite: (id, invite) => news?.invited(id, invite),
+    save: state.save,
     cured(id) {
-      // A new grant is worth a new try.
       void ways.retryNow([id]).then(() => ways.warmUp([id]));
       news?.refreshed(id);
       admin.accountChanged(id);

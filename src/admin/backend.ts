@@ -54,7 +54,7 @@ export interface SignInDesk {
   /** A browser came back from a sign-in page; false: from none of ours. */
   returned(query: URLSearchParams): boolean;
   /** A key for one sign-in within a day. */
-  invite(id: string): { readonly key: string; readonly until: string };
+  invite(id: string): Promise<{ readonly key: string; readonly until: string }>;
   /** Whom a key invites; undefined: nobody, or its day is over. */
   invited(key: string): { readonly account: string; readonly state: 'open' | 'used' } | undefined;
 }

@@ -152,7 +152,7 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     async run(house, { id }) {
       const possible = await house.backend.signIns.look(id);
       if (!possible.ok) return refuse(409, possible.error);
-      const { key, until } = house.backend.signIns.invite(id);
+      const { key, until } = await house.backend.signIns.invite(id);
       house.acted('invite', { account: id });
       return ok('Invitation', { key, path: `/sign-in#${key}`, until });
     },

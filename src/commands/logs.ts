@@ -51,7 +51,8 @@ export const logs: CommandDefinition = {
     let shown = 0;
     const reader = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] });
     // One that follows would stay until the next line.
-    for (const signal of ['SIGTERM', 'SIGHUP'] as const)
+    process.once('exit', () => reader.kill());
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
       process.once(signal, () => {
         reader.kill();
         process.kill(process.pid, signal);

@@ -72,7 +72,7 @@ export interface SignInsDeps {
   /** Reads the accounts file again; false where it was not taken. */
   readonly reload: () => Promise<boolean>;
   /** The account is well again. */
-  readonly cured: (id: string) => void;
+  readonly cured: (id: string) => Promise<void>;
 }
 
 export interface SignIns {
@@ -269,8 +269,9 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     const other = signIns.get(accountId);
     if (other !== undefined && other !== signIn) forget(other);
     signIns.set(accountId, signIn);
+    // Nobody hears that it is done before a link is spent for good.
+    await deps.cured(accountId);
     move(signIn, { state: 'done', note: note ?? null });
-    deps.cured(accountId);
   }
 
   /** Where it outlives the process: the token store, else the accounts file. Words where it does not. */
@@ -291,20 +292,25 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       await deps.adopt(accountId, grant);
       return undefined;
     }
+    let changed: OperatorError | undefined;
+    const refuse = (what: string): never => {
+      changed = new OperatorError(`${accountId} ${what} meanwhile`);
+      throw changed;
+    };
     try {
       await editAccounts(accountsPath, (text) => {
         const index = findAccount(text, accountId);
-        if (index < 0) return undefined;
-        const { user, email, client_id } = accountEntries(text)[index] ?? {};
+        const { user, email, client_id } =
+          accountEntries(text)[index] ?? refuse('is gone from the accounts file');
         if (typeof client_id === 'string' && client_id !== draft.target.clientId)
-          throw new OperatorError(`${accountId} has another client_id in the accounts file meanwhile`);
+          refuse('has another client_id in the accounts file');
         if (!isSameMailbox(String(user ?? email), draft.loaded.account.user))
-          throw new OperatorError(`${accountId} is another mailbox in the accounts file meanwhile`);
+          refuse('is another mailbox in the accounts file');
         return updateAccount(text, index, { refresh_token });
       });
       if (await deps.reload()) return undefined;
     } catch (error) {
-      if (!(error instanceof OperatorError)) throw error;
+      if (!(error instanceof OperatorError) || error === changed) throw error;
       log.warn({ event: 'grant_not_kept', account: accountId }, error.message);
     }
     await deps.adopt(accountId, grant);

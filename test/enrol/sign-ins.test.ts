@@ -52,7 +52,7 @@ for (const pair of PAIRS)
         served: () => served,
         adopt: async () => {},
         reload: async () => true,
-        cured: () => {},
+        cured: async () => {},
       });
       defer(() => signIns.close());
       const begun = await Promise.allSettled(

@@ -62,7 +62,7 @@ export function createFakeSignIns(isKnown: (id: string) => boolean): FakeSignIns
       return { ...IDLE_SIGN_IN, account: id };
     },
     returned: (query) => query.get('state') === 's',
-    invite: () => ({ key: desk.key, until: new Date(Date.now() + 86_400_000).toISOString() }),
+    invite: async () => ({ key: desk.key, until: new Date(Date.now() + 86_400_000).toISOString() }),
     invited: (key) => (key === desk.key ? { account: 'ann@example.com', state: desk.keyState } : undefined),
   };
   return desk;

@@ -392,6 +392,41 @@ test(
   }),
 );
 
+test(
+  'a link that was used or replaced is of no use after a kill either',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const house = await setUp(defer, ['--state-dir', directory]);
+    const accounts = readFileSync(house.file, 'utf8');
+    const invite = async (): Promise<string> => {
+      const answer = await house.ask('POST', `/admin/accounts/${ANN}/invite`);
+      return ((await answer.json()) as { key: string }).key;
+    };
+    const replaced = await invite();
+    const key = await invite();
+    const { url } = await house.row('POST', '/sign-in/invited', { way: 'browser' }, { 'x-invite-key': key });
+    await (await fetch(url ?? '')).text();
+    await house.until('done');
+    const unused = await invite();
+    house.relay.signal('SIGKILL');
+    await house.relay.exited;
+    const next = await startRelay({
+      accounts: [],
+      caFile: house.provider.caFile,
+      args: ['--state-dir', directory],
+    });
+    defer(async () => void (await next.stop()));
+    await next.reload(accounts);
+    const statusOfKey = async (key: string): Promise<number> => {
+      const answer = await fetch(`${next.adminUrl}/sign-in/invited`, { headers: { 'x-invite-key': key } });
+      await answer.text();
+      return answer.status;
+    };
+    assert.deepEqual(await Promise.all([replaced, key, unused].map(statusOfKey)), [410, 410, 200]);
+  }),
+);
+
 const OTHER_CLIENT = { client_id: 'another-client', refresh_token: 'of-the-other-client' };
 
 /** The accounts file after its operator has given the first account another client. */
@@ -419,7 +454,7 @@ test(
     const { url } = await house.row('POST', `/admin/accounts/${ANN}/sign-in`, { way: 'browser' });
     writeFileSync(house.file, withOtherClient(house.file));
     await (await fetch(url ?? '')).text();
-    assert.match((await house.until('done')).note ?? '', /until the relay stops/);
+    assert.match((await house.until('failed')).note ?? '', /another client_id in the accounts file/);
     assert.equal(refreshTokenIn(house.file), OTHER_CLIENT.refresh_token);
   }),
 );
