@@ -12,7 +12,7 @@ function addressOf([first]: Settings['listeners']) {
 /** Up to and including EHLO. Throws a `StepError`. */
 export const dialListener = (
   { listeners }: Settings,
-  options: Pick<DialOptions, 'timeoutMs' | 'trace'>,
+  options: Pick<DialOptions, 'timeoutMs' | 'trace' | 'mask'>,
 ): Promise<ClientDialogue> =>
   dialServer(
     {

@@ -14,6 +14,7 @@ import { explain, explainToken } from '../enrol/explain.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { withTokens } from '../enrol/probe.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
+import { createWatch, secretsOfLogin } from '../protocol/masking.ts';
 import { fitsPath } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
@@ -115,12 +116,14 @@ async function connectToRelay(
   context: CommandContext,
   trace: (line: string) => void,
 ): Promise<ClientDialogue> {
-  const smtp = await dialListener(settings, { timeoutMs: STEP_TIMEOUT_MS, trace });
+  const options = { timeoutMs: STEP_TIMEOUT_MS, trace };
   const user = textOption(context, 'auth');
-  if (user === undefined) return smtp;
+  if (user === undefined) return dialListener(settings, options);
   const password =
     context.env.XOAUTH2_RELAY_CLIENT_PASSWORD ?? (await context.terminal.askSecret(`Password of ${user}`));
   const plain = Buffer.from(`\0${user}\0${password}`).toString('base64');
+  const mask = createWatch([...secretsOfLogin(user, password), plain]);
+  const smtp = await dialListener(settings, { ...options, mask });
   expect(await smtp.command(`AUTH PLAIN ${plain}`, 'auth', 'AUTH PLAIN (password)'), 'auth');
   return smtp;
 }

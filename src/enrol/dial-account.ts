@@ -5,6 +5,7 @@
  */
 import type { TLSSocket } from 'node:tls';
 import type { Account, SmtpProxy } from '../accounts/account.ts';
+import type { Mask } from '../protocol/masking.ts';
 import { formatReply } from '../protocol/reply.ts';
 import type { AccessToken } from '../tokens/access-token.ts';
 import type { UpstreamConnection } from '../upstream/connection.ts';
@@ -25,6 +26,8 @@ export interface DialOptions {
   readonly proxy?: SmtpProxy | undefined;
   /** For reaching the server up to its greeting, for the login, and for each command, ms. */
   readonly timeoutMs: number;
+  /** Takes out of all a server without a login says what must not be told. */
+  readonly mask?: Mask | undefined;
   passed?(stage: ProbeStage, detail: string, doubt?: string): void;
   /** Every line of the dialogue, secrets left out. */
   trace?(line: string): void;
@@ -42,7 +45,10 @@ export function dialAccount(
 
 /** With a server, up to EHLO. */
 export const dialServer = (target: OpenTarget, options: DialOptions): Promise<ClientDialogue> =>
-  dial((observer) => openWithoutLogin(target, limitsOf(options), observer), options);
+  dial((observer) => {
+    const { mask } = options;
+    return openWithoutLogin(target, limitsOf(options), { observer, ...(mask === undefined ? {} : { mask }) });
+  }, options);
 
 const limitsOf = ({ heloName, proxy, timeoutMs }: DialOptions) => ({
   heloName,

@@ -150,8 +150,8 @@ export function createOpenConnection(options: OpenOptions): OpenConnection {
 export const openWithoutLogin = (
   target: OpenTarget,
   options: OpenOptions,
-  observer: OpenObserver,
-): Promise<UpstreamConnection> => createOpen(options)(target, undefined, { observer });
+  how: OpenHow,
+): Promise<UpstreamConnection> => createOpen(options)(target, undefined, how);
 
 function createOpen(options: OpenOptions) {
   const {

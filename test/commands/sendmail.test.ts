@@ -346,3 +346,39 @@ for (const tls of ['starttls', 'implicit'])
       await provider.received(1);
     }),
   );
+
+test(
+  'a listener that quotes the login of a test message has no part of the password shown',
+  leakless(async (_t, defer) => {
+    const password = 'sesame-open-7351';
+    const server = createServer((socket) => {
+      socket.on('error', () => {}).write('220 odd\r\n');
+      socket.setEncoding('utf8').on('data', (line: string) => {
+        const [verb = '', , given = ''] = line.trim().split(' ');
+        const decoded = Buffer.from(given, 'base64').toString().replaceAll('\0', ' ');
+        if (verb === 'AUTH') socket.write(`535 5.7.8 ${given} is ${decoded}\r\n`);
+        else socket.write('250 ok\r\n');
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    defer(() => new Promise((resolve) => server.close(resolve)));
+    const directory = mkdtempSync(join(tmpdir(), 'sendmail-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const accounts = join(directory, 'accounts.json');
+    writeFileSync(accounts, '{ "accounts": [] }');
+    const { code, stdout, stderr } = await runCli(
+      ['send', 'a@y.org', '--from', 'ops@x.org', '--accounts', accounts, '--auth', 'ops@x.org'],
+      {
+        env: {
+          XOAUTH2_RELAY_PORT: String((server.address() as { port: number }).port),
+          XOAUTH2_RELAY_CLIENT_PASSWORD: password,
+        },
+      },
+    );
+    assert.equal(code, 1);
+    assert.match(stderr, /failed at auth: 535 5\.7\.8/);
+    const plain = Buffer.from(`\0ops@x.org\0${password}`).toString('base64');
+    for (const secret of [password, password.slice(0, 8), plain.slice(-12)])
+      assert.equal(`${stdout}${stderr}`.includes(secret), false, secret);
+  }),
+);
