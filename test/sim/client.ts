@@ -19,6 +19,8 @@ export interface Message {
   readonly to?: readonly string[];
   /** By Graph; default its own. */
   readonly messageId?: string;
+  /** The same word for word, but for its Date. */
+  readonly isSaidAgain?: true;
   /** Of the account; undefined: mail of it needs no AUTH. */
   readonly password: string | undefined;
 }
@@ -489,6 +491,11 @@ function writeBody(message: Message, number: number): Buffer {
     ? `X-Sim: ${message.id}\r\nMessage-ID: <${message.messageId ?? message.id}@sim>\r\nTo: ${(message.to ?? message.recipients).join(', ')}\r\n${rest}`
     : `X-Sim: ${message.id}.${number}\r\n${rest}`;
   const lines = ['.', '..', '.hidden', 'plain text', '', 'x'.repeat(70), 'QUIT', 'RCPT TO:<x@y>', '250 ok'];
+  if (message.isSaidAgain)
+    return Buffer.from(
+      `${head.replace('Subject:', `Date: ${message.id}\r\nSubject:`)}on battery\r\n`,
+      'latin1',
+    );
   let text = message.messageId === undefined ? head : `${head}${message.id}\r\n`;
   for (let i = 0; text.length < message.octets; i++) text += `${lines[i % lines.length]}\r\n`;
   return Buffer.from(text, 'latin1');

@@ -17,6 +17,7 @@ export const FOCUSES = [
   'graph and back',
   'graph devices',
   'graph groups',
+  'graph again',
 ] as const;
 export type Focus = (typeof FOCUSES)[number];
 
@@ -181,6 +182,11 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
     }
     case 'graph devices':
       return { ...focusOn(plan, plan.seed % 2 === 0 ? 'graph' : 'graph and kills'), isDevice: true };
+    case 'graph again': {
+      const devices = focusOn(plan, 'graph devices');
+      const messages = devices.messages.map((m) => ({ ...m, account: 0, recipients: 1 }));
+      return { ...devices, messages, saysAgain: true };
+    }
     case 'graph groups':
       return groupsOf(plan);
     default:

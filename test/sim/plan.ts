@@ -116,6 +116,8 @@ export interface Plan {
   readonly hasGroups?: true;
   /** What goes by Graph is of a device: all of one Message-ID, for one recipient. */
   readonly isDevice?: true;
+  /** And all it says is the same, but for its Date. */
+  readonly saysAgain?: true;
 }
 
 const MINUTE = 60_000;

@@ -277,6 +277,14 @@ export const PLANTED: readonly Planted[] = [
     within: 100,
   },
   {
+    name: 'what a device says again taken for a retry',
+    harm: 'it hears 250 and the message is not sent',
+    edits: [{ file: 'upstream/graph/ledger.js', find: " || f.name === 'date'", put: '' }],
+    stores: 'memory,file',
+    focus: 'graph again',
+    within: 20,
+  },
+  {
     name: 'more than four requests at once',
     harm: 'Graph throttles a mailbox by our own doing',
     edits: [{ file: 'upstream/graph/pacing.js', find: 'AT_ONCE = 4;', put: 'AT_ONCE = 8;' }],

@@ -296,6 +296,7 @@ function assemble(plan: Plan, world: World, blame: Blame): Cast {
       recipients: byGraph && plan.hasGroups === undefined ? all.slice(0, 1) : all,
       ...(plan.hasGroups ? { to: all } : {}),
       ...(isOfDevice ? { messageId: 'device' } : {}),
+      ...(isOfDevice && plan.saysAgain ? { isSaidAgain: true as const } : {}),
       octets: m.octets,
       byGraph,
       password,

@@ -7,7 +7,16 @@
 import { type Clock, pause, systemClock } from '../../clock.ts';
 import { type GraphRefusal, judgeGraph } from '../../protocol/graph-answer.ts';
 import type { GraphClient } from './client.ts';
-import { type Claim, hashOf, type Ledger, type LedgerEntry, markOf, nameOf, type Subject } from './ledger.ts';
+import {
+  CLAIM_MS,
+  type Claim,
+  hashOf,
+  type Ledger,
+  type LedgerEntry,
+  markOf,
+  nameOf,
+  type Subject,
+} from './ledger.ts';
 import { createMailboxSearch, type Seen } from './mailbox-search.ts';
 import {
   certainRefusal,
@@ -31,8 +40,8 @@ import type { TellUnclear } from './tell-unclear.ts';
 
 /** In all, until an unclear send is clear; then the message waits for the client's retry. */
 const LOOK_MS = 20_000;
-/** After this long a noted draft is what it looks like. */
-const SETTLED_MS = 60_000;
+/** So long after it was noted a draft is what it looks like: who noted it sends it no more, and what was asked of Graph is done. */
+const SETTLED_MS = CLAIM_MS;
 /** Sends of one draft while the client waits. */
 const MAX_SENDS = 3;
 /** In all, for creating a draft that is throttled. */
