@@ -8,11 +8,11 @@ import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
-import { type ProbeDeps, type ProbeStep, probeAccount, withTokens } from '../enrol/probe.ts';
+import { type ProbeDeps, type ProbeStep, probeAccount } from '../enrol/probe.ts';
 import { eachAtOnce } from '../semaphore.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { createAdminClient } from './admin-client.ts';
-import { borrowTokenStore } from './borrowed-store.ts';
+import { borrowTokenStore, withBorrowedTokens } from './borrowed-store.ts';
 import {
   type CommandDefinition,
   EXIT_CONFIGURATION,
@@ -208,7 +208,7 @@ function probeAll(
 ): Promise<void> {
   const accounts = rows.map(({ loaded }) => loaded);
   const table = terminal === undefined ? undefined : createLiveTable(terminal, rows);
-  return withTokens(store, accounts, (tokens) =>
+  return withBorrowedTokens(store, accounts, (tokens) =>
     eachAtOnce(PARALLEL, rows, async (row) => {
       const { loaded, steps } = row;
       const onStep = (step: ProbeStep): void => {

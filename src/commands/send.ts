@@ -12,13 +12,12 @@ import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue
 import { dialAccount } from '../enrol/dial-account.ts';
 import { explain, explainToken } from '../enrol/explain.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
-import { withTokens } from '../enrol/probe.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { createWatch, secretsOfLogin } from '../protocol/masking.ts';
 import { fitsPath } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
-import { borrowTokenStore } from './borrowed-store.ts';
+import { borrowTokenStore, withBorrowedTokens } from './borrowed-store.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -134,7 +133,7 @@ async function connectAs(
   { trace, note }: { readonly trace: (line: string) => void; readonly note: (line: string) => void },
 ): Promise<ClientDialogue> {
   const { account } = loaded;
-  return withTokens(await borrowTokenStore(settings, note), [loaded], async (tokens) =>
+  return withBorrowedTokens(await borrowTokenStore(settings, note), [loaded], async (tokens) =>
     dialAccount(account, await tokens.get(account.id), {
       heloName: settings.heloName,
       proxy: proxyOfSetting(settings.smtpProxy),

@@ -189,7 +189,7 @@ function createOpen(options: OpenOptions) {
       heloName,
       ca: options.ca,
       session,
-      line: line && ((who, text) => line(who, who === 'S' ? withoutEcho(mask(text)) : text)),
+      line: line && ((who, text) => line(who, who === 'S' ? cleanText(withoutEcho(mask(text))) : text)),
       async authenticate(send) {
         if (as === undefined) return;
         const mechanism = chooseMechanism(offered);
@@ -227,7 +227,7 @@ function createOpen(options: OpenOptions) {
           greeted();
           const socket = socketOf(connection);
           if (socket && upstream.tls !== 'none') observer.secured?.(socket as TLSSocket);
-          const extensions = extensionsOf(connection).map(mask);
+          const extensions = extensionsOf(connection).map((extension) => cleanText(mask(extension)));
           observer.greeted?.(extensions);
           offered = parseCapabilities(['', ...extensions]).authMechanisms;
           if (as === undefined) return resolve();

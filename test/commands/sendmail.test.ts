@@ -348,11 +348,11 @@ for (const tls of ['starttls', 'implicit'])
   );
 
 test(
-  'a listener that quotes the login of a test message has no part of the password shown',
+  'a listener that quotes the login of a test message, or steers the terminal, has neither shown',
   leakless(async (_t, defer) => {
     const password = 'sesame-open-7351';
     const server = createServer((socket) => {
-      socket.on('error', () => {}).write('220 odd\r\n');
+      socket.on('error', () => {}).write('220 odd \x1b[2J\x1b]0;title\x07\r\n');
       socket.setEncoding('utf8').on('data', (line: string) => {
         const [verb = '', , given = ''] = line.trim().split(' ');
         const decoded = Buffer.from(given, 'base64').toString().replaceAll('\0', ' ');
@@ -377,6 +377,8 @@ test(
     );
     assert.equal(code, 1);
     assert.match(stderr, /failed at auth: 535 5\.7\.8/);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: none may reach the terminal
+    assert.doesNotMatch(stdout, /[\x07\x1b]/);
     const plain = Buffer.from(`\0ops@x.org\0${password}`).toString('base64');
     for (const secret of [password, password.slice(0, 8), plain.slice(-12)])
       assert.equal(`${stdout}${stderr}`.includes(secret), false, secret);

@@ -6,7 +6,8 @@ import { test } from 'node:test';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
-import { runCli } from '../support/run-cli.ts';
+import { runCli, startCli } from '../support/run-cli.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { closedPort } from '../tokens/support.ts';
 
 const USERS = Array.from({ length: 10 }, (_, i) => `user${i}@outlook.example`);
@@ -186,3 +187,25 @@ test(
     assert.match(checked.stdout + checked.stderr, /without Redis.*cure: bring Redis back/s);
   }),
 );
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  test(
+    `a check that ${signal} ends while a token is asked for keeps what the answer brings`,
+    leakless(async (_t, defer) => {
+      const { provider, directory } = await stage(defer);
+      const [user = ''] = USERS;
+      const accounts = `${directory}/accounts.json`;
+      writeFileSync(accounts, JSON.stringify({ accounts: [provider.entry(user)] }), { mode: 0o600 });
+      const words = ['check', user, '--accounts', accounts, '--state-dir', directory];
+      const env = { NODE_EXTRA_CA_CERTS: provider.caFile, XOAUTH2_RELAY_STATE_KEY: KEY };
+      provider.token.decidesAtOnce = true;
+      provider.token.delayMs = 1_000;
+      const interrupted = startCli(words, { env, input: '' });
+      await waitFor(() => provider.token.count() === 1, { what: 'the request' });
+      interrupted.signal(signal);
+      assert.equal((await interrupted.exited).code, null);
+      provider.token.delayMs = 0;
+      const { code, stdout } = await runCli(words, { env });
+      assert.equal(code, 0, stdout);
+    }),
+  );
