@@ -62,6 +62,10 @@ export function lost(
   return new UpstreamError({ kind: 'lost', stage, cause, detail, ...at }, error);
 }
 
+/** Before anything was said on it. */
+export const closedBehindLogin = (): UpstreamError =>
+  lost('auth', 'eof', 'closed right behind the login', { reused: false, finalByteSent: false });
+
 /** Any error as an `UpstreamError`: what is none is an error of ours, and the mail waits. */
 export const asUpstreamError = (error: unknown): UpstreamError =>
   error instanceof UpstreamError ? error : new UpstreamError({ kind: 'local', cause: 'internal' }, error);

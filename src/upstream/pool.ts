@@ -7,7 +7,7 @@
 import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { UpstreamConnection } from './connection.ts';
-import { UpstreamError } from './failure.ts';
+import { closedBehindLogin, UpstreamError } from './failure.ts';
 import { createMailboxConnections, type MailboxConnections, type Sharer } from './mailbox-connections.ts';
 import { createPlaces, type PoolPlace } from './places.ts';
 
@@ -16,6 +16,8 @@ export interface Lease {
   /** Gives the connection back, or closes it where it can no longer be used. `promised`: a message that is about to come counts on it. Idempotent. */
   release(as?: 'promised'): void;
 }
+
+type Place = PoolPlace<UpstreamConnection>;
 
 export interface PoolCounts {
   /** Connecting + busy + idle. */
@@ -205,7 +207,7 @@ export function createConnectionPool(
     return undefined;
   }
 
-  function lend(place: PoolPlace<UpstreamConnection>, connection: UpstreamConnection): Lease {
+  function lend(place: Place, connection: UpstreamConnection): Lease {
     idle.delete(connection);
     promised.delete(connection);
     busy.add(connection);
@@ -221,11 +223,7 @@ export function createConnectionPool(
   }
 
   /** `mayYield`: to another pool that has waited too long. No login is for nothing: what was opened for a message serves it first. */
-  function keep(
-    place: PoolPlace<UpstreamConnection>,
-    connection: UpstreamConnection,
-    mayYield: boolean,
-  ): void {
+  function keep(place: Place, connection: UpstreamConnection, mayYield: boolean): void {
     if (closing || !isUsable(connection) || (mayYield && mailbox.isDueElsewhere(sharer))) {
       places.drop(place);
       return;
@@ -244,7 +242,7 @@ export function createConnectionPool(
     return done;
   }
 
-  async function openInto(taking: Promise<PoolPlace<UpstreamConnection>>): Promise<void> {
+  async function openInto(taking: Promise<Place>): Promise<void> {
     const place = await taking;
     try {
       const connection = await open();
@@ -253,6 +251,10 @@ export function createConnectionPool(
         // Replaced at once, unless the upstream closes what was just opened: then at the next round.
         if (idle.has(connection)) sweepSoon(connection.ageMs > SETTLED_MS);
       };
+      // For a message that waits another would be opened, and another.
+      if (waiters.length > 0 && !connection.isUsable(limits())) throw closedBehindLogin();
+      if (waiters.length > 0 && !options.isKept(connection) && !options.mayOpen())
+        throw new UpstreamError({ kind: 'local', cause: 'draining' });
       keep(place, connection, waiters.length === 0);
     } catch (failure) {
       places.drop(place);

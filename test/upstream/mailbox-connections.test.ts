@@ -49,6 +49,33 @@ function crowd(...most: readonly number[]): Crowd {
 const connection = (): UpstreamConnection =>
   ({ isUsable: () => true, quit: async () => {}, destroy: () => {} }) as unknown as UpstreamConnection;
 
+for (const [what, isUsable, isKept, reason] of [
+  ['is closed right behind its login', false, true, /closed right behind the login/],
+  ['nobody may use any more, for its account was drained', true, false, /draining/],
+] as const)
+  test(`a connection that ${what} is no reason to log in again and again for a message that waits`, async () => {
+    const clock = createTestClock();
+    let logins = 0;
+    const pool = createConnectionPool(
+      async () => {
+        logins++;
+        await rest();
+        return { ...connection(), isUsable: () => isUsable } as unknown as UpstreamConnection;
+      },
+      {
+        limits: () => ({ maxConnections: 2, minConnections: 0 }) as AccountLimits,
+        acquireTimeoutMs: 30_000,
+        concurrency: () => 2,
+        isKept: () => isKept,
+        mayOpen: () => isKept,
+        clock,
+      },
+    );
+    await assert.rejects(pool.acquire(), reason);
+    for (let turn = 0; turn < 20; turn++) await rest();
+    assert.equal(logins, 1);
+  });
+
 /** What can happen at once has happened. */
 const rest = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
