@@ -78,20 +78,25 @@ function errorsTo(note: (line: string) => void): Log {
   };
 }
 
-/** Undefined: nobody has used it yet. A volume of a container is root's, and what is in it the relay's. */
+/**
+ * Undefined: nobody has used it yet. A volume of a container is root's, and what is in it the relay's: who holds its
+ * lock, else whose all grants are.
+ */
 async function userOf(directory: string): Promise<FileOwner | undefined> {
-  const { uid, gid } = await stat(directory);
-  if (uid !== 0) return { uid, gid };
-  let root: FileOwner | undefined;
-  for (const name of await readdir(directory)) {
-    const isOfRelay = /^relay\.lock$|\.grant$/.test(name);
+  const { uid, gid, mode } = await stat(directory);
+  // Where anybody may put a file its owner says nothing.
+  if (uid !== 0 || (mode & 0o002) !== 0) return { uid, gid };
+  const ownerOfFile = (name: string): Promise<FileOwner | undefined> =>
     // A relay that just stops takes its lock away.
-    const made = isOfRelay ? await lstat(join(directory, name)).catch(() => undefined) : undefined;
-    if (made === undefined) continue;
-    if (made.uid !== 0) return { uid: made.uid, gid: made.gid };
-    root = { uid, gid };
-  }
-  return root;
+    lstat(join(directory, name)).catch(() => undefined);
+  const holder = await ownerOfFile('relay.lock');
+  if (holder !== undefined) return { uid: holder.uid, gid: holder.gid };
+  const grants = (await readdir(directory)).filter((name) => name.endsWith('.grant'));
+  const owners = new Map<number, FileOwner>();
+  for (const owner of await Promise.all(grants.map(ownerOfFile)))
+    if (owner !== undefined) owners.set(owner.uid, { uid: owner.uid, gid: owner.gid });
+  const [only] = owners.values();
+  return owners.size > 1 ? { uid, gid } : only;
 }
 
 /**

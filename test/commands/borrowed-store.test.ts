@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, chownSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -60,4 +60,18 @@ test('a directory of root in which the relay’s user may write is that user’s
     as(SOMEBODY - 1, () => keepThere(directory, 'a@x')),
     { name: 'OperatorError', exitCode: 2 },
   );
+});
+
+test('a file of somebody else in a directory of root does not make root work as him', {
+  skip: isRoot ? false : 'needs root',
+}, async (t) => {
+  const directory = volume(t);
+  await keepThere(directory, 'a@x');
+  writeFileSync(join(directory, 'planted-0000000000000000.grant'), '{}', { mode: 0o600 });
+  chownSync(join(directory, 'planted-0000000000000000.grant'), SOMEBODY, SOMEBODY);
+  await keepThere(directory, 'b@x');
+  const owners = readdirSync(directory)
+    .filter((name) => !name.startsWith('planted'))
+    .map((name) => lstatSync(join(directory, name)).uid);
+  assert.deepEqual(owners, [0, 0]);
 });
