@@ -81,7 +81,7 @@ export function createAdminClient(
       });
       hasBegun = true;
       const type = response.headers.get('content-type') ?? '';
-      return { status: response.status, type, body: await readWhole(response, maxOctets) };
+      return { status: response.status, type, body: await readWhole(response, maxOctets, cut.signal) };
     } catch (error) {
       if (hasBegun)
         throw new OperatorError(
@@ -161,15 +161,26 @@ export const adminOf = async (context: CommandContext): Promise<AdminClient> =>
   createAdminClient(await commandSettings(context));
 
 /** Rejects where it is longer: whoever floods us may have our memory sooner than our time is up. */
-async function readWhole({ body }: Response, maxOctets: number): Promise<string> {
+async function readWhole({ body }: Response, maxOctets: number, signal: AbortSignal): Promise<string> {
+  const reader = body?.getReader();
+  const end = (): void => void reader?.cancel().catch(() => undefined);
+  // By ourselves: what links signal and answer can be collected meanwhile.
+  signal.addEventListener('abort', end);
   const pieces: Uint8Array[] = [];
   let octets = 0;
-  for await (const piece of body ?? []) {
-    octets += piece.length;
-    if (octets > maxOctets) throw new Error('too long');
-    pieces.push(piece);
+  try {
+    for (;;) {
+      const { done, value } = (await reader?.read()) ?? { done: true };
+      signal.throwIfAborted();
+      if (value === undefined || done) return Buffer.concat(pieces).toString();
+      octets += value.length;
+      if (octets > maxOctets) throw new Error('too long');
+      pieces.push(value);
+    }
+  } finally {
+    signal.removeEventListener('abort', end);
+    end();
   }
-  return Buffer.concat(pieces).toString();
 }
 
 /** A bearer token has no spaces and nothing beyond ASCII (RFC 6750 §2.1); one of a person's making goes as a password. */
