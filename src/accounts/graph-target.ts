@@ -55,8 +55,7 @@ export function graphTargetOf(
   const user = entry.user ?? entry.email;
   return {
     url,
-    // Personal accounts have no directory in which a mailbox could be named.
-    mailbox: profile.tenant === 'consumers' ? 'me' : `users/${encodeURIComponent(user)}`,
+    mailbox: isPersonal(profile) ? 'me' : `users/${encodeURIComponent(user)}`,
     app: entry.client_id ?? '',
     permissions: entry.graph_permissions ?? 'read_write',
     recipients: entry.graph_recipients ?? 'refuse',
@@ -74,6 +73,13 @@ export function graphResource(url: string, tokenUrl: string): string {
   const host = URL.canParse(tokenUrl) ? new URL(tokenUrl).hostname : '';
   return CLOUDS.find(({ login }) => login.test(host))?.graph ?? WORLDWIDE;
 }
+
+/** Personal accounts have no directory in which a mailbox could be named, and none of another person. */
+export const isPersonal = ({ tenant }: ProviderProfile): boolean => tenant === 'consumers';
+
+/** Whether a draft in the mailbox tells whose it is: anybody may write one as `me`, nobody with Mail.Send alone. */
+export const isProvedByDraft = (isMe: boolean, permissions: Permissions): boolean =>
+  !isMe && permissions === 'read_write';
 
 /** Delegated scopes; `isOther`: another person's mailbox. */
 export function graphScopes(resource: string, permissions: Permissions, isOther: boolean): string {

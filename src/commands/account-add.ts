@@ -146,6 +146,7 @@ async function addAccount(context: CommandContext): Promise<number> {
     if (context.options.verify === false) return { ok: true, entry };
     const { ok, rotated } = await proveAccount(loaded, {
       proxy: proxyOfSetting(settings.smtpProxy),
+      signedIn: access,
       onStep: (step) => noteStep(terminal, step),
     });
     return {

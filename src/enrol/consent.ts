@@ -1,5 +1,5 @@
 /** What a person has to consent to. In: provider profile and the keys of the entry. Out: scopes. Pure. */
-import { graphResource, graphScopes } from '../accounts/graph-target.ts';
+import { graphResource, graphScopes, isPersonal, isProvedByDraft } from '../accounts/graph-target.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { OperatorError } from './operator-error.ts';
@@ -19,11 +19,10 @@ export interface ConsentFacts {
   readonly imapScope?: string | undefined;
 }
 
+type Consent = Pick<SignInTarget, 'scope' | 'tokenScope'>;
+
 /** The scopes for the way mail is to leave by. Throws `OperatorError`. */
-export function consentOf(
-  profile: ProviderProfile,
-  facts: ConsentFacts,
-): Pick<SignInTarget, 'scope' | 'tokenScope'> {
+export function consentOf(profile: ProviderProfile, facts: ConsentFacts): Consent {
   const sending = consentToSend(profile, facts);
   if (facts.imap !== true) return sending;
   const imap = facts.imapScope ?? profile.imapScopes?.refresh_token;
@@ -34,22 +33,28 @@ export function consentOf(
   const scope = sending.scope ?? profile.signInScope;
   const words = new Set(`${scope} ${imap}`.trim().split(/ +/));
   // The code is redeemed for one resource: that by which mail leaves.
-  return { scope: [...words].join(' '), tokenScope: sending.tokenScope ?? scope };
+  return { ...sending, scope: [...words].join(' '), tokenScope: sending.tokenScope ?? scope };
 }
 
 function consentToSend(
   profile: ProviderProfile,
-  { email, user, transport = 'smtp', tokenUrl, graphPermissions }: ConsentFacts,
-): Pick<SignInTarget, 'scope' | 'tokenScope'> {
+  { email, user = email, transport = 'smtp', tokenUrl, graphPermissions }: ConsentFacts,
+): Consent {
   if (transport === 'smtp') return {};
   if (profile.graphUrl === undefined)
     throw new OperatorError(`${profile.name} cannot be reached by Microsoft Graph`, 2);
-  const scope = graphScopes(
+  const permissions = graphPermissions === 'send' ? 'send' : 'read_write';
+  const graph = graphScopes(
     graphResource(profile.graphUrl, tokenUrl ?? profile.tokenUrl),
-    graphPermissions === 'send' ? 'send' : 'read_write',
-    user !== undefined && foldAddress(user) !== foldAddress(email),
+    permissions,
+    !isPersonal(profile) && foldAddress(user) !== foldAddress(email),
   );
+  const who = isProvedByDraft(isPersonal(profile), permissions) ? '' : WHO;
+  const { signInScope } = profile;
   return transport === 'graph'
-    ? { scope }
-    : { scope: `${scope} ${profile.signInScope}`, tokenScope: profile.signInScope };
+    ? { scope: `${graph}${who}` }
+    : { scope: `${graph} ${signInScope}${who}`, tokenScope: `${signInScope}${who}` };
 }
+
+/** Brings an ID token with the name of who signed in. */
+const WHO = ' openid profile';

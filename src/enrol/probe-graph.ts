@@ -5,16 +5,19 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Account, GraphTarget } from '../accounts/account.ts';
+import { isProvedByDraft } from '../accounts/graph-target.ts';
 import { createHttp } from '../http.ts';
 import { silentLog } from '../log.ts';
 import { describeRefusal } from '../protocol/graph-answer.ts';
 import { claimsOf, permissionsIn } from '../protocol/jwt-claims.ts';
 import { createWatch } from '../protocol/masking.ts';
 import type { AccessToken, TokenSource } from '../tokens/access-token.ts';
+import { isSameMailbox } from '../tokens/same-consent.ts';
 import { createEndpoint } from '../upstream/endpoint.ts';
 import { createGraphClient, type GraphOutcome } from '../upstream/graph/client.ts';
 import { createGraphPacing } from '../upstream/graph/pacing.ts';
 import { StepError } from './client-dialogue.ts';
+import type { Explanation } from './explain.ts';
 
 export interface GraphProbeDeps {
   readonly token: AccessToken;
@@ -22,6 +25,19 @@ export interface GraphProbeDeps {
   readonly timeoutMs: number;
   readonly passed: (detail: string, doubt?: string) => void;
 }
+
+/** Who signed in may do so for the account: a draft will tell, or it is one whom the entry names. */
+export const isItsPerson = (
+  { email, user }: Account,
+  { mailbox, permissions }: GraphTarget,
+  name = '',
+): boolean =>
+  isProvedByDraft(mailbox === 'me', permissions) || [email, user].some((own) => isSameMailbox(own, name));
+
+export const OTHER_PERSON: Explanation = {
+  what: 'by Graph mail would leave from the mailbox of another person than the account is for',
+  cure: 'sign in as the account’s email or user; an account whose mailbox has another sign-in name names it as user',
+};
 
 /** Rejects with `StepError` at the first failure. */
 export async function probeGraph(account: Account, target: GraphTarget, deps: GraphProbeDeps): Promise<void> {

@@ -18,7 +18,8 @@ import { SMTP_AUTH_OFF } from '../upstream/ways.ts';
 import { type ClientDialogue, StepError } from './client-dialogue.ts';
 import { dialAccount } from './dial-account.ts';
 import { type Explanation, explain, explainToken, type ProbeStage } from './explain.ts';
-import { probeGraph } from './probe-graph.ts';
+import { isItsPerson, OTHER_PERSON, probeGraph } from './probe-graph.ts';
+import type { SignedIn } from './sign-in.ts';
 
 export interface ProbeStep {
   readonly stage: ProbeStage;
@@ -40,6 +41,8 @@ export interface ProbeDeps {
   readonly heloName?: string | undefined;
   /** Proxy for SMTP of the relay. */
   readonly proxy?: SmtpProxy | undefined;
+  /** Whose grant is on trial, where a person has just signed in. */
+  readonly signedIn?: Pick<SignedIn, 'name'> | undefined;
 }
 
 /** Tokens of these accounts while `work` lasts. Owns the service, and `store` with it. */
@@ -99,10 +102,15 @@ export async function probeAccount(
       failed(stage, said, explain({ stage, said, ...facts }));
     } else throw error;
   }
-  /** By Graph; true where mail could leave that way. */
-  async function tryGraph(): Promise<boolean> {
+  /** By Graph; true where mail could leave that way. `isProved`: that the grant is for the mailbox. */
+  async function tryGraph(isProved = false): Promise<boolean> {
     const { graph } = account;
     if (graph === undefined) return false;
+    const { signedIn } = deps;
+    if (signedIn !== undefined && !isProved && !isItsPerson(account, graph, signedIn.name)) {
+      failed('graph', `signed in as ${signedIn.name ?? 'somebody of whom no name was told'}`, OTHER_PERSON);
+      return false;
+    }
     try {
       const token = await deps.tokens.get(account.id, 'graph');
       passed('token', `for Graph: ${describeToken(token, Date.now())}`);
@@ -143,7 +151,7 @@ export async function probeAccount(
       await smtp.command('RSET', 'sender');
     }
     await smtp.command('QUIT', 'sender').catch(() => undefined);
-    await tryGraph();
+    await tryGraph(true);
   } catch (error) {
     if (error instanceof StepError && isSwitchedOff(error) && (await tryGraph()))
       passed('auth', error.message, `SMTP AUTH is switched off: mail leaves by Graph (${error.message})`);

@@ -20,7 +20,7 @@ export interface Proof {
 
 export async function proveAccount(
   loaded: LoadedAccount,
-  options: Pick<ProbeDeps, 'onStep' | 'heloName' | 'proxy'>,
+  options: Pick<ProbeDeps, 'onStep' | 'heloName' | 'proxy' | 'signedIn'>,
 ): Promise<Proof> {
   const { account, credential } = loaded;
   // Read once more when the last answer has come, so not emptied by closing.

@@ -10,6 +10,8 @@ import { createHttp } from '../http.ts';
 import { ANY_ACCOUNT, findSignInCause, findTokenNetworkCause } from '../protocol/causes/book.ts';
 import { explainCause } from '../protocol/causes/cause.ts';
 import { isLoopbackHost } from '../protocol/cidr.ts';
+import { parseJsonObject } from '../protocol/json-object.ts';
+import { claimsOf } from '../protocol/jwt-claims.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
 import { MAX_LIFETIME_MS } from '../protocol/token-response.ts';
 import { listenForRedirect } from './loopback.ts';
@@ -36,6 +38,8 @@ export interface SignedIn {
   readonly accessToken: Secret;
   /** ms since the epoch. */
   readonly expiresAt: number;
+  /** Of who signed in, where an ID token told it. */
+  readonly name: string | undefined;
 }
 
 export interface DevicePrompt {
@@ -103,7 +107,7 @@ export async function beginBrowserSignIn(target: SignInTarget, redirectUri: stri
   const state = oauth.randomState();
   const verifier = oauth.randomPKCECodeVerifier();
   // Only an ID token carries a nonce back.
-  const nonce = target.profile.signInScope.split(' ').includes('openid') ? oauth.randomNonce() : undefined;
+  const nonce = asksWho(target.profile) ? oauth.randomNonce() : undefined;
   const url = oauth.buildAuthorizationUrl(config, {
     ...target.profile.authorizeParameters,
     redirect_uri: redirectUri,
@@ -196,8 +200,20 @@ function configure({ profile, tenant, clientId, clientSecret, tokenUrl }: SignIn
     clientSecret === undefined ? oauth.None() : oauth.ClientSecretPost(clientSecret.reveal()),
   );
   if (clear.length > 0) oauth.allowInsecureRequests(config);
-  config[oauth.customFetch] = ask;
+  config[oauth.customFetch] = asksWho(profile) ? ask : askUnchecked;
   return config;
+}
+
+/** Its ID tokens are checked by openid-client. */
+const asksWho = ({ signInScope }: ProviderProfile): boolean => signInScope.split(' ').includes('openid');
+
+/** A member of an answer, with the ID token of a provider whose issuer openid-client cannot know: Microsoft's is the tenant. */
+const TOLD = 'unchecked_id_token';
+
+async function askUnchecked(...asked: Parameters<oauth.CustomFetch>): Promise<Response> {
+  const answer = await ask(...asked);
+  const { id_token, ...others } = parseJsonObject(await answer.clone().text()) ?? {};
+  return id_token === undefined ? answer : Response.json({ ...others, [TOLD]: id_token });
 }
 
 /** A person waits for the answer. */
@@ -240,10 +256,7 @@ const BODILESS: ReadonlySet<number> = new Set([101, 103, 204, 205, 304]);
 /** Without expires_in the token is used once, for the check that follows. */
 const UNSTATED_LIFETIME_S = 300;
 
-function takeTokens(
-  { profile }: SignInTarget,
-  tokens: { access_token: string; refresh_token?: string; expires_in?: number | undefined },
-): SignedIn {
+function takeTokens({ profile, clientId }: SignInTarget, tokens: oauth.TokenEndpointResponse): SignedIn {
   if (tokens.refresh_token === undefined)
     throw new OperatorError(
       `${profile.title} gave no refresh token: the scope has to ask for offline access (offline_access, or access_type=offline at Google)`,
@@ -252,7 +265,18 @@ function takeTokens(
     refreshToken: new Secret(tokens.refresh_token),
     accessToken: new Secret(tokens.access_token),
     expiresAt: Date.now() + Math.min((tokens.expires_in ?? UNSTATED_LIFETIME_S) * 1000, MAX_LIFETIME_MS),
+    name: nameIn(tokens[TOLD], clientId),
   };
+}
+
+/**
+ * The login name. The ID token came straight from the token endpoint, so its signature says nothing more (OpenID
+ * Connect Core 1.0 §3.1.3.7). Its `email` is whatever the administrator of some tenant wrote there.
+ */
+function nameIn(idToken: unknown, clientId: string): string | undefined {
+  const { aud, preferred_username: name } =
+    (typeof idToken === 'string' ? claimsOf(idToken) : undefined) ?? {};
+  return aud === clientId && typeof name === 'string' ? cleanText(name) : undefined;
 }
 
 /** Longest quotation of a provider's own words. */

@@ -245,6 +245,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     const proof = await proveAccount(trial, {
       heloName: deps.heloName,
       proxy: deps.proxy,
+      signedIn,
       onStep: ({ stage, ok, detail }) =>
         move(signIn, { steps: [...signIn.progress.steps, { stage, ok, detail: cleanText(detail) }] }),
     });

@@ -23,6 +23,12 @@ test('reading by IMAP is asked for beside sending, never in its place', () => {
   assert.match(us.scope ?? '', /outlook\.office365\.us\/IMAP\.AccessAsUser\.All/);
 });
 
+test('a personal account has no mailbox of another person, whatever its sign-in name', () => {
+  const consent = { email, transport: 'graph', user: 'other@example.com' };
+  assert.match(consentOf(profile('outlook'), consent).scope ?? '', /Mail\.Send\.Shared/);
+  assert.doesNotMatch(consentOf(profile('outlook-personal'), consent).scope ?? '', /Shared/);
+});
+
 test('where one scope is enough for both nothing more is asked; where nobody knows one, that is said', () => {
   assert.deepEqual(consentOf(profile('gmail'), { email, imap: true }), {});
   assert.deepEqual(consentOf(profile('outlook'), { email }), {});

@@ -7,7 +7,7 @@ import { readAccountsFile } from '../../src/accounts/accounts-file.ts';
 import type { SignInWay } from '../../src/enrol/draft.ts';
 import { createSignIns } from '../../src/enrol/sign-ins.ts';
 import { silentLog } from '../../src/log.ts';
-import { leakless } from '../support/leak-check.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startSignInServer } from '../support/sign-in-server.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -21,40 +21,47 @@ const PAIRS: readonly (readonly [SignInWay, SignInWay])[] = [
   ['device', 'device'],
 ];
 
+async function setUp(defer: Defer, more: Record<string, unknown> = {}, base: Record<string, unknown> = {}) {
+  const directory = mkdtempSync(join(tmpdir(), 'sign-ins-'));
+  defer(() => rmSync(directory, { recursive: true, force: true }));
+  const provider = await startProvider({ users: [ANN] });
+  defer(() => provider.close());
+  const page = await startSignInServer(provider, ANN);
+  defer(() => page.close());
+  const path = join(directory, 'accounts.json');
+  const { client_id, client_secret } = provider.entry(ANN);
+  const sim = {
+    ...base,
+    smtp: `starttls://localhost:${provider.smtp.port}`,
+    token_url: page.tokenUrl,
+    authorize_url: page.authorizeUrl,
+    device_url: page.deviceUrl,
+  };
+  const entry = { email: ANN, provider: 'sim', client_id, client_secret, refresh_token: 'ended', ...more };
+  writeFileSync(path, JSON.stringify({ providers: { sim }, accounts: [entry] }), { mode: 0o600 });
+  const [served] = (await readAccountsFile(path)).accounts;
+  const adopted: string[] = [];
+  const signIns = createSignIns({
+    accountsPath: path,
+    publicUrl: undefined,
+    heloName: undefined,
+    isKept: true,
+    log: silentLog,
+    served: () => served,
+    adopt: async (id) => void adopted.push(id),
+    reload: async () => true,
+    cured: async () => {},
+  });
+  defer(() => signIns.close());
+  return { page, signIns, adopted };
+}
+
 for (const pair of PAIRS)
   test(
     `of two that begin in one moment (${pair.join(', ')}) one is under way, and nothing of the other goes on`,
     leakless(async (_t, defer) => {
-      const directory = mkdtempSync(join(tmpdir(), 'sign-ins-'));
-      defer(() => rmSync(directory, { recursive: true, force: true }));
-      const provider = await startProvider({ users: [ANN] });
-      defer(() => provider.close());
-      const page = await startSignInServer(provider, ANN);
-      defer(() => page.close());
+      const { page, signIns } = await setUp(defer);
       page.devicePolls = Array.from({ length: 100 }, () => 'authorization_pending' as const);
-      const path = join(directory, 'accounts.json');
-      const { client_id, client_secret } = provider.entry(ANN);
-      const sim = {
-        smtp: `starttls://localhost:${provider.smtp.port}`,
-        token_url: page.tokenUrl,
-        authorize_url: page.authorizeUrl,
-        device_url: page.deviceUrl,
-      };
-      const entry = { email: ANN, provider: 'sim', client_id, client_secret, refresh_token: 'ended' };
-      writeFileSync(path, JSON.stringify({ providers: { sim }, accounts: [entry] }), { mode: 0o600 });
-      const [served] = (await readAccountsFile(path)).accounts;
-      const signIns = createSignIns({
-        accountsPath: path,
-        publicUrl: undefined,
-        heloName: undefined,
-        isKept: true,
-        log: silentLog,
-        served: () => served,
-        adopt: async () => {},
-        reload: async () => true,
-        cured: async () => {},
-      });
-      defer(() => signIns.close());
       const begun = await Promise.allSettled(
         pair.map((way) => signIns.begin(ANN, way, 'http://127.0.0.1:9090')),
       );
@@ -72,3 +79,19 @@ for (const pair of PAIRS)
       assert.equal(page.tokenRequests.length - polls, 3);
     }),
   );
+
+test(
+  'who is invited cannot have mail leave by Graph from another mailbox',
+  leakless(async (_t, defer) => {
+    const { signIns, page, adopted } = await setUp(
+      defer,
+      { transport: 'graph', graph_permissions: 'send' },
+      { extends: 'outlook-personal' },
+    );
+    page.claims = { preferred_username: 'ben@mail.example' };
+    await signIns.begin(ANN, 'device', 'http://127.0.0.1:9090');
+    await waitFor(async () => (await signIns.look(ANN)).state === 'failed', { what: 'its end' });
+    assert.match((await signIns.look(ANN)).note ?? '', /another person.*signed in as ben@mail.example/);
+    assert.deepEqual(adopted, []);
+  }),
+);

@@ -33,7 +33,7 @@ export async function startSignInServer(provider: Provider, user: string): Promi
     string,
     { challenge: string; redirectUri: string; nonce: string | null; scope: string }
   >();
-  const devices = new Set<string>();
+  const devices = new Map<string, string>();
   const deviceScopes: string[] = [];
   const tokenRequests: URLSearchParams[] = [];
   const json = (response: ServerResponse, status: number, body: object): void => {
@@ -44,13 +44,18 @@ export async function startSignInServer(provider: Provider, user: string): Promi
   const tokens = (clientId: string, scope: string, nonce: string | null): object => {
     const { accessToken } = provider.token.issue(server.user);
     const now = Math.floor(Date.now() / 1000);
+    const asked = scope.split(' ');
     const claims = {
-      iss: origin,
+      // Microsoft's issuer is the tenant of whoever signed in.
+      iss: provider.flavour === 'microsoft' ? `${origin}/${randomUUID()}/v2.0` : origin,
       aud: clientId,
       sub: 'subject-1',
       iat: now,
       exp: now + 300,
-      email: server.user,
+      ...(asked.includes('email') ? { email: server.user } : {}),
+      ...(provider.flavour === 'microsoft' && asked.includes('profile')
+        ? { preferred_username: server.user }
+        : {}),
       ...(nonce === null ? {} : { nonce }),
       ...server.claims,
     };
@@ -59,7 +64,7 @@ export async function startSignInServer(provider: Provider, user: string): Promi
       token_type: 'Bearer',
       expires_in: server.expiresIn,
       refresh_token: provider.token.account(server.user)?.refreshToken,
-      ...(scope.includes('openid') ? { id_token: `${part({ alg: 'RS256' })}.${part(claims)}.c2ln` } : {}),
+      ...(asked.includes('openid') ? { id_token: `${part({ alg: 'RS256' })}.${part(claims)}.c2ln` } : {}),
     };
   };
 
@@ -92,9 +97,10 @@ export async function startSignInServer(provider: Provider, user: string): Promi
     if (url.pathname === '/device') {
       if (form.get('client_id') !== account?.clientId)
         return json(response, 400, { error: 'unauthorized_client' });
-      deviceScopes.push(form.get('scope') ?? '');
+      const scope = form.get('scope') ?? '';
+      deviceScopes.push(scope);
       const device = randomUUID();
-      devices.add(device);
+      devices.set(device, scope);
       return json(response, 200, {
         device_code: device,
         user_code: 'ABCD-1234',
@@ -125,11 +131,10 @@ export async function startSignInServer(provider: Provider, user: string): Promi
         return json(response, 200, tokens(clientId, kept.scope, kept.nonce));
       }
       case 'urn:ietf:params:oauth:grant-type:device_code': {
-        const error = devices.has(form.get('device_code') ?? '')
-          ? server.devicePolls.shift()
-          : 'bad_verification_code';
-        return error === undefined
-          ? json(response, 200, tokens(clientId, '', null))
+        const scope = devices.get(form.get('device_code') ?? '');
+        const error = scope === undefined ? 'bad_verification_code' : server.devicePolls.shift();
+        return scope !== undefined && error === undefined
+          ? json(response, 200, tokens(clientId, scope, null))
           : json(response, 400, { error, error_description: 'as told' });
       }
       default: {
