@@ -18,7 +18,7 @@ export interface Wire {
   readonly origin: Origin;
   /** `TLSv1.3 TLS_AES_256_GCM_SHA384`; undefined without TLS. */
   readonly tls: string | undefined;
-  /** The client has closed its side, and not because it had said all ahead. */
+  /** The client has closed its side. */
   readonly isHalfClosed: boolean;
   /** The client has sent more already than the command at hand. */
   readonly isAhead: boolean;

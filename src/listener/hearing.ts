@@ -7,6 +7,8 @@ import type { Heard } from '../protocol/esmtp.ts';
 export interface Hearing {
   /** Resolves with the client's next octets after the next write, or with the end of the connection. */
   heard(): Promise<Heard>;
+  /** Somebody has asked and is not answered yet. */
+  readonly isAsked: boolean;
   /** `octets`: that have come from the client so far. What came before the reply says nothing: clients send ahead. */
   written(octets: number): void;
   came(octets: number): void;
@@ -25,6 +27,9 @@ export function createHearing(): Hearing {
   let isOver = false;
   return {
     heard: () => (isOver ? Promise.resolve('no') : new Promise((resolve) => asked.push({ answer: resolve }))),
+    get isAsked() {
+      return asked.length > 0;
+    },
     written(octets) {
       for (const one of asked) one.writtenAt ??= octets;
     },

@@ -47,7 +47,7 @@ export interface ClientFacts {
   readonly auth: { readonly user: string; readonly account: Account } | undefined;
   /** May use accounts without a password. */
   readonly isTrusted: boolean;
-  /** The client has closed its side, and not because it had said all ahead: it may hear nothing more. */
+  /** The client has closed its side: it may hear nothing more. */
   readonly isHalfClosed: boolean;
   /** Whether the client has heard the reply that is due next. */
   readonly heard: () => Promise<Heard>;

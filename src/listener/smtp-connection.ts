@@ -4,7 +4,8 @@
  */
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import type { Clock } from '../clock.ts';
+import { type Clock, nap } from '../clock.ts';
+import type { Heard } from '../protocol/esmtp.ts';
 import { formatReplyText, type Reply, reply } from '../protocol/reply.ts';
 import type { Accepted } from './accept.ts';
 import type { AuthVerdict, ClientAuth } from './client-auth.ts';
@@ -39,6 +40,9 @@ interface SessionServer extends SeamServer<Accepted> {
 
 /** Replies that a client does not take off are not collected beyond this before they are written. */
 const MAX_UNWRITTEN = 16 * 1024;
+/** A reply to a client that is gone is answered by a reset sooner than this, ms. */
+const RESET_MS = 1_000;
+const INPUT_ENDED = reply(421, '4.4.2', 'Nothing more to read, closing connection');
 const SETTLED = Promise.resolve();
 
 /** Enhanced codes for the replies smtp-server's SASL steps make themselves. */
@@ -144,7 +148,7 @@ export class RelayConnection extends SeamConnection {
         this.#hearing.came(this.socket.bytesRead);
       },
       onLine: (line, fault, done, rcptFollows) => this.#onLine(line, fault, done, rcptFollows),
-      onInputEnd: () => this.close(),
+      onInputEnd: () => (this.#hearing.isAsked ? this.#say(INPUT_ENDED) : this.close()),
       whenWritable: (next) => this.whenWritable(next),
     });
     reader.on('error', () => this.destroy());
@@ -231,13 +235,12 @@ export class RelayConnection extends SeamConnection {
         return connection.secure ? describeTls(connection.socket) : undefined;
       },
       get isHalfClosed() {
-        // A script that says all ahead, QUIT too, closes its side at once and may well read on.
-        return connection.socket.readableEnded && connection.#commands?.isAhead !== true;
+        return connection.socket.readableEnded;
       },
       get isAhead() {
         return !connection.isClosing && connection.#commands?.isAhead === true;
       },
-      heard: () => connection.#hearing.heard(),
+      heard: () => connection.#heard(),
       say: (r: Reply) => connection.#say(r),
       list(code: number, lines: readonly string[]) {
         const last = lines.length - 1;
@@ -252,11 +255,27 @@ export class RelayConnection extends SeamConnection {
         if (reader === undefined) return false;
         reader.startBody({
           ...sink,
-          end: () => sink.end().then(() => connection.#leaveIfDrained()),
+          end: async () => {
+            await sink.end();
+            await connection.#untilReset();
+            connection.#leaveIfDrained();
+          },
         });
         return true;
       },
     };
+  }
+
+  /** A script that says all ahead, QUIT too, closes its side at once and may well read on; who just closed it may be gone. */
+  #heard(): Promise<Heard> {
+    const isSilent = this.socket.readableEnded && this.#commands?.isAhead !== true;
+    return isSilent ? Promise.resolve('no') : this.#hearing.heard();
+  }
+
+  /** Of a side that is closed nothing is read any more: that the client is gone says only a write after its reset. */
+  async #untilReset(): Promise<void> {
+    if (!this.socket.readableEnded || !this.#hearing.isAsked) return;
+    await nap(this._server.hooks.clock, RESET_MS).over;
   }
 
   /** The client waits for us, not we for it. */

@@ -195,3 +195,26 @@ test(
     assert.equal(provider.graph.delivered.length, 7);
   }),
 );
+
+for (const last of ['QUIT\r\n', 'RSET\r\n', 'QUIT'])
+  test(
+    `${JSON.stringify(last)} comes ahead and the client is gone before the reply: no retry is a second copy`,
+    leakless(async (_t, defer) => {
+      const { provider, relay } = await house(defer);
+      const said = `EHLO script\r\nMAIL FROM:<${APP}>\r\nRCPT TO:<${BOB}>\r\nDATA\r\n${mail('')}.\r\n${last}`;
+      provider.graph.rules.latencyMs = 50;
+      const socket = createConnection({ host: '127.0.0.1', port: relay.smtpPort });
+      socket.resume();
+      socket.write(said);
+      await waitFor(() => provider.graph.count('create') > 0, { what: 'the message on its way' });
+      socket.destroy();
+      await relay.event('transaction');
+      // Whether it has heard is not known yet.
+      assert.match(await piped(relay, said), /\r\n451 4\.4\.2 this very message/);
+      await waitFor(async () => /\r\n250 2\.0\.0 OK /.test(await piped(relay, said)), { what: 'the 250' });
+      assert.equal(provider.graph.delivered.length, 1);
+      // The retry was heard: this is another message.
+      assert.match(await piped(relay, said), /\r\n250 2\.0\.0 OK /);
+      assert.equal(provider.graph.delivered.length, 2);
+    }),
+  );

@@ -177,13 +177,14 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 
   /** `over` is told whether its client has heard that it was sent. */
   function hear(outgoing: Outgoing, ending: GraphEnding, over?: (isClear: boolean) => void): void {
-    if (ending.kind !== 'taken' || outgoing.mayNotHear()) {
+    const { whenHeard } = ending.kind === 'taken' ? ending : {};
+    if (whenHeard === undefined) {
       over?.(false);
       return;
     }
     void outgoing.heard().then((heard) => {
       over?.(heard === 'yes');
-      if (ending.whenHeard !== undefined && !isOver) background(ending.whenHeard(heard));
+      if (!isOver) background(whenHeard(heard));
     });
   }
 

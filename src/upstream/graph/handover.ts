@@ -97,7 +97,7 @@ export function createHandover(deps: HandoverDeps): Handover {
     );
   }
 
-  async function claimed<T>(
+  async function claimed<T extends HandedOver | undefined>(
     asked: Outgoing,
     work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
   ): Promise<T | HandedOver> {
@@ -118,13 +118,16 @@ export function createHandover(deps: HandoverDeps): Handover {
         later('4.4.2', 'an earlier attempt of this message may have reached some of its recipients'),
       );
     const { outgoing, claim } = found;
+    let isKept = false;
     try {
-      return await work(outgoing, claim, deadline);
+      const done = await work(outgoing, claim, deadline);
+      isKept = done?.ending.kind === 'taken' && done.ending.keepsClaim === true;
+      return done;
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
       return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
     } finally {
-      await claim.release();
+      if (!isKept) await claim.release();
     }
   }
 

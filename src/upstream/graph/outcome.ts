@@ -19,6 +19,8 @@ export type GraphEnding =
       readonly reply: Reply;
       /** To be told, where it is there, once nobody works on the message. Rejects when it could not be noted. */
       readonly whenHeard?: (heard: Heard) => Promise<void>;
+      /** Until it has been told, whatever looks the same waits: it may be its retry, or another. */
+      readonly keepsClaim?: boolean;
     }
   /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
   | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };

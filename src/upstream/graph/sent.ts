@@ -29,6 +29,16 @@ export async function noteSent(
   // The draft itself says the same, so a failure to note it costs nothing but a look.
   else await claim.note(entry).catch(() => undefined);
   const ending = takenAs(outgoing, entry.messageId);
+  // It may read on all the same.
+  if (isAwaited && !isNamed && outgoing.partOf === undefined)
+    return {
+      ...ending,
+      keepsClaim: true,
+      async whenHeard(heard) {
+        if (heard !== 'no') await claim.forget();
+        await claim.release();
+      },
+    };
   if (isAwaited) return ending;
   return {
     ...ending,
