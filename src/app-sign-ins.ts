@@ -57,8 +57,8 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
     isKept:
       settings.store === undefined ? settings.stateDir !== undefined : settings.store.reveal() !== 'memory',
     adopt: tokens.adopt,
+    spend: invites.spend,
     async cured(id) {
-      invites.spend(id);
       deps.cured(id);
       await deps.save();
     },
@@ -104,7 +104,7 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
   return {
     signIns: {
       look: (id) => tell(id, signIns.look(id), false),
-      begin: (id, way, origin) => tell(id, signIns.begin(id, way, origin)),
+      begin: (id, way, origin, isInvited) => tell(id, signIns.begin(id, way, origin, isInvited)),
       add: (account, way, origin) => tell(foldAscii(account.email), signIns.beginNew(account, way, origin)),
       paste: (id, url) => tell(id, signIns.paste(id, url)),
       cancel(id) {

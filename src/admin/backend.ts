@@ -45,8 +45,8 @@ export type SignInAnswer =
 export interface SignInDesk {
   /** The row of `look` has neither address nor code. */
   look(id: string): Promise<SignInAnswer>;
-  /** `origin`: scheme and host under which the page was opened. */
-  begin(id: string, way: SignInWay, origin: string): Promise<SignInAnswer>;
+  /** `origin`: scheme and host under which the page was opened. `isInvited`: the key with which it begins is good still. */
+  begin(id: string, way: SignInWay, origin: string, isInvited?: () => boolean): Promise<SignInAnswer>;
   add(account: Omit<Shape<'NewAccount'>, 'way'>, way: SignInWay, origin: string): Promise<SignInAnswer>;
   paste(id: string, url: string): Promise<SignInAnswer>;
   /** The row as it is then: nothing is under way. */

@@ -48,9 +48,14 @@ const signIn = (
 
 type Run = (house: House, id: string, asked: AdminRequest) => Promise<Answer>;
 
-const begin = ({ backend }: House, id: string, asked: AdminRequest, onBegun?: () => void): Promise<Answer> =>
+const begin = (
+  { backend }: House,
+  id: string,
+  asked: AdminRequest,
+  { onBegun, isInvited }: { onBegun?: () => void; isInvited?: () => boolean },
+): Promise<Answer> =>
   taking(asked, 'SignInWay', '{ "way": "device" } or { "way": "browser" }', async ({ way }) => {
-    const said = await backend.signIns.begin(id, way, asked.origin());
+    const said = await backend.signIns.begin(id, way, asked.origin(), isInvited);
     if (said.ok) onBegun?.();
     return answer(said);
   });
@@ -59,6 +64,8 @@ const paste: Run = ({ backend }, id, asked) =>
   taking(asked, 'Pasted', '{ "url": address of the page you ended on }', async ({ url }) =>
     answer(await backend.signIns.paste(id, url)),
   );
+
+const keyOf = (asked: AdminRequest): string => asked.header('x-invite-key') ?? '';
 
 /** Calls `run` for whom the key invites. */
 const invited = (
@@ -81,7 +88,7 @@ const invited = (
       410: ['No such key, its day is over, or somebody signed in with it', 'Error'],
     },
     async handle(house, asked) {
-      const invite = house.backend.signIns.invited(asked.header('x-invite-key') ?? '');
+      const invite = house.backend.signIns.invited(keyOf(asked));
       if (invite === undefined || (invite.state === 'used' && spent === 'refused'))
         return refuse(410, 'this link is not good any more: ask for another');
       return run(house, invite.account, asked);
@@ -168,7 +175,8 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     id: 'beginSignIn',
     summary: 'Ask a person to sign in; an earlier attempt ends',
     takes: 'SignInWay',
-    run: (house, id, asked) => begin(house, id, asked, () => house.acted('sign in', { account: id })),
+    run: (house, id, asked) =>
+      begin(house, id, asked, { onBegun: () => house.acted('sign in', { account: id }) }),
   }),
   signIn({
     method: 'post',
@@ -205,7 +213,10 @@ export const SIGN_IN_OPERATIONS: readonly Operation[] = [
     takes: 'SignInWay',
     answered: 'SignIn',
     spent: 'refused',
-    run: (house, id, asked) => begin(house, id, asked),
+    run: (house, id, asked) =>
+      begin(house, id, asked, {
+        isInvited: () => house.backend.signIns.invited(keyOf(asked))?.state === 'open',
+      }),
   }),
   invited({
     method: 'post',

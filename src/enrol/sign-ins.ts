@@ -71,6 +71,8 @@ export interface SignInsDeps {
   readonly adopt: (id: string, grant: AdoptedGrant) => Promise<void>;
   /** Reads the accounts file again; false where it was not taken. */
   readonly reload: () => Promise<boolean>;
+  /** The link to it has served. */
+  readonly spend: (id: string) => void;
   /** The account is well again. */
   readonly cured: (id: string) => Promise<void>;
 }
@@ -78,8 +80,11 @@ export interface SignInsDeps {
 export interface SignIns {
   /** What can be done for an account, and what is being done. Rejects with `OperatorError`. */
   look(id: string): Promise<SignInProgress>;
-  /** `origin`: of the page that asks, `http://127.0.0.1:9090`. Resolves when there is something to show. */
-  begin(id: string, way: SignInWay, origin: string): Promise<SignInProgress>;
+  /**
+   * `origin`: of the page that asks, `http://127.0.0.1:9090`. `isInvited`: whoever begins it may go on; asked until the
+   * grant is kept. Resolves when there is something to show.
+   */
+  begin(id: string, way: SignInWay, origin: string, isInvited?: () => boolean): Promise<SignInProgress>;
   /** As `begin`, for an account that is to be added. */
   beginNew(account: NewAccount, way: SignInWay, origin: string): Promise<SignInProgress>;
   /** The address the browser ended on, as pasted. Rejects with `OperatorError`. */
@@ -103,6 +108,8 @@ interface SignIn {
   readonly draft: Draft;
   /** Aborted: nothing more comes of it, whatever still answers. */
   readonly end: AbortController;
+  /** Nobody has cancelled it, nor ended the link by which it was begun. */
+  readonly isWanted: () => boolean;
   /** How the browser comes back to it, once the page is known. */
   expected: Expected | undefined;
   progress: SignInProgress;
@@ -115,6 +122,8 @@ interface Expected {
   readonly secret: Buffer;
   readonly take: (url: URL) => void;
 }
+
+const LINK_OVER = 'this link is not good any more: ask for another';
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
 
@@ -136,6 +145,8 @@ const isOver = ({ state }: SignInProgress): boolean => state === 'done' || state
 export function createSignIns(deps: SignInsDeps): SignIns {
   const { log, clock = systemClock, accountsPath } = deps;
   const signIns = new Map<string, SignIn>();
+  /** By account: one that is cancelled ends with what else it began, though that is being kept and nobody sees it any more. */
+  const spans = new Map<string, symbol>();
 
   const idle = ({ offered }: Draft): SignInProgress => ({ ...IDLE, offered });
 
@@ -173,7 +184,14 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     return { uri: `http://${loopbackHost(profile)}:${NOBODYS_PORT}/`, returns: false };
   }
 
-  async function start(id: string, draft: Draft, way: SignInWay, origin: string): Promise<SignInProgress> {
+  async function start(
+    id: string,
+    draft: Draft,
+    way: SignInWay,
+    origin: string,
+    isInvited = (): boolean => true,
+  ): Promise<SignInProgress> {
+    if (!isInvited()) throw new OperatorError(LINK_OVER);
     if (!draft.offered.includes(way))
       throw new OperatorError(`${draft.target.profile.title} cannot be signed in to by ${way}`);
     const before = signIns.get(id);
@@ -182,10 +200,13 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       throw new OperatorError('too many sign-ins are under way: try again later');
     const redirect = way === 'browser' ? redirectFor(draft, origin) : undefined;
     const end = new AbortController();
+    const span = spans.get(id) ?? Symbol(id);
+    spans.set(id, span);
     const signIn: SignIn = {
       accountId: id,
       draft,
       end,
+      isWanted: () => spans.get(id) === span && isInvited(),
       expected: undefined,
       progress: { ...idle(draft), state: 'starting', way, returns: redirect?.returns ?? true },
       cancelTimer: () => {},
@@ -255,6 +276,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       throw new OperatorError(`${what}: ${wrong.detail}${cure === '' ? '' : `. ${cure}`}`);
     }
     if (end.signal.aborted) return;
+    if (!signIn.isWanted()) throw new OperatorError(LINK_OVER);
     const now = deps.served(accountId)?.credential;
     if (now?.grant === 'refresh_token' && now.clientId !== draft.target.clientId)
       throw new OperatorError(`${accountId} has another client_id meanwhile: sign in again`);
@@ -264,23 +286,34 @@ export function createSignIns(deps: SignInsDeps): SignIns {
       accessToken: new AccessToken(signedIn.accessToken.reveal(), signedIn.expiresAt, clock.now()),
       resource: isGraph ? 'graph' : 'smtp',
       user: account.user,
+      isWanted: signIn.isWanted,
     });
     log.info({ event: 'sign_in_done', account: accountId }, 'signed in: the new grant was proved and kept');
+    // A link that was made while this one was kept is for another sign-in.
+    if (!signIn.isWanted()) {
+      forget(signIn);
+      return deps.cured(accountId);
+    }
     // Begun while this one was kept, perhaps by an invitation that is spent now.
     const other = signIns.get(accountId);
     if (other !== undefined && other !== signIn) forget(other);
     signIns.set(accountId, signIn);
     // Nobody hears that it is done before a link is spent for good.
+    deps.spend(accountId);
     await deps.cured(accountId);
     move(signIn, { state: 'done', note: note ?? null });
   }
 
   /** Where it outlives the process: the token store, else the accounts file. Words where it does not. */
-  async function keep({ accountId, draft }: SignIn, grant: AdoptedGrant): Promise<string | undefined> {
+  async function keep(
+    { accountId, draft, isWanted }: SignIn,
+    grant: AdoptedGrant,
+  ): Promise<string | undefined> {
     const refresh_token = grant.refreshToken.reveal();
     if (draft.entry !== undefined) {
       const entry = { ...draft.entry, refresh_token };
       await editAccounts(accountsPath, (text) => {
+        if (!isWanted()) throw new OperatorError(LINK_OVER);
         if (findAccount(text, accountId) >= 0)
           throw new OperatorError(`${accountId} was added by somebody else meanwhile`);
         return appendAccount(text, entry);
@@ -300,6 +333,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     };
     try {
       await editAccounts(accountsPath, (text) => {
+        if (!isWanted()) refuse('has another invitation');
         const index = findAccount(text, accountId);
         const { user, email, client_id } =
           accountEntries(text)[index] ?? refuse('is gone from the accounts file');
@@ -323,7 +357,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
 
   return {
     look: async (id) => under(id)?.progress ?? idle(await drafted(id)),
-    begin: async (id, way, origin) => start(id, await drafted(id), way, origin),
+    begin: async (id, way, origin, isInvited) => start(id, await drafted(id), way, origin, isInvited),
     async beginNew(account, way, origin) {
       const draft = await draftOfNew(accountsPath, account);
       return start(draft.loaded.account.id, draft, way, origin);
@@ -337,6 +371,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     },
     cancel(id) {
       const signIn = under(id);
+      spans.delete(signIn?.accountId ?? id);
       if (signIn !== undefined) forget(signIn);
     },
     returned(query) {

@@ -19,6 +19,8 @@ export interface AdoptedGrant {
   readonly resource: TokenResource;
   /** The mailbox it was made for; undefined: that of the account. */
   readonly user?: string;
+  /** Asked once more when nobody else has the grant under way. */
+  readonly isWanted?: () => boolean;
 }
 
 export interface Adoption {
@@ -52,7 +54,7 @@ export function createAdoption(deps: {
     return slot;
   };
   return {
-    async adopt(accountId, { refreshToken, accessToken, resource, user }) {
+    async adopt(accountId, { refreshToken, accessToken, resource, user, isWanted = () => true }) {
       const slot = slotOf(accountId, resource);
       if (user !== undefined && !isSameMailbox(user, slot.account.user))
         throw new TokenError(
@@ -64,7 +66,10 @@ export function createAdoption(deps: {
           'bad_request',
           `${accountId} is an application's own account: nobody signs in to it`,
         );
-      if (!(await refresher.adopt(slot, refreshToken, accessToken)))
+      const judge = (): void => {
+        if (!isWanted()) throw new TokenError('bad_request', `${accountId} has another invitation meanwhile`);
+      };
+      if (!(await refresher.adopt(slot, refreshToken, accessToken, judge)))
         throw new TokenError(
           'provider_fault',
           'the token endpoint still owes an answer: try again in a minute',

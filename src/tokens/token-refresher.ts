@@ -53,8 +53,8 @@ export interface Refresher {
   obtain(slot: Slot, request: RefreshRequest): Promise<RefreshResult>;
   /** Whether the store knows a later grant or a good token for a slot that was refused. `isReplacing`: what is there is newer than what is held. Never rejects. */
   lookAgain(slot: Slot, isReplacing?: boolean): Promise<boolean>;
-  /** A person has consented anew: what came of it takes the place of the old grant, durably. False: the answer to an earlier request is still awaited. Never rejects. */
-  adopt(slot: Slot, refreshToken: Secret, token: AccessToken): Promise<boolean>;
+  /** A person has consented anew: what came of it takes the place of the old grant, durably. False: the answer to an earlier request is still awaited. Rejects with what `judge` throws, when nothing else of the grant is under way. */
+  adopt(slot: Slot, refreshToken: Secret, token: AccessToken, judge: () => void): Promise<boolean>;
   /** From now on nothing is asked any more. */
   stop(): void;
   /** Ends when everything under way has ended, late answers and their saving included, or after `boundMs`; not before what was asked ahead of `stop` has had its time. */
@@ -164,8 +164,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     const { kind, message, cure } = failure;
     const until = clock.now() + silenceAfter(failure);
     if (store.block === undefined || until <= clock.now()) return;
-    const fingerprint = slot.tokenFingerprint;
-    const block = { fingerprint, kind, message, until, ...(cure === undefined ? {} : { cure }) };
+    const block = { fingerprint: slot.tokenFingerprint, kind, message, until, ...(cure && { cure }) };
     await store
       .block(slot.accountId, slot.resource, block)
       .catch((error: unknown) => keeper.storeFailed(error, 'write'));
@@ -339,7 +338,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       if (isConsent(slot)) await keeper.catchUp(slot.grant, slot.account.user);
       return slot.grant.refreshToken !== before || slot.token !== token;
     },
-    adopt(slot, refreshToken, token) {
+    adopt(slot, refreshToken, token, judge) {
       const take = async (): Promise<boolean> => {
         const right = await takeRight(slot);
         if (right === 'busy') return false;
@@ -347,6 +346,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
           // The store counts the rotations: ours has to be the latest.
           await look(slot, true);
           await keeper.catchUp(slot.grant, slot.account.user);
+          judge();
           await keeper.rotated(
             slot.grant,
             refreshToken.reveal(),

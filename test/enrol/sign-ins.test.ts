@@ -50,6 +50,7 @@ async function setUp(defer: Defer, more: Record<string, unknown> = {}, base: Rec
     served: () => served,
     adopt: async (id) => void adopted.push(id),
     reload: async () => true,
+    spend: () => {},
     cured: async () => {},
   });
   defer(() => signIns.close());
@@ -92,6 +93,24 @@ test(
     await signIns.begin(ANN, 'device', 'http://127.0.0.1:9090');
     await waitFor(async () => (await signIns.look(ANN)).state === 'failed', { what: 'its end' });
     assert.match((await signIns.look(ANN)).note ?? '', /another person.*signed in as ben@mail.example/);
+    assert.deepEqual(adopted, []);
+  }),
+);
+
+test(
+  'a link that ends while a sign-in begins with it, or before that is kept, has none kept',
+  leakless(async (_t, defer) => {
+    const { signIns, page, adopted } = await setUp(defer);
+    let isOpen = true;
+    const begin = () => signIns.begin(ANN, 'device', 'http://127.0.0.1:9090', () => isOpen);
+    const early = begin();
+    isOpen = false;
+    await assert.rejects(early, /not good any more/);
+    assert.deepEqual([(await signIns.look(ANN)).state, page.deviceScopes.length], ['idle', 0]);
+    isOpen = true;
+    await begin();
+    isOpen = false;
+    await waitFor(async () => (await signIns.look(ANN)).state === 'failed', { what: 'its end' });
     assert.deepEqual(adopted, []);
   }),
 );

@@ -393,6 +393,43 @@ test(
 );
 
 test(
+  'a sign-in that waits to be kept is not kept once a later link was made, which stays good',
+  leakless(async (_t, defer) => {
+    const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
+    defer(() => rmSync(directory, { recursive: true, force: true }));
+    const house = await setUp(defer, ['--state-dir', directory]);
+    const invite = async (): Promise<Record<string, string>> => {
+      const answer = await house.ask('POST', `/admin/accounts/${ANN}/invite`);
+      return { 'x-invite-key': ((await answer.json()) as { key: string }).key };
+    };
+    const first = await house.row('POST', '/sign-in/invited', { way: 'browser' }, await invite());
+    let release = (): void => {};
+    const until = new Promise<void>((resume) => {
+      release = resume;
+    });
+    house.provider.token.queue({ normal: true, until });
+    const asked = house.provider.token.requests.length;
+    const refreshing = house.ask('POST', `/admin/accounts/${ANN}/refresh`);
+    await waitFor(() => house.provider.token.requests.length > asked, { what: 'the request' });
+    await (await fetch(first.url ?? '')).text();
+    await waitFor(
+      async () => (await house.row('GET', `/admin/accounts/${ANN}/sign-in`)).steps.at(-1)?.stage === 'sender',
+      { what: 'the end of the proof' },
+    );
+    const later = await invite();
+    release();
+    await (await refreshing).text();
+    const second = await house.row('POST', '/sign-in/invited', { way: 'browser' }, later);
+    // In its turn, behind the first.
+    await (await fetch(second.url ?? '')).text();
+    await house.until('done');
+    assert.equal(house.relay.output().match(/"event":"signed_in"/g)?.length, 1);
+    assert.equal((await house.ask('GET', '/sign-in/invited', undefined, later)).status, 200);
+    assert.equal((await house.ask('POST', '/sign-in/invited', { way: 'browser' }, later)).status, 410);
+  }),
+);
+
+test(
   'a link that was used or replaced is of no use after a kill either',
   leakless(async (_t, defer) => {
     const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
