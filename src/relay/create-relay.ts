@@ -117,8 +117,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
 
   /** Why the way cannot take a message of this envelope, before any of it is sent. */
   function misfit({ sender, parameters }: MailCommand, facts: WayFacts): Reply | undefined {
-    const { capabilities, maxBytes, nullSender } = facts;
-    if (sender === '' && nullSender === 'refused') return heardFor(NO_NULL_SENDER, facts);
+    const { capabilities, maxBytes, withoutDomain } = facts;
+    if (sender === '' && withoutDomain === 'refused') return heardFor(NO_NULL_SENDER, facts);
     if (parameters.length === 0 || capabilities === undefined) return undefined;
     const fitted = fitParameters(parameters, capabilities);
     if ('refusal' in fitted) return heardFor(fitted.refusal, facts);

@@ -17,6 +17,12 @@ export const MAIL_OK = reply(250, '2.1.0', 'sender ok');
 const RCPT_OK = reply(250, '2.1.5', 'recipient ok');
 /** The first recipient was refused after we had said 250 for it: the others go in a transaction of their own. */
 const SEND_SEPARATELY = reply(452, '4.5.3', 'send this recipient in another transaction');
+/** `RCPT TO:<Postmaster>` (RFC 5321 §4.5.1) is mail for whoever runs this host. */
+const NO_DOMAIN = reply(
+  550,
+  '5.1.3',
+  'mail of this account leaves by whole addresses only: say postmaster with a domain, postmaster@example.org',
+);
 const OUT_OF_ORDER = reply(503, '5.5.1', 'not now');
 const isReply = (fit: Recipient | Reply): fit is Reply => 'code' in fit;
 const OVER = reply(451, '4.3.0', 'transaction is over');
@@ -88,6 +94,8 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   function fitted(recipient: Recipient, place: number): Recipient | Reply {
     if (place >= account.limits.maxRecipients)
       return reply(452, '4.5.3', `at most ${account.limits.maxRecipients} recipients a message`);
+    if (facts.withoutDomain === 'refused' && !recipient.address.includes('@'))
+      return heardFor(NO_DOMAIN, facts);
     if (facts.capabilities === undefined || recipient.parameters.length === 0) return recipient;
     const fit = fitParameters(recipient.parameters, facts.capabilities);
     return 'refusal' in fit ? heardFor(fit.refusal, facts) : { ...recipient, parameters: fit.parameters };

@@ -72,8 +72,9 @@ export function createFallbackDelivery({
 
 /** What the second would refuse for good waits for the first. */
 function isFit(way: Way, mail: Mail, recipients: readonly Recipient[], octets: number): boolean {
-  const { capabilities, maxBytes, nullSender } = way.facts;
-  if (octets > maxBytes || (mail.sender === '' && nullSender === 'refused')) return false;
+  const { capabilities, maxBytes, withoutDomain } = way.facts;
+  const isBare = [mail.sender, ...recipients.map((r) => r.address)].some((a) => !a.includes('@'));
+  if (octets > maxBytes || (isBare && withoutDomain === 'refused')) return false;
   const offered = capabilities;
   if (offered === undefined) return true;
   return [mail, ...recipients].every(({ parameters }) => !('refusal' in fitParameters(parameters, offered)));

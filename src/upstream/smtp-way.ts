@@ -41,7 +41,7 @@ export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): Sm
       facts: {
         recipients: 'live',
         body: 'streams',
-        nullSender: 'passes',
+        withoutDomain: 'passes',
         get maxBytes() {
           return upstream.capabilities?.size || upstream.account.limits.maxBytes;
         },

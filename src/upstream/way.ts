@@ -25,8 +25,8 @@ export interface WayFacts {
   readonly otherwise?: Reply | undefined;
   /** Messages at once for a mailbox, over all relays, where that is less than its connections. */
   readonly atOnce?: number;
-  /** MAIL FROM:<> `passes`, or is refused with 550. */
-  readonly nullSender: 'passes' | 'refused';
+  /** `MAIL FROM:<>` and `RCPT TO:<Postmaster>` pass, or are refused with 550. */
+  readonly withoutDomain: 'passes' | 'refused';
   /** What the parameters of MAIL and RCPT are fitted to; undefined while it is not known. */
   readonly capabilities: Capabilities | undefined;
 }

@@ -26,7 +26,7 @@ function room(ranks: readonly number[] = [0, 0]) {
       recipients: 'live',
       body: 'streams',
       maxBytes: 1_000,
-      nullSender: 'passes',
+      withoutDomain: 'passes',
       capabilities: undefined,
     },
     async ready() {

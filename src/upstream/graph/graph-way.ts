@@ -272,7 +272,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       maxBytes,
       otherwise,
       capabilities: { ...CAPABILITIES, size: maxBytes },
-      nullSender: 'refused',
+      withoutDomain: 'refused',
       // A message has one request at a time.
       atOnce: AT_ONCE,
     });

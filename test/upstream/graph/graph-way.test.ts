@@ -110,6 +110,20 @@ test(
 );
 
 test(
+  'a recipient without a domain hears so by itself; the others are mailed',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, {
+      provider: { flavour: 'microsoft', graph: {} },
+      account: graphAccount,
+    });
+    const heard = await room.send({ to: ['Postmaster', BOB], body: mail(BOB, 'bare') });
+    assert.match(heard.rcpts.map(formatReply).join('\n'), /^550 5\.1\.3 .*postmaster@example\.org\n250 /);
+    assert.equal(heard.final?.code, 250);
+    assert.deepEqual(room.provider.graph.delivered[0]?.recipients, [BOB]);
+  }),
+);
+
+test(
   'size: 552 at MAIL by SIZE, at the end without; DSN and SMTPUTF8 are refused, not dropped',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, {
@@ -251,21 +265,25 @@ test(
   }),
 );
 
-test(
-  'switched off after MAIL: what Graph would refuse for good waits for SMTP',
-  leakless(async (_t, defer) => {
-    const room = await startRoom(defer, {
-      provider: { flavour: 'microsoft', graph: {} },
-      account: { transport: 'smtp_then_graph' },
-    });
-    const wantsDsn = await openedThenOff(room, ['RET=HDRS']);
-    await wantsDsn.rcpt(to(BOB, ['NOTIFY=FAILURE']));
-    const writer = wantsDsn.body();
-    await writer.write(Buffer.from(mail(BOB, 'dsn')));
-    assert.match(formatReply(await writer.end()), /^451 4\.7\.0/);
-    assert.equal(room.provider.graph.requests.length, 0);
-  }),
-);
+for (const [what, parameters, recipients] of [
+  ['a report of its own', ['RET=HDRS'], to(BOB, ['NOTIFY=FAILURE'])],
+  ['a recipient without a domain', [], to('Postmaster')],
+] as const)
+  test(
+    `switched off after MAIL: ${what}, which Graph would refuse for good, waits for SMTP`,
+    leakless(async (_t, defer) => {
+      const room = await startRoom(defer, {
+        provider: { flavour: 'microsoft', graph: {} },
+        account: { transport: 'smtp_then_graph' },
+      });
+      const unfit = await openedThenOff(room, parameters);
+      await unfit.rcpt(recipients);
+      const writer = unfit.body();
+      await writer.write(Buffer.from(mail(BOB, 'unfit')));
+      assert.match(formatReply(await writer.end()), /^451 4\.7\.0/);
+      assert.equal(room.provider.graph.requests.length, 0);
+    }),
+  );
 
 test(
   'while SMTP is switched off: what Graph must not be asked for waits for SMTP, and is not bounced',
@@ -297,7 +315,8 @@ test(
     }
     const opened = await room.mail(ANN);
     const [recipient] = (await opened.transaction?.rcpt(to(BOB, ['NOTIFY=NEVER']))) ?? [];
-    assert.equal(recipient?.code, 451);
+    const [bare] = (await opened.transaction?.rcpt(to('Postmaster'))) ?? [];
+    assert.deepEqual([recipient?.code, bare?.code], [451, 451]);
     opened.transaction?.abort('over');
     assert.equal(room.provider.graph.delivered.length, 1);
     off.remove();
