@@ -18,13 +18,10 @@ export class ConnectionLost extends Error {
   readonly how: LossCause;
   /** What had been answered of the flight. */
   readonly replies: readonly ParsedReply[];
-  /** How long nothing had been heard by then, ms. */
-  readonly quietMs: number;
-  constructor(how: LossCause, detail: string, replies: readonly ParsedReply[], quietMs = 0) {
+  constructor(how: LossCause, detail: string, replies: readonly ParsedReply[]) {
     super(detail);
     this.how = how;
     this.replies = replies;
-    this.quietMs = quietMs;
   }
 }
 
@@ -36,9 +33,6 @@ interface Flight {
   /** Cancels the limit of the wait. */
   stop: (() => void) | undefined;
 }
-
-const isOfAnAddress = (flight: Flight | undefined): boolean =>
-  flight?.replies.at(-1)?.enhanced?.startsWith('2.1.') === true;
 
 /** QUIT is a courtesy; nobody waits longer for its reply. */
 const QUIT_TIMEOUT_MS = 2_000;
@@ -70,8 +64,6 @@ export class UpstreamConnection {
   mask: Mask = (text) => text;
   /** Messages the upstream took or refused on this connection. */
   messages = 0;
-  /** Between the last reply and the one before it, ms. */
-  gapMs = 0;
   /** The last transaction was given up half-way: the next flight starts with RSET. */
   needsReset = false;
   /** It answered more than it was asked: whose each of its last replies is, nobody can tell. */
@@ -257,16 +249,11 @@ export class UpstreamConnection {
       return;
     }
     const complete: Flight[] = [];
-    const now = this.#clock.monotonic();
+    if (replies.length > 0) this.#heardAt = this.#clock.monotonic();
     for (const reply of replies) {
       if (reply.code === 421) this.#leaving = true;
-      this.gapMs = now - this.#heardAt;
-      this.#heardAt = now;
       const flight = this.#flights[0];
       if (flight === undefined) {
-        // A refusal behind what reads like a late answer to RCPT (RFC 3463 §3.2): nobody can tell which was meant.
-        if (reply.code >= 400 && reply.code !== 421 && isOfAnAddress(complete.at(-1)))
-          this.#flights.push(...complete.splice(0));
         for (const { resolve, replies } of complete) resolve(replies);
         this.saidTooMuch = reply.code !== 421;
         // Said to nobody: the server ends an idle session, or is out of step. Either way it is over.
@@ -278,6 +265,10 @@ export class UpstreamConnection {
         this.#flights.shift();
         flight.stop?.();
         complete.push(flight);
+      } else if (reply.code === 354) {
+        // DATA stands last (RFC 2920 §3.1): what was said behind something else is read as a body.
+        this.#die('garbage', 'upstream answered out of step');
+        break;
       }
     }
     for (const flight of complete) flight.resolve(flight.replies);
@@ -291,10 +282,9 @@ export class UpstreamConnection {
     if (this.#dead !== undefined) return;
     this.#dead = { how, detail };
     this.#socket.destroy();
-    const quietMs = this.#clock.monotonic() - this.#heardAt;
     for (const flight of this.#flights.splice(0)) {
       flight.stop?.();
-      flight.reject(new ConnectionLost(how, detail, flight.replies, quietMs));
+      flight.reject(new ConnectionLost(how, detail, flight.replies));
     }
     this.onDead?.();
     this.onDead = undefined;

@@ -12,47 +12,78 @@ import { isOfAnother } from './reply-kinds.ts';
 export type Marker = readonly string[];
 
 const NONE: Marker = [];
-const NOOP: Marker = ['NOOP\r\n'];
-/** Who closes instead of answering the marker does so at once; silence before it means that the verdict itself is missing, ms. */
-const PROMPT_MS = 2_000;
 
 export interface Step {
   /** Whether the verdict can be told from a reply to MAIL or RCPT that comes late. */
   isTagged(): boolean;
   /** What follows a body. `behindChunks`: replies to its chunks, which look like the verdict, may come late. */
   marker(behindChunks: boolean): Marker;
-  /** The verdict came and the marker was not answered, for the connection ended `quietMs` later: it is the verdict where it reads like none on an address. */
-  isCertain(verdict: ParsedReply | undefined, quietMs: number): boolean;
-  /** A yes to the first body on a connection that reads like one to an address: what was said to RCPT may have been said again. */
-  isDoubtful(verdict: ParsedReply | undefined): boolean;
+  /** EHLO: its reply can be told from all others. */
+  readonly ehlo: Marker;
   /** How MAIL and RCPT were accepted. */
   remember(mail: ParsedReply | undefined, rcpt: ParsedReply | undefined): void;
   /** A positive reply to this and nothing else; throws what `outOfStep` makes for a late one to another command. */
   isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply;
+  /** The reply to EHLO. */
+  isGreeting(reply: ParsedReply): boolean;
+  /** Said of the body, also where nothing comes behind it; `envelope`: replies to MAIL and RCPT that came with it. */
+  isCertain(verdict: ParsedReply | undefined, envelope?: readonly ParsedReply[]): boolean;
+  /** A yes to the first body on a connection, in the words in which MAIL or RCPT was answered: they may have been said again. */
+  isDoubtful(verdict: ParsedReply | undefined): boolean;
 }
 
 /** RFC 3463 §3.2. */
 const isOfAddress = (enhanced: string | undefined): boolean => enhanced?.startsWith('2.1.') === true;
+/** What a server offers; behind a keyword numbers may change. */
+const keywordsOf = (lines: readonly string[]): string =>
+  lines
+    .slice(1)
+    .map((line) => line.split(' ', 1)[0])
+    .join();
+const wordsOf = ({ code, lines }: ParsedReply): string => [code, ...lines].join('\n');
 
 export function createStep(connection: UpstreamConnection, outOfStep: () => Error): Step {
+  /** In which words this message's MAIL and RCPTs were accepted. */
+  const words = { mail: '', rcpt: new Set<string>() };
+  function hear(to: 'mail' | 'rcpt', reply: ParsedReply | undefined): void {
+    if (reply === undefined) return;
+    if (to === 'mail') words.mail = wordsOf(reply);
+    else words.rcpt.add(wordsOf(reply));
+  }
   const isTagged = (): boolean => {
     const { mail, rcpt, end } = connection.said;
     if (!connection.capabilities.enhancedStatusCodes) return false;
     return end === undefined || (end !== mail && end !== rcpt);
   };
+  const ehlo: Marker = [`EHLO ${connection.heloName}\r\n`];
+  const isGreeting = ({ lines }: ParsedReply): boolean =>
+    lines.length > 1 && keywordsOf(lines) === keywordsOf(connection.greeting.split('\n'));
+  /** What is said to MAIL and RCPT alike tells nothing. */
+  function isRepeated(reply: ParsedReply): boolean {
+    const said = wordsOf(reply);
+    return !words.rcpt.has(words.mail) && (said === words.mail || words.rcpt.has(said));
+  }
   return {
     isTagged,
+    ehlo,
+    isGreeting,
     // Where replies look all alike, or how is not known yet, one too many shows only by what answers the marker.
     marker: (behindChunks) =>
-      !behindChunks && isTagged() && connection.said.end !== undefined ? NONE : NOOP,
-    isCertain: ({ enhanced } = { code: 0, text: '', lines: [] }, quietMs) =>
-      quietMs <= PROMPT_MS && enhanced !== undefined && !isOfAddress(enhanced),
+      !behindChunks && isTagged() && connection.said.end !== undefined ? NONE : ehlo,
+    isCertain(verdict, [mail, rcpt] = []) {
+      hear('mail', mail);
+      hear('rcpt', rcpt);
+      return verdict !== undefined && !isGreeting(verdict) && !isRepeated(verdict);
+    },
     isDoubtful: (verdict) =>
       verdict !== undefined &&
       isPositive(verdict) &&
       connection.said.end === undefined &&
-      isOfAddress(verdict.enhanced),
+      isOfAddress(verdict.enhanced) &&
+      isRepeated(verdict),
     remember(mail, rcpt) {
+      hear('mail', mail);
+      hear('rcpt', rcpt);
       const { said } = connection;
       said.mail ??= mail?.enhanced ?? '';
       said.rcpt ??= rcpt?.enhanced ?? '';
@@ -61,6 +92,7 @@ export function createStep(connection: UpstreamConnection, outOfStep: () => Erro
     isAccepted(reply, to): reply is ParsedReply {
       if (reply === undefined || !isPositive(reply)) return false;
       if (isOfAnother(reply.code, to)) throw outOfStep();
+      if (to !== 'end') hear(to, reply);
       const { said } = connection;
       const code = reply.enhanced ?? '';
       const usual = said[to];

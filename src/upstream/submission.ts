@@ -106,16 +106,15 @@ export class Submission {
       await this.#exchange([`${reset}${commands}DATA\r\n`], reset === '' ? 3 : 4, ENVELOPE_TIMEOUT_MS),
       reset,
     );
-    const go = replies[2];
-    if (go?.code === 354) {
-      const refused = replies.slice(0, 2).some((r) => !isPositive(r));
-      // 354 although there is nobody to deliver to: an empty body ends it (RFC 2920 §3.1).
-      if (refused)
-        await this.#exchange(['.\r\n'], 1, ENVELOPE_TIMEOUT_MS).then(([r]) => this.#expectRefusal(r));
-      else {
+    if (replies[2]?.code === 354) {
+      const refusal = replies.slice(0, 2).find((r) => !isPositive(r));
+      if (refusal === undefined) {
         this.#step.remember(replies[0], replies[1]);
         return this.#finishData(body);
       }
+      // 354 although there is nobody to deliver to: an empty body ends it (RFC 2920 §3.1).
+      const [end] = refusal.code === 421 ? [] : await this.#exchange(['.\r\n'], 1, ENVELOPE_TIMEOUT_MS);
+      if (end === undefined || isPositive(end)) this.#connection.destroy();
     }
     return this.#decide(replies, ['mail', 'rcpt', 'body']);
   }
@@ -229,17 +228,15 @@ export class Submission {
     return this.#decideData(await this.#exchange(parts, 1, FINAL_TIMEOUT_MS, []));
   }
 
-  /** A doubtful verdict stands where it is the last reply; nothing more is said on its connection. */
+  /** What is said behind a doubtful verdict, and does not answer EHLO, is the verdict. */
   async #decideData(replies: readonly ParsedReply[]): Promise<Decision> {
     if (!this.#step.isDoubtful(replies[0])) return this.#decide(replies, ['end']);
     const behind = await this.#connection
-      .flight(['NOOP\r\n'], 1, this.#left(FINAL_TIMEOUT_MS))
+      .flight(this.#step.ehlo, 1, this.#left(FINAL_TIMEOUT_MS))
       .catch((error: unknown) => {
         throw this.#lost(error);
       });
-    const decision = this.#decide([...replies, ...behind], ['end']);
-    this.#connection.destroy();
-    return decision;
+    return this.#decide([...replies, ...behind], ['end']);
   }
 
   /** One flight of `expected` replies. `marker`, where the last octet of the body is in it, follows the body; its answer may be missing. */
@@ -267,6 +264,8 @@ export class Submission {
       this.#sent = 'whole';
       this.#stage = 'end';
     } else if (this.#sent === 'nothing') this.#sent = 'envelope';
+    const isCertain = (replies: readonly ParsedReply[]): boolean =>
+      this.#step.isCertain(replies[expected - 1], replies.slice(0, expected - 1));
     try {
       const replies = await this.#connection.flight(
         marker === undefined ? parts : [...parts, ...marker],
@@ -277,21 +276,13 @@ export class Submission {
       // The connection ends behind the verdict, or the server does not know what the marker is: nothing is taken back.
       const answer = replies[expected];
       const isVoid = answer !== undefined && (answer.code === 421 || isUnknownCommand(answer));
-      if (isVoid && this.#step.isCertain(replies[expected - 1], this.#connection.gapMs))
-        replies.length = expected;
+      if (isVoid && isCertain(replies)) replies.length = expected;
       return replies;
     } catch (error) {
-      const loss = error instanceof ConnectionLost ? error : undefined;
-      const replies = [...(loss?.replies ?? [])];
+      const replies = [...(error instanceof ConnectionLost ? error.replies : [])];
       // A refusal that came before the loss decides: the provider did not take the message.
       if (replies.some((r) => !isPositive(r))) return replies;
-      const isUnmarked = marker !== undefined && marker.length > 0 && replies.length === expected;
-      if (
-        isUnmarked &&
-        this.#client !== 'given up' &&
-        this.#step.isCertain(replies.at(-1), loss?.quietMs ?? 0)
-      )
-        return replies;
+      if (marker !== undefined && isCertain(replies)) return replies;
       throw this.#lost(error);
     }
   }
@@ -304,16 +295,16 @@ export class Submission {
       if (isPositive(reply) && isOfAnother(reply.code, stage)) throw this.#outOfStep();
       if (!isPositive(reply)) {
         const last = replies[stages.length - 1];
+        if (stage === 'end') this.#checkMarker(reply, replies[i + 1]);
         if (stage === 'end' || last === undefined || !isPositive(last)) return this.#keep({ stage, reply });
         // Nobody can tell what was taken for whom. Close; the refusal stands.
         this.#connection.destroy();
         return this.#keep({ stage, reply, isContradicted: this.#isBodySent });
       }
       if (stage === 'end') {
-        const marker = replies[stages.length];
-        if (!this.#step.isAccepted(reply, 'end') || (marker !== undefined && !isPositive(marker)))
-          throw this.#outOfStep();
+        if (!this.#step.isAccepted(reply, 'end')) throw this.#outOfStep();
         if (stages.length === 3) this.#step.remember(replies[0], replies[1]);
+        this.#checkMarker(reply, replies[stages.length]);
         this.#connection.needsReset = false;
         this.#connection.messages++;
         return { stage, reply };
@@ -322,10 +313,17 @@ export class Submission {
     throw this.#outOfStep();
   }
 
+  /** What stands in place of the marker's answer is the verdict, behind a reply too many. */
+  #checkMarker(verdict: ParsedReply, answer: ParsedReply | undefined): void {
+    if (answer === undefined || this.#step.isGreeting(answer)) return;
+    const isTaken = isPositive(answer) && this.#step.isCertain(answer);
+    if (isPositive(verdict) ? !isTaken || this.#step.isGreeting(verdict) : isTaken) throw this.#outOfStep();
+    this.#connection.destroy();
+  }
+
   #checkRecipients(replies: readonly ParsedReply[], expected: number): void {
     // A loss after some verdicts leaves recipients without one; a reply too many leaves open whose each is.
-    const isUnclear = expected > 1 && this.#connection.saidTooMuch;
-    if (replies.length < expected || isUnclear)
+    if (replies.length < expected || this.#connection.saidTooMuch)
       throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
     for (const reply of replies) this.#step.isAccepted(reply, 'rcpt');
   }
@@ -340,6 +338,8 @@ export class Submission {
   }
 
   #keep(decision: Decision): Decision {
+    // Of two replies to one command nobody can tell which refuses what.
+    if (this.#connection.saidTooMuch) throw this.#outOfStep();
     this.#connection.needsReset = true;
     if (decision.stage === 'end' || decision.stage === 'body') this.#connection.messages++;
     // What became of the body's octets is the server's secret: nothing more is said to it.
@@ -352,10 +352,6 @@ export class Submission {
     return this.#keep({ stage, reply });
   }
 
-  #expectRefusal(reply: ParsedReply | undefined): void {
-    if (reply === undefined || isPositive(reply)) this.#connection.destroy();
-  }
-
   /** `RSET` to be sent ahead where the last transaction was given up. */
   #takeReset(): string {
     return this.#connection.needsReset ? 'RSET\r\n' : '';
@@ -365,7 +361,7 @@ export class Submission {
     if (reset === '') return replies;
     const [first, ...rest] = replies;
     if (first === undefined) return replies;
-    if (isPositive(first)) {
+    if (first.code < 300) {
       this.#connection.needsReset = false;
       return rest;
     }

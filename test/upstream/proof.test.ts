@@ -217,13 +217,18 @@ for (const [name, options] of [
 }
 
 test(
-  'a server that closes after its verdict and leaves the NOOP behind it unanswered has taken the message',
+  'a server that closes after its verdict and leaves the EHLO behind it unanswered has taken the message',
   leakless(async (_t, defer) => {
-    const room = await startRoom(defer, { account: { max_connections: 1 } });
-    room.provider.smtp.script('end-of-data', {}, { normal: true, after: 'close' });
-    assert.equal((await room.send()).final?.code, 250);
-    assert.equal(room.provider.messages.length, 1);
-    assert.equal((await room.send()).final?.code, 250);
+    for (const withhold of [[], ['ENHANCEDSTATUSCODES']] as const) {
+      const room = await startRoom(defer, {
+        account: { max_connections: 1 },
+        provider: { rules: { withhold } },
+      });
+      room.provider.smtp.script('end-of-data', {}, { normal: true, after: 'close' });
+      assert.equal((await room.send()).final?.code, 250);
+      assert.equal(room.provider.messages.length, 1);
+      assert.equal((await room.send()).final?.code, 250);
+    }
   }),
 );
 

@@ -14,6 +14,8 @@ const MAIL = { sender: 'ann@example.com', parameters: [] };
 const BOB = { address: 'bob@example.net', parameters: [] };
 const BODY = Buffer.from('Subject: x\r\n\r\nx\r\n');
 const ENVELOPE = ['250 2.1.0 sender', '250 2.1.5 recipient'];
+/** The reply to EHLO, like no other. */
+const GREETING = '250-mx.example.net\r\n250 PIPELINING';
 
 /** A submission to a server that says what it is told, when it is told. */
 function stage() {
@@ -33,6 +35,8 @@ function stage() {
     chunking: true,
     enhancedStatusCodes: true,
   };
+  connection.heloName = 'relay.test';
+  connection.greeting = 'mx.example.net\nPIPELINING';
   const submission = new Submission(connection, true, { flights: 0 });
   return {
     clock,
@@ -93,9 +97,17 @@ for (const isStream of [false, true])
     const decided = sendByData(refused, isStream);
     await waitFor(() => refused.heard().endsWith('\r\n.\r\n'));
     refused.says('250 2.1.5 recipient');
-    await waitFor(() => refused.heard().endsWith('NOOP\r\n'));
-    refused.says('450 4.7.0 try later', '250 2.0.0 NOOP');
+    await waitFor(() => refused.heard().endsWith('EHLO relay.test\r\n'));
+    refused.says('450 4.7.0 try later', GREETING);
     await assert.rejects(decided, isUnknown);
+
+    const twice = stage();
+    const late = sendByData(twice, isStream);
+    await waitFor(() => twice.heard().endsWith('\r\n.\r\n'));
+    twice.says('250 2.1.5 recipient');
+    await waitFor(() => twice.heard().endsWith('EHLO relay.test\r\n'));
+    twice.says('250 2.1.5 recipient');
+    await assert.rejects(late, isUnknown);
 
     const closed = stage();
     const open = sendByData(closed, isStream);
@@ -105,15 +117,34 @@ for (const isStream of [false, true])
     await assert.rejects(open, isUnknown);
   });
 
-test('a server that answers bodies as it answers RCPT is believed, one message a connection', async () => {
+test('a verdict of an address in words of its own is one, whatever comes behind it', async () => {
+  for (const [last, isOver] of [
+    ['', false],
+    ['\r\n421 4.7.0 enough', true],
+    ['\r\n451 4.4.2 bye', true],
+  ] as const) {
+    const room = stage();
+    const decided = sendByData(room, false);
+    await waitFor(() => room.heard().endsWith('\r\n.\r\n'));
+    room.says(`250 2.1.5 queued${last}`);
+    assert.equal((await decided).reply.text, 'queued');
+    assert.equal(room.connection.dead, isOver);
+  }
+});
+
+test('a server that answers bodies as it answers RCPT is believed, and serves the next message', async () => {
   const room = stage();
   const decided = sendByData(room, false);
   await waitFor(() => room.heard().endsWith('\r\n.\r\n'));
-  room.says('250 2.1.5 queued');
-  await waitFor(() => room.heard().endsWith('NOOP\r\n'));
-  room.says('250 2.1.5 NOOP');
-  assert.equal((await decided).reply.text, 'queued');
-  assert.equal(room.connection.dead, true);
+  room.says('250 2.1.5 recipient');
+  await waitFor(() => room.heard().endsWith('EHLO relay.test\r\n'));
+  room.says(GREETING);
+  assert.equal((await decided).reply.text, 'recipient');
+  assert.equal(room.connection.dead, false);
+  const next = sendByData(room, false);
+  await waitFor(() => room.heard().endsWith('\r\n.\r\n'));
+  room.says('250 2.1.5 recipient');
+  assert.equal((await next).reply.text, 'recipient');
 });
 
 test('a server that answers chunks when it has them all is waited for as long as for its verdict', async () => {
@@ -125,42 +156,66 @@ test('a server that answers chunks when it has them all is waited for as long as
   const decided = stream.finish();
   await new Promise(setImmediate);
   clock.advance(500_000);
-  says('250 2.0.0 header', '250 2.0.0 queued', '250 2.0.0 NOOP');
+  says('250 2.0.0 header', '250 2.0.0 queued', GREETING);
   assert.equal((await decided).reply.text, 'queued');
 });
 
-for (const answer of ['421 4.7.0 enough messages on this connection', '502 5.5.1 what is NOOP'])
-  test(`${answer.slice(0, 3)} in place of the answer to the NOOP behind a body takes nothing back`, async () => {
+for (const answer of ['421 4.7.0 enough messages on this connection', '502 5.5.1 what is EHLO'])
+  test(`${answer.slice(0, 3)} in place of the answer to the EHLO behind a body takes nothing back`, async () => {
     const { sendWhole, heard, says } = stage();
     const decided = sendWhole();
-    assert.match(heard(), /NOOP\r\n$/);
+    assert.match(heard(), /EHLO relay\.test\r\n$/);
     says(...ENVELOPE, '250 2.0.0 queued', answer);
     assert.equal((await decided).reply.text, 'queued');
   });
 
-test('a server that is silent on a body and answers the NOOP behind it has taken nothing', async () => {
-  const ends: readonly ((room: ReturnType<typeof stage>) => void)[] = [
-    ({ clock, closes }) => {
-      clock.advance(10_000);
-      closes();
-    },
-    ({ clock, says }) => {
-      clock.advance(300_000);
-      says('421 4.4.2 idle for too long');
-    },
-    ({ clock }) => clock.advance(3_600_000),
-    ({ submission }) => submission.giveUp(),
-  ];
-  for (const end of ends) {
+/** How a connection ends. */
+const ENDS: readonly ((room: ReturnType<typeof stage>) => void)[] = [
+  ({ closes }) => closes(),
+  ({ clock, closes }) => {
+    clock.advance(10_000);
+    closes();
+  },
+  ({ clock, says }) => {
+    clock.advance(300_000);
+    says('421 4.4.2 idle for too long');
+  },
+  ({ clock }) => clock.advance(3_600_000),
+  ({ submission }) => submission.giveUp(),
+];
+
+test('a server that is silent on a body and answers the EHLO behind it has taken nothing', async () => {
+  for (const end of ENDS) {
     const room = stage();
     const decided = room.sendWhole();
-    room.says(...ENVELOPE, '250 2.0.0 OK');
+    room.says(...ENVELOPE, GREETING);
     end(room);
     await assert.rejects(decided, isUnknown);
   }
 });
 
-test('of several recipients none hears what may have been said of another: a reply too many', async () => {
+test('a verdict counts however the connection ends behind it, if it is not what was said to RCPT', async () => {
+  const cases: readonly (readonly [readonly string[], string, boolean])[] = [
+    [ENVELOPE, '250 2.0.0 queued', true],
+    [ENVELOPE, '250 2.1.5 queued', true],
+    [ENVELOPE, '250 2.1.5 recipient', false],
+    [['250 sender', '250 recipient'], '250 queued', true],
+    [['250 sender', '250 recipient'], '250 recipient', false],
+    // What it says to everything tells nothing.
+    [['250 OK', '250 OK'], '250 OK', true],
+  ];
+  for (const [envelope, verdict, isTaken] of cases)
+    for (const end of ENDS) {
+      const room = stage();
+      const decided = room.sendWhole();
+      room.says(...envelope, verdict);
+      end(room);
+      if (isTaken) assert.equal((await decided).reply.code, 250);
+      else await assert.rejects(decided, isUnknown);
+    }
+});
+
+test('none hears what may have been said of another: a reply too many', async () => {
   const gone = '550 5.1.1 no such user';
   const ok = '250 2.1.5 recipient';
   for (const replies of [
@@ -176,6 +231,20 @@ test('of several recipients none hears what may have been said of another: a rep
       await assert.rejects(asked, isBeforeEnd);
     }
   }
+  // Alone he does not hear it either, nor does the message.
+  const alone = stage();
+  const one = alone.submission.addRecipients([BOB]);
+  alone.says(gone, ok);
+  await assert.rejects(one, isBeforeEnd);
+  const data = stage();
+  data.connection.capabilities = { ...data.connection.capabilities, chunking: false };
+  const going = new Submission(data.connection, false, { flights: 0 }).sendBody([BODY], BODY.length);
+  data.says(gone, '354 go ahead');
+  await assert.rejects(going, isBeforeEnd);
+  const end = stage();
+  const decided = end.sendWhole();
+  end.says(...ENVELOPE, gone, '250 2.0.0 queued');
+  await assert.rejects(decided, isUnknown);
   // Over behind its answers: each stays whose it is.
   const { submission, says } = stage();
   const asked = submission.addRecipients([BOB, BOB]);
@@ -202,4 +271,29 @@ test('recipients that are asked for one by one share the time of one wait', asyn
     await new Promise(setImmediate);
   }
   assert.ok(end instanceof UpstreamError);
+});
+
+test('354 to anything but DATA ends the connection: nothing said behind it is delivered', async () => {
+  const reset = stage();
+  reset.connection.needsReset = true;
+  const asked = new Submission(reset.connection, false, { flights: 0 }).sendWhole(
+    MAIL,
+    BOB,
+    [BODY],
+    BODY.length,
+  );
+  reset.says('354 go ahead');
+  await assert.rejects(asked, isBeforeEnd);
+
+  const room = stage();
+  const decided = new Submission(room.connection, false, { flights: 0 }).sendWhole(
+    MAIL,
+    BOB,
+    [BODY],
+    BODY.length,
+  );
+  room.says('250 2.1.0 sender', '421 4.3.2 bye', '354 go ahead');
+  assert.equal((await decided).reply.code, 421);
+  assert.equal(room.connection.dead, true);
+  assert.ok(room.heard().endsWith('DATA\r\n'));
 });
