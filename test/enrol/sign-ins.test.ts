@@ -7,6 +7,7 @@ import { readAccountsFile } from '../../src/accounts/accounts-file.ts';
 import type { SignInWay } from '../../src/enrol/draft.ts';
 import { createSignIns } from '../../src/enrol/sign-ins.ts';
 import { silentLog } from '../../src/log.ts';
+import { TokenError } from '../../src/tokens/access-token.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startSignInServer } from '../support/sign-in-server.ts';
@@ -41,6 +42,15 @@ async function setUp(defer: Defer, more: Record<string, unknown> = {}, base: Rec
   writeFileSync(path, JSON.stringify({ providers: { sim }, accounts: [entry] }), { mode: 0o600 });
   const [served] = (await readAccountsFile(path)).accounts;
   const adopted: string[] = [];
+  const spent: string[] = [];
+  let goOn = (): void => {};
+  /** A grant is kept when it opens. */
+  const gate = { opens: Promise.resolve() };
+  const close = (): void => {
+    gate.opens = new Promise((resolve) => {
+      goOn = resolve;
+    });
+  };
   const signIns = createSignIns({
     accountsPath: path,
     publicUrl: undefined,
@@ -48,13 +58,17 @@ async function setUp(defer: Defer, more: Record<string, unknown> = {}, base: Rec
     isKept: true,
     log: silentLog,
     served: () => served,
-    adopt: async (id) => void adopted.push(id),
+    async adopt(id, { isWanted }) {
+      adopted.push(id);
+      await gate.opens;
+      if (isWanted?.() === false) throw new TokenError('bad_request', 'not wanted');
+    },
     reload: async () => true,
-    spend: () => {},
+    spend: (id) => void spent.push(id),
     cured: async () => {},
   });
   defer(() => signIns.close());
-  return { page, signIns, adopted };
+  return { page, signIns, adopted, spent, gate: { close, open: () => goOn() } };
 }
 
 for (const pair of PAIRS)
@@ -81,14 +95,16 @@ for (const pair of PAIRS)
     }),
   );
 
+/** A draft cannot show whose mailbox it is, and no SMTP server is asked. */
+const BY_GRAPH = [
+  { transport: 'graph', graph_permissions: 'send' },
+  { extends: 'outlook-personal', graph_url: 'http://127.0.0.1:9/v1.0' },
+] as const;
+
 test(
   'who is invited cannot have mail leave by Graph from another mailbox',
   leakless(async (_t, defer) => {
-    const { signIns, page, adopted } = await setUp(
-      defer,
-      { transport: 'graph', graph_permissions: 'send' },
-      { extends: 'outlook-personal' },
-    );
+    const { signIns, page, adopted } = await setUp(defer, ...BY_GRAPH);
     page.claims = { preferred_username: 'ben@mail.example' };
     await signIns.begin(ANN, 'device', 'http://127.0.0.1:9090');
     await waitFor(async () => (await signIns.look(ANN)).state === 'failed', { what: 'its end' });
@@ -100,17 +116,38 @@ test(
 test(
   'a link that ends while a sign-in begins with it, or before that is kept, has none kept',
   leakless(async (_t, defer) => {
-    const { signIns, page, adopted } = await setUp(defer);
+    const { signIns, page, adopted } = await setUp(defer, ...BY_GRAPH);
+    page.claims = { preferred_username: ANN };
     let isOpen = true;
     const begin = () => signIns.begin(ANN, 'device', 'http://127.0.0.1:9090', () => isOpen);
     const early = begin();
     isOpen = false;
     await assert.rejects(early, /not good any more/);
     assert.deepEqual([(await signIns.look(ANN)).state, page.deviceScopes.length], ['idle', 0]);
-    isOpen = true;
-    await begin();
-    isOpen = false;
-    await waitFor(async () => (await signIns.look(ANN)).state === 'failed', { what: 'its end' });
-    assert.deepEqual(adopted, []);
+    for (const staysOpen of [false, true]) {
+      isOpen = true;
+      await begin();
+      isOpen = staysOpen;
+      const end = staysOpen ? 'done' : 'failed';
+      await waitFor(async () => (await signIns.look(ANN)).state === end, { what: end });
+      assert.deepEqual(adopted, staysOpen ? [ANN] : []);
+    }
   }),
 );
+
+for (const isCancelled of [true, false])
+  test(
+    `of a sign-in that waits to be kept, unseen behind another, ${isCancelled ? 'nothing is kept once the account has another link' : 'the grant is kept and its link spent'}`,
+    leakless(async (_t, defer) => {
+      const { signIns, page, adopted, spent, gate } = await setUp(defer, ...BY_GRAPH);
+      page.claims = { preferred_username: ANN };
+      gate.close();
+      await signIns.begin(ANN, 'device', 'http://127.0.0.1:9090');
+      await waitFor(() => adopted.length > 0, { what: 'the end of the proof' });
+      await signIns.begin(ANN, 'browser', 'http://127.0.0.1:9090');
+      if (isCancelled) signIns.cancel(ANN);
+      gate.open();
+      await waitFor(async () => (await signIns.look(ANN)).state === (isCancelled ? 'idle' : 'done'));
+      assert.deepEqual(spent, isCancelled ? [] : [ANN]);
+    }),
+  );

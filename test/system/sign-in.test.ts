@@ -33,6 +33,8 @@ interface House {
   ask(method: string, path: string, body?: object, headers?: Record<string, string>): Promise<Response>;
   row(method: string, path: string, body?: object, headers?: Record<string, string>): Promise<Row>;
   until(state: string): Promise<Row>;
+  /** Resolves when the proof of the sign-in under way has ended. */
+  proved(): Promise<void>;
 }
 
 async function setUp(defer: Defer, args: readonly string[] = []): Promise<House> {
@@ -81,6 +83,13 @@ async function setUp(defer: Defer, args: readonly string[] = []): Promise<House>
         },
         { what: `a sign-in that is ${state}` },
       ),
+    async proved() {
+      await waitFor(
+        async () => (await row('GET', `/admin/accounts/${ANN}/sign-in`)).steps.at(-1)?.stage === 'sender',
+        { what: 'the end of the proof' },
+      );
+      await provider.assertDisconnected();
+    },
   };
 }
 
@@ -377,10 +386,7 @@ test(
     const refreshing = house.ask('POST', `/admin/accounts/${ANN}/refresh`);
     await waitFor(() => house.provider.token.requests.length > asked, { what: 'the request' });
     await (await fetch(first.url ?? '')).text();
-    await waitFor(
-      async () => (await house.row('GET', `/admin/accounts/${ANN}/sign-in`)).steps.at(-1)?.stage === 'sender',
-      { what: 'the end of the proof' },
-    );
+    await house.proved();
     const second = await house.row('POST', '/sign-in/invited', { way: 'browser' }, key);
     assert.equal(second.state, 'waiting');
     release();
@@ -389,43 +395,6 @@ test(
     const late = await fetch(second.url ?? '');
     await late.text();
     assert.equal(late.status, 404);
-  }),
-);
-
-test(
-  'a sign-in that waits to be kept is not kept once a later link was made, which stays good',
-  leakless(async (_t, defer) => {
-    const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
-    defer(() => rmSync(directory, { recursive: true, force: true }));
-    const house = await setUp(defer, ['--state-dir', directory]);
-    const invite = async (): Promise<Record<string, string>> => {
-      const answer = await house.ask('POST', `/admin/accounts/${ANN}/invite`);
-      return { 'x-invite-key': ((await answer.json()) as { key: string }).key };
-    };
-    const first = await house.row('POST', '/sign-in/invited', { way: 'browser' }, await invite());
-    let release = (): void => {};
-    const until = new Promise<void>((resume) => {
-      release = resume;
-    });
-    house.provider.token.queue({ normal: true, until });
-    const asked = house.provider.token.requests.length;
-    const refreshing = house.ask('POST', `/admin/accounts/${ANN}/refresh`);
-    await waitFor(() => house.provider.token.requests.length > asked, { what: 'the request' });
-    await (await fetch(first.url ?? '')).text();
-    await waitFor(
-      async () => (await house.row('GET', `/admin/accounts/${ANN}/sign-in`)).steps.at(-1)?.stage === 'sender',
-      { what: 'the end of the proof' },
-    );
-    const later = await invite();
-    release();
-    await (await refreshing).text();
-    const second = await house.row('POST', '/sign-in/invited', { way: 'browser' }, later);
-    // In its turn, behind the first.
-    await (await fetch(second.url ?? '')).text();
-    await house.until('done');
-    assert.equal(house.relay.output().match(/"event":"signed_in"/g)?.length, 1);
-    assert.equal((await house.ask('GET', '/sign-in/invited', undefined, later)).status, 200);
-    assert.equal((await house.ask('POST', '/sign-in/invited', { way: 'browser' }, later)).status, 410);
   }),
 );
 

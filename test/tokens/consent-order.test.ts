@@ -41,7 +41,7 @@ async function signIn(
   tokens: TokenService,
   id: string,
   user: string,
-  made?: { user: string },
+  made?: { user?: string; isWanted?: () => boolean },
 ) {
   const { refreshToken } = endpoint.add(user, { clientId: 'client-1', clientSecret: 'client-secret-1' });
   const { accessToken, expiresAt } = endpoint.issue(user);
@@ -141,4 +141,27 @@ test('a sign-in that ends when the account has become another mailbox is not tak
   assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['person@x']);
   await signIn(endpoint, tokens, 'ann', 'bob@x', { user: 'Bob@X' });
   assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['bob@x']);
+});
+
+test('a sign-in is asked whether it is wanted still when nothing else of the grant is under way', async (t) => {
+  const endpoint = await provider(t);
+  const tokens = await serve(t, createMemoryStore());
+  tokens.applyAccounts([entry(endpoint, 'ann', 'ann@x')]);
+  await tokens.get('ann');
+  endpoint.delayMs = 100;
+  const refreshing = tokens.refresh('ann');
+  let isWanted = true;
+  let asked = 0;
+  const adopting = signIn(endpoint, tokens, 'ann', 'anew@x', {
+    isWanted() {
+      asked = endpoint.requests.filter(({ status }) => status === undefined).length + 1;
+      return isWanted;
+    },
+  });
+  isWanted = false;
+  await assert.rejects(adopting, /another invitation/);
+  assert.equal(asked, 1, 'behind the answer that was awaited');
+  await refreshing;
+  await tokens.refresh('ann');
+  assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['person@x']);
 });
