@@ -88,7 +88,7 @@ export const send: CommandDefinition = {
       await command(`RCPT TO:<${recipient}>`);
       await command('DATA');
       const verdict = expect(await smtp.content(stuffWhole(message), 'sender'), 'sender');
-      await smtp.command('QUIT', 'sender').catch(() => undefined);
+      await smtp.quit();
       terminal.print(`${terminal.paint.green('accepted')}: ${formatReply(verdict)}`);
       return 0;
     } catch (error) {

@@ -105,7 +105,7 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
       said(await smtp.command(`RCPT TO:<${recipient}>${asked}`, 'sender'), 'RCPT', recipient);
     said(await smtp.command('DATA', 'sender'), 'DATA', 'DATA');
     said(await smtp.content(stuffWhole(message), 'sender'), 'body', 'message');
-    await smtp.command('QUIT', 'sender').catch(() => undefined);
+    await smtp.quit();
   } finally {
     smtp.close();
   }

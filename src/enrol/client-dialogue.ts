@@ -2,6 +2,7 @@
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
+import { QUIT_TIMEOUT_MS } from '../upstream/connection.ts';
 import type { ProbeStage } from './explain.ts';
 
 /** What a step failed with. */
@@ -20,6 +21,8 @@ export interface ClientDialogue {
   command(line: string, stage: ProbeStage, shown?: string): Promise<ParsedReply>;
   /** Sends octets as they are, the end of the body among them. Throws a `StepError`. */
   content(octets: Buffer, stage: ProbeStage): Promise<ParsedReply>;
+  /** What was wanted has been said: waits for the answer no longer than a relay does. Never rejects. */
+  quit(): Promise<void>;
   close(): void;
 }
 
@@ -34,14 +37,19 @@ export function commandLine(line: string, stage: ProbeStage): string {
 export function dialogueOver(
   connection: {
     readonly capabilities: Capabilities;
-    exchange(octets: string | Buffer, stage: ProbeStage): Promise<ParsedReply>;
+    exchange(octets: string | Buffer, stage: ProbeStage, timeoutMs?: number): Promise<ParsedReply>;
     close(): void;
   },
   trace: (line: string) => void,
 ): ClientDialogue {
-  const say = async (octets: string | Buffer, stage: ProbeStage, shown: string): Promise<ParsedReply> => {
+  const say = async (
+    octets: string | Buffer,
+    stage: ProbeStage,
+    shown: string,
+    timeoutMs?: number,
+  ): Promise<ParsedReply> => {
     trace(`C: ${shown}`);
-    const reply = await connection.exchange(octets, stage);
+    const reply = await connection.exchange(octets, stage, timeoutMs);
     for (const text of reply.lines) trace(`S: ${reply.code} ${text}`);
     return reply;
   };
@@ -49,6 +57,11 @@ export function dialogueOver(
     capabilities: connection.capabilities,
     command: async (line, stage, shown = line) => say(commandLine(line, stage), stage, shown),
     content: (octets, stage) => say(octets, stage, `(${octets.length} octets)`),
+    quit: () =>
+      say('QUIT\r\n', 'sender', 'QUIT', QUIT_TIMEOUT_MS).then(
+        () => {},
+        () => {},
+      ),
     close: () => connection.close(),
   };
 }

@@ -84,8 +84,8 @@ async function dial(
     return dialogueOver(
       {
         capabilities: connection.capabilities,
-        async exchange(octets, stage) {
-          const [reply] = await connection.flight([octets], 1, timeoutMs).catch((error: Error) => {
+        async exchange(octets, stage, withinMs = timeoutMs) {
+          const [reply] = await connection.flight([octets], 1, withinMs).catch((error: Error) => {
             throw new StepError(stage, error.message);
           });
           if (reply === undefined) throw new StepError(stage, 'connection closed');

@@ -150,7 +150,7 @@ export async function probeAccount(
       else passed('sender', sender);
       await smtp.command('RSET', 'sender');
     }
-    await smtp.command('QUIT', 'sender').catch(() => undefined);
+    await smtp.quit();
     await tryGraph(true);
   } catch (error) {
     if (error instanceof StepError && isSwitchedOff(error) && (await tryGraph()))

@@ -35,7 +35,7 @@ interface Flight {
 }
 
 /** QUIT is a courtesy; nobody waits longer for its reply. */
-const QUIT_TIMEOUT_MS = 2_000;
+export const QUIT_TIMEOUT_MS = 2_000;
 
 const NOTHING_OFFERED: Capabilities = {
   chunking: false,

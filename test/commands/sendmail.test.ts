@@ -230,24 +230,46 @@ test(
   }),
 );
 
+/** A listener that answers each read as told, and with nothing where that is nothing. */
+async function startOdd(defer: Defer, answer: (line: string) => string | undefined, greeting = '') {
+  const server = createServer((socket) => {
+    socket.on('error', () => {}).write(`220 odd ${greeting}\r\n`);
+    socket.setEncoding('utf8').on('data', (line: string) => {
+      const reply = answer(line);
+      if (reply !== undefined) socket.write(`${reply}\r\n`);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  defer(() => new Promise((resolve) => server.close(resolve)));
+  const directory = mkdtempSync(join(tmpdir(), 'sendmail-'));
+  defer(() => rmSync(directory, { recursive: true }));
+  const accounts = join(directory, 'accounts.json');
+  writeFileSync(accounts, '{ "accounts": [] }');
+  return { accounts, env: { XOAUTH2_RELAY_PORT: String((server.address() as { port: number }).port) } };
+}
+
+test(
+  'a listener that has taken the message and does not answer QUIT holds nobody up',
+  leakless(async (_t, defer) => {
+    const { accounts, env } = await startOdd(defer, (line) =>
+      line === 'QUIT\r\n' ? undefined : line === 'DATA\r\n' ? '354 go on' : '250 ok',
+    );
+    const called = await runCli(['send', '-f', 'ops@x.org', 'a@y.org'], { env, input: 'Subject: t\n\nx\n' });
+    assert.deepEqual([called.code, called.stderr], [0, '']);
+    const sent = await runCli(['send', 'a@y.org', '--from', 'ops@x.org', '--accounts', accounts], { env });
+    assert.equal(sent.code, 0, sent.stderr);
+    assert.match(sent.stdout, /accepted: 250 ok/);
+  }),
+);
+
 test(
   'a DATA that is not answered with 354 sends nothing, and is not told as sent',
   leakless(async (_t, defer) => {
     const heard: string[] = [];
-    const server = createServer((socket) => {
-      socket.on('error', () => {}).write('220 odd\r\n');
-      socket.on('data', (octets) => {
-        heard.push(String(octets));
-        socket.write('250 ok\r\n');
-      });
+    const { accounts, env } = await startOdd(defer, (line) => {
+      heard.push(line);
+      return '250 ok';
     });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    defer(() => new Promise((resolve) => server.close(resolve)));
-    const directory = mkdtempSync(join(tmpdir(), 'sendmail-'));
-    defer(() => rmSync(directory, { recursive: true }));
-    const accounts = join(directory, 'accounts.json');
-    writeFileSync(accounts, '{ "accounts": [] }');
-    const env = { XOAUTH2_RELAY_PORT: String((server.address() as { port: number }).port) };
     const input = 'Subject: t\n\nx\n';
     const called = await runCli(['send', '-f', 'ops@x.org', 'a@y.org'], { env, input });
     assert.deepEqual([called.code, called.stderr], [75, 'sendmail: DATA: 250 ok\n']);
@@ -351,29 +373,18 @@ test(
   'a listener that quotes the login of a test message, or steers the terminal, has neither shown',
   leakless(async (_t, defer) => {
     const password = 'sesame-open-7351';
-    const server = createServer((socket) => {
-      socket.on('error', () => {}).write('220 odd \x1b[2J\x1b]0;title\x07\r\n');
-      socket.setEncoding('utf8').on('data', (line: string) => {
+    const { accounts, env } = await startOdd(
+      defer,
+      (line) => {
         const [verb = '', , given = ''] = line.trim().split(' ');
         const decoded = Buffer.from(given, 'base64').toString().replaceAll('\0', ' ');
-        if (verb === 'AUTH') socket.write(`535 5.7.8 ${given} is ${decoded}\r\n`);
-        else socket.write('250 ok\r\n');
-      });
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    defer(() => new Promise((resolve) => server.close(resolve)));
-    const directory = mkdtempSync(join(tmpdir(), 'sendmail-'));
-    defer(() => rmSync(directory, { recursive: true }));
-    const accounts = join(directory, 'accounts.json');
-    writeFileSync(accounts, '{ "accounts": [] }');
+        return verb === 'AUTH' ? `535 5.7.8 ${given} is ${decoded}` : '250 ok';
+      },
+      '\x1b[2J\x1b]0;title\x07',
+    );
     const { code, stdout, stderr } = await runCli(
       ['send', 'a@y.org', '--from', 'ops@x.org', '--accounts', accounts, '--auth', 'ops@x.org'],
-      {
-        env: {
-          XOAUTH2_RELAY_PORT: String((server.address() as { port: number }).port),
-          XOAUTH2_RELAY_CLIENT_PASSWORD: password,
-        },
-      },
+      { env: { ...env, XOAUTH2_RELAY_CLIENT_PASSWORD: password } },
     );
     assert.equal(code, 1);
     assert.match(stderr, /failed at auth: 535 5\.7\.8/);
