@@ -16,6 +16,7 @@ const APP = 'app@example.com';
 const BOB = 'bob@example.net';
 const ID = 'Message-ID: <m@client.test>\r\n';
 const CAL = 'cal@example.net';
+const DAN = 'dan@example.net';
 const mailFrom = (from: string, id = ID, subject = 's'): string =>
   `${id}From: ${from}\r\nTo: ${BOB}\r\nSubject: ${subject}\r\n\r\nbody\r\n`;
 const OFF =
@@ -293,12 +294,39 @@ test(
     assert.match(await h.send(APP, TWO, [BOB, CAL]), /452 4\.5\.3.*250.*\[graph\]/);
     assert.match(await h.send(APP, TWO, [CAL]), /250.*<m@client\.test>/);
     assert.equal(copies(h), 1);
-    // With somebody who was not among them it can neither be taken nor sent.
-    assert.match(await h.send(APP, TWO, [CAL, 'dan@example.net']), /452/);
-    assert.match(await h.send(APP, TWO, ['dan@example.net']), /250/);
+    assert.match(await h.send(APP, TWO, [CAL, DAN]), /452/);
+    assert.match(await h.send(APP, TWO, [DAN]), /250/);
     assert.equal(copies(h), 2);
   }),
 );
+
+const leaveUnsent = ({ provider }: House): void => {
+  provider.graph.fault('send', { answer: { status: 504 } });
+  provider.graph.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+};
+for (const [what, begin, way] of [
+  ['may have been sent, and was', leaveUnclear, 'graph'],
+  ['may have been sent, and was', leaveUnclear, 'smtp'],
+  ['may have been sent, and was not', leaveUnsent, 'graph'],
+  ['was sent, and its client left without a word', undefined, 'graph'],
+  ['was sent, and its client left without a word', undefined, 'smtp'],
+] as const)
+  test(
+    `${what}: the retry to some of its recipients and others, by ${way}: each has it once`,
+    leakless(async (_t, defer) => {
+      const first = { transport: 'graph', senders: [APP] };
+      const h = await house(defer, way === 'graph' ? [first] : graphAnd({}));
+      begin?.(h);
+      const answer = await h.send(APP, TWO, [BOB, CAL]);
+      assert.match(answer, begin === undefined ? /250.*<m@client\.test>/ : /451.*delivery status unknown/);
+      if (way === 'smtp') await fetch(`${h.relay.adminUrl}/admin/accounts/${ANN}/drain`, { method: 'POST' });
+      for (const to of [[CAL, DAN], [CAL, DAN], [BOB], [DAN, BOB, CAL]])
+        assert.match(await h.send(APP, TWO, to), /250.*<m@client\.test>/);
+      assert.deepEqual(h.provider.graph.delivered.map((d) => d.recipients).sort(), [[BOB, CAL], [DAN]]);
+      assert.equal(h.provider.messages.length, 0);
+      assert.match(h.provider.graph.delivered[1]?.text ?? '', /X-Original-To: bob@example\.net, cal@/);
+    }),
+  );
 
 test(
   'a reload takes away the account that began it: the retry that comes to another waits for a person',

@@ -5,6 +5,7 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
+import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
 import type { GraphDelivery } from './delivery.ts';
@@ -17,6 +18,7 @@ import {
   type LedgerRow,
   markOf,
   mayHaveGone,
+  type Subject,
   textsOf,
 } from './ledger.ts';
 import { CANNOT_TELL, type GraphEnding, judged, later, takenAs } from './outcome.ts';
@@ -51,18 +53,29 @@ export interface Handover {
   settle(outgoing: Outgoing): Promise<HandedOver | undefined>;
 }
 
-/** `overlaps`: an attempt that may have been sent had some of the recipients, and not all. */
-type Found = { readonly outgoing: Outgoing; readonly claim: Claim } | 'busy' | 'overlaps';
+/** `rest`: recipients that the attempt before, which is to be worked on first, did not have. */
+interface Found {
+  readonly outgoing: Outgoing;
+  readonly claim: Claim;
+  readonly rest: readonly string[];
+}
+
+/** `rest`: recipients that do not have it, where those that `before` had do. */
+interface Worked<T> {
+  readonly handed: T;
+  readonly rest: readonly string[];
+  readonly before?: Subject | undefined;
+}
 
 export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
 
-  /** The right to work on it: on the attempt before where that one had these recipients and more. */
-  async function find(outgoing: Outgoing): Promise<Found> {
+  /** The right to work on it: on the attempt before where that one had any of its recipients. */
+  async function find(outgoing: Outgoing): Promise<Found | 'busy'> {
     const claim = await ledger.claim(outgoing.key);
     if (claim === 'busy') return 'busy';
-    if (mayHaveGone(claim.known)) return { outgoing, claim };
+    if (mayHaveGone(claim.known)) return { outgoing, claim, rest: [] };
     try {
       for (const { key } of await relativesOf(outgoing)) {
         const other = await ledger.claim(key);
@@ -73,11 +86,9 @@ export function createHandover(deps: HandoverDeps): Handover {
         const { known } = other;
         if (mayHaveGone(known) && known?.subject?.each !== undefined) {
           await claim.release();
-          const whole = new Set(known.subject.each);
-          if (outgoing.recipients.every((address) => whole.has(markOf(address))))
-            return { outgoing: { ...outgoing, key, partOf: known.subject }, claim: other };
-          await other.release();
-          return 'overlaps';
+          const had = new Set(known.subject.each);
+          const rest = outgoing.recipients.filter((address) => !had.has(markOf(address)));
+          return { outgoing: { ...outgoing, key, partOf: known.subject }, claim: other, rest };
         }
         await other.release();
       }
@@ -85,7 +96,7 @@ export function createHandover(deps: HandoverDeps): Handover {
       await claim.release();
       throw error;
     }
-    return { outgoing, claim };
+    return { outgoing, claim, rest: [] };
   }
 
   /** Earlier attempts that had one of its recipients, and others. */
@@ -100,9 +111,10 @@ export function createHandover(deps: HandoverDeps): Handover {
   async function claimed<T extends HandedOver | undefined>(
     asked: Outgoing,
     work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
-  ): Promise<T | HandedOver> {
+  ): Promise<Worked<T | HandedOver>> {
     const deadline = clock.monotonic() + LAST_SEND_MS;
-    let found: Found;
+    const waits = (ending: GraphEnding) => ({ handed: own(ending), rest: [] });
+    let found: Found | 'busy';
     try {
       found = await find(asked);
     } catch (error) {
@@ -110,22 +122,19 @@ export function createHandover(deps: HandoverDeps): Handover {
         { event: 'graph_ledger_failed', account, reason: (error as Error).message },
         'it cannot be known whether this message was sent before: it waits',
       );
-      return own({ kind: 'refused', verdict: verdict('message_temporary', CANNOT_TELL) });
+      return waits({ kind: 'refused', verdict: verdict('message_temporary', CANNOT_TELL) });
     }
-    if (found === 'busy') return own(later('4.4.2', 'this very message is being sent now'));
-    if (found === 'overlaps')
-      return own(
-        later('4.4.2', 'an earlier attempt of this message may have reached some of its recipients'),
-      );
-    const { outgoing, claim } = found;
+    if (found === 'busy') return waits(later('4.4.2', 'this very message is being sent now'));
+    const { outgoing, claim, rest } = found;
     let isKept = false;
     try {
-      const done = await work(outgoing, claim, deadline);
-      isKept = done?.ending.kind === 'taken' && done.ending.keepsClaim === true;
-      return done;
+      const handed = await work(outgoing, claim, deadline);
+      const ending = handed?.ending;
+      isKept = ending?.kind === 'taken' && ending.keepsClaim === true;
+      return { handed, rest: ending?.kind === 'taken' ? rest : [], before: outgoing.partOf };
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
-      return own(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
+      return waits(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
     } finally {
       if (!isKept) await claim.release();
     }
@@ -185,26 +194,54 @@ export function createHandover(deps: HandoverDeps): Handover {
     }
   }
 
+  /** Others have it already, whom its header may name. */
+  async function deliverTo(
+    rest: readonly string[],
+    asked: Outgoing,
+    before: Subject | undefined,
+  ): Promise<HandedOver> {
+    const by = deliveryOf(account) === undefined ? (before?.account ?? account) : account;
+    const addressed = addressMessage(asked.message, rest, 'rewrite');
+    const fields = { event: 'graph_sent_to_some', account: by, key: asked.key, message_id: asked.messageId };
+    if (deliveryOf(by) === undefined || addressed.kind !== 'ready') {
+      log.warn({ ...fields, rest: rest.length }, 'some recipients of this message have it: the others wait');
+      return own(later('4.4.2', 'an earlier attempt of this message has reached some of its recipients'));
+    }
+    log.info({ ...fields, rest: rest.length }, 'some recipients of this message have it: sent to the others');
+    return createHandover({ ...deps, account: by }).deliver({
+      ...asked,
+      message: addressed.message,
+      recipients: rest,
+      key: asked.keyFor(rest),
+    });
+  }
+
   return {
-    deliver: (outgoing) =>
-      claimed(outgoing, (found, claim, deadline) =>
-        claim.known?.state === 'sent' ? sentBefore(found, claim) : goOn(found, claim, deadline, claim.known),
-      ),
-    settle: (outgoing) =>
-      claimed(outgoing, async (found, claim, deadline) => {
+    async deliver(asked) {
+      const { handed, rest, before } = await claimed(asked, (outgoing, claim, deadline) =>
+        claim.known?.state === 'sent'
+          ? sentBefore(outgoing, claim)
+          : goOn(outgoing, claim, deadline, claim.known),
+      );
+      return rest.length === 0 ? handed : deliverTo(rest, asked, before);
+    },
+    async settle(asked) {
+      const { handed, rest, before } = await claimed(asked, async (outgoing, claim, deadline) => {
         switch (claim.known?.state) {
           case undefined:
           // A draft is no mail; the one that was left over is deleted in time.
           case 'creating':
             return undefined;
           case 'sent':
-            return sentBefore(found, claim);
+            return sentBefore(outgoing, claim);
           case 'draft':
           case 'sending':
-            return mayHaveGone(claim.known) ? goOn(found, claim, deadline, claim.known) : undefined;
+            return mayHaveGone(claim.known) ? goOn(outgoing, claim, deadline, claim.known) : undefined;
           default:
             return claim.known satisfies never;
         }
-      }),
+      });
+      return rest.length === 0 ? handed : deliverTo(rest, asked, before);
+    },
   };
 }

@@ -12,6 +12,8 @@ export interface Outgoing {
   readonly senderMark: string;
   /** Of the ledger (`ledgerKey`). */
   readonly key: string;
+  /** The same of this message to others. */
+  readonly keyFor: (recipients: readonly string[]) => string;
   /** Of the ledger (`familyKey`). */
   readonly family: string;
   /** It goes to some of the recipients of an earlier attempt, whose `key` this is; that one's subject. */
@@ -38,12 +40,14 @@ export function outgoingOf(
   const addresses = recipients.map((r) => r.address);
   const header = parseHeader(message);
   const own = mail.clientHeader === undefined ? header : parseHeader(mail.clientHeader);
+  const keyFor = (to: readonly string[]): string => ledgerKey(to, message, header, own);
   return {
     message,
     recipients: addresses,
     sender: mail.sender,
     senderMark: senderMark(mail.clientSender ?? mail.sender),
-    key: ledgerKey(addresses, message, header, own),
+    key: keyFor(addresses),
+    keyFor,
     family: familyKey(message, header, own),
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
