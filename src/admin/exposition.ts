@@ -8,5 +8,5 @@ export const label = (name: string, value: string): string =>
 export const sample = (name: string, labels: string, value: number): string =>
   `${name}{${labels}} ${value}\n`;
 
-export const head = (name: string, type: 'counter' | 'gauge', help: string): string =>
+export const head = (name: string, type: 'counter' | 'gauge' | 'histogram', help: string): string =>
   `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;

@@ -3,9 +3,12 @@
  * waits. At each scrape the gauges are read from the backend. Out: the exposition, piece by piece.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { TransactionRecord } from '../relay/record.ts';
+import { orMake } from '../or-make.ts';
+import type { Outcome, TransactionRecord } from '../relay/record.ts';
 import { createAccountMetrics, type MetricsAccounts } from './account-metrics.ts';
 import type { AdminBackend, GraphCallObservation, LimitObservation, RefreshObservation } from './backend.ts';
+import { label } from './exposition.ts';
+import { createHistogram } from './histograms.ts';
 import { inChunks } from './pieces.ts';
 import type { BreakerRow, TokenTotals } from './shapes.ts';
 
@@ -41,6 +44,48 @@ const BREAKER_VALUE: Readonly<Record<BreakerRow['state'], number>> = { closed: 0
 const replyClass = (record: TransactionRecord): string =>
   record.reply === undefined ? 'none' : `${Math.floor(record.reply.code / 100)}xx`;
 
+/** What a transaction took, by provider. */
+function createTransactionTimes(): { record(record: TransactionRecord): void; parts(): Iterable<string> } {
+  const inSeconds = (name: string, help: string) =>
+    createHistogram(`${PREFIX}${name}_seconds`, help, DURATION_BUCKETS_S);
+  const total = inSeconds('transaction_duration', 'Whole time of a transaction, MAIL to final reply');
+  const gate = inSeconds('account_gate', 'Time at MAIL for token, breaker and limits');
+  const wait = inSeconds('connection_wait', 'Wait for an upstream connection');
+  const upstream = inSeconds('upstream_duration', 'From the first octet to the provider to its final reply');
+  const flights = createHistogram(
+    `${PREFIX}transaction_flights`,
+    'Upstream round trips of a transaction',
+    FLIGHT_BUCKETS,
+  );
+  const of = (provider: string) => {
+    const labels = label('provider', provider);
+    return {
+      total: new Map<Outcome, (seconds: number) => void>(),
+      totalOf: (outcome: Outcome) => total.of(`${labels},${label('outcome', outcome)}`),
+      gate: gate.of(labels),
+      wait: wait.of(labels),
+      upstream: upstream.of(labels),
+      flights: flights.of(labels),
+    };
+  };
+  const byProvider = new Map<string, ReturnType<typeof of>>();
+  return {
+    record({ provider, outcome, totalMs, gateMs, acquireMs, upstreamMs, flights }) {
+      const observe = orMake(byProvider, provider, () => of(provider));
+      orMake(observe.total, outcome, () => observe.totalOf(outcome))(totalMs / 1000);
+      observe.gate(gateMs / 1000);
+      // Without a flight nothing was sent: neither a wait nor an upstream time to count.
+      if (flights === 0) return;
+      observe.wait(acquireMs / 1000);
+      observe.upstream(upstreamMs / 1000);
+      observe.flights(flights);
+    },
+    *parts() {
+      for (const histogram of [total, gate, wait, upstream, flights]) yield* histogram.parts();
+    },
+  };
+}
+
 /** Metrics of one relay in a registry of their own. */
 export function createMetrics(
   source: ScrapeSource,
@@ -52,20 +97,16 @@ export function createMetrics(
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
   const accounts = createAccountMetrics(build.accounts ?? 'all');
+  const times = createTransactionTimes();
 
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []): Counter<L> =>
     new Counter({ name: PREFIX + name, help, labelNames: [...labelNames], registers });
-  const histogram = <L extends string>(
-    name: string,
-    help: string,
-    labelNames: readonly L[],
-    buckets: readonly number[] = DURATION_BUCKETS_S,
-  ): Histogram<L> =>
+  const histogram = <L extends string>(name: string, help: string, labelNames: readonly L[]): Histogram<L> =>
     new Histogram({
       name: PREFIX + name,
       help,
       labelNames: [...labelNames],
-      buckets: [...buckets],
+      buckets: [...DURATION_BUCKETS_S],
       registers,
     });
   const gauge = <L extends string>(
@@ -103,24 +144,6 @@ export function createMetrics(
     'transactions_replayed_total',
     'Transactions replayed once on a fresh connection because the provider had closed the warm one',
     ['provider'],
-  );
-  const duration = histogram(
-    'transaction_duration_seconds',
-    'Whole time of a transaction, MAIL to final reply',
-    ['provider', 'outcome'],
-  );
-  const gate = histogram('account_gate_seconds', 'Time at MAIL for token, breaker and limits', ['provider']);
-  const wait = histogram('connection_wait_seconds', 'Wait for an upstream connection', ['provider']);
-  const upstream = histogram(
-    'upstream_duration_seconds',
-    'From the first octet to the provider to its final reply',
-    ['provider'],
-  );
-  const flights = histogram(
-    'transaction_flights',
-    'Upstream round trips of a transaction',
-    ['provider'],
-    FLIGHT_BUCKETS,
   );
   const refreshes = counter('token_refreshes_total', 'Finished token fetches by result', [
     'provider',
@@ -211,16 +234,9 @@ export function createMetrics(
     recordTransaction: (r) => {
       const { provider, outcome } = r;
       accounts.recordTransaction(r, replyClass(r));
+      times.record(r);
       byWay.inc({ way: r.way, outcome });
-      duration.observe({ provider, outcome }, r.totalMs / 1000);
-      gate.observe({ provider }, r.gateMs / 1000);
       if (r.replayed) replays.inc({ provider });
-      // Without a flight nothing was sent: neither a wait nor an upstream time to count.
-      if (r.flights > 0) {
-        wait.observe({ provider }, r.acquireMs / 1000);
-        upstream.observe({ provider }, r.upstreamMs / 1000);
-        flights.observe({ provider }, r.flights);
-      }
     },
     observeRefresh: ({ provider, result, durationMs }) => {
       refreshes.inc({ provider, result });
@@ -237,6 +253,7 @@ export function createMetrics(
     forget: accounts.forget,
     async *render() {
       yield `${await registry.metrics()}\n`;
+      yield* inChunks(times.parts());
       yield* inChunks(accounts.parts(source.gauges()));
     },
   };
