@@ -25,7 +25,7 @@ export interface ProcessLog extends Log {
   readonly waiting: number;
 }
 
-/** The process log. A line leaves at the end of the turn of the event loop that made it. */
+/** The process log. */
 export function createLog(level: LogLevel, sink: LogSink): ProcessLog {
   const logger: Logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, sink);
   sink.onRecovered = (dropped) =>

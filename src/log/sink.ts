@@ -1,6 +1,6 @@
 /**
- * Where log lines wait for their destination. In: lines. Out: one write per turn of the event loop. Owns the
- * lines not yet written, within a bound: mail goes on whatever becomes of the log, so a destination that is
+ * Where log lines wait for their destination. In: lines. Out: one write for all of a turn of the event loop, or of
+ * `GATHER_MS` where line follows on line. Owns the lines not yet written, within a bound: mail goes on whatever becomes of the log, so a destination that is
  * full or not read costs the oldest lines, which are counted, and nothing else.
  */
 import { type Clock, systemClock } from '../clock.ts';
@@ -14,7 +14,7 @@ export interface LogTarget {
 }
 
 export interface LogSink {
-  /** Takes one line with its line end; it leaves at the end of this turn. */
+  /** Takes one line with its line end; it leaves at the end of this turn, or `GATHER_MS` after those before it. */
   write(line: string): void;
   /** Lines thrown away since the start. */
   readonly dropped: number;
@@ -32,7 +32,12 @@ export interface LogSink {
 
 /** About 6,000 messages: a minute of a busy relay, small beside the bodies it holds. */
 const MAX_WAITING = 4 * 1_048_576;
-/** More than this in one turn leaves at once; also the largest single write. */
+/**
+ * From one write to the next: a write costs a system call, to a file the waking of a thread, too, and a busy relay
+ * has hundreds of turns in 100 ms.
+ */
+const GATHER_MS = 5;
+/** More than this leaves at once; also the largest single write. */
 const BATCH = 64 * 1_024;
 /** A pipe whose reader is busy is free again at once; a full disk takes somebody's hand. */
 const RETRY_MIN_MS = 1;
@@ -63,6 +68,7 @@ export function createLogSink(
   let dropped = 0;
   let reported = 0;
   let pauseMs = RETRY_MIN_MS;
+  let begunAt = Number.NEGATIVE_INFINITY;
   let onDrained: (() => void) | undefined;
 
   function take(): Buffer | undefined {
@@ -100,19 +106,36 @@ export function createLogSink(
         onDrained?.();
         return;
       }
+      begunAt = clock.monotonic();
       let isDone = false;
       let isLater = false;
       state = 'writing';
       target.write(chunk, (error, written) => {
         isDone = true;
-        if (accept(error, written) && isLater) flush();
+        if (accept(error, written) && isLater) goOn();
       });
       isLater = true;
       if (!isDone || (state as string) !== 'writing') return;
     }
   }
 
-  /** Whether to go on at once. */
+  function gather(): void {
+    state = 'gathering';
+    const end = (): void => {
+      if (state === 'gathering') flush();
+    };
+    const left = begunAt + GATHER_MS - clock.monotonic();
+    if (left > 0) clock.after(left, end);
+    else setImmediate(end);
+  }
+
+  /** After a write. */
+  function goOn(): void {
+    if (waiting > 0 && waiting < BATCH) gather();
+    else flush();
+  }
+
+  /** Whether to go on. */
   function accept(error: Error | null, written: number): boolean {
     if (chunk !== undefined) chunk = written < chunk.length ? chunk.subarray(written) : undefined;
     if (error !== null || chunk !== undefined) {
@@ -146,10 +169,8 @@ export function createLogSink(
       const line = format === undefined ? json : format(json);
       lines.push(line);
       waiting += line.length;
-      if (state === 'idle') {
-        state = 'gathering';
-        setImmediate(() => state === 'gathering' && flush());
-      } else if (state === 'gathering') {
+      if (state === 'idle') gather();
+      else if (state === 'gathering') {
         if (waiting >= BATCH) flush();
       } else if (waiting > maxWaiting) dropOldest();
     },

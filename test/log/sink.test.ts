@@ -31,16 +31,50 @@ function createDestination(room = Number.POSITIVE_INFINITY) {
   return destination;
 }
 
-test('the lines of one turn leave in one write', async () => {
+test('the lines of one turn leave in one write, those of the next 5 ms in another', async () => {
+  const clock = createTestClock();
   const destination = createDestination();
-  const sink = createLogSink(destination.target);
+  const sink = createLogSink(destination.target, { clock });
   sink.write('one\n');
   sink.write('two\n');
   assert.deepEqual(destination.writes, []);
   await turn();
-  sink.write('three\n');
+  assert.deepEqual(destination.writes, ['one\ntwo\n']);
+  for (const line of ['three\n', 'four\n']) {
+    clock.advance(2);
+    sink.write(line);
+    await turn();
+  }
+  assert.deepEqual(destination.writes.slice(1), []);
+  clock.advance(1);
+  assert.deepEqual(destination.writes.slice(1), ['three\nfour\n']);
+  clock.advance(5);
+  sink.write('five\n');
   await turn();
-  assert.deepEqual(destination.writes, ['one\ntwo\n', 'three\n']);
+  assert.deepEqual(destination.writes.slice(2), ['five\n'], 'who was silent does not wait');
+});
+
+test('lines that come while a write is under way wait for 5 ms from its begin', () => {
+  const clock = createTestClock();
+  const chunks: string[] = [];
+  let done: Parameters<LogTarget['write']>[1] = () => {};
+  const sink = createLogSink(
+    {
+      write: (chunk, when) => {
+        chunks.push(chunk.toString());
+        done = when;
+      },
+      writeNow: () => 0,
+    },
+    { clock },
+  );
+  sink.write('one\n');
+  void sink.drain(1_000);
+  sink.write('two\n');
+  done(null, 4);
+  assert.deepEqual(chunks, ['one\n']);
+  clock.advance(5);
+  assert.deepEqual(chunks, ['one\n', 'two\n']);
 });
 
 test('a turn that says very much does not wait for its end', () => {
@@ -59,7 +93,9 @@ test('a full destination keeps a bounded number of the newest lines, cuts none, 
   const lines = Array.from({ length: 10_000 }, (_, i) => `line ${i}\n`);
   for (const [i, line] of lines.entries()) {
     sink.write(line);
-    if (i % 10 === 0) await turn();
+    if (i % 10 > 0) continue;
+    await turn();
+    clock.advance(1);
   }
   assert.ok(sink.dropped > 9_000, `${sink.dropped}`);
   destination.room = Number.POSITIVE_INFINITY;
