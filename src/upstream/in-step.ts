@@ -34,42 +34,46 @@ export interface Step {
 
 /** RFC 3463 §3.2. */
 const isOfAddress = (enhanced: string | undefined): boolean => enhanced?.startsWith('2.1.') === true;
-/** What a server offers; behind a keyword numbers may change. */
-const keywordsOf = (lines: readonly string[]): string =>
-  lines
-    .slice(1)
-    .map((line) => line.split(' ', 1)[0])
-    .join();
+/** The keywords of what a server offers (RFC 5321 §4.1.1.1). */
+const keywordsOf = (lines: readonly string[]): readonly string[] =>
+  lines.slice(1).map((line) => line.split(' ', 1)[0] ?? '');
 const wordsOf = ({ code, lines }: ParsedReply): string => [code, ...lines].join('\n');
 
 export function createStep(connection: UpstreamConnection, outOfStep: () => Error): Step {
-  /** In which words this message's MAIL and RCPTs were accepted. */
-  const words = { mail: '', rcpt: new Set<string>() };
+  /** How this message's MAIL and RCPTs were answered. */
+  const heard = { mail: undefined as ParsedReply | undefined, rcpt: [] as ParsedReply[] };
   function hear(to: 'mail' | 'rcpt', reply: ParsedReply | undefined): void {
     if (reply === undefined) return;
-    if (to === 'mail') words.mail = wordsOf(reply);
-    else words.rcpt.add(wordsOf(reply));
+    if (to === 'mail') heard.mail = reply;
+    else heard.rcpt.push(reply);
   }
   const isTagged = (): boolean => {
     const { mail, rcpt, end } = connection.said;
     if (!connection.capabilities.enhancedStatusCodes) return false;
     return end === undefined || (end !== mail && end !== rcpt);
   };
-  const ehlo: Marker = [`EHLO ${connection.heloName}\r\n`];
-  const isGreeting = ({ lines }: ParsedReply): boolean =>
-    lines.length > 1 && keywordsOf(lines) === keywordsOf(connection.greeting.split('\n'));
+  // Not all of it: behind a login a server may offer something else.
+  const isGreeting = ({ lines }: ParsedReply): boolean => {
+    if (lines.length === 1) return false;
+    const offered = keywordsOf(connection.greeting.split('\n'));
+    return keywordsOf(lines).some((keyword) => offered.includes(keyword));
+  };
   /** What is said to MAIL and RCPT alike tells nothing. */
   function isRepeated(reply: ParsedReply): boolean {
     const said = wordsOf(reply);
-    return !words.rcpt.has(words.mail) && (said === words.mail || words.rcpt.has(said));
+    const mail = heard.mail === undefined ? '' : wordsOf(heard.mail);
+    const rcpt = heard.rcpt.map(wordsOf);
+    return !rcpt.includes(mail) && (said === mail || rcpt.includes(said));
   }
-  return {
+  const step: Step = {
     isTagged,
-    ehlo,
+    get ehlo() {
+      return [`EHLO ${connection.heloName}\r\n`];
+    },
     isGreeting,
     // Where replies look all alike, or how is not known yet, one too many shows only by what answers the marker.
     marker: (behindChunks) =>
-      !behindChunks && isTagged() && connection.said.end !== undefined ? NONE : ehlo,
+      !behindChunks && isTagged() && connection.said.end !== undefined ? NONE : step.ehlo,
     isCertain(verdict, [mail, rcpt] = []) {
       hear('mail', mail);
       hear('rcpt', rcpt);
@@ -103,4 +107,5 @@ export function createStep(connection: UpstreamConnection, outOfStep: () => Erro
       return true;
     },
   };
+  return step;
 }

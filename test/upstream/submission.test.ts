@@ -169,6 +169,15 @@ for (const answer of ['421 4.7.0 enough messages on this connection', '502 5.5.1
     assert.equal((await decided).reply.text, 'queued');
   });
 
+test('a server that offers something else behind a login is in step', async () => {
+  const { connection, sendWhole, says } = stage();
+  connection.greeting = 'mx.example.net at your service\nSIZE 100\nAUTH XOAUTH2\nPIPELINING';
+  const decided = sendWhole();
+  says(...ENVELOPE, '250 2.0.0 queued', '250-mx.example.net hello ann\r\n250-SIZE 200\r\n250 PIPELINING');
+  assert.equal((await decided).reply.text, 'queued');
+  assert.ok(!connection.dead, 'the connection is kept');
+});
+
 /** How a connection ends. */
 const ENDS: readonly ((room: ReturnType<typeof stage>) => void)[] = [
   ({ closes }) => closes(),
