@@ -130,7 +130,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       account: mailbox,
       permissions: options.permissions ?? 'read_write',
       clock,
-      background: (work) => void background.add(work),
+      tidyUp: (work) => void background.add(work),
     });
   const background = new Set<Promise<unknown>>();
   let deliveries = new Map<string, ReturnType<typeof deliveryFor>>();

@@ -218,3 +218,28 @@ for (const permissions of ['read_write', 'send'])
       assert.equal(provider.graph.delivered.length, 1);
     }),
   );
+
+test(
+  'told to stop while Graph is silent about drafts that were left over: they wait for the next start',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ flavour: 'microsoft', users: [ANN], graph: {} });
+    defer(() => provider.close());
+    const relay = await startRelay({
+      accounts: [provider.entry(ANN, { transport: 'graph' })],
+      caFile: provider.caFile,
+    });
+    defer(() => relay.stop());
+    provider.graph.fault('create', { carriedOut: true, answer: { status: 429, retryAfter: '0' } });
+    provider.graph.fault('search', { answer: 'silence' }, 9);
+    const client = await smtpClient(relay.smtpPort);
+    defer(() => client.end());
+    await client.reply();
+    for (const line of ['EHLO c', `MAIL FROM:<${ANN}>`, `RCPT TO:<${BOB}>`]) await client.send(line);
+    await client.expect('DATA', 354);
+    assert.equal((await client.body(MESSAGE)).code, 250);
+    await waitFor(() => provider.graph.count('search') > 0, { what: 'the left-over draft being looked for' });
+    // It kills what has not ended within ten seconds.
+    assert.deepEqual(await relay.stop(), { code: 0, signal: null });
+    assert.equal(provider.graph.drafts.length, 1);
+  }),
+);

@@ -67,7 +67,7 @@ export interface GraphDeliveryDeps {
   readonly permissions: 'read_write' | 'send';
   readonly clock?: Clock;
   /** Work that nobody waits for: deleting drafts that were left over. */
-  readonly background: (work: Promise<unknown>) => void;
+  readonly tidyUp: (work: Promise<unknown>) => void;
 }
 
 const NOT_NOTED = later('4.3.0', 'the relay cannot note what it sends; nothing was sent');
@@ -120,7 +120,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     known?: Extract<LedgerEntry, { state: 'draft' }>,
   ): Promise<GraphEnding> {
     const leftovers = known && leftoversOf(known);
-    if (leftovers !== undefined) deps.background(mailbox.tidy(outgoing, leftovers.than, leftovers.since));
+    if (leftovers !== undefined) deps.tidyUp(mailbox.tidy(outgoing, leftovers.than, leftovers.since));
     return noteSent(ledger, outgoing, claim, {
       state: 'sent',
       at: clock.now(),

@@ -5,7 +5,7 @@
  */
 import type { Account, AccountState, GraphTarget } from '../../accounts/account.ts';
 import { GRAPH_MAX_BYTES } from '../../accounts/graph-target.ts';
-import { type Clock, systemClock } from '../../clock.ts';
+import { type Clock, orAfter, systemClock } from '../../clock.ts';
 import type { Http } from '../../http.ts';
 import type { Log } from '../../log.ts';
 import type { Capabilities } from '../../protocol/capabilities.ts';
@@ -42,6 +42,8 @@ const MAX_REQUESTS = 1_000;
 const BREAKER_VOLUME = 10;
 /** A whole request has at most 4 MiB, in base64. */
 const MAX_MESSAGE_OCTETS = (4 * 1024 * 1024 * 3) / 4;
+/** At the end, for deleting left-over drafts, ms: what is noted of them is enough to do it later. */
+const TIDY_MS = 1_000;
 /** A throttled mailbox that is free again sooner is waited for, ms. */
 const SHORT_PAUSE_MS = 5_000;
 
@@ -118,16 +120,17 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   const served = new Map<string, Served>();
   const healths = createGraphHealths({ pacing, clock, onRest: deps.onRest });
   const working = new Set<Promise<unknown>>();
+  const tidying = new Set<Promise<unknown>>();
   let isOver = false;
   /** Accounts that delivered by Graph before a reload changed them. */
   const begun = new Set<string>();
 
   const endpointOf = (url: string): UpstreamEndpoint => endpoints.named(new URL(url).host);
 
-  function background(work: Promise<unknown>): void {
+  function background(work: Promise<unknown>, among = working): void {
     const quiet = work.catch((error: unknown) => log.warn({ err: error }, 'tidying up at Graph failed'));
-    working.add(quiet);
-    void quiet.then(() => working.delete(quiet));
+    among.add(quiet);
+    void quiet.then(() => among.delete(quiet));
   }
 
   const openQuestion = createOpenQuestion((sender) => deps.ledger.hasOpen(sender), clock);
@@ -145,7 +148,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       account: accountId,
       permissions: s.permissions,
       clock,
-      background,
+      tidyUp: (work) => background(work, tidying),
       tellUnclear,
     });
   }
@@ -384,6 +387,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       isOver = true;
       sweep.close();
       await Promise.all(working);
+      await orAfter(clock, Promise.all(tidying), TIDY_MS);
     },
   };
 }
