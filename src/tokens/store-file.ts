@@ -210,13 +210,17 @@ export function createFileStore(
   const consentLock = (fingerprint: string): string =>
     join(directory, `${createHash('sha256').update(fingerprint).digest('hex').slice(0, 32)}.lock`);
 
-  async function lock(accountId: string, consent?: string): Promise<GrantLock | undefined> {
+  async function lock(
+    accountId: string,
+    consent?: string,
+    isWanted = (): boolean => true,
+  ): Promise<GrantLock | undefined> {
     const path = consent === undefined ? `${pathOf(accountId)}.lock` : consentLock(consent);
     const deadline = clock.monotonic() + lockWaitMs;
     for (;;) {
       const attempt = await locks.attempt(path);
       if (attempt.taken) return attempt.lock;
-      if (clock.monotonic() > deadline) return undefined;
+      if (clock.monotonic() > deadline || !isWanted()) return undefined;
       await pause(clock, POLL_MS * (0.5 + random()));
     }
   }

@@ -119,7 +119,6 @@ export function createRedisStore(
   const lockMs = options.lockMs ?? 10_000;
   const lockWaitMs = options.lockWaitMs ?? 25_000;
   const channel = `${prefix}:forgotten`;
-  let closed = false;
 
   const key = (what: string, accountId: string): string => `${prefix}:${what}:${accountId}`;
   const resourceKey = (what: 'token' | 'block', accountId: string, resource: TokenResource): string =>
@@ -317,11 +316,11 @@ export function createRedisStore(
     saveToken,
     // Another relay may still serve them; what is left ends by itself.
     prune: async () => ({ gone: 0, kept: [] }),
-    async lock(accountId, consent) {
+    async lock(accountId, consent, isWanted = () => true) {
       const deadline = clock.monotonic() + lockWaitMs;
       for (;;) {
         const lease = await tryLock(accountId, consent);
-        if (lease !== undefined || clock.monotonic() > deadline || closed) return lease;
+        if (lease !== undefined || clock.monotonic() > deadline || !isWanted()) return lease;
         await pause(clock, POLL_MS * (0.5 + random()));
       }
     },
@@ -345,9 +344,6 @@ export function createRedisStore(
     },
     announceForgotten: (accountId) => connection.publish(channel, accountId),
     onForgotten: (listener) => connection.subscribe(channel, listener),
-    async close() {
-      closed = true;
-      connection.close();
-    },
+    close: async () => connection.close(),
   };
 }

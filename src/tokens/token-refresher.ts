@@ -27,6 +27,7 @@ import { SealError } from './sealing.ts';
 import type { Exchange, TokenEndpoints } from './token-endpoint.ts';
 import { freshUntil, type Slot, type TokenOrigin } from './token-slot.ts';
 import type { GrantLock, TokenStore } from './token-store.ts';
+import { createUnderWay, type UnderWay } from './under-way.ts';
 import { mayAskAlone, underOtherKey, type WithoutStore, waitingForStore } from './unlocked.ts';
 
 export interface RefreshRequest {
@@ -55,10 +56,9 @@ export interface Refresher {
   lookAgain(slot: Slot, isReplacing?: boolean): Promise<boolean>;
   /** A person has consented anew: what came of it takes the place of the old grant, durably. False: the answer to an earlier request is still awaited. Rejects with what `judge` throws, when nothing else of the grant is under way. */
   adopt(slot: Slot, refreshToken: Secret, token: AccessToken, judge: () => void): Promise<boolean>;
-  /** From now on nothing is asked any more. */
+  /** From now on nothing is asked, and no lock waited for, any more. */
   stop(): void;
-  /** Ends when everything under way has ended, late answers and their saving included, or after `boundMs`; not before what was asked ahead of `stop` has had its time. */
-  settled(boundMs: number): Promise<void>;
+  settled: UnderWay['settled'];
 }
 
 export interface RefresherDeps {
@@ -82,12 +82,10 @@ const TURN_LIMITS = 2;
 
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, keeper, clock, log } = deps;
-  const asker = createGrantAsker({ ...deps, track });
+  const underWay = createUnderWay(clock, endpoints.answerTimeoutMs);
+  const { track, trackAsked } = underWay;
+  const asker = createGrantAsker({ ...deps, track: trackAsked });
   const turns = createGrantTurns(keeper.hold, clock, TURN_LIMITS * endpoints.answerTimeoutMs);
-  /** Everything that may still bring or save a refresh token. */
-  const underWay = new Set<Promise<unknown>>();
-  /** Monotonic. */
-  let stoppedAt: number | undefined;
 
   const failed = (failure: TokenFailure, sent = false, probeAt?: number): RefreshResult => ({
     ok: false,
@@ -95,13 +93,6 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     sent,
     probeAt,
   });
-
-  function track<T>(work: Promise<T>): Promise<T> {
-    underWay.add(work);
-    const done = (): void => void underWay.delete(work);
-    work.then(done, done);
-    return work;
-  }
 
   /** Looks into the store. `away`: what is in it is not known; `sealed`: for want of its key. */
   async function look(
@@ -131,7 +122,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     if (store.lock === undefined) return 'needless';
     try {
       const consent = isConsent(slot) ? slot.grant.fingerprint : undefined;
-      return (await store.lock(slot.accountId, consent)) ?? 'busy';
+      return (await store.lock(slot.accountId, consent, () => !underWay.isStopped)) ?? 'busy';
     } catch (error) {
       keeper.storeFailed(error, 'lock');
       return 'away';
@@ -240,7 +231,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     turn: Turn | undefined,
   ): Promise<RefreshResult> {
     if (slot.isRetired) return failed(REPLACED);
-    if (stoppedAt !== undefined) return failed(stopping);
+    if (underWay.isStopped) return failed(stopping);
     // The store is asked first: what is in it costs no request, and no lock.
     const early = await look(slot, request.force);
     if (typeof early !== 'string') return { ok: true, token: early, origin: 'store' };
@@ -261,12 +252,12 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const blocked = request.force ? undefined : await blockedByOthers(slot);
       if (blocked !== undefined) return failed(blocked);
       if (slot.isRetired) return failed(REPLACED);
-      if (stoppedAt !== undefined) return failed(stopping);
+      if (underWay.isStopped) return failed(stopping);
       if (lease?.isHeld() === false) return failed(heldElsewhere);
-      const exchange = await askUntilSure(slot, request, lease);
+      const exchange = await trackAsked(askUntilSure(slot, request, lease));
       if (exchange.late !== undefined && turn !== undefined) {
         isLate = true;
-        turn.late(track(readLate(slot, exchange, lease)), clock.monotonic() + endpoints.lateMs);
+        turn.late(trackAsked(readLate(slot, exchange, lease)), clock.monotonic() + endpoints.lateMs);
         const { outcome } = exchange;
         const failure = outcome.ok ? REPLACED : outcome.failure;
         return failed({ ...failure, retryAfterMs: endpoints.lateMs }, true);
@@ -278,7 +269,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       }
       await saving;
       // Not all was asked that could be: a refusal is no verdict on the account.
-      if (stoppedAt !== undefined) return failed(stopping, sent);
+      if (underWay.isStopped) return failed(stopping, sent);
       const doubt: Doubt = {
         isShared: store.lock !== undefined && isConsent(slot),
         isStoreAway: isUnlocked || keeper.isStoreAway || lease?.isHeld() === false,
@@ -304,7 +295,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     const { grant } = slot;
     const { ask } = asker;
     const isToAskAgain = (exchange: Exchange, after: TokenFailure['kind']): boolean =>
-      stoppedAt === undefined && lease?.isHeld() !== false && isFailure(exchange, after);
+      !underWay.isStopped && lease?.isHeld() !== false && isFailure(exchange, after);
     let used = grant.refreshToken;
     let exchange = await ask(slot, origin, used, 0);
     if (isToAskAgain(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
@@ -347,13 +338,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
           await look(slot, true);
           await keeper.catchUp(slot.grant, slot.account.user);
           judge();
-          await keeper.rotated(
-            slot.grant,
-            refreshToken.reveal(),
-            // Once the grant is that of this sign-in.
-            Promise.resolve().then(() => ({ [slot.resource]: storedToken(slot, token) })),
-            slot.account.user,
-          );
+          // Once the grant is that of this sign-in.
+          const tokens = Promise.resolve().then(() => ({ [slot.resource]: storedToken(slot, token) }));
+          await trackAsked(keeper.rotated(slot.grant, refreshToken.reveal(), tokens, slot.account.user));
           // Of another consent.
           keeper.dropSpare(slot.grant);
           slot.apply({ type: 'forgotten' });
@@ -365,22 +352,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       };
       return track(turns.take(slot.grant, take, () => false));
     },
-    stop() {
-      stoppedAt ??= clock.monotonic();
-    },
-    async settled(boundMs) {
-      let cancel = (): void => undefined;
-      let isOver = false;
-      const bound = new Promise<void>((resume) => {
-        const answerMs = (stoppedAt ?? clock.monotonic()) + endpoints.answerTimeoutMs - clock.monotonic();
-        cancel = clock.after(Math.max(boundMs, answerMs), () => {
-          isOver = true;
-          resume();
-        });
-      });
-      while (underWay.size > 0 && !isOver) await Promise.race([Promise.allSettled(underWay), bound]);
-      cancel();
-    },
+    stop: underWay.stop,
+    settled: underWay.settled,
   };
 }
 

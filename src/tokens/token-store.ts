@@ -129,9 +129,9 @@ export interface TokenStore {
   /**
    * Waits for the right to refresh, of an account or of all that have the consent with this fingerprint. Undefined:
    * another process holds it for longer than anybody should wait. Rejects when the store cannot be reached. Present
-   * where several processes may share the store.
+   * where several processes may share the store. `isWanted` false: nobody waits any more.
    */
-  lock?(accountId: string, consent?: string): Promise<GrantLock | undefined>;
+  lock?(accountId: string, consent?: string, isWanted?: () => boolean): Promise<GrantLock | undefined>;
   /**
    * Since when this process alone can have refreshed, monotonic ms; undefined: another one may have, or may be doing
    * so. Known without the store. Present where there is a `lock`.

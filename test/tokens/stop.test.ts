@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 import { createTestClock } from '../support/clock.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -68,3 +69,39 @@ test('a refusal that is heard at a stop is no verdict on the account', async () 
   await assert.rejects(refreshed, { code: 'provider_fault', message: /stopping/ });
   await tokens.close();
 });
+
+for (const [what, attempt] of [
+  [
+    'is held by another relay',
+    async (isWanted: () => boolean) => {
+      while (isWanted()) await new Promise(setImmediate);
+    },
+  ],
+  ['is never answered about', () => new Promise<never>(() => {})],
+] as const)
+  test(`a stop does not outlast its deadline for a lock that ${what}: nothing was asked`, async () => {
+    const endpoint = createEndpoint();
+    const clock = createTestClock();
+    let waiting = 0;
+    const store = {
+      ...createMemoryStore(),
+      async lock(_id: string, _consent?: string, isWanted = () => true) {
+        waiting += 1;
+        await attempt(isWanted);
+        return undefined;
+      },
+    };
+    const tokens = createTokenService(
+      { log: createTestLog(), clock, store },
+      { endpoint: { http: endpoint.http } },
+    );
+    tokens.applyAccounts([entryFor(URL, 'a')]);
+    void tokens.refresh('a').catch(() => undefined);
+    await waitFor(() => waiting === 1, { what: 'a wait for the lock' });
+    tokens.drain();
+    const closed = tokens.close({ deadlineMs: 2_000 });
+    await new Promise(setImmediate);
+    clock.advance(2_000);
+    await closed;
+    assert.equal(endpoint.state.asked, 0);
+  });
