@@ -25,7 +25,8 @@ export type GrantFileKind = 'sealed' | 'clear' | 'other key' | 'damaged' | 'unre
 
 export interface GrantFiles {
   pathOf(accountId: string): string;
-  read(accountId: string): ReturnType<typeof parseStored>;
+  /** `isReplacing`: what is sealed with a key that was not given goes out of the way; else it rejects. */
+  read(accountId: string, isReplacing?: boolean): ReturnType<typeof parseStored>;
   /** The record in a file whose account need not be known; undefined where there is none that can be read. */
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
   /** Never rejects. */
@@ -114,7 +115,7 @@ export function createGrantFiles(
 
   const pathOf = (accountId: string): string => join(directory, fileNameOf(accountId));
 
-  async function read(accountId: string): ReturnType<typeof parseStored> {
+  async function read(accountId: string, isReplacing = false): ReturnType<typeof parseStored> {
     const path = pathOf(accountId);
     try {
       const text = await files.read(path, MAX_FILE_OCTETS);
@@ -124,6 +125,8 @@ export function createGrantFiles(
       return await parse(text, path, accountId);
     } catch (error) {
       if (!isOwner || !(error instanceof SealError || error instanceof StateFileRefused)) throw error;
+      // It may be the newest one: nothing is asked with an earlier one meanwhile.
+      if (error.code === 'unknown_key' && !isReplacing) throw error;
       await setAside(path, accountId, error);
       return NOTHING;
     }

@@ -7,6 +7,7 @@ import { type Clock, orAfter, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Grant } from './grant.ts';
 import type { GrantEvent } from './grant-state.ts';
+import { SealError } from './sealing.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { GrantId, Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
@@ -133,6 +134,8 @@ export function createGrantSaver(deps: {
       await store.saveToken(idOf(grant), resource, token);
       watch.answered('write');
     } catch (error) {
+      // Nothing is kept beside what is sealed with another key.
+      if (error instanceof SealError) return;
       watch.failed(error, 'write');
       if (token === undefined) return;
       grant.missed[resource] = token;

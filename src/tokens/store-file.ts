@@ -120,11 +120,12 @@ export function createFileStore(
       /** Undefined: as they were. */
       readonly next: readonly StoredGrant[] | undefined;
     },
+    isReplacing = false,
   ): Promise<T> =>
     inTurn(id.accountId, () => {
       const path = pathOf(id.accountId);
       return alone(path, async (mayWrite) => {
-        const { result, next } = change((await read(id.accountId)).grants);
+        const { result, next } = change((await read(id.accountId, isReplacing)).grants);
         if (next === undefined) return result;
         if (next.length > 0) await replace(path, next, mayWrite);
         else {
@@ -278,11 +279,12 @@ export function createFileStore(
       const first = halves.get(rotation.refreshToken) ?? (await grantFiles.prepare(path, [came]));
       halves.set(rotation.refreshToken, first);
       const tokens = await rotation.tokens;
-      const { result, grant } = await edit(id, (grants) => {
+      const rotate = (grants: readonly StoredGrant[]) => {
         const before = grants.find((each) => isSameGrant(each, came));
         const after = afterRotation(before, id.fingerprint, rotation, tokens);
         return { result: after, next: after.result.kept ? withGrant(grants, after.grant) : undefined };
-      });
+      };
+      const { result, grant } = await edit(id, rotate, true);
       halves.delete(rotation.refreshToken);
       await files.remove(first).catch(() => undefined);
       if (result.kept && !isOwner) await handOn(id, grant).catch(() => undefined);

@@ -235,7 +235,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     // The store is asked first: what is in it costs no request, and no lock.
     const early = await look(slot, request.force);
     if (typeof early !== 'string') return { ok: true, token: early, origin: 'store' };
-    if (early === 'sealed') return failed(underOtherKey(store.kind));
+    if (early === 'sealed' && isConsent(slot)) return failed(underOtherKey(store.kind));
     const right = await takeRight(slot);
     if (right === 'busy') return failed(heldElsewhere);
     const lease = typeof right === 'string' ? undefined : right;
@@ -244,7 +244,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       // Whoever held the lease before us may have brought the token.
       const came = lease === undefined ? 'nothing' : await look(slot, request.force);
       if (typeof came !== 'string') return { ok: true, token: came, origin: 'store' };
-      if (came === 'sealed') return failed(underOtherKey(store.kind));
+      if (came === 'sealed' && isConsent(slot)) return failed(underOtherKey(store.kind));
       const isCaughtUp = !isConsent(slot) || (await keeper.catchUp(slot.grant, slot.account.user));
       const isUnlocked = right === 'away' || came === 'away' || !isCaughtUp;
       const refusal = isUnlocked ? forbidden(slot, request) : undefined;

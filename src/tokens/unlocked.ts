@@ -42,7 +42,10 @@ export const underOtherKey = (kind: TokenStore['kind']): TokenFailure => ({
   ...passing(
     `what ${kind === 'redis' ? 'Redis' : 'the state directory'} has of this account is sealed with another state key than this process was given`,
   ),
-  cure: 'give it the state key of the relays that share the store (state_key; to rotate it, the new one and the old one)',
+  cure:
+    kind === 'redis'
+      ? 'give it the state key of the relays that share the store (state_key; to rotate it, the new one and the old one)'
+      : 'give it that key, too (state_key: the new one and the old one); where it is lost, remove the *.grant file of the account there, and it goes on with the accounts file',
 });
 
 /** Nothing was asked. */

@@ -5,12 +5,15 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
+import { AccessToken } from '../../src/tokens/access-token.ts';
 import { createSealer, type Sealer } from '../../src/tokens/sealing.ts';
 import { stateFiles } from '../../src/tokens/state-files.ts';
 import { createFileStore, type FileStoreDeps } from '../../src/tokens/store-file.ts';
+import type { AccountCredential, TokenService } from '../../src/tokens/token-service.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
+import { startTrial } from '../support/token-trial.ts';
 import { idOf, rotation } from './store-suite.ts';
-import { createTestLog } from './support.ts';
+import { account, createTestLog } from './support.ts';
 
 const sealerOf = (...keys: string[]): Sealer => createSealer(new Secret(keys.join('\n')));
 const KEY_1 = Buffer.from('first key of the relay, 32 octet').toString('base64');
@@ -147,4 +150,58 @@ test('what was set aside for want of its key does not take the place of what cam
   await run(path, { sealer: sealerOf(KEY_2, KEY_1) }, async (store) => {
     assert.equal((await store.load(A))?.refreshToken, 'came since');
   });
+});
+
+test('nothing is asked with an earlier refresh token while the newest one is sealed with a key that is not given, until somebody signs in', async (t) => {
+  const path = await directory(t);
+  let sealer = sealerOf(KEY_1);
+  const trial = await startTrial(5, (log) => createFileStore(path, { log, sealer }));
+  t.after(() => trial.close());
+  const [first = '', second = '', ...others] = trial.users;
+  const { clientId, clientSecret = '' } = trial.endpoint.add('app@x');
+  const app: AccountCredential = {
+    account: account('app@x'),
+    credential: {
+      grant: 'client_credentials',
+      tokenUrl: trial.endpoint.url,
+      scope: '',
+      safetyBufferMs: 1,
+      clientId,
+      clientSecret: new Secret(clientSecret),
+    },
+  };
+  const serve = async (): Promise<TokenService> => {
+    const service = await trial.serve();
+    service.applyAccounts([...trial.entries, app]);
+    return service;
+  };
+  let service = await serve();
+  for (const user of [...trial.users, 'app@x']) await service.refresh(user);
+  await service.close();
+  // Those of the others have gone over to the next key.
+  await run(path, { sealer: sealerOf(KEY_2, KEY_1) }, async (store) => {
+    for (const user of others) await store.load(idOf(user));
+  });
+  sealer = sealerOf(KEY_2);
+  service = await serve();
+  const { length } = trial.endpoint.requests;
+  for (const user of [first, second])
+    await assert.rejects(service.refresh(user), { code: 'provider_fault', message: /another state key/ });
+  assert.equal(trial.endpoint.requests.length, length);
+  const client = trial.endpoint.account(second) ?? assert.fail();
+  const { refreshToken } = trial.endpoint.add(second, {
+    clientId: client.clientId,
+    clientSecret: client.clientSecret ?? '',
+  });
+  const { accessToken, expiresAt } = trial.endpoint.issue(second);
+  await service.adopt(second, {
+    refreshToken: new Secret(refreshToken),
+    accessToken: new AccessToken(accessToken, expiresAt, Date.now()),
+    resource: 'smtp',
+  });
+  for (const user of [second, ...others, 'app@x']) await service.refresh(user);
+  await service.close();
+  sealer = sealerOf(KEY_2, KEY_1);
+  assert.deepEqual(await trial.lost(), []);
+  assert.ok(trial.endpoint.requests.every(({ status }) => status === 200));
 });
