@@ -79,13 +79,14 @@ function errorsTo(note: (line: string) => void): Log {
 }
 
 /**
- * Undefined: nobody has used it yet. A volume of a container is root's, and what is in it the relay's: who holds its
+ * Undefined: nothing there says so. A volume of a container is root's, and what is in it the relay's: who holds its
  * lock, else whose all grants are.
  */
 async function userOf(directory: string): Promise<FileOwner | undefined> {
   const { uid, gid, mode } = await stat(directory);
+  if (uid !== 0 || (mode & 0o022) === 0) return { uid, gid };
   // Where anybody may put a file its owner says nothing.
-  if (uid !== 0 || (mode & 0o002) !== 0) return { uid, gid };
+  if ((mode & 0o002) !== 0) return undefined;
   const ownerOfFile = (name: string): Promise<FileOwner | undefined> =>
     // A relay that just stops takes its lock away.
     lstat(join(directory, name)).catch(() => undefined);
@@ -96,25 +97,31 @@ async function userOf(directory: string): Promise<FileOwner | undefined> {
   for (const owner of await Promise.all(grants.map(ownerOfFile)))
     if (owner !== undefined) owners.set(owner.uid, { uid: owner.uid, gid: owner.gid });
   const [only] = owners.values();
-  return owners.size > 1 ? { uid, gid } : only;
+  return owners.size > 1 ? undefined : only;
 }
 
 /**
  * As whom root works there: what it makes its relay has to read. Undefined: as this user, also where it is to be made:
- * what a provider gives has to stay. Rejects with `OperatorError` where the newest refresh tokens are another user's: with earlier ones nothing is asked.
+ * what a provider gives has to stay. Rejects with `OperatorError` where the newest refresh tokens are another user's, with
+ * earlier ones nothing is asked, or where it is not known whose they will be.
  */
 async function ownerOf(directory: string): Promise<FileOwner | undefined> {
   const own = process.geteuid?.();
   if (own === undefined) return undefined;
   try {
     const owner = await userOf(directory);
-    if (owner === undefined || owner.uid === own) return undefined;
-    if (own === 0) return owner;
-    const { uid } = owner;
-    throw new OperatorError(
-      `the state directory ${directory} belongs to another user (uid ${uid}; this is uid ${own}), and the newest refresh tokens are there: run this as that user, or as root`,
-      EXIT_CONFIGURATION,
-    );
+    if (owner?.uid === own) return undefined;
+    if (own !== 0 && owner !== undefined)
+      throw new OperatorError(
+        `the state directory ${directory} belongs to another user (uid ${owner.uid}; this is uid ${own}), and the newest refresh tokens are there: run this as that user, or as root`,
+        EXIT_CONFIGURATION,
+      );
+    if (own === 0 && owner === undefined)
+      throw new OperatorError(
+        `others than root may write into the state directory ${directory}, and nothing there says as whom the relay runs, which could not read what root puts there: run this as the user of the relay, or while it runs`,
+        EXIT_CONFIGURATION,
+      );
+    return owner;
   } catch (error) {
     if (error instanceof OperatorError) throw error;
     if (codeOf(error) === 'ENOENT') return undefined;

@@ -18,6 +18,9 @@ export const MAX_FILE_OCTETS = 1024 * 1024;
 
 export const OURS = /-[0-9a-f]{16}\.grant$/;
 
+/** Codes of what cannot be read by this process as it was started, and perhaps by another one. */
+const MAY_BE_GOOD: ReadonlySet<string> = new Set(['unknown_key', 'STATE_FILE_FOREIGN']);
+
 const NOTHING = { grants: [], isStale: false };
 
 /** `other key`: whole perhaps, and sealed with a state key that was not given. `unread`: not there, or it cannot be read now. */
@@ -25,7 +28,7 @@ export type GrantFileKind = 'sealed' | 'clear' | 'other key' | 'damaged' | 'unre
 
 export interface GrantFiles {
   pathOf(accountId: string): string;
-  /** `isReplacing`: what is sealed with a key that was not given goes out of the way; else it rejects. */
+  /** `isReplacing`: what is sealed with a key that was not given, or another user's, goes out of the way; else it rejects. */
   read(accountId: string, isReplacing?: boolean): ReturnType<typeof parseStored>;
   /** The record in a file whose account need not be known; undefined where there is none that can be read. */
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
@@ -126,7 +129,7 @@ export function createGrantFiles(
     } catch (error) {
       if (!isOwner || !(error instanceof SealError || error instanceof StateFileRefused)) throw error;
       // It may be the newest one: nothing is asked with an earlier one meanwhile.
-      if (error.code === 'unknown_key' && !isReplacing) throw error;
+      if (MAY_BE_GOOD.has(error.code) && !isReplacing) throw error;
       await setAside(path, accountId, error);
       return NOTHING;
     }

@@ -10,7 +10,12 @@ import { makeDirectories } from '../directories.ts';
 /** What stands there is not our own plain file or directory. The message names it and the cure. */
 export class StateFileRefused extends Error {
   override readonly name = 'StateFileRefused';
-  readonly code = 'STATE_FILE_REFUSED';
+  /** Where it is a plain file: that of another user. */
+  readonly code: 'STATE_FILE_REFUSED' | 'STATE_FILE_FOREIGN';
+  constructor(message: string, code: StateFileRefused['code'] = 'STATE_FILE_REFUSED') {
+    super(message);
+    this.code = code;
+  }
 }
 
 export interface StateFiles {
@@ -61,7 +66,8 @@ export function stateFilesOf(owner?: FileOwner): StateFiles {
         try {
           const facts = await file.stat();
           if (!facts.isFile()) throw refused(path, 'is no plain file');
-          if (!isOurs(facts.uid)) throw refused(path, `belongs to another user (${facts.uid})`);
+          if (!isOurs(facts.uid))
+            throw refused(path, `belongs to another user (${facts.uid})`, 'STATE_FILE_FOREIGN');
           if (facts.size > maxOctets) return '';
           if ((facts.mode & 0o077) !== 0) await file.chmod(0o600);
           return await file.readFile('utf8');
@@ -125,5 +131,5 @@ const whereMissing =
     throw error;
   };
 
-const refused = (path: string, what: string): StateFileRefused =>
-  new StateFileRefused(`${path} ${what}: it was not made by the relay, remove it`);
+const refused = (path: string, what: string, code?: StateFileRefused['code']): StateFileRefused =>
+  new StateFileRefused(`${path} ${what}: it was not made by the relay, remove it`, code);

@@ -62,16 +62,27 @@ test('a directory of root in which the relay’s user may write is that user’s
   );
 });
 
-test('a file of somebody else in a directory of root does not make root work as him', {
+test('root keeps nothing where nobody can tell whether the relay could read it', {
   skip: isRoot ? false : 'needs root',
 }, async (t) => {
   const directory = volume(t);
-  await keepThere(directory, 'a@x');
-  writeFileSync(join(directory, 'planted-0000000000000000.grant'), '{}', { mode: 0o600 });
-  chownSync(join(directory, 'planted-0000000000000000.grant'), SOMEBODY, SOMEBODY);
-  await keepThere(directory, 'b@x');
-  const owners = readdirSync(directory)
-    .filter((name) => !name.startsWith('planted'))
-    .map((name) => lstatSync(join(directory, name)).uid);
-  assert.deepEqual(owners, [0, 0]);
+  const refused = { name: 'OperatorError', exitCode: 2, message: /as whom the relay runs/ };
+  await assert.rejects(keepThere(directory, 'a@x'), refused);
+  const plant = (name: string, uid: number): void => {
+    writeFileSync(join(directory, name), '{}', { mode: 0o600 });
+    chownSync(join(directory, name), uid, uid);
+  };
+  plant('one-0000000000000000.grant', 0);
+  plant('other-0000000000000000.grant', SOMEBODY);
+  await assert.rejects(keepThere(directory, 'a@x'), refused);
+  // As an emptyDir of Kubernetes is.
+  const shared = volume(t);
+  chmodSync(shared, 0o777);
+  await assert.rejects(keepThere(shared, 'a@x'), refused);
+  await as(SOMEBODY, () => keepThere(shared, 'a@x'));
+  await assert.rejects(keepThere(shared, 'a@x'), refused);
+  assert.deepEqual([readdirSync(directory).length, readdirSync(shared).length], [2, 1]);
+  const own = volume(t);
+  chmodSync(own, 0o755);
+  await keepThere(own, 'a@x');
 });

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { createCipheriv, createHash, randomBytes } from 'node:crypto';
 import {
   chmod,
+  chown,
   mkdir,
   mkdtemp,
   readdir,
@@ -275,6 +276,22 @@ test('a link, a FIFO and a directory under a name of ours are refused and not to
   }
   assert.equal((await stat(foreign)).mode & 0o777, 0o644);
   assert.equal(await readFile(foreign, 'utf8'), '{"version":2,"grants":[]}');
+});
+
+test('the file of another user may have the newest refresh token: nothing goes on without it but a new one', {
+  skip: process.getuid?.() === 0 ? false : 'needs the right to give a file away',
+}, async (t) => {
+  const path = await directory(t);
+  const store = await openStore(t, path);
+  await store.rotate(A, rotation('r'));
+  const file = await onlyFile(path);
+  await chown(file, 65_534, 65_534);
+  await assert.rejects(store.load(A), { code: 'STATE_FILE_FOREIGN' });
+  await assert.rejects(store.saveToken(A, 'smtp', undefined), { code: 'STATE_FILE_FOREIGN' });
+  assert.equal(await onlyFile(path), file);
+  await store.rotate(A, rotation('of a new sign-in'));
+  assert.equal((await store.load(A))?.refreshToken, 'of a new sign-in');
+  assert.equal((await names(path)).length, 2);
 });
 
 test('under a key nothing secret is on the disk, and files cannot be exchanged', async (t) => {
