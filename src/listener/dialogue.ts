@@ -18,8 +18,8 @@ export interface Wire {
   readonly origin: Origin;
   /** `TLSv1.3 TLS_AES_256_GCM_SHA384`; undefined without TLS. */
   readonly tls: string | undefined;
-  /** The client has closed its side. */
-  readonly isHalfClosed: boolean;
+  /** The client has closed its side, or said more than was dealt with: it does not wait for a reply. */
+  readonly mayBeGone: boolean;
   /** The client has sent more already than the command at hand. */
   readonly isAhead: boolean;
   /** Whether the client has heard the reply that is due next. */
@@ -110,7 +110,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     tls: wire.tls,
     auth,
     isTrusted,
-    isHalfClosed: wire.isHalfClosed,
+    mayBeGone: wire.mayBeGone,
     heard: wire.heard,
   });
 

@@ -47,8 +47,8 @@ export interface ClientFacts {
   readonly auth: { readonly user: string; readonly account: Account } | undefined;
   /** May use accounts without a password. */
   readonly isTrusted: boolean;
-  /** The client has closed its side: it may hear nothing more. */
-  readonly isHalfClosed: boolean;
+  /** The client has closed its side, or said more than was dealt with: it does not wait for a reply. */
+  readonly mayBeGone: boolean;
   /** Whether the client has heard the reply that is due next. */
   readonly heard: () => Promise<Heard>;
 }
@@ -248,7 +248,7 @@ export function createMailSession(
         session: {
           id: facts.id,
           remoteAddress: facts.remoteAddress,
-          isHalfClosed: () => client().isHalfClosed,
+          mayBeGone: () => client().mayBeGone,
           heard: facts.heard,
         },
         firstRecipient: options.firstRecipient,

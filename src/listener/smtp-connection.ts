@@ -234,8 +234,8 @@ export class RelayConnection extends SeamConnection {
       get tls() {
         return connection.secure ? describeTls(connection.socket) : undefined;
       },
-      get isHalfClosed() {
-        return connection.socket.readableEnded;
+      get mayBeGone() {
+        return connection.#mayBeGone;
       },
       get isAhead() {
         return !connection.isClosing && connection.#commands?.isAhead === true;
@@ -266,7 +266,12 @@ export class RelayConnection extends SeamConnection {
     };
   }
 
-  /** A script that says all ahead, QUIT too, closes its side at once and may well read on; who just closed it may be gone. */
+  /** A script says all ahead, QUIT too, closes its side at once, and may well read on. */
+  get #mayBeGone(): boolean {
+    return this.socket.readableEnded || this.#commands?.isAhead === true;
+  }
+
+  /** Who said nothing ahead has left for certain. */
   #heard(): Promise<Heard> {
     const isSilent = this.socket.readableEnded && this.#commands?.isAhead !== true;
     return isSilent ? Promise.resolve('no') : this.#hearing.heard();
@@ -274,8 +279,7 @@ export class RelayConnection extends SeamConnection {
 
   /** Of a side that is closed nothing is read any more: that the client is gone says only a write after its reset. */
   async #untilReset(): Promise<void> {
-    if (!this.socket.readableEnded || !this.#hearing.isAsked) return;
-    await nap(this._server.hooks.clock, RESET_MS).over;
+    if (this.#mayBeGone && this.#hearing.isAsked) await nap(this._server.hooks.clock, RESET_MS).over;
   }
 
   /** The client waits for us, not we for it. */

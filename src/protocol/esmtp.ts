@@ -14,8 +14,8 @@ export interface Mail {
   readonly clientHeader?: Buffer;
   /** The reverse-path as the client gave it, where another goes out in its place. */
   readonly clientSender?: string;
-  /** Whether the client has closed its side by now: it may hear nothing more. */
-  readonly isHalfClosed?: () => boolean;
+  /** Whether the client has closed its side by now, or said more than the message: it does not wait for the reply. */
+  readonly mayBeGone?: () => boolean;
   /** Asked while the final reply is due; resolves with the client's next word or the end of its connection. Never rejects. */
   readonly heard?: () => Promise<Heard>;
 }

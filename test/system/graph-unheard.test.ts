@@ -218,3 +218,18 @@ for (const last of ['QUIT\r\n', 'RSET\r\n', 'QUIT'])
       assert.equal(provider.graph.delivered.length, 2);
     }),
   );
+
+test(
+  'QUIT comes ahead and the client reads on: what looks the same waits until that is known, and is sent then',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await house(defer);
+    const client = await atData(defer, relay, [BOB]);
+    await client.raw(`${mail('')}.\r\nQUIT\r\n`);
+    await client.expect(undefined, 250);
+    assert.match(await send(defer, relay, [BOB], mail('')), /451 4\.4\.2 this very message/);
+    await client.expect(undefined, 221);
+    client.end();
+    await waitFor(async () => (await send(defer, relay, [BOB], mail(''))).startsWith('250'));
+    assert.equal(provider.graph.delivered.length, 2);
+  }),
+);

@@ -24,7 +24,7 @@ export interface Outgoing {
   readonly isNamed: boolean;
   /** The client has left: nobody would hear the 250. */
   readonly isClientGone: () => boolean;
-  /** The client has left, or closed its side, which looks the same until it is told something. */
+  /** The client has left, or does not wait for the reply, which looks the same until it is told something. */
   readonly mayNotHear: () => boolean;
   /** Asked while the 250 is due: whether the client has heard it. */
   readonly heard: () => Promise<Heard>;
@@ -52,7 +52,7 @@ export function outgoingOf(
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,
-    mayNotHear: () => isClientGone() || mail.isHalfClosed?.() === true,
+    mayNotHear: () => isClientGone() || mail.mayBeGone?.() === true,
     heard: mail.heard ?? (async () => 'yes'),
   };
 }
