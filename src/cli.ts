@@ -14,6 +14,7 @@ import {
   accountResume,
   accountShow,
 } from './commands/account-running.ts';
+import { borrowedClosed } from './commands/borrowed-store.ts';
 import { check } from './commands/check.ts';
 import { createCompletion } from './commands/completion.ts';
 import { type CommandDefinition, EXIT_CONFIGURATION } from './commands/definition.ts';
@@ -91,12 +92,15 @@ const COMMANDS: readonly CommandDefinition[] = [
   schema,
 ];
 
-// A reader such as `head` that has seen enough is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  terminal.note(`cannot write standard output: ${explainFileError(error)}`);
-  process.exit(1);
+process.stdout.once('error', (error: NodeJS.ErrnoException) => {
+  // A reader such as `head` that has seen enough is no failure.
+  const isEnough = error.code === 'EPIPE';
+  if (!isEnough) terminal.note(`cannot write standard output: ${explainFileError(error)}`);
+  process.stdout.on('error', () => {});
+  borrowedClosed().then(() => process.exit(isEnough ? 0 : 1));
 });
+// Nobody is left who could be told: what is done has its exit code all the same.
+process.stderr.on('error', () => {});
 
 const words = process.argv.slice(2);
 const sendmail = sendmailWords(process.argv[1] ?? '', words);

@@ -36,6 +36,11 @@ export async function borrowTokenStore(
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
+let closeBorrowed = async (): Promise<void> => {};
+
+/** Resolves when nothing that is borrowed can be lost by the end of the process. */
+export const borrowedClosed = (): Promise<void> => closeBorrowed();
+
 /**
  * Tokens of that store for `work`. A signal waits for what is asked of a token endpoint: its answer may hold the only
  * refresh token that is still good. A second one does not wait.
@@ -46,16 +51,18 @@ export const withBorrowedTokens = <T>(
   work: (tokens: TokenService) => Promise<T>,
 ): Promise<T> =>
   withTokens(store, accounts, (tokens) => {
+    let closing: Promise<void> | undefined;
     let ending: Promise<unknown> | undefined;
+    closeBorrowed = () => {
+      closing ??= tokens.close().catch(() => undefined);
+      return closing;
+    };
     const off = (): void => {
       for (const signal of SIGNALS) process.off(signal, end);
     };
     const end = (signal: NodeJS.Signals): void => {
       off();
-      ending = tokens
-        .close()
-        .catch(() => undefined)
-        .then(() => process.kill(process.pid, signal));
+      ending = borrowedClosed().then(() => process.kill(process.pid, signal));
     };
     for (const signal of SIGNALS) process.on(signal, end);
     return work(tokens).finally(() => {

@@ -1,6 +1,7 @@
 /** `send` as a sendmail: its options, its message, its exit codes; with the real command and relay. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -259,6 +260,35 @@ test(
     const sent = await runCli(['send', 'a@y.org', '--from', 'ops@x.org', '--accounts', accounts], { env });
     assert.equal(sent.code, 0, sent.stderr);
     assert.match(sent.stdout, /accepted: 250 ok/);
+  }),
+);
+
+test(
+  'a message has its exit code also where nobody can be told of it',
+  leakless(async (_t, defer) => {
+    const { env } = await startOdd(defer, () => '451 later');
+    const program = join(repositoryRoot, 'bin/xoauth2-relay.js');
+    const call = spawn(
+      'sh',
+      [
+        '-c',
+        'exec "$@" 2>/dev/full',
+        'sh',
+        process.execPath,
+        program,
+        'send',
+        '-v',
+        'a@y.org',
+        '-f',
+        'ops@x.org',
+      ],
+      {
+        env: { ...process.env, ...env },
+        stdio: ['pipe', 'ignore', 'ignore'],
+      },
+    );
+    call.stdin.end('Subject: t\n\nx\n');
+    assert.deepEqual(await once(call, 'exit'), [75, null]);
   }),
 );
 

@@ -8,6 +8,8 @@ export interface TerminalRun {
   /** Waits for the question to stand on the screen below the last one, and types. */
   answer(question: string, typed: string): Promise<void>;
   screen(): string;
+  /** The terminal goes away, as with a connection that breaks. */
+  hangUp(): void;
   readonly exited: Promise<number | null>;
 }
 
@@ -38,6 +40,7 @@ export function startOnTerminal(
   closed.catch(() => child.kill());
   return {
     screen: () => screen,
+    hangUp: () => void child.kill('SIGKILL'),
     async answer(question, typed) {
       const at = await waitFor(
         () => {

@@ -7,6 +7,7 @@ import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
 import { runCli, startCli } from '../support/run-cli.ts';
+import { startOnTerminal } from '../support/terminal-run.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { closedPort } from '../tokens/support.ts';
 
@@ -188,23 +189,32 @@ test(
   }),
 );
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+for (const how of ['SIGINT', 'SIGTERM', 'SIGHUP', 'a terminal that goes away'] as const)
   test(
-    `a check that ${signal} ends while a token is asked for keeps what the answer brings`,
+    `a check that ${how} ends while a token is asked for keeps what the answer brings`,
     leakless(async (_t, defer) => {
       const { provider, directory } = await stage(defer);
-      const [user = ''] = USERS;
+      const users = USERS.slice(0, 2);
       const accounts = `${directory}/accounts.json`;
-      writeFileSync(accounts, JSON.stringify({ accounts: [provider.entry(user)] }), { mode: 0o600 });
-      const words = ['check', user, '--accounts', accounts, '--state-dir', directory];
+      const entries = users.map((user) => provider.entry(user));
+      writeFileSync(accounts, JSON.stringify({ accounts: entries }), { mode: 0o600 });
+      const words = ['check', '--accounts', accounts, '--state-dir', directory, '--admin-port', '1'];
       const env = { NODE_EXTRA_CA_CERTS: provider.caFile, XOAUTH2_RELAY_STATE_KEY: KEY };
       provider.token.decidesAtOnce = true;
-      provider.token.delayMs = 1_000;
-      const interrupted = startCli(words, { env, input: '' });
-      await waitFor(() => provider.token.count() === 1, { what: 'the request' });
-      interrupted.signal(signal);
-      assert.equal((await interrupted.exited).code, null);
-      provider.token.delayMs = 0;
+      // The other one goes on, and what it comes to is to be shown.
+      provider.token.queue({ normal: true, delayMs: 1_000 });
+      const isAsked = () => waitFor(() => provider.token.count() === 2, { what: 'the requests' });
+      if (how === 'a terminal that goes away') {
+        const run = startOnTerminal(words, env);
+        await isAsked();
+        run.hangUp();
+        await run.exited;
+      } else {
+        const interrupted = startCli(words, { env, input: '' });
+        await isAsked();
+        interrupted.signal(how);
+        assert.equal((await interrupted.exited).code, null);
+      }
       const { code, stdout } = await runCli(words, { env });
       assert.equal(code, 0, stdout);
     }),
