@@ -81,7 +81,9 @@ export const accountAdd: CommandDefinition = {
     'xoauth2-relay account add bob@example.org --provider outlook --transport graph --client-id ID',
     'xoauth2-relay account add bob@example.org --replace',
   ],
-  exitCodes: { 1: 'sign-in or verification failed, nothing was written' },
+  exitCodes: {
+    1: 'sign-in or verification failed; nothing was written, unless the provider had replaced the refresh token that was given',
+  },
   run: addAccount,
 };
 
@@ -121,6 +123,8 @@ async function addAccount(context: CommandContext): Promise<number> {
       : updateAccount(current, now, { ...entry, email: before.email });
   };
 
+  // What a sign-in brings must not be lost for want of a place: nobody is asked before there is one.
+  await editAccounts(path, () => undefined);
   const earlier = {};
   const attempt = async (): Promise<Attempt> => {
     const { entry: grant, access } = await signIn(context, {
@@ -143,32 +147,32 @@ async function addAccount(context: CommandContext): Promise<number> {
         parsed.problems.map((problem) => `${problem.path} ${problem.message}`).join('\n'),
         EXIT_CONFIGURATION,
       );
-    if (context.options.verify === false) return { ok: true, entry };
+    if (context.options.verify === false) return { ok: true, isReplaced: false, entry };
     const { ok, rotated } = await proveAccount(loaded, {
       proxy: proxyOfSetting(settings.smtpProxy),
       signedIn: access,
       onStep: (step) => noteStep(terminal, step),
     });
-    return {
-      ok,
-      entry:
-        rotated === undefined || !('refresh_token' in grant) ? entry : { ...entry, refresh_token: rotated },
-    };
+    if (rotated === undefined || !('refresh_token' in grant)) return { ok, isReplaced: false, entry };
+    // A person who signed in can do so again; whose token was given has no other one.
+    return { ok, isReplaced: access === undefined, entry: { ...entry, refresh_token: rotated } };
   };
 
-  const entry = await untilKept(context, attempt);
-  if (entry === undefined) {
+  const kept = await untilKept(context, attempt);
+  if (kept === undefined) {
     terminal.note('nothing was written');
     return 1;
   }
-  await editAccounts(path, (current) => change(current, entry));
+  await editAccounts(path, (current) => change(current, kept.entry));
   terminal.print(`${email} ${index < 0 ? 'added to' : 'updated in'} ${path}`);
   await reloadRunning(settings, terminal);
-  return 0;
+  return kept.ok || !kept.isReplaced || isSet(context, 'force') ? 0 : 1;
 }
 
 interface Attempt {
   readonly ok: boolean;
+  /** The provider gave another refresh token for the one that was given, which may be no good any more. */
+  readonly isReplaced: boolean;
   /** For the accounts file. */
   readonly entry: Record<string, unknown>;
 }
@@ -177,7 +181,7 @@ interface Attempt {
 async function untilKept(
   context: CommandContext,
   attempt: () => Promise<Attempt>,
-): Promise<Record<string, unknown> | undefined> {
+): Promise<Attempt | undefined> {
   const { terminal } = context;
   for (;;) {
     let made: Attempt | undefined;
@@ -187,7 +191,13 @@ async function untilKept(
       if (!(error instanceof OperatorError) || !terminal.isInteractive) throw error;
       terminal.note(terminal.paint.red(error.message));
     }
-    if (made?.ok || (made !== undefined && isSet(context, 'force'))) return made.entry;
+    if (made?.ok || (made !== undefined && isSet(context, 'force'))) return made;
+    if (made?.isReplaced) {
+      terminal.note(
+        'the provider has replaced the refresh token that was given: the new one is kept, check the account when this is cured',
+      );
+      return made;
+    }
     if (!terminal.isInteractive) return undefined;
     const choices = made === undefined ? (['again', 'stop'] as const) : (['again', 'keep', 'stop'] as const);
     const choice = await askUntil(
@@ -199,7 +209,7 @@ async function untilKept(
         ),
       oneOf('choice', choices),
     );
-    if (choice === 'keep') return made?.entry;
+    if (choice === 'keep') return made;
     if (choice === 'stop') return undefined;
   }
 }

@@ -197,6 +197,39 @@ test(
 );
 
 test(
+  'with a refresh token that the provider has replaced before the login failed, the new one is kept',
+  leakless(async (_t, defer) => {
+    const setup = await setUp(defer);
+    setup.provider.token.rotation = 'revoke-old';
+    const given = setup.provider.token.account(USER)?.refreshToken ?? '';
+    setup.provider.smtp.script('AUTH', {}, { reply: '535 5.7.8 not now' });
+    const { code, stderr } = await runCli([...setup.args, '--sign-in', 'refresh-token'], {
+      env: { ...setup.env, XOAUTH2_RELAY_REFRESH_TOKEN: given },
+    });
+    assert.equal(code, 1);
+    assert.match(stderr, /failed auth[\s\S]*the new one is kept/);
+    const now = setup.provider.token.account(USER)?.refreshToken;
+    assert.notEqual(now, given);
+    assert.equal(setup.entries()[0]?.refresh_token, now);
+    noSecrets(setup, stderr);
+  }),
+);
+
+test(
+  'nobody is asked to sign in where the accounts file cannot be written',
+  leakless(async (_t, defer) => {
+    const setup = await setUp(defer);
+    const file = join(dirname(setup.file), 'none', 'accounts.json');
+    const args = setup.args.map((word) => (word === setup.file ? file : word));
+    const { code, stderr } = await runCli([...args, '--sign-in', 'refresh-token', '--provider', 'gmail'], {
+      env: { ...setup.env, XOAUTH2_RELAY_REFRESH_TOKEN: 'given' },
+    });
+    assert.equal(code, 1);
+    assert.match(stderr, /^cannot write .*accounts\.json: /);
+  }),
+);
+
+test(
   'an account that cannot log in is explained and not written; --force writes it',
   leakless(async (_t, defer) => {
     const setup = await setUp(defer);
