@@ -39,7 +39,7 @@ export const REPLY_CODES: readonly (readonly [situation: string, reply: string])
     'the relay stops, at its deadline',
     '`421`; `421 4.4.2 delivery status unknown` where the final byte was sent',
   ],
-  ['account drained or being removed', '`451 4.3.2`'],
+  ['account drained, being removed or renamed', '`451 4.3.2`'],
 ];
 
 /** docs/replies.md. */

@@ -64,6 +64,8 @@ export type LocalCause =
   | 'rate_limited'
   | 'daily_limit'
   | 'draining'
+  /** Removed, renamed, or of another mailbox now; or the relay stops. */
+  | 'not_served'
   | 'logins_paused'
   | 'client_gone'
   /** The account's entry in the accounts file cannot be used. */
@@ -298,6 +300,7 @@ const LOCAL: Readonly<Record<LocalCause, Row>> = {
   rate_limited: row('throttled', '451 4.7.1 rate limit of this account reached{wait}'),
   daily_limit: row('throttled', '451 4.7.1 daily limit of this account reached{wait}'),
   draining: row('local', '451 4.3.2 this account is paused by the operator'),
+  not_served: row('local', '451 4.3.2 this account is removed or renamed, or the relay stops'),
   logins_paused: row('throttled', '451 4.7.0 logins of this account are paused{wait}'),
   client_gone: row('local', '451 4.4.2 the client left before the message was sent'),
   misconfigured: row('local', '451 4.3.5 this account is misconfigured in the relay'),

@@ -114,7 +114,7 @@ export function createAccountUpstream(
   let holds = 0;
   const waitingForFree: (() => void)[] = [];
 
-  const draining = (): UpstreamError => new UpstreamError({ kind: 'local', cause: 'draining' });
+  const notServed = (): UpstreamError => new UpstreamError({ kind: 'local', cause: 'not_served' });
 
   async function token(): Promise<AccessToken> {
     try {
@@ -245,7 +245,7 @@ export function createAccountUpstream(
       const isEarly = isAwaited && (await isWorthWaiting(coming));
       if (!isEarly) await coming;
       takenUntil = await waitForLogin();
-      if (closed.signal.aborted) throw draining();
+      if (closed.signal.aborted) throw notServed();
       of = account;
       at = endpoint;
       // It may have been renewed meanwhile.
@@ -253,7 +253,7 @@ export function createAccountUpstream(
       const connection = await openAuthenticated(of, at, coming);
       if (closed.signal.aborted) {
         connection.destroy();
-        throw draining();
+        throw notServed();
       }
       factsOfConnection.set(connection, factsOf(of));
       at.capabilities = connection.capabilities;
@@ -265,7 +265,7 @@ export function createAccountUpstream(
       if (health.succeeded('logins')) deps.onStateChange();
       return connection;
     } catch (error) {
-      if (closed.signal.aborted) throw draining();
+      if (closed.signal.aborted) throw notServed();
       const event = error instanceof UpstreamError ? error.event : undefined;
       // What did not come as far as AUTH was no login and needs no interval after it.
       if (takenUntil !== undefined && (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')))
@@ -390,7 +390,7 @@ export function createAccountUpstream(
     whenFree: () =>
       holds === 0 ? Promise.resolve() : new Promise((resolve) => waitingForFree.push(resolve)),
     async close() {
-      closed.abort(draining());
+      closed.abort(notServed());
       await pool.close();
     },
   };

@@ -28,7 +28,7 @@ export interface PoolCounts {
 }
 
 export interface ConnectionPool {
-  /** A usable connection, for somebody who waits since then (monotonic, default now). Rejects with the `UpstreamError` of opening one, `acquire_timeout` where none came free, or `draining`. */
+  /** A usable connection, for somebody who waits since then (monotonic, default now). Rejects with the `UpstreamError` of opening one, `acquire_timeout` where none came free, or `not_served`. */
   acquire(since?: number): Promise<Lease>;
   /** Opens what is missing to `count` connections, in the background of nobody; resolves when done, never rejects. */
   warm(count: number): Promise<void>;
@@ -41,7 +41,7 @@ export interface ConnectionPool {
   readonly isCrowdedOut: boolean;
   /** No connection, not even one that says goodbye, and nobody waits for one. */
   readonly isEmpty: boolean;
-  /** Takes no more; whoever waits hears `draining`. Resolves when busy ones are back and all are closed. */
+  /** Takes no more; whoever waits hears `not_served`. Resolves when busy ones are back and all are closed. */
   close(): Promise<void>;
   /** Cuts busy connections, and those that say goodbye: what is under way on them is lost. */
   cut(): void;
@@ -292,7 +292,7 @@ export function createConnectionPool(
   }
 
   async function acquire(since = clock.monotonic()): Promise<Lease> {
-    if (closing) throw new UpstreamError({ kind: 'local', cause: 'draining' });
+    if (closing) throw new UpstreamError({ kind: 'local', cause: 'not_served' });
     const isFree = waiters.length === 0 && free() > 0;
     if (isFree && !places.isSorting && places.idle > 0) {
       const lease = await takeIdle();
@@ -380,7 +380,7 @@ export function createConnectionPool(
         stopPromising();
         for (const waiter of waiters.splice(0)) {
           waiter.stop();
-          waiter.reject(new UpstreamError({ kind: 'local', cause: 'draining' }));
+          waiter.reject(new UpstreamError({ kind: 'local', cause: 'not_served' }));
         }
         await new Promise<void>((resolve) => {
           whenEmpty = resolve;

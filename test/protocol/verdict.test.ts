@@ -131,7 +131,7 @@ test('no token: always 4xx, each with its own enhanced code', () => {
 
 test('our own limits say how long to wait', () => {
   const local = (
-    cause: 'breaker_open' | 'acquire_timeout' | 'rate_limited' | 'daily_limit' | 'draining',
+    cause: 'breaker_open' | 'acquire_timeout' | 'rate_limited' | 'daily_limit' | 'draining' | 'not_served',
     waitSeconds?: number,
   ) =>
     formatReply(
@@ -141,7 +141,8 @@ test('our own limits say how long to wait', () => {
   assert.match(local('daily_limit', 3600), /^451 4\.7\.1 .*3600 s$/);
   assert.match(local('breaker_open'), /^451 4\.3\.2 /);
   assert.match(local('acquire_timeout'), /^451 4\.3\.2 /);
-  assert.match(local('draining'), /^451 4\.3\.2 /);
+  assert.match(local('draining'), /^451 4\.3\.2 .*paused by the operator/);
+  assert.match(local('not_served'), /^451 4\.3\.2 .*renamed/);
 });
 
 test('an address in the reply decides nothing: whoever chooses a recipient cannot pause the account', () => {

@@ -54,6 +54,20 @@ test(
 );
 
 test(
+  'who waits for a connection of an account that is renamed meanwhile is told so',
+  leakless(async (_t, defer) => {
+    const room = await startNarrow(defer);
+    await room.reload(twins(room));
+    const end = await underWay(room, DESK);
+    const waiting = room.mail(ANN);
+    await rest();
+    await room.reload([room.provider.entry(ANN, { ...ONE, account_id: 'renamed' }), ...twins(room).slice(1)]);
+    assert.match((await waiting).reply.text, /renamed/);
+    assert.equal(await end(), 250);
+  }),
+);
+
+test(
   'where a provider does not answer QUIT, what is left of an account gives way to what follows it',
   leakless(async (_t, defer) => {
     const room = await startNarrow(defer);
