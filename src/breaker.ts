@@ -44,6 +44,8 @@ export interface Breaker<T> {
   heard(leftMs: number | undefined): void;
   /** When a call may probe, ms since the epoch; undefined while closed. */
   probeAt(): number | undefined;
+  /** Nobody will ask it any more. */
+  end(): void;
   state(): BreakerState;
 }
 
@@ -221,6 +223,7 @@ export function createBreaker<T>(
       openedAt ??= clock.now();
     },
     probeAt,
+    end: () => counter.shutdown(),
     state() {
       slide();
       return {

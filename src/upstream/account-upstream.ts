@@ -17,7 +17,7 @@ import type { UpstreamConnection } from './connection.ts';
 import { factsOf } from './connection-facts.ts';
 import { within } from './dial.ts';
 import type { UpstreamEndpoint } from './endpoint.ts';
-import { UpstreamError } from './failure.ts';
+import { notServed, UpstreamError } from './failure.ts';
 import type { LoginPacer } from './login-pacer.ts';
 import type { MailboxConnections } from './mailbox-connections.ts';
 import type { OpenConnection } from './open.ts';
@@ -113,8 +113,6 @@ export function createAccountUpstream(
   let connecting: Promise<void> | undefined;
   let holds = 0;
   const waitingForFree: (() => void)[] = [];
-
-  const notServed = (): UpstreamError => new UpstreamError({ kind: 'local', cause: 'not_served' });
 
   async function token(): Promise<AccessToken> {
     try {
@@ -222,7 +220,7 @@ export function createAccountUpstream(
     return isLate;
   }
 
-  async function open(): Promise<UpstreamConnection> {
+  async function open(fits: () => boolean): Promise<UpstreamConnection | undefined> {
     const paused = health.gate('logins');
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
@@ -246,6 +244,10 @@ export function createAccountUpstream(
       if (!isEarly) await coming;
       takenUntil = await waitForLogin();
       if (closed.signal.aborted) throw notServed();
+      if (!fits()) {
+        unusedUntil = takenUntil;
+        return undefined;
+      }
       of = account;
       at = endpoint;
       // It may have been renewed meanwhile.
@@ -338,7 +340,7 @@ export function createAccountUpstream(
     ensureConnected() {
       if (pool.live > 0) return Promise.resolve();
       connecting ??= acquire()
-        .then((lease) => lease.release('promised'))
+        .then((lease) => lease.release('unused'))
         .finally(() => {
           connecting = undefined;
         });

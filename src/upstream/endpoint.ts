@@ -50,6 +50,8 @@ export interface UpstreamEndpoint {
   report(accountId: string, weight: BreakerWeight): void;
   /** A message went through. */
   succeeded(accountId: string): void;
+  /** Nobody will ask it any more. */
+  end(): void;
 }
 
 /** How opening a connection ended, with what it says about the provider. */
@@ -70,6 +72,8 @@ export interface Endpoints {
   /** Made when it is first asked for. */
   named(name: string): UpstreamEndpoint;
   readonly all: ReadonlyMap<string, UpstreamEndpoint>;
+  /** Forgets all others. */
+  keepOnly(used: Pick<ReadonlySet<string>, 'has'>): void;
   breakers(): readonly BreakerState[];
 }
 
@@ -81,6 +85,13 @@ export function createEndpoints(log: Log, kind: string, options: EndpointOptions
   return {
     named: (name) => orMake(all, name, () => createEndpoint(name, { ...options, onBreaker })),
     all,
+    keepOnly(used) {
+      for (const [name, endpoint] of all) {
+        if (used.has(name)) continue;
+        all.delete(name);
+        endpoint.end();
+      }
+    },
     breakers: () => [...all.values()].map(({ breaker }) => breaker),
   };
 }
@@ -170,5 +181,6 @@ export function createEndpoint(name: string, options: EndpointOptions): Upstream
       evidence.delete(accountId);
       breaker.saw(false);
     },
+    end: breaker.end,
   };
 }

@@ -66,6 +66,9 @@ export function lost(
 export const closedBehindLogin = (): UpstreamError =>
   lost('auth', 'eof', 'closed right behind the login', { reused: false, finalByteSent: false });
 
+/** To whoever waits for something of an account that is removed, renamed, or of another mailbox now; or the relay stops. */
+export const notServed = (): UpstreamError => new UpstreamError({ kind: 'local', cause: 'not_served' });
+
 /** Any error as an `UpstreamError`: what is none is an error of ours, and the mail waits. */
 export const asUpstreamError = (error: unknown): UpstreamError =>
   error instanceof UpstreamError ? error : new UpstreamError({ kind: 'local', cause: 'internal' }, error);

@@ -6,7 +6,7 @@
 import type { Clock } from '../clock.ts';
 import { orMake } from '../or-make.ts';
 
-/** Who has waited so long for a place gets the next that comes free, one in so long, ms: two busy accounts would only log in. */
+/** Who has waited so long, and the time between two logins, gets the next place that comes free, one in so long, ms: two busy accounts would only log in. */
 const YIELD_AFTER_MS = 2_000;
 
 /** A pool as the others of its mailbox see it. */
@@ -15,13 +15,15 @@ export interface Sharer {
   readonly open: number;
   /** Connections it may have. */
   most(): number;
+  /** Between two logins. */
+  loginIntervalMs(): number;
   /** Whether what it allows counts for the mailbox: its account is served. */
   isServed(): boolean;
   /** Since when somebody waits for whom there is no room, monotonic ms. */
   readonly waitsSince: number | undefined;
   /** Cuts a connection that only says goodbye. False where there is none. */
   cutLeaving(): boolean;
-  /** Closes an idle connection soon, and serves then. False where there is none. */
+  /** Closes a connection that has been idle for long soon, and serves then. False where there is none; serves when there may be one. */
   giveUpIdle(): boolean;
   /** There may be room. */
   serve(): void;
@@ -91,8 +93,8 @@ export function createMailboxConnections(
     isDueElsewhere(sharer) {
       const now = clock.monotonic();
       const [first] = waitingBeside(sharer);
-      if (first?.waitsSince === undefined || now - first.waitsSince < YIELD_AFTER_MS) return false;
-      if (now - dueAt < YIELD_AFTER_MS) return false;
+      if (first?.waitsSince === undefined) return false;
+      if (now - Math.max(first.waitsSince, dueAt) < YIELD_AFTER_MS + first.loginIntervalMs()) return false;
       due = first;
       dueAt = now;
       return true;

@@ -7,14 +7,14 @@
 import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { UpstreamConnection } from './connection.ts';
-import { closedBehindLogin, UpstreamError } from './failure.ts';
+import { closedBehindLogin, notServed, UpstreamError } from './failure.ts';
 import { createMailboxConnections, type MailboxConnections, type Sharer } from './mailbox-connections.ts';
 import { createPlaces, type PoolPlace } from './places.ts';
 
 export interface Lease {
   readonly connection: UpstreamConnection;
-  /** Gives the connection back, or closes it where it can no longer be used. `promised`: a message that is about to come counts on it. Idempotent. */
-  release(as?: 'promised'): void;
+  /** Gives the connection back, or closes it where it can no longer be used. `unused`: a message that is about to come counts on it. Idempotent. */
+  release(as?: 'unused'): void;
 }
 
 type Place = PoolPlace<UpstreamConnection>;
@@ -75,8 +75,8 @@ const SETTLED_MS = 10_000;
 /** After a failed attempt, while others are open: those who wait get one of these, and another is tried after this. */
 const TRY_AGAIN_MS = 1_000;
 
-/** Until a message comes that was told that there is a connection, no other account's takes it, ms. */
-const PROMISED_MS = 2_000;
+/** So long after its last use a connection is not given up to another account, ms: the next message may be about to come, and each change takes a login. */
+const KEPT_MS = 2_000;
 
 interface Waiter {
   /** Monotonic ms. */
@@ -86,8 +86,9 @@ interface Waiter {
   readonly stop: () => void;
 }
 
+/** `open`: undefined where the connection fits no more when its turn comes, for limits have changed. */
 export function createConnectionPool(
-  open: () => Promise<UpstreamConnection>,
+  open: (fits: () => boolean) => Promise<UpstreamConnection | undefined>,
   options: PoolOptions,
 ): ConnectionPool {
   const { clock = systemClock, limits, mailbox = createMailboxConnections(clock) } = options;
@@ -97,9 +98,7 @@ export function createConnectionPool(
   let handing = 0;
   const opening = new Set<Promise<void>>();
   const idle = new Set<UpstreamConnection>();
-  /** Idle, for a message that is about to come; until when, monotonic ms. */
-  const promised = new Map<UpstreamConnection, number>();
-  let stopPromising = (): void => {};
+  let stopKeeping = (): void => {};
   /** Said QUIT to, not closed yet; when they are. */
   const leaving = new Map<UpstreamConnection, Promise<void>>();
   const waiters: Waiter[] = [];
@@ -115,7 +114,6 @@ export function createConnectionPool(
   const places = createPlaces<UpstreamConnection>({
     close(connection) {
       idle.delete(connection);
-      promised.delete(connection);
       connection.onDead = undefined;
       if (connection.dead) return;
       const gone = connection.quit().finally(() => {
@@ -152,6 +150,7 @@ export function createConnectionPool(
       return places.size + leaving.size;
     },
     most: () => limits().maxConnections,
+    loginIntervalMs: () => limits().loginIntervalMs,
     isServed: options.isServed ?? (() => true),
     get waitsSince() {
       return lacksRoom ? waiters[0]?.since : undefined;
@@ -166,16 +165,16 @@ export function createConnectionPool(
     giveUpIdle() {
       if (closing) return false;
       if (places.isSorting) return true;
-      const now = clock.monotonic();
-      for (const [connection, until] of promised) if (until <= now) promised.delete(connection);
-      if (places.idle - promised.size <= Math.min(waiters.length, free())) {
-        stopPromising();
-        if (promised.size > 0) stopPromising = clock.after(PROMISED_MS, serve);
+      if (places.idle <= Math.min(waiters.length, free())) return false;
+      const restMs = KEPT_MS - Math.max(...[...idle].map(({ idleMs }) => idleMs));
+      if (restMs > 0) {
+        stopKeeping();
+        stopKeeping = clock.after(restMs, serve);
         return false;
       }
       // The one used longest ago.
       let given = 0;
-      void places.sweep((connection) => promised.has(connection) || given++ > 0);
+      void places.sweep(() => given++ > 0);
       return true;
     },
     serve,
@@ -209,14 +208,12 @@ export function createConnectionPool(
 
   function lend(place: Place, connection: UpstreamConnection): Lease {
     idle.delete(connection);
-    promised.delete(connection);
     busy.add(connection);
     return {
       connection,
       release(as) {
         if (!busy.delete(connection)) return;
-        if (as === 'promised') promised.set(connection, clock.monotonic() + PROMISED_MS);
-        keep(place, connection, as !== 'promised');
+        keep(place, connection, as !== 'unused');
         serve();
       },
     };
@@ -245,7 +242,8 @@ export function createConnectionPool(
   async function openInto(taking: Promise<Place>): Promise<void> {
     const place = await taking;
     try {
-      const connection = await open();
+      const connection = await open(() => sharer.open <= mailbox.roomFor(sharer));
+      if (connection === undefined) return places.drop(place);
       place.connection = connection;
       connection.onDead = () => {
         // Replaced at once, unless the upstream closes what was just opened: then at the next round.
@@ -292,7 +290,7 @@ export function createConnectionPool(
   }
 
   async function acquire(since = clock.monotonic()): Promise<Lease> {
-    if (closing) throw new UpstreamError({ kind: 'local', cause: 'not_served' });
+    if (closing) throw notServed();
     const isFree = waiters.length === 0 && free() > 0;
     if (isFree && !places.isSorting && places.idle > 0) {
       const lease = await takeIdle();
@@ -377,10 +375,10 @@ export function createConnectionPool(
     async close() {
       if (!closing) {
         closing = true;
-        stopPromising();
+        stopKeeping();
         for (const waiter of waiters.splice(0)) {
           waiter.stop();
-          waiter.reject(new UpstreamError({ kind: 'local', cause: 'not_served' }));
+          waiter.reject(notServed());
         }
         await new Promise<void>((resolve) => {
           whenEmpty = resolve;

@@ -179,8 +179,6 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
 
   function serveOnly(wanted: ReadonlyMap<string, Account>, perEndpoint: ReadonlyMap<string, number>): void {
     accounts = wanted;
-    for (const name of perEndpoint.keys()) endpoints.named(name);
-    for (const [name, endpoint] of endpoints.all) endpoint.accounts = perEndpoint.get(name) ?? 0;
     const isWanted = ({ upstream: { account }, mailbox }: MailboxUpstream): boolean => {
       const now = wanted.get(account.id);
       if (now === undefined || now.transport === 'graph') return false;
@@ -201,6 +199,10 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       const account = wanted.get(id);
       if (account !== undefined && current.upstream.account !== account) current.update(account);
     }
+    const inUse = new Set(perEndpoint.keys());
+    for (const { endpoint } of [...served.values(), ...retiring, ...closing]) inUse.add(endpoint.name);
+    endpoints.keepOnly(inUse);
+    for (const name of inUse) endpoints.named(name).accounts = perEndpoint.get(name) ?? 0;
   }
 
   function status(accountId: string): UpstreamStatus | undefined {

@@ -127,11 +127,61 @@ test('an account with a lower limit than another of its mailbox has its share', 
   );
 });
 
+test('two busy accounts of one mailbox do not log in at every message', async () => {
+  const clock = createTestClock();
+  const mailbox = createMailboxConnections(clock);
+  let logins = 0;
+  const open = async (): Promise<UpstreamConnection> => {
+    logins++;
+    const made = {
+      ...connection(),
+      usedAt: clock.monotonic(),
+      get idleMs(): number {
+        return clock.monotonic() - this.usedAt;
+      },
+    };
+    return made as unknown as UpstreamConnection;
+  };
+  const pools = [0, 1].map(() =>
+    createConnectionPool(open, {
+      limits: () => ({ maxConnections: 1, minConnections: 0, loginIntervalMs: 0 }) as AccountLimits,
+      acquireTimeoutMs: 30_000,
+      concurrency: () => 1,
+      isKept: () => true,
+      mayOpen: () => true,
+      mailbox,
+      clock,
+    }),
+  );
+  const waits: number[] = [];
+  async function send(pool: ConnectionPool): Promise<void> {
+    const since = clock.monotonic();
+    const { connection, release } = await pool.acquire();
+    waits.push(clock.monotonic() - since);
+    clock.after(50, () => {
+      Object.assign(connection, { usedAt: clock.monotonic() });
+      release();
+    });
+  }
+  const messages = 200;
+  for (let i = 0; i < messages; i++) {
+    for (const pool of pools) void send(pool);
+    for (let ms = 0; ms < 250; ms += 50) {
+      clock.advance(50);
+      await rest();
+    }
+  }
+  assert.ok(waits.length > 2 * messages - 40, `${waits.length} sent`);
+  assert.ok(logins * 10 < waits.length, `${logins} logins for ${waits.length} messages`);
+  assert.ok(Math.max(...waits) < 5_000, `${Math.max(...waits)} ms`);
+});
+
 test('an account that is served no more allows its mailbox nothing', () => {
   const mailbox = createMailboxConnections(createTestClock());
   const sharer = (open: number, most: number, isServed: boolean): Sharer => ({
     open,
     most: () => most,
+    loginIntervalMs: () => 0,
     isServed: () => isServed,
     waitsSince: undefined,
     cutLeaving: () => false,
@@ -158,6 +208,7 @@ test('with hundreds of accounts in a mailbox a place is looked for in one round'
         return i < 2 ? 1 : 0;
       },
       most: () => 2,
+      loginIntervalMs: () => 0,
       isServed: () => true,
       waitsSince: i < 2 ? undefined : i,
       cutLeaving: () => false,

@@ -64,6 +64,41 @@ test(
 );
 
 test(
+  'a connection whose turn to log in comes after the limit was lowered is not opened',
+  leakless(async (_t, defer) => {
+    const clock = createTestClock();
+    const limits = { max_connections: 4, min_connections: 0, login_interval_ms: 1_000 };
+    const room = await startRoom(defer, { clock, account: limits });
+    assert.equal((await room.send()).final?.code, 250);
+    const sent = [1, 2, 3, 4].map(() => room.send());
+    await waitFor(() => room.upstreams.status(ANN)?.counts.size === 4);
+    for (const { final } of await Promise.all(sent)) assert.equal(final?.code, 250);
+    const account = room.upstreams.of(ANN)?.account ?? assert.fail();
+    reload(room, { limits: { ...account.limits, maxConnections: 1 } });
+    for (const size of [2, 1]) {
+      clock.advance(1_000);
+      await waitFor(() => room.upstreams.status(ANN)?.counts.size === size);
+      assert.equal(room.provider.smtp.logins(ANN), 1);
+    }
+    clock.advance(1_000);
+    await waitFor(() => room.upstreams.status(ANN)?.counts.idle === 1);
+    assert.equal(room.provider.smtp.logins(ANN), 2);
+  }),
+);
+
+test(
+  'an endpoint is forgotten with the last account that uses it',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer);
+    const entry = room.provider.entry(ANN);
+    for (let i = 0; i < 3; i++) await room.reload([{ ...entry, smtp: `starttls://host-${i}.test:587` }]);
+    await room.reload([entry]);
+    await room.reload([entry]);
+    assert.equal(room.upstreams.breakers().length, 1);
+  }),
+);
+
+test(
   'pauses survive a reload; an account that is removed and comes back is one account',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, {

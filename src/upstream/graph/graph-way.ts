@@ -354,6 +354,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
             begun.add(id);
             served.delete(id);
           }
+        endpoints.keepOnly(new Set([...perUrl.keys()].map((url) => new URL(url).host)));
         for (const endpoint of endpoints.all.values()) endpoint.accounts = 0;
         for (const [url, count] of perUrl) endpointOf(url).accounts += count;
       };
