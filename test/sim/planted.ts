@@ -139,8 +139,8 @@ export const PLANTED: readonly Planted[] = [
     edits: [
       {
         file: 'upstream/pool.js',
-        find: "keep(place, connection, as !== 'promised'); serve();",
-        put: "keep(place, connection, as !== 'promised');",
+        find: "keep(place, connection, as !== 'unused'); serve();",
+        put: "keep(place, connection, as !== 'unused');",
       },
     ],
     stores: 'memory,file',
