@@ -86,25 +86,22 @@ function errorsTo(note: (line: string) => void): Log {
 }
 
 /**
- * Undefined: nothing there says so. A volume of a container is root's, and what is in it the relay's: who holds its
- * lock, else whose all grants are.
+ * Undefined: nothing there says so. A volume of a container is root's, and what is in it the relay's: who has all of it,
+ * lock and grants. Of several anybody in the group may be one.
  */
 async function userOf(directory: string): Promise<FileOwner | undefined> {
   const { uid, gid, mode } = await stat(directory);
   if (uid !== 0 || (mode & 0o022) === 0) return { uid, gid };
   // Where anybody may put a file its owner says nothing.
   if ((mode & 0o002) !== 0) return undefined;
-  const ownerOfFile = (name: string): Promise<FileOwner | undefined> =>
-    // A relay that just stops takes its lock away.
-    lstat(join(directory, name)).catch(() => undefined);
-  const holder = await ownerOfFile('relay.lock');
-  if (holder !== undefined) return { uid: holder.uid, gid: holder.gid };
-  const grants = (await readdir(directory)).filter((name) => name.endsWith('.grant'));
+  const names = (await readdir(directory)).filter((name) => /^relay\.lock$|\.grant$/.test(name));
   const owners = new Map<number, FileOwner>();
-  for (const owner of await Promise.all(grants.map(ownerOfFile)))
+  for (const name of names) {
+    // A relay that just stops takes its lock away.
+    const owner = await lstat(join(directory, name)).catch(() => undefined);
     if (owner !== undefined) owners.set(owner.uid, { uid: owner.uid, gid: owner.gid });
-  const [only] = owners.values();
-  return owners.size > 1 ? undefined : only;
+  }
+  return owners.size === 1 ? [...owners.values()][0] : undefined;
 }
 
 /**
@@ -125,7 +122,7 @@ async function ownerOf(directory: string): Promise<FileOwner | undefined> {
       );
     if (own === 0 && owner === undefined)
       throw new OperatorError(
-        `others than root may write into the state directory ${directory}, and nothing there says as whom the relay runs, which could not read what root puts there: run this as the user of the relay, or while it runs`,
+        `others than root may write into the state directory ${directory}, and its files do not say as whom the relay runs, which could not read what root puts there: run this as the user of the relay`,
         EXIT_CONFIGURATION,
       );
     return owner;

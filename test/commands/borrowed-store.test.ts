@@ -75,6 +75,10 @@ test('root keeps nothing where nobody can tell whether the relay could read it',
   plant('one-0000000000000000.grant', 0);
   plant('other-0000000000000000.grant', SOMEBODY);
   await assert.rejects(keepThere(directory, 'a@x'), refused);
+  // Whoever is in the group may have put the lock there, too.
+  plant('relay.lock', SOMEBODY);
+  rmSync(join(directory, 'other-0000000000000000.grant'));
+  await assert.rejects(keepThere(directory, 'a@x'), refused);
   // As an emptyDir of Kubernetes is.
   const shared = volume(t);
   chmodSync(shared, 0o777);
