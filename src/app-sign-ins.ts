@@ -22,7 +22,7 @@ import type { TokenService } from './tokens/token-service.ts';
 export interface AppSignInsDeps {
   readonly settings: Settings;
   readonly log: Log;
-  readonly tokens: Pick<TokenService, 'adopt' | 'bring'>;
+  readonly tokens: Pick<TokenService, 'adopt' | 'bring' | 'unsaved'>;
   /** Undefined: not known, or its entry cannot be used. */
   readonly served: (id: string) => LoadedAccount | undefined;
   /** False: the accounts file was not taken. */
@@ -57,6 +57,7 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
     isKept:
       settings.store === undefined ? settings.stateDir !== undefined : settings.store.reveal() !== 'memory',
     adopt: tokens.adopt,
+    unsaved: tokens.unsaved,
     spend: invites.spend,
     async cured(id) {
       deps.cured(id);

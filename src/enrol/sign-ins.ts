@@ -69,6 +69,8 @@ export interface SignInsDeps {
   /** The account as it is served; undefined where its entry cannot be used. */
   readonly served: (id: string) => LoadedAccount | undefined;
   readonly adopt: (id: string, grant: AdoptedGrant) => Promise<void>;
+  /** Accounts whose newest refresh token only this process knows. */
+  readonly unsaved: () => readonly string[];
   /** Reads the accounts file again; false where it was not taken. */
   readonly reload: () => Promise<boolean>;
   /** The link to it has served. */
@@ -324,7 +326,9 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     }
     if (deps.isKept) {
       await deps.adopt(accountId, grant);
-      return undefined;
+      return deps.unsaved().includes(accountId)
+        ? 'in memory only as yet: the token store takes nothing just now, and is offered it again'
+        : undefined;
     }
     let changed: OperatorError | undefined;
     const refuse = (what: string): never => {

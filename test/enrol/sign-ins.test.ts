@@ -43,6 +43,7 @@ async function setUp(defer: Defer, more: Record<string, unknown> = {}, base: Rec
   const [served] = (await readAccountsFile(path)).accounts;
   const adopted: string[] = [];
   const spent: string[] = [];
+  const unsaved: string[] = [];
   let goOn = (): void => {};
   /** A grant is kept when it opens. */
   const gate = { opens: Promise.resolve() };
@@ -63,12 +64,13 @@ async function setUp(defer: Defer, more: Record<string, unknown> = {}, base: Rec
       await gate.opens;
       if (isWanted?.() === false) throw new TokenError('bad_request', 'not wanted');
     },
+    unsaved: () => unsaved,
     reload: async () => true,
     spend: (id) => void spent.push(id),
     cured: async () => {},
   });
   defer(() => signIns.close());
-  return { page, signIns, adopted, spent, gate: { close, open: () => goOn() } };
+  return { page, signIns, adopted, spent, unsaved, gate: { close, open: () => goOn() } };
 }
 
 for (const pair of PAIRS)
@@ -151,3 +153,17 @@ for (const isCancelled of [true, false])
       assert.deepEqual(spent, isCancelled ? [] : [ANN]);
     }),
   );
+
+test(
+  'what the token store could not take is not told as kept',
+  leakless(async (_t, defer) => {
+    const { signIns, page, unsaved } = await setUp(defer, ...BY_GRAPH);
+    page.claims = { preferred_username: ANN };
+    for (const isTaken of [true, false]) {
+      if (!isTaken) unsaved.push(ANN);
+      await signIns.begin(ANN, 'device', 'http://127.0.0.1:9090');
+      await waitFor(async () => (await signIns.look(ANN)).state === 'done', { what: 'the end' });
+      assert.equal((await signIns.look(ANN)).note === null, isTaken);
+    }
+  }),
+);
