@@ -128,6 +128,8 @@ export const PLANTED: readonly Planted[] = [
         find: 'if (flight === undefined) {',
         put: 'if (flight === undefined) { this.early.push(reply); continue; }\n            if (flight === undefined) {',
       },
+      // It would show by what answers the EHLO behind a body.
+      { file: 'upstream/submission.js', find: 'this.#checkMarker(reply, replies[stages.length]);', put: '' },
     ],
     stores: 'memory,file',
     focus: 'extra replies',
