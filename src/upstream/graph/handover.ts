@@ -8,6 +8,7 @@ import type { Log } from '../../log.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
+import type { UnderWay } from './attempts.ts';
 import type { GraphDelivery } from './delivery.ts';
 import {
   asideKey,
@@ -29,6 +30,8 @@ import type { TellUnclear } from './tell-unclear.ts';
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
 const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
 
+const BUSY = later('4.4.2', 'this very message is being sent now');
+
 /** What became of a message, and the account whose doing it was. */
 export interface HandedOver {
   readonly ending: GraphEnding;
@@ -37,6 +40,8 @@ export interface HandedOver {
 
 export interface HandoverDeps {
   readonly ledger: Ledger;
+  /** Shared by all messages. */
+  readonly underWay: UnderWay;
   readonly log: Log;
   readonly tellUnclear: TellUnclear;
   readonly clock?: Clock;
@@ -68,7 +73,7 @@ interface Worked<T> {
 }
 
 export function createHandover(deps: HandoverDeps): Handover {
-  const { ledger, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
+  const { ledger, underWay, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
 
   /** The right to work on it: on the attempt before where that one had any of its recipients. */
@@ -108,12 +113,21 @@ export function createHandover(deps: HandoverDeps): Handover {
     );
   }
 
+  const waits = (ending: GraphEnding) => ({ handed: own(ending), rest: [] });
+
   async function claimed<T extends HandedOver | undefined>(
     asked: Outgoing,
     work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
   ): Promise<Worked<T | HandedOver>> {
+    const leave = underWay.enter(asked);
+    return leave === undefined ? waits(BUSY) : worked(asked, work).finally(leave);
+  }
+
+  async function worked<T extends HandedOver | undefined>(
+    asked: Outgoing,
+    work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
+  ): Promise<Worked<T | HandedOver>> {
     const deadline = clock.monotonic() + LAST_SEND_MS;
-    const waits = (ending: GraphEnding) => ({ handed: own(ending), rest: [] });
     let found: Found | 'busy';
     try {
       found = await find(asked);
@@ -124,7 +138,7 @@ export function createHandover(deps: HandoverDeps): Handover {
       );
       return waits({ kind: 'refused', verdict: verdict('message_temporary', CANNOT_TELL) });
     }
-    if (found === 'busy') return waits(later('4.4.2', 'this very message is being sent now'));
+    if (found === 'busy') return waits(BUSY);
     const { outgoing, claim, rest } = found;
     let isKept = false;
     try {

@@ -15,6 +15,7 @@ import { leakless } from '../../support/leak-check.ts';
 import { waitFor } from '../../support/wait-for.ts';
 
 const BOB = 'bob@example.net';
+const [CAL, DAN, EVE] = ['cal@example.net', 'dan@example.net', 'eve@example.net'];
 const heard = (d: GraphEnding): string => formatReply(d.kind === 'taken' ? d.reply : d.verdict.answer);
 
 test(
@@ -204,6 +205,23 @@ test(
     const both = await Promise.all([1, 2].map(() => room.send(mailTo(BOB, 'twin'), [BOB])));
     assert.equal(room.server.delivered.length, 1);
     assert.deepEqual(both.map((d) => heard(d).slice(0, 9)).sort(), ['250 2.0.0', '451 4.4.2']);
+  }),
+);
+
+test(
+  'two attempts at once, each to some of its recipients: who is in both gets it once',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { rules: { latencyMs: 20 } });
+    const both = [[BOB, CAL], [CAL, DAN], [DAN], [EVE]].map((to) =>
+      room.send(mailTo(BOB, 'split').replace(`To: ${BOB}\r\n`, ''), to),
+    );
+    const answers = (await Promise.all(both)).map((d) => heard(d).slice(0, 9));
+    assert.deepEqual(answers, ['250 2.0.0', '451 4.4.2', '250 2.0.0', '250 2.0.0']);
+    assert.deepEqual(room.server.delivered.map((d) => d.recipients.join()).sort(), [
+      `${BOB},${CAL}`,
+      DAN,
+      EVE,
+    ]);
   }),
 );
 
