@@ -213,7 +213,8 @@ const TOLD = 'unchecked_id_token';
 async function askUnchecked(...asked: Parameters<oauth.CustomFetch>): Promise<Response> {
   const answer = await ask(...asked);
   const { id_token, ...others } = parseJsonObject(await answer.clone().text()) ?? {};
-  return id_token === undefined ? answer : Response.json({ ...others, [TOLD]: id_token });
+  const { status } = answer;
+  return id_token === undefined ? answer : Response.json({ ...others, [TOLD]: id_token }, { status });
 }
 
 /** A person waits for the answer. */
