@@ -83,7 +83,7 @@ const TURN_LIMITS = 2;
 export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, keeper, clock, log } = deps;
   const underWay = createUnderWay(clock, endpoints.answerTimeoutMs);
-  const { track, trackAsked } = underWay;
+  const { track, trackAsked, beginAsked } = underWay;
   const asker = createGrantAsker({ ...deps, track: trackAsked });
   const turns = createGrantTurns(keeper.hold, clock, TURN_LIMITS * endpoints.answerTimeoutMs);
 
@@ -239,6 +239,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     const right = await takeRight(slot);
     if (right === 'busy') return failed(heldElsewhere);
     const lease = typeof right === 'string' ? undefined : right;
+    // One that is left behind tells others of a refresh that was cut short.
+    let end = lease === undefined ? nothing : beginAsked();
     let isLate = false;
     try {
       // Whoever held the lease before us may have brought the token.
@@ -254,7 +256,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       if (slot.isRetired) return failed(REPLACED);
       if (underWay.isStopped) return failed(stopping);
       if (lease?.isHeld() === false) return failed(heldElsewhere);
-      const exchange = await trackAsked(askUntilSure(slot, request, lease));
+      if (lease === undefined) end = beginAsked();
+      const exchange = await askUntilSure(slot, request, lease);
       if (exchange.late !== undefined && turn !== undefined) {
         isLate = true;
         turn.late(trackAsked(readLate(slot, exchange, lease)), clock.monotonic() + endpoints.lateMs);
@@ -283,6 +286,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       return failed(failure, sent, probeAt);
     } finally {
       if (!isLate) await release(lease);
+      end();
     }
   }
 
@@ -333,6 +337,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const take = async (): Promise<boolean> => {
         const right = await takeRight(slot);
         if (right === 'busy') return false;
+        const end = typeof right === 'object' ? beginAsked() : nothing;
         try {
           // The store counts the rotations: ours has to be the latest.
           await look(slot, true);
@@ -348,6 +353,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
           return slot.grant.refreshToken?.reveal() === refreshToken.reveal();
         } finally {
           if (typeof right === 'object') await release(right);
+          end();
         }
       };
       return track(turns.take(slot.grant, take, () => false));
@@ -356,6 +362,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     settled: underWay.settled,
   };
 }
+
+const nothing = (): void => undefined;
 
 const isConsent = (slot: Slot): boolean => slot.credential.grant === 'refresh_token';
 

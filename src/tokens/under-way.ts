@@ -9,6 +9,8 @@ export interface UnderWay {
   track<T>(work: Promise<T>): Promise<T>;
   /** An answer to come, or the saving of what came: it may be the only good refresh token, and is awaited as long as an answer may take. */
   trackAsked<T>(work: Promise<T>): Promise<T>;
+  /** As `trackAsked`, from now on until the result is called. */
+  beginAsked(): () => void;
   stop(): void;
   readonly isStopped: boolean;
   /** Ends when all has ended, or after `boundMs`; what was asked ahead of the stop has its time since then. */
@@ -37,6 +39,14 @@ export function createUnderWay(clock: Clock, answerTimeoutMs: number): UnderWay 
   return {
     track: (work) => add(all, work),
     trackAsked: (work) => add(asked, add(all, work)),
+    beginAsked() {
+      let end = (): void => undefined;
+      const work = new Promise<void>((resolve) => {
+        end = resolve;
+      });
+      void add(asked, work);
+      return end;
+    },
     stop() {
       stoppedAt ??= clock.monotonic();
     },

@@ -214,6 +214,11 @@ for (const how of ['SIGINT', 'SIGTERM', 'SIGHUP', 'a terminal that goes away'] a
         await isAsked();
         interrupted.signal(how);
         assert.equal((await interrupted.exited).code, null);
+        // One that is left tells the relay of a refresh that was cut short.
+        assert.deepEqual(
+          readdirSync(directory).filter((name) => name.endsWith('.lock')),
+          [],
+        );
       }
       const { code, stdout } = await runCli(words, { env });
       assert.equal(code, 0, stdout);

@@ -105,3 +105,33 @@ for (const [what, attempt] of [
     await closed;
     assert.equal(endpoint.state.asked, 0);
   });
+
+test('a stop that waits for an answer waits for what is done with it, too: no lock is left that tells of a cut refresh', async () => {
+  const endpoint = createEndpoint();
+  const clock = createTestClock();
+  const done: string[] = [];
+  const store = {
+    ...createMemoryStore(),
+    lock: async () => ({
+      interrupted: undefined,
+      isHeld: () => true,
+      async release() {
+        for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+        done.push('released');
+      },
+    }),
+    close: async () => void done.push('closed'),
+  };
+  const tokens = createTokenService(
+    { log: createTestLog(), clock, store },
+    { endpoint: { http: endpoint.http } },
+  );
+  tokens.applyAccounts([entryFor(URL, 'a')]);
+  void tokens.refresh('a').catch(() => undefined);
+  await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
+  const closed = tokens.close();
+  await new Promise(setImmediate);
+  endpoint.answer(200, '{"access_token":"t","token_type":"Bearer","expires_in":3600,"refresh_token":"r2"}');
+  await closed;
+  assert.deepEqual(done, ['released', 'closed']);
+});
