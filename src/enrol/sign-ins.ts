@@ -364,6 +364,8 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     begin: async (id, way, origin, isInvited) => start(id, await drafted(id), way, origin, isInvited),
     async beginNew(account, way, origin) {
       const draft = await draftOfNew(accountsPath, account);
+      // Nobody is asked for what there is no place for.
+      await editAccounts(accountsPath, () => undefined);
       return start(draft.loaded.account.id, draft, way, origin);
     },
     async paste(id, text) {

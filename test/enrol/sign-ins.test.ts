@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -70,7 +70,7 @@ async function setUp(defer: Defer, more: Record<string, unknown> = {}, base: Rec
     cured: async () => {},
   });
   defer(() => signIns.close());
-  return { page, signIns, adopted, spent, unsaved, gate: { close, open: () => goOn() } };
+  return { page, path, signIns, adopted, spent, unsaved, gate: { close, open: () => goOn() } };
 }
 
 for (const pair of PAIRS)
@@ -165,5 +165,18 @@ test(
       await waitFor(async () => (await signIns.look(ANN)).state === 'done', { what: 'the end' });
       assert.equal((await signIns.look(ANN)).note === null, isTaken);
     }
+  }),
+);
+
+test(
+  'nobody is asked to sign in to a new account where the accounts file cannot be written',
+  leakless(async (_t, defer) => {
+    const { signIns, path } = await setUp(defer);
+    const begin = (email: string) =>
+      signIns.beginNew({ email, provider: 'sim', client_id: 'c' }, 'browser', 'http://127.0.0.1:9090');
+    assert.equal((await begin('new@mail.example')).state, 'waiting');
+    // No lock can be made beside it.
+    mkdirSync(`${path}.lock`);
+    await assert.rejects(begin('newer@mail.example'), /cannot write/);
   }),
 );
