@@ -75,8 +75,8 @@ const SETTLED_MS = 10_000;
 /** After a failed attempt, while others are open: those who wait get one of these, and another is tried after this. */
 const TRY_AGAIN_MS = 1_000;
 
-/** So long after its last use a connection is not given up to another account, ms: the next message may be about to come, and each change takes a login. */
-const KEPT_MS = 2_000;
+/** So long, and the time between two logins, after its last use a connection is not given up to another account, ms: the next message may be about to come, and each change takes a login. */
+const KEPT_MS = 1_000;
 
 interface Waiter {
   /** Monotonic ms. */
@@ -166,7 +166,8 @@ export function createConnectionPool(
       if (closing) return false;
       if (places.isSorting) return true;
       if (places.idle <= Math.min(waiters.length, free())) return false;
-      const restMs = KEPT_MS - Math.max(...[...idle].map(({ idleMs }) => idleMs));
+      const keptMs = KEPT_MS + limits().loginIntervalMs;
+      const restMs = keptMs - Math.max(...[...idle].map(({ idleMs }) => idleMs));
       if (restMs > 0) {
         stopKeeping();
         stopKeeping = clock.after(restMs, serve);

@@ -218,7 +218,7 @@ test(
     await pass(clock, 2_000);
     assert.equal((await third).final?.code, 250);
     const fourth = room.send({ from: DESK });
-    await pass(clock, 2_000);
+    await pass(clock, 3_000);
     assert.equal((await fourth).mail.code, 451);
     clock.advance(61_000);
     assert.equal((await room.send({ from: DESK })).final?.code, 250);
@@ -243,10 +243,10 @@ test(
     await begin(ANN);
     await waitFor(() => heard.length === 1);
     await begin(DESK);
-    clock.advance(3_000);
+    clock.advance(4_000);
     await waitFor(() => heard.length === 2);
     await begin(ANN);
-    await pass(clock, 2_000);
+    await pass(clock, 4_000);
     await waitFor(() => room.upstreams.status(ANN)?.counts.size === 1);
     await begin(DESK);
     clock.advance(3_000);
