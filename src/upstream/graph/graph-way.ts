@@ -195,8 +195,13 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   }
 
   /** What became of a message that goes no further by Graph; undefined: nothing of it is known. */
-  async function settle(outgoing: Outgoing, account: string, trace: Trace): Promise<Ending | undefined> {
-    const settled = await handoverFor(account, trace).settle(outgoing);
+  async function settle(
+    outgoing: Outgoing,
+    account: string,
+    trace: Trace,
+    mayGoOn: boolean,
+  ): Promise<Ending | undefined> {
+    const settled = await handoverFor(account, trace).settle(outgoing, mayGoOn);
     if (settled !== undefined) hear(outgoing, settled.ending);
     return settled && told(settled.ending, settled.by, trace);
   }
@@ -261,7 +266,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
       const as = outgoingOf(mail, promised, message, isClosed);
       // The retry of a part is not refused for the header of the whole, which may have been sent.
       if (addressed.kind !== 'ready')
-        return (await settle(as, account.id, trace)) ?? notAddressed(addressed, facts);
+        return (await settle(as, account.id, trace, true)) ?? notAddressed(addressed, facts);
       if (addressed.message.length > MAX_MESSAGE_OCTETS) return refusedHere(tooLarge, facts);
       const startedAt = clock.monotonic();
       const outgoing = { ...as, message: addressed.message };
@@ -370,7 +375,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
           ? () => deps.ledger.hasAny()
           : () => openQuestion.isOpen(() => senderMark(sender)),
         settle: (mail, promised, message, trace, isClosed) =>
-          settle(outgoingOf(mail, promised, message, isClosed), way.account.id, trace),
+          settle(outgoingOf(mail, promised, message, isClosed), way.account.id, trace, false),
       });
     },
     stateOf(accountId) {

@@ -19,10 +19,9 @@ import {
   type LedgerRow,
   markOf,
   mayHaveGone,
-  type Subject,
   textsOf,
 } from './ledger.ts';
-import { CANNOT_TELL, type GraphEnding, judged, later, takenAs } from './outcome.ts';
+import { CANNOT_TELL, type GraphEnding, isPermanent, judged, later, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 import { noteSent } from './sent.ts';
 import type { TellUnclear } from './tell-unclear.ts';
@@ -54,8 +53,11 @@ export interface HandoverDeps {
 export interface Handover {
   /** Delivers the message by Graph. Never rejects. */
   deliver(outgoing: Outgoing): Promise<HandedOver>;
-  /** What became of a message that is about to go another way; undefined: it may go. Never rejects. */
-  settle(outgoing: Outgoing): Promise<HandedOver | undefined>;
+  /**
+   * What became of a message that goes no further by Graph; undefined: nothing of it is known. `mayGoOn`: those who do
+   * not have it may get it by Graph of this account. Never rejects.
+   */
+  settle(outgoing: Outgoing, mayGoOn: boolean): Promise<HandedOver | undefined>;
 }
 
 /** `rest`: recipients that the attempt before, which is to be worked on first, did not have. */
@@ -65,11 +67,10 @@ interface Found {
   readonly rest: readonly string[];
 }
 
-/** `rest`: recipients that do not have it, where those that `before` had do. */
+/** `rest`: recipients that do not have it, where the others do. */
 interface Worked<T> {
   readonly handed: T;
   readonly rest: readonly string[];
-  readonly before?: Subject | undefined;
 }
 
 export function createHandover(deps: HandoverDeps): Handover {
@@ -145,7 +146,7 @@ export function createHandover(deps: HandoverDeps): Handover {
       const handed = await work(outgoing, claim, deadline);
       const ending = handed?.ending;
       isKept = ending?.kind === 'taken' && ending.keepsClaim === true;
-      return { handed, rest: ending?.kind === 'taken' ? rest : [], before: outgoing.partOf };
+      return { handed, rest: ending?.kind === 'taken' ? rest : [] };
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
       return waits(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
@@ -208,39 +209,35 @@ export function createHandover(deps: HandoverDeps): Handover {
     }
   }
 
-  /** Others have it already, whom its header may name. */
-  async function deliverTo(
-    rest: readonly string[],
-    asked: Outgoing,
-    before: Subject | undefined,
-  ): Promise<HandedOver> {
-    const by = deliveryOf(account) === undefined ? (before?.account ?? account) : account;
+  /** Others have it already, whom its header may name. By no other account than the one its client may use. */
+  async function deliverTo(rest: readonly string[], asked: Outgoing, mayGoOn = true): Promise<HandedOver> {
     const addressed = addressMessage(asked.message, rest, 'rewrite');
-    const fields = { event: 'graph_sent_to_some', account: by, key: asked.key, message_id: asked.messageId };
-    if (deliveryOf(by) === undefined || addressed.kind !== 'ready') {
-      log.warn({ ...fields, rest: rest.length }, 'some recipients of this message have it: the others wait');
-      return own(later('4.4.2', 'an earlier attempt of this message has reached some of its recipients'));
+    const { key, messageId } = asked;
+    const fields = { event: 'graph_sent_to_some', account, key, message_id: messageId, rest: rest.length };
+    if (mayGoOn && addressed.kind === 'ready') {
+      log.info(fields, 'some recipients of this message have it: it goes to the others');
+      const { message } = addressed;
+      const handed = await deliver({ ...asked, message, recipients: rest, key: asked.keyFor(rest) });
+      // It would bounce for those who have it, too.
+      if (!isPermanent(handed.ending)) return handed;
     }
-    log.info({ ...fields, rest: rest.length }, 'some recipients of this message have it: sent to the others');
-    return createHandover({ ...deps, account: by }).deliver({
-      ...asked,
-      message: addressed.message,
-      recipients: rest,
-      key: asked.keyFor(rest),
-    });
+    log.warn(fields, 'some recipients of this message have it: the others wait until they come alone');
+    return own(later('4.4.2', 'an earlier attempt of this message has reached some of its recipients'));
+  }
+
+  async function deliver(asked: Outgoing): Promise<HandedOver> {
+    const { handed, rest } = await claimed(asked, (outgoing, claim, deadline) =>
+      claim.known?.state === 'sent'
+        ? sentBefore(outgoing, claim)
+        : goOn(outgoing, claim, deadline, claim.known),
+    );
+    return rest.length === 0 ? handed : deliverTo(rest, asked);
   }
 
   return {
-    async deliver(asked) {
-      const { handed, rest, before } = await claimed(asked, (outgoing, claim, deadline) =>
-        claim.known?.state === 'sent'
-          ? sentBefore(outgoing, claim)
-          : goOn(outgoing, claim, deadline, claim.known),
-      );
-      return rest.length === 0 ? handed : deliverTo(rest, asked, before);
-    },
-    async settle(asked) {
-      const { handed, rest, before } = await claimed(asked, async (outgoing, claim, deadline) => {
+    deliver,
+    async settle(asked, mayGoOn) {
+      const { handed, rest } = await claimed(asked, async (outgoing, claim, deadline) => {
         switch (claim.known?.state) {
           case undefined:
           // A draft is no mail; the one that was left over is deleted in time.
@@ -255,7 +252,7 @@ export function createHandover(deps: HandoverDeps): Handover {
             return claim.known satisfies never;
         }
       });
-      return rest.length === 0 ? handed : deliverTo(rest, asked, before);
+      return rest.length === 0 ? handed : deliverTo(rest, asked, mayGoOn);
     },
   };
 }
