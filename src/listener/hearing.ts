@@ -12,6 +12,8 @@ export interface Hearing {
   /** `octets`: that have come from the client so far. What came before the reply says nothing: clients send ahead. */
   written(octets: number): void;
   came(octets: number): void;
+  /** Of what was written nothing has come back that says that the client is gone. */
+  presume(): void;
   /** The connection is gone. Idempotent. */
   ended(how: 'orderly' | 'broken'): void;
 }
@@ -39,6 +41,12 @@ export function createHearing(): Hearing {
         if (writtenAt === undefined || octets <= writtenAt) return true;
         answer('yes');
         return false;
+      });
+    },
+    presume() {
+      asked = asked.filter(({ answer, writtenAt }) => {
+        if (writtenAt !== undefined) answer('perhaps');
+        return writtenAt === undefined;
       });
     },
     ended(how) {

@@ -279,7 +279,9 @@ export class RelayConnection extends SeamConnection {
 
   /** Of a side that is closed nothing is read any more: that the client is gone says only a write after its reset. */
   async #untilReset(): Promise<void> {
-    if (this.#mayBeGone && this.#hearing.isAsked) await nap(this._server.hooks.clock, RESET_MS).over;
+    if (!this.#mayBeGone || !this.#hearing.isAsked) return;
+    await nap(this._server.hooks.clock, RESET_MS).over;
+    if (!this.socket.readableEnded) this.#hearing.presume();
   }
 
   /** The client waits for us, not we for it. */

@@ -12,6 +12,8 @@ const CASES: readonly (readonly [string, (hearing: Hearing) => void, string])[] 
   ['octets before anything was written', (h) => [h.came(11), h.ended('orderly')], 'no'],
   ['it leaves without a word', (h) => [h.written(10), h.ended('orderly')], 'perhaps'],
   ['its connection breaks', (h) => [h.written(10), h.ended('broken')], 'no'],
+  ['nothing shows that it is gone', (h) => [h.written(10), h.presume(), h.ended('broken')], 'perhaps'],
+  ['nothing was written yet', (h) => [h.presume(), h.ended('broken')], 'no'],
   ['it leaves before the reply', (h) => h.ended('orderly'), 'no'],
   ['the reply counts, not what is said after it', (h) => [h.written(10), h.written(20), h.came(15)], 'yes'],
 ];

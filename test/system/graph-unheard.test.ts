@@ -233,3 +233,24 @@ test(
     assert.equal(provider.graph.delivered.length, 2);
   }),
 );
+
+for (const last of ['RSET\r\n', 'RSE'])
+  test(
+    `${JSON.stringify(last)} comes ahead and the client stays: a second after the 250 what looks the same is sent`,
+    leakless(async (_t, defer) => {
+      const { provider, relay } = await house(defer);
+      const client = await atData(defer, relay, [BOB]);
+      await client.raw(`${mail('')}.\r\n${last}`);
+      await client.expect(undefined, 250);
+      await waitFor(async () => (await send(defer, relay, [BOB], mail(''))).startsWith('250'), {
+        timeoutMs: 10_000,
+        what: 'the next that looks the same',
+      });
+      assert.equal(provider.graph.delivered.length, 2);
+      // What breaks long after says nothing of it.
+      client.reset();
+      await new Promise((resume) => setTimeout(resume, 200));
+      assert.match(await send(defer, relay, [BOB], mail('')), /250/);
+      assert.equal(provider.graph.delivered.length, 3);
+    }),
+  );
