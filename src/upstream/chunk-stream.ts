@@ -17,6 +17,8 @@ const sizeOf = (pieces: readonly Buffer[]): number => pieces.reduce((sum, piece)
 
 export interface ChunkDialogue {
   lost(error: unknown): UpstreamError;
+  /** A chunk was taken. */
+  taken(reply: ParsedReply): void;
   /** A chunk was refused: the decision on the message. */
   refused(reply: ParsedReply): Decision;
   /** Writes the last chunk and waits for the decision. Rejects with `UpstreamError`. */
@@ -47,7 +49,9 @@ export function createChunkStream(connection: UpstreamConnection, dialogue: Chun
     for (const pieces of chunks) {
       void connection.expect(1, FINAL_TIMEOUT_MS).then(
         ([reply]) => {
-          if (reply !== undefined && !isPositive(reply)) refusal ??= reply;
+          if (reply === undefined) return;
+          if (isPositive(reply)) dialogue.taken(reply);
+          else refusal ??= reply;
         },
         (error: unknown) => {
           failure ??= dialogue.lost(error);

@@ -11,6 +11,7 @@ import type { Mask } from '../protocol/masking.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
 import type { LossCause } from '../protocol/verdict.ts';
 import { lossCause } from './failure.ts';
+import { isFarewell } from './reply-kinds.ts';
 
 /** The connection went away (or was closed by us for breaking the protocol) while replies were awaited. */
 export class ConnectionLost extends Error {
@@ -255,7 +256,7 @@ export class UpstreamConnection {
       const flight = this.#flights[0];
       if (flight === undefined) {
         for (const { resolve, replies } of complete) resolve(replies);
-        this.saidTooMuch = reply.code !== 421;
+        this.saidTooMuch = !isFarewell(reply);
         // Said to nobody: the server ends an idle session, or is out of step. Either way it is over.
         this.#die(reply.code >= 400 ? 'eof' : 'garbage', 'upstream spoke unasked');
         return;

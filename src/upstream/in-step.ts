@@ -26,8 +26,10 @@ export interface Step {
   isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply;
   /** The reply to EHLO. */
   isGreeting(reply: ParsedReply): boolean;
-  /** Said of the body, also where nothing comes behind it; `envelope`: replies to MAIL and RCPT that came with it. */
+  /** Said of the body, whatever comes behind it; `envelope`: replies to MAIL and RCPT that came with it. */
   isCertain(verdict: ParsedReply | undefined, envelope?: readonly ParsedReply[]): boolean;
+  /** How a chunk before the last was answered. */
+  hearChunk(reply: ParsedReply): void;
   /** A yes to the first body on a connection, in the words in which MAIL or RCPT was answered: they may have been said again. */
   isDoubtful(verdict: ParsedReply | undefined): boolean;
 }
@@ -40,8 +42,12 @@ const keywordsOf = (lines: readonly string[]): readonly string[] =>
 const wordsOf = ({ code, lines }: ParsedReply): string => [code, ...lines].join('\n');
 
 export function createStep(connection: UpstreamConnection, outOfStep: () => Error): Step {
-  /** How this message's MAIL and RCPTs were answered. */
-  const heard = { mail: undefined as ParsedReply | undefined, rcpt: [] as ParsedReply[] };
+  /** How this message's MAIL, RCPTs and chunks were answered. */
+  const heard = {
+    mail: undefined as ParsedReply | undefined,
+    rcpt: [] as ParsedReply[],
+    chunks: [] as ParsedReply[],
+  };
   function hear(to: 'mail' | 'rcpt', reply: ParsedReply | undefined): void {
     if (reply === undefined) return;
     if (to === 'mail') heard.mail = reply;
@@ -65,6 +71,12 @@ export function createStep(connection: UpstreamConnection, outOfStep: () => Erro
     const rcpt = heard.rcpt.map(wordsOf);
     return !rcpt.includes(mail) && (said === mail || rcpt.includes(said));
   }
+  /** Of an address (RFC 3463 §3.2), and how it reads is not how MAIL and RCPT do, which are told apart. */
+  function isOfNone({ enhanced }: ParsedReply): boolean {
+    const mail = heard.mail?.enhanced;
+    const rcpt = heard.rcpt.map((reply) => reply.enhanced);
+    return enhanced !== mail && !rcpt.includes(enhanced) && !rcpt.includes(mail);
+  }
   const step: Step = {
     isTagged,
     get ehlo() {
@@ -77,8 +89,11 @@ export function createStep(connection: UpstreamConnection, outOfStep: () => Erro
     isCertain(verdict, [mail, rcpt] = []) {
       hear('mail', mail);
       hear('rcpt', rcpt);
-      return verdict !== undefined && !isGreeting(verdict) && !isRepeated(verdict);
+      if (verdict === undefined || isGreeting(verdict) || isRepeated(verdict)) return false;
+      if (heard.chunks.map(wordsOf).includes(wordsOf(verdict))) return false;
+      return !isOfAddress(verdict.enhanced) || isOfNone(verdict);
     },
+    hearChunk: (reply) => void heard.chunks.push(reply),
     isDoubtful: (verdict) =>
       verdict !== undefined &&
       isPositive(verdict) &&

@@ -15,8 +15,8 @@ import { createDataStream, type Decision, type SubmissionStream } from './data-s
 import { lost, UpstreamError } from './failure.ts';
 import { beginFlight, endFlight, type FlightCount, type FlightTime } from './flight-times.ts';
 import { createStep, type Marker, type Step } from './in-step.ts';
-import { isOfAnother, isUnknownCommand } from './reply-kinds.ts';
-import { ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS } from './timeouts.ts';
+import { isFarewell, isOfAnother, isOutOfPlace } from './reply-kinds.ts';
+import { ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS, MARKER_TIMEOUT_MS } from './timeouts.ts';
 
 /**
  * After this long in the pool a connection may be gone without a sign (a NAT that forgot it), so the
@@ -186,6 +186,7 @@ export class Submission {
       this.#sent = 'body';
       const stream = createChunkStream(this.#connection, {
         lost: (error) => this.#lost(error),
+        taken: (reply) => this.#step.hearChunk(reply),
         refused: (reply) => this.#keep({ stage: 'body', reply }),
         sendLast: (parts) => this.#sendLast(parts, this.#step.marker(true)),
       });
@@ -267,16 +268,24 @@ export class Submission {
     const isCertain = (replies: readonly ParsedReply[]): boolean =>
       this.#step.isCertain(replies[expected - 1], replies.slice(0, expected - 1));
     try {
-      const replies = await this.#connection.flight(
+      const all = expected + (marker?.length ?? 0);
+      const replies = await this.#connection.flightUntil(
         marker === undefined ? parts : [...parts, ...marker],
-        expected + (marker?.length ?? 0),
+        (so) => {
+          if (so.length < all && so.length === expected && isCertain(so))
+            this.#connection.limitWait(MARKER_TIMEOUT_MS);
+          return so.length === all;
+        },
         this.#left(timeoutMs, leastMs),
       );
       endFlight(begun, this.#connection.now);
-      // The connection ends behind the verdict, or the server does not know what the marker is: nothing is taken back.
+      // The connection ends behind the verdict, or the server does not take the marker here: nothing is taken back.
       const answer = replies[expected];
-      const isVoid = answer !== undefined && (answer.code === 421 || isUnknownCommand(answer));
-      if (isVoid && isCertain(replies)) replies.length = expected;
+      const isVoid = answer !== undefined && (isFarewell(answer) || isOutOfPlace(answer));
+      if (isVoid && isCertain(replies)) {
+        replies.length = expected;
+        if (isFarewell(answer)) this.#connection.destroy();
+      }
       return replies;
     } catch (error) {
       const replies = [...(error instanceof ConnectionLost ? error.replies : [])];

@@ -10,3 +10,5 @@ export const CHUNK_TIMEOUT_MS = 180_000;
 export const LEAST_MS = 20_000;
 /** RSET ahead of a replay shows whether a connection still lives; nobody waits longer for it, nor for all that are asked together. */
 export const ALIVE_TIMEOUT_MS = 5_000;
+/** A verdict that is certain waits no longer for what is said behind it: the client waits for it. */
+export const MARKER_TIMEOUT_MS = 5_000;

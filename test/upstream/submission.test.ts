@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
+import { formatReply } from '../../src/protocol/reply.ts';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
 import type { Decision } from '../../src/upstream/data-stream.ts';
 import { UpstreamError } from '../../src/upstream/failure.ts';
@@ -160,14 +161,55 @@ test('a server that answers chunks when it has them all is waited for as long as
   assert.equal((await decided).reply.text, 'queued');
 });
 
-for (const answer of ['421 4.7.0 enough messages on this connection', '502 5.5.1 what is EHLO'])
+for (const [answer, isKept] of [
+  ['421 4.7.0 enough messages on this connection', false],
+  ['221 2.0.0 bye', false],
+  ['502 5.5.1 what is EHLO', true],
+  ['503 5.5.1 duplicate EHLO', true],
+] as const)
   test(`${answer.slice(0, 3)} in place of the answer to the EHLO behind a body takes nothing back`, async () => {
-    const { sendWhole, heard, says } = stage();
-    const decided = sendWhole();
-    assert.match(heard(), /EHLO relay\.test\r\n$/);
-    says(...ENVELOPE, '250 2.0.0 queued', answer);
-    assert.equal((await decided).reply.text, 'queued');
+    for (const verdict of ['250 2.0.0 queued', '550 5.7.1 spam']) {
+      const { connection, sendWhole, heard, says } = stage();
+      const decided = sendWhole();
+      assert.match(heard(), /EHLO relay\.test\r\n$/);
+      says(...ENVELOPE, verdict, answer);
+      assert.equal(formatReply((await decided).reply), verdict);
+      assert.equal(!connection.dead, isKept && verdict.startsWith('2'));
+    }
   });
+
+test('a verdict does not wait for a server that is slow about what follows', async () => {
+  const { clock, sendWhole, says } = stage();
+  const decided = sendWhole();
+  says(...ENVELOPE, '250 2.0.0 queued');
+  clock.advance(5_000);
+  assert.equal((await decided).reply.text, 'queued');
+});
+
+test('the last word of a server that closes is no reply too many', async () => {
+  const { clock, connection, sendWhole, says } = stage();
+  // How its replies look is known: nothing follows the body.
+  Object.assign(connection.said, { mail: '2.1.0', rcpt: '2.1.5', end: '2.0.0' });
+  const decided = sendWhole();
+  says(...ENVELOPE, '550 5.7.1 spam', '221 2.0.0 closing');
+  clock.advance(1);
+  assert.equal((await decided).reply.text, 'spam');
+});
+
+test('what was said of a chunk twice is no verdict where none comes', async () => {
+  for (const end of ENDS) {
+    const room = stage();
+    const { stream } = await room.submission.startStream();
+    assert.ok(stream);
+    stream.push(Buffer.from(`Subject: x\r\n\r\n${'x'.repeat(300_000)}`));
+    stream.push(Buffer.alloc(300_000, 'y'));
+    const decided = stream.finish();
+    await new Promise(setImmediate);
+    room.says('250 2.0.0 taken', '250 2.0.0 taken', '250 2.0.0 taken');
+    end(room);
+    await assert.rejects(decided, isUnknown);
+  }
+});
 
 test('a server that offers something else behind a login is in step', async () => {
   const { connection, sendWhole, says } = stage();
@@ -206,8 +248,12 @@ test('a server that is silent on a body and answers the EHLO behind it has taken
 test('a verdict counts however the connection ends behind it, if it is not what was said to RCPT', async () => {
   const cases: readonly (readonly [readonly string[], string, boolean])[] = [
     [ENVELOPE, '250 2.0.0 queued', true],
-    [ENVELOPE, '250 2.1.5 queued', true],
+    // It may have been said of another recipient, or twice of this one.
+    [ENVELOPE, '250 2.1.5 queued', false],
     [ENVELOPE, '250 2.1.5 recipient', false],
+    [ENVELOPE, '250 2.1.9 queued', true],
+    // Of these the second may be MAIL's once more, and what follows RCPT's.
+    [['250 2.1.0 OK', '250 2.1.0 OK'], '250 2.1.5 OK', false],
     [['250 sender', '250 recipient'], '250 queued', true],
     [['250 sender', '250 recipient'], '250 recipient', false],
     // What it says to everything tells nothing.
