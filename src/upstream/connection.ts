@@ -252,7 +252,7 @@ export class UpstreamConnection {
     const complete: Flight[] = [];
     if (replies.length > 0) this.#heardAt = this.#clock.monotonic();
     for (const reply of replies) {
-      if (reply.code === 421) this.#leaving = true;
+      if (isFarewell(reply)) this.#leaving = true;
       const flight = this.#flights[0];
       if (flight === undefined) {
         for (const { resolve, replies } of complete) resolve(replies);
@@ -275,8 +275,9 @@ export class UpstreamConnection {
     for (const flight of complete) flight.resolve(flight.replies);
     // Part of a reply that nobody waits for.
     if (this.#flights.length === 0 && this.#parser.unfinished) this.#die('garbage', 'upstream spoke unasked');
-    // After 421 the server closes: commands pipelined behind it get no reply of their own.
-    if (this.#leaving && replies.at(-1)?.code === 421) this.#die('eof', 'closed by the upstream with 421');
+    // The server closes: commands pipelined behind its last word get no reply of their own.
+    const last = replies.at(-1);
+    if (last !== undefined && isFarewell(last)) this.#die('eof', `closed by the upstream with ${last.code}`);
   }
 
   #die(how: LossCause, detail: string): void {

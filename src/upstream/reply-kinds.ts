@@ -4,11 +4,13 @@ import type { Stage } from '../protocol/verdict.ts';
 
 /** Replies by which a server says it does not know BDAT although it offered CHUNKING. */
 export const isUnknownCommand = (reply: ParsedReply): boolean => reply.code === 500 || reply.code === 502;
-/** The command is not known, or not taken here: it says nothing of a body. */
-export const isOutOfPlace = (reply: ParsedReply): boolean => isUnknownCommand(reply) || reply.code === 503;
 
 /** Said without being asked, too, by a server that closes (RFC 5321 §3.8). */
 export const isFarewell = (reply: ParsedReply): boolean => reply.code === 421 || reply.code === 221;
+
+/** No verdict on a body: the server closes, or does not know or take the command. */
+export const isOfNoBody = (reply: ParsedReply): boolean =>
+  isFarewell(reply) || isUnknownCommand(reply) || reply.code === 503;
 
 /** Exchange counts a whole chunk as header and refuses it; the same message goes by DATA. */
 export const isHeaderMiscount = (reply: ParsedReply): boolean =>

@@ -15,7 +15,7 @@ import { createDataStream, type Decision, type SubmissionStream } from './data-s
 import { lost, UpstreamError } from './failure.ts';
 import { beginFlight, endFlight, type FlightCount, type FlightTime } from './flight-times.ts';
 import { createStep, type Marker, type Step } from './in-step.ts';
-import { isFarewell, isOfAnother, isOutOfPlace } from './reply-kinds.ts';
+import { isOfAnother, isOfNoBody } from './reply-kinds.ts';
 import { ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS, MARKER_TIMEOUT_MS } from './timeouts.ts';
 
 /**
@@ -281,11 +281,7 @@ export class Submission {
       endFlight(begun, this.#connection.now);
       // The connection ends behind the verdict, or the server does not take the marker here: nothing is taken back.
       const answer = replies[expected];
-      const isVoid = answer !== undefined && (isFarewell(answer) || isOutOfPlace(answer));
-      if (isVoid && isCertain(replies)) {
-        replies.length = expected;
-        if (isFarewell(answer)) this.#connection.destroy();
-      }
+      if (answer !== undefined && isOfNoBody(answer) && isCertain(replies)) replies.length = expected;
       return replies;
     } catch (error) {
       const replies = [...(error instanceof ConnectionLost ? error.replies : [])];
