@@ -254,3 +254,24 @@ for (const last of ['RSET\r\n', 'RSE'])
       assert.equal(provider.graph.delivered.length, 3);
     }),
   );
+
+for (const id of ['', 'Message-ID: <m@client.test>\r\n'])
+  test(
+    `${id === '' ? 'without' : 'with'} Message-ID: once one of the recipients has heard of it in a retry to him alone, the next to him is another`,
+    leakless(async (_t, defer) => {
+      const { provider, relay } = await house(defer);
+      const client = await atData(defer, relay, [BOB, CAL]);
+      await client.body(mail(id));
+      client.reset();
+      await relay.event('transaction');
+      const copies = async (to: readonly string[]): Promise<number> => {
+        assert.match(await send(defer, relay, to, mail(id)), /250/);
+        return provider.graph.delivered.length;
+      };
+      assert.equal(await copies([BOB]), 1);
+      assert.equal(await copies([BOB]), 2);
+      assert.equal(await copies([CAL]), 2);
+      // With a Message-ID what is the same in all is a retry.
+      assert.equal(await copies([BOB, CAL]), id === '' ? 3 : 2);
+    }),
+  );

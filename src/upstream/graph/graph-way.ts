@@ -195,14 +195,9 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   }
 
   /** What became of a message that goes no further by Graph; undefined: nothing of it is known. */
-  async function settle(
-    outgoing: Outgoing,
-    account: string,
-    trace: Trace,
-    mayGoOn: boolean,
-  ): Promise<Ending | undefined> {
-    const settled = await handoverFor(account, trace).settle(outgoing, mayGoOn);
-    if (settled !== undefined) hear(outgoing, settled.ending);
+  async function settle(as: Outgoing, account: string, trace: Trace, mayGoOn: boolean) {
+    const settled = await handoverFor(account, trace).settle(as, mayGoOn);
+    if (settled !== undefined) hear(as, settled.ending);
     return settled && told(settled.ending, settled.by, trace);
   }
 

@@ -21,9 +21,9 @@ import {
   mayHaveGone,
   textsOf,
 } from './ledger.ts';
-import { CANNOT_TELL, type GraphEnding, isPermanent, judged, later, takenAs } from './outcome.ts';
+import { CANNOT_TELL, type GraphEnding, isPermanent, judged, later } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
-import { noteSent } from './sent.ts';
+import { noteSent, type SentEntry } from './sent.ts';
 import type { TellUnclear } from './tell-unclear.ts';
 
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
@@ -94,7 +94,9 @@ export function createHandover(deps: HandoverDeps): Handover {
           await claim.release();
           const had = new Set(known.subject.each);
           const rest = outgoing.recipients.filter((address) => !had.has(markOf(address)));
-          return { outgoing: { ...outgoing, key, partOf: known.subject }, claim: other, rest };
+          const isWhole = rest.length === 0 && had.size === new Set(outgoing.recipients.map(markOf)).size;
+          const partOf = isWhole ? undefined : known.subject;
+          return { outgoing: { ...outgoing, key, partOf }, claim: other, rest };
         }
         await other.release();
       }
@@ -105,12 +107,15 @@ export function createHandover(deps: HandoverDeps): Handover {
     return { outgoing, claim, rest: [] };
   }
 
-  /** Earlier attempts that had one of its recipients, and others. */
-  async function relativesOf({ key, family, recipients }: Outgoing): Promise<readonly LedgerRow[]> {
+  /** Earlier attempts that had one of its recipients. What was sent with another Date is another message. */
+  async function relativesOf({ key, family, date, recipients }: Outgoing): Promise<readonly LedgerRow[]> {
     const marks = new Set(recipients.map(markOf));
     const rows = await ledger.relatives(family);
     return rows.filter(
-      (row) => row.key !== key && row.entry.subject?.each?.some((mark) => marks.has(mark)) === true,
+      ({ key: other, entry: { state, subject } }) =>
+        other !== key &&
+        subject?.each?.some((mark) => marks.has(mark)) === true &&
+        (state !== 'sent' || (subject.date ?? date) === date),
     );
   }
 
@@ -155,22 +160,14 @@ export function createHandover(deps: HandoverDeps): Handover {
     }
   }
 
-  async function sentBefore(outgoing: Outgoing, claim: Claim): Promise<HandedOver> {
-    const { known } = claim;
+  async function sentBefore(outgoing: Outgoing, claim: Claim, known: SentEntry): Promise<HandedOver> {
+    const { key, messageId } = outgoing;
     log.info(
-      {
-        event: 'graph_sent_before',
-        account,
-        key: outgoing.key,
-        message_id: outgoing.messageId,
-        at: known?.at,
-      },
+      { event: 'graph_sent_before', account, key, message_id: messageId, at: known.at },
       'this very message was sent before: not sent again',
     );
     // Its client may not hear of it this time either, or hear, and then the next that looks the same may be another.
-    if (known?.state === 'sent' && outgoing.partOf === undefined)
-      return own(await noteSent(ledger, outgoing, claim, known));
-    return own(takenAs(outgoing, known?.state === 'sent' ? known.messageId : undefined));
+    return own(await noteSent(ledger, outgoing, claim, known));
   }
 
   /** Where a message was begun that may have been sent. */
@@ -228,7 +225,7 @@ export function createHandover(deps: HandoverDeps): Handover {
   async function deliver(asked: Outgoing): Promise<HandedOver> {
     const { handed, rest } = await claimed(asked, (outgoing, claim, deadline) =>
       claim.known?.state === 'sent'
-        ? sentBefore(outgoing, claim)
+        ? sentBefore(outgoing, claim, claim.known)
         : goOn(outgoing, claim, deadline, claim.known),
     );
     return rest.length === 0 ? handed : deliverTo(rest, asked);
@@ -244,7 +241,7 @@ export function createHandover(deps: HandoverDeps): Handover {
           case 'creating':
             return undefined;
           case 'sent':
-            return sentBefore(outgoing, claim);
+            return sentBefore(outgoing, claim, claim.known);
           case 'draft':
           case 'sending':
             return mayHaveGone(claim.known) ? goOn(outgoing, claim, deadline, claim.known) : undefined;

@@ -2,11 +2,19 @@
  * What is kept of a message that was sent. In: a message and whether its client has heard the 250. Out: a note.
  * Until that is known a retry may come, to some of its recipients too.
  */
-import { type Claim, isOpen, type Ledger, type LedgerEntry, type Subject, textsOf } from './ledger.ts';
+import {
+  type Claim,
+  isOpen,
+  type Ledger,
+  type LedgerEntry,
+  markOf,
+  type Subject,
+  textsOf,
+} from './ledger.ts';
 import { type GraphEnding, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 
-type SentEntry = Extract<LedgerEntry, { state: 'sent' }>;
+export type SentEntry = Extract<LedgerEntry, { state: 'sent' }>;
 
 /** What is needed to find it, and no more. */
 const whereabouts = (subject: Subject): Subject => ({
@@ -21,16 +29,16 @@ export async function noteSent(
   claim: Claim,
   entry: SentEntry,
 ): Promise<GraphEnding> {
-  const { key, isNamed } = outgoing;
-  // A retry comes: of what nobody heard, or to the recipients that this one had not.
-  const isAwaited = outgoing.mayNotHear() || outgoing.partOf !== undefined;
+  const { key, isNamed, partOf } = outgoing;
+  const mayNotHear = outgoing.mayNotHear();
   // The next one that looks the same may be another: a device says the same thing every hour.
-  if (!isNamed && !isAwaited) await claim.forget();
-  // The draft itself says the same, so a failure to note it costs nothing but a look.
+  if (!isNamed && !mayNotHear && partOf === undefined) await claim.forget();
+  // A retry comes: of what nobody heard, or to the recipients that this one had not. The draft itself says the same, so a
+  // failure to note it costs nothing but a look.
   else await claim.note(entry).catch(() => undefined);
   const ending = takenAs(outgoing, entry.messageId);
   // It may read on all the same.
-  if (isAwaited && !isNamed && outgoing.partOf === undefined)
+  if (mayNotHear && !isNamed && partOf === undefined)
     return {
       ...ending,
       keepsClaim: true,
@@ -39,23 +47,37 @@ export async function noteSent(
         await claim.release();
       },
     };
-  if (isAwaited) return ending;
+  if (mayNotHear) return ending;
   return {
     ...ending,
     async whenHeard(heard) {
-      if (isNamed ? heard !== 'yes' : heard !== 'no') return;
+      const isHeard = isNamed ? heard === 'yes' : heard !== 'no';
+      if (isHeard === (!isNamed && partOf === undefined)) return;
       const later = await ledger.claim(key);
       if (later === 'busy') return;
+      const { known } = later;
       try {
-        if (!isNamed) {
-          if (later.known === undefined) await later.note(entry);
-        } else if (later.known?.state === 'sent' && later.known.at === entry.at && isOpen(later.known))
-          await later.note(closed(later.known));
+        if (!isHeard) {
+          if (known === undefined) await later.note(entry);
+        } else if (known?.state === 'sent' && known.at === entry.at && isOpen(known)) {
+          const left = partOf === undefined ? undefined : withoutPart(known, outgoing);
+          if (left !== undefined || isNamed) await later.note(left ?? closed(known));
+          else await later.forget();
+        }
       } finally {
         await later.release();
       }
     },
   };
+}
+
+/** Its recipients have heard of it; undefined: nobody is left who has not. */
+function withoutPart(entry: SentEntry, { recipients }: Outgoing): SentEntry | undefined {
+  const heard = new Set(recipients.map(markOf));
+  const each = (entry.subject?.each ?? []).filter((mark) => !heard.has(mark));
+  return entry.subject === undefined || each.length === 0
+    ? undefined
+    : { ...entry, subject: { ...entry.subject, each } };
 }
 
 /** No retry comes: only what is left to be tidied up counts, and that others may have its name. */
