@@ -265,6 +265,7 @@ function existingOptions(entry: EntryObject): Record<string, string | undefined>
   const grant = read('grant');
   return {
     provider: read('provider'),
+    user: read('user'),
     clientId: read('client_id'),
     clientSecret: read('client_secret'),
     tenant: read('tenant'),

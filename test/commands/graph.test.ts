@@ -92,7 +92,7 @@ async function setUpSignIn(defer: Defer) {
   defer(() => rmSync(directory, { recursive: true }));
   const secret = join(directory, 'secret');
   writeFileSync(secret, `${clientSecret}\n`);
-  const add = async (more: readonly string[], base = 'outlook') => {
+  const add = async (more: readonly string[], base = 'outlook', accounts: readonly object[] = []) => {
     const file = join(directory, `${randomUUID()}.json`);
     const sim = {
       extends: base,
@@ -102,7 +102,7 @@ async function setUpSignIn(defer: Defer) {
       authorize_url: signIn.authorizeUrl,
       graph_url: provider.graph.url,
     };
-    writeFileSync(file, JSON.stringify({ providers: { sim }, accounts: [] }), { mode: 0o600 });
+    writeFileSync(file, JSON.stringify({ providers: { sim }, accounts }), { mode: 0o600 });
     const args = ['account', 'add', ANN, '--provider', 'sim', '--accounts', file, '--admin-port', '1'];
     const client = ['--client-id', clientId, '--client-secret-file', secret];
     const run = startCli([...args, ...client, ...more], { env: { NODE_EXTRA_CA_CERTS: provider.caFile } });
@@ -133,6 +133,22 @@ test(
     assert.match(signIn.deviceScopes[1] ?? '', /Mail\.Send .*SMTP\.Send/);
     assert.match(signIn.tokenRequests.at(-1)?.get('scope') ?? '', /^https:\/\/(outlook|graph)/);
     assert.equal(provider.graph.delivered.length + provider.submissions.length, 0);
+  }),
+);
+
+test(
+  'account add --replace asks for the permissions of the mailbox that the entry names',
+  leakless(async (_t, defer) => {
+    const { signIn, add } = await setUpSignIn(defer);
+    const before = { email: ANN, provider: 'sim', user: BEN, transport: 'graph' };
+    const { code, stderr, entry } = await add(
+      ['--replace', '--no-verify', '--sign-in', 'device'],
+      'outlook',
+      [{ ...before, client_id: 'earlier', client_secret: 'earlier', refresh_token: 'earlier' }],
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(signIn.deviceScopes[0] ?? '', /Mail\.Send\.Shared/);
+    assert.equal(entry.user, BEN);
   }),
 );
 
