@@ -182,6 +182,7 @@ export function createConnectionPool(
   };
   mailbox.join(sharer);
 
+  const isOver = (): boolean => sharer.open > mailbox.roomFor(sharer);
   /** Whether one more fits; those that only say goodbye give way. */
   const makeRoom = (): boolean => mailbox.makeRoom(sharer);
 
@@ -222,7 +223,7 @@ export function createConnectionPool(
 
   /** `mayYield`: to another pool that has waited too long. No login is for nothing: what was opened for a message serves it first. */
   function keep(place: Place, connection: UpstreamConnection, mayYield: boolean): void {
-    if (closing || !isUsable(connection) || (mayYield && mailbox.isDueElsewhere(sharer))) {
+    if (closing || isOver() || !isUsable(connection) || (mayYield && mailbox.isDueElsewhere(sharer))) {
       places.drop(place);
       return;
     }
@@ -243,7 +244,7 @@ export function createConnectionPool(
   async function openInto(taking: Promise<Place>): Promise<void> {
     const place = await taking;
     try {
-      const connection = await open(() => sharer.open <= mailbox.roomFor(sharer));
+      const connection = await open(() => !isOver());
       if (connection === undefined) return places.drop(place);
       place.connection = connection;
       connection.onDead = () => {
@@ -352,9 +353,8 @@ export function createConnectionPool(
     maintain() {
       if (closing) return;
       serve();
-      const isOver = places.size > mailbox.roomFor(sharer);
       const isStale = [...idle].some((connection) => !isUsable(connection));
-      void (isStale || isOver ? sweep() : Promise.resolve()).then(topUp);
+      void (isStale || isOver() ? sweep() : Promise.resolve()).then(topUp);
     },
 
     get counts() {

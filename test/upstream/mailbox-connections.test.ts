@@ -176,6 +176,33 @@ test('two busy accounts of one mailbox do not log in at every message', async ()
   assert.ok(Math.max(...waits) < 5_000, `${Math.max(...waits)} ms`);
 });
 
+test('a connection too many, for a limit was lowered, is closed when it comes back, whoever waits', async () => {
+  const clock = createTestClock();
+  const mailbox = createMailboxConnections(clock);
+  let maxConnections = 2;
+  const pools = [0, 1].map(() =>
+    createConnectionPool(async () => connection(), {
+      limits: () => ({ maxConnections, minConnections: 0 }) as AccountLimits,
+      acquireTimeoutMs: 30_000,
+      concurrency: () => maxConnections,
+      isKept: () => true,
+      mayOpen: () => true,
+      mailbox,
+      clock,
+    }),
+  );
+  const leases = pools.map((pool) => borrow(pool, 1));
+  await rest();
+  maxConnections = 1;
+  for (const pool of pools) borrow(pool, 1);
+  leases[0]?.[0]?.release();
+  await rest();
+  assert.deepEqual(
+    pools.map(({ counts: { size } }) => size),
+    [0, 1],
+  );
+});
+
 test('an account that is served no more allows its mailbox nothing', () => {
   const mailbox = createMailboxConnections(createTestClock());
   const sharer = (open: number, most: number, isServed: boolean): Sharer => ({

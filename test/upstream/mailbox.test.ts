@@ -251,7 +251,7 @@ test(
     await begin(DESK);
     clock.advance(3_000);
     await waitFor(() => heard.length === 3);
-    await pass(clock, 3_000);
+    await pass(clock, 4_000);
     await waitFor(() => heard.length === 4);
     assert.deepEqual(heard.slice(2), [`${ANN} 250`, `${DESK} 250`]);
     assert.equal(room.provider.smtp.logins(ANN), 4);
