@@ -324,21 +324,6 @@ for (const [what, begin] of [
   );
 
 test(
-  'an application makes a Date for each try: what is unclear is its retry, what was sent is not',
-  leakless(async (_t, defer) => {
-    const h = await house(defer, [{ transport: 'graph', senders: [APP] }]);
-    const at = (second: number): string =>
-      `Date: Fri, 27 Nov 2026 10:00:0${second} +0000\r\n${mailFrom(APP)}`;
-    leaveUnclear(h);
-    assert.match(await h.send(APP, at(1)), /451.*delivery status unknown/);
-    assert.match(await h.send(APP, at(2)), /250.*<m@client\.test>/);
-    assert.equal(copies(h), 1);
-    assert.match(await h.send(APP, at(3)), /250.*<m@client\.test>/);
-    assert.equal(copies(h), 2);
-  }),
-);
-
-test(
   'some have it, and Graph refuses the others for good: nobody who has it is bounced',
   leakless(async (_t, defer) => {
     const h = await house(defer, [{ transport: 'graph', senders: [APP] }]);

@@ -8,15 +8,14 @@ import type { Outgoing } from './outgoing.ts';
 
 export interface UnderWay {
   /** Undefined where another has one of its recipients; else to be called at its end. */
-  enter(outgoing: Pick<Outgoing, 'family' | 'date' | 'recipients'>): (() => void) | undefined;
+  enter(outgoing: Pick<Outgoing, 'family' | 'recipients'>): (() => void) | undefined;
 }
 
 export function createUnderWay(): UnderWay {
   /** Marks of recipients, by family. */
   const families = new Map<string, Set<string>>();
   return {
-    enter({ family: name, date, recipients }) {
-      const family = `${name} ${date}`;
+    enter({ family, recipients }) {
       const mine = new Set(recipients.map(markOf));
       const taken = orMake(families, family, () => new Set());
       if ([...mine].some((mark) => taken.has(mark))) return undefined;

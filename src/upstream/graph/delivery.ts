@@ -106,11 +106,11 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   });
 
   function subjectOf(outgoing: Outgoing): Subject {
-    const { messageId, recipients, family, date, senderMark: sender, partOf } = outgoing;
+    const { messageId, recipients, family, senderMark: sender, partOf } = outgoing;
     if (partOf !== undefined) return partOf;
     const to = hashOf(setOf(recipients));
     const named = messageId === undefined ? {} : { messageId, name: nameOf(messageId, to) };
-    return { account, ...named, to, family, date, each: recipients.map(markOf), sender };
+    return { account, ...named, to, family, each: recipients.map(markOf), sender };
   }
 
   async function sent(

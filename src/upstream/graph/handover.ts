@@ -94,9 +94,7 @@ export function createHandover(deps: HandoverDeps): Handover {
           await claim.release();
           const had = new Set(known.subject.each);
           const rest = outgoing.recipients.filter((address) => !had.has(markOf(address)));
-          const isWhole = rest.length === 0 && had.size === new Set(outgoing.recipients.map(markOf)).size;
-          const partOf = isWhole ? undefined : known.subject;
-          return { outgoing: { ...outgoing, key, partOf }, claim: other, rest };
+          return { outgoing: { ...outgoing, key, partOf: known.subject }, claim: other, rest };
         }
         await other.release();
       }
@@ -107,15 +105,12 @@ export function createHandover(deps: HandoverDeps): Handover {
     return { outgoing, claim, rest: [] };
   }
 
-  /** Earlier attempts that had one of its recipients. What was sent with another Date is another message. */
-  async function relativesOf({ key, family, date, recipients }: Outgoing): Promise<readonly LedgerRow[]> {
+  /** Earlier attempts that had one of its recipients, and others. */
+  async function relativesOf({ key, family, recipients }: Outgoing): Promise<readonly LedgerRow[]> {
     const marks = new Set(recipients.map(markOf));
     const rows = await ledger.relatives(family);
     return rows.filter(
-      ({ key: other, entry: { state, subject } }) =>
-        other !== key &&
-        subject?.each?.some((mark) => marks.has(mark)) === true &&
-        (state !== 'sent' || (subject.date ?? date) === date),
+      (row) => row.key !== key && row.entry.subject?.each?.some((mark) => marks.has(mark)) === true,
     );
   }
 

@@ -30,8 +30,6 @@ export interface Subject {
   readonly name?: string;
   /** The message, whoever its recipients are (`familyKey`). */
   readonly family?: string;
-  /** Its Date (`dateOf`), where it has a Message-ID. */
-  readonly date?: string;
   /** Each recipient (`markOf`). */
   readonly each?: readonly string[];
   /** MAIL FROM (`senderMark`). */
@@ -162,38 +160,25 @@ const TRACE_FIELDS =
  * Message-ID is told by its whole header, trace lines aside. `own` is the header as the client gave it:
  * what is added on the way differs with every attempt.
  */
-export const ledgerKey = (
+export function ledgerKey(
   recipients: readonly string[],
   message: Buffer,
   header: MessageHeader = parseHeader(message),
   own: MessageHeader = header,
-): string => keyOf(['subject', 'date'], recipients, message, header, own);
-
-/** The same for a message and its retry to some of its recipients, or with a Date of its own, as applications make one for each try. */
-export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
-  keyOf(['subject'], [], message, header, own);
-
-/** What tells apart what has one family: applications make a Date for each try, devices for all they say with one Message-ID. */
-export const dateOf = (own: MessageHeader): string =>
-  hashOf(JSON.stringify(own.fields.filter(({ name }) => name === 'date').map((f) => f.raw)));
-
-/** `named`: fields that tell a message with a Message-ID. */
-function keyOf(
-  named: readonly string[],
-  recipients: readonly string[],
-  message: Buffer,
-  header: MessageHeader,
-  own: MessageHeader,
 ): string {
   const id = messageIdOf(own);
-  const telling = own.fields.filter(({ name }) =>
-    id === undefined ? !TRACE_FIELDS.test(name) : named.includes(name),
+  const telling = own.fields.filter((f) =>
+    id === undefined ? !TRACE_FIELDS.test(f.name) : f.name === 'subject' || f.name === 'date',
   );
   const hash = createHash('sha256');
   hash.update(JSON.stringify([id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
   hash.update(message.subarray(header.end));
   return hash.digest('base64url').slice(0, 32);
 }
+
+/** The same for a message and its retry to some of its recipients. */
+export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
+  ledgerKey([], message, header, own);
 
 /** Of what an account has left of a message that another went on with. */
 export const asideKey = (key: string, account: string): string =>
@@ -270,7 +255,7 @@ function parseSubject(value: unknown): Subject | undefined {
   if (typeof account !== 'string') return undefined;
   return {
     account,
-    ...textsOf(json, ['messageId', 'to', 'name', 'family', 'date', 'sender']),
+    ...textsOf(json, ['messageId', 'to', 'name', 'family', 'sender']),
     ...(Array.isArray(each) && each.every((mark) => typeof mark === 'string') ? { each } : {}),
   };
 }

@@ -1,7 +1,7 @@
 /** A message on its way by Graph: what goes out, and by what it is known again. In: a message and its envelope. */
 import type { Heard, Mail, Recipient } from '../../protocol/esmtp.ts';
 import { parseHeader } from '../../protocol/message-header.ts';
-import { dateOf, familyKey, ledgerKey, messageIdOf, type Subject, senderMark } from './ledger.ts';
+import { familyKey, ledgerKey, messageIdOf, type Subject, senderMark } from './ledger.ts';
 
 export interface Outgoing {
   /** As it goes out, To, Cc and Bcc included. */
@@ -16,8 +16,6 @@ export interface Outgoing {
   readonly keyFor: (recipients: readonly string[]) => string;
   /** Of the ledger (`familyKey`). */
   readonly family: string;
-  /** Of the ledger (`dateOf`). */
-  readonly date: string;
   /** It goes to some of the recipients of an earlier attempt, whose `key` this is; that one's subject. */
   readonly partOf?: Subject | undefined;
   /** With angle brackets, as it goes out; undefined where it has none. */
@@ -51,7 +49,6 @@ export function outgoingOf(
     key: keyFor(addresses),
     keyFor,
     family: familyKey(message, header, own),
-    date: dateOf(own),
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,
