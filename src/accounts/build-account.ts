@@ -10,7 +10,7 @@ import { foldAddress, foldAscii } from '../protocol/text.ts';
 import type { Account, AccountLimits, ClientPassword, Endpoint, GraphTarget } from './account.ts';
 import { buildCredential, type Wrong } from './build-credential.ts';
 import type { Credential } from './credential.ts';
-import { GRAPH_MAX_BYTES, graphScopes, graphTargetOf, isPersonal } from './graph-target.ts';
+import { GRAPH_MAX_BYTES, graphScopes, graphTargetOf, isOthersMailbox } from './graph-target.ts';
 import { DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
 import type { AccountEntry, Issue, ProviderEntry, SecretSource } from './schema.ts';
 import { formatScryptHash, hashPassword, isPasswordHash, MEMORY_COST, parseScryptHash } from './scrypt.ts';
@@ -104,13 +104,11 @@ function withFurtherScopes(
   const scopes = imap === undefined ? credential.scopes : { ...credential.scopes, imap };
   if (graph === undefined) return scopes === undefined ? credential : { ...credential, scopes };
   const isOnly = entry.transport === 'graph';
-  const isOther =
-    !isPersonal(profile) && entry.user !== undefined && foldAddress(entry.user) !== foldAddress(entry.email);
   const scope =
     (isOnly ? entry.scope : undefined) ??
     (credential.grant === 'client_credentials'
       ? `${graph.resource}/.default`
-      : graphScopes(graph.resource, graph.permissions, isOther));
+      : graphScopes(graph.resource, graph.permissions, isOthersMailbox(profile, entry.email, entry.user)));
   return { ...credential, scopes: { ...scopes, graph: scope }, ahead: isOnly ? ['graph'] : ['smtp'] };
 }
 

@@ -4,6 +4,7 @@
  */
 
 import { isLoopbackHost } from '../protocol/cidr.ts';
+import { foldAddress } from '../protocol/text.ts';
 import type { GraphTarget } from './account.ts';
 import type { Wrong } from './build-credential.ts';
 import type { ProviderProfile } from './providers.ts';
@@ -80,6 +81,10 @@ export const isPersonal = ({ tenant }: ProviderProfile): boolean => tenant === '
 /** Whether a draft in the mailbox tells whose it is: anybody may write one as `me`, nobody with Mail.Send alone. */
 export const isProvedByDraft = (isMe: boolean, permissions: Permissions): boolean =>
   !isMe && permissions === 'read_write';
+
+/** Whether mail leaves from the mailbox of another person than the one who signs in. */
+export const isOthersMailbox = (profile: ProviderProfile, email: string, user = email): boolean =>
+  !isPersonal(profile) && foldAddress(user) !== foldAddress(email);
 
 /** Delegated scopes; `isOther`: another person's mailbox. */
 export function graphScopes(resource: string, permissions: Permissions, isOther: boolean): string {

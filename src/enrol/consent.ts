@@ -1,7 +1,12 @@
 /** What a person has to consent to. In: provider profile and the keys of the entry. Out: scopes. Pure. */
-import { graphResource, graphScopes, isPersonal, isProvedByDraft } from '../accounts/graph-target.ts';
+import {
+  graphResource,
+  graphScopes,
+  isOthersMailbox,
+  isPersonal,
+  isProvedByDraft,
+} from '../accounts/graph-target.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
-import { foldAddress } from '../protocol/text.ts';
 import { OperatorError } from './operator-error.ts';
 import type { SignInTarget } from './sign-in.ts';
 
@@ -38,7 +43,7 @@ export function consentOf(profile: ProviderProfile, facts: ConsentFacts): Consen
 
 function consentToSend(
   profile: ProviderProfile,
-  { email, user = email, transport = 'smtp', tokenUrl, graphPermissions }: ConsentFacts,
+  { email, user, transport = 'smtp', tokenUrl, graphPermissions }: ConsentFacts,
 ): Consent {
   if (transport === 'smtp') return {};
   if (profile.graphUrl === undefined)
@@ -47,7 +52,7 @@ function consentToSend(
   const graph = graphScopes(
     graphResource(profile.graphUrl, tokenUrl ?? profile.tokenUrl),
     permissions,
-    !isPersonal(profile) && foldAddress(user) !== foldAddress(email),
+    isOthersMailbox(profile, email, user),
   );
   const who = isProvedByDraft(isPersonal(profile), permissions) ? '' : WHO;
   const { signInScope } = profile;

@@ -1,7 +1,7 @@
 /**
  * Where log lines wait for their destination. In: lines. Out: one write for all of a turn of the event loop, or of
- * `GATHER_MS` where line follows on line. Owns the lines not yet written, within a bound: mail goes on whatever becomes of the log, so a destination that is
- * full or not read costs the oldest lines, which are counted, and nothing else.
+ * `GATHER_MS` where line follows on line. Owns the lines not yet written, within a bound: mail goes on whatever becomes
+ * of the log, so a destination that is full or not read costs the oldest lines, which are counted, and nothing else.
  */
 import { type Clock, systemClock } from '../clock.ts';
 
@@ -33,8 +33,8 @@ export interface LogSink {
 /** About 6,000 messages: a minute of a busy relay, small beside the bodies it holds. */
 const MAX_WAITING = 4 * 1_048_576;
 /**
- * From one write to the next: a write costs a system call, to a file the waking of a thread, too, and a busy relay
- * has hundreds of turns in 100 ms.
+ * From one write to the next, ms: a write costs a system call, to a file the waking of a thread, too, and a busy relay
+ * has several turns in each millisecond.
  */
 const GATHER_MS = 5;
 /** More than this leaves at once; also the largest single write. */

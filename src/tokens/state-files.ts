@@ -67,7 +67,10 @@ export function stateFilesOf(owner?: FileOwner): StateFiles {
           const facts = await file.stat();
           if (!facts.isFile()) throw refused(path, 'is no plain file');
           if (!isOurs(facts.uid))
-            throw refused(path, `belongs to another user (${facts.uid})`, 'STATE_FILE_FOREIGN');
+            throw new StateFileRefused(
+              `${path} belongs to another user (uid ${facts.uid}): it may hold the newest refresh token, give it to the relay's user (chown)`,
+              'STATE_FILE_FOREIGN',
+            );
           if (facts.size > maxOctets) return '';
           if ((facts.mode & 0o077) !== 0) await file.chmod(0o600);
           return await file.readFile('utf8');
@@ -131,5 +134,5 @@ const whereMissing =
     throw error;
   };
 
-const refused = (path: string, what: string, code?: StateFileRefused['code']): StateFileRefused =>
-  new StateFileRefused(`${path} ${what}: it was not made by the relay, remove it`, code);
+const refused = (path: string, what: string): StateFileRefused =>
+  new StateFileRefused(`${path} ${what}: it was not made by the relay, remove it`);

@@ -10,7 +10,7 @@ import { addressMessage } from '../../src/protocol/graph-addressing.ts';
 import { createWatch } from '../../src/protocol/masking.ts';
 import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
 import { createEndpoint, type UpstreamEndpoint } from '../../src/upstream/endpoint.ts';
-import { createUnderWay } from '../../src/upstream/graph/attempts.ts';
+import { createAttempts } from '../../src/upstream/graph/attempts.ts';
 import {
   createGraphClient,
   type GraphCallObservation,
@@ -122,7 +122,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       { http, tokens: source, pacing, endpoint, log: silentLog, clock, onCall: (call) => calls.push(call) },
       options.client,
     );
-  const underWay = createUnderWay();
+  const attempts = createAttempts();
   const tellUnclear = createTellUnclear({ log: silentLog, clock });
   const deliveryFor = (mailbox: string) =>
     createGraphDelivery({
@@ -165,7 +165,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       if (addressed.kind !== 'ready') throw new Error(addressed.kind);
       const handover = createHandover({
         ledger,
-        underWay,
+        attempts,
         log: silentLog,
         tellUnclear,
         clock,

@@ -249,7 +249,13 @@ for (const last of ['RSET\r\n', 'RSE'])
       assert.equal(provider.graph.delivered.length, 2);
       // What breaks long after says nothing of it.
       client.reset();
-      await new Promise((resume) => setTimeout(resume, 200));
+      await waitFor(
+        async () =>
+          /^xoauth2_relay_listener_sessions 0$/m.test(
+            await (await fetch(`${relay.adminUrl}/metrics`)).text(),
+          ),
+        { what: 'the end of the session' },
+      );
       assert.match(await send(defer, relay, [BOB], mail('')), /250/);
       assert.equal(provider.graph.delivered.length, 3);
     }),

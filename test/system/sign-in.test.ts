@@ -93,6 +93,23 @@ async function setUp(defer: Defer, args: readonly string[] = []): Promise<House>
   };
 }
 
+/** Another relay with what the first has kept. */
+async function restart(
+  defer: Defer,
+  { provider }: House,
+  directory: string,
+  accounts: string,
+): Promise<RelayProcess> {
+  const next = await startRelay({
+    accounts: [],
+    caFile: provider.caFile,
+    args: ['--state-dir', directory],
+  });
+  defer(async () => void (await next.stop()));
+  await next.reload(accounts);
+  return next;
+}
+
 const statusOf = async ({ relay }: House): Promise<string> =>
   (await relay.admin<{ status: string }>(`/admin/accounts/${ANN}`)).status;
 
@@ -155,13 +172,7 @@ test(
     const accounts = readFileSync(house.file, 'utf8');
     await house.relay.stop();
     house.provider.token.forgetAccessTokens(ANN);
-    const next = await startRelay({
-      accounts: [],
-      caFile: house.provider.caFile,
-      args: ['--state-dir', directory],
-    });
-    defer(async () => void (await next.stop()));
-    await next.reload(accounts);
+    const next = await restart(defer, house, directory, accounts);
     assert.equal((await sendMail(next.smtpPort, { from: ANN })).code, 250);
     assertNoSecret(house);
   }),
@@ -298,13 +309,7 @@ test(
       .filter((name) => statSync(name).isFile() && readFileSync(name, 'utf8').includes('"expiresAt"'));
     assert.ok(record);
     writeFileSync(record, readFileSync(record, 'utf8').replace(/"expiresAt":\d+/g, `"expiresAt":${LONGEST}`));
-    const next = await startRelay({
-      accounts: [],
-      caFile: house.provider.caFile,
-      args: ['--state-dir', directory],
-    });
-    defer(async () => void (await next.stop()));
-    await next.reload(accounts);
+    const next = await restart(defer, house, directory, accounts);
     assert.equal((await sendMail(next.smtpPort, { from: ANN })).code, 250);
   }),
 );
@@ -417,13 +422,7 @@ test(
     const unused = await invite();
     house.relay.signal('SIGKILL');
     await house.relay.exited;
-    const next = await startRelay({
-      accounts: [],
-      caFile: house.provider.caFile,
-      args: ['--state-dir', directory],
-    });
-    defer(async () => void (await next.stop()));
-    await next.reload(accounts);
+    const next = await restart(defer, house, directory, accounts);
     const statusOfKey = async (key: string): Promise<number> => {
       const answer = await fetch(`${next.adminUrl}/sign-in/invited`, { headers: { 'x-invite-key': key } });
       await answer.text();

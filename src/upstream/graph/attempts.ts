@@ -6,12 +6,12 @@ import { orMake } from '../../or-make.ts';
 import { markOf } from './ledger.ts';
 import type { Outgoing } from './outgoing.ts';
 
-export interface UnderWay {
+export interface Attempts {
   /** Undefined where another has one of its recipients; else to be called at its end. */
   enter(outgoing: Pick<Outgoing, 'family' | 'recipients'>): (() => void) | undefined;
 }
 
-export function createUnderWay(): UnderWay {
+export function createAttempts(): Attempts {
   /** Marks of recipients, by family. */
   const families = new Map<string, Set<string>>();
   return {

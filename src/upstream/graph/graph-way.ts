@@ -21,7 +21,7 @@ import type { AccountHealth } from '../account-health.ts';
 import { type BreakerState, createEndpoints, type UpstreamEndpoint } from '../endpoint.ts';
 import { tellFlight } from '../flight-times.ts';
 import type { Delivery, Ending, Trace, Way, WayFacts } from '../way.ts';
-import { createUnderWay } from './attempts.ts';
+import { createAttempts } from './attempts.ts';
 import { createGraphClient, type GraphCallObservation, type GraphClient } from './client.ts';
 import { createGraphDelivery, type GraphDelivery } from './delivery.ts';
 import { keyOf, targetOf } from './graph-key.ts';
@@ -111,7 +111,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   const { tokens, log, clock = systemClock } = deps;
   const tellUnclear = createTellUnclear({ log, clock, onPerson: deps.onPerson });
   const pacing = createGraphPacing(clock);
-  const underWay = createUnderWay();
+  const attempts = createAttempts();
   const endpoints = createEndpoints(log, 'Graph', {
     maxOpening: MAX_REQUESTS,
     volume: BREAKER_VOLUME,
@@ -158,7 +158,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   const handoverFor = (account: string, trace: Trace): Handover =>
     createHandover({
       ledger: deps.ledger,
-      underWay,
+      attempts,
       log,
       tellUnclear,
       clock,

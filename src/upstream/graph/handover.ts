@@ -8,7 +8,7 @@ import type { Log } from '../../log.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
-import type { UnderWay } from './attempts.ts';
+import type { Attempts } from './attempts.ts';
 import type { GraphDelivery } from './delivery.ts';
 import {
   asideKey,
@@ -40,7 +40,7 @@ export interface HandedOver {
 export interface HandoverDeps {
   readonly ledger: Ledger;
   /** Shared by all messages. */
-  readonly underWay: UnderWay;
+  readonly attempts: Attempts;
   readonly log: Log;
   readonly tellUnclear: TellUnclear;
   readonly clock?: Clock;
@@ -74,7 +74,7 @@ interface Worked<T> {
 }
 
 export function createHandover(deps: HandoverDeps): Handover {
-  const { ledger, underWay, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
+  const { ledger, attempts, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
 
   /** The right to work on it: on the attempt before where that one had any of its recipients. */
@@ -120,7 +120,7 @@ export function createHandover(deps: HandoverDeps): Handover {
     asked: Outgoing,
     work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
   ): Promise<Worked<T | HandedOver>> {
-    const leave = underWay.enter(asked);
+    const leave = attempts.enter(asked);
     return leave === undefined ? waits(BUSY) : worked(asked, work).finally(leave);
   }
 

@@ -32,7 +32,8 @@ export async function noteSent(
   const { key, isNamed, partOf } = outgoing;
   const mayNotHear = outgoing.mayNotHear();
   // The next one that looks the same may be another: a device says the same thing every hour.
-  if (!isNamed && !mayNotHear && partOf === undefined) await claim.forget();
+  const isForgotten = !isNamed && !mayNotHear && partOf === undefined;
+  if (isForgotten) await claim.forget();
   // A retry comes: of what nobody heard, or to the recipients that this one had not. The draft itself says the same, so a
   // failure to note it costs nothing but a look.
   else await claim.note(entry).catch(() => undefined);
@@ -52,12 +53,13 @@ export async function noteSent(
     ...ending,
     async whenHeard(heard) {
       const isHeard = isNamed ? heard === 'yes' : heard !== 'no';
-      if (isHeard === (!isNamed && partOf === undefined)) return;
+      // It is as it was noted.
+      if (isForgotten ? isHeard : !isHeard) return;
       const later = await ledger.claim(key);
       if (later === 'busy') return;
       const { known } = later;
       try {
-        if (!isHeard) {
+        if (isForgotten) {
           if (known === undefined) await later.note(entry);
         } else if (known?.state === 'sent' && known.at === entry.at && isOpen(known)) {
           const left = partOf === undefined ? undefined : withoutPart(known, outgoing);
