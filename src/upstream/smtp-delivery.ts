@@ -178,7 +178,7 @@ export function createSmtpDelivery(
           }
           startedAt ??= clock.monotonic();
           talking = on.submission;
-          talking.waitedMs = () => clock.monotonic() - since;
+          talking.waitsSince = since;
           const done = await talk(on.submission, isBegun);
           if (done.refusal === undefined) {
             open = on;
@@ -366,8 +366,7 @@ export function createSmtpDelivery(
       push: (chunk) => held.push(chunk.length, stream.push(chunk)),
       async finish() {
         phase = 'talking';
-        const since = clock.monotonic() - held.ms();
-        on.submission.waitedMs = () => clock.monotonic() - since;
+        on.submission.waitsSince = clock.monotonic() - held.ms();
         try {
           const decision = await stream.finish();
           if (isPositive(decision.reply)) return taken(decision.reply);

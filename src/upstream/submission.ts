@@ -14,7 +14,7 @@ import { ConnectionLost, type UpstreamConnection } from './connection.ts';
 import { createDataStream, type Decision, type SubmissionStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
 import { beginFlight, endFlight, type FlightCount, type FlightTime } from './flight-times.ts';
-import { createStep, type Marker, type Step } from './in-step.ts';
+import { type Marker, Step } from './in-step.ts';
 import { isOfAnother, isOfNoBody } from './reply-kinds.ts';
 import { ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS, MARKER_TIMEOUT_MS } from './timeouts.ts';
 
@@ -31,8 +31,8 @@ export class Submission {
   readonly usesBdat: boolean;
   /** The connection had served before and waited in the pool. */
   readonly reused: boolean;
-  /** How long whoever waits for the next reply has been waiting: for a connection, for what is being replayed, ms. */
-  waitedMs: () => number = () => 0;
+  /** Since when whoever waits for the next reply has been waiting: for a connection, for what is being replayed; monotonic ms. */
+  waitsSince: number | undefined;
   readonly #connection: UpstreamConnection;
   readonly #pipelining: boolean;
   readonly #count: FlightCount;
@@ -49,7 +49,7 @@ export class Submission {
     this.#pipelining = connection.capabilities.pipelining;
     this.usesBdat = bdat && this.#pipelining && connection.capabilities.chunking;
     this.#count = count;
-    this.#step = createStep(connection, () => this.#outOfStep());
+    this.#step = new Step(connection);
     this.reused = connection.messages > 0 || connection.ageMs > FRESH_MS;
   }
 
@@ -131,7 +131,7 @@ export class Submission {
         if (refused !== undefined) return { refusal: this.#refused('mail', refused), recipients: [] };
       }
       const [mailReply] = await this.#exchange([formatMail(mail)], 1, ENVELOPE_TIMEOUT_MS);
-      if (!this.#step.isAccepted(mailReply, 'mail'))
+      if (!this.#isAccepted(mailReply, 'mail'))
         return { refusal: this.#refused('mail', mailReply), recipients: [] };
       return { refusal: undefined, recipients: await this.addRecipients(recipients) };
     }
@@ -141,7 +141,7 @@ export class Submission {
       await this.#exchange([commands], expected, ENVELOPE_TIMEOUT_MS),
       reset,
     );
-    if (!this.#step.isAccepted(mailReply, 'mail'))
+    if (!this.#isAccepted(mailReply, 'mail'))
       return { refusal: this.#refused('mail', mailReply), recipients: [] };
     this.#connection.needsReset = true;
     this.#checkRecipients(replies, recipients.length);
@@ -215,7 +215,8 @@ export class Submission {
 
   /** Of a wait for a reply, ms: whoever waits for it may have been waiting already. */
   #left(timeoutMs: number, leastMs = LEAST_MS): number {
-    return Math.max(leastMs, timeoutMs - this.waitedMs());
+    const { now } = this.#connection;
+    return Math.max(leastMs, timeoutMs - (now - (this.waitsSince ?? now)));
   }
 
   async #sendLast(parts: readonly (string | Buffer)[], marker: Marker): Promise<Decision> {
@@ -307,7 +308,7 @@ export class Submission {
         return this.#keep({ stage, reply, isContradicted: this.#isBodySent });
       }
       if (stage === 'end') {
-        if (!this.#step.isAccepted(reply, 'end')) throw this.#outOfStep();
+        if (!this.#isAccepted(reply, 'end')) throw this.#outOfStep();
         if (stages.length === 3) this.#step.remember(replies[0], replies[1]);
         this.#checkMarker(reply, replies[stages.length]);
         this.#connection.needsReset = false;
@@ -330,7 +331,13 @@ export class Submission {
     // A loss after some verdicts leaves recipients without one; a reply too many leaves open whose each is.
     if (replies.length < expected || this.#connection.saidTooMuch)
       throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
-    for (const reply of replies) this.#step.isAccepted(reply, 'rcpt');
+    for (const reply of replies) this.#isAccepted(reply, 'rcpt');
+  }
+
+  #isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
+    const isAccepted = this.#step.accepts(reply, to);
+    if (isAccepted === 'out of step') throw this.#outOfStep();
+    return isAccepted;
   }
 
   /** Octets of the body are on their way. */
