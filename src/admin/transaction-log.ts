@@ -4,7 +4,7 @@
  */
 import type { Writer } from '../log/stringify.ts';
 import type { Reply } from '../protocol/reply.ts';
-import { cleanText, MAX_KEPT } from '../protocol/text.ts';
+import { cleanText } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
 import { membersOf, type ReplyRow, type TransactionRow } from './shapes.ts';
 
@@ -79,17 +79,23 @@ export function toTransactionRow(record: TransactionRecord, showAddresses: boole
 /** The row as JSON members, without braces. */
 export const formatTransactionRow: Writer<TransactionRow> = membersOf('Transaction');
 
-/** The record as it stays in memory: of a long reply what is shown. */
-function keep(record: TransactionRecord): TransactionRecord {
-  const { reply, upstreamReply } = record;
-  if ((reply?.text.length ?? 0) <= MAX_KEPT && (upstreamReply?.text.length ?? 0) <= MAX_KEPT) return record;
-  return { ...record, reply: shorten(reply), upstreamReply: shorten(upstreamReply) };
+/** A record as it stays in memory. */
+type Kept = { -readonly [K in keyof TransactionRecord]: TransactionRecord[K] };
+
+/** Of a reply what is shown. */
+function shorten({ code, enhanced, text }: Reply): Reply {
+  return enhanced === undefined ? { code, text: cleanText(text) } : { code, enhanced, text: cleanText(text) };
 }
 
-function shorten(reply: Reply | undefined): Reply | undefined {
-  if (reply === undefined) return undefined;
-  const { code, enhanced, text } = reply;
-  return enhanced === undefined ? { code, text: cleanText(text) } : { code, enhanced, text: cleanText(text) };
+/** Written over what was kept there before: what lives for a thousand messages is copied by the collector, object by object. */
+function keep(into: Kept, record: TransactionRecord): void {
+  Object.assign(into, record);
+  const { reply, upstreamReply, recipients } = record;
+  into.reply = reply && shorten(reply);
+  into.upstreamReply = upstreamReply === reply ? into.reply : upstreamReply && shorten(upstreamReply);
+  // Of the length that it has, not with room to grow.
+  into.recipients = recipients.slice();
+  into.flightTimes = undefined;
 }
 
 /** A ring of the last `limit` transactions; rows are made when somebody looks. */
@@ -97,14 +103,16 @@ export function createTransactionLog(
   limit: number,
   options: { readonly showAddresses?: boolean } = {},
 ): TransactionLog {
-  const ring: TransactionRecord[] = [];
+  const ring: Kept[] = [];
   let next = 0;
   const toRow = (record: TransactionRecord): TransactionRow =>
     toTransactionRow(record, options.showAddresses ?? false);
   return {
     toRow,
     add: (record) => {
-      ring[next] = keep(record);
+      const kept = ring[next] ?? { ...record };
+      keep(kept, record);
+      ring[next] = kept;
       next = (next + 1) % limit;
     },
     latest: (filter) => {

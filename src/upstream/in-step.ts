@@ -20,16 +20,19 @@ const keywordsOf = (lines: readonly string[]): readonly string[] =>
   lines.slice(1).map((line) => line.split(' ', 1)[0] ?? '');
 const wordsOf = ({ code, lines }: ParsedReply): string => [code, ...lines].join('\n');
 
-/** Of one message. A class and no closures: there is one for each message. */
+/** Of one message; a class, for closures of each message would cost more than it does. */
 export class Step {
   readonly #connection: UpstreamConnection;
+  readonly #owner: { outOfStep(): Error };
   /** How this message's MAIL, RCPTs and chunks were answered. */
   #mail: ParsedReply | undefined;
   readonly #rcpt: ParsedReply[] = [];
   readonly #chunks: ParsedReply[] = [];
 
-  constructor(connection: UpstreamConnection) {
+  /** `outOfStep` makes what is thrown for a late reply to another command. */
+  constructor(connection: UpstreamConnection, owner: { outOfStep(): Error }) {
     this.#connection = connection;
+    this.#owner = owner;
   }
 
   /** EHLO: its reply can be told from all others. */
@@ -91,12 +94,12 @@ export class Step {
   }
 
   /**
-   * A positive reply to this and nothing else, `out of step` for a late one to another command: it would shift every
-   * answer after it, and the 250 of one message would speak for the next.
+   * A positive reply to this and nothing else; throws for a late one to another command: it would shift every answer
+   * after it, and the 250 of one message would speak for the next.
    */
-  accepts(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): boolean | 'out of step' {
+  isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
     if (reply === undefined || !isPositive(reply)) return false;
-    if (isOfAnother(reply.code, to)) return 'out of step';
+    if (isOfAnother(reply.code, to)) throw this.#owner.outOfStep();
     if (to === 'mail') this.#mail = reply;
     else if (to === 'rcpt') this.#rcpt.push(reply);
     const { said } = this.#connection;
@@ -105,7 +108,8 @@ export class Step {
     said[to] ??= code;
     if (usual === undefined || usual === code) return true;
     const others = to === 'rcpt' ? [said.mail, said.end] : [said.mail, said.rcpt];
-    return to === 'mail' || others.includes(code) ? 'out of step' : true;
+    if (to === 'mail' || others.includes(code)) throw this.#owner.outOfStep();
+    return true;
   }
 
   #hear(mail: ParsedReply | undefined, rcpt: ParsedReply | undefined): void {

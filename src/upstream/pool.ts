@@ -10,6 +10,7 @@ import type { UpstreamConnection } from './connection.ts';
 import { closedBehindLogin, notServed, UpstreamError } from './failure.ts';
 import { createMailboxConnections, type MailboxConnections, type Sharer } from './mailbox-connections.ts';
 import { createPlaces, type PoolPlace } from './places.ts';
+import { createUses } from './uses.ts';
 
 export interface Lease {
   readonly connection: UpstreamConnection;
@@ -74,7 +75,6 @@ const REPLACE_AHEAD_SHARE = 1 / 4;
 const SETTLED_MS = 10_000;
 /** After a failed attempt, while others are open: those who wait get one of these, and another is tried after this. */
 const TRY_AGAIN_MS = 1_000;
-
 /** So long, and the time between two logins, after its last use a connection is not given up to another account, ms: the next message may be about to come, and each change takes a login. */
 const KEPT_MS = 1_000;
 
@@ -93,11 +93,10 @@ export function createConnectionPool(
 ): ConnectionPool {
   const { clock = systemClock, limits, mailbox = createMailboxConnections(clock) } = options;
   let closing = false;
-  const busy = new Set<UpstreamConnection>();
+  const uses = createUses<UpstreamConnection>();
   /** Places being lent: taken from generic-pool, not yet with the borrower. */
   let handing = 0;
   const opening = new Set<Promise<void>>();
-  const idle = new Set<UpstreamConnection>();
   let stopKeeping = (): void => {};
   /** Said QUIT to, not closed yet; when they are. */
   const leaving = new Map<UpstreamConnection, Promise<void>>();
@@ -113,7 +112,7 @@ export function createConnectionPool(
 
   const places = createPlaces<UpstreamConnection>({
     close(connection) {
-      idle.delete(connection);
+      uses.set(connection, undefined);
       connection.onDead = undefined;
       if (connection.dead) return;
       const gone = connection.quit().finally(() => {
@@ -126,11 +125,11 @@ export function createConnectionPool(
   });
 
   /** Messages that may go out beside those under way. */
-  const free = (): number => Math.max(0, options.concurrency() - busy.size - handing);
+  const free = (): number => Math.max(0, options.concurrency() - uses.busy - handing);
 
   /** Hands out what is idle, and opens what is missing for those who wait. */
   function serve(): void {
-    if (closing && busy.size + handing + opening.size === 0) whenEmpty();
+    if (closing && uses.busy + handing + opening.size === 0) whenEmpty();
     // Afterwards it is called.
     if (places.isSorting) return;
     while (waiters.length > 0 && places.idle > 0 && free() > 0) {
@@ -138,7 +137,7 @@ export function createConnectionPool(
       if (waiter !== undefined) void handTo(waiter);
     }
     let wanted = Math.min(waiters.length, free()) - opening.size;
-    if (busy.size + idle.size > 0 && clock.monotonic() < openAgainAt) wanted = 0;
+    if (uses.busy + uses.idle > 0 && clock.monotonic() < openAgainAt) wanted = 0;
     for (; wanted > 0 && makeRoom(); wanted--) void openOne();
     lacksRoom = wanted > 0;
     if (lacksRoom) mailbox.askForIdle(sharer);
@@ -167,7 +166,7 @@ export function createConnectionPool(
       if (places.isSorting) return true;
       if (places.idle <= Math.min(waiters.length, free())) return false;
       const keptMs = KEPT_MS + limits().loginIntervalMs;
-      const restMs = keptMs - Math.max(...[...idle].map(({ idleMs }) => idleMs));
+      const restMs = keptMs - Math.max(...uses.all('idle').map(({ idleMs }) => idleMs));
       if (restMs > 0) {
         stopKeeping();
         stopKeeping = clock.after(restMs, serve);
@@ -209,12 +208,11 @@ export function createConnectionPool(
   }
 
   function lend(place: Place, connection: UpstreamConnection): Lease {
-    idle.delete(connection);
-    busy.add(connection);
+    uses.set(connection, 'busy');
     return {
       connection,
       release(as) {
-        if (!busy.delete(connection)) return;
+        if (uses.of(connection) !== 'busy') return;
         keep(place, connection, as !== 'unused');
         serve();
       },
@@ -224,10 +222,11 @@ export function createConnectionPool(
   /** `mayYield`: to another pool that has waited too long. No login is for nothing: what was opened for a message serves it first. */
   function keep(place: Place, connection: UpstreamConnection, mayYield: boolean): void {
     if (closing || isOver() || !isUsable(connection) || (mayYield && mailbox.isDueElsewhere(sharer))) {
+      uses.set(connection, undefined);
       places.drop(place);
       return;
     }
-    idle.add(connection);
+    uses.set(connection, 'idle');
     places.giveBack(place);
   }
 
@@ -249,7 +248,7 @@ export function createConnectionPool(
       place.connection = connection;
       connection.onDead = () => {
         // Replaced at once, unless the upstream closes what was just opened: then at the next round.
-        if (idle.has(connection)) sweepSoon(connection.ageMs > SETTLED_MS);
+        if (uses.of(connection) === 'idle') sweepSoon(connection.ageMs > SETTLED_MS);
       };
       // For a message that waits another would be opened, and another.
       if (waiters.length > 0 && !connection.isUsable(limits())) throw closedBehindLogin();
@@ -259,7 +258,7 @@ export function createConnectionPool(
     } catch (failure) {
       places.drop(place);
       lastFailure = { at: clock.monotonic(), error: failure };
-      if (busy.size + idle.size > 0) {
+      if (uses.busy + uses.idle > 0) {
         openAgainAt = clock.monotonic() + TRY_AGAIN_MS;
         clock.after(TRY_AGAIN_MS, serve);
         return;
@@ -313,7 +312,7 @@ export function createConnectionPool(
   }
 
   async function sweep(aheadMs = 0): Promise<void> {
-    let room = mailbox.roomFor(sharer) - busy.size - handing - opening.size;
+    let room = mailbox.roomFor(sharer) - uses.busy - handing - opening.size;
     await places.sweep((connection) => isUsable(connection, aheadMs) && room-- > 0);
   }
 
@@ -322,8 +321,8 @@ export function createConnectionPool(
   /** Connections that will still be usable in a while, with those being opened. */
   function promising(): number {
     let good = 0;
-    for (const connection of idle) if (isUsable(connection, aheadMs())) good++;
-    return opening.size + good + busy.size + handing;
+    for (const connection of uses.all('idle')) if (isUsable(connection, aheadMs())) good++;
+    return opening.size + good + uses.busy + handing;
   }
 
   /** Opens what is missing of the connections to be kept warm. */
@@ -353,16 +352,17 @@ export function createConnectionPool(
     maintain() {
       if (closing) return;
       serve();
-      const isStale = [...idle].some((connection) => !isUsable(connection));
+      const isStale = uses.all('idle').some((connection) => !isUsable(connection));
       void (isStale || isOver() ? sweep() : Promise.resolve()).then(topUp);
     },
 
     get counts() {
-      return { size: places.size, idle: idle.size, busy: busy.size + handing, max: limits().maxConnections };
+      const { busy, idle } = uses;
+      return { size: places.size, idle, busy: busy + handing, max: limits().maxConnections };
     },
 
     get live() {
-      return idle.size + busy.size;
+      return uses.idle + uses.busy;
     },
 
     get isCrowdedOut() {
@@ -393,7 +393,7 @@ export function createConnectionPool(
     },
 
     cut() {
-      for (const connection of [...busy, ...leaving.keys()]) connection.destroy();
+      for (const connection of [...uses.all('busy'), ...leaving.keys()]) connection.destroy();
     },
   };
 }

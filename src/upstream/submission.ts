@@ -49,7 +49,7 @@ export class Submission {
     this.#pipelining = connection.capabilities.pipelining;
     this.usesBdat = bdat && this.#pipelining && connection.capabilities.chunking;
     this.#count = count;
-    this.#step = new Step(connection);
+    this.#step = new Step(connection, this);
     this.reused = connection.messages > 0 || connection.ageMs > FRESH_MS;
   }
 
@@ -131,7 +131,7 @@ export class Submission {
         if (refused !== undefined) return { refusal: this.#refused('mail', refused), recipients: [] };
       }
       const [mailReply] = await this.#exchange([formatMail(mail)], 1, ENVELOPE_TIMEOUT_MS);
-      if (!this.#isAccepted(mailReply, 'mail'))
+      if (!this.#step.isAccepted(mailReply, 'mail'))
         return { refusal: this.#refused('mail', mailReply), recipients: [] };
       return { refusal: undefined, recipients: await this.addRecipients(recipients) };
     }
@@ -141,7 +141,7 @@ export class Submission {
       await this.#exchange([commands], expected, ENVELOPE_TIMEOUT_MS),
       reset,
     );
-    if (!this.#isAccepted(mailReply, 'mail'))
+    if (!this.#step.isAccepted(mailReply, 'mail'))
       return { refusal: this.#refused('mail', mailReply), recipients: [] };
     this.#connection.needsReset = true;
     this.#checkRecipients(replies, recipients.length);
@@ -198,7 +198,7 @@ export class Submission {
     let ending: FlightTime | undefined;
     const stream = createDataStream(this.#connection, {
       lost: (error) => this.#lost(error),
-      outOfStep: () => this.#outOfStep(),
+      outOfStep: () => this.outOfStep(),
       ending: () => {
         this.#sent = 'whole';
         ending = beginFlight(this.#count, 'body', this.#connection.now);
@@ -215,8 +215,7 @@ export class Submission {
 
   /** Of a wait for a reply, ms: whoever waits for it may have been waiting already. */
   #left(timeoutMs: number, leastMs = LEAST_MS): number {
-    const { now } = this.#connection;
-    return Math.max(leastMs, timeoutMs - (now - (this.waitsSince ?? now)));
+    return Math.max(leastMs, timeoutMs - this.#connection.now + (this.waitsSince ?? this.#connection.now));
   }
 
   async #sendLast(parts: readonly (string | Buffer)[], marker: Marker): Promise<Decision> {
@@ -298,7 +297,7 @@ export class Submission {
     for (const [i, stage] of stages.entries()) {
       const reply = replies[i];
       if (reply === undefined) break;
-      if (isPositive(reply) && isOfAnother(reply.code, stage)) throw this.#outOfStep();
+      if (isPositive(reply) && isOfAnother(reply.code, stage)) throw this.outOfStep();
       if (!isPositive(reply)) {
         const last = replies[stages.length - 1];
         if (stage === 'end') this.#checkMarker(reply, replies[i + 1]);
@@ -308,7 +307,7 @@ export class Submission {
         return this.#keep({ stage, reply, isContradicted: this.#isBodySent });
       }
       if (stage === 'end') {
-        if (!this.#isAccepted(reply, 'end')) throw this.#outOfStep();
+        if (!this.#step.isAccepted(reply, 'end')) throw this.outOfStep();
         if (stages.length === 3) this.#step.remember(replies[0], replies[1]);
         this.#checkMarker(reply, replies[stages.length]);
         this.#connection.needsReset = false;
@@ -316,14 +315,14 @@ export class Submission {
         return { stage, reply };
       }
     }
-    throw this.#outOfStep();
+    throw this.outOfStep();
   }
 
   /** What stands in place of the marker's answer is the verdict, behind a reply too many. */
   #checkMarker(verdict: ParsedReply, answer: ParsedReply | undefined): void {
     if (answer === undefined || this.#step.isGreeting(answer)) return;
     const isTaken = isPositive(answer) && this.#step.isCertain(answer);
-    if (isPositive(verdict) ? !isTaken || this.#step.isGreeting(verdict) : isTaken) throw this.#outOfStep();
+    if (isPositive(verdict) ? !isTaken || this.#step.isGreeting(verdict) : isTaken) throw this.outOfStep();
     this.#connection.destroy();
   }
 
@@ -331,13 +330,7 @@ export class Submission {
     // A loss after some verdicts leaves recipients without one; a reply too many leaves open whose each is.
     if (replies.length < expected || this.#connection.saidTooMuch)
       throw this.#lost(new ConnectionLost('eof', 'closed by the upstream', []));
-    for (const reply of replies) this.#isAccepted(reply, 'rcpt');
-  }
-
-  #isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
-    const isAccepted = this.#step.accepts(reply, to);
-    if (isAccepted === 'out of step') throw this.#outOfStep();
-    return isAccepted;
+    for (const reply of replies) this.#step.isAccepted(reply, 'rcpt');
   }
 
   /** Octets of the body are on their way. */
@@ -351,7 +344,7 @@ export class Submission {
 
   #keep(decision: Decision): Decision {
     // Of two replies to one command nobody can tell which refuses what.
-    if (this.#connection.saidTooMuch) throw this.#outOfStep();
+    if (this.#connection.saidTooMuch) throw this.outOfStep();
     this.#connection.needsReset = true;
     if (decision.stage === 'end' || decision.stage === 'body') this.#connection.messages++;
     // What became of the body's octets is the server's secret: nothing more is said to it.
@@ -360,7 +353,7 @@ export class Submission {
   }
 
   #refused(stage: Stage, reply: ParsedReply | undefined): Decision {
-    if (reply === undefined || isPositive(reply)) throw this.#outOfStep();
+    if (reply === undefined || isPositive(reply)) throw this.outOfStep();
     return this.#keep({ stage, reply });
   }
 
@@ -397,7 +390,7 @@ export class Submission {
   }
 
   /** The reply at hand is no answer to the command at hand. */
-  #outOfStep(): UpstreamError {
+  outOfStep(): UpstreamError {
     this.#connection.destroy();
     return lost(this.#stage, 'garbage', 'upstream answered out of step', {
       reused: false,
