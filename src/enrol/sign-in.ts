@@ -13,6 +13,7 @@ import { isLoopbackHost } from '../protocol/cidr.ts';
 import { parseJsonObject } from '../protocol/json-object.ts';
 import { claimsOf } from '../protocol/jwt-claims.ts';
 import { cleanText, foldAddress } from '../protocol/text.ts';
+import { quoteCleaned } from '../protocol/token-failure.ts';
 import { MAX_LIFETIME_MS } from '../protocol/token-response.ts';
 import { listenForRedirect } from './loopback.ts';
 import { OperatorError } from './operator-error.ts';
@@ -54,7 +55,7 @@ export async function signInWithDevice(
   show: (prompt: DevicePrompt) => void,
   signal?: AbortSignal,
 ): Promise<SignedIn> {
-  const config = configure(target);
+  const { config, sent } = configure(target);
   try {
     const device = await oauth.initiateDeviceAuthorization(config, { scope: scopeOf(target) });
     show({
@@ -72,7 +73,7 @@ export async function signInWithDevice(
       ),
     );
   } catch (error) {
-    throw explainSignIn(error, target.email);
+    throw explainSignIn(error, target.email, sent);
   }
 }
 
@@ -103,7 +104,7 @@ export interface BrowserSignIn {
 
 /** Prepares a sign-in whose redirect comes to `redirectUri`. */
 export async function beginBrowserSignIn(target: SignInTarget, redirectUri: string): Promise<BrowserSignIn> {
-  const config = configure(target);
+  const { config, sent } = configure(target);
   const state = oauth.randomState();
   const verifier = oauth.randomPKCECodeVerifier();
   // Only an ID token carries a nonce back.
@@ -139,7 +140,7 @@ export async function beginBrowserSignIn(target: SignInTarget, redirectUri: stri
           );
         return takeTokens(target, tokens);
       } catch (error) {
-        throw explainSignIn(error, target.email);
+        throw explainSignIn(error, target.email, [...sent, verifier, state]);
       }
     },
   };
@@ -162,7 +163,7 @@ export async function signInWithBrowser(target: SignInTarget, prompt: BrowserPro
     );
     return await begun.finish(await Promise.race([redirect.arrived, pasted]));
   } catch (error) {
-    throw explainSignIn(error, target.email);
+    throw explainSignIn(error, target.email, []);
   } finally {
     typing.abort();
     redirect.close();
@@ -180,7 +181,11 @@ export function parseRedirect(text: string, redirectUri: string): URL {
   return url;
 }
 
-function configure({ profile, tenant, clientId, clientSecret, tokenUrl }: SignInTarget): oauth.Configuration {
+/** `sent`: the secrets in what was sent so far, which no message may repeat. */
+function configure({ profile, tenant, clientId, clientSecret, tokenUrl }: SignInTarget): {
+  readonly config: oauth.Configuration;
+  readonly sent: ReadonlySet<string>;
+} {
   const atTenant = (url: string | undefined): string | undefined =>
     url?.replaceAll('{tenant}', encodeURIComponent(tenant ?? profile.tenant ?? ''));
   const urls = {
@@ -200,9 +205,18 @@ function configure({ profile, tenant, clientId, clientSecret, tokenUrl }: SignIn
     clientSecret === undefined ? oauth.None() : oauth.ClientSecretPost(clientSecret.reveal()),
   );
   if (clear.length > 0) oauth.allowInsecureRequests(config);
-  config[oauth.customFetch] = asksWho(profile) ? ask : askUnchecked;
-  return config;
+  const sent = new Set<string>();
+  const send = asksWho(profile) ? ask : askUnchecked;
+  config[oauth.customFetch] = (url, options) => {
+    for (const [name, value] of new URLSearchParams(String(options.body ?? '')))
+      if (!PUBLIC.has(name)) sent.add(value);
+    return send(url, options);
+  };
+  return { config, sent };
 }
+
+/** In a form, what anybody may know; all else is the client's secret, a code or its verifier. */
+const PUBLIC: ReadonlySet<string> = new Set(['client_id', 'grant_type', 'redirect_uri', 'scope']);
 
 /** Its ID tokens are checked by openid-client. */
 const asksWho = ({ signInScope }: ProviderProfile): boolean => signInScope.split(' ').includes('openid');
@@ -280,14 +294,12 @@ function nameIn(idToken: unknown, clientId: string): string | undefined {
   return aud === clientId && typeof name === 'string' ? cleanText(name) : undefined;
 }
 
-/** Longest quotation of a provider's own words. */
-const MAX_QUOTED = 300;
-
-/** openid-client's errors in our words; the provider's description is kept, tokens never stand in it. */
-function explainSignIn(error: unknown, email: string): unknown {
+/** openid-client's errors in our words; the provider's description is kept, without what was sent to it. */
+function explainSignIn(error: unknown, email: string, sent: Iterable<string>): unknown {
   if (error instanceof OperatorError) return error;
   if (!(error instanceof Error)) return error;
   if (error.cause instanceof OperatorError) return error.cause;
+  const secrets = [...sent];
   const {
     error: code,
     error_description: description,
@@ -297,13 +309,21 @@ function explainSignIn(error: unknown, email: string): unknown {
     error_description?: unknown;
   };
   if (typeof code === 'string') {
-    const sentence = typeof description === 'string' ? cleanText(description, MAX_QUOTED) : '';
-    const found = findSignInCause(code, sentence);
+    const sentence = typeof description === 'string' ? description : '';
+    const found = findSignInCause(code, cleanText(sentence));
     const { what, cure } = explainCause(found, { ...ANY_ACCOUNT, user: email });
-    const said =
-      sentence === '' ? cleanText(code, MAX_QUOTED) : `${cleanText(code, MAX_QUOTED)} (${sentence})`;
+    const quoted = quoteCleaned(code, secrets);
+    const said = sentence === '' ? quoted : `${quoted} (${quoteCleaned(sentence, secrets)})`;
     return new OperatorError(`${what}: ${said}\n  cure: ${cure}`, 1, { cause: error });
   }
-  const reason = cause instanceof Error ? `: ${(cause as NodeJS.ErrnoException).code ?? cause.message}` : '';
-  return new OperatorError(cleanText(`sign-in failed: ${error.message}${reason}`), 1, { cause: error });
+  return new OperatorError(quoteCleaned(`sign-in failed: ${error.message}${reasonOf(cause)}`, secrets), 1, {
+    cause: error,
+  });
+}
+
+/** A parser's words quote the answer, in pieces too short to be masked. */
+function reasonOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return '';
+  const { code } = cause as NodeJS.ErrnoException;
+  return `: ${code ?? (cause instanceof SyntaxError ? 'it is no JSON' : cause.message)}`;
 }

@@ -163,7 +163,7 @@ function parseErrorBody(body: string): ErrorBody | undefined {
 
 function describe(answer: TokenAnswer, said: ErrorBody | undefined): string {
   const secrets = secretsOf(answer);
-  const quoted = (text: string): string => clean(text, secrets);
+  const quoted = (text: string): string => quoteCleaned(text, secrets);
   if (said === undefined) {
     const type = answer.contentType?.split(';', 1)[0] ?? 'no content type';
     return quoted(`token endpoint answered HTTP ${answer.status} (${type})`);
@@ -179,7 +179,7 @@ function describe(answer: TokenAnswer, said: ErrorBody | undefined): string {
 function redirectFailure(answer: TokenAnswer): TokenFailure {
   const target = URL.canParse(answer.location ?? '') ? new URL(answer.location ?? '').origin : 'elsewhere';
   return unusableAnswer(
-    `token endpoint answered HTTP ${answer.status}, a redirect to ${clean(target, answer.secrets)}; credentials are not sent there`,
+    `token endpoint answered HTTP ${answer.status}, a redirect to ${quoteCleaned(target, answer.secrets)}; credentials are not sent there`,
     'token-url-wrong',
   );
 }
@@ -205,7 +205,7 @@ const networkWords = (code = ''): string =>
   NETWORK_WORDS.get(code) ?? `request failed${code === '' ? '' : ` (${code})`}`;
 
 /** One printable line with nothing in it that was sent or that looks like a token. */
-const clean = (text: string, secrets: readonly string[]): string =>
+export const quoteCleaned = (text: string, secrets: readonly string[]): string =>
   cleanText(
     maskSecrets(text.slice(0, MAX_JUDGED), secrets)
       .replace(/[\w.~+/=%-]{40,}/g, '[…]')
