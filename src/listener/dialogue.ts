@@ -17,11 +17,11 @@ export interface Wire {
   readonly id: string;
   readonly origin: Origin;
   /** `TLSv1.3 TLS_AES_256_GCM_SHA384`; undefined without TLS. */
-  readonly tls: string | undefined;
+  tls(): string | undefined;
   /** The client has closed its side, or said more than was dealt with: it does not wait for a reply. */
-  readonly mayBeGone: boolean;
+  mayBeGone(): boolean;
   /** The client has sent more already than the command at hand. */
-  readonly isAhead: boolean;
+  isAhead(): boolean;
   /** Whether the client has heard the reply that is due next. */
   readonly heard: () => Promise<Heard>;
   /** A 421 closes. */
@@ -54,12 +54,12 @@ export interface Dialogue {
   /** A refusal for something only a mistaken or hostile client sends; too many of them end the session. */
   bad(r: Reply): void;
   authenticated(user: string, account: Account): void;
-  readonly isAuthenticated: boolean;
+  isAuthenticated(): boolean;
   /** This client may do nothing without AUTH. */
   readonly needsAuth: boolean;
-  readonly isInTransaction: boolean;
+  isInTransaction(): boolean;
   /** When the transaction in progress began, monotonic ms. */
-  readonly since: number | undefined;
+  since(): number | undefined;
   /** No further transaction: MAIL is answered 421. */
   drain(): void;
   /** Ends the transaction in progress; nothing of it is delivered. */
@@ -107,10 +107,10 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     remoteAddress,
     helo,
     esmtp: isEsmtp,
-    tls: wire.tls,
+    tls: wire.tls(),
     auth,
     isTrusted,
-    mayBeGone: wire.mayBeGone,
+    mayBeGone: wire.mayBeGone(),
     heard: wire.heard,
   });
 
@@ -178,7 +178,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   /** Whoever sends it without waiting (RFC 2920 §3.1) would have its lines run as commands. */
   function bodyRefused(): void {
     isBodyDue = true;
-    if (wire.isAhead) wire.say(BODY_TOO_SOON);
+    if (wire.isAhead()) wire.say(BODY_TOO_SOON);
   }
 
   /** A line that is no command. */
@@ -206,7 +206,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       return;
     }
     const lines = [hostname, ...hooks.keywords(auth?.account)];
-    if (tls === 'starttls' && wire.tls === undefined) lines.push('STARTTLS');
+    if (tls === 'starttls' && wire.tls() === undefined) lines.push('STARTTLS');
     if (auth === undefined && mayAuth()) {
       if (authEqualsLine) lines.push('AUTH=PLAIN LOGIN');
       lines.push('AUTH PLAIN LOGIN');
@@ -269,7 +269,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       return false;
     }
     // RFC 2033 §4.2: LMTP answers for every recipient that was accepted.
-    const replies = lmtp ? current.recipients : 1;
+    const replies = lmtp ? current.recipients() : 1;
     const isStarted = wire.startBody({
       bareLineEnds: answer.bareLineEnds,
       write: answer.write,
@@ -292,7 +292,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   /** Whether TLS starts; `done` is called when it does. */
   function startTls(argument: string, done: () => void): void {
     if (tls !== 'starttls') bad(NOT_HERE);
-    else if (wire.tls !== undefined) bad(reply(503, '5.5.1', 'TLS is already active'));
+    else if (wire.tls() !== undefined) bad(reply(503, '5.5.1', 'TLS is already active'));
     else if (argument !== '') bad(reply(501, '5.5.4', 'Syntax: STARTTLS'));
     else {
       wire.say(reply(220, '2.0.0', 'Ready to start TLS'));
@@ -302,13 +302,13 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     done();
   }
 
-  const mayAuth = (): boolean => mayAuthInClear || wire.tls !== undefined;
+  const mayAuth = (): boolean => mayAuthInClear || wire.tls() !== undefined;
 
   function refusalOfAuth(argument: string): Reply | undefined {
     const [mechanism = '', initial] = argument.split(' ');
     if (helo === '') return reply(503, '5.5.1', 'Send EHLO or HELO first');
     if (auth !== undefined) return reply(503, '5.5.1', 'Already authenticated');
-    if (mail?.isInTransaction === true) return reply(503, '5.5.1', 'A transaction is in progress');
+    if (mail?.isInTransaction() === true) return reply(503, '5.5.1', 'A transaction is in progress');
     if (!mayAuth()) return reply(538, '5.7.11', 'Encryption required: send STARTTLS first');
     if (mechanism === '') return reply(501, '5.5.4', 'Say which mechanism: AUTH PLAIN or AUTH LOGIN');
     if (!/^(?:PLAIN|LOGIN)$/i.test(mechanism)) {
@@ -369,16 +369,10 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     authenticated(user, account) {
       auth = { user, account };
     },
-    get isAuthenticated() {
-      return auth !== undefined;
-    },
+    isAuthenticated: () => auth !== undefined,
     needsAuth,
-    get isInTransaction() {
-      return mail?.isInTransaction === true;
-    },
-    get since() {
-      return mail?.since;
-    },
+    isInTransaction: () => mail?.isInTransaction() === true,
+    since: () => mail?.since(),
     drain() {
       isDraining = true;
     },

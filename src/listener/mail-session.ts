@@ -55,11 +55,11 @@ export interface ClientFacts {
 
 export interface MailSession {
   /** From a positive reply to MAIL until the final reply or `reset`. */
-  readonly isInTransaction: boolean;
+  isInTransaction(): boolean;
   /** When the current transaction began, monotonic ms. */
-  readonly since: number | undefined;
+  since(): number | undefined;
   /** Recipients accepted in the current transaction. */
-  readonly recipients: number;
+  recipients(): number;
   mail(argument: string): Promise<Reply>;
   /** `argument` as it came, or its refusal. `follows`: the next command is a RCPT too, and both are asked for together. */
   rcpt(argument: string | Reply, follows: boolean): Soon<Reply>;
@@ -206,15 +206,9 @@ export function createMailSession(
   const maxBytes = (of: Account): number => Math.min(limits.maxMessageBytes, of.limits.maxBytes);
 
   return {
-    get isInTransaction() {
-      return since !== undefined;
-    },
-    get since() {
-      return since;
-    },
-    get recipients() {
-      return accepted;
-    },
+    isInTransaction: () => since !== undefined,
+    since: () => since,
+    recipients: () => accepted,
 
     async mail(argument) {
       if (since !== undefined) return reply(503, '5.5.1', 'A transaction is in progress');

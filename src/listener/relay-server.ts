@@ -8,12 +8,12 @@ import { formatReplyText } from '../protocol/reply.ts';
 import { type Accepted, acceptSocket, readProxyHeader } from './accept.ts';
 import { type ConnectionHooks, RelayConnection } from './smtp-connection.ts';
 import { SeamServer, type ServerCertificate } from './smtp-server-seam.ts';
-import { createTurnShare, type TurnShare } from './turn-share.ts';
+import { TurnShare } from './turn-share.ts';
 
 export class RelayServer extends SeamServer<Accepted> {
   readonly hooks: ConnectionHooks;
   /** Of all its sessions together. */
-  readonly share: TurnShare = createTurnShare();
+  readonly share = new TurnShare();
   /** A connection whose session begins only now was accepted before: it is told, too. */
   isDraining = false;
 

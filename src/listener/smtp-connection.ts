@@ -116,7 +116,7 @@ export class RelayConnection extends SeamConnection {
 
   /** Closes the session where a transaction takes longer than allowed and it is the client we wait for. */
   checkTransactionTime(now: number): void {
-    const { since } = this.#dialogue;
+    const since = this.#dialogue.since();
     const { transactionTimeoutMs } = this._server.hooks.options.limits;
     if (since === undefined || now - since < transactionTimeoutMs || this.#isOurTurn()) return;
     this._server.hooks.hit('transaction_time');
@@ -214,7 +214,7 @@ export class RelayConnection extends SeamConnection {
   }
 
   #authTimeIsOver(): void {
-    if (this.isClosing || this.#dialogue.isAuthenticated) return;
+    if (this.isClosing || this.#dialogue.isAuthenticated()) return;
     this._server.hooks.hit('auth_time');
     if (this.isUpgrading) this.destroy();
     else this.#say(reply(421, '4.7.0', 'No login in time, closing connection'));
@@ -231,15 +231,9 @@ export class RelayConnection extends SeamConnection {
     return {
       id: connection.id,
       origin: connection.#admission.origin,
-      get tls() {
-        return connection.secure ? describeTls(connection.socket) : undefined;
-      },
-      get mayBeGone() {
-        return connection.#mayBeGone;
-      },
-      get isAhead() {
-        return !connection.isClosing && connection.#commands?.isAhead === true;
-      },
+      tls: () => (connection.secure ? describeTls(connection.socket) : undefined),
+      mayBeGone: () => connection.#mayBeGone,
+      isAhead: () => !connection.isClosing && connection.#commands?.isAhead === true,
       heard: () => connection.#heard(),
       say: (r: Reply) => connection.#say(r),
       list(code: number, lines: readonly string[]) {
@@ -291,7 +285,7 @@ export class RelayConnection extends SeamConnection {
   }
 
   #leaveIfDrained(): void {
-    if (this.#isDraining && !this.#isBusy && !this.#dialogue.isInTransaction && !this.isClosing) {
+    if (this.#isDraining && !this.#isBusy && !this.#dialogue.isInTransaction() && !this.isClosing) {
       this.#say(SHUTTING_DOWN);
     }
   }

@@ -14,43 +14,37 @@ const SHARE = 200;
 /** Up to here it is not even measured where a turn ends. */
 const UNMEASURED = 16;
 
-export interface TurnShare {
+export class TurnShare {
+  readonly #waiting: (() => void)[] = [];
+  #spent = 0;
+  #isTurnEnding = false;
+
   /** This turn has had its share. */
-  readonly isSpent: boolean;
-  spend(cost: number): void;
+  get isSpent(): boolean {
+    return this.#spent >= SHARE;
+  }
+
+  spend(cost: number): void {
+    this.#spent += cost;
+    if (this.#spent >= UNMEASURED) this.#planEnd();
+  }
+
   /** Calls `work` at once, or where the share is spent in a later turn, in the order of coming. */
-  whenLeft(work: () => void): void;
-}
-
-export function createTurnShare(): TurnShare {
-  const waiting: (() => void)[] = [];
-  let spent = 0;
-  let isTurnEnding = false;
-
-  function endTurn(): void {
-    isTurnEnding = false;
-    spent = 0;
-    while (waiting.length > 0 && spent < SHARE) waiting.shift()?.();
-    if (waiting.length > 0) planEnd();
+  whenLeft(work: () => void): void {
+    if (this.#spent < SHARE && this.#waiting.length === 0) work();
+    else this.#waiting.push(work);
   }
 
-  function planEnd(): void {
-    if (isTurnEnding) return;
-    isTurnEnding = true;
-    setImmediate(endTurn);
+  #planEnd(): void {
+    if (this.#isTurnEnding) return;
+    this.#isTurnEnding = true;
+    setImmediate(() => this.#endTurn());
   }
 
-  return {
-    get isSpent() {
-      return spent >= SHARE;
-    },
-    spend(cost) {
-      spent += cost;
-      if (spent >= UNMEASURED) planEnd();
-    },
-    whenLeft(work) {
-      if (spent < SHARE && waiting.length === 0) work();
-      else waiting.push(work);
-    },
-  };
+  #endTurn(): void {
+    this.#isTurnEnding = false;
+    this.#spent = 0;
+    while (this.#waiting.length > 0 && this.#spent < SHARE) this.#waiting.shift()?.();
+    if (this.#waiting.length > 0) this.#planEnd();
+  }
 }

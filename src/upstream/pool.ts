@@ -10,7 +10,7 @@ import type { UpstreamConnection } from './connection.ts';
 import { closedBehindLogin, notServed, UpstreamError } from './failure.ts';
 import { createMailboxConnections, type MailboxConnections, type Sharer } from './mailbox-connections.ts';
 import { createPlaces, type PoolPlace } from './places.ts';
-import { createUses } from './uses.ts';
+import { Uses } from './uses.ts';
 
 export interface Lease {
   readonly connection: UpstreamConnection;
@@ -93,7 +93,7 @@ export function createConnectionPool(
 ): ConnectionPool {
   const { clock = systemClock, limits, mailbox = createMailboxConnections(clock) } = options;
   let closing = false;
-  const uses = createUses<UpstreamConnection>();
+  const uses = new Uses<UpstreamConnection>();
   /** Places being lent: taken from generic-pool, not yet with the borrower. */
   let handing = 0;
   const opening = new Set<Promise<void>>();

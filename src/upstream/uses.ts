@@ -4,37 +4,36 @@
  */
 export type Use = 'busy' | 'idle';
 
-export interface Uses<T> {
-  /** `undefined`: it is no longer the pool's. */
-  set(connection: T, use: Use | undefined): void;
-  of(connection: T): Use | undefined;
-  /** In the order in which they were opened. */
-  all(use: Use): readonly T[];
-  readonly busy: number;
-  readonly idle: number;
-}
+export class Uses<T> {
+  readonly #uses = new Map<T, Use>();
+  readonly #number = { busy: 0, idle: 0 };
 
-export function createUses<T>(): Uses<T> {
-  const uses = new Map<T, Use>();
-  const number = { busy: 0, idle: 0 };
-  return {
-    set(connection, use) {
-      const before = uses.get(connection);
-      if (before !== undefined) number[before]--;
-      if (use === undefined) {
-        uses.delete(connection);
-        return;
-      }
-      uses.set(connection, use);
-      number[use]++;
-    },
-    of: (connection) => uses.get(connection),
-    all: (use) => [...uses].flatMap(([connection, its]) => (its === use ? [connection] : [])),
-    get busy() {
-      return number.busy;
-    },
-    get idle() {
-      return number.idle;
-    },
-  };
+  /** `undefined`: it is no longer the pool's. */
+  set(connection: T, use: Use | undefined): void {
+    const before = this.#uses.get(connection);
+    if (before !== undefined) this.#number[before]--;
+    if (use === undefined) {
+      this.#uses.delete(connection);
+      return;
+    }
+    this.#uses.set(connection, use);
+    this.#number[use]++;
+  }
+
+  of(connection: T): Use | undefined {
+    return this.#uses.get(connection);
+  }
+
+  /** In the order in which they were opened. */
+  all(use: Use): readonly T[] {
+    return [...this.#uses].flatMap(([connection, its]) => (its === use ? [connection] : []));
+  }
+
+  get busy(): number {
+    return this.#number.busy;
+  }
+
+  get idle(): number {
+    return this.#number.idle;
+  }
 }

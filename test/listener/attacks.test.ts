@@ -8,7 +8,7 @@ import { createTally } from '../../src/listener/counts.ts';
 import { createDoor } from '../../src/listener/door.ts';
 import { createHeldBudget } from '../../src/listener/held-budget.ts';
 import { resolveOptions } from '../../src/listener/options.ts';
-import { createTurnShare } from '../../src/listener/turn-share.ts';
+import { TurnShare } from '../../src/listener/turn-share.ts';
 import { silentLog } from '../../src/log.ts';
 import { createTestClock } from '../support/clock.ts';
 import { assertLinear } from '../support/cost.ts';
@@ -52,7 +52,7 @@ for (const [name, unit] of BOMBS) {
 
 /** Readers that have the turn of one loop in common, and what is asked of each. */
 function readersOf(count: number, onLine: (done: () => void) => void): CommandReader[] {
-  const share = createTurnShare();
+  const share = new TurnShare();
   return Array.from(
     { length: count },
     () =>
