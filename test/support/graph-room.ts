@@ -61,7 +61,7 @@ export interface GraphRoom {
   send(
     message: string,
     recipients: readonly string[],
-    more?: { mailbox?: string; gone?: () => boolean; heard?: Heard },
+    more?: { mailbox?: string; sender?: string; gone?: () => boolean; heard?: Heard },
   ): Promise<GraphEnding>;
   /** The process ends and another takes its place. */
   restart(): Promise<void>;
@@ -172,7 +172,8 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
         account: mailbox,
         deliveryOf: deliveryFor,
       });
-      const mail = { sender: mailbox, parameters: [] };
+      // A sender that all accounts share.
+      const mail = { sender: more.sender ?? ANN, parameters: [] };
       const promised = recipients.map((address) => ({ address, parameters: [] }));
       const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));
       const { ending } = await handover.deliver({ ...outgoing, message: addressed.message });

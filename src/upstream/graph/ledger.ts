@@ -156,11 +156,12 @@ const TRACE_FIELDS =
 
 /**
  * The same for a message and its retry, by whichever account of its sender it goes, different for any other:
- * Message-ID, Subject and Date (devices give all they say one Message-ID), recipients and body. A message without
- * Message-ID is told by its whole header, trace lines aside. `own` is the header as the client gave it:
- * what is added on the way differs with every attempt.
+ * `sender` (`senderMark`), Message-ID, Subject and Date (devices give all they say one Message-ID, those of a model the
+ * same one), recipients and body. A message without Message-ID is told by its whole header, trace lines aside. `own` is
+ * the header as the client gave it: what is added on the way differs with every attempt.
  */
 export function ledgerKey(
+  sender: string,
   recipients: readonly string[],
   message: Buffer,
   header: MessageHeader = parseHeader(message),
@@ -171,14 +172,18 @@ export function ledgerKey(
     id === undefined ? !TRACE_FIELDS.test(f.name) : f.name === 'subject' || f.name === 'date',
   );
   const hash = createHash('sha256');
-  hash.update(JSON.stringify([id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
+  hash.update(JSON.stringify([sender, id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
   hash.update(message.subarray(header.end));
   return hash.digest('base64url').slice(0, 32);
 }
 
 /** The same for a message and its retry to some of its recipients. */
-export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
-  ledgerKey([], message, header, own);
+export const familyKey = (
+  sender: string,
+  message: Buffer,
+  header: MessageHeader,
+  own: MessageHeader,
+): string => ledgerKey(sender, [], message, header, own);
 
 /** Of what an account has left of a message that another went on with. */
 export const asideKey = (key: string, account: string): string =>

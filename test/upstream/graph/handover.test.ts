@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { silentLog } from '../../../src/log.ts';
 import { KEEP_MS } from '../../../src/upstream/graph/ledger.ts';
 import { createSweep } from '../../../src/upstream/graph/sweep.ts';
-import { type GraphRoom, mailTo, startGraphRoom } from '../../support/graph-room.ts';
+import { ANN, type GraphRoom, mailTo, startGraphRoom } from '../../support/graph-room.ts';
 import { leakless } from '../../support/leak-check.ts';
 
 const BOB = 'bob@example.net';
@@ -81,5 +81,22 @@ test(
     Object.defineProperty(room.tokens, 'broken', { value: false });
     assert.equal((await room.send(message, [BOB])).kind, 'taken');
     assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
+  'two devices of one model say the same, each from its own account: both go out, the one beside the unclear one too',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const alarm = mailTo(BOB, 'paper-jam');
+    room.server.fault('send', { answer: { status: 504 } });
+    room.server.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    assert.equal((await room.send(alarm, [BOB])).kind, 'refused');
+    const beas = { mailbox: BEA, sender: BEA };
+    for (const more of [beas, {}, beas]) assert.equal((await room.send(alarm, [BOB], more)).kind, 'taken');
+    assert.deepEqual(
+      room.server.delivered.map((d) => d.mailbox),
+      [BEA, ANN],
+    );
   }),
 );
