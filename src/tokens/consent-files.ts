@@ -1,7 +1,8 @@
 /**
  * Where in the state directory there are refresh tokens beside those that accounts go on with: in the files of accounts
  * that are not served (renamed, perhaps), and of those that have another consent now. In: the directory, who is served.
- * Out: the files with a consent. Owns what it knows of them, until others are served.
+ * Out: the files with a consent, and one that may have any, as it cannot be read. Owns what it knows of them, until others
+ * are served.
  */
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
@@ -10,14 +11,18 @@ import { fileNameOf, type GrantFiles, OURS } from './grant-files.ts';
 import type { StateFiles } from './state-files.ts';
 import { ownGrant } from './stored-grants.ts';
 import type { GrantId, ServedIds, StoredGrant } from './token-store.ts';
+import type { UnreadFile } from './unreadable.ts';
 
 export interface ConsentFiles {
   serves(accounts: ServedIds): void;
   /**
    * Paths of files with a refresh token of this consent that is not the one their account goes on with. `isFresh`: as
-   * they are now, or were moments ago.
+   * they are now, or were moments ago. `unread`: why one of them, of an account that is not served, cannot be read now.
    */
-  with(fingerprint: string, isFresh: boolean): Promise<readonly string[]>;
+  with(
+    fingerprint: string,
+    isFresh: boolean,
+  ): Promise<{ readonly paths: readonly string[]; readonly unread: UnreadFile | undefined }>;
   /** The file of the account has been read or written here, and has these grants. */
   seen(id: GrantId, grants: readonly StoredGrant[]): void;
 }
@@ -29,13 +34,19 @@ const AT_ONCE = 16;
 
 type Places = Map<string, Set<string>>;
 
+/** What the directory had at one time; what could not be read is tried again. */
+interface Reading {
+  readonly places: Places;
+  readonly unread: Set<string>;
+}
+
 export function createConsentFiles(
   directory: string,
   deps: { readonly files: StateFiles; readonly grantFiles: GrantFiles; readonly clock: Clock },
 ): ConsentFiles {
   const { files, grantFiles, clock } = deps;
   let served: ServedIds = new Map();
-  let reading: Promise<Places> | undefined;
+  let reading: Promise<Reading> | undefined;
   let readAt = Number.NEGATIVE_INFINITY;
   /**
    * Paths of served accounts whose files this process has read, with the consent they had then; what it writes there it
@@ -52,7 +63,7 @@ export function createConsentFiles(
       if (refreshToken !== undefined) add(places, grantFingerprint, path);
   };
 
-  async function readAll(): Promise<Places> {
+  async function readAll(): Promise<Reading> {
     const slices = createSlices(clock);
     const paths = new Set<string>();
     for (const name of await files.list(directory)) if (OURS.test(name)) paths.add(join(directory, name));
@@ -66,23 +77,39 @@ export function createConsentFiles(
     }
     const toRead = [...paths].filter((path) => !(ofServed.has(path) && known.has(path)));
     const places: Places = new Map();
+    const unread = new Set<string>();
     for (let at = 0; at < toRead.length; at += AT_ONCE)
       await Promise.all(
         toRead.slice(at, at + AT_ONCE).map(async (path) => {
-          const grants = (await grantFiles.readQuietly(path)) ?? [];
+          const grants = await grantFiles.readOrReject(path).catch(() => 'unread' as const);
           const own = ofServed.get(path);
-          if (own === undefined) note(places, path, grants);
+          if (grants === 'unread') {
+            // That of a served account is asked for by its name.
+            if (own === undefined) unread.add(path);
+          } else if (own === undefined) note(places, path, grants ?? []);
           // Meanwhile its account may have read it, which knows better what is its own.
           else if (!known.has(path)) {
-            note(beside, path, grants);
+            note(beside, path, grants ?? []);
             known.set(path, own);
           }
         }),
       );
-    return places;
+    return { places, unread };
   }
 
-  function read(): Promise<Places> {
+  /** Why the first one cannot be read still; one that has gone or can be is left out from now on. */
+  async function firstUnread({ places, unread }: Reading): Promise<UnreadFile | undefined> {
+    for (const path of unread)
+      try {
+        note(places, path, (await grantFiles.readOrReject(path)) ?? []);
+        unread.delete(path);
+      } catch (error) {
+        return error as UnreadFile;
+      }
+    return undefined;
+  }
+
+  function read(): Promise<Reading> {
     readAt = clock.monotonic();
     const mine = readAll();
     mine.catch(() => {
@@ -99,14 +126,16 @@ export function createConsentFiles(
     async with(fingerprint, isFresh) {
       if (isFresh && clock.monotonic() - readAt > FRESH_MS) reading = undefined;
       reading ??= read();
-      const places = await reading;
-      return [...new Set([...(places.get(fingerprint) ?? []), ...(beside.get(fingerprint) ?? [])])];
+      const mine = await reading;
+      const unread = await firstUnread(mine);
+      const found = [mine.places, beside].flatMap((places) => [...(places.get(fingerprint) ?? [])]);
+      return { paths: [...new Set(found)], unread };
     },
     seen(id, grants) {
       const path = grantFiles.pathOf(id.accountId);
       if (!served.has(id.accountId)) {
         reading?.then(
-          (places) => note(places, path, grants),
+          ({ places }) => note(places, path, grants),
           () => undefined,
         );
         return;

@@ -5,10 +5,10 @@
 import { Secret } from '../accounts/credential.ts';
 import type { GrantState } from './grant-state.ts';
 import { type ConsentHolder, isOfSameConsent, latestFirst } from './same-consent.ts';
-import { SealError } from './sealing.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { StoredGrant, TokenStore } from './token-store.ts';
+import { isUnreadable } from './unreadable.ts';
 
 /** What another account has. */
 export interface Found {
@@ -43,7 +43,7 @@ export interface ConsentSearch {
   /**
    * `later` than what `own` has. `spare`, where ours was refused: as late as the latest, made of the same one without
    * knowledge of each other; else what somebody signed in for as this mailbox, however far ours is. Never rejects.
-   * `isAway`: the store cannot be reached.
+   * `failure`: why what the store has is not known.
    */
   findFor(
     own: ConsentMember,
@@ -52,7 +52,7 @@ export interface ConsentSearch {
   ): Promise<{
     readonly later: Found | undefined;
     readonly spare: Found | undefined;
-    readonly isAway: boolean;
+    readonly failure: unknown;
   }>;
 }
 
@@ -70,7 +70,7 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
     own: ConsentMember,
     holder: ConsentHolder,
     isThorough: boolean,
-  ): Promise<{ found: Found[]; isAway: boolean }> {
+  ): Promise<{ found: Found[]; failure: unknown }> {
     const others = alike(own);
     // A command beside this process may have written for any of them.
     const unread = others
@@ -86,12 +86,12 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
         signedInAs: stored.signedInAs,
       });
     };
-    let isAway = false;
+    let failure: unknown;
     try {
       addStored(await store.elsewhere?.(holder, { unread, isThorough }));
     } catch (error) {
-      isAway = true;
-      if (!(error instanceof SealError)) watch.failed(error, 'read');
+      failure = error;
+      if (!isUnreadable(error)) watch.failed(error, 'read');
       if (error instanceof SharedStoreAway) addStored(error.here);
     }
     for (const other of others)
@@ -102,7 +102,7 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
           generation: generationOf(other),
           signedInAs: other.signedInAs,
         });
-    return { found, isAway };
+    return { found, failure };
   }
 
   /** To one that has nothing a sign-in comes first. */
@@ -132,11 +132,11 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
     async findFor(own, user, isRefused) {
       const { accountId, fingerprint, generation, signedInAs } = own;
       const holder = { accountId, fingerprint, user, generation, signedInAs };
-      const { found, isAway } = await search(own, holder, isRefused);
+      const { found, failure } = await search(own, holder, isRefused);
       const [first] = found.sort(latestFirst(holder));
       const ownGeneration = generationOf(own);
       const later = first !== undefined && first.generation > ownGeneration ? first : undefined;
-      if (!isRefused) return { later, spare: undefined, isAway };
+      if (!isRefused) return { later, spare: undefined, failure };
       const latest = later ?? { ...holder, generation: ownGeneration, refreshToken: own.refreshToken };
       const equal = found.find(
         (other) =>
@@ -145,7 +145,7 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
           other.refreshToken.reveal() !== latest.refreshToken?.reveal(),
       );
       const spare = equal ?? (latest.signedInAs === undefined ? await ownSignIn(own, holder) : undefined);
-      return { later, spare, isAway };
+      return { later, spare, failure };
     },
   };
 }

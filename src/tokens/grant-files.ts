@@ -12,6 +12,7 @@ import { isSealed, SealError, type Sealer } from './sealing.ts';
 import { StateFileRefused, type StateFiles } from './state-files.ts';
 import { formatStored, parseStored } from './stored-text.ts';
 import type { StoredGrant } from './token-store.ts';
+import { UnreadFile } from './unreadable.ts';
 
 /** A record has a few kilobytes per grant; what is larger is something else. */
 export const MAX_FILE_OCTETS = 1024 * 1024;
@@ -20,6 +21,12 @@ export const OURS = /-[0-9a-f]{16}\.grant$/;
 
 /** Codes of what cannot be read by this process as it was started, and perhaps by another one. */
 const MAY_BE_GOOD: ReadonlySet<string> = new Set(['unknown_key', 'STATE_FILE_FOREIGN']);
+
+const isOfFile = (error: unknown): error is SealError | StateFileRefused =>
+  error instanceof SealError || error instanceof StateFileRefused;
+
+/** What nobody can read, or no relay made. */
+const isWorthless = (error: unknown): boolean => isOfFile(error) && !MAY_BE_GOOD.has(error.code);
 
 const NOTHING = { grants: [], isStale: false };
 
@@ -32,6 +39,8 @@ export interface GrantFiles {
   read(accountId: string, isReplacing?: boolean): ReturnType<typeof parseStored>;
   /** The record in a file whose account need not be known; undefined where there is none that can be read. */
   readQuietly(path: string): Promise<readonly StoredGrant[] | undefined>;
+  /** As `readQuietly`, but rejects with `UnreadFile` where there may be a record that cannot be read now. */
+  readOrReject(path: string): Promise<readonly StoredGrant[] | undefined>;
   /** Never rejects. */
   kindOf(path: string): Promise<GrantFileKind>;
   /** Out of the way, under a name that says why. */
@@ -74,6 +83,16 @@ export function createGrantFiles(
   async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
     const text = await files.read(path, MAX_FILE_OCTETS).catch(() => undefined);
     return text === undefined ? undefined : parseAny(text, path).catch(() => undefined);
+  }
+
+  async function readOrReject(path: string): Promise<readonly StoredGrant[] | undefined> {
+    try {
+      const text = await files.read(path, MAX_FILE_OCTETS);
+      return text === undefined ? undefined : await parseAny(text, path);
+    } catch (error) {
+      if (isWorthless(error)) return undefined;
+      throw new UnreadFile(path, error);
+    }
   }
 
   async function kindOf(path: string): Promise<GrantFileKind> {
@@ -127,9 +146,9 @@ export function createGrantFiles(
       else inTheClear.add(path);
       return await parse(text, path, accountId);
     } catch (error) {
-      if (!isOwner || !(error instanceof SealError || error instanceof StateFileRefused)) throw error;
+      if (!isOwner || !isOfFile(error)) throw error;
       // It may be the newest one: nothing is asked with an earlier one meanwhile.
-      if (MAY_BE_GOOD.has(error.code) && !isReplacing) throw error;
+      if (!isWorthless(error) && !isReplacing) throw error;
       await setAside(path, accountId, error);
       return NOTHING;
     }
@@ -166,7 +185,7 @@ export function createGrantFiles(
     );
   }
 
-  return { pathOf, read, readQuietly, kindOf, moveAside, prepare, replace, temporaryName };
+  return { pathOf, read, readQuietly, readOrReject, kindOf, moveAside, prepare, replace, temporaryName };
 }
 
 /** Readable in a listing, and distinct for every id whatever characters it has. */

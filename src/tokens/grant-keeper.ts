@@ -14,10 +14,10 @@ import type { Grant } from './grant.ts';
 import { createGrantSaver, idOf, type Kept, NONE } from './grant-saver.ts';
 import { type GrantEvent, nextGrantState } from './grant-state.ts';
 import { isEarlier } from './same-consent.ts';
-import { SealError } from './sealing.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import { createStoreWatch } from './store-watch.ts';
 import type { StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
+import { isUnreadable } from './unreadable.ts';
 
 export interface GrantKeeper {
   /**
@@ -27,9 +27,10 @@ export interface GrantKeeper {
   of(accountId: string, fingerprint: string, isConsent?: boolean, user?: string): Grant;
   /**
    * Takes a later refresh token of the same consent that another account has, or had before it was renamed. `user` is
-   * the mailbox. `isRefused`: ours is no good; one that is as late will do. False: the store cannot be reached. Never rejects.
+   * the mailbox. `isRefused`: ours is no good; one that is as late will do. Results in why it is not known what the store
+   * has, undefined where it is. Never rejects.
    */
-  catchUp(grant: Grant, user: string, isRefused?: boolean): Promise<boolean>;
+  catchUp(grant: Grant, user: string, isRefused?: boolean): Promise<unknown>;
   /** Looks into the store and takes a later refresh token from it. Rejects where the store cannot be reached. */
   load(grant: Grant): Promise<StoredGrant | undefined>;
   /**
@@ -176,8 +177,7 @@ export function createGrantKeeper(deps: {
       if (isBehind && lostBy(own)) void save(own, NONE);
       return stored;
     } catch (error) {
-      // Of one account it is no word about the others.
-      if (!(error instanceof SealError)) watch.failed(error, 'read');
+      if (!isUnreadable(error)) watch.failed(error, 'read');
       // Others may have a later one, which is not known; an earlier one is surely no good.
       if (error instanceof SharedStoreAway && error.here !== undefined) takeStored(own, error.here);
       throw error;
@@ -217,10 +217,10 @@ export function createGrantKeeper(deps: {
     load,
     async catchUp(grant, user, isRefused = false) {
       const own = kept(grant);
-      const { later, spare, isAway } = await consents.findFor(own, user, isRefused);
+      const { later, spare, failure } = await consents.findFor(own, user, isRefused);
       if (later !== undefined) void takeOver(own, later);
       if (isRefused) own.spare ??= spare;
-      return !isAway;
+      return failure;
     },
     async rotated(grant, refreshToken, tokens, signedInAs = grant.signedInAs) {
       const own = kept(grant);

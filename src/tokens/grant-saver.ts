@@ -7,10 +7,10 @@ import { type Clock, orAfter, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Grant } from './grant.ts';
 import type { GrantEvent } from './grant-state.ts';
-import { SealError } from './sealing.ts';
 import { SharedStoreAway } from './store-twofold.ts';
 import type { StoreWatch } from './store-watch.ts';
 import type { GrantId, Rotation, StoredGrant, StoredToken, StoredTokens, TokenStore } from './token-store.ts';
+import { isUnreadable } from './unreadable.ts';
 
 export interface GrantSaver {
   /** One at a time for a grant; a rotation during a save is saved after it. Never rejects. */
@@ -134,8 +134,8 @@ export function createGrantSaver(deps: {
       await store.saveToken(idOf(grant), resource, token);
       watch.answered('write');
     } catch (error) {
-      // Nothing is kept beside what is sealed with another key.
-      if (error instanceof SealError) return;
+      // Nothing is kept beside what is sealed with another key, or another user's.
+      if (isUnreadable(error)) return;
       watch.failed(error, 'write');
       if (token === undefined) return;
       grant.missed[resource] = token;

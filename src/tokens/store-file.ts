@@ -230,18 +230,22 @@ export function createFileStore(
     holder: ConsentHolder,
     { unread, isThorough }: { readonly unread: readonly string[]; readonly isThorough: boolean },
   ): Promise<StoredGrant | undefined> {
-    const paths = new Set(await consents.with(holder.fingerprint, isThorough));
+    const beside = await consents.with(holder.fingerprint, isThorough);
+    const paths = new Set(beside.paths);
     for (const id of unread) paths.add(pathOf(id));
     paths.delete(pathOf(holder.accountId));
     const records = [...paths].map(async (path) =>
-      ownGrant((await grantFiles.readQuietly(path)) ?? [], holder),
+      ownGrant((await grantFiles.readOrReject(path)) ?? [], holder),
     );
-    return latestFor(holder, await Promise.all(records));
+    const found = latestFor(holder, await Promise.all(records));
+    // It may have the consent of anybody, but hardly of who has a later one than the operator gave.
+    if (beside.unread !== undefined && found === undefined && holder.generation === 0) throw beside.unread;
+    return found;
   }
 
   /** The relay beside this command looks for what is its own: it finds there what came here. */
   async function handOn(id: GrantId, grant: StoredGrant): Promise<void> {
-    for (const path of await consents.with(id.fingerprint, false)) {
+    for (const path of (await consents.with(id.fingerprint, false)).paths) {
       if (path === pathOf(id.accountId)) continue;
       await alone(path, async (mayWrite) => {
         const grants = (await grantFiles.readQuietly(path)) ?? [];

@@ -5,9 +5,9 @@
  */
 import type { Log } from '../log.ts';
 import { isEarlier, latestFor } from './same-consent.ts';
-import { SealError } from './sealing.ts';
 import { codeOf } from './state-files.ts';
 import type { GrantId, RotationResult, StoredGrant, StoredTokens, TokenStore } from './token-store.ts';
+import { isUnreadable } from './unreadable.ts';
 
 /** The shared store cannot be had. */
 export class SharedStoreAway extends Error {
@@ -24,7 +24,7 @@ export class SharedStoreAway extends Error {
 
 const NONE: Promise<StoredTokens> = Promise.resolve({});
 
-/** `load` and `rotate` reject with `SharedStoreAway`, `load` with `SealError`, too. */
+/** What it asks rejects with `SharedStoreAway`; with `Unreadable`, too, where that is read. */
 export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Log): TokenStore {
   /** Grants whose copy here is known to be no later than the shared one. */
   const compared = new Set<string>();
@@ -66,15 +66,23 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
         compared.add(key);
         return whole;
       } catch (error) {
-        if (error instanceof SealError) throw error;
+        if (isUnreadable(error)) throw error;
         throw new SharedStoreAway(error, own);
       }
     },
     async elsewhere(holder, options) {
-      const own = await here.elsewhere?.(holder, options).catch(() => undefined);
+      let unread: unknown;
+      const own = await here.elsewhere?.(holder, options).catch((error: unknown) => {
+        unread = error;
+        return undefined;
+      });
       try {
-        return latestFor(holder, [await shared.elsewhere?.(holder, options), own]);
+        const found = await shared.elsewhere?.(holder, options);
+        // The shared one has it, too, unless it has lost its data.
+        if (found === undefined && isUnreadable(unread)) throw unread;
+        return latestFor(holder, [found, own]);
       } catch (error) {
+        if (isUnreadable(error)) throw error;
         throw new SharedStoreAway(error, own);
       }
     },

@@ -23,12 +23,12 @@ import {
 } from './grant-asker.ts';
 import type { GrantKeeper } from './grant-keeper.ts';
 import { createGrantTurns, type Turn } from './grant-turns.ts';
-import { SealError } from './sealing.ts';
 import type { Exchange, TokenEndpoints } from './token-endpoint.ts';
 import { freshUntil, type Slot, type TokenOrigin } from './token-slot.ts';
 import type { GrantLock, TokenStore } from './token-store.ts';
 import { createUnderWay, type UnderWay } from './under-way.ts';
-import { mayAskAlone, underOtherKey, type WithoutStore, waitingForStore } from './unlocked.ts';
+import { mayAskAlone, type WithoutStore, waitingForStore } from './unlocked.ts';
+import { cannotRead, isUnreadable } from './unreadable.ts';
 
 export interface RefreshRequest {
   readonly origin: TokenOrigin;
@@ -94,12 +94,12 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     probeAt,
   });
 
-  /** Looks into the store. `away`: what is in it is not known; `sealed`: for want of its key. */
+  /** Looks into the store. `away`: what is in it is not known; a failure: what it has of this account cannot be read. */
   async function look(
     slot: Slot,
     force: boolean,
     isReplacing = false,
-  ): Promise<AccessToken | 'nothing' | 'away' | 'sealed'> {
+  ): Promise<AccessToken | 'nothing' | 'away' | TokenFailure> {
     try {
       const stored = (await keeper.load(slot.grant))?.tokens[slot.resource];
       if (stored?.fingerprint !== slot.tokenFingerprint) return 'nothing';
@@ -113,7 +113,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       return !force && slot.isFresh() ? token : 'nothing';
     } catch (error) {
       // The keeper has said so.
-      return error instanceof SealError ? 'sealed' : 'away';
+      return isUnreadable(error) ? cannotRead(error, store.kind) : 'away';
     }
   }
 
@@ -124,9 +124,17 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const consent = isConsent(slot) ? slot.grant.fingerprint : undefined;
       return (await store.lock(slot.accountId, consent, () => !underWay.isStopped)) ?? 'busy';
     } catch (error) {
-      keeper.storeFailed(error, 'lock');
+      if (isUnreadable(error))
+        log.warn({ event: 'grant_lock_unreadable', account: slot.accountId }, error.message);
+      else keeper.storeFailed(error, 'lock');
       return 'away';
     }
+  }
+
+  /** Why nothing may be asked where another account may have a later refresh token; undefined where it may. */
+  function unread({ credential, grant }: Slot, unknown: unknown): TokenFailure | undefined {
+    if (!isUnreadable(unknown) || mayAskAlone(credential, grant, undefined)) return undefined;
+    return cannotRead(unknown, store.kind);
   }
 
   /** Why nothing may be asked without the store; undefined where it may. */
@@ -234,8 +242,8 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     if (underWay.isStopped) return failed(stopping);
     // The store is asked first: what is in it costs no request, and no lock.
     const early = await look(slot, request.force);
-    if (typeof early !== 'string') return { ok: true, token: early, origin: 'store' };
-    if (early === 'sealed' && isConsent(slot)) return failed(underOtherKey(store.kind));
+    if (early instanceof AccessToken) return { ok: true, token: early, origin: 'store' };
+    if (typeof early !== 'string' && isConsent(slot)) return failed(early);
     const right = await takeRight(slot);
     if (right === 'busy') return failed(heldElsewhere);
     const lease = typeof right === 'string' ? undefined : right;
@@ -245,11 +253,11 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     try {
       // Whoever held the lease before us may have brought the token.
       const came = lease === undefined ? 'nothing' : await look(slot, request.force);
-      if (typeof came !== 'string') return { ok: true, token: came, origin: 'store' };
-      if (came === 'sealed' && isConsent(slot)) return failed(underOtherKey(store.kind));
-      const isCaughtUp = !isConsent(slot) || (await keeper.catchUp(slot.grant, slot.account.user));
-      const isUnlocked = right === 'away' || came === 'away' || !isCaughtUp;
-      const refusal = isUnlocked ? forbidden(slot, request) : undefined;
+      if (came instanceof AccessToken) return { ok: true, token: came, origin: 'store' };
+      if (typeof came !== 'string' && isConsent(slot)) return failed(came);
+      const unknown = isConsent(slot) ? await keeper.catchUp(slot.grant, slot.account.user) : undefined;
+      const isUnlocked = right === 'away' || came === 'away' || unknown !== undefined;
+      const refusal = isUnlocked ? (unread(slot, unknown) ?? forbidden(slot, request)) : undefined;
       if (refusal !== undefined) return failed(refusal);
       const blocked = request.force ? undefined : await blockedByOthers(slot);
       if (blocked !== undefined) return failed(blocked);

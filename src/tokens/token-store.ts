@@ -106,7 +106,8 @@ export interface TokenStore {
   /**
    * The latest refresh token of the same consent that is kept under another account: one that was renamed, or shares
    * it. Without access tokens that matter. `unread`: served accounts with the same consent whose records this process
-   * has not read. `isThorough`: what another process has changed under the store's hands counts. Rejects as `load`.
+   * has not read. `isThorough`: what another process has changed under the store's hands counts. Rejects as `load`,
+   * also where what may be the latest is there and cannot be read.
    */
   elsewhere?(
     holder: ConsentHolder,

@@ -5,9 +5,9 @@
 import type { Credential } from '../accounts/credential.ts';
 import { builtInProviders } from '../accounts/providers.ts';
 import { type TokenFailure, unusableToken } from '../protocol/token-failure.ts';
-import { passing } from './disbelief.ts';
 import type { Grant } from './grant.ts';
 import type { TokenStore } from './token-store.ts';
+import { UNREADABLE_CAUSE } from './unreadable.ts';
 
 /**
  * `wait`: mail waits for the store where two could ask at once. `alone`: except where this relay was the only one when
@@ -34,19 +34,9 @@ const CAUSES: Readonly<Record<TokenStore['kind'], string>> = {
   memory: 'state-directory-unusable',
 };
 
+/** Nothing is asked for want of what the store has. */
 export const isStoreAway = (causeId: string | undefined): boolean =>
-  causeId === CAUSES.redis || causeId === CAUSES.file;
-
-/** Nothing was asked, and nothing is before that is mended. */
-export const underOtherKey = (kind: TokenStore['kind']): TokenFailure => ({
-  ...passing(
-    `what ${kind === 'redis' ? 'Redis' : 'the state directory'} has of this account is sealed with another state key than this process was given`,
-  ),
-  cure:
-    kind === 'redis'
-      ? 'give it the state key of the relays that share the store (state_key; to rotate it, the new one and the old one)'
-      : 'give it that key, too (state_key: the new one and the old one); where it is lost, remove the *.grant file of the account there, and it goes on with the accounts file',
-});
+  causeId === CAUSES.redis || causeId === CAUSES.file || causeId === UNREADABLE_CAUSE;
 
 /** Nothing was asked. */
 export const waitingForStore = (kind: TokenStore['kind']): TokenFailure => ({

@@ -18,6 +18,14 @@ export const NO_ANSWER_CAUSES: readonly TokenCause[] = [
     what: 'the refresh token in the state directory cannot be read or locked, and an older one must not be used in its place',
     cure: 'make the state directory readable and writable for the relay (disk full, owner, mode); the relay tries again by itself',
   }),
+  token({
+    id: 'stored-grant-unreadable',
+    class: 'provider_fault',
+    symptom:
+      '"what the state directory has of this account cannot be read", "is sealed with another state key"',
+    what: 'what is kept of the account, or of its consent under another name, may be the newest refresh token and cannot be read; an older one must not be used in its place',
+    cure: 'give the file to the user of the relay (chown), or the relay the state key it is sealed with; where that is lost remove the file, and the account goes on with the accounts file',
+  }),
 
   // No answer, or none of a token endpoint.
   token({

@@ -1,0 +1,161 @@
+/**
+ * A single file that cannot be read: of another user, under another key, on a bad disk. Nothing is asked with an earlier
+ * refresh token than the one it may hold, and nobody else is held up. The endpoint revokes a refresh token when it gives the
+ * next.
+ */
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { Secret } from '../../src/accounts/credential.ts';
+import type { TokenError } from '../../src/tokens/access-token.ts';
+import { createSealer } from '../../src/tokens/sealing.ts';
+import { StateFileRefused, stateFiles } from '../../src/tokens/state-files.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
+import type { AccountCredential, TokenService } from '../../src/tokens/token-service.ts';
+import { startTrial, type Trial } from '../support/token-trial.ts';
+import { idOf } from './store-suite.ts';
+import { account, createTestLog } from './support.ts';
+
+const OLD = 'first passphrase of the relay, old';
+const NEW = 'another passphrase altogether, new';
+const WAYS = ['of another user', 'under another key', 'on a bad disk'] as const;
+
+/** The cure names the file, and what is to be done with it. */
+const CURES: Readonly<Record<(typeof WAYS)[number], RegExp>> = {
+  'of another user': /\.grant belongs to another user .*chown/,
+  'under another key': /state_key/,
+  'on a bad disk': /\.grant readable for the relay \(EIO\)/,
+};
+
+interface Room extends Trial {
+  /** From the next run on the file of the account cannot be read; undefined: all can be. */
+  hide(accountId: string | undefined): Promise<void>;
+  readonly log: ReturnType<typeof createTestLog>;
+  run(...ids: readonly string[]): Promise<TokenService>;
+}
+
+async function roomFor(t: TestContext, way: (typeof WAYS)[number]): Promise<Room> {
+  const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
+  const keys = (...texts: string[]) => createSealer(new Secret(texts.join('\n')));
+  let sealer = keys(OLD);
+  let hidden: string | undefined;
+  const read: typeof stateFiles.read = (path, octets) => {
+    if (hidden === undefined || !basename(path).startsWith(`${hidden}-`) || !path.endsWith('.grant'))
+      return stateFiles.read(path, octets);
+    if (way === 'of another user')
+      throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+    throw Object.assign(new Error('i/o error'), { code: 'EIO' });
+  };
+  const trial = await startTrial(4, (log) =>
+    createFileStore(directory, { log, sealer, files: { ...stateFiles, read: async (...of) => read(...of) } }),
+  );
+  t.after(async () => {
+    await trial.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+  const log = createTestLog();
+  return Object.assign(trial, {
+    log,
+    async hide(accountId: string | undefined) {
+      if (way !== 'under another key') {
+        hidden = accountId;
+        return;
+      }
+      sealer = keys(NEW, OLD);
+      const store = trial.openStore(log);
+      await store.open();
+      const names = (await readdir(directory)).filter((name) => name.endsWith('.grant'));
+      const others = names.map((name) => name.replace(/-[0-9a-f]{16}\.grant$/, ''));
+      for (const other of others) if (other !== accountId) await store.load(idOf(other));
+      await store.close();
+      if (accountId !== undefined) sealer = keys(NEW);
+    },
+    async run(...ids: readonly string[]) {
+      const service = await trial.serve({ log });
+      service.applyAccounts([...trial.entries.slice(1), ...named(trial, ...ids)]);
+      return service;
+    },
+  });
+}
+
+/** Accounts with one and the same entry of the accounts file. */
+const named = (trial: Trial, ...ids: readonly string[]): AccountCredential[] =>
+  ids.map((id) => ({ account: account(id), credential: trial.entries[0]?.credential ?? assert.fail() }));
+
+async function assertWaits(room: Room, service: TokenService, id: string, cure: RegExp): Promise<void> {
+  const { length } = room.endpoint.requests;
+  const error = await service.refresh(id).then(
+    () => assert.fail(`${id} was refreshed`),
+    (failure: TokenError) => failure,
+  );
+  assert.equal(error.code, 'provider_fault');
+  assert.match(error.cure ?? '', cure);
+  assert.equal(room.endpoint.requests.length, length);
+}
+
+for (const way of WAYS) {
+  test(`the file ${way} is no word about the other accounts, and names itself and its cure`, async (t) => {
+    const room = await roomFor(t, way);
+    const [, second = '', third = ''] = room.users;
+    let service = await room.run('first@x');
+    for (const id of ['first@x', second, third]) await service.refresh(id);
+    await service.close();
+    await room.hide('first@x');
+    room.endpoint.revoke(second);
+    service = await room.run('first@x');
+    if (way === 'on a bad disk') await assert.rejects(service.refresh('first@x'), { code: 'provider_fault' });
+    else {
+      await assertWaits(room, service, 'first@x', CURES[way]);
+      await assert.rejects(service.refresh(second), { code: 'needs_consent' });
+    }
+    await service.refresh(third);
+    const told = room.log.lines.map(({ fields }) => fields.event);
+    if (way !== 'on a bad disk') assert.ok(!told.includes('token_store_failed'), String(told));
+    const warned = room.log.lines.find(
+      ({ level, fields }) => level === 'warn' && fields.account === 'first@x' && fields.cure !== undefined,
+    );
+    if (way !== 'on a bad disk') assert.match(String(warned?.fields.cure), CURES[way]);
+    await service.close();
+  });
+
+  test(`a renamed account asks for nothing while its file ${way} may hold the newest refresh token`, async (t) => {
+    const room = await roomFor(t, way);
+    const [, second = '', third = '', fourth = ''] = room.users;
+    let service = await room.run('first@x');
+    for (const id of ['first@x', second, third]) await service.refresh(id);
+    await service.close();
+    await room.hide('first@x');
+    service = await room.run('renamed@x');
+    await assertWaits(room, service, 'renamed@x', CURES[way]);
+    // Nor does one of which nothing is there yet; it may be the renamed one.
+    await assertWaits(room, service, fourth, CURES[way]);
+    for (const id of [second, third]) await service.refresh(id);
+    if (way === 'under another key') {
+      await service.close();
+      await room.hide(undefined);
+      service = await room.run('renamed@x');
+    } else await room.hide(undefined);
+    for (const id of ['renamed@x', fourth]) await service.refresh(id);
+    assert.ok(room.endpoint.requests.every(({ status }) => status === 200));
+    await service.close();
+  });
+
+  test(`of two accounts with one consent the one asks for nothing while the file of the other is ${way}`, async (t) => {
+    const room = await roomFor(t, way);
+    const [, second = '', third = ''] = room.users;
+    let service = await room.run('first@x', 'twin@x');
+    for (const id of ['twin@x', 'first@x', second, third]) await service.refresh(id);
+    await service.close();
+    await room.hide('first@x');
+    service = await room.run('first@x', 'twin@x');
+    await assertWaits(room, service, 'twin@x', CURES[way]);
+    await service.close();
+    await room.hide(undefined);
+    service = await room.run('first@x', 'twin@x');
+    await service.refresh('twin@x');
+    assert.ok(room.endpoint.requests.every(({ status }) => status === 200));
+    await service.close();
+  });
+}
