@@ -33,6 +33,8 @@ export const ANN = 'ann@example.com';
 
 export interface GraphRoomOptions {
   readonly permissions?: 'read_write' | 'send';
+  /** Default `refuse`. */
+  readonly recipients?: 'refuse' | 'rewrite';
   readonly rules?: Partial<GraphRules>;
   /** State directory of the ledger. */
   readonly directory?: string;
@@ -61,7 +63,8 @@ export interface GraphRoom {
   send(
     message: string,
     recipients: readonly string[],
-    more?: { mailbox?: string; sender?: string; gone?: () => boolean; heard?: Heard },
+    /** `saidAhead`: the client does not wait for the reply. */
+    more?: { mailbox?: string; sender?: string; gone?: () => boolean; saidAhead?: boolean; heard?: Heard },
   ): Promise<GraphEnding>;
   /** The process ends and another takes its place. */
   restart(): Promise<void>;
@@ -161,7 +164,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
         delivery = deliveryFor(mailbox);
         deliveries.set(mailbox, delivery);
       }
-      const addressed = addressMessage(original, recipients, 'refuse');
+      const addressed = addressMessage(original, recipients, options.recipients ?? 'refuse');
       if (addressed.kind !== 'ready') throw new Error(addressed.kind);
       const handover = createHandover({
         ledger,
@@ -173,11 +176,11 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
         deliveryOf: deliveryFor,
       });
       // A sender that all accounts share.
-      const mail = { sender: more.sender ?? ANN, parameters: [] };
+      const mail = { sender: more.sender ?? ANN, parameters: [], mayBeGone: () => more.saidAhead === true };
       const promised = recipients.map((address) => ({ address, parameters: [] }));
       const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));
       const { ending } = await handover.deliver({ ...outgoing, message: addressed.message });
-      if (ending.kind === 'taken') await ending.whenHeard?.(more.heard ?? 'yes');
+      await ending.whenHeard?.(ending.kind === 'taken' ? (more.heard ?? 'yes') : 'no');
       return ending;
     },
     async restart() {

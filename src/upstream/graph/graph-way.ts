@@ -183,12 +183,12 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
 
   /** `over` is told whether its client has heard that it was sent. */
   function hear(outgoing: Outgoing, ending: GraphEnding, over?: (isClear: boolean) => void): void {
-    const { whenHeard } = ending.kind === 'taken' ? ending : {};
+    const { kind, whenHeard } = ending;
     if (whenHeard === undefined) {
       over?.(false);
       return;
     }
-    void outgoing.heard().then((heard) => {
+    void (kind === 'taken' ? outgoing.heard() : Promise.resolve('no' as const)).then((heard) => {
       over?.(heard === 'yes');
       if (!isOver) background(whenHeard(heard));
     });

@@ -5,6 +5,7 @@
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
+import type { Heard } from '../../protocol/esmtp.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
 import { verdict } from '../../protocol/verdict.ts';
 import { UpstreamError } from '../failure.ts';
@@ -19,6 +20,7 @@ import {
   type LedgerRow,
   markOf,
   mayHaveGone,
+  type Subject,
   textsOf,
 } from './ledger.ts';
 import { CANNOT_TELL, type GraphEnding, isPermanent, judged, later } from './outcome.ts';
@@ -73,6 +75,20 @@ interface Worked<T> {
   readonly rest: readonly string[];
 }
 
+/** Recipients who do not wait for it: they were not among its own, or have heard. */
+function lacking(subject: Subject | undefined, { recipients }: Outgoing): readonly string[] {
+  const waiting = new Set(subject?.each);
+  return recipients.filter((address) => !waiting.has(markOf(address)));
+}
+
+/** What the client hears of the last is what it hears of both. */
+function together(first: GraphEnding | undefined, { ending, by }: HandedOver): HandedOver {
+  const whenHeard = async (heard: Heard): Promise<void> => {
+    await Promise.all([first?.whenHeard?.(heard), ending.whenHeard?.(heard)]);
+  };
+  return { ending: { ...ending, whenHeard }, by };
+}
+
 export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, attempts, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
@@ -81,7 +97,11 @@ export function createHandover(deps: HandoverDeps): Handover {
   async function find(outgoing: Outgoing): Promise<Found | 'busy'> {
     const claim = await ledger.claim(outgoing.key);
     if (claim === 'busy') return 'busy';
-    if (mayHaveGone(claim.known)) return { outgoing, claim, rest: [] };
+    if (mayHaveGone(claim.known)) {
+      const { subject } = claim.known ?? {};
+      const isAll = outgoing.isNamed || subject?.each === undefined;
+      return foundWith(outgoing, claim, isAll ? [] : lacking(subject, outgoing));
+    }
     try {
       for (const { key } of await relativesOf(outgoing)) {
         const other = await ledger.claim(key);
@@ -89,12 +109,12 @@ export function createHandover(deps: HandoverDeps): Handover {
           await claim.release();
           return 'busy';
         }
-        const { known } = other;
-        if (mayHaveGone(known) && known?.subject?.each !== undefined) {
+        const { subject } = other.known ?? {};
+        const rest = lacking(subject, outgoing);
+        // Its recipients may have heard of it since.
+        if (mayHaveGone(other.known) && rest.length < outgoing.recipients.length) {
           await claim.release();
-          const had = new Set(known.subject.each);
-          const rest = outgoing.recipients.filter((address) => !had.has(markOf(address)));
-          return { outgoing: { ...outgoing, key, partOf: known.subject }, claim: other, rest };
+          return foundWith({ ...outgoing, key, partOf: subject }, other, rest);
         }
         await other.release();
       }
@@ -104,6 +124,13 @@ export function createHandover(deps: HandoverDeps): Handover {
     }
     return { outgoing, claim, rest: [] };
   }
+
+  /** What its client hears depends on the rest, too. */
+  const foundWith = (outgoing: Outgoing, claim: Claim, rest: readonly string[]): Found => ({
+    outgoing: rest.length === 0 ? outgoing : { ...outgoing, mayNotHear: () => true },
+    claim,
+    rest,
+  });
 
   /** Earlier attempts that had one of its recipients, and others. */
   async function relativesOf({ key, family, recipients }: Outgoing): Promise<readonly LedgerRow[]> {
@@ -145,7 +172,7 @@ export function createHandover(deps: HandoverDeps): Handover {
     try {
       const handed = await work(outgoing, claim, deadline);
       const ending = handed?.ending;
-      isKept = ending?.kind === 'taken' && ending.keepsClaim === true;
+      isKept = ending?.keepsClaim === true;
       return { handed, rest: ending?.kind === 'taken' ? rest : [] };
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
@@ -202,19 +229,26 @@ export function createHandover(deps: HandoverDeps): Handover {
   }
 
   /** Others have it already, whom its header may name. By no other account than the one its client may use. */
-  async function deliverTo(rest: readonly string[], asked: Outgoing, mayGoOn = true): Promise<HandedOver> {
+  async function deliverRest(
+    rest: readonly string[],
+    asked: Outgoing,
+    mayGoOn: boolean,
+  ): Promise<HandedOver> {
     const addressed = addressMessage(asked.message, rest, 'rewrite');
     const { key, messageId } = asked;
     const fields = { event: 'graph_sent_to_some', account, key, message_id: messageId, rest: rest.length };
+    let refused: GraphEnding | undefined;
     if (mayGoOn && addressed.kind === 'ready') {
       log.info(fields, 'some recipients of this message have it: it goes to the others');
       const { message } = addressed;
       const handed = await deliver({ ...asked, message, recipients: rest, key: asked.keyFor(rest) });
       // It would bounce for those who have it, too.
       if (!isPermanent(handed.ending)) return handed;
+      refused = handed.ending;
     }
     log.warn(fields, 'some recipients of this message have it: the others wait until they come alone');
-    return own(later('4.4.2', 'an earlier attempt of this message has reached some of its recipients'));
+    const waits = later('4.4.2', 'an earlier attempt of this message has reached some of its recipients');
+    return together(refused, own(waits));
   }
 
   async function deliver(asked: Outgoing): Promise<HandedOver> {
@@ -223,7 +257,7 @@ export function createHandover(deps: HandoverDeps): Handover {
         ? sentBefore(outgoing, claim, claim.known)
         : goOn(outgoing, claim, deadline, claim.known),
     );
-    return rest.length === 0 ? handed : deliverTo(rest, asked);
+    return rest.length === 0 ? handed : together(handed.ending, await deliverRest(rest, asked, true));
   }
 
   return {
@@ -244,7 +278,7 @@ export function createHandover(deps: HandoverDeps): Handover {
             return claim.known satisfies never;
         }
       });
-      return rest.length === 0 ? handed : deliverTo(rest, asked, mayGoOn);
+      return rest.length === 0 ? handed : together(handed?.ending, await deliverRest(rest, asked, mayGoOn));
     },
   };
 }

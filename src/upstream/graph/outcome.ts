@@ -13,17 +13,19 @@ const SETTLE_MS = 3_000;
 /** … and this long where it may still be working on it: no answer, or a gateway that had none. */
 export const SETTLE_UNANSWERED_MS = 10_000;
 
-export type GraphEnding =
-  | {
-      readonly kind: 'taken';
-      readonly reply: Reply;
-      /** To be told, where it is there, once nobody works on the message. Rejects when it could not be noted. */
-      readonly whenHeard?: (heard: Heard) => Promise<void>;
-      /** Until it has been told, whatever looks the same waits: it may be its retry, or another. */
-      readonly keepsClaim?: boolean;
-    }
-  /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
-  | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal };
+interface Told {
+  /** To be told, where it is there, whether the client has heard a 250. Rejects when it could not be noted. */
+  readonly whenHeard?: (heard: Heard) => Promise<void>;
+  /** Until it has been told, whatever looks the same waits: it may be its retry, or another. */
+  readonly keepsClaim?: boolean;
+}
+
+export type GraphEnding = Told &
+  (
+    | { readonly kind: 'taken'; readonly reply: Reply }
+    /** `verdict.class` is `unknown` where nobody knows whether it was sent. */
+    | { readonly kind: 'refused'; readonly verdict: Verdict; readonly refusal?: GraphRefusal }
+  );
 
 /** `messageId`: the one Graph gave it, where that is known. */
 export const takenAs = (

@@ -22,64 +22,80 @@ const whereabouts = (subject: Subject): Subject => ({
   ...textsOf(subject, ['messageId', 'to', 'name']),
 });
 
-/** `entry` with its whole subject. */
+/**
+ * `entry` with its whole subject. A recipient's mark stands in it while a retry to him may come: that of one who has heard,
+ * or counts as having heard, is taken out, whoever else was mailed with him.
+ */
 export async function noteSent(
   ledger: Pick<Ledger, 'claim'>,
   outgoing: Outgoing,
   claim: Claim,
   entry: SentEntry,
 ): Promise<GraphEnding> {
-  const { key, isNamed, partOf } = outgoing;
-  const mayNotHear = outgoing.mayNotHear();
+  const { isNamed } = outgoing;
   // The next one that looks the same may be another: a device says the same thing every hour.
-  const isForgotten = !isNamed && !mayNotHear && partOf === undefined;
-  if (isForgotten) await claim.forget();
-  // A retry comes: of what nobody heard, or to the recipients that this one had not. The draft itself says the same, so a
-  // failure to note it costs nothing but a look.
-  else await claim.note(entry).catch(() => undefined);
-  const ending = takenAs(outgoing, entry.messageId);
-  // It may read on all the same.
-  if (mayNotHear && !isNamed && partOf === undefined)
-    return {
-      ...ending,
-      keepsClaim: true,
-      async whenHeard(heard) {
-        if (heard !== 'no') await claim.forget();
-        await claim.release();
-      },
-    };
-  if (mayNotHear) return ending;
+  const isClosed = !isNamed && !outgoing.mayNotHear() && (await put(claim, withoutPart(entry, outgoing)));
+  // A retry comes of what nobody heard. The draft itself says the same, so a failure to note it costs nothing but a look.
+  if (!isClosed) await put(claim, entry);
+  const keepsClaim = !isNamed && !isClosed;
   return {
-    ...ending,
+    ...takenAs(outgoing, entry.messageId),
+    keepsClaim,
     async whenHeard(heard) {
       const isHeard = isNamed ? heard === 'yes' : heard !== 'no';
-      // It is as it was noted.
-      if (isForgotten ? isHeard : !isHeard) return;
-      const later = await ledger.claim(key);
-      if (later === 'busy') return;
-      const { known } = later;
-      try {
-        if (isForgotten) {
-          if (known === undefined) await later.note(entry);
-        } else if (known?.state === 'sent' && known.at === entry.at && isOpen(known)) {
-          const left = partOf === undefined ? undefined : withoutPart(known, outgoing);
-          if (left !== undefined || isNamed) await later.note(left ?? closed(known));
-          else await later.forget();
-        }
-      } finally {
-        await later.release();
-      }
+      if (keepsClaim) {
+        await put(claim, isHeard ? withoutPart(entry, outgoing) : entry);
+        await claim.release();
+      } else if (isHeard !== isClosed) await amend(ledger, outgoing, entry, isHeard);
     },
   };
 }
 
-/** Its recipients have heard of it; undefined: nobody is left who has not. */
-function withoutPart(entry: SentEntry, { recipients }: Outgoing): SentEntry | undefined {
+/** Undefined: nothing is to be known of it. False: it may not have been noted. */
+const put = (claim: Claim, entry: SentEntry | undefined): Promise<boolean> =>
+  entry === undefined
+    ? claim.forget()
+    : claim.note(entry).then(
+        () => true,
+        () => false,
+      );
+
+/** What is known now is what was noted, or what others of its recipients have left of it. */
+async function amend(
+  ledger: Pick<Ledger, 'claim'>,
+  outgoing: Outgoing,
+  entry: SentEntry,
+  isHeard: boolean,
+): Promise<void> {
+  const claim = await ledger.claim(outgoing.key);
+  if (claim === 'busy') return;
+  const { known } = claim;
+  const same = known?.state === 'sent' && known.at === entry.at ? known : undefined;
+  try {
+    if (isHeard) {
+      if (same !== undefined && isOpen(same)) await put(claim, withoutPart(same, outgoing));
+    } else if (known === undefined || same !== undefined) await put(claim, withPart(same, entry, outgoing));
+  } finally {
+    await claim.release();
+  }
+}
+
+/** Its recipients have heard of it. */
+function withoutPart(entry: SentEntry, { recipients, isNamed }: Outgoing): SentEntry | undefined {
   const heard = new Set(recipients.map(markOf));
   const each = (entry.subject?.each ?? []).filter((mark) => !heard.has(mark));
-  return entry.subject === undefined || each.length === 0
-    ? undefined
-    : { ...entry, subject: { ...entry.subject, each } };
+  if (entry.subject !== undefined && each.length > 0)
+    return { ...entry, subject: { ...entry.subject, each } };
+  return isNamed ? closed(entry) : undefined;
+}
+
+/** They have not heard of it after all. */
+function withPart(same: SentEntry | undefined, entry: SentEntry, { recipients }: Outgoing): SentEntry {
+  const { subject } = entry;
+  if (subject?.each === undefined) return entry;
+  const own = new Set(recipients.map(markOf));
+  const unheard = [...subject.each.filter((mark) => own.has(mark)), ...(same?.subject?.each ?? [])];
+  return { ...entry, subject: { ...subject, each: [...new Set(unheard)] } };
 }
 
 /** No retry comes: only what is left to be tidied up counts, and that others may have its name. */

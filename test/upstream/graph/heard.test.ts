@@ -1,0 +1,96 @@
+/** The same alarm without Message-ID to groups that overlap: each recipient is mailed as often as clients have heard a 250 for him. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Heard } from '../../../src/protocol/esmtp.ts';
+import { createRandom } from '../../sim/random.ts';
+import { ANN, type GraphRoom, startGraphRoom } from '../../support/graph-room.ts';
+import { leakless } from '../../support/leak-check.ts';
+
+const ALARM = `From: ${ANN}\r\nTo: a@example.net\r\nSubject: alarm\r\n\r\non battery\r\n`;
+const addressesOf = (group: string): string[] => [...group].map((name) => `${name}@example.net`);
+
+/** How a client waits for the reply, and whether it has heard. */
+type Manner = { readonly saidAhead: boolean; readonly heard: Heard };
+const WAITS: Manner = { saidAhead: false, heard: 'yes' };
+const AHEAD: Manner = { saidAhead: true, heard: 'perhaps' };
+const BREAKS: Manner = { saidAhead: false, heard: 'no' };
+const MANNERS = [WAITS, AHEAD, BREAKS, { saidAhead: true, heard: 'no' }] as const;
+
+async function says(room: GraphRoom, group: string, manner: Manner): Promise<boolean> {
+  return (await room.send(ALARM, addressesOf(group), manner)).kind === 'taken' && manner.heard !== 'no';
+}
+
+/** `ab` for a@ and b@, who were mailed with the alarm. */
+const mailed = (room: GraphRoom): string[] =>
+  room.server.delivered.map((d) => d.recipients.map((address) => address[0]).join('')).sort();
+
+/** What was said before and nobody heard; what is said then, again and again. */
+const CASES: readonly (readonly [readonly string[], string])[] = [
+  [['ab'], 'b'],
+  [['ab'], 'bc'],
+  [['ab'], 'abc'],
+  [['b', 'bc'], 'bc'],
+  [['ab', 'bc', 'cd'], 'abcd'],
+];
+
+for (const [unheard, group] of CASES)
+  for (const [how, manner] of Object.entries({ waits: WAITS, 'says QUIT ahead': AHEAD }))
+    test(
+      `nobody heard of ${unheard.join(', ')}: of ${group} by a client that ${how} the first alone counts as its retry`,
+      leakless(async (_t, defer) => {
+        const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+        for (const first of unheard) await says(room, first, BREAKS);
+        await says(room, group, manner);
+        const before = mailed(room);
+        for (const times of [1, 2]) {
+          assert.ok(await says(room, group, manner));
+          assert.deepEqual(mailed(room), [...before, ...Array<string>(times).fill(group)].sort());
+        }
+      }),
+    );
+
+test(
+  'whoever of the whole has heard in a retry to him alone is mailed with the next to all',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+    await says(room, 'ab', BREAKS);
+    await says(room, 'b', WAITS);
+    await says(room, 'ab', WAITS);
+    assert.deepEqual(mailed(room), ['ab', 'b']);
+  }),
+);
+
+test(
+  'the rest is refused: those who have it are not closed by what the client did not hear',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+    await says(room, 'ab', BREAKS);
+    room.server.fault('create', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    assert.equal((await room.send(ALARM, addressesOf('abc'))).kind, 'refused');
+    assert.ok(await says(room, 'abc', WAITS));
+    assert.deepEqual(mailed(room), ['ab', 'c']);
+  }),
+);
+
+for (const seed of [1, 2, 3, 4])
+  test(
+    `groups as they come, connections that break as they like: seed ${seed}`,
+    leakless(async (_t, defer) => {
+      const random = createRandom(seed);
+      const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+      const wanted = new Map<string, number>();
+      const waiting: string[] = [];
+      for (let said = 0; said < 60; ) {
+        let group = waiting.length > 2 || random.chance(0.4) ? waiting.shift() : undefined;
+        if (group === undefined) {
+          group = random.pick(['a', 'b', 'ab', 'bc', 'abc', 'ac', 'bcd']);
+          said++;
+          for (const name of group) wanted.set(name, (wanted.get(name) ?? 0) + 1);
+        }
+        if (!(await says(room, group, random.pick(MANNERS)))) waiting.push(group);
+      }
+      for (const group of waiting) assert.ok(await says(room, group, WAITS));
+      const got = mailed(room).join('');
+      for (const [name, count] of wanted) assert.equal(got.split(name).length - 1, count, name);
+    }),
+  );
