@@ -126,7 +126,7 @@ export function createAdminBackend(deps: ViewDeps): AdminView {
       status: state.status,
       reason: state.reason ?? null,
       cause: state.cause ?? null,
-      cure: cureOf(state.cause, causeFacts(account)) ?? state.cure ?? null,
+      cure: state.cure ?? cureOf(state.cause, causeFacts(account)) ?? null,
       until: iso(state.until),
       drained: relay.isDrained(id),
       token: tokenLife(token, now),

@@ -1,9 +1,10 @@
 /**
  * What a killed process had written and not yet put in place, or what was set aside: its refresh token may be the only
- * good one. In: the state directory at the start of a relay. Out: its files whole. What a living process is just writing
- * is left to it.
+ * good one. In: the state directory at the start of a relay, or when a refresh token was refused. Out: its files whole. What
+ * a living process is just writing is left to it.
  */
 import { join } from 'node:path';
+import { type Clock, pause } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { FileLock, FileLocks } from './file-lock.ts';
 import type { GrantFiles } from './grant-files.ts';
@@ -32,11 +33,58 @@ export interface LeftoverDeps {
 }
 
 export async function finishLeftovers(directory: string, deps: LeftoverDeps): Promise<void> {
-  const byTarget = new Map<string, string[]>();
+  const left: string[] = [];
   for (const name of await deps.files.list(directory)) {
-    const target = LEFTOVER.exec(name)?.[1];
-    if (target !== undefined) byTarget.set(target, [...(byTarget.get(target) ?? []), name]);
+    if (LEFTOVER.test(name)) left.push(name);
     else if (WORTHLESS.test(name)) await deps.files.remove(join(directory, name));
+  }
+  await finishAll(directory, left, deps);
+}
+
+/** The directory is looked through for what dead processes left at most this often, ms: it may have 100,000 files. */
+const LOOK_EVERY_MS = 1000;
+
+/** Finishes only what dead processes have left; the lock at `ownLock` is held by whoever calls. */
+export function createFinishOfDead(
+  directory: string,
+  deps: LeftoverDeps & { readonly clock: Clock },
+): (ownLock: string) => Promise<void> {
+  const { files, clock, processes } = deps;
+  let lookedAt = Number.NEGATIVE_INFINITY;
+  let last: Promise<readonly string[]> = Promise.resolve([]);
+  let coming: Promise<readonly string[]> | undefined;
+
+  async function list(): Promise<readonly string[]> {
+    const waitMs = lookedAt + LOOK_EVERY_MS - clock.monotonic();
+    if (waitMs > 0) await pause(clock, waitMs);
+    lookedAt = clock.monotonic();
+    coming = undefined;
+    return (await files.list(directory)).filter(
+      (name) => LEFTOVER.test(name) && !SET_ASIDE.test(name) && !isBeingWritten(name, processes),
+    );
+  }
+
+  /** As it is from now on: what came before the caller was told to look is in it. */
+  function listed(): Promise<readonly string[]> {
+    if (coming === undefined) {
+      coming = last.then(list, list);
+      last = coming;
+    }
+    return coming;
+  }
+
+  return async (ownLock) =>
+    finishAll(directory, await listed(), {
+      ...deps,
+      lockPathsOf: (target, grants) => deps.lockPathsOf(target, grants).filter((path) => path !== ownLock),
+    });
+}
+
+async function finishAll(directory: string, left: readonly string[], deps: LeftoverDeps): Promise<void> {
+  const byTarget = new Map<string, string[]>();
+  for (const name of left) {
+    const target = LEFTOVER.exec(name)?.[1] ?? '';
+    byTarget.set(target, [...(byTarget.get(target) ?? []), name]);
   }
   await Promise.all(
     [...byTarget].map(async ([target, names]) => {

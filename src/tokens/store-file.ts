@@ -12,7 +12,7 @@ import { createSlices } from '../slices.ts';
 import { createConsentFiles } from './consent-files.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
 import { createGrantFiles, fileNameOf, OURS } from './grant-files.ts';
-import { finishLeftovers } from './leftovers.ts';
+import { createFinishOfDead, finishLeftovers, type LeftoverDeps } from './leftovers.ts';
 import { readMissing, writeMissing } from './missing-accounts.ts';
 import { createProcesses, type Processes } from './process-mark.ts';
 import { type ConsentHolder, latestFor } from './same-consent.ts';
@@ -137,6 +137,21 @@ export function createFileStore(
       });
     });
 
+  const leftoverDeps: LeftoverDeps = {
+    files,
+    grantFiles,
+    locks,
+    processes,
+    log,
+    lockPathsOf: (target, grants) => [
+      `${target}.lock`,
+      writingLock(target),
+      ...grants.map((grant) => consentLock(grant.grantFingerprint)),
+    ],
+  };
+
+  const finishOfDead = createFinishOfDead(directory, { ...leftoverDeps, clock });
+
   async function open(): Promise<void> {
     try {
       const { othersMayEnter } = await files.openDirectory(directory);
@@ -151,18 +166,7 @@ export function createFileStore(
       if (!attempt.taken) throw new StateDirectoryError(inUse(attempt.holder));
       directoryLock = attempt.lock;
       openedAt = clock.monotonic();
-      await finishLeftovers(directory, {
-        files,
-        grantFiles,
-        locks,
-        processes,
-        log,
-        lockPathsOf: (target, grants) => [
-          `${target}.lock`,
-          writingLock(target),
-          ...grants.map((grant) => consentLock(grant.grantFingerprint)),
-        ],
-      });
+      await finishLeftovers(directory, leftoverDeps);
       await sealer?.ready();
     } catch (error) {
       await giveUpDirectory();
@@ -275,6 +279,7 @@ export function createFileStore(
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
     elsewhere,
+    finish: (consent) => finishOfDead(consentLock(consent)),
     serves: consents.serves,
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);

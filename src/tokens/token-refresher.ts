@@ -313,6 +313,10 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     if (isToAskAgain(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
       exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
     if (isToAskAgain(exchange, 'needs_consent') && isConsent(slot)) {
+      // A command that was killed beside this relay, or ended on a full disk, may have left what came to it.
+      await store.finish?.(grant.fingerprint).catch((error: unknown) => {
+        if (!isUnreadable(error)) keeper.storeFailed(error, 'read');
+      });
       await look(slot, true);
       if (grant.refreshToken === used) await keeper.catchUp(grant, slot.account.user, true);
       if (grant.refreshToken !== used && isToAskAgain(exchange, 'needs_consent')) {

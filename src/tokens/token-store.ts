@@ -113,6 +113,11 @@ export interface TokenStore {
     holder: ConsentHolder,
     options: { readonly unread: readonly string[]; readonly isThorough: boolean },
   ): Promise<StoredGrant | undefined>;
+  /**
+   * Puts in its place what a process that has died had written beside it. Called with the right to refresh this consent;
+   * what is found may be of any. Rejects as `load`.
+   */
+  finish?(consent: string): Promise<void>;
   /** Who is served from now on: what is kept of others may be of accounts that were renamed. */
   serves?(accounts: ServedIds): void;
   /** Keeps a refresh token unless the store has a later one. Durable when it resolves. Rejects when it could not be kept. */

@@ -3,7 +3,7 @@
  * name; and a file that two processes change.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -49,8 +49,11 @@ async function ground(t: TestContext, names: readonly string[] = ['one', 'two'])
       refreshToken: new Secret(consents.get(consent) ?? ''),
     }),
   });
+  const entriesOf = (wanted: Readonly<Record<string, string>>) =>
+    Object.entries(wanted).map(([id, words]) => entry(id, ...(words.split(' ') as [string, string?])));
   return {
     endpoint,
+    entriesOf,
     /** By account the consent it has, and the mailbox where it is not the name. */
     async serve(
       accounts: Readonly<Record<string, string>>,
@@ -60,9 +63,7 @@ async function ground(t: TestContext, names: readonly string[] = ['one', 'two'])
       await service.open();
       t.after(() => service.close());
       const apply = (wanted: Readonly<Record<string, string>>): void =>
-        void service.applyAccounts(
-          Object.entries(wanted).map(([id, words]) => entry(id, ...(words.split(' ') as [string, string?]))),
-        );
+        void service.applyAccounts(entriesOf(wanted));
       apply(accounts);
       return { service, apply };
     },
@@ -329,3 +330,53 @@ test('a process that stood still while it wrote does not replace what another on
     [],
   );
 });
+
+for (const role of ['owner', 'guest'] as const)
+  test(`a refusal to a ${role} is not believed before what a dead process has left beside the file is in its place`, async (t) => {
+    const { endpoint, serve, entriesOf } = await ground(t);
+    const path = directory(t);
+    const serveHere = async () => {
+      const store = createFileStore(path, { log, sealer: undefined }, { role });
+      return (await serve({ a: 'one', b: 'two' }, store)).service;
+    };
+    const service = await serveHere();
+    await refreshAll(service, ['a', 'b']);
+    // A command beside it, on a disk that takes only the first half of the writing, or killed there.
+    const { own, isAlive } = createProcesses();
+    const dead = { own: { ...own, pid: 2 ** 22 + 1 }, isAlive };
+    const rename = async (from: string, to: string): Promise<void> => {
+      if (to.endsWith('.grant')) throw Object.assign(new Error('full'), { code: 'ENOSPC' });
+      await stateFiles.rename(from, to);
+    };
+    const command = createTokenService(
+      {
+        log,
+        store: createFileStore(
+          path,
+          { log, sealer: undefined, processes: dead, files: { ...stateFiles, rename } },
+          { role: 'guest' },
+        ),
+      },
+      { refreshAhead: false },
+    );
+    await command.open();
+    command.applyAccounts(entriesOf({ a: 'one' }));
+    await command.refresh('a');
+    await assert.rejects(command.close());
+    assert.ok(readdirSync(path).some((name) => name.endsWith('.tmp')));
+    // Of one that lives nothing is touched.
+    const [half = ''] = readdirSync(path).filter((name) => name.endsWith('.tmp'));
+    const living = half.replace(String(dead.own.pid), String(own.pid));
+    writeFileSync(join(path, living), '');
+    endpoint.revoke('two@x');
+    await service.refresh('a');
+    await assert.rejects(service.refresh('b'), { code: 'needs_consent' });
+    assert.deepEqual(
+      readdirSync(path).filter((name) => name.endsWith('.tmp')),
+      [living],
+    );
+    assert.deepEqual(
+      endpoint.requests.slice(-3).map(({ status }) => status),
+      [400, 200, 400],
+    );
+  });
