@@ -13,6 +13,9 @@ const COMMAND_TIMEOUT_MS = 10_000;
 /** Programs at once, over all accounts. */
 const AT_ONCE = 8;
 
+const NOT_RUN =
+  'is { "command": … }, a program that is not run here: write the entry into the accounts file yourself, if you trust it';
+
 const commandsAtOnce = createSemaphore(AT_ONCE);
 
 /** `entry` without commands; `issues` name the key of each that failed. Never rejects. */
@@ -25,6 +28,8 @@ export async function resolveCommands(
     return Array.isArray(command) ? [[key, command as string[]] as const] : [];
   });
   if (commands.length === 0) return { entry, issues: [] };
+  if (places.mayRun === false)
+    return { entry, issues: commands.map(([key]) => ({ path: [key], message: NOT_RUN })) };
   const issues: Issue[] = [];
   const texts: Record<string, string> = {};
   await Promise.all(

@@ -17,6 +17,8 @@ export interface SecretPlaces {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Relative paths start here: the folder of the accounts file. */
   readonly directory: string;
+  /** False: `{ "command": … }` is refused and nothing is run. Default true. */
+  readonly mayRun?: boolean;
 }
 
 /** A secret is a token, a password or a PEM key; anything larger is the wrong file. */

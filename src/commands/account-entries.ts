@@ -87,7 +87,7 @@ export const accountImport: CommandDefinition = {
   name: 'account import',
   summary: 'take over the accounts of another tool’s JSON file',
   details: [
-    'Understands account_id, oauth_endpoint, oauth_token_url and ip_address besides the keys of this tool; what has no counterpart is named and left out. Accounts that are there already stay as they are.',
+    'Understands account_id, oauth_endpoint, oauth_token_url and ip_address besides the keys of this tool; what has no counterpart is named and left out. Accounts that are there already stay as they are. An entry with { "command": … } is named and not imported, and its program is not run.',
   ],
   arguments: [{ name: '<file>', help: 'JSON: an array of accounts, or an object with "accounts"' }],
   options: [option('--dry-run', 'show what would be imported, write nothing'), ...running],
@@ -111,7 +111,8 @@ export const accountImport: CommandDefinition = {
           continue;
         }
         const next = appendAccount(result, entry);
-        const parsed = await parseAt(next, settings.accounts, context.env);
+        // No program of an entry that nobody has read yet, and those of the accounts that are there are of no use here.
+        const parsed = await parseAt(next, settings.accounts, context.env, false);
         const position = accountEntries(next).length - 1;
         const problems = parsed.problems.filter(({ path }) => path.startsWith(`accounts[${position}]`));
         if (problems.length > 0) {

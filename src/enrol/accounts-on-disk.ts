@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
 import { accountEntries, EMPTY_ACCOUNTS_TEXT, type EntryObject } from '../accounts/accounts-edit.ts';
 import { type AccountsFile, parseAccounts, readAccountsText } from '../accounts/accounts-file.ts';
 import { JsonSyntaxError } from '../accounts/json-text.ts';
-import { explainFileError } from '../accounts/secret-source.ts';
+import { explainFileError, type SecretPlaces } from '../accounts/secret-source.ts';
 import { systemClock } from '../clock.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { createFileLocks, type FileLock } from '../tokens/file-lock.ts';
@@ -50,12 +50,13 @@ export function findAccount(text: string, name: string): number {
   return accountEntries(text).findIndex(matches);
 }
 
-/** Parses `text` as the file at `path` would be. */
+/** Parses `text` as the file at `path` would be. `mayRun` as in `SecretPlaces`. */
 export const parseAt = (
   text: string,
   path: string,
-  env: Readonly<Record<string, string | undefined>>,
-): Promise<AccountsFile> => parseAccounts(text, { env, directory: dirname(path) });
+  env: SecretPlaces['env'],
+  mayRun = true,
+): Promise<AccountsFile> => parseAccounts(text, { env, directory: dirname(path), mayRun });
 
 /**
  * Reads, changes and writes the file while nobody else does. `change` gets the text as it is now and gives the

@@ -272,6 +272,42 @@ test(
 );
 
 test(
+  'account import runs no program, neither of the file that it reads nor of the accounts that are there',
+  leakless(async (_t, defer) => {
+    const directory = temporary(defer);
+    const ran = join(directory, 'ran');
+    const program = { command: [process.execPath, '-e', `fs.writeFileSync(${JSON.stringify(ran)}, '')`] };
+    const entry = { provider: 'gmail', client_id: 'c', client_secret: 's', refresh_token: 'r' };
+    const file = join(directory, 'accounts.json');
+    const ours = { ...entry, email: 'ours@gmail.com', refresh_token: program };
+    writeFileSync(file, JSON.stringify([ours]), { mode: 0o600 });
+    const theirs = join(directory, 'theirs.json');
+    writeFileSync(
+      theirs,
+      JSON.stringify([
+        { ...entry, email: 'token@gmail.com', refresh_token: program },
+        { ...entry, email: 'proxy@gmail.com', smtp_proxy: program },
+        { ...entry, email: 'good@gmail.com' },
+        { ...entry, email: 'OURS@gmail.com' },
+      ]),
+    );
+    const run = (...words: readonly string[]) =>
+      runCli(['account', 'import', theirs, ...words, '--accounts', file, '--admin-port', '1']);
+    for (const words of [['--dry-run'], []]) {
+      const { code, stdout, stderr } = await run(...words);
+      assert.equal(code, 1, stderr);
+      assert.match(stdout, /^1 of 4 accounts/);
+      assert.match(stderr, /^token@gmail\.com: refresh_token is \{ "command": … \}.*not run.*yourself/m);
+      assert.match(stderr, /^proxy@gmail\.com: smtp_proxy is \{ "command": … \}/m);
+      assert.match(stderr, /^OURS@gmail\.com: is there already/m);
+    }
+    const emails = (JSON.parse(readFileSync(file, 'utf8')) as { email: string }[]).map(({ email }) => email);
+    assert.deepEqual(emails, ['ours@gmail.com', 'good@gmail.com']);
+    assert.throws(() => readFileSync(ran));
+  }),
+);
+
+test(
   'send, status and reload speak to a running relay; send also to the provider itself',
   leakless(async (_t, defer) => {
     const provider = await startProvider({ users: ['a@x.org'] });
