@@ -33,6 +33,28 @@ const KEYS_OF: Record<GrantType, readonly (keyof AccountEntry)[]> = {
   jwt_bearer: ['service_account_file', 'client_email', 'private_key', 'private_key_id', 'subject'],
 };
 
+/**
+ * Keys of `entry` that go when it gets the keys `given` of a grant, so that nothing else is asked with: those of another
+ * grant or another proof of the client, and the access token that came by them.
+ */
+export function supersededKeys(
+  entry: Readonly<Record<string, unknown>>,
+  given: Readonly<Record<string, unknown>>,
+): readonly string[] {
+  const grant = (given.grant ?? 'refresh_token') as GrantType;
+  const otherProof: Record<GrantType, readonly string[]> = {
+    refresh_token: [],
+    client_credentials:
+      entry.certificate === undefined || ![undefined, entry.client_secret].includes(given.client_secret)
+        ? ['certificate', 'private_key']
+        : [],
+    jwt_bearer: ['client_email', 'private_key', 'private_key_id'],
+  };
+  const read: readonly string[] = KEYS_OF[grant].filter((key) => !otherProof[grant].includes(key));
+  const gone = ['grant', 'access_token', 'expires_at', ...Object.values(KEYS_OF).flat()];
+  return gone.filter((key) => entry[key] !== undefined && given[key] === undefined && !read.includes(key));
+}
+
 /** Builds the credential, or says through `notes.wrong` why not. */
 export function buildCredential(
   entry: AccountEntry,

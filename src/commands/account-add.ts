@@ -12,6 +12,7 @@ import {
   updateAccount,
 } from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
+import { supersededKeys } from '../accounts/build-credential.ts';
 import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts';
 import { isAddress } from '../accounts/schema.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
@@ -134,7 +135,8 @@ async function addAccount(context: CommandContext): Promise<number> {
       directory: dirname(path),
       earlier,
     });
-    const entry = { ...keys, ...grant };
+    const superseded = supersededKeys(before, grant).map((key) => [key, undefined]);
+    const entry = { ...Object.fromEntries(superseded), ...keys, ...grant };
     // The token of the sign-in serves for the check, so that a refresh token is not spent on it.
     const brought =
       access === undefined || option('transport') === 'graph'

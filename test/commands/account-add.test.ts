@@ -279,6 +279,60 @@ test(
 );
 
 test(
+  'with --replace it is the given grant that is proved, whatever the entry was asked with before',
+  leakless(async (_t, defer) => {
+    const setup = await setUp(defer);
+    const { token, smtp } = setup.provider;
+    const { clientId = '', clientSecret = '', refreshToken = '' } = token.account(USER) ?? {};
+    const place = { smtp: `starttls://localhost:${smtp.port}`, token_url: token.url };
+    const client = { client_id: clientId, client_secret: clientSecret };
+    const { accessToken, expiresAt } = token.issue(USER);
+    const access = { access_token: accessToken, expires_at: new Date(expiresAt).toISOString() };
+    const secrets = { XOAUTH2_RELAY_CLIENT_SECRET: clientSecret };
+    for (const entry of [
+      { ...client, provider: 'gmail', refresh_token: 'old', ...access },
+      { ...client, provider: 'outlook', tenant: 'example.com', grant: 'client_credentials', ...access },
+      {
+        ...client,
+        provider: 'gmail',
+        grant: 'jwt_bearer',
+        service_account_file: '/gone.json',
+        subject: USER,
+      },
+    ]) {
+      const text = JSON.stringify([{ email: USER, ...place, max_connections: 2, ...entry }]);
+      const entries = () => JSON.parse(readFileSync(setup.file, 'utf8')) as Record<string, unknown>[];
+      const run = (given: string, ...words: readonly string[]) => {
+        writeFileSync(setup.file, text, { mode: 0o600 });
+        return runCli(
+          ['account', 'add', USER, '--replace', '--sign-in', 'refresh-token', '--accounts', setup.file]
+            .concat(['--admin-port', '1', '--client-id', clientId])
+            .concat(words),
+          { env: { ...setup.env, ...secrets, XOAUTH2_RELAY_REFRESH_TOKEN: given } },
+        );
+      };
+      const wrong = await run('nonsense');
+      assert.equal(wrong.code, 1, wrong.stderr);
+      assert.match(wrong.stderr, /failed token/);
+      assert.equal(readFileSync(setup.file, 'utf8'), text);
+      for (const words of [[], ['--no-verify']]) {
+        const right = await run(refreshToken, ...words);
+        assert.equal(right.code, 0, right.stderr);
+        const { tenant: _, ...kept } = entries()[0] ?? {};
+        assert.deepEqual(kept, {
+          email: USER,
+          ...place,
+          max_connections: 2,
+          provider: entry.provider,
+          ...client,
+          refresh_token: refreshToken,
+        });
+      }
+    }
+  }),
+);
+
+test(
   'a running relay is told, and serves the new account at once',
   leakless(async (_t, defer) => {
     const provider = await startProvider({ users: [USER, 'first@example.com'] });
