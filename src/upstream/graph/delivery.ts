@@ -209,7 +209,7 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
     }
     const { draft, leftoversSince, unsent = false } = known;
     const until = clock.monotonic() + LOOK_MS;
-    const seen = await resume(outgoing, draft, known.at, until);
+    const seen = await resume(outgoing, known, until);
     if (seen.is === 'unclear')
       return unsent
         ? // Wherever it is it was not sent: another takes its place.
@@ -328,14 +328,16 @@ export function createGraphDelivery(deps: GraphDeliveryDeps): GraphDelivery {
   }
 
   /** What became of a draft of an earlier attempt. */
-  async function resume(outgoing: Outgoing, draft: string, notedAt: number, until: number): Promise<Seen> {
-    const seen = await mailbox.look(
-      draft,
-      until,
-      clock.now() - notedAt > SETTLED_MS ? 0 : SETTLE_UNANSWERED_MS,
-    );
+  async function resume(
+    outgoing: Outgoing,
+    { draft, at, unsent }: Extract<LedgerEntry, { state: 'draft' }>,
+    until: number,
+  ): Promise<Seen> {
+    // A send may still be under way, unless none was begun: then a client that waits for seconds would never be served.
+    const isSettled = unsent === true || clock.now() - at > SETTLED_MS;
+    const seen = await mailbox.look(draft, until, isSettled ? 0 : SETTLE_UNANSWERED_MS);
     if (seen.is !== 'unclear') return seen;
-    const copy = await mailbox.findCopy(outgoing, notedAt);
+    const copy = await mailbox.findCopy(outgoing, at);
     return copy === undefined ? seen : { is: 'sent', messageId: copy.internetMessageId };
   }
 

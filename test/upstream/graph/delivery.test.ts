@@ -226,6 +226,22 @@ test(
 );
 
 test(
+  'a client whose time was up before the draft was sent: its retry sends it at once',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const message = mailTo(BOB, 'hurried');
+    assert.match(
+      heard(await room.send(message, [BOB], { gone: () => room.server.drafts.length > 0 })),
+      /^451 /,
+    );
+    const since = room.clock.monotonic();
+    assert.match(heard(await room.send(message, [BOB])), /^250 /);
+    assert.ok(room.clock.monotonic() - since < 5_000, 'nothing was begun that could still be under way');
+    assert.equal(room.server.delivered.length, 1);
+  }),
+);
+
+test(
   '202 with Retry-After is a success; the next message waits',
   leakless(async (_t, defer) => {
     const room = await startGraphRoom(defer);
