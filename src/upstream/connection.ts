@@ -59,6 +59,8 @@ export class UpstreamConnection {
   greeting = '';
   /** What we said in EHLO. */
   heloName = '';
+  /** How long its answer took, ms. */
+  ehloMs = 0;
   /** Enhanced codes of its first 2xx to MAIL, RCPT and a body: how late replies are told from those awaited. */
   readonly said: { mail?: string; rcpt?: string; end?: string } = {};
   /** Takes secrets out of what the server says. Set once it is in use: what it needs costs an idle connection nothing. */
@@ -218,7 +220,9 @@ export class UpstreamConnection {
 
   /** EHLO: reads what the server offers; resolves with whatever it answered. Rejects with `ConnectionLost`. */
   async ehlo(name: string, timeoutMs: number): Promise<ParsedReply> {
+    const since = this.#clock.monotonic();
     const [reply] = await this.flight([`EHLO ${name}\r\n`], 1, timeoutMs);
+    this.ehloMs = this.#clock.monotonic() - since;
     if (reply === undefined) throw new ConnectionLost('garbage', 'no reply to EHLO', []);
     if (reply.code === 250) {
       this.heloName = name;

@@ -99,7 +99,7 @@ export class Step {
    */
   isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
     if (reply === undefined || !isPositive(reply)) return false;
-    if (isOfAnother(reply.code, to)) throw this.#owner.outOfStep();
+    if (isOfAnother(reply.code, to) || this.isGreeting(reply)) throw this.#owner.outOfStep();
     if (to === 'mail') this.#mail = reply;
     else if (to === 'rcpt') this.#rcpt.push(reply);
     const { said } = this.#connection;

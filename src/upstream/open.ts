@@ -31,6 +31,7 @@ import {
   withLastReply,
 } from './nodemailer-seam.ts';
 import { formatProxy } from './proxy.ts';
+import { TlsSessions } from './tls-sessions.ts';
 
 /** A provider that is well needs one second. */
 const DEFAULT_LOGIN_MS = 15_000;
@@ -162,7 +163,7 @@ function createOpen(options: OpenOptions) {
     silentAddressMs = DEFAULT_SILENT_ADDRESS_MS,
   } = options;
   const dial = options.dial ?? createDialer({ clock, random });
-  const sessions = new Map<string, Buffer>();
+  const sessions = new TlsSessions(clock);
   const ownName = options.heloName ?? (isDottedHostName(hostname()) ? hostname() : undefined);
 
   /** One stream, from TLS to the last EHLO. `signal` ends it with its reason; `greeted` hears that the server is one. */
@@ -178,7 +179,7 @@ function createOpen(options: OpenOptions) {
     const { upstream } = account;
     const { stream } = dialed;
     const key = `${upstream.host}:${upstream.port}`;
-    const session = sessions.get(key);
+    const session = sessions.of(key);
     const heloName = account.heloName ?? ownName ?? addressLiteral(stream.localAddress ?? '127.0.0.1');
     const { line } = observer;
     /** SASL mechanisms, in capitals. */
@@ -238,8 +239,8 @@ function createOpen(options: OpenOptions) {
       if (upstream.tls !== 'none') {
         // The first tickets of TLS 1.3 came before there was anybody to hear of them.
         const ticket = (socket as TLSSocket).getSession();
-        if (ticket !== undefined) sessions.set(key, ticket);
-        (socket as TLSSocket).on('session', (later) => sessions.set(key, later));
+        if (ticket !== undefined) sessions.keep(key, ticket);
+        (socket as TLSSocket).on('session', (later) => sessions.keep(key, later));
       }
       taken = new UpstreamConnection(socket, account.id, { clock, random });
       // EHLO again: what the server offers after authentication (nodemailer does not say).
@@ -265,6 +266,7 @@ function createOpen(options: OpenOptions) {
           ? 'ehlo'
           : 'greeting';
       if (!connected) dialed.judged(false);
+      if (!connected && session !== undefined && failed.response === undefined) sessions.failed(key);
       throw handshakeError(failed, stage, account.id, mask);
     } finally {
       signal.removeEventListener('abort', endAttempt);

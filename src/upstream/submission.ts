@@ -273,7 +273,7 @@ export class Submission {
         marker === undefined ? parts : [...parts, ...marker],
         (so) => {
           if (so.length < all && so.length === expected && isCertain(so))
-            this.#connection.limitWait(MARKER_TIMEOUT_MS);
+            this.#connection.limitWait(Math.max(MARKER_TIMEOUT_MS, 2 * this.#connection.ehloMs));
           return so.length === all;
         },
         this.#left(timeoutMs, leastMs),

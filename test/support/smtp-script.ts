@@ -130,6 +130,8 @@ export interface SmtpRules {
   maxRecipients?: number | undefined;
   /** SIZE advertised and kept, octets; default the flavour's. */
   maxBytes?: number | undefined;
+  /** A handshake that resumes a session is cut, as a balancer does whose servers share no keys. */
+  cutsResumed?: boolean | undefined;
   /** A connection without a command for this long is closed, ms. */
   idleMs?: number | undefined;
   /** How an idle close is told: a line nobody asked for, the answer to the next command, or a bare FIN. */

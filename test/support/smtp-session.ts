@@ -62,8 +62,6 @@ export class Session {
   tlsResumed = false;
   /** Where the client connected from. */
   readonly remoteAddress: string | undefined;
-  /** Whether the TLS session was resumed. */
-  resumed = false;
   hello: string | undefined;
   /** Authenticated XOAUTH2 user. */
   user: string | undefined;
@@ -176,7 +174,7 @@ export class Session {
     this.tls = how;
     this.tlsProtocol = secure.getProtocol() ?? undefined;
     this.tlsResumed = secure.isSessionReused();
-    this.resumed = secure.isSessionReused();
+    if (this.tlsResumed && this.#host.rules.cutsResumed === true) throw new WireClosed('no session of mine');
   }
 
   #note(who: 'C' | 'S', line: string): void {

@@ -186,6 +186,25 @@ test('a verdict does not wait for a server that is slow about what follows', asy
   assert.equal((await decided).reply.text, 'queued');
 });
 
+test('a verdict waits longer where EHLO took long at the login, too', async () => {
+  const { clock, connection, sendWhole, says } = stage();
+  connection.ehloMs = 6_000;
+  const decided = sendWhole();
+  says(...ENVELOPE, '250 2.0.0 queued');
+  clock.advance(6_000);
+  says('250-mx.example.net\r\n250 PIPELINING');
+  assert.equal((await decided).reply.text, 'queued');
+  assert.equal(connection.dead, false);
+});
+
+test('what reads like the answer to EHLO is no verdict', async () => {
+  const { connection, sendWhole, says } = stage();
+  Object.assign(connection.said, { mail: '2.1.0', rcpt: '2.1.5', end: '2.0.0' });
+  const decided = sendWhole();
+  says(...ENVELOPE, '250-mx.example.net\r\n250 PIPELINING');
+  await assert.rejects(decided, isUnknown);
+});
+
 test('the last word of a server that closes is no reply too many', async () => {
   const { clock, connection, sendWhole, says } = stage();
   // How its replies look is known: nothing follows the body.

@@ -379,6 +379,19 @@ test(
 );
 
 test(
+  'a server that cuts whoever resumes a TLS session is not asked to again',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { account: { messages_per_connection: 1, min_connections: 0 } });
+    assert.equal((await room.send()).final?.code, 250);
+    room.provider.smtp.rules.cutsResumed = true;
+    const codes: unknown[] = [];
+    for (let i = 0; i < 4; i++) codes.push((await room.send()).final?.code);
+    // Two may have begun before the first has failed.
+    assert.deepEqual(codes.slice(2), [250, 250]);
+  }),
+);
+
+test(
   'a parked account closes its connections as they fall idle, finishes what is under way, and warms up again',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, { account: { min_connections: 2, max_connections: 2 } });
