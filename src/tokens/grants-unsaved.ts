@@ -4,7 +4,7 @@ export class GrantsUnsavedError extends Error {
   readonly accountIds: readonly string[];
   constructor(accountIds: readonly string[]) {
     super(
-      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved and are lost: ${accountIds.join(', ')}; they may have to sign in again`,
+      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved: ${accountIds.join(', ')}; they may have to sign in again, unless the state directory has them half written (*.tmp): the relay’s next start finishes that`,
     );
     this.accountIds = accountIds;
   }

@@ -59,6 +59,8 @@ export interface Refresher {
   /** From now on nothing is asked, and no lock waited for, any more. */
   stop(): void;
   settled: UnderWay['settled'];
+  /** Ends when no answer is awaited any more, a late one neither. */
+  answered(): Promise<void>;
 }
 
 export interface RefresherDeps {
@@ -372,6 +374,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     },
     stop: underWay.stop,
     settled: underWay.settled,
+    answered: () => underWay.answered(endpoints.answerTimeoutMs + endpoints.lateMs),
   };
 }
 

@@ -16,10 +16,10 @@ import { type AccountRoll, type ApplyResult, createAccountRoll } from './account
 import { type Adoption, createAdoption } from './adoption.ts';
 import { createBackground } from './background.ts';
 import { createCacheUse } from './cache-use.ts';
+import { createClosing } from './closing.ts';
 import { stopping } from './disbelief.ts';
 import { createFailureBook } from './failure-book.ts';
 import { createGrantKeeper } from './grant-keeper.ts';
-import { GrantsUnsavedError } from './grants-unsaved.ts';
 import { type PrecacheResult, runPrecache } from './precache.ts';
 import type { AccountCredential } from './served-account.ts';
 import { createMemoryStore } from './store-memory.ts';
@@ -99,17 +99,17 @@ export interface TokenService extends TokenSource, Adoption {
   onRefresh(listener: (observation: RefreshObservation) => void): void;
   /** From now on nothing is asked any more; cached tokens are handed out as before. */
   drain(): void;
+  /** When no answer is awaited any more, a late one neither, and what came is kept or could not be. */
+  answered(): Promise<void>;
   /**
    * Awaits the refreshes under way and their saving, at most as long as an answer may take since `drain` or for
-   * `deadlineMs`, whichever is longer; then closes everything. Rejects with `GrantsUnsavedError` after that where a refresh
-   * token is lost.
+   * `deadlineMs`, whichever is longer; then closes everything, once for all callers. Rejects with `GrantsUnsavedError` after
+   * that where a refresh token is lost.
    */
   close(options?: { readonly deadlineMs?: number }): Promise<void>;
 }
 
 const FORGET_AFTER_MS = 14 * 24 * 60 * 60_000;
-/** The last attempt at what is unsaved, ms. */
-const LAST_SAVE_MS = 5000;
 
 export function createTokenService(deps: TokenServiceDeps, options: TokenServiceOptions = {}): TokenService {
   const { log, clock = systemClock, random = Math.random, activity = createActivity(0) } = deps;
@@ -378,21 +378,18 @@ export function createTokenService(deps: TokenServiceDeps, options: TokenService
     onStateChange: (listener) => void stateListeners.push(listener),
     onRefresh: (listener) => void refreshListeners.push(listener),
     drain,
-    async close({ deadlineMs = 0 } = {}) {
-      if (stage === 'closed') return;
-      drain();
-      await refresher.settled(deadlineMs);
-      stage = 'closed';
-      accounts.retireAll();
-      await endpoints.close();
-      // What was cut may have ended with a refresh token in what had come of its answer.
-      await refresher.settled(LAST_SAVE_MS);
-      const lost = await keeper.close(LAST_SAVE_MS);
-      await store.close();
-      if (lost.length === 0) return;
-      const error = new GrantsUnsavedError(lost);
-      log.error({ event: 'refresh_tokens_lost', accounts: lost }, error.message);
-      throw error;
-    },
+    answered: refresher.answered,
+    close: createClosing({
+      refresher,
+      endpoints,
+      keeper,
+      store,
+      log,
+      drain,
+      onSettled() {
+        stage = 'closed';
+        accounts.retireAll();
+      },
+    }),
   };
 }

@@ -13,6 +13,8 @@ export interface UnderWay {
   beginAsked(): () => void;
   stop(): void;
   readonly isStopped: boolean;
+  /** Ends when nothing that was asked is under way, or after `boundMs`. */
+  answered(boundMs: number): Promise<void>;
   /** Ends when all has ended, or after `boundMs`; what was asked ahead of the stop has its time since then. */
   settled(boundMs: number): Promise<void>;
 }
@@ -53,6 +55,7 @@ export function createUnderWay(clock: Clock, answerTimeoutMs: number): UnderWay 
     get isStopped() {
       return stoppedAt !== undefined;
     },
+    answered: (boundMs) => empty(asked, clock.monotonic() + boundMs),
     async settled(boundMs) {
       const now = clock.monotonic();
       await empty(all, now + boundMs);

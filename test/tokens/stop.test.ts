@@ -135,3 +135,47 @@ test('a stop that waits for an answer waits for what is done with it, too: no lo
   await closed;
   assert.deepEqual(done, ['released', 'closed']);
 });
+
+test('whoever closes the service while it is closed hears the same end, not an earlier one', async () => {
+  const endpoint = createEndpoint();
+  const memory = createMemoryStore();
+  let isAway = true;
+  const store = {
+    ...memory,
+    rotate: (...words: Parameters<typeof memory.rotate>) =>
+      isAway ? Promise.reject(new Error('away')) : memory.rotate(...words),
+  };
+  const tokens = createTokenService({ log: createTestLog(), store }, { endpoint: { http: endpoint.http } });
+  tokens.applyAccounts([entryFor(URL, 'a')]);
+  const asked = tokens.refresh('a');
+  await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
+  endpoint.answer(
+    200,
+    JSON.stringify({ access_token: 't', token_type: 'Bearer', expires_in: 3600, refresh_token: 'newest' }),
+  );
+  await asked;
+  const first = tokens.close();
+  await waitFor(() => endpoint.state.isClosed, { what: 'the last attempt to save' });
+  let isOver = false;
+  const second = tokens.close().finally(() => {
+    isOver = true;
+  });
+  await new Promise(setImmediate);
+  assert.equal(isOver, false);
+  isAway = false;
+  await Promise.all([first, second]);
+});
+
+test('of two who close the service, the one with less patience decides', async () => {
+  const endpoint = createEndpoint();
+  const clock = createTestClock();
+  const tokens = createTokenService({ log: createTestLog(), clock }, { endpoint: { http: endpoint.http } });
+  tokens.applyAccounts([entryFor(URL, 'a')]);
+  void tokens.refresh('a').catch(() => undefined);
+  await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
+  const closed = [tokens.close({ deadlineMs: 60_000 }), tokens.close()];
+  await new Promise(setImmediate);
+  clock.advance(20_000);
+  await waitFor(() => endpoint.state.isClosed, { what: 'the end of the wait' });
+  await Promise.all(closed);
+});
