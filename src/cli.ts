@@ -14,7 +14,6 @@ import {
   accountResume,
   accountShow,
 } from './commands/account-running.ts';
-import { borrowedClosed } from './commands/borrowed-store.ts';
 import { check } from './commands/check.ts';
 import { createCompletion } from './commands/completion.ts';
 import { type CommandDefinition, EXIT_CONFIGURATION } from './commands/definition.ts';
@@ -35,6 +34,7 @@ import { unclearAgain, unclearDelivered, unclearList } from './commands/unclear.
 import { SettingsError } from './config.ts';
 import { OperatorError } from './enrol/operator-error.ts';
 import { HttpProxySettingError } from './http-proxy.ts';
+import { GrantsUnsavedError } from './tokens/grants-unsaved.ts';
 
 const terminal = createTerminal(process);
 
@@ -46,6 +46,10 @@ function fail(error: unknown): number {
   ) {
     terminal.note(error.message);
     return EXIT_CONFIGURATION;
+  }
+  if (error instanceof GrantsUnsavedError) {
+    terminal.note(error.message);
+    return 1;
   }
   if (error instanceof OperatorError) {
     terminal.note(error.message);
@@ -92,12 +96,13 @@ const COMMANDS: readonly CommandDefinition[] = [
   schema,
 ];
 
-process.stdout.once('error', (error: NodeJS.ErrnoException) => {
+let isCut = false;
+terminal.unread.addEventListener('abort', () => {
+  const error: NodeJS.ErrnoException = terminal.unread.reason;
   // A reader such as `head` that has seen enough is no failure.
-  const isEnough = error.code === 'EPIPE';
-  if (!isEnough) terminal.note(`cannot write standard output: ${explainFileError(error)}`);
-  process.stdout.on('error', () => {});
-  borrowedClosed().then(() => process.exit(isEnough ? 0 : 1));
+  if (error.code === 'EPIPE') return;
+  isCut = true;
+  terminal.note(`cannot write standard output: ${explainFileError(error)}`);
 });
 // Nobody is left who could be told: what is done has its exit code all the same.
 process.stderr.on('error', () => {});
@@ -115,4 +120,4 @@ const exitCode =
       });
 // That a disk is full is heard in the turn after the write.
 await new Promise((resume) => setImmediate(resume));
-process.exit(exitCode);
+process.exit(isCut ? exitCode || 1 : exitCode);

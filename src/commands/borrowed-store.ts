@@ -4,15 +4,12 @@
  */
 import { lstat, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { LoadedAccount } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
-import { withTokens } from '../enrol/probe.ts';
 import { type Log, silentLog } from '../log.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
 import { codeOf, type FileOwner } from '../tokens/state-files.ts';
-import type { TokenService } from '../tokens/token-service.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { EXIT_CONFIGURATION } from './definition.ts';
 
@@ -33,43 +30,6 @@ export async function borrowTokenStore(
     throw new OperatorError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
   }
 }
-
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-
-let closeBorrowed = async (): Promise<void> => {};
-
-/** Resolves when nothing that is borrowed can be lost by the end of the process. */
-export const borrowedClosed = (): Promise<void> => closeBorrowed();
-
-/**
- * Tokens of that store for `work`. A signal waits for what is asked of a token endpoint: its answer may hold the only
- * refresh token that is still good. A second one does not wait.
- */
-export const withBorrowedTokens = <T>(
-  store: TokenStore,
-  accounts: readonly LoadedAccount[],
-  work: (tokens: TokenService) => Promise<T>,
-): Promise<T> =>
-  withTokens(store, accounts, (tokens) => {
-    let closing: Promise<void> | undefined;
-    let ending: Promise<unknown> | undefined;
-    closeBorrowed = () => {
-      closing ??= tokens.close().catch(() => undefined);
-      return closing;
-    };
-    const off = (): void => {
-      for (const signal of SIGNALS) process.off(signal, end);
-    };
-    const end = (signal: NodeJS.Signals): void => {
-      off();
-      ending = borrowedClosed().then(() => process.kill(process.pid, signal));
-    };
-    for (const signal of SIGNALS) process.on(signal, end);
-    return work(tokens).finally(() => {
-      off();
-      return ending;
-    });
-  });
 
 /** Each once. */
 function errorsTo(note: (line: string) => void): Log {

@@ -8,11 +8,13 @@ import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
-import { type ProbeDeps, type ProbeStep, probeAccount } from '../enrol/probe.ts';
+import { type ProbeDeps, type ProbeStep, probeAccount, tokensOf } from '../enrol/probe.ts';
 import { eachAtOnce } from '../semaphore.ts';
+import { GrantsUnsavedError } from '../tokens/grants-unsaved.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { createAdminClient } from './admin-client.ts';
-import { borrowTokenStore, withBorrowedTokens } from './borrowed-store.ts';
+import { awaitAnswers } from './await-answers.ts';
+import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandDefinition,
   EXIT_CONFIGURATION,
@@ -69,7 +71,7 @@ export const check: CommandDefinition = {
   ],
   exitCodes: {
     0: 'all is well',
-    1: 'some account cannot send',
+    1: 'some account cannot send, or a refresh token that came could not be saved',
     2: 'settings or accounts file wrong; with --offline: serve would not start, or not serve every account',
   },
   async run(context) {
@@ -111,11 +113,12 @@ export const check: CommandDefinition = {
     const rows = select(file.accounts, context.arguments).map(
       (loaded): Row => ({ loaded, steps: [], isDone: false }),
     );
-    await probeAll(rows, await borrowTokenStore(settings, terminal.note), {
+    const isKept = await probeAll(rows, await borrowTokenStore(settings, terminal.note), {
       timeoutMs: timeoutOf(context, DEFAULT_TIMEOUT_MS),
       heloName: settings.heloName,
       proxy: proxyOfSetting(settings.smtpProxy),
-      terminal: asJson ? undefined : terminal,
+      terminal,
+      live: !asJson,
     });
 
     const retried = await tellRelay(rows, settings);
@@ -134,7 +137,7 @@ export const check: CommandDefinition = {
       if (retried.length > 0) terminal.print(`the running relay tries again at once: ${retried.join(', ')}`);
     }
     if (isWrong) return EXIT_CONFIGURATION;
-    return failing.length > 0 ? 1 : 0;
+    return failing.length > 0 || !isKept ? 1 : 0;
   },
 };
 
@@ -200,26 +203,40 @@ export function showProblems(
   for (const warning of warnings) show(terminal.paint.yellow('warning'), warning);
 }
 
-/** `terminal`: where it is shown as it goes. */
-function probeAll(
+/** `live`: it is shown as it goes. Whether all that came is kept, too; where not it has been noted. */
+async function probeAll(
   rows: readonly Row[],
   store: TokenStore,
-  { terminal, ...options }: Omit<ProbeDeps, 'tokens' | 'onStep'> & { terminal: Terminal | undefined },
-): Promise<void> {
-  const accounts = rows.map(({ loaded }) => loaded);
-  const table = terminal === undefined ? undefined : createLiveTable(terminal, rows);
-  return withBorrowedTokens(store, accounts, (tokens) =>
-    eachAtOnce(PARALLEL, rows, async (row) => {
-      const { loaded, steps } = row;
-      const onStep = (step: ProbeStep): void => {
-        steps.push(step);
-        table?.update();
-      };
-      await probeAccount(loaded, { ...options, tokens, onStep });
-      row.isDone = true;
-      table?.update();
-    }).finally(() => table?.end()),
+  {
+    terminal,
+    live,
+    ...options
+  }: Omit<ProbeDeps, 'tokens' | 'onStep'> & { readonly terminal: Terminal; readonly live: boolean },
+): Promise<boolean> {
+  const borrowed = tokensOf(
+    store,
+    rows.map(({ loaded }) => loaded),
   );
+  const table = live ? createLiveTable(terminal, rows) : undefined;
+  try {
+    await awaitAnswers(terminal.note)(borrowed, (tokens) =>
+      eachAtOnce(PARALLEL, rows, async (row) => {
+        const { loaded, steps } = row;
+        const onStep = (step: ProbeStep): void => {
+          steps.push(step);
+          table?.update();
+        };
+        await probeAccount(loaded, { ...options, tokens, onStep });
+        row.isDone = true;
+        table?.update();
+      }).finally(() => table?.end()),
+    );
+    return true;
+  } catch (error) {
+    if (!(error instanceof GrantsUnsavedError)) throw error;
+    terminal.note(`${terminal.paint.red('error')} ${error.message}`);
+    return false;
+  }
 }
 
 const STAGES: readonly ProbeStage[] = ['token', 'dns', 'tcp', 'tls', 'ehlo', 'auth', 'sender', 'graph'];

@@ -57,6 +57,7 @@ export const logs: CommandDefinition = {
         reader.kill();
         process.kill(process.pid, signal);
       });
+    terminal.unread.addEventListener('abort', () => reader.kill());
     createInterface({ input: reader.stdout }).on('line', (line) => {
       if (!wants(line)) return;
       shown += 1;
@@ -66,7 +67,7 @@ export const logs: CommandDefinition = {
       reader.once('error', () => resolve(null));
       reader.once('close', resolve);
     });
-    if (code === 0 && shown > 0) return 0;
+    if ((code === 0 && shown > 0) || terminal.unread.aborted) return 0;
     // A journal without the unit is no error of journalctl.
     if (code === 0 && (unit === undefined || named !== undefined || isFiltered)) {
       terminal.note(

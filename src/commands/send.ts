@@ -12,12 +12,14 @@ import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue
 import { dialAccount } from '../enrol/dial-account.ts';
 import { explain, explainToken } from '../enrol/explain.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
+import { tokensOf } from '../enrol/probe.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { createWatch, secretsOfLogin } from '../protocol/masking.ts';
 import { fitsPath } from '../protocol/path.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { TokenError } from '../tokens/access-token.ts';
-import { borrowTokenStore, withBorrowedTokens } from './borrowed-store.ts';
+import { awaitAnswers } from './await-answers.ts';
+import { borrowTokenStore } from './borrowed-store.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -133,7 +135,8 @@ async function connectAs(
   { trace, note }: { readonly trace: (line: string) => void; readonly note: (line: string) => void },
 ): Promise<ClientDialogue> {
   const { account } = loaded;
-  return withBorrowedTokens(await borrowTokenStore(settings, note), [loaded], async (tokens) =>
+  const borrowed = tokensOf(await borrowTokenStore(settings, note), [loaded]);
+  return awaitAnswers(note)(borrowed, async (tokens) =>
     dialAccount(account, await tokens.get(account.id), {
       heloName: settings.heloName,
       proxy: proxyOfSetting(settings.smtpProxy),

@@ -47,9 +47,9 @@ export const status: CommandDefinition = {
       }
       return accounts.some((row) => isUnusable(row)) ? 1 : 0;
     };
-    if (!isSet(context, 'watch')) return show();
     for (;;) {
-      await show();
+      const code = await show();
+      if (!isSet(context, 'watch') || terminal.unread.aborted) return code;
       await pause(systemClock, WATCH_MS);
     }
   },

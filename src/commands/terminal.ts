@@ -14,6 +14,8 @@ export interface Terminal {
   note(line: string): void;
   /** Raw text on stdout. */
   write(text: string): void;
+  /** Aborted with the error when stdout takes no more: nothing is written any more, and what has no end of its own ends. */
+  readonly unread: AbortSignal;
   readonly isInteractive: boolean;
   /** stdout is a terminal and may be redrawn. */
   readonly isLive: boolean;
@@ -95,10 +97,17 @@ export function createTerminal({ stdin, stdout, stderr, env }: Streams): Termina
     return answer === '' && fallback !== undefined ? fallback : answer;
   };
 
+  const over = new AbortController();
+  stdout.on('error', (error) => over.abort(error));
+  const write = (text: string): void => {
+    if (!over.signal.aborted) stdout.write(text);
+  };
+
   return {
-    print: (line = '') => void stdout.write(`${line}\n`),
+    print: (line = '') => write(`${line}\n`),
     note: (line) => void stderr.write(`${line}\n`),
-    write: (text) => void stdout.write(text),
+    write,
+    unread: over.signal,
     isInteractive: stdin.isTTY === true,
     isLive,
     get rows() {

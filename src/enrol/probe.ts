@@ -45,19 +45,22 @@ export interface ProbeDeps {
   readonly signedIn?: Pick<SignedIn, 'name'> | undefined;
 }
 
-/** Tokens of these accounts while `work` lasts. Owns the service, and `store` with it. */
-export async function withTokens<T>(
-  store: TokenStore,
-  accounts: readonly LoadedAccount[],
-  work: (tokens: TokenService) => Promise<T>,
-): Promise<T> {
-  const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
-  tokens.applyAccounts(accounts);
+/** Does `work` with a service, and closes it whatever comes of that. */
+export type TokenUse = <T>(tokens: TokenService, work: (tokens: TokenService) => Promise<T>) => Promise<T>;
+
+export const useTokens: TokenUse = async (tokens, work) => {
   try {
     return await work(tokens);
   } finally {
     await tokens.close();
   }
+};
+
+/** Tokens of these accounts, when they are asked for. Owns `store`. */
+export function tokensOf(store: TokenStore, accounts: readonly LoadedAccount[]): TokenService {
+  const tokens = createTokenService({ log: silentLog, store }, { refreshAhead: false });
+  tokens.applyAccounts(accounts);
+  return tokens;
 }
 
 /** Walks the whole way or to the first failure. Resolves with the steps; never rejects. */

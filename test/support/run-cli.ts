@@ -13,6 +13,8 @@ export interface CliRun {
   write(text: string): void;
   readonly exited: Promise<{ code: number | null; stdout: string; stderr: string }>;
   signal(name: NodeJS.Signals): void;
+  /** Whoever reads the output goes away, as `head` does. */
+  closeStdout(): void;
 }
 
 export interface CliOptions {
@@ -54,6 +56,7 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Cli
     write: (text) => void child.stdin.write(text),
     exited: within(closed, 30_000, `xoauth2-relay ${args.join(' ')}`),
     signal: (name) => void child.kill(name),
+    closeStdout: () => void child.stdout.destroy(),
   };
 }
 
