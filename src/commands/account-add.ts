@@ -3,25 +3,21 @@
  * accounts file. Nothing is written before the account has logged in (without sending), unless forced.
  */
 import { dirname } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
-import {
-  accountEntries,
-  appendAccount,
-  type EntryObject,
-  textIn,
-  updateAccount,
-} from '../accounts/accounts-edit.ts';
+import { type EntryObject, textIn } from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
 import { supersededKeys } from '../accounts/build-credential.ts';
 import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts';
 import { isAddress } from '../accounts/schema.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
-import { editAccounts, findAccount, parseAt, readOrEmpty } from '../enrol/accounts-on-disk.ts';
+import { findAccount, parseAt, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
 import { foldAddress } from '../protocol/text.ts';
+import { GrantsUnsavedError } from '../tokens/grants-unsaved.ts';
+import { createAccountPlace } from './account-place.ts';
 import { SIGN_INS, signIn } from './account-sign-in.ts';
+import { awaitAnswers } from './await-answers.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -95,9 +91,10 @@ async function addAccount(context: CommandContext): Promise<number> {
   await noteOtherFile(settings, terminal);
   const text = await readOrEmpty(path);
   const email = await chooseAddress(context, text, path);
-  const index = findAccount(text, email);
-  const before = entryAt(text, index);
-  const existing = index < 0 ? {} : existingOptions(before);
+  const place = createAccountPlace(path, email, text);
+  const { before } = place;
+  const isThere = Object.keys(before).length > 0;
+  const existing = existingOptions(before);
   const option = (name: string): string | undefined => textOption(context, name) ?? existing[name];
   const profile = await chooseProvider(context, text, option('provider') ?? guessProvider(email));
 
@@ -112,20 +109,8 @@ async function addAccount(context: CommandContext): Promise<number> {
   ] as const)
     if (option(name) !== undefined) keys[key] = option(name);
 
-  /** The file with the account in it; the file may have become another one since the dialogue began. */
-  const change = (current: string, entry: Record<string, unknown>): string => {
-    const now = findAccount(current, email);
-    if (!isDeepStrictEqual(entryAt(current, now), before))
-      throw new OperatorError(
-        `${email} was ${index < 0 ? 'added' : now < 0 ? 'removed' : 'changed'} in ${path} by somebody else meanwhile: nothing was written; look at it and run this again${index < 0 ? ' with --replace' : ''}`,
-      );
-    return now < 0
-      ? appendAccount(current, entry)
-      : updateAccount(current, now, { ...entry, email: before.email });
-  };
-
   // What a sign-in brings must not be lost for want of a place: nobody is asked before there is one.
-  await editAccounts(path, () => undefined);
+  await tryEditing(path);
   const earlier = {};
   const attempt = async (): Promise<Attempt> => {
     const { entry: grant, access } = await signIn(context, {
@@ -142,22 +127,42 @@ async function addAccount(context: CommandContext): Promise<number> {
       access === undefined || option('transport') === 'graph'
         ? {}
         : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
-    const parsed = await parseAt(change(text, { ...entry, ...brought }), path, context.env);
+    const parsed = await parseAt(place.change(text, { ...entry, ...brought }), path, context.env);
     const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
     if (loaded === undefined)
       throw new OperatorError(
         parsed.problems.map((problem) => `${problem.path} ${problem.message}`).join('\n'),
         EXIT_CONFIGURATION,
       );
-    if (context.options.verify === false) return { ok: true, isReplaced: false, entry };
+    const isOnlyHere = access !== undefined;
+    if (context.options.verify === false) return { ok: true, isReplaced: false, isOnlyHere, entry };
+    let newest: string | undefined;
+    let trouble: OperatorError | undefined;
+    // A person who signed in can do so again; whose token was given has no other one.
+    const keep = async (refreshToken: string): Promise<void> => {
+      newest = refreshToken;
+      await place.keep(entry, refreshToken).catch((error: OperatorError) => {
+        trouble = error;
+        throw error;
+      });
+      terminal.note(`the provider has replaced the refresh token: the new one is kept in ${path}`);
+    };
+    const isGiven = 'refresh_token' in grant && !isOnlyHere;
     const { ok, rotated } = await proveAccount(loaded, {
       proxy: proxyOfSetting(settings.smtpProxy),
       signedIn: access,
       onStep: (step) => noteStep(terminal, step),
+      use: awaitAnswers(terminal.note, (loss) => trouble?.message ?? loss.message),
+      ...(isGiven && { keep }),
+    }).catch(async (error: unknown) => {
+      if (!(error instanceof GrantsUnsavedError) || newest === undefined) throw error;
+      // Once more, and with word of where it is.
+      await keep(newest);
+      return { ok: false, rotated: newest };
     });
-    if (rotated === undefined || !('refresh_token' in grant)) return { ok, isReplaced: false, entry };
-    // A person who signed in can do so again; whose token was given has no other one.
-    return { ok, isReplaced: access === undefined, entry: { ...entry, refresh_token: rotated } };
+    if (rotated === undefined || !('refresh_token' in grant))
+      return { ok, isReplaced: false, isOnlyHere, entry };
+    return { ok, isReplaced: isGiven, isOnlyHere: true, entry: { ...entry, refresh_token: rotated } };
   };
 
   const kept = await untilKept(context, attempt);
@@ -165,8 +170,9 @@ async function addAccount(context: CommandContext): Promise<number> {
     terminal.note('nothing was written');
     return 1;
   }
-  await editAccounts(path, (current) => change(current, kept.entry));
-  terminal.print(`${email} ${index < 0 ? 'added to' : 'updated in'} ${path}`);
+  const { entry, isOnlyHere } = kept;
+  await (isOnlyHere ? place.keep(entry, String(entry.refresh_token)) : place.write(entry));
+  terminal.print(`${email} ${isThere ? 'updated in' : 'added to'} ${path}`);
   await reloadRunning(settings, terminal);
   return kept.ok || !kept.isReplaced || isSet(context, 'force') ? 0 : 1;
 }
@@ -175,8 +181,10 @@ interface Attempt {
   readonly ok: boolean;
   /** The provider gave another refresh token for the one that was given, which may be no good any more. */
   readonly isReplaced: boolean;
+  /** Nobody else has its refresh token. */
+  readonly isOnlyHere: boolean;
   /** For the accounts file. */
-  readonly entry: Record<string, unknown>;
+  readonly entry: EntryObject;
 }
 
 /** Tries until the account works or a person decides otherwise; undefined: nothing is to be kept. */
@@ -282,10 +290,6 @@ function existingOptions(entry: EntryObject): Record<string, string | undefined>
           ? 'client-credentials'
           : undefined,
   };
-}
-
-function entryAt(text: string, index: number): EntryObject {
-  return { ...(accountEntries(text)[index] ?? {}) };
 }
 
 /** Domains whose provider is plain. */

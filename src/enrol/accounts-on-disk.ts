@@ -63,21 +63,27 @@ export const parseAt = (
  * new one, or undefined to leave it; a file changed by hand in between is read again. A text that is no
  * accounts file is never written. Rejects with `OperatorError`.
  */
-export async function editAccounts(
+export const editAccounts = (
   path: string,
   change: (text: string) => string | undefined | Promise<string | undefined>,
-): Promise<void> {
+): Promise<void> =>
+  asEditor(path, async () => {
+    for (;;) {
+      const before = await readOrEmpty(path);
+      const text = await change(before);
+      if (text === undefined) return;
+      accountEntries(text);
+      if (await writeFileAtomically(path, text, async () => (await readOrEmpty(path)) === before)) return;
+    }
+  });
+
+/** While nobody else edits the file. */
+async function asEditor(path: string, work: () => Promise<void>): Promise<void> {
   const target = await realpath(path).catch(() => path);
   try {
     const lock = await lockFile(`${target}.lock`, path);
     try {
-      for (;;) {
-        const before = await readOrEmpty(path);
-        const text = await change(before);
-        if (text === undefined) return;
-        accountEntries(text);
-        if (await writeFileAtomically(path, text, async () => (await readOrEmpty(path)) === before)) return;
-      }
+      await work();
     } finally {
       // The edit is done; the lock goes with this process at the latest.
       await lock.release().catch(() => undefined);
@@ -88,6 +94,12 @@ export async function editAccounts(
     throw new OperatorError(`cannot write ${path}: ${explainFileError(error)}`, 1, { cause: error });
   }
 }
+
+/** Whether an edit could be brought to the disk, found out by all of it but the last step. Rejects with `OperatorError`. */
+export const tryEditing = (path: string): Promise<void> =>
+  asEditor(path, async () => {
+    await writeFileAtomically(path, await readOrEmpty(path), async () => false);
+  });
 
 /** Edits take milliseconds; a person's dialogue holds no lock. */
 const LOCK_TIMEOUT_MS = 30_000;

@@ -14,7 +14,7 @@ import { cleanText, foldAddress } from '../protocol/text.ts';
 import { AccessToken } from '../tokens/access-token.ts';
 import type { AdoptedGrant } from '../tokens/adoption.ts';
 import { isSameMailbox } from '../tokens/same-consent.ts';
-import { editAccounts, findAccount } from './accounts-on-disk.ts';
+import { editAccounts, findAccount, tryEditing } from './accounts-on-disk.ts';
 import { type Draft, draftOf, draftOfNew, type NewAccount, type SignInWay, withGrant } from './draft.ts';
 import { OperatorError } from './operator-error.ts';
 import { proveAccount } from './prove.ts';
@@ -365,7 +365,7 @@ export function createSignIns(deps: SignInsDeps): SignIns {
     async beginNew(account, way, origin) {
       const draft = await draftOfNew(accountsPath, account);
       // Nobody is asked for what there is no place for.
-      await editAccounts(accountsPath, () => undefined);
+      await tryEditing(accountsPath);
       return start(draft.loaded.account.id, draft, way, origin);
     },
     async paste(id, text) {

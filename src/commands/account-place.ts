@@ -1,0 +1,102 @@
+/**
+ * Where `account add` puts an entry: the accounts file. In: the entry, again where its refresh token is replaced. Out: the
+ * file with it, whatever else is changed in it meanwhile. A refresh token that the file cannot take goes into a file of its
+ * own: the provider may take no other one any more.
+ */
+import { randomBytes } from 'node:crypto';
+import { open, rm } from 'node:fs/promises';
+import { homedir, tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { accountEntries, appendAccount, type EntryObject, updateAccount } from '../accounts/accounts-edit.ts';
+import { editAccounts, findAccount } from '../enrol/accounts-on-disk.ts';
+import { OperatorError } from '../enrol/operator-error.ts';
+
+export interface AccountPlace {
+  /** The entry as it was at first; empty where there was none. */
+  readonly before: EntryObject;
+  /** `text` with the entry. Throws `OperatorError` where somebody else has changed it there. */
+  change(text: string, entry: EntryObject): string;
+  /** On the disk when it resolves. Rejects with `OperatorError`. */
+  write(entry: EntryObject): Promise<void>;
+  /** As `write`, of a refresh token that nobody else has; rejects with word of where it is instead. */
+  keep(entry: EntryObject, refreshToken: string): Promise<void>;
+}
+
+export function createAccountPlace(path: string, email: string, text: string): AccountPlace {
+  const entryIn = (current: string): EntryObject => ({
+    ...(accountEntries(current)[findAccount(current, email)] ?? {}),
+  });
+  const before = entryIn(text);
+  /** As we know it to be there. */
+  let there = before;
+  let aside: { readonly path: string; readonly refreshToken: string } | undefined;
+
+  function change(current: string, entry: EntryObject): string {
+    const index = findAccount(current, email);
+    const isNew = Object.keys(there).length === 0;
+    if (!isDeepStrictEqual(entryIn(current), there))
+      throw new OperatorError(
+        `${email} was ${isNew ? 'added' : index < 0 ? 'removed' : 'changed'} in ${path} by somebody else meanwhile: nothing was written; look at it and run this again${isNew ? ' with --replace' : ''}`,
+      );
+    return index < 0
+      ? appendAccount(current, entry)
+      : updateAccount(current, index, { ...entry, email: there.email ?? email });
+  }
+
+  async function write(entry: EntryObject): Promise<void> {
+    let written = there;
+    await editAccounts(path, (current) => {
+      const next = change(current, entry);
+      written = entryIn(next);
+      return next;
+    });
+    there = written;
+  }
+
+  return {
+    before,
+    change,
+    write,
+    async keep(entry, refreshToken) {
+      const older = aside;
+      try {
+        await write({ ...entry, refresh_token: refreshToken });
+        aside = undefined;
+      } catch (error) {
+        if (older?.refreshToken !== refreshToken) {
+          const made = await putAside(refreshToken, dirname(path));
+          if (made !== undefined) aside = { path: made, refreshToken };
+        }
+        const where =
+          aside?.refreshToken === refreshToken
+            ? `the newest refresh token is in ${aside.path}: give it with --refresh-token-file, then remove that file`
+            : 'no file takes the newest refresh token: it is lost with this command, sign in again';
+        throw new OperatorError(`${(error as Error).message}; ${where}`, 1, { cause: error });
+      } finally {
+        if (older !== undefined && older !== aside) await rm(older.path, { force: true });
+      }
+    },
+  };
+}
+
+/** The path of a new file of this user's alone; undefined where none can be made. */
+async function putAside(refreshToken: string, directory: string): Promise<string | undefined> {
+  const name = `refresh-token-${randomBytes(6).toString('hex')}`;
+  for (const place of [directory, homedir(), tmpdir()]) {
+    const path = join(place, name);
+    try {
+      const file = await open(path, 'wx', 0o600);
+      try {
+        await file.writeFile(`${refreshToken}\n`);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      return path;
+    } catch {
+      await rm(path, { force: true }).catch(() => undefined);
+    }
+  }
+  return undefined;
+}

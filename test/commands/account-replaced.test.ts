@@ -1,0 +1,150 @@
+/** `account add` with a refresh token that the provider replaces when it is proved: the new one lasts, whatever comes. */
+import assert from 'node:assert/strict';
+import {
+  chmodSync,
+  chownSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { tryEditing } from '../../src/enrol/accounts-on-disk.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
+import { startProvider } from '../support/provider.ts';
+import { startCli } from '../support/run-cli.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const USER = 'alice@example.com';
+
+async function setUp(defer: Defer) {
+  const provider = await startProvider({ users: [USER] });
+  defer(() => provider.close());
+  provider.token.rotation = 'revoke-old';
+  const account = provider.token.account(USER);
+  const given = account?.refreshToken ?? '';
+  const directory = mkdtempSync(join(tmpdir(), 'account-replaced-'));
+  defer(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, 'accounts.json');
+  writeFileSync(file, '{ "accounts": [] }\n', { mode: 0o600 });
+  return {
+    provider,
+    directory,
+    file,
+    entry: () =>
+      (JSON.parse(readFileSync(file, 'utf8')) as { accounts: Record<string, unknown>[] }).accounts[0],
+    newest: () => provider.token.account(USER)?.refreshToken ?? '',
+    isReplaced: () => provider.token.account(USER)?.refreshToken !== given,
+    add: () =>
+      startCli(
+        ['account', 'add', USER, '--provider', 'gmail', '--sign-in', 'refresh-token', '--accounts', file]
+          .concat(['--client-id', account?.clientId ?? '', '--token-url', provider.token.url])
+          .concat(['--smtp', `starttls://localhost:${provider.smtp.port}`, '--admin-port', '1']),
+        {
+          input: '',
+          env: {
+            NODE_EXTRA_CA_CERTS: provider.caFile,
+            XOAUTH2_RELAY_CLIENT_SECRET: account?.clientSecret,
+            XOAUTH2_RELAY_REFRESH_TOKEN: given,
+          },
+        },
+      ),
+  };
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGKILL'] as const)
+  test(
+    `${signal} while the rest of the way is proved: the refresh token that came is in the accounts file`,
+    leakless(async (_t, defer) => {
+      const { provider, add, entry, newest, isReplaced } = await setUp(defer);
+      provider.smtp.script('AUTH', {}, { delayMs: 20_000 });
+      const run = add();
+      await run.seen(/^ok +token/m);
+      assert.equal(isReplaced(), true);
+      run.signal(signal);
+      assert.equal((await run.exited).code, null);
+      assert.equal(entry()?.refresh_token, newest());
+      assert.equal(entry()?.access_token, undefined);
+    }),
+  );
+
+test(
+  'a signal while the token endpoint is asked waits for what it answers',
+  leakless(async (_t, defer) => {
+    const { provider, add, entry, newest, isReplaced } = await setUp(defer);
+    provider.token.delayMs = 500;
+    const run = add();
+    await waitFor(() => provider.token.count() === 1, { what: 'the request' });
+    run.signal('SIGINT');
+    assert.equal((await run.exited).code, null);
+    assert.equal(isReplaced(), true);
+    assert.equal(entry()?.refresh_token, newest());
+  }),
+);
+
+test(
+  'where the accounts file takes it no more, it is said in which file the newest refresh token is',
+  leakless(async (_t, defer) => {
+    const { provider, directory, file, add, newest, isReplaced } = await setUp(defer);
+    provider.token.delayMs = 300;
+    const run = add();
+    await waitFor(() => provider.token.count() === 1, { what: 'the request' });
+    const other = JSON.stringify({ accounts: [provider.entry(USER)] });
+    writeFileSync(`${file}.editor`, other);
+    renameSync(`${file}.editor`, file);
+    const { code, stdout, stderr } = await run.exited;
+    assert.equal(code, 1);
+    assert.equal(isReplaced(), true);
+    const [line = '', path = ''] =
+      /^alice.* by somebody else meanwhile.*is in (\S+): give it with --refresh-token-file.*$/m.exec(
+        stderr,
+      ) ?? [];
+    assert.equal(readFileSync(path, 'utf8'), `${newest()}\n`, stderr);
+    assert.equal(statSync(path).mode & 0o777, 0o600);
+    assert.equal(stderr.split(line).length, 2, 'told more than once');
+    assert.equal(readFileSync(file, 'utf8'), other);
+    assert.equal(readdirSync(directory).length, 2);
+    assert.ok(!`${stdout}${stderr}`.includes(newest()), 'a secret on the screen');
+  }),
+);
+
+test('nobody is asked where a file could be made and the accounts file not be replaced by it', {
+  skip: process.getuid?.() === 0 ? false : 'needs root',
+}, async (t) => {
+  const somebody = 65_534;
+  const directory = mkdtempSync(join(tmpdir(), 'account-replaced-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, 'accounts.json');
+  const ground = (owner: number, group: number): void => {
+    rmSync(file, { force: true });
+    writeFileSync(file, '{ "accounts": [] }\n', { mode: 0o660 });
+    chmodSync(file, 0o660);
+    chownSync(file, owner, group);
+  };
+  const attempt = async (): Promise<void> => {
+    process.setegid?.(somebody);
+    process.seteuid?.(somebody);
+    try {
+      await tryEditing(file);
+    } finally {
+      process.seteuid?.(0);
+      process.setegid?.(0);
+    }
+  };
+  chownSync(directory, somebody, somebody);
+  ground(somebody, somebody);
+  await attempt();
+  for (const [owner, group] of [
+    [somebody, somebody - 1],
+    [0, somebody],
+  ] as const) {
+    ground(owner, group);
+    await assert.rejects(attempt(), { name: 'OperatorError', message: /^cannot write .*not permitted/ });
+  }
+  assert.deepEqual(readdirSync(directory), ['accounts.json']);
+});
