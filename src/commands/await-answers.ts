@@ -28,7 +28,7 @@ export const awaitAnswers =
     };
     const end = (signal: NodeJS.Signals): void => {
       off();
-      const closed = tellLong(tokens.close(), () => note(`${WAITING}: a second signal ends at once`));
+      const closed = tellLong(tokens.close(), () => note(`${WAITING}; a second signal ends at once`));
       ending = closed
         .catch((error: unknown) => {
           if (error instanceof GrantsUnsavedError) note(describeLoss(error));

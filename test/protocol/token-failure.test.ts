@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ANY_ACCOUNT, cureOf } from '../../src/protocol/causes/book.ts';
+import { ANY_ACCOUNT, cureOf, findTokenCauseInText } from '../../src/protocol/causes/book.ts';
 import { parseRetryAfter } from '../../src/protocol/retry-after.ts';
 import {
   classifyNetworkFailure,
@@ -216,6 +216,9 @@ test("a request without an answer is the provider's fault, in words", () => {
     assert.equal(failure.kind, 'provider_fault');
     assert.match(failure.message, words);
     assert.match(failure.message, /login\.example/);
+    // The same from its line alone, and no way is blamed where the request arrived.
+    assert.equal(findTokenCauseInText(failure.message).id, failure.cause);
+    assert.equal(failure.cause === 'token-service-slow', code === 'UND_ERR_HEADERS_TIMEOUT');
   }
 });
 

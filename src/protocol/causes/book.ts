@@ -149,7 +149,9 @@ export const findTokenNetworkCause = (code: string): TokenCause =>
       ? 'token-proxy'
       : /CERT|ALTNAME|SELF_SIGNED|UNABLE_TO|ISSUER|certificate|self.signed/i.test(code)
         ? 'token-service-certificate'
-        : 'token-service-unreachable',
+        : /^(?:ABORT_ERR|UND_ERR_(?:HEADERS|BODY)_TIMEOUT)$|no complete answer/.test(code)
+          ? 'token-service-slow'
+          : 'token-service-unreachable',
   );
 
 /** Words of ours, the system's and the HTTP client's for an answer that never came. */

@@ -52,9 +52,16 @@ export const NO_ANSWER_CAUSES: readonly TokenCause[] = [
   token({
     id: 'token-service-unreachable',
     class: 'provider_fault',
-    symptom: 'ENOTFOUND, ECONNREFUSED, ETIMEDOUT, "no complete answer in time"',
+    symptom: 'ENOTFOUND, ECONNREFUSED, ETIMEDOUT',
     what: 'the token endpoint cannot be reached from this machine',
     cure: 'check DNS, firewall and proxy (HTTPS_PROXY is honoured for token requests), and token_url',
+  }),
+  token({
+    id: 'token-service-slow',
+    class: 'provider_fault',
+    symptom: '"no complete answer in time"',
+    what: 'the token endpoint was asked and is slow, or its answer does not come through',
+    cure: 'wait: it is asked again, and what it answers late is kept; where it stays so check firewall and proxy (HTTPS_PROXY is honoured for token requests)',
   }),
   token({
     id: 'token-service-certificate',

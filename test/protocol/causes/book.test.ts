@@ -101,6 +101,7 @@ test('a failure of which only the line is left has the same cause as the answer 
     findTokenCauseInText('token endpoint x: name not found (ENOTFOUND)').id,
     'token-service-unreachable',
   );
+  assert.equal(findTokenCauseInText('token endpoint x: no complete answer in time').id, 'token-service-slow');
   assert.equal(
     findTokenCauseInText('token endpoint x: request failed (CERT_HAS_EXPIRED)').id,
     'token-service-certificate',
