@@ -15,7 +15,7 @@ import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { GrantsUnsavedError } from '../tokens/grants-unsaved.ts';
-import { createAccountPlace } from './account-place.ts';
+import { createAccountPlace, wordOf } from './account-place.ts';
 import { SIGN_INS, signIn } from './account-sign-in.ts';
 import { awaitAnswers } from './await-answers.ts';
 import {
@@ -79,7 +79,7 @@ export const accountAdd: CommandDefinition = {
     'xoauth2-relay account add bob@example.org --replace',
   ],
   exitCodes: {
-    1: 'sign-in or verification failed; nothing was written, unless the provider had replaced the refresh token that was given',
+    1: 'sign-in or verification failed; nothing was written, unless the provider had replaced the refresh token that was given: the new one is in the entry where that is new, else in a file that is named',
   },
   run: addAccount,
 };
@@ -112,6 +112,8 @@ async function addAccount(context: CommandContext): Promise<number> {
   // What a sign-in brings must not be lost for want of a place: nobody is asked before there is one.
   await tryEditing(path);
   const earlier = {};
+  /** Where a refresh token is that came while the account was proved. */
+  let held = path;
   const attempt = async (): Promise<Attempt> => {
     const { entry: grant, access } = await signIn(context, {
       email,
@@ -141,11 +143,11 @@ async function addAccount(context: CommandContext): Promise<number> {
     // A person who signed in can do so again; whose token was given has no other one.
     const keep = async (refreshToken: string): Promise<void> => {
       newest = refreshToken;
-      await place.keep(entry, refreshToken).catch((error: OperatorError) => {
+      held = await place.hold(entry, refreshToken).catch((error: OperatorError) => {
         trouble = error;
         throw error;
       });
-      terminal.note(`the provider has replaced the refresh token: the new one is kept in ${path}`);
+      terminal.note(`the provider has replaced the refresh token: the new one is kept in ${held}`);
     };
     const isGiven = 'refresh_token' in grant && !isOnlyHere;
     const { ok, rotated } = await proveAccount(loaded, {
@@ -171,10 +173,19 @@ async function addAccount(context: CommandContext): Promise<number> {
     return 1;
   }
   const { entry, isOnlyHere } = kept;
+  const isUnproved = kept.isReplaced && !kept.ok && !isSet(context, 'force');
+  if (isUnproved && isThere) {
+    terminal.note(`${email} stays as it is in ${path}; ${wordOf(held)}`);
+    return 1;
+  }
   await (isOnlyHere ? place.keep(entry, String(entry.refresh_token)) : place.write(entry));
   terminal.print(`${email} ${isThere ? 'updated in' : 'added to'} ${path}`);
   await reloadRunning(settings, terminal);
-  return kept.ok || !kept.isReplaced || isSet(context, 'force') ? 0 : 1;
+  if (!isUnproved) return 0;
+  terminal.note(
+    'the provider has replaced the refresh token that was given: the new one is kept, check the account when this is cured',
+  );
+  return 1;
 }
 
 interface Attempt {
@@ -201,13 +212,7 @@ async function untilKept(
       if (!(error instanceof OperatorError) || !terminal.isInteractive) throw error;
       terminal.note(terminal.paint.red(error.message));
     }
-    if (made?.ok || (made !== undefined && isSet(context, 'force'))) return made;
-    if (made?.isReplaced) {
-      terminal.note(
-        'the provider has replaced the refresh token that was given: the new one is kept, check the account when this is cured',
-      );
-      return made;
-    }
+    if (made !== undefined && (made.ok || made.isReplaced || isSet(context, 'force'))) return made;
     if (!terminal.isInteractive) return undefined;
     const choices = made === undefined ? (['again', 'stop'] as const) : (['again', 'keep', 'stop'] as const);
     const choice = await askUntil(

@@ -21,6 +21,8 @@ export interface AccountPlace {
   write(entry: EntryObject): Promise<void>;
   /** As `write`, of a refresh token that nobody else has; rejects with word of where it is instead. */
   keep(entry: EntryObject, refreshToken: string): Promise<void>;
+  /** Such a one that is not proved yet: in the entry where that is new, else in a file of its own. Resolves with the path. */
+  hold(entry: EntryObject, refreshToken: string): Promise<string>;
 }
 
 export function createAccountPlace(path: string, email: string, text: string): AccountPlace {
@@ -54,31 +56,54 @@ export function createAccountPlace(path: string, email: string, text: string): A
     there = written;
   }
 
+  async function dropAside(): Promise<void> {
+    const { path: old } = aside ?? {};
+    aside = undefined;
+    if (old !== undefined) await rm(old, { force: true });
+  }
+
+  /** The path; undefined where no file takes it. */
+  async function setAside(refreshToken: string): Promise<string | undefined> {
+    if (aside?.refreshToken === refreshToken) return aside.path;
+    const made = await putAside(refreshToken, dirname(path));
+    if (made === undefined) return undefined;
+    await dropAside();
+    aside = { path: made, refreshToken };
+    return made;
+  }
+
+  async function keep(entry: EntryObject, refreshToken: string): Promise<void> {
+    try {
+      await write({ ...entry, refresh_token: refreshToken });
+    } catch (error) {
+      const held = await setAside(refreshToken);
+      const where = held === undefined ? LOST : wordOf(held);
+      throw new OperatorError(`${(error as Error).message}; ${where}`, 1, { cause: error });
+    }
+    await dropAside();
+  }
+
   return {
     before,
     change,
     write,
-    async keep(entry, refreshToken) {
-      const older = aside;
-      try {
-        await write({ ...entry, refresh_token: refreshToken });
-        aside = undefined;
-      } catch (error) {
-        if (older?.refreshToken !== refreshToken) {
-          const made = await putAside(refreshToken, dirname(path));
-          if (made !== undefined) aside = { path: made, refreshToken };
-        }
-        const where =
-          aside?.refreshToken === refreshToken
-            ? `the newest refresh token is in ${aside.path}: give it with --refresh-token-file, then remove that file`
-            : 'no file takes the newest refresh token: it is lost with this command, sign in again';
-        throw new OperatorError(`${(error as Error).message}; ${where}`, 1, { cause: error });
-      } finally {
-        if (older !== undefined && older !== aside) await rm(older.path, { force: true });
+    keep,
+    async hold(entry, refreshToken) {
+      if (Object.keys(before).length === 0) {
+        await keep(entry, refreshToken);
+        return path;
       }
+      const held = await setAside(refreshToken);
+      if (held === undefined) throw new OperatorError(LOST);
+      return held;
     },
   };
 }
+
+const LOST = 'no file takes the newest refresh token: it is lost with this command, sign in again';
+/** What is done with a refresh token in a file of its own. */
+export const wordOf = (path: string): string =>
+  `the newest refresh token is in ${path}: give it with --refresh-token-file, then remove that file`;
 
 /** The path of a new file of this user's alone; undefined where none can be made. */
 async function putAside(refreshToken: string, directory: string): Promise<string | undefined> {

@@ -40,9 +40,10 @@ async function setUp(defer: Defer) {
       (JSON.parse(readFileSync(file, 'utf8')) as { accounts: Record<string, unknown>[] }).accounts[0],
     newest: () => provider.token.account(USER)?.refreshToken ?? '',
     isReplaced: () => provider.token.account(USER)?.refreshToken !== given,
-    add: () =>
+    add: (...words: readonly string[]) =>
       startCli(
         ['account', 'add', USER, '--provider', 'gmail', '--sign-in', 'refresh-token', '--accounts', file]
+          .concat(words)
           .concat(['--client-id', account?.clientId ?? '', '--token-url', provider.token.url])
           .concat(['--smtp', `starttls://localhost:${provider.smtp.port}`, '--admin-port', '1']),
         {
@@ -110,6 +111,29 @@ test(
     assert.equal(readFileSync(file, 'utf8'), other);
     assert.equal(readdirSync(directory).length, 2);
     assert.ok(!`${stdout}${stderr}`.includes(newest()), 'a secret on the screen');
+  }),
+);
+
+test(
+  'a grant that is there stays until the one that is given is proved',
+  leakless(async (_t, defer) => {
+    const { provider, directory, file, add, entry, newest, isReplaced } = await setUp(defer);
+    const before = JSON.stringify({ accounts: [provider.entry(USER, { refresh_token: 'another one' })] });
+    writeFileSync(file, before, { mode: 0o600 });
+    provider.smtp.script('AUTH', {}, { reply: '535 5.7.8 not now' });
+    const { code, stdout, stderr } = await add('--replace').exited;
+    assert.equal(code, 1);
+    assert.equal(isReplaced(), true);
+    assert.equal(readFileSync(file, 'utf8'), before);
+    const [, path = ''] =
+      /failed auth[\s\S]*^alice@example\.com stays as it is.*is in (\S+): give it/m.exec(stderr) ?? [];
+    assert.equal(readFileSync(path, 'utf8'), `${newest()}\n`, stderr);
+    assert.ok(!`${stdout}${stderr}`.includes(newest()), 'a secret on the screen');
+    // As it is told.
+    const again = await add('--replace', '--refresh-token-file', path).exited;
+    assert.equal(again.code, 0, again.stderr);
+    assert.equal(entry()?.refresh_token, newest());
+    assert.deepEqual(readdirSync(directory).sort(), ['accounts.json', path.slice(directory.length + 1)]);
   }),
 );
 
