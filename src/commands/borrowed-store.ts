@@ -2,25 +2,27 @@
  * The running relay's token store in the hands of a command. In: settings. Out: a store, open, that knows the newest
  * refresh tokens and keeps rotated ones, but removes nothing: a command may know only some of the accounts.
  */
-import { lstat, readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import type { LoadedAccount } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { type Log, silentLog } from '../log.ts';
+import { type KnownRecords, userOf } from '../tokens/directory-user.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
+import { SealError } from '../tokens/sealing.ts';
 import { codeOf, type FileOwner } from '../tokens/state-files.ts';
 import type { TokenStore } from '../tokens/token-store.ts';
 import { EXIT_CONFIGURATION } from './definition.ts';
 
-/** `note`: what keeps the store from being of use, a line each. Rejects with `OperatorError`. */
+/** `note`: what keeps the store from being of use, a line each. `accounts`: as far as known. Rejects with `OperatorError`. */
 export async function borrowTokenStore(
   settings: Settings,
   note: (line: string) => void,
+  accounts: readonly Pick<LoadedAccount, 'account' | 'credential'>[],
 ): Promise<TokenStore> {
   const { stateDir, stateKey, store: storeUrl } = settings;
   const isInDirectory = stateDir !== undefined && !/^(?:rediss?:|memory$)/.test(storeUrl?.reveal() ?? '');
-  const owner = isInDirectory ? await ownerOf(stateDir) : undefined;
+  const owner = isInDirectory ? await ownerOf(stateDir, { stateKey, accounts }) : undefined;
   const log = errorsTo(note);
   try {
     const store = createTokenStore({ stateDir, stateKey, storeUrl, role: 'guest', owner, log });
@@ -46,34 +48,15 @@ function errorsTo(note: (line: string) => void): Log {
 }
 
 /**
- * Undefined: nothing there says so. A volume of a container is root's, and what is in it the relay's: who has all of it,
- * lock and grants. Of several anybody in the group may be one.
- */
-async function userOf(directory: string): Promise<FileOwner | undefined> {
-  const { uid, gid, mode } = await stat(directory);
-  if (uid !== 0 || (mode & 0o022) === 0) return { uid, gid };
-  // Where anybody may put a file its owner says nothing.
-  if ((mode & 0o002) !== 0) return undefined;
-  const names = (await readdir(directory)).filter((name) => /^relay\.lock$|\.grant$/.test(name));
-  const owners = new Map<number, FileOwner>();
-  for (const name of names) {
-    // A relay that just stops takes its lock away.
-    const owner = await lstat(join(directory, name)).catch(() => undefined);
-    if (owner !== undefined) owners.set(owner.uid, { uid: owner.uid, gid: owner.gid });
-  }
-  return owners.size === 1 ? [...owners.values()][0] : undefined;
-}
-
-/**
  * As whom root works there: what it makes its relay has to read. Undefined: as this user, also where it is to be made:
  * what a provider gives has to stay. Rejects with `OperatorError` where the newest refresh tokens are another user's, with
  * earlier ones nothing is asked, or where it is not known whose they will be.
  */
-async function ownerOf(directory: string): Promise<FileOwner | undefined> {
+async function ownerOf(directory: string, known: KnownRecords): Promise<FileOwner | undefined> {
   const own = process.geteuid?.();
   if (own === undefined) return undefined;
   try {
-    const owner = await userOf(directory);
+    const owner = await userOf(directory, known);
     if (owner?.uid === own) return undefined;
     if (own !== 0 && owner !== undefined)
       throw new OperatorError(
@@ -82,13 +65,15 @@ async function ownerOf(directory: string): Promise<FileOwner | undefined> {
       );
     if (own === 0 && owner === undefined)
       throw new OperatorError(
-        `others than root may write into the state directory ${directory}, and its files do not say as whom the relay runs, which could not read what root puts there: run this as the user of the relay`,
+        `others than root may write into the state directory ${directory}, and no file there proves as whom the relay runs, which could not read what root puts there: run this as the user of the relay`,
         EXIT_CONFIGURATION,
       );
     return owner;
   } catch (error) {
     if (error instanceof OperatorError) throw error;
     if (codeOf(error) === 'ENOENT') return undefined;
+    if (error instanceof SealError)
+      throw new OperatorError(error.message, EXIT_CONFIGURATION, { cause: error });
     throw new OperatorError(
       `cannot look into the state directory ${directory}, where the newest refresh tokens are: ${explainFileError(error)}; run this as the user of the relay, or as root`,
       EXIT_CONFIGURATION,

@@ -113,7 +113,7 @@ export const check: CommandDefinition = {
     const rows = select(file.accounts, context.arguments).map(
       (loaded): Row => ({ loaded, steps: [], isDone: false }),
     );
-    const isKept = await probeAll(rows, await borrowTokenStore(settings, terminal.note), {
+    const isKept = await probeAll(rows, await borrowTokenStore(settings, terminal.note, file.accounts), {
       timeoutMs: timeoutOf(context, DEFAULT_TIMEOUT_MS),
       heloName: settings.heloName,
       proxy: proxyOfSetting(settings.smtpProxy),

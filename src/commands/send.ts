@@ -135,7 +135,7 @@ async function connectAs(
   { trace, note }: { readonly trace: (line: string) => void; readonly note: (line: string) => void },
 ): Promise<ClientDialogue> {
   const { account } = loaded;
-  const borrowed = tokensOf(await borrowTokenStore(settings, note), [loaded]);
+  const borrowed = tokensOf(await borrowTokenStore(settings, note, [loaded]), [loaded]);
   return awaitAnswers(note)(borrowed, async (tokens) =>
     dialAccount(account, await tokens.get(account.id), {
       heloName: settings.heloName,

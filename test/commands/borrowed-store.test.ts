@@ -3,9 +3,17 @@ import { chmodSync, chownSync, lstatSync, mkdtempSync, readdirSync, rmSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { Secret } from '../../src/accounts/credential.ts';
 import { borrowTokenStore } from '../../src/commands/borrowed-store.ts';
 import { loadSettings } from '../../src/config.ts';
+import { silentLog } from '../../src/log.ts';
+import { fileNameOf } from '../../src/tokens/grant-files.ts';
+import { grantFingerprint } from '../../src/tokens/grant-form.ts';
+import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
+import { createSealer } from '../../src/tokens/sealing.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
 import { idOf, rotation } from '../tokens/store-suite.ts';
+import { entryFor } from '../tokens/support.ts';
 
 const SOMEBODY = 65_534;
 const isRoot = process.getuid?.() === 0;
@@ -19,11 +27,18 @@ function volume(t: TestContext): string {
   return directory;
 }
 
-async function keepThere(stateDir: string, user: string): Promise<void> {
-  const settings = await loadSettings({ flags: { stateDir }, env: {} });
-  const store = await borrowTokenStore(settings, () => undefined);
+const ACCOUNTS = ['a@x', 'b@x'].map((id) => entryFor('https://provider.example/token', id));
+const idIn = (user: string) => {
+  const { credential } = ACCOUNTS.find(({ account }) => account.id === user) ?? assert.fail();
+  return idOf(user, grantFingerprint(credential));
+};
+
+async function keepThere(stateDir: string, user: string, stateKey?: string): Promise<void> {
+  const env = stateKey === undefined ? {} : { XOAUTH2_RELAY_STATE_KEY: stateKey };
+  const settings = await loadSettings({ flags: { stateDir }, env });
+  const store = await borrowTokenStore(settings, () => undefined, ACCOUNTS);
   try {
-    await store.rotate(idOf(user), rotation(`of ${user}`));
+    await store.rotate(idIn(user), rotation(`of ${user}`));
   } finally {
     await store.close();
   }
@@ -89,4 +104,54 @@ test('root keeps nothing where nobody can tell whether the relay could read it',
   const own = volume(t);
   chmodSync(own, 0o755);
   await keepThere(own, 'a@x');
+});
+
+const KEY = 'correct horse battery staple';
+const OTHER_KEY = 'another horse, battery and staple';
+
+/** What a member of the group puts there, as nobody who knows a refresh token or the state key. */
+const PLANTED: Readonly<Record<string, (directory: string) => Promise<void>>> = {
+  'a lock with the mark of a living process': async (directory) =>
+    writeFileSync(join(directory, 'relay.lock'), formatMark(createProcesses().own, Date.now())),
+  'a file that is no record': async (directory) => writeFileSync(join(directory, fileNameOf('x@x')), 'x'),
+  'a record of the account checked': (directory) => keepAs(directory, idOf('a@x', 'what nobody gave')),
+  'a record under another key': (directory) => keepAs(directory, idIn('a@x'), OTHER_KEY),
+  'a list of missing accounts': async (directory) => writeFileSync(join(directory, 'missing.json'), '{}'),
+};
+
+async function keepAs(directory: string, id: ReturnType<typeof idOf>, key?: string): Promise<void> {
+  const sealer = key === undefined ? undefined : createSealer(new Secret(key));
+  const store = createFileStore(directory, { log: silentLog, sealer }, { role: 'guest' });
+  await store.rotate(id, rotation('planted'));
+  await store.close();
+}
+
+for (const [what, plant] of Object.entries(PLANTED))
+  test(`${what}, planted by a member of the group, does not say as whom root writes`, {
+    skip: isRoot ? false : 'needs root',
+  }, async (t) => {
+    const directory = volume(t);
+    await plant(directory);
+    for (const name of readdirSync(directory)) chownSync(join(directory, name), SOMEBODY, SOMEBODY);
+    const before = readdirSync(directory);
+    for (const key of [undefined, KEY])
+      await assert.rejects(keepThere(directory, 'a@x', key), {
+        name: 'OperatorError',
+        exitCode: 2,
+        message: /as whom the relay runs/,
+      });
+    assert.deepEqual(readdirSync(directory), before);
+  });
+
+test('a record under the state key says as whom root writes, whose account it is or not', {
+  skip: isRoot ? false : 'needs root',
+}, async (t) => {
+  const directory = volume(t);
+  await keepAs(directory, idOf('gone@x'), KEY);
+  for (const name of readdirSync(directory)) chownSync(join(directory, name), SOMEBODY, SOMEBODY);
+  await keepThere(directory, 'a@x', KEY);
+  assert.deepEqual(
+    readdirSync(directory).map((name) => lstatSync(join(directory, name)).uid),
+    [SOMEBODY, SOMEBODY],
+  );
 });
