@@ -17,14 +17,19 @@ import type { KeptPart } from './kept-state.ts';
 import type { Log } from './log.ts';
 import { foldAscii } from './protocol/text.ts';
 import { AccessToken, TokenError } from './tokens/access-token.ts';
+import { isSameMailbox } from './tokens/same-consent.ts';
 import type { TokenService } from './tokens/token-service.ts';
 
 export interface AppSignInsDeps {
   readonly settings: Settings;
   readonly log: Log;
   readonly tokens: Pick<TokenService, 'adopt' | 'bring' | 'unsaved'>;
-  /** Undefined: not known, or its entry cannot be used. */
-  readonly served: (id: string) => LoadedAccount | undefined;
+  readonly accounts: {
+    /** Undefined: not known, or its entry cannot be used. */
+    loadedOf(id: string): LoadedAccount | undefined;
+    /** It is in the accounts file, whether it can be used or not. */
+    isKnown(id: string): boolean;
+  };
   /** False: the accounts file was not taken. */
   readonly reload: () => Promise<boolean>;
   /** The account is worth a new try. */
@@ -46,10 +51,11 @@ export interface AppSignIns extends Pick<AdminBackend, 'signIns' | 'giveToken' |
 }
 
 export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
-  const { settings, tokens } = deps;
-  const invites = createInvites({ onChange: deps.onInvite });
+  const { settings, tokens, accounts } = deps;
+  const invites = createInvites({ isKnown: accounts.isKnown, onChange: deps.onInvite });
   const signIns = createSignIns({
     ...deps,
+    served: accounts.loadedOf,
     accountsPath: settings.accounts,
     publicUrl: settings.adminUrl,
     heloName: settings.heloName,
@@ -64,6 +70,8 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
       await deps.save();
     },
   });
+
+  const userOf = (id: string): string | undefined => accounts.loadedOf(id)?.account.user;
 
   const rowOf = (account: string, progress: SignInProgress, isShown: boolean): SignInRow => ({
     account,
@@ -116,13 +124,15 @@ export function createAppSignIns(deps: AppSignInsDeps): AppSignIns {
       async invite(id) {
         // Begun by whoever held the earlier link, perhaps.
         signIns.cancel(id);
-        const { key, until } = invites.make(id);
+        const { key, until } = invites.make(id, userOf(id) ?? id);
         await deps.save();
         return { key, until: new Date(until).toISOString() };
       },
       invited(key) {
         const invite = invites.find(key);
-        return invite && { account: invite.accountId, state: invite.state };
+        if (invite === undefined) return undefined;
+        const { accountId: account, user, state } = invite;
+        return isSameMailbox(userOf(account) ?? user, user) ? { account, state } : undefined;
       },
     },
     giveToken: (id, { accessToken, expiresInS }) =>

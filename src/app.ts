@@ -201,7 +201,7 @@ export function createApp({
     settings,
     log,
     tokens,
-    served: accounts.loadedOf,
+    accounts,
     reload: async () => (await reload()).ok,
     onInvite: (id, invite) => news?.invited(id, invite),
     save: state.save,

@@ -12,6 +12,8 @@ const KEY_OCTETS = 32;
 
 export interface Invite {
   readonly accountId: string;
+  /** The mailbox it was made for: an entry may become another one. */
+  readonly user: string;
   /** `used`: somebody signed in with it, and it does nothing more. */
   readonly state: 'open' | 'used';
   /** ms since the epoch. */
@@ -20,7 +22,7 @@ export interface Invite {
 
 export interface Invites {
   /** Ends an earlier one for the account. */
-  make(accountId: string): { readonly key: string; readonly until: number };
+  make(accountId: string, user: string): { readonly key: string; readonly until: number };
   /** Undefined: no such key, or its day is over. Takes the same time whatever of the key is right. */
   find(key: string): Invite | undefined;
   /** Somebody signed in to the account: its key is spent. */
@@ -41,13 +43,13 @@ export interface ToldInvite extends Invite {
 
 const digest = (key: string): Buffer => createHash('sha256').update(key).digest();
 
-export function createInvites(
-  deps: {
-    readonly clock?: Clock;
-    /** An invitation of this account was made, spent or ended (undefined) here. */
-    readonly onChange?: (accountId: string, invite: ToldInvite | undefined) => void;
-  } = {},
-): Invites {
+export function createInvites(deps: {
+  readonly clock?: Clock;
+  /** Whether there is such an account; what is restored of others has ended with them. */
+  readonly isKnown: (accountId: string) => boolean;
+  /** An invitation of this account was made, spent or ended (undefined) here. */
+  readonly onChange?: (accountId: string, invite: ToldInvite | undefined) => void;
+}): Invites {
   const { clock = systemClock, onChange } = deps;
   let invites: readonly (Invite & { readonly digest: Buffer })[] = [];
   const toldOf = (invite: Invite & { readonly digest: Buffer }): ToldInvite => ({
@@ -62,13 +64,13 @@ export function createInvites(
     invites = invites.filter(({ until }) => until > clock.now());
   };
   return {
-    make(accountId) {
+    make(accountId, user) {
       tidy();
       const key = randomBytes(KEY_OCTETS).toString('base64url');
       const until = clock.now() + LIFE_MS;
       invites = [
         ...invites.filter((invite) => invite.accountId !== accountId),
-        { accountId, state: 'open', until, digest: digest(key) },
+        { accountId, user, state: 'open', until, digest: digest(key) },
       ];
       changed(accountId);
       return { key, until };
@@ -101,21 +103,26 @@ export function createInvites(
       // A state of a version without invitations.
       if (kept === undefined) return;
       if (!Array.isArray(kept)) throw new Error('no invitations');
-      invites = kept.map(parseInvite);
+      invites = kept
+        // Of a version whose invitations were for whichever mailbox the account was: they have ended.
+        .filter((invite) => (invite as Partial<Invite> | null)?.user !== undefined)
+        .map(parseInvite)
+        .filter(({ accountId }) => deps.isKnown(accountId));
       tidy();
     },
   };
 }
 
 function parseInvite(told: unknown): Invite & { readonly digest: Buffer } {
-  const { accountId, state, until, digest: hex } = (told ?? {}) as Record<string, unknown>;
+  const { accountId, user, state, until, digest: hex } = (told ?? {}) as Record<string, unknown>;
   if (
     typeof accountId !== 'string' ||
+    typeof user !== 'string' ||
     (state !== 'open' && state !== 'used') ||
     typeof until !== 'number' ||
     typeof hex !== 'string' ||
     !/^[0-9a-f]{64}$/.test(hex)
   )
     throw new Error('no invitation');
-  return { accountId, state, until, digest: Buffer.from(hex, 'hex') };
+  return { accountId, user, state, until, digest: Buffer.from(hex, 'hex') };
 }
