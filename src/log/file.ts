@@ -10,6 +10,7 @@ import {
   openSync,
   readdirSync,
   readlinkSync,
+  readSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -23,6 +24,8 @@ import { fileTarget } from './target.ts';
 const ROTATE_AT = 10 * 1_048_576;
 /** Besides the one being written: 100 MiB in all. */
 const KEPT = 9;
+
+const LINE_FEED = 0x0a;
 
 /** Something that this log did not make has its name. */
 export class LogFileTaken extends Error {
@@ -52,13 +55,19 @@ export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): Lo
   let number = numbers(directory, base).at(-1) ?? 1;
   let fd = openNumber(number);
   let size = fstatSync(fd).size;
+  /** A full disk cut the last line of an earlier process: the next one is not to be glued to it. */
+  let isTorn = isLineCut(fileOf(number), size);
   point();
+
+  function fileOf(n: number): string {
+    return join(directory, `${base}.${n}.log`);
+  }
 
   function openNumber(n: number): number {
     const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
     // Of a FIFO nobody reads neither the opening nor a write may wait.
     const flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
-    return openSync(join(directory, `${base}.${n}.log`), flags, 0o640);
+    return openSync(fileOf(n), flags, 0o640);
   }
 
   /** A link made beside and renamed: a reader never finds none. */
@@ -78,23 +87,55 @@ export function openLogFile(path: string, rotateAt = ROTATE_AT, kept = KEPT): Lo
       fd = next;
       number++;
       size = 0;
+      isTorn = false;
       for (const old of numbers(directory, base).filter((n) => n < number - kept))
-        rmSync(join(directory, `${base}.${old}.log`), { force: true });
+        rmSync(fileOf(old), { force: true });
       point();
     } catch {}
+  }
+
+  /** With the end of the line that was cut before it; `own`: how much of what was written is the chunk's. */
+  function mended(chunk: Buffer): { readonly octets: Buffer; readonly own: (written: number) => number } {
+    if (!isTorn) return { octets: chunk, own: (written) => written };
+    const own = (written: number): number => {
+      if (written > 0) isTorn = false;
+      return Math.max(written - 1, 0);
+    };
+    return { octets: Buffer.concat([Buffer.of(LINE_FEED), chunk]), own };
   }
 
   const file = fileTarget(() => fd);
   return {
     write(chunk, done) {
       if (size >= rotateAt) rotate();
-      file.write(chunk, (error, written) => {
+      const { octets, own } = mended(chunk);
+      file.write(octets, (error, written) => {
         size += written;
-        done(error, written);
+        done(error, own(written));
       });
     },
-    writeNow: file.writeNow,
+    writeNow(chunk) {
+      const { octets, own } = mended(chunk);
+      return own(file.writeNow(octets));
+    },
   };
+}
+
+/** Only a file can have been cut; others have no end to look at. */
+function isLineCut(path: string, size: number): boolean {
+  if (size === 0) return false;
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  try {
+    const fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    try {
+      const last = Buffer.alloc(1);
+      return readSync(fd, last, 0, 1, size - 1) === 1 && last[0] !== LINE_FEED;
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return false;
+  }
 }
 
 /** The numbers of `BASE.N.log` in the directory, ascending. */

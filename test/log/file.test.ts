@@ -78,3 +78,38 @@ test(
     assert.throws(() => openLogFile(directory), /it is a directory/);
   }),
 );
+
+for (const how of ['write', 'writeNow'] as const)
+  test(
+    `a line that was cut by a full disk ends before the first one of the next process (${how})`,
+    leakless(async (_t, defer) => {
+      const directory = temporary(defer);
+      const path = join(directory, 'relay.log');
+      const put = async (target: LogTarget, text: string): Promise<void> => {
+        if (how === 'write') await write(target, text);
+        else assert.equal(target.writeNow(Buffer.from(text)), text.length);
+      };
+      writeFileSync(join(directory, 'relay.1.log'), '{"whole":1}\n{"torn');
+      const next = openLogFile(path);
+      await put(next, '{"first":1}\n');
+      await put(next, '{"second":1}\n');
+      await put(openLogFile(path), '{"third":1}\n');
+      assert.equal(
+        readFileSync(path, 'utf8'),
+        '{"whole":1}\n{"torn\n{"first":1}\n{"second":1}\n{"third":1}\n',
+      );
+    }),
+  );
+
+test(
+  'of what is written behind a cut line all is counted, and no more',
+  leakless(async (_t, defer) => {
+    const directory = temporary(defer);
+    writeFileSync(join(directory, 'relay.1.log'), '{"torn');
+    const target = openLogFile(join(directory, 'relay.log'));
+    const written = await new Promise<number>((resolve) =>
+      target.write(Buffer.from('{"first":1}\n'), (_error, octets) => resolve(octets)),
+    );
+    assert.equal(written, '{"first":1}\n'.length);
+  }),
+);
