@@ -14,6 +14,8 @@ export interface FileLock {
   /** False: this process was paused for so long that another one may have taken it. */
   isHeld(): boolean;
   release(): Promise<void>;
+  /** Gives no more signs of life; once this process has ended whoever takes it hears of an interruption. */
+  leave(): void;
 }
 
 export type LockAttempt =
@@ -97,6 +99,7 @@ export function createFileLocks(deps: {
     return {
       interrupted,
       isHeld,
+      leave: stop,
       async release() {
         stop();
         try {

@@ -276,6 +276,7 @@ export function createRedisStore(
     return {
       interrupted: agoMs < 0 ? undefined : { begunAt: clock.now() - agoMs, isOver: false },
       isHeld: () => isHeld && clock.monotonic() - seenAt < lockMs,
+      leave: () => cancel(),
       async release() {
         cancel();
         if (!isHeld) log.debug({ event: 'lock_lost', account: accountId }, 'the lock had gone to another');

@@ -218,7 +218,11 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   /** The answer is read to its end although nobody waits: the grant stays taken as long. */
   async function readLate(slot: Slot, exchange: Exchange, lease: GrantLock | undefined): Promise<void> {
     const outcome = await exchange.late;
-    if (outcome === undefined) {
+    if (outcome === undefined && underWay.isStopped) {
+      const fields = { event: 'token_answer_cut', account: slot.accountId };
+      log.warn(fields, 'stopped before the token endpoint answered: a refresh token in its answer is lost');
+      if (lease?.leave !== undefined) return lease.leave();
+    } else if (outcome === undefined) {
       log.debug({ event: 'token_answer_missing', account: slot.accountId }, 'no late answer either');
     } else {
       log.info({ event: 'token_answer_late', account: slot.accountId }, 'token endpoint answered late');

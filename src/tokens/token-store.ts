@@ -85,6 +85,8 @@ export interface GrantLock {
   /** False: it may have gone to another, because this process was paused or the store was away. Nothing is asked then. */
   isHeld(): boolean;
   release(): Promise<void>;
+  /** Gives no more signs of life: whoever takes it next hears of a refresh that was cut short. */
+  leave?(): void;
 }
 
 /** An account that is in the store and in the accounts file no more. */

@@ -1,7 +1,13 @@
 /** What a stop waits for, and what it believes. */
 
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { grantFingerprint } from '../../src/tokens/grant-form.ts';
+import { createProcesses } from '../../src/tokens/process-mark.ts';
+import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
 import { createTestClock } from '../support/clock.ts';
@@ -178,4 +184,45 @@ test('of two who close the service, the one with less patience decides', async (
   clock.advance(20_000);
   await waitFor(() => endpoint.state.isClosed, { what: 'the end of the wait' });
   await Promise.all(closed);
+});
+
+test('an answer that a stop cuts is told, and its lock is left as word of it for the next start', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'stop-'));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const endpoint = createEndpoint();
+  const clock = createTestClock();
+  const log = createTestLog();
+  const { own } = createProcesses();
+  const ended = { own: { ...own, pid: 2 ** 22 + 1 }, isAlive: () => true };
+  const store = createFileStore(directory, { log, sealer: undefined, clock, processes: ended });
+  const tokens = createTokenService({ log, clock, store }, { endpoint: { http: endpoint.http } });
+  await tokens.open();
+  tokens.applyAccounts([entryFor(URL, 'a')]);
+  void tokens.refresh('a').catch(() => undefined);
+  await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
+  clock.advance(20_000);
+  // It is read on for its refresh token.
+  await waitFor(() => tokens.statusOf('a')?.lastError !== undefined, { what: 'the end of the wait' });
+  tokens.drain();
+  const closed = tokens.close({ deadlineMs: 1_000 });
+  await waitFor(
+    () => {
+      clock.advance(1_000);
+      return endpoint.state.isClosed;
+    },
+    { what: 'the end of the stop' },
+  );
+  await closed;
+  const told = log.lines.filter(({ fields }) => fields.event === 'token_answer_cut');
+  assert.deepEqual(
+    told.map(({ level, fields }) => [level, fields.account]),
+    [['warn', 'a']],
+  );
+  const next = createFileStore(directory, { log, sealer: undefined });
+  await next.open();
+  const { account: _account, credential } = entryFor(URL, 'a');
+  const lock = await next.lock?.('a', grantFingerprint(credential));
+  assert.equal(lock?.interrupted?.isOver, true);
+  await lock?.release();
+  await next.close();
 });
