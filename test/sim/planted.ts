@@ -281,7 +281,7 @@ export const PLANTED: readonly Planted[] = [
   {
     name: 'what a device says again taken for a retry',
     harm: 'it hears 250 and the message is not sent',
-    edits: [{ file: 'upstream/graph/ledger.js', find: " || f.name === 'date'", put: '' }],
+    edits: [{ file: 'upstream/graph/ledger.js', find: 'subject|date|', put: 'subject|' }],
     stores: 'memory,file',
     focus: 'graph again',
     within: 20,

@@ -154,9 +154,12 @@ export const keepMsOf = ({ state }: LedgerEntry): number =>
 const TRACE_FIELDS =
   /^(received|x-received|return-path|delivered-to|x-original-to|dkim-signature|authentication-results|arc-.*)$/;
 
+/** What is introduced anew by another Resent- field is another message (RFC 5322 §3.6.6). */
+const TELLING_FIELDS = /^(subject|date|resent-.*)$/;
+
 /**
  * The same for a message and its retry, by whichever account of its sender it goes, different for any other:
- * `sender` (`senderMark`), Message-ID, Subject and Date (devices give all they say one Message-ID, those of a model the
+ * `sender` (`senderMark`), Message-ID, Subject, Date and what is Resent- (devices give all they say one Message-ID, those of a model the
  * same one), recipients and body. A message without Message-ID is told by its whole header, trace lines aside. `own` is
  * the header as the client gave it: what is added on the way differs with every attempt.
  */
@@ -169,7 +172,7 @@ export function ledgerKey(
 ): string {
   const id = messageIdOf(own);
   const telling = own.fields.filter((f) =>
-    id === undefined ? !TRACE_FIELDS.test(f.name) : f.name === 'subject' || f.name === 'date',
+    id === undefined ? !TRACE_FIELDS.test(f.name) : TELLING_FIELDS.test(f.name),
   );
   const hash = createHash('sha256');
   hash.update(JSON.stringify([sender, id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));

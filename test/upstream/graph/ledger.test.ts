@@ -48,11 +48,14 @@ test('a key is the same for a retry and another for anything else', () => {
     key(text.replace('Subject: s', 'Subject: s\r\nDate: d')),
     key(text.replace('Subject: s', 'Subject: s\r\nDate: e')),
     key(text.replace('<1@c>', '<2@c>')),
+    // Or introduce it anew to the same recipients.
+    key(`Resent-From: a@c\r\nResent-Message-ID: <r1@c>\r\n${text}`),
+    key(`Resent-From: a@c\r\nResent-Message-ID: <r2@c>\r\n${text}`),
     key(text.replace('body', 'bodies')),
     // Two devices of one model say the same, each from its own account.
     key(text, ['b@c', 'a@c'], 'bob'),
   ];
-  assert.equal(new Set([key(text), ...others]).size, 8);
+  assert.equal(new Set([key(text), ...others]).size, 10);
   const without = 'Subject: s\r\nDate: d\r\n\r\nbody\r\n';
   assert.equal(key(without), key(`Received: later\r\n${without}`));
   assert.notEqual(
