@@ -32,6 +32,13 @@ export type RedisClient = Awaited<ReturnType<typeof createConnection>>;
 export class RedisUnavailable extends Error {
   override readonly name = 'RedisUnavailable';
   readonly code = 'REDIS_UNAVAILABLE';
+  /** It was asked, and may do it yet. */
+  readonly isAsked: boolean;
+
+  constructor(message: string, isAsked = false) {
+    super(message);
+    this.isAsked = isAsked;
+  }
 }
 
 /** A Lua script; sent whole once, then by its digest. */
@@ -173,7 +180,7 @@ export function createRedisConnection(
     return new Promise<T>((resolve, reject) => {
       const question = {
         until: clock.monotonic() + answerMs,
-        giveUp: () => reject(new RedisUnavailable('Redis does not answer')),
+        giveUp: () => reject(new RedisUnavailable('Redis does not answer', true)),
       };
       unanswered.add(question);
       cancelWatch ??= clock.after(answerMs, watch);

@@ -125,7 +125,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       { http, tokens: source, pacing, endpoint, log: silentLog, clock, onCall: (call) => calls.push(call) },
       options.client,
     );
-  const attempts = createAttempts();
+  const attempts = createAttempts(clock);
   const tellUnclear = createTellUnclear({ log: silentLog, clock });
   const deliveryFor = (mailbox: string) =>
     createGraphDelivery({

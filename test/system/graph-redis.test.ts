@@ -8,6 +8,7 @@ import { createRedisConnection } from '../../src/redis.ts';
 import { createRedisLedger } from '../../src/upstream/graph/ledger-redis.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startRedis } from '../support/redis.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 const KEY = 'k'.repeat(32);
 
@@ -95,5 +96,28 @@ test(
       assert.match(claim.known.unclear ?? '', /another version/);
       await claim.release();
     }
+  }),
+);
+
+test(
+  'a claim that Redis carries out when nobody waits for it any more is given back',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const [first, second] = [1, 2].map(() =>
+      createRedisLedger(createRedisConnection(new Secret(redis.url), { log: silentLog }), 'test'),
+    );
+    assert.ok(first && second);
+    for (const ledger of [first, second]) {
+      await ledger.open();
+      defer(() => ledger.close());
+    }
+    // The script is known from then on.
+    const known = await first.claim('another');
+    assert.ok(known !== 'busy');
+    redis.freeze();
+    await assert.rejects(first.claim(KEY), /does not answer/);
+    redis.thaw();
+    await waitFor(async () => (await second.claim(KEY)) !== 'busy', { what: 'the claim being given back' });
   }),
 );

@@ -1,29 +1,65 @@
 /**
- * The attempts under way in this process. In: attempts as they begin. Out: whether another of the same message has
- * a recipient in common: what neither has noted yet neither finds in the ledger.
+ * The attempts under way in this process. In: attempts as they begin, and what is to be noted after them. Out: whether
+ * another of the same message has a recipient in common: what neither has noted yet neither finds in the ledger.
  */
+import { type Clock, pause, systemClock } from '../../clock.ts';
 import { orMake } from '../../or-make.ts';
 import { markOf } from './ledger.ts';
 import type { Outgoing } from './outgoing.ts';
 
+/** Tried again after, ms. */
+const AGAIN_MS = 500;
+/** What cannot be noted for so long is left as it is, ms: Redis stays away, or forgets. */
+const GIVE_UP_MS = 60 * 60_000;
+
+type Whose = Pick<Outgoing, 'family' | 'recipients'>;
+
 export interface Attempts {
   /** Undefined where another has one of its recipients; else to be called at its end. */
-  enter(outgoing: Pick<Outgoing, 'family' | 'recipients'>): (() => void) | undefined;
+  enter(whose: Whose): (() => void) | undefined;
+  /** `note` until it does not reject, or its last rejection; once it has rejected others of the same wait meanwhile. */
+  until(whose: Whose, note: (isAgain: boolean) => Promise<void>): Promise<void>;
+  /** Nothing is tried again. */
+  close(): void;
 }
 
-export function createAttempts(): Attempts {
+export function createAttempts(clock: Clock = systemClock): Attempts {
   /** Marks of recipients, by family. */
   const families = new Map<string, Set<string>>();
+  let isOver = false;
+
+  function enter({ family, recipients }: Whose): (() => void) | undefined {
+    const mine = new Set(recipients.map(markOf));
+    const taken = orMake(families, family, () => new Set());
+    if ([...mine].some((mark) => taken.has(mark))) return undefined;
+    for (const mark of mine) taken.add(mark);
+    return () => {
+      for (const mark of mine) taken.delete(mark);
+      if (taken.size === 0) families.delete(family);
+    };
+  }
+
   return {
-    enter({ family, recipients }) {
-      const mine = new Set(recipients.map(markOf));
-      const taken = orMake(families, family, () => new Set());
-      if ([...mine].some((mark) => taken.has(mark))) return undefined;
-      for (const mark of mine) taken.add(mark);
-      return () => {
-        for (const mark of mine) taken.delete(mark);
-        if (taken.size === 0) families.delete(family);
-      };
+    enter,
+    async until(whose, note) {
+      const last = clock.monotonic() + GIVE_UP_MS;
+      let leave: (() => void) | undefined;
+      try {
+        for (let isAgain = false; ; isAgain = true) {
+          try {
+            return await note(isAgain);
+          } catch (error) {
+            if (isOver || clock.monotonic() >= last) throw error;
+          }
+          leave ??= enter(whose);
+          await pause(clock, AGAIN_MS);
+        }
+      } finally {
+        leave?.();
+      }
+    },
+    close() {
+      isOver = true;
     },
   };
 }

@@ -111,7 +111,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
   const { tokens, log, clock = systemClock } = deps;
   const tellUnclear = createTellUnclear({ log, clock, onPerson: deps.onPerson });
   const pacing = createGraphPacing(clock);
-  const attempts = createAttempts();
+  const attempts = createAttempts(clock);
   const endpoints = createEndpoints(log, 'Graph', {
     maxOpening: MAX_REQUESTS,
     volume: BREAKER_VOLUME,
@@ -389,6 +389,7 @@ export function createGraphWays(deps: GraphWaysDeps): GraphWays {
     pauses: healths,
     async close() {
       isOver = true;
+      attempts.close();
       sweep.close();
       await Promise.all(working);
       await orAfter(clock, Promise.all(tidying), TIDY_MS);

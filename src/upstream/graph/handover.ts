@@ -173,13 +173,24 @@ export function createHandover(deps: HandoverDeps): Handover {
       const handed = await work(outgoing, claim, deadline);
       const ending = handed?.ending;
       isKept = ending?.keepsClaim === true;
-      return { handed, rest: ending?.kind === 'taken' ? rest : [] };
+      return {
+        handed: handed && { ...handed, ending: untilNoted(handed.ending, asked) },
+        rest: ending?.kind === 'taken' ? rest : [],
+      };
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
       return waits(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
     } finally {
       if (!isKept) await claim.release();
     }
+  }
+
+  /** Redis may be away just then. */
+  function untilNoted(ending: GraphEnding, asked: Outgoing): GraphEnding {
+    const { whenHeard } = ending;
+    if (whenHeard === undefined) return ending;
+    const noted = (heard: Heard) => attempts.until(asked, (isAgain) => whenHeard(heard, isAgain));
+    return { ...ending, whenHeard: noted };
   }
 
   async function sentBefore(outgoing: Outgoing, claim: Claim, known: SentEntry): Promise<HandedOver> {

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from '../../clock.ts';
-import { type RedisConnection, redisScript } from '../../redis.ts';
+import { type RedisConnection, RedisUnavailable, redisScript } from '../../redis.ts';
 import {
   CLAIM_MS,
   formatEntry,
@@ -22,6 +22,9 @@ import {
   unreadableEntry,
   withoutSteps,
 } from './ledger.ts';
+
+/** ms. */
+const RELEASE_AGAIN_MS = 500;
 
 /** `false` where the claim is held, else what is known (`''` for nothing). */
 const CLAIM = redisScript(
@@ -64,13 +67,29 @@ export function createRedisLedger(
   const openKey = (sender: string | undefined): string => `${prefix}:graph:open:${sender ?? ''}`;
   const nameKey = (name: string): string => `${prefix}:graph:name:${name}`;
   const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
+  let isClosed = false;
+
+  /** Tried again where Redis is away, until the claim has ended by itself. */
+  async function release(keys: readonly string[], owner: string, until = clock.monotonic() + CLAIM_MS) {
+    try {
+      await redis.run(RELEASE, keys.slice(0, 1), [owner]);
+    } catch {
+      if (isClosed || clock.monotonic() >= until) return;
+      clock.after(RELEASE_AGAIN_MS, () => void release(keys, owner, until));
+    }
+  }
+
   return {
     open: () => redis.open(),
     async claim(key) {
       await redis.open();
       const owner = randomUUID();
       const keys = [`${prefix}:graph:claim:${key}`, `${prefix}:graph:known:${key}`, unsent];
-      const known = await redis.run(CLAIM, keys.slice(0, 2), [owner, CLAIM_MS]);
+      const known = await redis.run(CLAIM, keys.slice(0, 2), [owner, CLAIM_MS]).catch((error: unknown) => {
+        // Nobody would work on the message.
+        if (!(error instanceof RedisUnavailable) || error.isAsked) void release(keys, owner);
+        throw error;
+      });
       if (typeof known !== 'string') return 'busy';
       const give = (script: typeof FORGET): Promise<boolean> =>
         redis.run(script, [...keys, openKey(sender)], [owner, key]).then(
@@ -116,7 +135,7 @@ export function createRedisLedger(
         async release() {
           if (isOver) return;
           isOver = true;
-          await give(RELEASE);
+          await release(keys, owner);
         },
       };
     },
@@ -147,6 +166,9 @@ export function createRedisLedger(
       if (over.length > 0) await redis.ask((r) => r.hDel(unsent, over));
       return rows.sort((a, b) => a.entry.at - b.entry.at);
     },
-    close: async () => redis.close(),
+    async close() {
+      isClosed = true;
+      redis.close();
+    },
   };
 }

@@ -4,6 +4,7 @@
  */
 import {
   type Claim,
+  hashOf,
   isOpen,
   type Ledger,
   type LedgerEntry,
@@ -41,12 +42,15 @@ export async function noteSent(
   return {
     ...takenAs(outgoing, entry.messageId),
     keepsClaim,
-    async whenHeard(heard) {
+    async whenHeard(heard, isAgain = false) {
       const isHeard = isNamed ? heard === 'yes' : heard !== 'no';
-      if (keepsClaim) {
-        await put(claim, isHeard ? withoutPart(entry, outgoing) : entry);
+      if (keepsClaim && (await put(claim, isHeard ? withoutPart(entry, outgoing) : entry))) {
         await claim.release();
-      } else if (isHeard !== isClosed) await amend(ledger, outgoing, entry, isHeard);
+        return;
+      }
+      // Its retry that has begun meanwhile is sent: what is heard of that counts.
+      const mayBeLate = !keepsClaim && !isHeard && !isAgain;
+      if (keepsClaim || isHeard !== isClosed) await amend(ledger, outgoing, entry, { isHeard, mayBeLate });
     },
   };
 }
@@ -60,24 +64,37 @@ const put = (claim: Claim, entry: SentEntry | undefined): Promise<boolean> =>
         () => false,
       );
 
-/** What is known now is what was noted, or what others of its recipients have left of it. */
+/** What is known now is what was noted, or what others of its recipients have left of it. Rejects where it is to be tried again. */
 async function amend(
   ledger: Pick<Ledger, 'claim'>,
   outgoing: Outgoing,
   entry: SentEntry,
-  isHeard: boolean,
+  { isHeard, mayBeLate }: { readonly isHeard: boolean; readonly mayBeLate: boolean },
 ): Promise<void> {
   const claim = await ledger.claim(outgoing.key);
-  if (claim === 'busy') return;
+  if (claim === 'busy') {
+    if (mayBeLate) return;
+    throw new Error('somebody works on this very message');
+  }
   const { known } = claim;
-  const same = known?.state === 'sent' && known.at === entry.at ? known : undefined;
+  const same = sameOf(known, entry);
+  let isNoted = true;
   try {
     if (isHeard) {
-      if (same !== undefined && isOpen(same)) await put(claim, withoutPart(same, outgoing));
-    } else if (known === undefined || same !== undefined) await put(claim, withPart(same, entry, outgoing));
+      if (same !== undefined && isOpen(same)) isNoted = await put(claim, withoutPart(same, outgoing));
+    } else if (known === undefined || same !== undefined)
+      isNoted = await put(claim, withPart(same, entry, outgoing));
   } finally {
     await claim.release();
   }
+  if (!isNoted) throw new Error('it could not be noted whether its client has heard');
+}
+
+/** What is known where that is of the same send; that it was sent could not be noted, perhaps. */
+function sameOf(known: LedgerEntry | undefined, entry: SentEntry): SentEntry | undefined {
+  if (known?.state === 'sent') return known.at === entry.at ? known : undefined;
+  const isSame = known?.state === 'draft' ? hashOf(known.draft) === entry.copy : known?.state === 'sending';
+  return isSame ? entry : undefined;
 }
 
 /** Its recipients have heard of it. */

@@ -1,7 +1,10 @@
 /** The same alarm without Message-ID to groups that overlap: each recipient is mailed as often as clients have heard a 250 for him. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { silentLog } from '../../../src/log.ts';
 import type { Heard } from '../../../src/protocol/esmtp.ts';
+import type { Ledger } from '../../../src/upstream/graph/ledger.ts';
+import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
 import { createRandom } from '../../sim/random.ts';
 import { ANN, type GraphRoom, startGraphRoom } from '../../support/graph-room.ts';
 import { leakless } from '../../support/leak-check.ts';
@@ -69,6 +72,60 @@ test(
     assert.equal((await room.send(ALARM, addressesOf('abc'))).kind, 'refused');
     assert.ok(await says(room, 'abc', WAITS));
     assert.deepEqual(mailed(room), ['ab', 'c']);
+  }),
+);
+
+/** A ledger in Redis, which is away for so many questions from the one that `isLast` picks. */
+function awayAfter(isLast: (question: 'claim' | 'forget') => boolean, times: number): () => Ledger {
+  let left = 0;
+  const away = (question: 'claim' | 'forget' | 'note'): boolean => {
+    if (left === 0 && times > 0 && question !== 'note' && isLast(question)) [left, times] = [times, 0];
+    return left > 0 && left-- > 0;
+  };
+  return () => {
+    const ledger = createLocalLedger({ log: silentLog });
+    return {
+      ...ledger,
+      async claim(key) {
+        if (away('claim')) throw new Error('away');
+        const claim = await ledger.claim(key);
+        if (claim === 'busy') return claim;
+        return {
+          ...claim,
+          forget: async () => !away('forget') && claim.forget(),
+          note: async (entry) => {
+            if (away('note')) throw new Error('away');
+            await claim.note(entry);
+          },
+        };
+      },
+    };
+  };
+}
+
+for (const [how, manner] of Object.entries({ waits: WAITS, 'says QUIT ahead': AHEAD }))
+  test(
+    `Redis is away when it has to be forgotten, by a client that ${how}: what looks the same then is another`,
+    leakless(async (_t, defer) => {
+      const room = await startGraphRoom(defer, { ledger: awayAfter((question) => question === 'forget', 6) });
+      for (const times of [1, 2, 3]) {
+        assert.ok(await says(room, 'a', manner));
+        assert.equal(room.server.delivered.length, times);
+      }
+    }),
+  );
+
+test(
+  'Redis is away when the connection breaks: that nobody has heard is noted when it is back',
+  leakless(async (_t, defer) => {
+    let claims = 0;
+    const ledger = awayAfter((question) => question === 'claim' && ++claims === 2, 3);
+    const room = await startGraphRoom(defer, { ledger });
+    await says(room, 'a', BREAKS);
+    assert.ok(await says(room, 'a', WAITS));
+    assert.equal(room.server.delivered.length, 1);
+    assert.ok(await says(room, 'a', WAITS));
+    assert.equal(room.server.delivered.length, 2);
   }),
 );
 
