@@ -9,16 +9,18 @@ export interface Hearing {
   heard(): Promise<Heard>;
   /** Somebody has asked and is not answered yet. */
   readonly isAsked: boolean;
-  /** `octets`: that have come from the client so far. What came before the reply says nothing: clients send ahead. */
+  /** `octets`: that have come from the client so far. What came before the reply says nothing: clients send ahead. Infinite where more may have come than was read. */
   written(octets: number): void;
   came(octets: number): void;
-  /** Of what was written nothing has come back that says that the client is gone. */
-  presume(): void;
+  /** Those who have asked so far and are not answered. */
+  pending(): readonly Asked[];
+  /** Of what was written (to `those`) nothing has come back that says that the client is gone. */
+  presume(those?: readonly Asked[]): void;
   /** The connection is gone. Idempotent. */
   ended(how: 'orderly' | 'broken'): void;
 }
 
-interface Asked {
+export interface Asked {
   readonly answer: (heard: Heard) => void;
   /** Octets that had come when the reply was written. */
   writtenAt?: number;
@@ -43,10 +45,12 @@ export function createHearing(): Hearing {
         return false;
       });
     },
-    presume() {
-      asked = asked.filter(({ answer, writtenAt }) => {
-        if (writtenAt !== undefined) answer('perhaps');
-        return writtenAt === undefined;
+    pending: () => [...asked],
+    presume(those = asked) {
+      asked = asked.filter((one) => {
+        if (one.writtenAt === undefined || !those.includes(one)) return true;
+        one.answer('perhaps');
+        return false;
       });
     },
     ended(how) {

@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { type Clock, nap } from '../clock.ts';
-import type { Heard } from '../protocol/esmtp.ts';
+import type { Heard, Patience } from '../protocol/esmtp.ts';
 import { formatReplyText, type Reply, reply } from '../protocol/reply.ts';
 import type { Accepted } from './accept.ts';
 import type { AuthVerdict, ClientAuth } from './client-auth.ts';
@@ -19,7 +19,7 @@ import {
   SHUTTING_DOWN,
 } from './dialogue.ts';
 import type { Admission, Door, Origin } from './door.ts';
-import { createHearing } from './hearing.ts';
+import { createHearing, type Hearing } from './hearing.ts';
 import { SeamConnection, type SeamServer } from './smtp-server-seam.ts';
 import type { TurnShare } from './turn-share.ts';
 
@@ -42,6 +42,8 @@ interface SessionServer extends SeamServer<Accepted> {
 const MAX_UNWRITTEN = 16 * 1024;
 /** A reply to a client that is gone is answered by a reset sooner than this, ms. */
 const RESET_MS = 1_000;
+/** What comes behind a message within this was said along with it, ms; clients wait longer for a reply. */
+const ALONG_MS = 500;
 const INPUT_ENDED = reply(421, '4.4.2', 'Nothing more to read, closing connection');
 const SETTLED = Promise.resolve();
 
@@ -53,6 +55,10 @@ export class RelayConnection extends SeamConnection {
   readonly #dialogue: Dialogue;
   readonly #admission: Admission;
   readonly #hearing = createHearing();
+  /** Nothing was said along with the message whose reply is due. */
+  #saidNoMore = false;
+  /** To whom the next write, if it goes through, shows that the client is not gone. */
+  #shownByWrite: ReturnType<Hearing['pending']> | undefined;
   #isBusy = false;
   #isDraining = false;
   #out = '';
@@ -232,8 +238,8 @@ export class RelayConnection extends SeamConnection {
       id: connection.id,
       origin: connection.#admission.origin,
       tls: () => (connection.secure ? describeTls(connection.socket) : undefined),
-      mayBeGone: () => connection.#mayBeGone,
-      isAhead: () => !connection.isClosing && connection.#commands?.isAhead === true,
+      patience: () => connection.#patience(),
+      isAhead: () => !connection.isClosing && connection.#isAhead(),
       heard: () => connection.#heard(),
       say: (r: Reply) => connection.#say(r),
       list(code: number, lines: readonly string[]) {
@@ -250,8 +256,14 @@ export class RelayConnection extends SeamConnection {
         reader.startBody({
           ...sink,
           end: async () => {
+            const { clock } = connection._server.hooks;
+            const stop = clock.after(ALONG_MS, () => {
+              connection.#saidNoMore = !connection.#isAhead();
+            });
             await sink.end();
+            stop();
             await connection.#untilReset();
+            connection.#saidNoMore = false;
             connection.#leaveIfDrained();
           },
         });
@@ -260,22 +272,33 @@ export class RelayConnection extends SeamConnection {
     };
   }
 
+  #isAhead(): boolean {
+    return this.#commands?.isAhead === true;
+  }
+
   /** A script says all ahead, QUIT too, closes its side at once, and may well read on. */
-  get #mayBeGone(): boolean {
-    return this.socket.readableEnded || this.#commands?.isAhead === true;
+  #patience(): Patience {
+    if (!this.#isAhead()) return this.socket.readableEnded ? 'ahead' : 'waits';
+    return this.#saidNoMore ? 'spent' : 'ahead';
   }
 
   /** Who said nothing ahead has left for certain. */
   #heard(): Promise<Heard> {
-    const isSilent = this.socket.readableEnded && this.#commands?.isAhead !== true;
+    const isSilent = this.socket.readableEnded && !this.#isAhead();
     return isSilent ? Promise.resolve('no') : this.#hearing.heard();
   }
 
-  /** Of a side that is closed nothing is read any more: that the client is gone says only a write after its reset. */
+  /** A reset is not seen while nothing is read: because that side is closed, or too much was said ahead. A write tells. */
   async #untilReset(): Promise<void> {
-    if (!this.#mayBeGone || !this.#hearing.isAsked) return;
+    if (this.#patience() === 'waits' || !this.#hearing.isAsked) return;
     await nap(this._server.hooks.clock, RESET_MS).over;
-    if (!this.socket.readableEnded) this.#hearing.presume();
+    if (this.socket.readableEnded) return;
+    if (this.#isReadingPaused()) this.#shownByWrite = this.#hearing.pending();
+    else this.#hearing.presume();
+  }
+
+  #isReadingPaused(): boolean {
+    return this.#commands?.writableNeedDrain === true;
   }
 
   /** The client waits for us, not we for it. */
@@ -314,8 +337,14 @@ export class RelayConnection extends SeamConnection {
     this.#out = '';
     // While the handshake runs `_socket` is still the one below it: clear text would break the records.
     if (this.isUpgrading || !this.socket.writable) return;
-    this.socket.write(out);
-    this.#hearing.written(this.socket.bytesRead);
+    const shown = this.#shownByWrite;
+    this.#shownByWrite = undefined;
+    if (shown === undefined) this.socket.write(out);
+    else
+      this.socket.write(out, (error) => {
+        if (!error) this.#hearing.presume(shown);
+      });
+    this.#hearing.written(this.#isReadingPaused() ? Number.POSITIVE_INFINITY : this.socket.bytesRead);
   }
 
   #onLine(line: string, fault: LineFault | undefined, next: () => void, rcptFollows: boolean): void {

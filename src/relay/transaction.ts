@@ -58,12 +58,12 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const isAskedAtOnce =
     (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
     'live';
-  const { mayBeGone, heard } = command.session;
+  const { patience, heard } = command.session;
   let mail: Mail = {
     sender: command.sender,
     parameters: command.parameters,
     ...(command.clientSender === undefined ? {} : { clientSender: command.clientSender }),
-    ...(mayBeGone === undefined ? {} : { mayBeGone }),
+    ...(patience === undefined ? {} : { patience }),
     ...(heard === undefined ? {} : { heard }),
   };
   /** Those that heard 250. */

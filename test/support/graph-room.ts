@@ -5,7 +5,7 @@
 import type { Clock } from '../../src/clock.ts';
 import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
-import type { Heard } from '../../src/protocol/esmtp.ts';
+import type { Heard, Patience } from '../../src/protocol/esmtp.ts';
 import { addressMessage } from '../../src/protocol/graph-addressing.ts';
 import { createWatch } from '../../src/protocol/masking.ts';
 import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
@@ -176,7 +176,11 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
         deliveryOf: deliveryFor,
       });
       // A sender that all accounts share.
-      const mail = { sender: more.sender ?? ANN, parameters: [], mayBeGone: () => more.saidAhead === true };
+      const mail = {
+        sender: more.sender ?? ANN,
+        parameters: [],
+        patience: () => (more.saidAhead === true ? 'ahead' : 'waits') as Patience,
+      };
       const promised = recipients.map((address) => ({ address, parameters: [] }));
       const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));
       const { ending } = await handover.deliver({ ...outgoing, message: addressed.message });

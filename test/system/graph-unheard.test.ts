@@ -261,6 +261,49 @@ for (const last of ['RSET\r\n', 'RSE'])
     }),
   );
 
+test(
+  'a client whose time is up says QUIT: it takes no 250 for the answer to that, and its retry is no second copy',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await house(defer);
+    const client = await atData(defer, relay, [BOB]);
+    provider.graph.rules.latencyMs = 800;
+    const answered = client.body(mail(''));
+    await waitFor(() => provider.graph.count('send') > 0, { what: 'the draft on its way' });
+    await client.raw('QUIT\r\n');
+    assert.match((await answered).text, /451 4\.4\.2 this came too late/);
+    await client.expect(undefined, 221);
+    provider.graph.rules.latencyMs = 0;
+    assert.match(await send(defer, relay, [BOB], mail('')), /250/);
+    assert.equal(provider.graph.delivered.length, 1);
+    assert.match(await send(defer, relay, [BOB], mail('')), /250/);
+    assert.equal(provider.graph.delivered.length, 2);
+  }),
+);
+
+test(
+  'more comes ahead than is read, and the client resets at the 250: its retry is no second copy',
+  leakless(async (_t, defer) => {
+    const { provider, relay } = await house(defer);
+    const text = (body: string): string => `MAIL FROM:<${APP}>\r\nRCPT TO:<${BOB}>\r\nDATA\r\n${body}.\r\n`;
+    const long = `${mail('')}${`${'y'.repeat(70)}\r\n`.repeat(8_000)}`;
+    const socket = createConnection({ host: '127.0.0.1', port: relay.smtpPort });
+    socket.on('error', () => undefined);
+    let heard = '';
+    socket.setEncoding('utf8').on('data', (said: string) => {
+      heard += said;
+      if (/250 2\.0\.0 OK </.test(heard)) socket.resetAndDestroy();
+    });
+    socket.write(`EHLO script\r\n${text(mail(''))}${text(long)}`);
+    await relay.event('transaction');
+    await waitFor(() => socket.destroyed, { what: 'the reset' });
+    const copies = (): number => provider.graph.delivered.filter((d) => d.text.length < 1_000).length;
+    await waitFor(async () => (await send(defer, relay, [BOB], mail(''))).startsWith('250'), {
+      what: 'the 250 to the retry',
+    });
+    assert.equal(copies(), 1);
+  }),
+);
+
 for (const id of ['', 'Message-ID: <m@client.test>\r\n'])
   test(
     `${id === '' ? 'without' : 'with'} Message-ID: once one of the recipients has heard of it in a retry to him alone, the next to him is another`,

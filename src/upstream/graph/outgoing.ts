@@ -26,6 +26,8 @@ export interface Outgoing {
   readonly isClientGone: () => boolean;
   /** The client has left, or does not wait for the reply, which looks the same until it is told something. */
   readonly mayNotHear: () => boolean;
+  /** The client would take the 250 for the answer to something else, and send the message again. */
+  readonly hasGivenUp: () => boolean;
   /** Asked while the 250 is due: whether the client has heard it. */
   readonly heard: () => Promise<Heard>;
 }
@@ -53,7 +55,8 @@ export function outgoingOf(
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,
-    mayNotHear: () => isClientGone() || mail.mayBeGone?.() === true,
+    mayNotHear: () => isClientGone() || (mail.patience?.() ?? 'waits') !== 'waits',
+    hasGivenUp: () => mail.patience?.() === 'spent',
     heard: mail.heard ?? (async () => 'yes'),
   };
 }
