@@ -4,13 +4,14 @@
  * own: the provider may take no other one any more.
  */
 import { randomBytes } from 'node:crypto';
-import { open, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { accountEntries, appendAccount, type EntryObject, updateAccount } from '../accounts/accounts-edit.ts';
 import { editAccounts, findAccount } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
+import { writeFileAtomically } from '../write-file.ts';
 
 export interface AccountPlace {
   /** The entry as it was at first; empty where there was none. */
@@ -111,16 +112,10 @@ async function putAside(refreshToken: string, directory: string): Promise<string
   for (const place of [directory, homedir(), tmpdir()]) {
     const path = join(place, name);
     try {
-      const file = await open(path, 'wx', 0o600);
-      try {
-        await file.writeFile(`${refreshToken}\n`);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
+      await writeFileAtomically(path, `${refreshToken}\n`);
       return path;
     } catch {
-      await rm(path, { force: true }).catch(() => undefined);
+      // The next one may take it.
     }
   }
   return undefined;

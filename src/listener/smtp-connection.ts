@@ -55,8 +55,6 @@ export class RelayConnection extends SeamConnection {
   readonly #dialogue: Dialogue;
   readonly #admission: Admission;
   readonly #hearing = createHearing();
-  /** Nothing was said along with the message whose reply is due. */
-  #saidNoMore = false;
   /** To whom the next write, if it goes through, shows that the client is not gone. */
   #shownByWrite: ReturnType<Hearing['pending']> | undefined;
   #isBusy = false;
@@ -149,6 +147,7 @@ export class RelayConnection extends SeamConnection {
       maxCommandOctets: limits.maxCommandOctets,
       bareLineEnds,
       share: this._server.share,
+      clock: this._server.hooks.clock,
       onActive: () => {
         this.#lastActive = this._server.hooks.clock.monotonic();
         this.#hearing.came(this.socket.bytesRead);
@@ -256,14 +255,8 @@ export class RelayConnection extends SeamConnection {
         reader.startBody({
           ...sink,
           end: async () => {
-            const { clock } = connection._server.hooks;
-            const stop = clock.after(ALONG_MS, () => {
-              connection.#saidNoMore = !connection.#isAhead();
-            });
             await sink.end();
-            stop();
             await connection.#untilReset();
-            connection.#saidNoMore = false;
             connection.#leaveIfDrained();
           },
         });
@@ -278,8 +271,9 @@ export class RelayConnection extends SeamConnection {
 
   /** A script says all ahead, QUIT too, closes its side at once, and may well read on. */
   #patience(): Patience {
-    if (!this.#isAhead()) return this.socket.readableEnded ? 'ahead' : 'waits';
-    return this.#saidNoMore ? 'spent' : 'ahead';
+    const saidMoreAfterMs = this.#commands?.saidMoreAfterMs;
+    if (saidMoreAfterMs === undefined) return this.socket.readableEnded ? 'ahead' : 'waits';
+    return saidMoreAfterMs > ALONG_MS ? 'spent' : 'ahead';
   }
 
   /** Who said nothing ahead has left for certain. */

@@ -45,13 +45,19 @@ function createEndpoint() {
   };
 }
 
-test('a stop waits for an answer as long as it may take since the stop began, not since the rest was closed', async () => {
+/** A token service whose endpoint has been asked and has not answered. */
+async function asking() {
   const endpoint = createEndpoint();
   const clock = createTestClock();
   const tokens = createTokenService({ log: createTestLog(), clock }, { endpoint: { http: endpoint.http } });
   tokens.applyAccounts([entryFor(URL, 'a')]);
   void tokens.refresh('a').catch(() => undefined);
   await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
+  return { endpoint, clock, tokens };
+}
+
+test('a stop waits for an answer as long as it may take since the stop began, not since the rest was closed', async () => {
+  const { endpoint, clock, tokens } = await asking();
   tokens.drain();
   clock.advance(15_000);
   const closed = tokens.close({ deadlineMs: 1_000 });
@@ -173,12 +179,7 @@ test('whoever closes the service while it is closed hears the same end, not an e
 });
 
 test('of two who close the service, the one with less patience decides', async () => {
-  const endpoint = createEndpoint();
-  const clock = createTestClock();
-  const tokens = createTokenService({ log: createTestLog(), clock }, { endpoint: { http: endpoint.http } });
-  tokens.applyAccounts([entryFor(URL, 'a')]);
-  void tokens.refresh('a').catch(() => undefined);
-  await waitFor(() => endpoint.state.asked === 1, { what: 'the request' });
+  const { endpoint, clock, tokens } = await asking();
   const closed = [tokens.close({ deadlineMs: 60_000 }), tokens.close()];
   await new Promise(setImmediate);
   clock.advance(20_000);
