@@ -155,16 +155,16 @@ const TRACE_FIELDS =
   /^(received|x-received|return-path|delivered-to|x-original-to|dkim-signature|authentication-results|arc-.*)$/;
 
 /** What is introduced anew by another Resent- field is another message (RFC 5322 §3.6.6). */
-const TELLING_FIELDS = /^(subject|date|resent-.*)$/;
+const TELLING_FIELDS = /^(from|subject|date|resent-.*)$/;
 
 /**
  * The same for a message and its retry, by whichever account of its sender it goes, different for any other:
- * `sender` (`senderMark`), Message-ID, Subject, Date and what is Resent- (devices give all they say one Message-ID, those of a model the
- * same one), recipients and body. A message without Message-ID is told by its whole header, trace lines aside. `own` is
- * the header as the client gave it: what is added on the way differs with every attempt.
+ * Message-ID, From, Subject, Date and what is Resent- (devices give all they say one Message-ID, those of a model the
+ * same one), recipients and body. Not MAIL FROM, which SRS and VERP write anew for each try. A message without Message-ID
+ * is told by its whole header, trace lines aside. `own` is the header as the client gave it: what is added on the way
+ * differs with every attempt.
  */
 export function ledgerKey(
-  sender: string,
   recipients: readonly string[],
   message: Buffer,
   header: MessageHeader = parseHeader(message),
@@ -175,18 +175,14 @@ export function ledgerKey(
     id === undefined ? !TRACE_FIELDS.test(f.name) : TELLING_FIELDS.test(f.name),
   );
   const hash = createHash('sha256');
-  hash.update(JSON.stringify([sender, id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
+  hash.update(JSON.stringify([id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
   hash.update(message.subarray(header.end));
   return hash.digest('base64url').slice(0, 32);
 }
 
 /** The same for a message and its retry to some of its recipients. */
-export const familyKey = (
-  sender: string,
-  message: Buffer,
-  header: MessageHeader,
-  own: MessageHeader,
-): string => ledgerKey(sender, [], message, header, own);
+export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
+  ledgerKey([], message, header, own);
 
 /** Of what an account has left of a message that another went on with. */
 export const asideKey = (key: string, account: string): string =>

@@ -42,16 +42,15 @@ export function outgoingOf(
   const addresses = recipients.map((r) => r.address);
   const header = parseHeader(message);
   const own = mail.clientHeader === undefined ? header : parseHeader(mail.clientHeader);
-  const mark = senderMark(mail.clientSender ?? mail.sender);
-  const keyFor = (to: readonly string[]): string => ledgerKey(mark, to, message, header, own);
+  const keyFor = (to: readonly string[]): string => ledgerKey(to, message, header, own);
   return {
     message,
     recipients: addresses,
     sender: mail.sender,
-    senderMark: mark,
+    senderMark: senderMark(mail.clientSender ?? mail.sender),
     key: keyFor(addresses),
     keyFor,
-    family: familyKey(mark, message, header, own),
+    family: familyKey(message, header, own),
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,

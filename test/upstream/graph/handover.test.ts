@@ -93,10 +93,26 @@ test(
     room.server.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
     assert.equal((await room.send(alarm, [BOB])).kind, 'refused');
     const beas = { mailbox: BEA, sender: BEA };
-    for (const more of [beas, {}, beas]) assert.equal((await room.send(alarm, [BOB], more)).kind, 'taken');
+    const hers = alarm.replace(`From: ${ANN}`, `From: ${BEA}`);
+    for (const [text, more] of [[hers, beas], [alarm], [hers, beas]] as const)
+      assert.equal((await room.send(text, [BOB], more)).kind, 'taken');
     assert.deepEqual(
       room.server.delivered.map((d) => d.mailbox),
       [BEA, ANN],
     );
+  }),
+);
+
+test(
+  'a sender that is written anew for each try (SRS, VERP) makes no other message of it',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const message = mailTo(BOB, 'forwarded');
+    room.server.fault('send', { carriedOut: true, answer: { status: 504 } });
+    room.server.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    const as = (day: string) => ({ sender: `SRS0=abcd=${day}=c.test=ann@example.com` });
+    assert.equal((await room.send(message, [BOB], as('6A'))).kind, 'refused');
+    assert.equal((await room.send(message, [BOB], as('6B'))).kind, 'taken');
+    assert.equal(room.server.delivered.length, 1);
   }),
 );
