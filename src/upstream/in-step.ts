@@ -99,7 +99,7 @@ export class Step {
    */
   isAccepted(reply: ParsedReply | undefined, to: 'mail' | 'rcpt' | 'end'): reply is ParsedReply {
     if (reply === undefined || !isPositive(reply)) return false;
-    if (isOfAnother(reply.code, to) || this.isGreeting(reply)) throw this.#owner.outOfStep();
+    if (isOfAnother(reply.code, to) || this.#isWholeGreeting(reply)) throw this.#owner.outOfStep();
     if (to === 'mail') this.#mail = reply;
     else if (to === 'rcpt') this.#rcpt.push(reply);
     const { said } = this.#connection;
@@ -110,6 +110,12 @@ export class Step {
     const others = to === 'rcpt' ? [said.mail, said.end] : [said.mail, said.rcpt];
     if (to === 'mail' || others.includes(code)) throw this.#owner.outOfStep();
     return true;
+  }
+
+  /** The reply to EHLO said once more: a verdict of several lines may well have one of its words. */
+  #isWholeGreeting({ lines }: ParsedReply): boolean {
+    if (lines.length < 3) return false;
+    return keywordsOf(lines).join() === keywordsOf(this.#connection.greeting.split('\n')).join();
   }
 
   #hear(mail: ParsedReply | undefined, rcpt: ParsedReply | undefined): void {

@@ -197,12 +197,20 @@ test('a verdict waits longer where EHLO took long at the login, too', async () =
   assert.equal(connection.dead, false);
 });
 
-test('what reads like the answer to EHLO is no verdict', async () => {
-  const { connection, sendWhole, says } = stage();
-  Object.assign(connection.said, { mail: '2.1.0', rcpt: '2.1.5', end: '2.0.0' });
-  const decided = sendWhole();
-  says(...ENVELOPE, '250-mx.example.net\r\n250 PIPELINING');
-  await assert.rejects(decided, isUnknown);
+test('the answer to EHLO is no verdict, one of its words in a verdict does no harm', async () => {
+  for (const [verdict, isTaken] of [
+    ['250-mx.example.net\r\n250-PIPELINING\r\n250 SIZE 100', false],
+    ['250-2.0.0 queued as 1234\r\n250 SIZE 42 octets', true],
+    ['250-2.0.0 queued\r\n250-as 1234\r\n250 SIZE 42 octets', true],
+  ] as const) {
+    const { connection, sendWhole, says } = stage();
+    connection.greeting = 'mx.example.net at your service\nPIPELINING\nSIZE 100';
+    Object.assign(connection.said, { mail: '2.1.0', rcpt: '2.1.5', end: '2.0.0' });
+    const decided = sendWhole();
+    says(...ENVELOPE, verdict);
+    if (isTaken) assert.equal((await decided).reply.code, 250);
+    else await assert.rejects(decided, isUnknown);
+  }
 });
 
 test('the last word of a server that closes is no reply too many', async () => {
