@@ -12,8 +12,8 @@ const UNNOTICED_MS = 1000;
 const WAITING = 'waiting until what a token endpoint answers is kept: it may be the only good refresh token';
 
 /**
- * A signal ends the waiting for what is late, and waits for what was asked as a stop of the relay does; a second one
- * does not wait. `note`: what whoever waits should know, a line each.
+ * A signal ends the waiting for what is late, and waits for what was asked as a stop of the relay does; a second one,
+ * SIGHUP aside, does not wait. `note`: what whoever waits should know, a line each.
  */
 export const awaitAnswers =
   (
@@ -26,14 +26,20 @@ export const awaitAnswers =
     const off = (): void => {
       for (const signal of SIGNALS) process.off(signal, end);
     };
+    // A terminal that is closed says it twice: by its shell, and once more when that has ended.
+    const ignore = (): void => {};
     const end = (signal: NodeJS.Signals): void => {
       off();
+      process.on('SIGHUP', ignore);
       const closed = tellLong(tokens.close(), () => note(`${WAITING}; a second signal ends at once`));
       ending = closed
         .catch((error: unknown) => {
           if (error instanceof GrantsUnsavedError) note(describeLoss(error));
         })
-        .then(() => process.kill(process.pid, signal));
+        .then(() => {
+          process.off('SIGHUP', ignore);
+          process.kill(process.pid, signal);
+        });
     };
     for (const signal of SIGNALS) process.on(signal, end);
     try {

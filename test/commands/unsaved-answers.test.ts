@@ -63,6 +63,22 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
   );
 
 test(
+  'a terminal that is closed says so twice: the check still ends when what it brought is taken',
+  leakless(async (_t, defer) => {
+    const { run, bringBack, isSaved } = await withoutDirectory(defer, ['check']);
+    await checked(run);
+    run.signal('SIGHUP');
+    await run.seen(/a second signal ends at once/);
+    run.signal('SIGHUP');
+    const isOver = await Promise.race([run.exited.then(() => true), turn(500)]);
+    assert.equal(isOver, false);
+    bringBack();
+    assert.equal((await run.exited).code, null);
+    assert.equal(isSaved(), true);
+  }),
+);
+
+test(
   'a second signal does not wait',
   leakless(async (_t, defer) => {
     const { run, bringBack, isSaved } = await withoutDirectory(defer, ['check']);

@@ -101,7 +101,9 @@ async function amend(
 /** What is known where that is of the same send; that it was sent could not be noted, perhaps. */
 function sameOf(known: LedgerEntry | undefined, entry: SentEntry): SentEntry | undefined {
   if (known?.state === 'sent') return known.at === entry.at ? known : undefined;
-  const isSame = known?.state === 'draft' ? hashOf(known.draft) === entry.copy : known?.state === 'sending';
+  if (known?.state === 'draft') return hashOf(known.draft) === entry.copy ? entry : undefined;
+  // One call has no draft to be told by: what was begun since, or has no clear end, is another.
+  const isSame = known?.state === 'sending' && known.at <= entry.at && known.unclear === undefined;
   return isSame ? entry : undefined;
 }
 

@@ -129,6 +129,19 @@ test(
   }),
 );
 
+test(
+  'by one call: that the first was not heard says nothing of another that is unclear',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { permissions: 'send' });
+    const first = await room.send(ALARM, addressesOf('a'), { heard: 'later' });
+    assert.equal(first.kind, 'taken');
+    room.server.fault('send_mail', { answer: { status: 504 } });
+    assert.equal((await room.send(ALARM, addressesOf('a'))).kind, 'refused');
+    await first.whenHeard?.('no');
+    assert.equal((await room.send(ALARM, addressesOf('a'))).kind, 'refused');
+  }),
+);
+
 for (const seed of [1, 2, 3, 4])
   test(
     `groups as they come, connections that break as they like: seed ${seed}`,
