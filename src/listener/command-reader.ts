@@ -5,7 +5,6 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { Writable } from 'node:stream';
-import type { Clock } from '../clock.ts';
 import { type BareLineEnds, type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { Intake } from './intake.ts';
@@ -36,7 +35,6 @@ export interface CommandReaderOptions {
   readonly maxCommandOctets: number;
   readonly bareLineEnds: BareLineEnds;
   readonly share: TurnShare;
-  readonly clock: Pick<Clock, 'monotonic'>;
   /** The client has been heard. */
   readonly onActive: () => void;
   /**
@@ -79,9 +77,6 @@ export class CommandReader extends Writable {
   #isSinkWaiting = false;
   /** Octets of the chunk at hand, up to the end of the line or body that was emitted last. */
   #emitted = 0;
-  /** Monotonic ms. */
-  #bodyEndedAt = 0;
-  #saidMoreAt = 0;
 
   constructor(options: CommandReaderOptions) {
     super({ highWaterMark: HIGH_WATER_MARK, decodeStrings: false });
@@ -101,20 +96,10 @@ export class CommandReader extends Writable {
     return this.writableLength > this.#emitted;
   }
 
-  /** How long after the last octet of the body the client said more, ms; undefined where it has not. */
-  get saidMoreAfterMs(): number | undefined {
-    return this.isAhead ? this.#saidMoreAt - this.#bodyEndedAt : undefined;
-  }
-
   /** What follows the current line is a body. Call before `done`. */
   startBody(sink: BodySink): void {
     this.#sink = sink;
     this.#decoder = createBodyDecoder(sink.bareLineEnds);
-  }
-
-  override write(chunk: unknown, encoding?: unknown, callback?: unknown): boolean {
-    if (this.#isSinkWaiting && !this.isAhead) this.#saidMoreAt = this.#options.clock.monotonic();
-    return super.write(chunk, encoding as BufferEncoding, callback as () => void);
   }
 
   override _write(chunk: Buffer, _encoding: string, next: () => void): void {
@@ -249,8 +234,6 @@ export class CommandReader extends Writable {
       this.#decoder = undefined;
       this.#isSinkWaiting = true;
       this.#emitted = end;
-      this.#bodyEndedAt = this.#options.clock.monotonic();
-      this.#saidMoreAt = this.#bodyEndedAt;
       void sink.end().then(() => {
         this.#isSinkWaiting = false;
         this.#take(chunk, end, next);

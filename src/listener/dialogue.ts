@@ -3,7 +3,7 @@
  * is asked to do (TLS, SASL, a body, close). Owns what the client has said of itself so far.
  */
 import type { Account } from '../accounts/account.ts';
-import type { Heard, Patience } from '../protocol/esmtp.ts';
+import type { Heard } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { Soon } from '../soon.ts';
 import { type BodySink, FAULTS, type LineFault } from './command-reader.ts';
@@ -18,8 +18,8 @@ export interface Wire {
   readonly origin: Origin;
   /** `TLSv1.3 TLS_AES_256_GCM_SHA384`; undefined without TLS. */
   tls(): string | undefined;
-  /** Whether the client waits for the reply that is due next. */
-  patience(): Patience;
+  /** The client has closed its side, or said more than was dealt with: it does not wait for a reply. */
+  mayBeGone(): boolean;
   /** The client has sent more already than the command at hand. */
   isAhead(): boolean;
   /** Whether the client has heard the reply that is due next. */
@@ -110,7 +110,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     tls: wire.tls(),
     auth,
     isTrusted,
-    patience: wire.patience(),
+    mayBeGone: wire.mayBeGone(),
     heard: wire.heard,
   });
 

@@ -7,7 +7,7 @@ import type { Account } from '../accounts/account.ts';
 import { type AccountDirectory, exactnessOf } from '../accounts/directory.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { Heard, Patience, Recipient } from '../protocol/esmtp.ts';
+import type { Heard, Recipient } from '../protocol/esmtp.ts';
 import { parseMailParameters, refusalOfRcptParameters } from '../protocol/esmtp-parameters.ts';
 import { hasNonAscii, parsePathArgument } from '../protocol/path.ts';
 import { formatDate, formatProtocol, formatReceived } from '../protocol/received.ts';
@@ -48,7 +48,7 @@ export interface ClientFacts {
   /** May use accounts without a password. */
   readonly isTrusted: boolean;
   /** The client has closed its side, or said more than was dealt with: it does not wait for a reply. */
-  readonly patience: Patience;
+  readonly mayBeGone: boolean;
   /** Whether the client has heard the reply that is due next. */
   readonly heard: () => Promise<Heard>;
 }
@@ -242,7 +242,7 @@ export function createMailSession(
         session: {
           id: facts.id,
           remoteAddress: facts.remoteAddress,
-          patience: () => client().patience,
+          mayBeGone: () => client().mayBeGone,
           heard: facts.heard,
         },
         firstRecipient: options.firstRecipient,

@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { type Clock, nap } from '../clock.ts';
-import type { Heard, Patience } from '../protocol/esmtp.ts';
+import type { Heard } from '../protocol/esmtp.ts';
 import { formatReplyText, type Reply, reply } from '../protocol/reply.ts';
 import type { Accepted } from './accept.ts';
 import type { AuthVerdict, ClientAuth } from './client-auth.ts';
@@ -42,8 +42,6 @@ interface SessionServer extends SeamServer<Accepted> {
 const MAX_UNWRITTEN = 16 * 1024;
 /** A reply to a client that is gone is answered by a reset sooner than this, ms. */
 const RESET_MS = 1_000;
-/** What comes behind a message within this was said along with it, ms; clients wait longer for a reply. */
-const ALONG_MS = 500;
 const INPUT_ENDED = reply(421, '4.4.2', 'Nothing more to read, closing connection');
 const SETTLED = Promise.resolve();
 
@@ -147,7 +145,6 @@ export class RelayConnection extends SeamConnection {
       maxCommandOctets: limits.maxCommandOctets,
       bareLineEnds,
       share: this._server.share,
-      clock: this._server.hooks.clock,
       onActive: () => {
         this.#lastActive = this._server.hooks.clock.monotonic();
         this.#hearing.came(this.socket.bytesRead);
@@ -237,7 +234,7 @@ export class RelayConnection extends SeamConnection {
       id: connection.id,
       origin: connection.#admission.origin,
       tls: () => (connection.secure ? describeTls(connection.socket) : undefined),
-      patience: () => connection.#patience(),
+      mayBeGone: () => connection.#mayBeGone,
       isAhead: () => !connection.isClosing && connection.#isAhead(),
       heard: () => connection.#heard(),
       say: (r: Reply) => connection.#say(r),
@@ -270,10 +267,8 @@ export class RelayConnection extends SeamConnection {
   }
 
   /** A script says all ahead, QUIT too, closes its side at once, and may well read on. */
-  #patience(): Patience {
-    const saidMoreAfterMs = this.#commands?.saidMoreAfterMs;
-    if (saidMoreAfterMs === undefined) return this.socket.readableEnded ? 'ahead' : 'waits';
-    return saidMoreAfterMs > ALONG_MS ? 'spent' : 'ahead';
+  get #mayBeGone(): boolean {
+    return this.socket.readableEnded || this.#isAhead();
   }
 
   /** Who said nothing ahead has left for certain. */
@@ -284,7 +279,7 @@ export class RelayConnection extends SeamConnection {
 
   /** A reset is not seen while nothing is read: because that side is closed, or too much was said ahead. A write tells. */
   async #untilReset(): Promise<void> {
-    if (this.#patience() === 'waits' || !this.#hearing.isAsked) return;
+    if (!this.#mayBeGone || !this.#hearing.isAsked) return;
     await nap(this._server.hooks.clock, RESET_MS).over;
     if (this.socket.readableEnded) return;
     if (this.#isReadingPaused()) this.#shownByWrite = this.#hearing.pending();

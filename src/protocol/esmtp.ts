@@ -6,12 +6,6 @@ import { type Reply, reply } from './reply.ts';
 /** Whether the client has heard its final reply. `perhaps`: it left without a word after it had been written. */
 export type Heard = 'yes' | 'perhaps' | 'no';
 
-/**
- * Whether the client waits for its final reply. `ahead`: it has closed its side, or said more along with the message.
- * `spent`: it has gone on by itself long after the message; whatever it is told it takes for the answer to that.
- */
-export type Patience = 'waits' | 'ahead' | 'spent';
-
 export interface Mail {
   /** Reverse-path without angle brackets; empty for the null sender. */
   readonly sender: string;
@@ -20,8 +14,8 @@ export interface Mail {
   readonly clientHeader?: Buffer;
   /** The reverse-path as the client gave it, where another goes out in its place. */
   readonly clientSender?: string;
-  /** Asked while the final reply is due. */
-  readonly patience?: () => Patience;
+  /** Whether the client has closed its side by now, or said more than the message: it does not wait for the reply. */
+  readonly mayBeGone?: () => boolean;
   /** Asked while the final reply is due; resolves with the client's next word or the end of its connection. Never rejects. */
   readonly heard?: () => Promise<Heard>;
 }

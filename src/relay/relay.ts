@@ -12,7 +12,7 @@ import type { Choice } from './choice.ts';
 export interface SessionFacts {
   readonly id: string;
   readonly remoteAddress: string;
-  readonly patience?: Mail['patience'];
+  readonly mayBeGone?: Mail['mayBeGone'];
   readonly heard?: Mail['heard'];
 }
 

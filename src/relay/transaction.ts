@@ -58,12 +58,12 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const isAskedAtOnce =
     (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
     'live';
-  const { patience, heard } = command.session;
+  const { mayBeGone, heard } = command.session;
   let mail: Mail = {
     sender: command.sender,
     parameters: command.parameters,
     ...(command.clientSender === undefined ? {} : { clientSender: command.clientSender }),
-    ...(patience === undefined ? {} : { patience }),
+    ...(mayBeGone === undefined ? {} : { mayBeGone }),
     ...(heard === undefined ? {} : { heard }),
   };
   /** Those that heard 250. */

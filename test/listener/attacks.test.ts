@@ -60,7 +60,6 @@ function readersOf(count: number, onLine: (done: () => void) => void): CommandRe
         maxCommandOctets: 512,
         bareLineEnds: 'normalize',
         share,
-        clock: createTestClock(),
         onActive: () => {},
         onLine: (_line, _fault, done) => onLine(done),
         onInputEnd: () => {},

@@ -5,7 +5,7 @@
 import type { Clock } from '../../src/clock.ts';
 import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
-import type { Heard, Patience } from '../../src/protocol/esmtp.ts';
+import type { Heard } from '../../src/protocol/esmtp.ts';
 import { addressMessage } from '../../src/protocol/graph-addressing.ts';
 import { createWatch } from '../../src/protocol/masking.ts';
 import { AccessToken, TokenError, type TokenSource } from '../../src/tokens/access-token.ts';
@@ -185,7 +185,7 @@ export async function startGraphRoom(defer: Defer, options: GraphRoomOptions = {
       const mail = {
         sender: more.sender ?? ANN,
         parameters: [],
-        patience: () => (more.saidAhead === true ? 'ahead' : 'waits') as Patience,
+        mayBeGone: () => more.saidAhead === true,
       };
       const promised = recipients.map((address) => ({ address, parameters: [] }));
       const outgoing = outgoingOf(mail, promised, original, more.gone ?? (() => false));

@@ -26,8 +26,6 @@ export interface Outgoing {
   readonly isClientGone: () => boolean;
   /** The client has left, or does not wait for the reply, which looks the same until it is told something. */
   readonly mayNotHear: () => boolean;
-  /** The client would take the 250 for the answer to something else, and send the message again. */
-  readonly hasGivenUp: () => boolean;
   /** Asked while the 250 is due: whether the client has heard it. */
   readonly heard: () => Promise<Heard>;
 }
@@ -54,8 +52,7 @@ export function outgoingOf(
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,
-    mayNotHear: () => isClientGone() || (mail.patience?.() ?? 'waits') !== 'waits',
-    hasGivenUp: () => mail.patience?.() === 'spent',
+    mayNotHear: () => isClientGone() || mail.mayBeGone?.() === true,
     heard: mail.heard ?? (async () => 'yes'),
   };
 }

@@ -12,15 +12,10 @@ import {
   type Subject,
   textsOf,
 } from './ledger.ts';
-import { type GraphEnding, later, takenAs } from './outcome.ts';
+import { type GraphEnding, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 
 export type SentEntry = Extract<LedgerEntry, { state: 'sent' }>;
-
-const GIVEN_UP = later(
-  '4.4.2',
-  'this came too late for the client: its retry hears what became of the message',
-);
 
 /** What is needed to find it, and no more. */
 const whereabouts = (subject: Subject): Subject => ({
@@ -41,11 +36,8 @@ export async function noteSent(
   const { isNamed } = outgoing;
   // The next one that looks the same may be another: a device says the same thing every hour.
   const isClosed = !isNamed && !outgoing.mayNotHear() && (await put(claim, withoutPart(entry, outgoing)));
-  // Its retry hears the 250. The next of one who does not try again counts as that, and nothing was promised.
-  const isGivenUp = !isNamed && outgoing.hasGivenUp();
   // A retry comes of what nobody heard. The draft itself says the same, so a failure to note it costs nothing but a look.
-  if (!isClosed || isGivenUp) await put(claim, entry);
-  if (isGivenUp) return GIVEN_UP;
+  if (!isClosed) await put(claim, entry);
   const keepsClaim = !isNamed && !isClosed;
   return {
     ...takenAs(outgoing, entry.messageId),
