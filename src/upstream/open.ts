@@ -236,18 +236,19 @@ function createOpen(options: OpenOptions) {
         });
       });
       const socket = takeSocket(connection);
-      if (upstream.tls !== 'none') {
-        // The first tickets of TLS 1.3 came before there was anybody to hear of them.
-        const ticket = (socket as TLSSocket).getSession();
-        if (ticket !== undefined) sessions.keep(key, ticket);
-        (socket as TLSSocket).on('session', (later) => sessions.keep(key, later));
-      }
       taken = new UpstreamConnection(socket, account.id, { clock, random });
       // EHLO again: what the server offers after authentication (nodemailer does not say).
       const reply = await taken.ehlo(heloName, loginTimeoutMs).catch((error: unknown) => {
         throw signal.aborted ? signal.reason : error;
       });
       if (reply.code !== 250) throw refused('ehlo', { ...reply, text: mask(reply.text) }, account.id);
+      if (session !== undefined) sessions.worked(key);
+      if (upstream.tls !== 'none') {
+        // The first tickets of TLS 1.3 came before there was anybody to hear of them.
+        const ticket = (socket as TLSSocket).getSession();
+        if (ticket !== undefined) sessions.keep(key, ticket);
+        (socket as TLSSocket).on('session', (later) => sessions.keep(key, later));
+      }
       taken.mask = mask;
       return taken;
     } catch (error) {
@@ -266,7 +267,7 @@ function createOpen(options: OpenOptions) {
           ? 'ehlo'
           : 'greeting';
       if (!connected) dialed.judged(false);
-      if (!connected && session !== undefined && failed.response === undefined) sessions.failed(key);
+      if (session !== undefined && failed.response === undefined) sessions.failed(key, session);
       throw handshakeError(failed, stage, account.id, mask);
     } finally {
       signal.removeEventListener('abort', endAttempt);
