@@ -16,6 +16,7 @@ export interface Found {
   readonly obtainedAt: number | undefined;
   readonly generation: number;
   readonly signedInAs: string | undefined;
+  readonly signedInAt: number | undefined;
 }
 
 /** What this process has of a consent for one account. */
@@ -84,6 +85,7 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
         obtainedAt: stored.refreshTokenObtainedAt,
         generation: stored.generation,
         signedInAs: stored.signedInAs,
+        signedInAt: stored.signedInAt,
       });
     };
     let failure: unknown;
@@ -101,6 +103,7 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
           obtainedAt: other.obtainedAt,
           generation: generationOf(other),
           signedInAs: other.signedInAs,
+          signedInAt: other.signedInAt,
         });
     return { found, failure };
   }
@@ -123,7 +126,8 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
       const { refreshToken, obtainedAt } = own;
       if (refreshToken === undefined || own.signedInAs !== undefined || signedInAs === undefined)
         return undefined;
-      const last = { refreshToken, obtainedAt, generation: generationOf(own), signedInAs: undefined };
+      const generation = generationOf(own);
+      const last = { refreshToken, obtainedAt, generation, signedInAs: undefined, signedInAt: undefined };
       const sharing = alike(own).filter((other) => other.signedInAs === undefined);
       const heir = sharing.find(isServed) ?? sharing[0];
       const isHad = sharing.some((other) => generationOf(other) >= last.generation);

@@ -35,7 +35,7 @@ export interface GrantKeeper {
   load(grant: Grant): Promise<StoredGrant | undefined>;
   /**
    * A provider gave a refresh token: it is the newest now, and durable when this resolves, or noted as unsaved.
-   * `signedInAs`: by a new sign-in for this mailbox. Never rejects.
+   * `signedInAs`: of a sign-in for this mailbox. Never rejects.
    */
   rotated(
     grant: Grant,
@@ -43,6 +43,8 @@ export interface GrantKeeper {
     tokens: Promise<StoredTokens>,
     signedInAs?: string,
   ): Promise<void>;
+  /** Likewise, and a person has just signed in for it as the mailbox `user`: whatever is refreshed of an earlier sign-in is no later one. */
+  signedIn(grant: Grant, refreshToken: string, tokens: Promise<StoredTokens>, user: string): Promise<void>;
   /** Keeps an access token, or forgets it. Never rejects. */
   saveToken(grant: Grant, resource: TokenResource, token: StoredToken | undefined): Promise<void>;
   dropSpare(grant: Grant): void;
@@ -117,6 +119,7 @@ export function createGrantKeeper(deps: {
     grant.refreshToken = new Secret(stored.refreshToken);
     grant.obtainedAt = stored.refreshTokenObtainedAt;
     grant.signedInAs = stored.signedInAs;
+    grant.signedInAt = stored.signedInAt;
     grant.generation = Math.max(grant.generation, stored.generation);
   }
 
@@ -184,6 +187,30 @@ export function createGrantKeeper(deps: {
     }
   }
 
+  async function take(
+    own: Kept,
+    refreshToken: string,
+    tokens: Promise<StoredTokens>,
+    of: Pick<Kept, 'signedInAs' | 'signedInAt'>,
+  ): Promise<void> {
+    remember(own);
+    const handedOn = leaveFor(own, of.signedInAs);
+    Object.assign(own, of);
+    own.refreshToken = new Secret(refreshToken);
+    own.obtainedAt = clock.now();
+    own.toSave = 'new';
+    own.isHere = false;
+    move(own, 'rotated');
+    await handedOn;
+    await save(own, tokens);
+    if (store.kind !== 'memory' || toldOfMemory) return;
+    toldOfMemory = true;
+    log.info(
+      { event: 'rotation_in_memory', account: own.accountId },
+      'the provider gives new refresh tokens and they are kept in memory only: with --state-dir they survive a stop',
+    );
+  }
+
   const unsaved = (): readonly string[] =>
     [...grants.values()].filter((grant) => grant.state === 'unsaved').map((grant) => grant.accountId);
 
@@ -199,6 +226,7 @@ export function createGrantKeeper(deps: {
         generation: 0,
         isConsent,
         signedInAs: undefined,
+        signedInAt: undefined,
         seenAt: undefined,
         spare: undefined,
         failedSaves: 0,
@@ -222,25 +250,17 @@ export function createGrantKeeper(deps: {
       if (isRefused) own.spare ??= spare;
       return failure;
     },
-    async rotated(grant, refreshToken, tokens, signedInAs = grant.signedInAs) {
-      const own = kept(grant);
-      remember(own);
-      const handedOn = leaveFor(own, signedInAs);
-      own.signedInAs = signedInAs;
-      own.refreshToken = new Secret(refreshToken);
-      own.obtainedAt = clock.now();
-      own.toSave = 'new';
-      own.isHere = false;
-      move(own, 'rotated');
-      await handedOn;
-      await save(own, tokens);
-      if (store.kind !== 'memory' || toldOfMemory) return;
-      toldOfMemory = true;
-      log.info(
-        { event: 'rotation_in_memory', account: own.accountId },
-        'the provider gives new refresh tokens and they are kept in memory only: with --state-dir they survive a stop',
-      );
-    },
+    rotated: (grant, refreshToken, tokens, signedInAs = grant.signedInAs) =>
+      take(kept(grant), refreshToken, tokens, {
+        signedInAs,
+        signedInAt: signedInAs === grant.signedInAs ? grant.signedInAt : undefined,
+      }),
+    // Later than what is known, whatever this host's clock says.
+    signedIn: (grant, refreshToken, tokens, user) =>
+      take(kept(grant), refreshToken, tokens, {
+        signedInAs: user,
+        signedInAt: Math.max(clock.now(), (grant.signedInAt ?? 0) + 1),
+      }),
     saveToken: (grant, resource, token) => saveToken(kept(grant), resource, token),
     dropSpare: (grant) => {
       kept(grant).spare = undefined;

@@ -74,6 +74,7 @@ export function createGrantSaver(deps: {
       refreshToken: refreshToken.reveal(),
       obtainedAt: grant.obtainedAt ?? clock.now(),
       ...(grant.signedInAs === undefined ? {} : { signedInAs: grant.signedInAs }),
+      ...(grant.signedInAt === undefined ? {} : { signedInAt: grant.signedInAt }),
       tokens,
     };
     try {

@@ -25,6 +25,8 @@ export interface Grant {
   readonly generation: number;
   /** For which mailbox a person signed in anew, in place of what the operator gave; undefined: nobody did. */
   readonly signedInAs: string | undefined;
+  /** When, ms since the epoch; undefined: that is not known. */
+  readonly signedInAt: number | undefined;
   /** When the store last had nothing later, monotonic ms; undefined: it was never read. */
   readonly seenAt: number | undefined;
   /** How often in a row the store could not take it. */

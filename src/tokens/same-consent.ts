@@ -28,11 +28,17 @@ export const isOfSameConsent = (
     ? holder.signedInAs === undefined
     : isSameMailbox(found.signedInAs, holder.user);
 
+/** Whether it is known to be of an earlier sign-in of the same mailbox, however often it was refreshed since. */
+export const isOfEarlierSignIn = (one: SignIn, other: SignIn): boolean =>
+  one.signedInAt !== undefined && other.signedInAt !== undefined && one.signedInAt < other.signedInAt;
+
 /** Whether what is kept of one account comes before what `own` has gone on to. */
-export const isEarlier = (found: Latest, own: Latest): boolean =>
-  (found.signedInAs === undefined) === (own.signedInAs === undefined)
-    ? found.generation < own.generation
-    : found.signedInAs === undefined;
+export const isEarlier = (found: Latest, own: Latest): boolean => {
+  if ((found.signedInAs === undefined) !== (own.signedInAs === undefined))
+    return found.signedInAs === undefined;
+  if (isOfEarlierSignIn(found, own)) return true;
+  return found.generation < own.generation && !isOfEarlierSignIn(own, found);
+};
 
 /**
  * Orders what `holder` may go on with. A sign-in for its own mailbox stands before what the operator gave, unless the
@@ -44,7 +50,8 @@ export const latestFirst = (holder: Pick<ConsentHolder, 'generation'>) => {
   return (a: Latest, b: Latest): number => isOwnSignIn(b) - isOwnSignIn(a) || b.generation - a.generation;
 };
 
-type Latest = { readonly generation: number; readonly signedInAs?: string | undefined };
+type SignIn = { readonly signedInAt?: number | undefined };
+type Latest = SignIn & { readonly generation: number; readonly signedInAs?: string | undefined };
 
 /** The first of them that `holder` may go on with; undefined where none has a refresh token. */
 export const latestFor = <G extends Latest & { readonly refreshToken?: unknown }>(

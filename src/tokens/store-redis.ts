@@ -9,7 +9,7 @@ import type { Log } from '../log.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { TOKEN_RESOURCES, type TokenResource } from '../protocol/vocabulary.ts';
 import { KEY_PREFIX, type RedisConnection, redisScript } from '../redis.ts';
-import { type ConsentHolder, latestFor } from './same-consent.ts';
+import { type ConsentHolder, isOfEarlierSignIn, latestFor } from './same-consent.ts';
 import { SealError, type Sealer } from './sealing.ts';
 import { afterRotation, ownGrant } from './stored-grants.ts';
 import { formatStored, parseBlock, parseStored } from './stored-text.ts';
@@ -306,6 +306,7 @@ export function createRedisStore(
         // What cannot be read is worth less than what has just come.
         if (stored?.refreshToken === undefined) return keep(generation);
         if (stored.refreshToken === rotation.refreshToken) return { kept: true, generation };
+        if (isOfEarlierSignIn(stored, rotation)) return keep(generation);
         return { kept: false, stored: { ...stored, generation } };
       };
       const result = await keep(rotation.base);

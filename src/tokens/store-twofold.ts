@@ -33,13 +33,14 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
 
   /** The shared store is given what it lacks. */
   async function complete(id: GrantId, own: StoredGrant, found: StoredGrant | undefined) {
-    const { refreshToken, generation, refreshTokenObtainedAt: obtainedAt = 0, signedInAs } = own;
+    const { refreshToken, generation, refreshTokenObtainedAt: obtainedAt = 0, signedInAs, signedInAt } = own;
     if (refreshToken === undefined || !isEarlier(found ?? { generation: 0 }, own)) return found;
     const result = await shared.rotate(id, {
       base: generation - 1,
       refreshToken,
       obtainedAt,
       ...(signedInAs === undefined ? {} : { signedInAs }),
+      ...(signedInAt === undefined ? {} : { signedInAt }),
       tokens: NONE,
     });
     log.info(
@@ -98,7 +99,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
           'a refresh token could not be written into the state directory',
         );
       if (given.status === 'fulfilled') return given.value;
-      const { refreshToken, obtainedAt, signedInAs } = rotation;
+      const { refreshToken, obtainedAt, signedInAs, signedInAt } = rotation;
       throw new SharedStoreAway(
         given.reason,
         own.status === 'fulfilled' && own.value.kept
@@ -108,6 +109,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
               refreshToken,
               refreshTokenObtainedAt: obtainedAt,
               ...(signedInAs === undefined ? {} : { signedInAs }),
+              ...(signedInAt === undefined ? {} : { signedInAt }),
               tokens: {},
             }
           : undefined,

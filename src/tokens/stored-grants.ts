@@ -4,7 +4,7 @@
  * again. Pure.
  */
 import type { TokenResource } from '../protocol/vocabulary.ts';
-import { isSameMailbox } from './same-consent.ts';
+import { isOfEarlierSignIn, isSameMailbox } from './same-consent.ts';
 import type {
   GrantId,
   Rotation,
@@ -20,15 +20,16 @@ import type {
  */
 const MAX_GRANTS = 32;
 
-/** What `grant` is after `rotation`; a later generation stands. */
+/** What `grant` is after `rotation`; a later generation stands, except that of an earlier sign-in. */
 export function afterRotation(
   stored: StoredGrant | undefined,
   grantFingerprint: string,
   rotation: Rotation,
   tokens: StoredTokens,
 ): { readonly result: RotationResult; readonly grant: StoredGrant } {
-  const { base, refreshToken, obtainedAt, signedInAs } = rotation;
-  if (stored !== undefined && stored.generation > base && stored.refreshToken !== refreshToken)
+  const { base, refreshToken, obtainedAt, signedInAs, signedInAt } = rotation;
+  const isLater = stored !== undefined && stored.generation > base && !isOfEarlierSignIn(stored, rotation);
+  if (isLater && stored.refreshToken !== refreshToken)
     return { result: { kept: false, stored }, grant: stored };
   // The same one again is no later one.
   const generation =
@@ -41,6 +42,7 @@ export function afterRotation(
     refreshToken,
     refreshTokenObtainedAt: obtainedAt,
     ...(signedInAs === undefined ? {} : { signedInAs }),
+    ...(signedInAt === undefined ? {} : { signedInAt }),
     tokens: { ...stored?.tokens, ...tokens },
   };
   return { result: { kept: true, generation }, grant };

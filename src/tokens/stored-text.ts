@@ -72,8 +72,15 @@ function parseFirstForm(json: Record<string, unknown>): StoredGrant {
 }
 
 function parseGrant(value: unknown): StoredGrant {
-  const { grantFingerprint, generation, refreshToken, refreshTokenObtainedAt, signedInAs, tokens } = (value ??
-    {}) as Record<string, unknown>;
+  const {
+    grantFingerprint,
+    generation,
+    refreshToken,
+    refreshTokenObtainedAt,
+    signedInAs,
+    signedInAt,
+    tokens,
+  } = (value ?? {}) as Record<string, unknown>;
   const sound =
     typeof grantFingerprint === 'string' &&
     isCount(generation) &&
@@ -92,6 +99,7 @@ function parseGrant(value: unknown): StoredGrant {
           refreshTokenObtainedAt: isTime(refreshTokenObtainedAt) ? refreshTokenObtainedAt : 0,
         }),
     ...(signedInAs === undefined ? {} : { signedInAs: signedInAs as string }),
+    ...(isTime(signedInAt) ? { signedInAt } : {}),
     tokens: parseTokens((tokens ?? {}) as Record<string, unknown>),
   };
 }

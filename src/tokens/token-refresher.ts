@@ -363,7 +363,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
           judge();
           // Once the grant is that of this sign-in.
           const tokens = Promise.resolve().then(() => ({ [slot.resource]: storedToken(slot, token) }));
-          await trackAsked(keeper.rotated(slot.grant, refreshToken.reveal(), tokens, slot.account.user));
+          await trackAsked(keeper.signedIn(slot.grant, refreshToken.reveal(), tokens, slot.account.user));
           // Of another consent.
           keeper.dropSpare(slot.grant);
           slot.apply({ type: 'forgotten' });

@@ -37,6 +37,8 @@ export interface StoredGrant {
   readonly refreshTokenObtainedAt?: number;
   /** The mailbox for which a person signed in anew, in place of what the operator gave. */
   readonly signedInAs?: string;
+  /** When, ms since the epoch; absent where an earlier version has kept it. */
+  readonly signedInAt?: number;
   readonly tokens: StoredTokens;
 }
 
@@ -49,11 +51,12 @@ export interface Rotation {
   readonly obtainedAt: number;
   /** As in the grant. */
   readonly signedInAs?: string;
+  readonly signedInAt?: number;
   /** Access tokens that came with it; known a moment later than the refresh token is written down. */
   readonly tokens: Promise<StoredTokens>;
 }
 
-/** `kept: false`: the store holds a later generation than `base`, and still holds it. */
+/** `kept: false`: the store holds a later generation than `base`, not of an earlier sign-in, and still holds it. */
 export type RotationResult =
   | { readonly kept: true; readonly generation: number }
   | { readonly kept: false; readonly stored: StoredGrant };
@@ -122,7 +125,7 @@ export interface TokenStore {
   finish?(consent: string): Promise<void>;
   /** Who is served from now on: what is kept of others may be of accounts that were renamed. */
   serves?(accounts: ServedIds): void;
-  /** Keeps a refresh token unless the store has a later one. Durable when it resolves. Rejects when it could not be kept. */
+  /** Keeps a refresh token unless the store has a later one; that of an earlier sign-in is none. Durable when it resolves. Rejects when it could not be kept. */
   rotate(id: GrantId, rotation: Rotation): Promise<RotationResult>;
   /** Keeps an access token, or forgets it. Never touches the refresh token. */
   saveToken(id: GrantId, resource: TokenResource, token: StoredToken | undefined): Promise<void>;

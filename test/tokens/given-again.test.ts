@@ -122,6 +122,45 @@ test('a store that takes a refresh token only after nobody waits for it gets the
   assert.equal(grant.refreshToken?.reveal(), 'second');
 });
 
+for (const isFirst of [true, false])
+  test(`a new sign-in that the store could not take stands above an earlier one that another relay refreshed ${isFirst ? 'before' : 'after'} it was back, and below a later one`, async () => {
+    const clock = createTestClock();
+    const inside = createMemoryStore(clock);
+    const relay = () => {
+      const made = { isCutOff: false };
+      const rotate: TokenStore['rotate'] = (...given) =>
+        made.isCutOff ? Promise.reject(new Error('away')) : inside.rotate(...given);
+      const store: TokenStore = { ...inside, kind: 'redis', rotate };
+      const keeper = createGrantKeeper({ store, clock, log: silentLog, onChange: () => undefined });
+      return Object.assign(made, { keeper, grant: keeper.of('a@x', 'f', true, 'a@x') });
+    };
+    const [one, other] = [relay(), relay()];
+    const held = () => [one, other].map(({ grant }) => grant.refreshToken?.reveal());
+    await one.keeper.signedIn(one.grant, 'first', NONE, 'a@x');
+    await other.keeper.load(other.grant);
+    one.isCutOff = true;
+    other.isCutOff = !isFirst;
+    await other.keeper.rotated(other.grant, 'first, refreshed', NONE);
+    // Its clock stands still.
+    await one.keeper.signedIn(one.grant, 'second', NONE, 'a@x');
+    for (const each of isFirst ? [one, other] : [other, one]) {
+      each.isCutOff = false;
+      clock.advance(10_000);
+      await new Promise(setImmediate);
+    }
+    for (const { keeper, grant } of [one, other]) await keeper.load(grant);
+    assert.deepEqual(held(), ['second', 'second']);
+    // Of two the later one stands, whichever is saved first.
+    one.isCutOff = true;
+    await one.keeper.signedIn(one.grant, 'third', NONE, 'a@x');
+    clock.advance(1000);
+    await other.keeper.signedIn(other.grant, 'fourth', NONE, 'a@x');
+    one.isCutOff = false;
+    clock.advance(10_000);
+    await new Promise(setImmediate);
+    assert.deepEqual(held(), ['fourth', 'fourth']);
+  });
+
 test('a store that is back within the last moments of the process is given what it missed', async () => {
   const inside = createMemoryStore();
   let refusals = 3;

@@ -178,6 +178,16 @@ test('a sign-in that only the directory has is given to the shared store, howeve
   assert.equal((await shared.load(id))?.refreshToken, 'signed in');
 });
 
+test('a sign-in that only the directory has is given to the shared store although that has an earlier one refreshed as often', async () => {
+  const [shared, here] = [createMemoryStore(), createMemoryStore()];
+  const id = { accountId: 'a@x', fingerprint: 'f', user: 'a@x' };
+  await here.rotate(id, { ...rotation('new', 5), signedInAs: 'a@x', signedInAt: 2000 });
+  await shared.rotate(id, { ...rotation('refreshed', 5), signedInAs: 'a@x', signedInAt: 1000 });
+  const store = createTwofoldStore(asShared(shared), here, log);
+  assert.equal((await store.load(id))?.refreshToken, 'new');
+  assert.equal((await shared.load(id))?.refreshToken, 'new');
+});
+
 test('a shared store that has lost its data is given what the directory of a relay has that has not looked yet', async () => {
   const [shared, here] = [createMemoryStore(), createMemoryStore()];
   await here.rotate({ accountId: 'a@x', fingerprint: 'f' }, rotation('latest', 5));

@@ -88,6 +88,25 @@ export function testStore(name: string, open: Open): void {
     assert.equal((await store.load(idOf('a@x')))?.refreshToken, 'refresh-9');
   });
 
+  test(`${name}: a new sign-in stands above what was refreshed of an earlier one meanwhile, and below no later one`, async (t) => {
+    const { store } = await open(t);
+    const id = { ...idOf('a@x'), user: 'a@x' };
+    const of = (signedInAt: number | undefined, refreshToken: string, base: number): Rotation => ({
+      ...rotation(refreshToken, base),
+      signedInAs: 'a@x',
+      ...(signedInAt === undefined ? {} : { signedInAt }),
+    });
+    await store.rotate(id, of(1000, 'first', 0));
+    await store.rotate(id, of(1000, 'first, refreshed', 1));
+    assert.deepEqual(await store.rotate(id, of(2000, 'second', 1)), { kept: true, generation: 3 });
+    for (const late of [of(1000, 'late', 2), of(undefined, 'of an earlier version', 2)]) {
+      const refused = await store.rotate(id, late);
+      assert.ok(!refused.kept && refused.stored.refreshToken === 'second');
+    }
+    const { refreshToken, signedInAt } = (await store.load(id)) ?? {};
+    assert.deepEqual([refreshToken, signedInAt], ['second', 2000]);
+  });
+
   test(`${name}: the grant of an earlier consent is still there when the consent comes back`, async (t) => {
     const { store } = await open(t);
     await store.rotate(idOf('a@x', 'first'), rotation('of the first'));

@@ -13,6 +13,7 @@ const grant = (more: Partial<Grant> = {}): Grant => ({
   obtainedAt: undefined,
   generation: 0,
   signedInAs: undefined,
+  signedInAt: undefined,
   seenAt: 500,
   failedSaves: 0,
   isHere: false,
