@@ -1,5 +1,5 @@
 /** Replaces a file so that a reader sees the old content or the new one, never half of it. */
-import { chmod, chown, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { chmod, chown, link, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /**
@@ -43,4 +43,18 @@ export async function writeFileAtomically(
   const directory = await open(dirname(target), 'r');
   await directory.sync().finally(() => directory.close());
   return true;
+}
+
+/** Rejects with EXDEV where a file is mounted by itself: no other one can take its place. Nothing is changed. */
+export async function refuseMounted(path: string): Promise<void> {
+  const target = await realpath(path).catch(() => path);
+  const temporary = `${target}.${process.pid}.tmp`;
+  try {
+    // No link leads out of a mount, one onto the same file system neither.
+    await link(target, temporary);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EXDEV') throw error;
+    return;
+  }
+  await rm(temporary);
 }

@@ -91,6 +91,9 @@ export function explainFileError(error: unknown): string {
     case 'ENOSPC':
     case 'EDQUOT':
       return 'no space left';
+    case 'EBUSY':
+    case 'EXDEV':
+      return 'it is mounted as a single file, which no new one can replace: mount the directory it is in instead';
     case 'ENXIO':
       return 'it is a FIFO that nobody reads, or a socket';
     case 'ELOOP':

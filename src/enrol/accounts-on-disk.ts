@@ -13,7 +13,7 @@ import { foldAddress } from '../protocol/text.ts';
 import { createFileLocks, type FileLock } from '../tokens/file-lock.ts';
 import { createProcesses } from '../tokens/process-mark.ts';
 import { stateFiles } from '../tokens/state-files.ts';
-import { writeFileAtomically } from '../write-file.ts';
+import { refuseMounted, writeFileAtomically } from '../write-file.ts';
 import { OperatorError } from './operator-error.ts';
 import { waitUntil } from './wait-until.ts';
 
@@ -99,6 +99,7 @@ async function asEditor(path: string, work: () => Promise<void>): Promise<void> 
 export const tryEditing = (path: string): Promise<void> =>
   asEditor(path, async () => {
     await writeFileAtomically(path, await readOrEmpty(path), async () => false);
+    await refuseMounted(path);
   });
 
 /** Edits take milliseconds; a person's dialogue holds no lock. */

@@ -1,5 +1,6 @@
 /** `account add` with a refresh token that the provider replaces when it is proved: the new one lasts, whatever comes. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -14,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { tryEditing } from '../../src/enrol/accounts-on-disk.ts';
+import { editAccounts, tryEditing } from '../../src/enrol/accounts-on-disk.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startCli } from '../support/run-cli.ts';
@@ -172,3 +173,27 @@ test('nobody is asked where a file could be made and the accounts file not be re
   }
   assert.deepEqual(readdirSync(directory), ['accounts.json']);
 });
+
+test(
+  'nobody is asked where the accounts file is mounted as a single file, as in a container: the cure is told first',
+  leakless(async (t, defer) => {
+    const { provider, directory, file, add } = await setUp(defer);
+    try {
+      execFileSync('mount', ['--bind', file, file], { stdio: 'pipe' });
+    } catch {
+      t.skip('needs the right to mount');
+      return;
+    }
+    defer(() => execFileSync('umount', ['-l', file]));
+    const { code, stderr } = await add().exited;
+    assert.equal(code, 1);
+    assert.match(stderr, /^cannot write .*: it is mounted as a single file.*: mount the directory/);
+    assert.equal(provider.token.count(), 0);
+    assert.deepEqual(readdirSync(directory), ['accounts.json']);
+    // Whoever edits it hears the same.
+    await assert.rejects(
+      editAccounts(file, (text) => `${text} `),
+      { message: /mount the directory/ },
+    );
+  }),
+);
