@@ -242,6 +242,8 @@ export function createMailSession(
         session: {
           id: facts.id,
           remoteAddress: facts.remoteAddress,
+          confinedTo:
+            facts.auth === undefined && options.accounts === undefined ? undefined : first.account.id,
           mayBeGone: () => client().mayBeGone,
           heard: facts.heard,
         },

@@ -12,6 +12,7 @@ import type { Choice } from './choice.ts';
 export interface SessionFacts {
   readonly id: string;
   readonly remoteAddress: string;
+  readonly confinedTo?: string | undefined;
   readonly mayBeGone?: Mail['mayBeGone'];
   readonly heard?: Mail['heard'];
 }

@@ -58,11 +58,12 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   const isAskedAtOnce =
     (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
     'live';
-  const { mayBeGone, heard } = command.session;
+  const { confinedTo, mayBeGone, heard } = command.session;
   let mail: Mail = {
     sender: command.sender,
     parameters: command.parameters,
     ...(command.clientSender === undefined ? {} : { clientSender: command.clientSender }),
+    ...(confinedTo === undefined ? {} : { confinedTo }),
     ...(mayBeGone === undefined ? {} : { mayBeGone }),
     ...(heard === undefined ? {} : { heard }),
   };

@@ -28,7 +28,7 @@ export interface Subject {
   readonly to?: string;
   /** Of Message-ID and recipients (`nameOf`): devices give all they say one Message-ID. */
   readonly name?: string;
-  /** The message, whoever its recipients are (`familyKey`). */
+  /** The message, whoever its recipients are (`ledgerKey` without them). */
   readonly family?: string;
   /** Each recipient (`markOf`). */
   readonly each?: readonly string[];
@@ -100,7 +100,7 @@ export interface Ledger {
   ownerOf(draft: string): Promise<string | undefined>;
   /** Whether other messages than that of the key have this name (`nameOf`), as far as they are known. Rejects when it cannot be known. */
   isShared(name: string, key: string): Promise<boolean>;
-  /** What is noted, with a subject, of this message for any recipients (`familyKey`). Rejects when it cannot be known. */
+  /** What is noted, with a subject, of this message for any recipients (`Subject.family`). Rejects when it cannot be known. */
   relatives(family: string): Promise<readonly LedgerRow[]>;
   /** Whether anything is known at all. Rejects when it cannot be known. */
   hasAny(): Promise<boolean>;
@@ -162,27 +162,25 @@ const TELLING_FIELDS = /^(from|subject|date|resent-.*)$/;
  * Message-ID, From, Subject, Date and what is Resent- (devices give all they say one Message-ID, those of a model the
  * same one), recipients and body. Not MAIL FROM, which SRS and VERP write anew for each try. A message without Message-ID
  * is told by its whole header, trace lines aside. `own` is the header as the client gave it: what is added on the way
- * differs with every attempt.
+ * differs with every attempt. What a client says that is `confinedTo` some accounts no other's message is taken for.
  */
 export function ledgerKey(
   recipients: readonly string[],
   message: Buffer,
   header: MessageHeader = parseHeader(message),
   own: MessageHeader = header,
+  confinedTo?: string,
 ): string {
   const id = messageIdOf(own);
   const telling = own.fields.filter((f) =>
     id === undefined ? !TRACE_FIELDS.test(f.name) : TELLING_FIELDS.test(f.name),
   );
   const hash = createHash('sha256');
-  hash.update(JSON.stringify([id ?? '', telling.map((f) => f.raw), [...recipients].sort()]));
+  const told = [id ?? '', telling.map((f) => f.raw), [...recipients].sort()];
+  hash.update(JSON.stringify(confinedTo === undefined ? told : [...told, confinedTo]));
   hash.update(message.subarray(header.end));
   return hash.digest('base64url').slice(0, 32);
 }
-
-/** The same for a message and its retry to some of its recipients. */
-export const familyKey = (message: Buffer, header: MessageHeader, own: MessageHeader): string =>
-  ledgerKey([], message, header, own);
 
 /** Of what an account has left of a message that another went on with. */
 export const asideKey = (key: string, account: string): string =>

@@ -1,7 +1,7 @@
 /** A message on its way by Graph: what goes out, and by what it is known again. In: a message and its envelope. */
 import type { Heard, Mail, Recipient } from '../../protocol/esmtp.ts';
 import { parseHeader } from '../../protocol/message-header.ts';
-import { familyKey, ledgerKey, messageIdOf, type Subject, senderMark } from './ledger.ts';
+import { ledgerKey, messageIdOf, type Subject, senderMark } from './ledger.ts';
 
 export interface Outgoing {
   /** As it goes out, To, Cc and Bcc included. */
@@ -14,7 +14,7 @@ export interface Outgoing {
   readonly key: string;
   /** The same of this message to others. */
   readonly keyFor: (recipients: readonly string[]) => string;
-  /** Of the ledger (`familyKey`). */
+  /** The same of this message to anybody. */
   readonly family: string;
   /** It goes to some of the recipients of an earlier attempt, whose `key` this is; that one's subject. */
   readonly partOf?: Subject | undefined;
@@ -40,7 +40,7 @@ export function outgoingOf(
   const addresses = recipients.map((r) => r.address);
   const header = parseHeader(message);
   const own = mail.clientHeader === undefined ? header : parseHeader(mail.clientHeader);
-  const keyFor = (to: readonly string[]): string => ledgerKey(to, message, header, own);
+  const keyFor = (to: readonly string[]): string => ledgerKey(to, message, header, own, mail.confinedTo);
   return {
     message,
     recipients: addresses,
@@ -48,7 +48,7 @@ export function outgoingOf(
     senderMark: senderMark(mail.clientSender ?? mail.sender),
     key: keyFor(addresses),
     keyFor,
-    family: familyKey(message, header, own),
+    family: keyFor([]),
     messageId: messageIdOf(header),
     isNamed: messageIdOf(own) !== undefined,
     isClientGone,

@@ -56,6 +56,12 @@ test('a key is the same for a retry and another for anything else', () => {
     key(`From: bob@c\r\n${text}`),
   ];
   assert.equal(new Set([key(text), ...others]).size, 11);
+  const confined = (to: string): string => {
+    const header = parseHeader(Buffer.from(text));
+    return ledgerKey(['b@c', 'a@c'], Buffer.from(text), header, header, to);
+  };
+  assert.equal(confined('ann'), confined('ann'));
+  assert.equal(new Set([key(text), confined('ann'), confined('bob')]).size, 3);
   const without = 'Subject: s\r\nDate: d\r\n\r\nbody\r\n';
   assert.equal(key(without), key(`Received: later\r\n${without}`));
   assert.notEqual(
