@@ -9,7 +9,8 @@ import type { Log } from '../log.ts';
 import type { FileLock, FileLocks } from './file-lock.ts';
 import type { GrantFiles } from './grant-files.ts';
 import type { Processes } from './process-mark.ts';
-import type { StateFiles } from './state-files.ts';
+import { StateFileRefused, type StateFiles } from './state-files.ts';
+import { reasonOf } from './store-watch.ts';
 import { isSameGrant, withGrant } from './stored-grants.ts';
 import type { StoredGrant } from './token-store.ts';
 
@@ -32,24 +33,25 @@ export interface LeftoverDeps {
   readonly lockPathsOf: (target: string, grants: readonly StoredGrant[]) => readonly string[];
 }
 
-export async function finishLeftovers(directory: string, deps: LeftoverDeps): Promise<void> {
-  const left: string[] = [];
-  for (const name of await deps.files.list(directory)) {
-    if (LEFTOVER.test(name)) left.push(name);
-    else if (WORTHLESS.test(name)) await deps.files.remove(join(directory, name));
-  }
-  await finishAll(directory, left, deps);
+export interface Leftovers {
+  /** At the start of a relay, all of it. */
+  finish(): Promise<void>;
+  /** Only what dead processes have left; the lock at `ownLock` is held by whoever calls. */
+  finishOfDead(ownLock: string): Promise<void>;
+  /** Tries once more where something is left beside the file at `path`. Rejects with why it cannot be put in place. */
+  refuseUnfinished(path: string): Promise<void>;
 }
 
 /** The directory is looked through for what dead processes left at most this often, ms: it may have 100,000 files. */
 const LOOK_EVERY_MS = 1000;
 
-/** Finishes only what dead processes have left; the lock at `ownLock` is held by whoever calls. */
-export function createFinishOfDead(
+export function createLeftovers(
   directory: string,
   deps: LeftoverDeps & { readonly clock: Clock },
-): (ownLock: string) => Promise<void> {
-  const { files, clock, processes } = deps;
+): Leftovers {
+  const { files, clock, processes, log } = deps;
+  /** By the file whose place they could not take. */
+  const unfinished = new Map<string, { readonly names: readonly string[]; readonly error: unknown }>();
   let lookedAt = Number.NEGATIVE_INFINITY;
   let last: Promise<readonly string[]> = Promise.resolve([]);
   let coming: Promise<readonly string[]> | undefined;
@@ -73,50 +75,77 @@ export function createFinishOfDead(
     return coming;
   }
 
-  return async (ownLock) =>
-    finishAll(directory, await listed(), {
-      ...deps,
-      lockPathsOf: (target, grants) => deps.lockPathsOf(target, grants).filter((path) => path !== ownLock),
-    });
-}
-
-async function finishAll(directory: string, left: readonly string[], deps: LeftoverDeps): Promise<void> {
-  const byTarget = new Map<string, string[]>();
-  for (const name of left) {
-    const target = LEFTOVER.exec(name)?.[1] ?? '';
-    byTarget.set(target, [...(byTarget.get(target) ?? []), name]);
+  /** Each by itself: one that cannot be finished is its account's trouble alone. Never rejects. */
+  async function finishAll(left: readonly string[], ownLock?: string): Promise<void> {
+    const byTarget = new Map<string, string[]>();
+    for (const name of left) {
+      const target = join(directory, LEFTOVER.exec(name)?.[1] ?? '');
+      byTarget.set(target, [...(byTarget.get(target) ?? []), name]);
+    }
+    await Promise.all([...byTarget].map(([target, names]) => finishFor(target, names, ownLock)));
   }
-  await Promise.all(
-    [...byTarget].map(async ([target, names]) => {
-      for (const name of names) await finish(join(directory, name), join(directory, target), deps);
-    }),
-  );
+
+  async function finishFor(target: string, names: readonly string[], ownLock?: string): Promise<void> {
+    try {
+      let isDone = true;
+      for (const name of names)
+        if (!(await finish(join(directory, name), target, deps, ownLock))) isDone = false;
+      if (isDone) unfinished.delete(target);
+    } catch (error) {
+      if (!unfinished.has(target))
+        log.error(
+          { event: 'state_file_unfinished', file: target, left: names, reason: reasonOf(error) },
+          error instanceof StateFileRefused ? error.message : 'a refresh token cannot be put in its place',
+        );
+      unfinished.set(target, { names, error });
+    }
+  }
+
+  return {
+    async finish() {
+      const left: string[] = [];
+      for (const name of await files.list(directory)) {
+        if (LEFTOVER.test(name)) left.push(name);
+        else if (WORTHLESS.test(name)) await files.remove(join(directory, name));
+      }
+      await finishAll(left);
+    },
+    finishOfDead: async (ownLock) => finishAll(await listed(), ownLock),
+    async refuseUnfinished(path) {
+      const { names } = unfinished.get(path) ?? {};
+      if (names !== undefined) await finishFor(path, names);
+      const left = unfinished.get(path);
+      if (left !== undefined) throw left.error;
+    },
+  };
 }
 
-async function finish(path: string, target: string, deps: LeftoverDeps): Promise<void> {
+/** False: whoever refreshes it just now puts it in place. */
+async function finish(path: string, target: string, deps: LeftoverDeps, ownLock?: string): Promise<boolean> {
   const { files, grantFiles, locks } = deps;
   const half = await grantFiles.readQuietly(path);
   if (half === undefined) {
     // What a disk does not give now may be the only good one.
     if (!isBeingWritten(path, deps.processes) && (await grantFiles.kindOf(path)) === 'damaged')
       await files.remove(path);
-    return;
+    return true;
   }
   const held: FileLock[] = [];
   try {
     for (const lockPath of deps.lockPathsOf(target, half)) {
+      if (lockPath === ownLock) continue;
       const attempt = await locks.attempt(lockPath);
-      // Whoever refreshes it puts it in place.
-      if (!attempt.taken) return;
+      if (!attempt.taken) return false;
       held.push(attempt.lock);
     }
     const kind = await grantFiles.kindOf(target);
-    if (kind === 'unread' && (await files.changedAt(target)) !== undefined) return;
+    if (kind === 'unread' && (await files.changedAt(target)) !== undefined) return true;
     if (kind === 'other key') await grantFiles.moveAside(target, 'unknown_key');
     await putInPlace(half, { target, wasSetAside: SET_ASIDE.test(path) }, deps, () => {
       if (held.some((lock) => !lock.isHeld())) throw new Error('it stood still for too long');
     });
     if (!isBeingWritten(path, deps.processes)) await files.remove(path);
+    return true;
   } finally {
     await Promise.allSettled(held.map((lock) => lock.release()));
   }

@@ -12,7 +12,7 @@ import { createSlices } from '../slices.ts';
 import { createConsentFiles } from './consent-files.ts';
 import { createFileLocks, type FileLock } from './file-lock.ts';
 import { createGrantFiles, fileNameOf, OURS } from './grant-files.ts';
-import { createFinishOfDead, finishLeftovers, type LeftoverDeps } from './leftovers.ts';
+import { createLeftovers } from './leftovers.ts';
 import { readMissing, writeMissing } from './missing-accounts.ts';
 import { createProcesses, type Processes } from './process-mark.ts';
 import { type ConsentHolder, latestFor } from './same-consent.ts';
@@ -20,6 +20,7 @@ import type { Sealer } from './sealing.ts';
 import { codeOf, StateFileRefused, type StateFiles, stateFiles } from './state-files.ts';
 import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-grants.ts';
 import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
+import { UnreadFile } from './unreadable.ts';
 
 export interface FileStoreDeps {
   readonly log: Log;
@@ -137,20 +138,20 @@ export function createFileStore(
       });
     });
 
-  const leftoverDeps: LeftoverDeps = {
+  const leftovers = createLeftovers(directory, {
     files,
     grantFiles,
     locks,
     processes,
+    clock,
     log,
+    // First that of the consent: whoever refreshes it and finishes this itself is not hindered at the others.
     lockPathsOf: (target, grants) => [
+      ...grants.map((grant) => consentLock(grant.grantFingerprint)),
       `${target}.lock`,
       writingLock(target),
-      ...grants.map((grant) => consentLock(grant.grantFingerprint)),
     ],
-  };
-
-  const finishOfDead = createFinishOfDead(directory, { ...leftoverDeps, clock });
+  });
 
   async function open(): Promise<void> {
     try {
@@ -166,7 +167,7 @@ export function createFileStore(
       if (!attempt.taken) throw new StateDirectoryError(inUse(attempt.holder));
       directoryLock = attempt.lock;
       openedAt = clock.monotonic();
-      await finishLeftovers(directory, leftoverDeps);
+      await leftovers.finish();
       await sealer?.ready();
     } catch (error) {
       await giveUpDirectory();
@@ -238,9 +239,12 @@ export function createFileStore(
     const paths = new Set(beside.paths);
     for (const id of unread) paths.add(pathOf(id));
     paths.delete(pathOf(holder.accountId));
-    const records = [...paths].map(async (path) =>
-      ownGrant((await grantFiles.readOrReject(path)) ?? [], holder),
-    );
+    const records = [...paths].map(async (path) => {
+      await leftovers.refuseUnfinished(path).catch((error: unknown) => {
+        throw new UnreadFile(path, error);
+      });
+      return ownGrant((await grantFiles.readOrReject(path)) ?? [], holder);
+    });
     const found = latestFor(holder, await Promise.all(records));
     // It may have the consent of anybody, but hardly of who has a later one than the operator gave.
     if (beside.unread !== undefined && found === undefined && holder.generation === 0) throw beside.unread;
@@ -265,8 +269,9 @@ export function createFileStore(
     open,
     load: (id) =>
       inTurn(id.accountId, async () => {
-        let { grants, isStale } = await read(id.accountId);
         const path = pathOf(id.accountId);
+        await leftovers.refuseUnfinished(path);
+        let { grants, isStale } = await read(id.accountId);
         // What a command wrote otherwise its relay could not read perhaps.
         if (isStale && isOwner)
           await alone(path, async (mayWrite) => {
@@ -279,7 +284,7 @@ export function createFileStore(
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
     elsewhere,
-    finish: (consent) => finishOfDead(consentLock(consent)),
+    finish: (consent) => leftovers.finishOfDead(consentLock(consent)),
     serves: consents.serves,
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);

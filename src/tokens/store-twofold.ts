@@ -60,11 +60,17 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
     },
     async load(id) {
       const key = keyOf(id);
-      const own = compared.has(key) ? undefined : await here.load(id).catch(() => undefined);
+      let isRead = true;
+      const own = compared.has(key)
+        ? undefined
+        : await here.load(id).catch(() => {
+            isRead = false;
+            return undefined;
+          });
       try {
         const found = await shared.load(id);
         const whole = own === undefined ? found : await complete(id, own, found);
-        compared.add(key);
+        if (isRead) compared.add(key);
         return whole;
       } catch (error) {
         if (isUnreadable(error)) throw error;

@@ -320,10 +320,10 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
     if (isToAskAgain(exchange, 'needs_consent') && isConsent(slot)) {
       // A command that was killed beside this relay, or ended on a full disk, may have left what came to it.
-      await store.finish?.(grant.fingerprint).catch((error: unknown) => {
-        if (!isUnreadable(error)) keeper.storeFailed(error, 'read');
-      });
-      await look(slot, true);
+      await store.finish?.(grant.fingerprint).catch((error: unknown) => keeper.storeFailed(error, 'read'));
+      const seen = await look(slot, true);
+      if (typeof seen !== 'string' && !(seen instanceof AccessToken))
+        return { ...exchange, outcome: { ok: false, failure: seen } };
       if (grant.refreshToken === used) await keeper.catchUp(grant, slot.account.user, true);
       if (grant.refreshToken !== used && isToAskAgain(exchange, 'needs_consent')) {
         used = grant.refreshToken;

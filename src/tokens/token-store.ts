@@ -120,7 +120,7 @@ export interface TokenStore {
   ): Promise<StoredGrant | undefined>;
   /**
    * Puts in its place what a process that has died had written beside it. Called with the right to refresh this consent;
-   * what is found may be of any. Rejects as `load`.
+   * what is found may be of any. What cannot be put there is the trouble of its account: `load` rejects.
    */
   finish?(consent: string): Promise<void>;
   /** Who is served from now on: what is kept of others may be of accounts that were renamed. */

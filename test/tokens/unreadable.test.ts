@@ -4,7 +4,7 @@
  * next.
  */
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -159,3 +159,67 @@ for (const way of WAYS) {
     await service.close();
   });
 }
+
+/** The newest refresh token of the account stands beside its file only, as a process leaves it that is killed. */
+async function leaveHalf(directory: string, accountId: string, older: string): Promise<void> {
+  const path = await fileOf(directory, accountId);
+  await rename(path, `${path}.4711.3.tmp`);
+  await writeFile(path, older, { mode: 0o600 });
+}
+
+const fileOf = async (directory: string, accountId: string): Promise<string> => {
+  const names = await readdir(directory);
+  return join(directory, names.find((name) => name.startsWith(accountId) && name.endsWith('.grant')) ?? '');
+};
+
+for (const when of ['at the start', 'while it runs', 'while it runs, seen by another one'] as const)
+  test(`${when}: what was left beside the file of one account and cannot be put in its place holds up that one alone`, async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
+    const log = createTestLog();
+    const trial = await startTrial(3, () => createFileStore(directory, { log, sealer: undefined }));
+    t.after(async () => {
+      await trial.close();
+      await rm(directory, { recursive: true, force: true });
+    });
+    const { endpoint, users } = trial;
+    const [first = '', second = '', third = ''] = users;
+    const older = new Map<string, string>();
+    for (const round of [1, 2]) {
+      const before = await trial.serve();
+      for (const user of users) await before.refresh(user);
+      if (round === 1)
+        for (const user of users) older.set(user, await readFile(await fileOf(directory, user), 'utf8'));
+      await before.close();
+    }
+    const leave = async (): Promise<void> => {
+      for (const user of [first, second]) await leaveHalf(directory, user, older.get(user) ?? '');
+    };
+    const lock = `${await fileOf(directory, first)}.lock`;
+    await mkdir(lock);
+    if (when === 'at the start') await leave();
+    let service = await trial.serve({ log });
+    if (when !== 'at the start') await leave();
+    const asked = endpoint.requests.length;
+    const inOrder = when.includes('another') ? [second, first, third] : [first, second, third];
+    for (const user of inOrder)
+      if (user === first)
+        await assert.rejects(service.refresh(user), (error: TokenError) => {
+          assert.equal(error.code, 'provider_fault');
+          assert.match(error.cure ?? '', /\.lock is no plain file: .*remove it$/);
+          return true;
+        });
+      else await service.refresh(user);
+    const answers = endpoint.requests.slice(asked).map(({ status }) => status);
+    assert.deepEqual(answers, when === 'at the start' ? [200, 200] : [400, 200, 200]);
+    // Where it is known nothing is asked any more; the account is told, and no other one.
+    await assert.rejects(service.refresh(first), { code: 'provider_fault' });
+    assert.equal(endpoint.requests.length, asked + answers.length);
+    const told = log.lines.filter(({ fields }) => fields.event === 'token_refresh_failed');
+    assert.deepEqual([...new Set(told.map(({ fields }) => fields.account))], [first]);
+    await rmdir(lock);
+    await service.refresh(first);
+    await service.close();
+    service = await trial.serve();
+    for (const user of users) await service.refresh(user);
+    await service.close();
+  });
