@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
 import { silentLog } from '../../src/log.ts';
 import { createRedisConnection } from '../../src/redis.ts';
+import type { Claim, Ledger } from '../../src/upstream/graph/ledger.ts';
 import { createRedisLedger } from '../../src/upstream/graph/ledger-redis.ts';
 import { leakless } from '../support/leak-check.ts';
 import { startRedis } from '../support/redis.ts';
@@ -74,6 +75,42 @@ test(
     await next.release();
     await redis.kill();
     await assert.rejects(first.claim(KEY));
+  }),
+);
+
+test(
+  'a relay that lost Redis right after its 250 notes nothing over what another has closed since',
+  leakless(async (_t, defer) => {
+    const redis = await startRedis();
+    defer(() => redis.kill());
+    const [first, second] = [1, 2].map(() => {
+      const ledger = createRedisLedger(
+        createRedisConnection(new Secret(redis.url), { log: silentLog }),
+        'test',
+      );
+      defer(() => ledger.close());
+      return ledger;
+    });
+    assert.ok(first && second);
+    const take = async (ledger: Ledger): Promise<Claim> => {
+      const claim = await ledger.claim(KEY);
+      assert.ok(claim !== 'busy');
+      return claim;
+    };
+    const claim = await take(first);
+    assert.equal(await claim.isOutdated(), false);
+    assert.equal(await claim.close(), true);
+    await claim.release();
+    const tried = await take(second);
+    await tried.note({ state: 'creating', at: 1 });
+    await tried.forget();
+    await tried.release();
+    assert.equal(await claim.isOutdated(), false, 'nothing was sent');
+    const retry = await take(second);
+    await retry.note({ state: 'draft', at: 1, draft: 'id' });
+    await retry.close();
+    await retry.release();
+    assert.deepEqual([await claim.isOutdated(), await retry.isOutdated()], [true, false]);
   }),
 );
 

@@ -9,6 +9,7 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { orMake } from '../../or-make.ts';
 import {
+  CLOSED_MS,
   formatEntry,
   hashOf,
   isListed,
@@ -24,6 +25,8 @@ import {
 
 /** Entries of sent messages beyond these are forgotten, oldest first; what is unclear never is before its time. */
 const MAX_SENT = 100_000;
+/** Of more it is not known who closed them. */
+const MAX_CLOSERS = 10_000;
 /** Lines out of date before the journal is written anew. */
 const STALE_LINES = 20_000;
 const FILE = 'graph-submissions.journal';
@@ -55,6 +58,8 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   const families = new Map<string, Set<string>>();
   /** How many messages are known by a name. */
   const names = new Map<string, number>();
+  /** By key, oldest first. */
+  const closers = new Map<string, { readonly owner: symbol; readonly at: number }>();
   let sent = 0;
   /** How many are open, by mark of their sender; `''` where it was not noted. */
   const open = new Map<string, number>();
@@ -105,6 +110,16 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       const entry = entries.get(owner.key);
       if (entry?.state === 'draft' && entry.draft === oldest)
         owners.set(oldest, { key: owner.key, at: clock.monotonic() });
+    }
+  }
+
+  function closedBy(key: string, owner: symbol): void {
+    const now = clock.monotonic();
+    closers.delete(key);
+    closers.set(key, { owner, at: now });
+    for (const [oldest, { at }] of closers) {
+      if (now - at < CLOSED_MS && closers.size <= MAX_CLOSERS) return;
+      closers.delete(oldest);
     }
   }
 
@@ -203,15 +218,22 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       busy.add(key);
       const known = entries.get(key);
       const isOld = known !== undefined && known.at < today() - keepMsOf(known);
+      const owner = Symbol();
+      const forget = (): Promise<boolean> =>
+        write(key, undefined, 'written').then(
+          () => true,
+          () => !entries.has(key),
+        );
       let isOver = false;
       return {
         known: isOld ? undefined : known,
         note: (entry) => write(key, entry, needsSync(entry, entries.get(key)) ? 'synced' : 'written'),
-        forget: () =>
-          write(key, undefined, 'written').then(
-            () => true,
-            () => !entries.has(key),
-          ),
+        forget,
+        close() {
+          closedBy(key, owner);
+          return forget();
+        },
+        isOutdated: async () => (closers.get(key)?.owner ?? owner) !== owner,
         async release() {
           if (isOver) return;
           isOver = true;

@@ -8,6 +8,7 @@ import { type Clock, systemClock } from '../../clock.ts';
 import { type RedisConnection, RedisUnavailable, redisScript } from '../../redis.ts';
 import {
   CLAIM_MS,
+  CLOSED_MS,
   formatEntry,
   hashOf,
   isListed,
@@ -42,9 +43,10 @@ if ARGV[10] == 'named' then local whose = redis.call('get', KEYS[8]) redis.call(
 if ARGV[9] == 'open' then redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) else redis.call('hdel', KEYS[7], ARGV[4]) end
 return 1`,
 );
-/** -1: the claim was lost, and whoever has it now knows what was noted. */
+/** -1: the claim was lost, and whoever has it now knows what was noted. With a time in ms it is known so long who did it. */
 const FORGET = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return -1 end
+if ARGV[3] then redis.call('set', KEYS[5], ARGV[1], 'PX', ARGV[3]) end
 redis.call('hdel', KEYS[3], ARGV[2])
 redis.call('hdel', KEYS[4], ARGV[2])
 return redis.call('del', KEYS[2])`,
@@ -91,8 +93,9 @@ export function createRedisLedger(
         throw error;
       });
       if (typeof known !== 'string') return 'busy';
-      const give = (script: typeof FORGET): Promise<boolean> =>
-        redis.run(script, [...keys, openKey(sender)], [owner, key]).then(
+      const closed = `${prefix}:graph:closed:${key}`;
+      const forget = (...knownFor: readonly number[]): Promise<boolean> =>
+        redis.run(FORGET, [...keys, openKey(sender), closed], [owner, key, ...knownFor]).then(
           (done) => done !== -1,
           () => false,
         );
@@ -131,7 +134,9 @@ export function createRedisLedger(
           );
           if (held !== 1) throw new Error('another relay took the message over');
         },
-        forget: () => give(FORGET),
+        forget: () => forget(),
+        close: () => forget(CLOSED_MS),
+        isOutdated: () => redis.ask((r) => r.get(closed)).then((whose) => whose !== null && whose !== owner),
         async release() {
           if (isOver) return;
           isOver = true;

@@ -15,6 +15,8 @@ export const KEEP_MS = 5 * 24 * 60 * 60_000;
 export const SWEEP_MS = 2 * 24 * 60 * 60_000;
 /** A right to work whose holder died ends after this; no send begins after three quarters of it. */
 export const CLAIM_MS = 5 * 60_000;
+/** So long it is known who closed a message last. */
+export const CLOSED_MS = 60 * 60_000;
 /** So long a draft that was sent may still look like one. */
 export const OWNED_MS = 60 * 60_000;
 
@@ -82,6 +84,10 @@ export interface Claim {
   note(entry: LedgerEntry): Promise<void>;
   /** Nothing of the message is left at Graph: forget it. False: nobody can tell whether it is forgotten. Never rejects. */
   forget(): Promise<boolean>;
+  /** As `forget`: its client has heard that it was sent, and the next that looks the same is another. */
+  close(): Promise<boolean>;
+  /** Whether another was the last to close it: what this one has to note of it is out of date. Rejects when it cannot be known. */
+  isOutdated(): Promise<boolean>;
   /** The work is over; what was noted stays. Idempotent; never rejects. */
   release(): Promise<void>;
 }

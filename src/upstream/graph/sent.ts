@@ -50,7 +50,8 @@ export async function noteSent(
       }
       // Its retry that has begun meanwhile is sent: what is heard of that counts.
       const mayBeLate = !keepsClaim && !isHeard && !isAgain;
-      if (keepsClaim || isHeard !== isClosed) await amend(ledger, outgoing, entry, { isHeard, mayBeLate });
+      if (keepsClaim || isHeard !== isClosed)
+        await amend(ledger, outgoing, entry, claim, { isHeard, mayBeLate });
     },
   };
 }
@@ -58,17 +59,21 @@ export async function noteSent(
 /** Undefined: nothing is to be known of it. False: it may not have been noted. */
 const put = (claim: Claim, entry: SentEntry | undefined): Promise<boolean> =>
   entry === undefined
-    ? claim.forget()
+    ? claim.close()
     : claim.note(entry).then(
         () => true,
         () => false,
       );
 
-/** What is known now is what was noted, or what others of its recipients have left of it. Rejects where it is to be tried again. */
+/**
+ * What is known now is what was noted, what others of its recipients have left of it, or of another that looks the same.
+ * Rejects where it is to be tried again.
+ */
 async function amend(
   ledger: Pick<Ledger, 'claim'>,
   outgoing: Outgoing,
   entry: SentEntry,
+  before: Claim,
   { isHeard, mayBeLate }: { readonly isHeard: boolean; readonly mayBeLate: boolean },
 ): Promise<void> {
   const claim = await ledger.claim(outgoing.key);
@@ -82,7 +87,7 @@ async function amend(
   try {
     if (isHeard) {
       if (same !== undefined && isOpen(same)) isNoted = await put(claim, withoutPart(same, outgoing));
-    } else if (known === undefined || same !== undefined)
+    } else if (same !== undefined || (known === undefined && !(await before.isOutdated())))
       isNoted = await put(claim, withPart(same, entry, outgoing));
   } finally {
     await claim.release();

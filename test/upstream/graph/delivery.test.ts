@@ -342,6 +342,8 @@ test(
           known: undefined,
           note: () => Promise.reject(new Error('disk full')),
           forget: async () => true,
+          close: async () => true,
+          isOutdated: async () => false,
           release: async () => undefined,
         }),
       }),

@@ -92,7 +92,7 @@ function awayAfter(isLast: (question: 'claim' | 'forget') => boolean, times: num
         if (claim === 'busy') return claim;
         return {
           ...claim,
-          forget: async () => !away('forget') && claim.forget(),
+          close: async () => !away('forget') && claim.close(),
           note: async (entry) => {
             if (away('note')) throw new Error('away');
             await claim.note(entry);
@@ -139,6 +139,20 @@ test(
     assert.equal((await room.send(ALARM, addressesOf('a'))).kind, 'refused');
     await first.whenHeard?.('no');
     assert.equal((await room.send(ALARM, addressesOf('a'))).kind, 'refused');
+  }),
+);
+
+test(
+  'its retry was sent and heard before the connection is known to have broken: what looks the same then is another',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const first = await room.send(ALARM, addressesOf('a'), { heard: 'later' });
+    assert.ok(await says(room, 'a', WAITS));
+    await first.whenHeard?.('no');
+    for (const times of [3, 4]) {
+      assert.ok(await says(room, 'a', WAITS));
+      assert.equal(room.server.delivered.length, times);
+    }
   }),
 );
 
