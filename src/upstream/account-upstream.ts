@@ -108,8 +108,6 @@ export function createAccountUpstream(
   const closed = new AbortController();
   // One for each connection that is being opened; Node takes more than ten for a leak.
   setMaxListeners(0, closed.signal);
-  /** A place among the logins was taken and not used; until when it keeps the others of the mailbox away, monotonic ms. */
-  let unusedUntil = Number.NEGATIVE_INFINITY;
   let connecting: Promise<void> | undefined;
   let holds = 0;
   const waitingForFree: (() => void)[] = [];
@@ -125,15 +123,13 @@ export function createAccountUpstream(
     }
   }
 
-  /** Until when the place keeps others away. */
-  async function waitForLogin(): Promise<number> {
-    if (clock.monotonic() < unusedUntil || account.limits.loginIntervalMs === 0) {
-      const until = unusedUntil;
-      unusedUntil = Number.NEGATIVE_INFINITY;
-      return until;
-    }
-    const waitMs = await deps.logins.login(mailbox, account.limits.loginIntervalMs, options.acquireTimeoutMs);
-    if (waitMs === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
+  /** Until it is the login's turn; what gives that back. */
+  async function waitForLogin(): Promise<() => void> {
+    const { loginIntervalMs } = account.limits;
+    if (loginIntervalMs === 0) return () => {};
+    const turn = await deps.logins.login(mailbox, loginIntervalMs, options.acquireTimeoutMs);
+    if (turn === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
+    const { waitMs } = turn;
     if (waitMs > 0)
       await new Promise<void>((resolve) => {
         const done = (): void => {
@@ -144,7 +140,7 @@ export function createAccountUpstream(
         const cancel = clock.after(waitMs, done);
         closed.signal.addEventListener('abort', done);
       });
-    return clock.monotonic() + account.limits.loginIntervalMs;
+    return () => turn.giveBack?.();
   }
 
   /** As `deps.open`; where the token does not come the attempt is given up, whatever it waits for. */
@@ -228,7 +224,7 @@ export function createAccountUpstream(
     const isAwaited = connecting !== undefined && endpoint.hasTime;
     let of = account;
     let at = endpoint;
-    let takenUntil: number | undefined;
+    let giveBack = (): void => {};
     let hasFailed = false;
     const ask = (): Promise<AccessToken> => {
       const coming = token();
@@ -242,10 +238,10 @@ export function createAccountUpstream(
       // First: without a token there is no login, and none that waits for its turn.
       const isEarly = isAwaited && (await isWorthWaiting(coming));
       if (!isEarly) await coming;
-      takenUntil = await waitForLogin();
+      giveBack = await waitForLogin();
       if (closed.signal.aborted) throw notServed();
       if (!fits()) {
-        unusedUntil = takenUntil;
+        giveBack();
         return undefined;
       }
       of = account;
@@ -270,8 +266,7 @@ export function createAccountUpstream(
       if (closed.signal.aborted) throw notServed();
       const event = error instanceof UpstreamError ? error.event : undefined;
       // What did not come as far as AUTH was no login and needs no interval after it.
-      if (takenUntil !== undefined && (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')))
-        unusedUntil = takenUntil;
+      if (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')) giveBack();
       if (error instanceof UpstreamError) failed(error, at);
       throw error;
     }

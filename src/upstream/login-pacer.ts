@@ -1,13 +1,20 @@
-/** Keeps the logins of each mailbox apart. In: mailbox and interval. Out: how long to wait. */
+/** Keeps the logins of each mailbox apart. In: mailbox and interval. Out: whose turn is when. */
 import type { Clock } from '../clock.ts';
 
+/** The turn of one login. */
+export interface LoginTurn {
+  readonly waitMs: number;
+  /** There was no login: nobody keeps a distance from it, except who has taken a turn behind it already. */
+  giveBack?(): void;
+}
+
 export interface LoginPacer {
-  /** How long a login must wait to keep its distance, ms; undefined where that is longer than `maxWaitMs` (no place is taken then). Never rejects. */
+  /** The next turn; undefined where that is later than in `maxWaitMs` (none is taken then). Never rejects. */
   login(
     mailbox: string,
     intervalMs: number,
     maxWaitMs: number,
-  ): number | undefined | Promise<number | undefined>;
+  ): LoginTurn | undefined | Promise<LoginTurn | undefined>;
 }
 
 /** Within this process. */
@@ -21,8 +28,14 @@ export function createLoginPacer(clock: Clock): LoginPacer & {
       const now = clock.monotonic();
       const at = Math.max(now, nextAt.get(mailbox) ?? now);
       if (at - now > maxWaitMs) return undefined;
-      nextAt.set(mailbox, at + intervalMs);
-      return at - now;
+      const next = at + intervalMs;
+      nextAt.set(mailbox, next);
+      return {
+        waitMs: at - now,
+        giveBack() {
+          if (nextAt.get(mailbox) === next) nextAt.delete(mailbox);
+        },
+      };
     },
     tidy() {
       const now = clock.monotonic();
