@@ -2,6 +2,7 @@
  * The running relay's token store in the hands of a command. In: settings. Out: a store, open, that knows the newest
  * refresh tokens and keeps rotated ones, but removes nothing: a command may know only some of the accounts.
  */
+import { existsSync } from 'node:fs';
 import type { LoadedAccount } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
@@ -21,16 +22,22 @@ export async function borrowTokenStore(
   accounts: readonly Pick<LoadedAccount, 'account' | 'credential'>[],
 ): Promise<TokenStore> {
   const { stateDir, stateKey, store: storeUrl } = settings;
-  const isInDirectory = stateDir !== undefined && !/^(?:rediss?:|memory$)/.test(storeUrl?.reveal() ?? '');
-  const owner = isInDirectory ? await ownerOf(stateDir, { stateKey, accounts }) : undefined;
+  const kind = /^(?:memory$|redis)/.exec(storeUrl?.reveal() ?? '')?.[0];
   const log = errorsTo(note);
-  try {
-    const store = createTokenStore({ stateDir, stateKey, storeUrl, role: 'guest', owner, log });
-    await store.open();
-    return { ...store, prune: async () => ({ gone: 0, kept: [] }) };
-  } catch (error) {
-    throw new OperatorError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
-  }
+  const open = async (directory: string | undefined): Promise<TokenStore> => {
+    const owner = directory === undefined ? undefined : await ownerOf(directory, { stateKey, accounts });
+    try {
+      const store = createTokenStore({ stateDir: directory, stateKey, storeUrl, role: 'guest', owner, log });
+      await store.open();
+      return { ...store, prune: async () => ({ gone: 0, kept: [] }) };
+    } catch (error) {
+      throw new OperatorError((error as Error).message, EXIT_CONFIGURATION, { cause: error });
+    }
+  };
+  if (kind === undefined) return open(stateDir);
+  // Beside the shared one it is the place for what that cannot take; where it cannot be used, the shared one does.
+  const isBeside = kind === 'redis' && stateDir !== undefined && existsSync(stateDir);
+  return isBeside ? open(stateDir).catch(() => open(undefined)) : open(undefined);
 }
 
 /** Each once. */

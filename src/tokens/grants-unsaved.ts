@@ -2,9 +2,10 @@
 export class GrantsUnsavedError extends Error {
   override readonly name = 'GrantsUnsavedError';
   readonly accountIds: readonly string[];
-  constructor(accountIds: readonly string[]) {
+  /** `hasDirectory`: there is one in which they may be half written. */
+  constructor(accountIds: readonly string[], hasDirectory: boolean) {
     super(
-      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved: ${accountIds.join(', ')}; they may have to sign in again, unless the state directory has them half written (*.tmp): the relay’s next start finishes that`,
+      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved: ${accountIds.join(', ')}; they may have to sign in again${hasDirectory ? ', unless the state directory has them half written (*.tmp): the relay’s next start finishes that' : ''}`,
     );
     this.accountIds = accountIds;
   }

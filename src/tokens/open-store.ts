@@ -42,10 +42,15 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
   if (wanted === 'memory') return createMemoryStore(clock);
   const sealer = stateKey === undefined ? undefined : createSealer(stateKey);
   const lockWaitMs = answerTimeoutMs + LOCK_MARGIN_MS;
+  const inDirectory = (directory: string): TokenStore =>
+    createFileStore(
+      directory,
+      { log, sealer, clock, files: stateFilesOf(options.owner) },
+      { role, lockWaitMs },
+    );
   if (wanted === 'file') {
     if (stateDir === undefined) throw new Error('the file store needs a state directory');
-    const files = stateFilesOf(options.owner);
-    return createFileStore(stateDir, { log, sealer, clock, files }, { role, lockWaitMs });
+    return inDirectory(stateDir);
   }
   if (options.storeUrl === undefined || !/^rediss?:\/\//.test(wanted)) {
     throw new Error('unknown token store: memory, file, redis://… or rediss://…');
@@ -65,6 +70,5 @@ export function createTokenStore(options: TokenStoreOptions): TokenStore {
     { log, sealer, clock, ...(options.aloneSince && { aloneSince: options.aloneSince }) },
     { lockWaitMs, role },
   );
-  if (stateDir === undefined || role === 'guest') return shared;
-  return createTwofoldStore(shared, createFileStore(stateDir, { log, sealer, clock }), log);
+  return stateDir === undefined ? shared : createTwofoldStore(shared, inDirectory(stateDir), log);
 }

@@ -28,6 +28,8 @@ const NONE: Promise<StoredTokens> = Promise.resolve({});
 export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Log): TokenStore {
   /** Grants whose copy here is known to be no later than the shared one. */
   const compared = new Set<string>();
+  // A command beside this relay may have kept here what it could not take.
+  shared.onBack?.(() => compared.clear());
   const keyOf = ({ accountId, fingerprint, user = '' }: GrantId): string =>
     `${fingerprint} ${accountId} ${user}`;
 
@@ -92,6 +94,10 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
         if (isUnreadable(error)) throw error;
         throw new SharedStoreAway(error, own);
       }
+    },
+    async finish(consent) {
+      await here.finish?.(consent);
+      compared.clear();
     },
     serves: (accounts) => here.serves?.(accounts),
     async rotate(id, rotation): Promise<RotationResult> {

@@ -13,7 +13,7 @@ import { createProcesses, formatMark } from '../../src/tokens/process-mark.ts';
 import { createSealer } from '../../src/tokens/sealing.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import { idOf, rotation } from '../tokens/store-suite.ts';
-import { entryFor } from '../tokens/support.ts';
+import { closedPort, entryFor } from '../tokens/support.ts';
 
 const SOMEBODY = 65_534;
 const isRoot = process.getuid?.() === 0;
@@ -154,4 +154,27 @@ test('a record under the state key says as whom root writes, whose account it is
     readdirSync(directory).map((name) => lstatSync(join(directory, name)).uid),
     [SOMEBODY, SOMEBODY],
   );
+});
+
+test('beside a Redis that is away a refresh token is kept in the state directory, where there is one that can be used', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'beside-redis-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const store = `redis://127.0.0.1:${await closedPort()}`;
+  const keep = async (stateDir: string): Promise<void> => {
+    const settings = await loadSettings({ flags: { stateDir, store }, env: {} });
+    const borrowed = await borrowTokenStore(settings, () => undefined, ACCOUNTS);
+    assert.equal(borrowed.kind, 'redis');
+    await assert.rejects(borrowed.rotate(idIn('a@x'), rotation('came while Redis was away')));
+    await borrowed.close();
+  };
+  await keep(directory);
+  const left = createFileStore(directory, { log: silentLog, sealer: undefined });
+  assert.equal((await left.load(idIn('a@x')))?.refreshToken, 'came while Redis was away');
+  // No directory is made, and one under another key is left to the relay.
+  await keep(join(directory, 'missing'));
+  assert.equal(readdirSync(directory).length, 1);
+  await keepAs(directory, idIn('b@x'), KEY);
+  rmSync(join(directory, fileNameOf('a@x')));
+  await keep(directory);
+  assert.deepEqual(readdirSync(directory), [fileNameOf('b@x')]);
 });
