@@ -4,9 +4,9 @@
  * each has been dealt with. Owns what has not been dealt with: part of a line, at most one chunk.
  */
 import { isUtf8 } from 'node:buffer';
-import { Writable } from 'node:stream';
 import { type BareLineEnds, type BodyDecoder, createBodyDecoder } from '../protocol/body-decoder.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
+import { ChunkSink } from './chunk-sink.ts';
 import type { Intake } from './intake.ts';
 import { COSTLY_OCTETS, LINE_COST, type TurnShare } from './turn-share.ts';
 
@@ -55,18 +55,13 @@ export interface CommandReaderOptions {
 
 const LF = 0x0a;
 const CR = 0x0d;
-/**
- * More than one read of a socket (64 KiB), so that a chunk being dealt with does not stop and restart
- * reading; the bound of what waits here for a slow upstream.
- */
-const HIGH_WATER_MARK = 128 * 1024;
 const RCPT = /^RCPT /i;
 const NOT_PRINTABLE_ASCII = /[^ -~]/;
 /** Not TAB: whether that may stand for a blank depends on the client. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: finding them is the purpose
 const CONTROL = /[\u0000-\u0008\u000a-\u001f\u007f]/;
 
-export class CommandReader extends Writable {
+export class CommandReader extends ChunkSink {
   /** Set by smtp-server when the session is over: what is left is dropped. */
   isClosed = false;
   readonly #options: CommandReaderOptions;
@@ -79,11 +74,8 @@ export class CommandReader extends Writable {
   #emitted = 0;
 
   constructor(options: CommandReaderOptions) {
-    super({ highWaterMark: HIGH_WATER_MARK, decodeStrings: false });
+    super();
     this.#options = options;
-    this.on('finish', () => {
-      if (!this.isClosed) options.onInputEnd();
-    });
   }
 
   /** Whether it is us the client waits for: an upstream that takes no more, or the final reply. */
@@ -102,9 +94,15 @@ export class CommandReader extends Writable {
     this.#decoder = createBodyDecoder(sink.bareLineEnds);
   }
 
-  override _write(chunk: Buffer, _encoding: string, next: () => void): void {
-    this.#options.onActive();
-    this.#options.share.whenLeft(() => this.#take(chunk, 0, next));
+  protected override take(chunk: Buffer, next: () => void): void {
+    const { onActive, share } = this.#options;
+    onActive();
+    if (share.isFree) this.#take(chunk, 0, next);
+    else share.whenLeft(() => this.#take(chunk, 0, next));
+  }
+
+  protected override ended(): void {
+    if (!this.isClosed) this.#options.onInputEnd();
   }
 
   #take(chunk: Buffer, from: number, next: () => void): void {

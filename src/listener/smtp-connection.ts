@@ -141,7 +141,7 @@ export class RelayConnection extends SeamConnection {
 
   protected override createReader(): CommandReader {
     const { limits, bareLineEnds } = this._server.hooks.options;
-    const reader = new CommandReader({
+    return new CommandReader({
       maxCommandOctets: limits.maxCommandOctets,
       bareLineEnds,
       share: this._server.share,
@@ -153,8 +153,6 @@ export class RelayConnection extends SeamConnection {
       onInputEnd: () => (this.#hearing.isAsked ? this.#say(INPUT_ENDED) : this.close()),
       whenWritable: (next) => this.whenWritable(next),
     });
-    reader.on('error', () => this.destroy());
-    return reader;
   }
 
   protected override saidBySasl(code: number, text: string): void {

@@ -3,8 +3,8 @@
  * and the steps of SASL. Each member below says what breaks if the library changes: its types show a member
  * that is gone, smtp-server-seam.test.ts one that does something else.
  */
+import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import type { Writable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { SMTPServer, type SMTPServerSession } from 'smtp-server';
 import { SMTPConnection } from 'smtp-server/lib/smtp-connection.js';
@@ -17,12 +17,15 @@ function endWith(socket: Socket, isInHandshake: () => boolean): void {
   });
 }
 
+/** What a pipe asks of that into which it leads. */
+type Piped = EventEmitter & { write(chunk: Buffer): boolean; end(): unknown };
+
 export abstract class SeamConnection extends SMTPConnection {
   /** The TLS socket from the start of its handshake, else the accepted one. */
   #topmost: Socket | undefined;
 
   /** What octets are piped into; made anew for TLS. Called by the constructor of the library. */
-  protected abstract createReader(): Writable;
+  protected abstract createReader(): Piped;
   /** Says the greeting. */
   protected abstract greet(): void;
   /** The socket is closed. Called once or more. */

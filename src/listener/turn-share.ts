@@ -24,6 +24,11 @@ export class TurnShare {
     return this.#spent >= SHARE;
   }
 
+  /** Work may be done at once: nothing waits, and the share is not spent. */
+  get isFree(): boolean {
+    return this.#spent < SHARE && this.#waiting.length === 0;
+  }
+
   spend(cost: number): void {
     this.#spent += cost;
     if (this.#spent >= UNMEASURED) this.#planEnd();
@@ -31,7 +36,7 @@ export class TurnShare {
 
   /** Calls `work` at once, or where the share is spent in a later turn, in the order of coming. */
   whenLeft(work: () => void): void {
-    if (this.#spent < SHARE && this.#waiting.length === 0) work();
+    if (this.isFree) work();
     else this.#waiting.push(work);
   }
 

@@ -68,8 +68,10 @@ function readersOf(count: number, onLine: (done: () => void) => void): CommandRe
   );
 }
 
-const taken = (reader: CommandReader, chunk: Buffer): Promise<unknown> =>
-  new Promise((next) => reader.write(chunk, next));
+async function taken(reader: CommandReader, chunk: Buffer): Promise<void> {
+  reader.write(chunk);
+  while (reader.writableLength > 0) await new Promise(setImmediate);
+}
 
 /** In how many turns of the loop some readers pass on what comes in one go. */
 async function turnsFor(readers: number, chunks: number, unit: string): Promise<number> {
