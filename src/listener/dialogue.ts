@@ -5,10 +5,11 @@
 import type { Account } from '../accounts/account.ts';
 import type { Heard } from '../protocol/esmtp.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
-import type { Soon } from '../soon.ts';
+import { type Soon, whenKnown } from '../soon.ts';
 import { type BodySink, FAULTS, type LineFault } from './command-reader.ts';
 import type { LimitName } from './counts.ts';
 import type { Origin } from './door.ts';
+import type { Intake } from './intake.ts';
 import { type ClientFacts, isIntake, type MailSession } from './mail-session.ts';
 import type { ListenerOptions } from './options.ts';
 
@@ -97,7 +98,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   /** DATA or BDAT was refused, and nothing has come that shows that the client has read it. */
   let isBodyDue = false;
   /** RCPTs that came together: answered in order when the last of them is there. */
-  let batch: { readonly isBad: boolean; readonly answer: Soon<Reply> }[] = [];
+  const batch: { readonly isBad: boolean; readonly answer: Soon<Reply> }[] = [];
 
   const { remoteAddress, isTrusted, mayAuthInClear } = wire.origin;
   const needsAuth = authRequired || !isTrusted;
@@ -225,12 +226,10 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   function mailFrom(argument: string, done: () => void): void {
     const refusal = refusalOfPath('MAIL', 'FROM:', argument);
     if (refusal === undefined && !isDraining) {
-      void session()
-        .mail(argument.slice('FROM:'.length))
-        .then((answer) => {
-          wire.say(answer);
-          done();
-        });
+      void whenKnown(session().mail(argument.slice('FROM:'.length)), (answer) => {
+        wire.say(answer);
+        done();
+      });
       return;
     }
     if (refusal === undefined) wire.say(SHUTTING_DOWN);
@@ -243,33 +242,39 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     const answer = session().rcpt(refusal ?? argument.slice('TO:'.length), rcptFollows);
     batch.push({ isBad: refusal !== undefined, answer });
     if (rcptFollows) done();
-    else void answerBatch().then(done);
+    else answerBatch(done);
   }
 
-  async function answerBatch(): Promise<void> {
-    const answered = batch;
-    batch = [];
-    for (const { isBad, answer } of answered) {
-      const r = answer instanceof Promise ? await answer : answer;
-      if (isBad) bad(r);
-      else wire.say(r);
+  function answerBatch(done: () => void): void {
+    const tell = (isBad: boolean, r: Reply): void => (isBad ? bad(r) : wire.say(r));
+    for (let one = batch.shift(); one !== undefined; one = batch.shift()) {
+      const { isBad, answer } = one;
+      if (answer instanceof Promise) {
+        void answer.then((r) => {
+          tell(isBad, r);
+          answerBatch(done);
+        });
+        return;
+      }
+      tell(isBad, answer);
     }
+    done();
   }
 
   /** False where DATA is refused: what follows are commands. */
-  async function takeBody(argument: string): Promise<boolean> {
-    if (argument !== '') {
-      bad(reply(501, '5.5.4', 'Syntax: DATA'));
-      return false;
-    }
-    const current = session();
-    const answer = await current.data();
+  function takeBody(argument: string): Soon<boolean> {
+    if (argument === '') return whenKnown(session().data(), startBody);
+    bad(reply(501, '5.5.4', 'Syntax: DATA'));
+    return false;
+  }
+
+  function startBody(answer: Reply | Intake): boolean {
     if (!isIntake(answer)) {
       wire.say(answer);
       return false;
     }
     // RFC 2033 §4.2: LMTP answers for every recipient that was accepted.
-    const replies = lmtp ? current.recipients() : 1;
+    const replies = lmtp ? session().recipients() : 1;
     const isStarted = wire.startBody({
       bareLineEnds: answer.bareLineEnds,
       write: answer.write,
@@ -343,7 +348,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       else if (verb === 'MAIL') mailFrom(argument, done);
       else if (verb === 'RCPT') rcptTo(argument, rcptFollows, done);
       else if (verb === 'DATA')
-        void takeBody(argument).then((isTaken) => {
+        void whenKnown(takeBody(argument), (isTaken) => {
           if (!isTaken) bodyRefused();
           done();
         });

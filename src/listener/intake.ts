@@ -138,6 +138,19 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
     return wait;
   }
 
+  /** What was not passed on yet, then the end. */
+  async function finish(): Promise<Reply> {
+    if (inSlab > 0) await emptySlab();
+    const unfinished = header;
+    if (unfinished !== undefined) {
+      judge(unfinished.end());
+      if (refusal === undefined && options.changeHeader !== undefined) await letGo(unfinished.octets());
+    }
+    if (refusal !== undefined) return refusal;
+    if (preamble !== undefined) await writer.write(preamble);
+    return writer.end();
+  }
+
   return {
     // Where a header ends is a matter of opinion with bare line ends in it: the check of From: could be fooled.
     bareLineEnds:
@@ -158,18 +171,11 @@ export function createIntake(writer: BodyWriter, options: IntakeOptions): Intake
       const wait = emptySlab();
       return wait === undefined ? take(piece) : wait.then(() => (isCut ? undefined : take(piece)));
     },
-    async end() {
+    end() {
       // The end may have been in the chunk that was waiting when the client left.
-      if (isCut) return reply(451, '4.4.2', 'The session ended');
-      if (inSlab > 0) await emptySlab();
-      const unfinished = header;
-      if (unfinished !== undefined) {
-        judge(unfinished.end());
-        if (refusal === undefined && options.changeHeader !== undefined) await letGo(unfinished.octets());
-      }
-      if (refusal !== undefined) return refusal;
-      if (preamble !== undefined) await writer.write(preamble);
-      return writer.end();
+      if (isCut) return Promise.resolve(reply(451, '4.4.2', 'The session ended'));
+      const isPassedOn = inSlab === 0 && header === undefined && preamble === undefined;
+      return isPassedOn && refusal === undefined ? writer.end() : finish();
     },
     cut(reason) {
       if (isCut || refusal !== undefined) return;

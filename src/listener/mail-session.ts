@@ -14,9 +14,9 @@ import { formatDate, formatProtocol, formatReceived } from '../protocol/received
 import { formatReply, isPositive, type Reply, reply } from '../protocol/reply.ts';
 import { changeHeader } from '../protocol/rewrite-header.ts';
 import type { Relay, Transaction } from '../relay/relay.ts';
-import type { Soon } from '../soon.ts';
+import { type Soon, whenKnown } from '../soon.ts';
 import type { Tally } from './counts.ts';
-import { createShare, type HeldBudget } from './held-budget.ts';
+import { createShare, type HeldBudget, type Share } from './held-budget.ts';
 import { createIntake, type Intake, type IntakeOptions } from './intake.ts';
 import type { ListenerOptions } from './options.ts';
 import { choicesFor } from './sender-choice.ts';
@@ -60,11 +60,11 @@ export interface MailSession {
   since(): number | undefined;
   /** Recipients accepted in the current transaction. */
   recipients(): number;
-  mail(argument: string): Promise<Reply>;
+  mail(argument: string): Soon<Reply>;
   /** `argument` as it came, or its refusal. `follows`: the next command is a RCPT too, and both are asked for together. */
   rcpt(argument: string | Reply, follows: boolean): Soon<Reply>;
   /** An intake: answer 354 and feed it. */
-  data(): Promise<Reply | Intake>;
+  data(): Soon<Reply | Intake>;
   /** RSET, EHLO, the client gone: the transaction is over and nothing is delivered. Idempotent. */
   reset(reason: string): void;
   /** The final reply is awaited and comes at once, whatever is known; false where none is awaited. */
@@ -205,12 +205,57 @@ export function createMailSession(
 
   const maxBytes = (of: Account): number => Math.min(limits.maxMessageBytes, of.limits.maxBytes);
 
+  function openIntake(current: Transaction, of: Account, share: Share): Intake {
+    const mine = era;
+    let isRefused = false;
+    let octets = 0;
+    const inner = createIntake(current.body(), {
+      account: of,
+      maxBytes: maxBytes(of),
+      checkFromHeader: options.checkFromHeader || of.checkFromHeader === true,
+      bareLineEnds: options.bareLineEnds,
+      ...headerChange(of, current.id),
+      preamble: options.received ? receivedLine(current.id) : undefined,
+      onOversize: () => deps.tally.hit('message_bytes'),
+      onRefuse: () => {
+        isRefused = true;
+        share.release();
+      },
+    });
+    intake = {
+      ...inner,
+      write(piece) {
+        octets += piece.length;
+        const room = isRefused || share.cover(octets);
+        if (room === true) return inner.write(piece);
+        return Promise.resolve(room).then((isGranted) => {
+          if (isGranted) return inner.write(piece);
+          inner.refuse(NO_MEMORY);
+          return undefined;
+        });
+      },
+      async end() {
+        isEnding = true;
+        const final = await inner.end();
+        share.release();
+        if (era === mine) finish();
+        return final;
+      },
+      cut(reason) {
+        // A message that waits to be sent is not sent to a client that is gone: it would send it again.
+        inner.cut(reason);
+        if (!isEnding) share.release();
+      },
+    };
+    return intake;
+  }
+
   return {
     isInTransaction: () => since !== undefined,
     since: () => since,
     recipients: () => accepted,
 
-    async mail(argument) {
+    mail(argument) {
       if (since !== undefined) return reply(503, '5.5.1', 'A transaction is in progress');
       const path = parsePathArgument('MAIL', argument, client().isTrusted);
       if ('code' in path) return path;
@@ -232,7 +277,7 @@ export function createMailSession(
       }
       const mine = ++era;
       since = deps.clock.monotonic();
-      const answer = await deps.relay.mail({
+      const asked = deps.relay.mail({
         account: first.account,
         sender: first.sender,
         ...(choices.some((choice) => choice.sender !== path.address) ? { clientSender: path.address } : {}),
@@ -252,19 +297,21 @@ export function createMailSession(
           options.bareLineEnds === 'normalize' ||
           choices.some(({ account: of }) => isHeaderChanged(of, options.completeHeader)),
       });
-      if (era !== mine) {
-        answer.transaction?.abort('the client left');
-        return reply(451, '4.4.2', 'The session ended');
-      }
-      if (answer.transaction === undefined) {
-        since = undefined;
+      return whenKnown(asked, (answer) => {
+        if (era !== mine) {
+          answer.transaction?.abort('the client left');
+          return reply(451, '4.4.2', 'The session ended');
+        }
+        if (answer.transaction === undefined) {
+          since = undefined;
+          return answer.reply;
+        }
+        transaction = answer.transaction;
+        account = answer.account ?? first.account;
+        declaredSize = parameters.size;
+        usesUtf8 = parameters.smtpUtf8;
         return answer.reply;
-      }
-      transaction = answer.transaction;
-      account = answer.account ?? first.account;
-      declaredSize = parameters.size;
-      usesUtf8 = parameters.smtpUtf8;
-      return answer.reply;
+      });
     },
 
     rcpt(argument, follows) {
@@ -282,7 +329,7 @@ export function createMailSession(
       });
     },
 
-    async data() {
+    data() {
       if (transaction === undefined || account === undefined) return MAIL_FIRST;
       if (accepted === 0) {
         return attempted === 0
@@ -295,63 +342,24 @@ export function createMailSession(
         finish();
         return refusal;
       }
+      const of = account;
+      const current = transaction;
       const mine = era;
       const share = createShare(deps.budget, {
-        most: Math.max(deps.replayBytes, transaction.mostHeld),
+        most: Math.max(deps.replayBytes, current.mostHeld),
         waitMs: limits.heldWaitMs,
         onWait: () => deps.tally.hit('held_bytes'),
       });
       release = share.release;
       const room = share.cover(Math.max(declaredSize ?? deps.replayBytes, LEAST_SHARE_OCTETS));
-      if (!(room instanceof Promise ? await room : room)) {
+      return whenKnown(room, (isGranted) => {
         if (era !== mine) return reply(451, '4.4.2', 'The session ended');
+        if (isGranted) return openIntake(current, of, share);
         share.release();
-        transaction.abort('no memory for the body');
+        current.abort('no memory for the body');
         finish();
         return NO_MEMORY;
-      }
-      if (era !== mine) return reply(451, '4.4.2', 'The session ended');
-      let isRefused = false;
-      let octets = 0;
-      const inner = createIntake(transaction.body(), {
-        account,
-        maxBytes: maxBytes(account),
-        checkFromHeader: options.checkFromHeader || account.checkFromHeader === true,
-        bareLineEnds: options.bareLineEnds,
-        ...headerChange(account, transaction.id),
-        preamble: options.received ? receivedLine(transaction.id) : undefined,
-        onOversize: () => deps.tally.hit('message_bytes'),
-        onRefuse: () => {
-          isRefused = true;
-          share.release();
-        },
       });
-      intake = {
-        ...inner,
-        write(piece) {
-          octets += piece.length;
-          const room = isRefused || share.cover(octets);
-          if (room === true) return inner.write(piece);
-          return Promise.resolve(room).then((isGranted) => {
-            if (isGranted) return inner.write(piece);
-            inner.refuse(NO_MEMORY);
-            return undefined;
-          });
-        },
-        async end() {
-          isEnding = true;
-          const final = await inner.end();
-          share.release();
-          if (era === mine) finish();
-          return final;
-        },
-        cut(reason) {
-          // A message that waits to be sent is not sent to a client that is gone: it would send it again.
-          inner.cut(reason);
-          if (!isEnding) share.release();
-        },
-      };
-      return intake;
     },
 
     giveUp() {

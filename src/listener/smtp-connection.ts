@@ -19,7 +19,7 @@ import {
   SHUTTING_DOWN,
 } from './dialogue.ts';
 import type { Admission, Door, Origin } from './door.ts';
-import { createHearing, type Hearing } from './hearing.ts';
+import { type Asked, Hearing } from './hearing.ts';
 import { SeamConnection, type SeamServer } from './smtp-server-seam.ts';
 import type { TurnShare } from './turn-share.ts';
 
@@ -52,9 +52,9 @@ export class RelayConnection extends SeamConnection {
   declare readonly _server: SessionServer;
   readonly #dialogue: Dialogue;
   readonly #admission: Admission;
-  readonly #hearing = createHearing();
+  readonly #hearing = new Hearing();
   /** To whom the next write, if it goes through, shows that the client is not gone. */
-  #shownByWrite: ReturnType<Hearing['pending']> | undefined;
+  #shownByWrite: readonly Asked[] | undefined;
   #isBusy = false;
   #isDraining = false;
   #out = '';
@@ -147,7 +147,7 @@ export class RelayConnection extends SeamConnection {
       share: this._server.share,
       onActive: () => {
         this.#lastActive = this._server.hooks.clock.monotonic();
-        this.#hearing.came(this.socket.bytesRead);
+        if (this.#hearing.isAsked) this.#hearing.came(this.socket.bytesRead);
       },
       onLine: (line, fault, done, rcptFollows) => this.#onLine(line, fault, done, rcptFollows),
       onInputEnd: () => (this.#hearing.isAsked ? this.#say(INPUT_ENDED) : this.close()),
@@ -251,7 +251,7 @@ export class RelayConnection extends SeamConnection {
           ...sink,
           end: async () => {
             await sink.end();
-            await connection.#untilReset();
+            if (connection.#mayBeGone && connection.#hearing.isAsked) await connection.#untilReset();
             connection.#leaveIfDrained();
           },
         });
@@ -277,10 +277,9 @@ export class RelayConnection extends SeamConnection {
 
   /** A reset is not seen while nothing is read: because that side is closed, or too much was said ahead. A write tells. */
   async #untilReset(): Promise<void> {
-    if (!this.#mayBeGone || !this.#hearing.isAsked) return;
     await nap(this._server.hooks.clock, RESET_MS).over;
     if (this.socket.readableEnded) return;
-    if (this.#isReadingPaused()) this.#shownByWrite = this.#hearing.pending();
+    if (this.#isReadingPaused()) this.#shownByWrite = this.#hearing.pending;
     else this.#hearing.presume();
   }
 
@@ -331,7 +330,8 @@ export class RelayConnection extends SeamConnection {
       this.socket.write(out, (error) => {
         if (!error) this.#hearing.presume(shown);
       });
-    this.#hearing.written(this.#isReadingPaused() ? Number.POSITIVE_INFINITY : this.socket.bytesRead);
+    if (this.#hearing.isAsked)
+      this.#hearing.written(this.#isReadingPaused() ? Number.POSITIVE_INFINITY : this.socket.bytesRead);
   }
 
   #onLine(line: string, fault: LineFault | undefined, next: () => void, rcptFollows: boolean): void {

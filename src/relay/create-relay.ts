@@ -9,7 +9,7 @@ import { fitParameters } from '../protocol/esmtp.ts';
 import { formatReply, type Reply, reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import type { ChosenBy } from '../protocol/vocabulary.ts';
-import type { Soon } from '../soon.ts';
+import { type Soon, whenKnown } from '../soon.ts';
 import { heardFor, type Way, type WayFacts, type Ways } from '../upstream/way.ts';
 import { type Choice, inOrder, type PassedOver, whyFirst } from './choice.ts';
 import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
@@ -135,7 +135,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     const limits = mailboxLimits(account);
     const atOnce = Math.min(limits.atOnce, most ?? limits.atOnce);
     const asked = limiter.reserve(mailboxOf(account), { ...limits, atOnce }, maxHoldMs);
-    const told = (result: Awaited<typeof asked>): Soon<Refused | Place> => {
+    return whenKnown(asked, (result) => {
       const waitMs = result.granted ? result.place.waitMs : 0;
       const waitedMs = clock.monotonic() - askedAt + waitMs;
       if (!result.granted || waitedMs >= NOTABLE_WAIT_MS)
@@ -148,27 +148,31 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       if (!result.granted) return { answer: judgeLimit(result).answer, retryAfterMs: result.retryAfterMs };
       const { place } = result;
       return waitMs > 0 ? pause(clock, waitMs).then(() => place) : place;
-    };
-    return asked instanceof Promise ? asked.then(told) : told(asked);
+    });
   }
 
   /** Whether this account takes the message. Never rejects. */
-  async function ask(command: MailCommand, maxHoldMs: number): Promise<Refused | Taken> {
+  function ask(command: MailCommand, maxHoldMs: number): Soon<Refused | Taken> {
     const { account } = command;
     const others = command.choices?.map((choice) => choice.account.id) ?? [];
     const way = ways.of(account.id, others, command.clientSender ?? command.sender);
     if (way === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
-    try {
-      const ready = way.ready();
-      const refusal = (ready instanceof Promise ? await ready : ready) ?? misfit(command, way.facts);
-      if (refusal !== undefined) return { answer: refusal };
-      const asked = placeFor(account, way.facts.atOnce, maxHoldMs);
-      const result = asked instanceof Promise ? await asked : asked;
-      return 'answer' in result ? result : { command, way, place: result };
-    } catch (error) {
+    const failed = (error: unknown): Refused => {
       log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
       return { answer: judge({ kind: 'local', cause: 'internal' }).answer };
+    };
+    try {
+      const result = whenKnown(way.ready(), (trouble) => {
+        const refusal = trouble ?? misfit(command, way.facts);
+        if (refusal !== undefined) return { answer: refusal };
+        return whenKnown(placeFor(account, way.facts.atOnce, maxHoldMs), (place) =>
+          'answer' in place ? place : { command, way, place },
+        );
+      });
+      return result instanceof Promise ? result.catch(failed) : result;
+    } catch (error) {
+      return failed(error);
     }
   }
 
@@ -233,68 +237,69 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
   }
 
   return {
-    async mail(asked) {
+    mail(asked) {
       const at = clock.now();
       const startedAt = clock.monotonic();
       const id = nextId(at);
       const passedOver: PassedOver[] = [];
       const { choices = [] } = asked;
-      const result =
-        choices.length > 1 ? await choose(asked, choices, passedOver) : await ask(asked, options.maxHoldMs);
-      const command = 'answer' in result ? asked : result.command;
-      const { account } = command;
-      for (const passed of passedOver)
-        deps.onPassedOver?.(passed.account, 'answer' in result ? 'none' : 'other');
-      if (passedOver.length > 0)
-        log.info(
+      const asking = choices.length > 1 ? choose(asked, choices, passedOver) : ask(asked, options.maxHoldMs);
+      return whenKnown(asking, (result) => {
+        const command = 'answer' in result ? asked : result.command;
+        const { account } = command;
+        for (const passed of passedOver)
+          deps.onPassedOver?.(passed.account, 'answer' in result ? 'none' : 'other');
+        if (passedOver.length > 0)
+          log.info(
+            {
+              event: 'accounts_passed_over',
+              transaction: id,
+              passed_over: passedOver,
+              ...('answer' in result ? {} : { account: account.id }),
+            },
+            'answer' in result
+              ? 'none of the accounts of this sender can take mail now'
+              : 'another account takes the message',
+          );
+        const record = startRecord(id, at, command);
+        record.gateMs = clock.monotonic() - startedAt;
+        if (!('answer' in result)) record.chosenBy = result.chosenBy;
+
+        function finish(): void {
+          record.decidedBy = record.upstreamReply === undefined ? 'relay' : 'upstream';
+          record.totalMs = clock.monotonic() - startedAt;
+          deps.onRecord(record);
+        }
+
+        if ('answer' in result) {
+          const { answer } = result;
+          record.outcome = answer.code >= 500 ? 'rejected' : 'deferred';
+          record.reply = answer;
+          finish();
+          return { reply: answer };
+        }
+        const { way, place } = result;
+        const { capabilities } = way.facts;
+        const fitted = capabilities && fitParameters(command.parameters, capabilities);
+        begins(account, 1);
+        const transaction = createTransaction(
           {
-            event: 'accounts_passed_over',
-            transaction: id,
-            passed_over: passedOver,
-            ...('answer' in result ? {} : { account: account.id }),
+            command:
+              fitted !== undefined && 'parameters' in fitted
+                ? { ...command, parameters: fitted.parameters }
+                : command,
+            way: place.claim === undefined ? way : claiming(way, place, options.maxHoldMs),
+            record,
+            onEnd() {
+              begins(account, -1);
+              place.end({ unsent: record.flights === 0, recipients: record.recipients.length });
+              finish();
+            },
           },
-          'answer' in result
-            ? 'none of the accounts of this sender can take mail now'
-            : 'another account takes the message',
+          options,
         );
-      const record = startRecord(id, at, command);
-      record.gateMs = clock.monotonic() - startedAt;
-      if (!('answer' in result)) record.chosenBy = result.chosenBy;
-
-      function finish(): void {
-        record.decidedBy = record.upstreamReply === undefined ? 'relay' : 'upstream';
-        record.totalMs = clock.monotonic() - startedAt;
-        deps.onRecord(record);
-      }
-
-      if ('answer' in result) {
-        const { answer } = result;
-        record.outcome = answer.code >= 500 ? 'rejected' : 'deferred';
-        record.reply = answer;
-        finish();
-        return { reply: answer };
-      }
-      const { way, place } = result;
-      const { capabilities } = way.facts;
-      const fitted = capabilities && fitParameters(command.parameters, capabilities);
-      begins(account, 1);
-      const transaction = createTransaction(
-        {
-          command:
-            fitted !== undefined && 'parameters' in fitted
-              ? { ...command, parameters: fitted.parameters }
-              : command,
-          way: place.claim === undefined ? way : claiming(way, place, options.maxHoldMs),
-          record,
-          onEnd() {
-            begins(account, -1);
-            place.end({ unsent: record.flights === 0, recipients: record.recipients.length });
-            finish();
-          },
-        },
-        options,
-      );
-      return { reply: MAIL_OK, transaction, account };
+        return { reply: MAIL_OK, transaction, account };
+      });
     },
     drain: (accountId) => void drained.add(accountId),
     resume: (accountId) => void drained.delete(accountId),

@@ -80,7 +80,7 @@ export interface Transaction {
 
 export interface Relay {
   /** MAIL: the account gate. A transaction where the reply is 250. Never rejects. */
-  mail(command: MailCommand): Promise<{
+  mail(command: MailCommand): Soon<{
     readonly reply: Reply;
     readonly transaction?: Transaction;
     /** The account that takes it, where it is not the first choice. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createHearing, type Hearing } from '../../src/listener/hearing.ts';
+import { Hearing } from '../../src/listener/hearing.ts';
 
 const CASES: readonly (readonly [string, (hearing: Hearing) => void, string])[] = [
   ['the client goes on after the reply', (h) => [h.written(10), h.came(11)], 'yes'],
@@ -20,14 +20,14 @@ const CASES: readonly (readonly [string, (hearing: Hearing) => void, string])[] 
 
 for (const [what, happens, heard] of CASES)
   test(`${what}: ${heard}`, async () => {
-    const hearing = createHearing();
+    const hearing = new Hearing();
     const answer = hearing.heard();
     happens(hearing);
     assert.equal(await answer, heard);
   });
 
 test('whoever asks after the end hears no; each reply has its own answer', async () => {
-  const hearing = createHearing();
+  const hearing = new Hearing();
   const first = hearing.heard();
   hearing.written(1);
   const second = hearing.heard();

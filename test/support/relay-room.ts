@@ -166,7 +166,10 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     await ways.warmUp(accounts.map((a) => a.id));
   }
 
-  function mail(from = ANN, parameters: readonly string[] = []): ReturnType<RunningRelay['mail']> {
+  async function mail(
+    from = ANN,
+    parameters: readonly string[] = [],
+  ): Promise<Awaited<ReturnType<RunningRelay['mail']>>> {
     const account = directory.candidates(from)[0]?.account;
     if (account === undefined) throw new Error(`no account for ${from}`);
     return relay.mail({
