@@ -1,6 +1,7 @@
 /** Logging: the one file that knows pino. JSON lines on stdout or in a file; rooms see only `Log`. */
 import { type Logger, pino } from 'pino';
 import type { LogSink } from './log/sink.ts';
+import { isoTime } from './time-text.ts';
 
 /** Structured log; `fields` never contain a secret (secrets are `Secret` or `AccessToken`, which print as such). */
 export interface Log {
@@ -47,7 +48,7 @@ export function createLog(level: LogLevel, sink: LogSink): ProcessLog {
     isLevelEnabled: (asked) => logger.isLevelEnabled(asked),
     line: (at, fields, message) =>
       sink.write(
-        `{"level":${logger.levels.values[at]},"time":"${new Date().toISOString()}",${fields},"msg":${JSON.stringify(message)}}\n`,
+        `{"level":${logger.levels.values[at]},"time":"${isoTime(Date.now())}",${fields},"msg":${JSON.stringify(message)}}\n`,
       ),
     get dropped() {
       return sink.dropped;

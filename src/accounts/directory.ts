@@ -47,6 +47,8 @@ const ALL_READ: Unreadable = { problems: new Map(), isComplete: true, hidesSende
 
 /** More accounts for one sender are no choice but a mistake, and each has to be looked at. */
 const MAX_CANDIDATES = 100;
+/** Senders whose accounts need not be searched again. */
+const MAX_KNOWN = 1_000;
 export const DEFAULT_PREFERENCE = 10;
 /** Of a group an operator reads no more. */
 const MAX_GROUP = 20;
@@ -171,7 +173,19 @@ function* buildSteps(
     return found === undefined ? [] : Array.isArray(found) ? found : [found];
   };
 
+  /** Of late: few senders send most of the mail. */
+  const known = new Map<string, readonly Candidate[]>();
+
   function candidates(address: string): readonly Candidate[] {
+    const before = known.get(address);
+    if (before !== undefined) return before;
+    if (known.size === MAX_KNOWN) known.clear();
+    const found = search(address);
+    known.set(address, found);
+    return found;
+  }
+
+  function search(address: string): readonly Candidate[] {
     const keys = senderKeys(address);
     const found: Candidate[] = [];
     for (const [rank, { key, exactness }] of keys.entries())

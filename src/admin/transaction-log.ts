@@ -6,6 +6,7 @@ import type { Writer } from '../log/stringify.ts';
 import type { Reply } from '../protocol/reply.ts';
 import { cleanText } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
+import { isoTime } from '../time-text.ts';
 import { membersOf, type ReplyRow, type TransactionRow } from './shapes.ts';
 
 export interface TransactionFilter {
@@ -48,7 +49,7 @@ export function toTransactionRow(record: TransactionRecord, showAddresses: boole
     r === undefined ? null : { code: r.code, enhanced: r.enhanced ?? null, text: cleanText(shown(r.text)) };
   return {
     id: record.id,
-    at: new Date(record.at).toISOString(),
+    at: isoTime(record.at),
     session_id: record.sessionId,
     client: record.client,
     account: record.account,

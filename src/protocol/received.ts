@@ -2,6 +2,7 @@
  * Trace lines. In: facts of a session. Out: one `Received` line (RFC 5321 §4.4), and how many a header
  * already holds. Pure.
  */
+import { onceIn } from '../time-text.ts';
 
 export interface TraceFacts {
   /** HELO/EHLO argument. */
@@ -46,7 +47,7 @@ export function formatReceived(facts: TraceFacts): Buffer {
 const literal = (address: string): string => (address.includes(':') ? `[IPv6:${address}]` : `[${address}]`);
 
 /** `Sat, 21 Nov 2026 01:02:03 +0000` (RFC 5322 §3.3) of ms since the epoch. */
-export const formatDate = (at: number): string => new Date(at).toUTCString().replace('GMT', '+0000');
+export const formatDate = onceIn(1_000, (at) => new Date(at).toUTCString().replace('GMT', '+0000'));
 
 /** `Received` fields in a header section given as text. */
 export function countReceived(header: string): number {

@@ -26,27 +26,27 @@ const MAX_LINES = 200;
 /** Code, separator and an enhanced code are read of every line. */
 const MIN_LINE_KEPT = 16;
 
-const LINE = /^([2-5]\d\d)(?:([ -])(.*))?$/s;
-const ENHANCED = /^([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)/;
+const LINE = /^[2-5]\d\d(?:[ -]|$)/;
+const ENHANCED = /^[245]\.\d{1,3}\.\d{1,3}(?:\s|$)/;
+
+const BLANK = /\s/;
 
 const LF = 0x0a;
 
+/** The class of an enhanced code must match the reply's (RFC 2034 §4): `550 2.0.0` is text. */
+function enhancedOf(code: number, line: string): string | undefined {
+  if (!ENHANCED.test(line) || line.charCodeAt(0) !== 0x30 + Math.floor(code / 100)) return undefined;
+  const blank = line.search(BLANK);
+  return blank < 0 ? line : line.slice(0, blank);
+}
+
 /** Makes the reply of its lines: the enhanced code of the first line, removed from each, texts joined by a space. */
 function assemble(code: number, lines: readonly string[], mask: Mask): ParsedReply {
-  let enhanced: string | undefined;
-  const texts: string[] = [];
-  for (const line of lines) {
-    const m = ENHANCED.exec(line);
-    // The class of an enhanced code must match the reply's (RFC 2034 §4): `550 2.0.0` is text.
-    if (m?.[1] !== undefined && m[1].charCodeAt(0) === 0x30 + Math.floor(code / 100)) {
-      enhanced ??= m[1];
-      texts.push(line.slice(m[0].length).trim());
-    } else {
-      texts.push(line.trim());
-    }
-  }
+  const codes = lines.map((line) => enhancedOf(code, line));
+  const enhanced = codes.find((own) => own !== undefined);
   const of = (text: string, shown: readonly string[]): ParsedReply =>
     enhanced === undefined ? { code, text, lines: shown } : { code, enhanced, text, lines: shown };
+  const texts = lines.map((line, i) => line.slice(codes[i]?.length ?? 0).trim());
   if (texts.length === 1) return of(texts[0] ?? '', lines);
   // What is broken over lines stands in none of them.
   const unbroken = texts.join('');
@@ -75,14 +75,13 @@ export function createReplyParser(mask: Mask = (text) => text): ReplyParser {
     octets += end - start;
     if (octets > MAX_REPLY_OCTETS) throw new ReplySyntaxError('a reply that is too long');
     const line = bytes.toString('utf8', start, Math.min(end, start + room));
-    const m = LINE.exec(line);
-    if (m === null) throw new ReplySyntaxError('a line that is no SMTP reply');
-    const lineCode = Number(m[1]);
+    if (!LINE.test(line)) throw new ReplySyntaxError('a line that is no SMTP reply');
+    const lineCode = Number(line.slice(0, 3));
     if (lines.length > 0 && lineCode !== code)
       throw new ReplySyntaxError('a multi-line reply that changes its code');
     code = lineCode;
-    lines.push(mask(cleanText(m[3] ?? '', MAX_JUDGED)));
-    if (m[2] === '-') {
+    lines.push(mask(cleanText(line.slice(4), MAX_JUDGED)));
+    if (line[3] === '-') {
       if (lines.length > MAX_LINES) throw new ReplySyntaxError('a reply that does not end');
       return;
     }

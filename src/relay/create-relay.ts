@@ -10,6 +10,7 @@ import { formatReply, type Reply, reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import type { ChosenBy } from '../protocol/vocabulary.ts';
 import { type Soon, whenKnown } from '../soon.ts';
+import { onceIn } from '../time-text.ts';
 import { heardFor, type Way, type WayFacts, type Ways } from '../upstream/way.ts';
 import { type Choice, inOrder, type PassedOver, whyFirst } from './choice.ts';
 import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
@@ -55,9 +56,10 @@ export interface RunningRelay extends Relay {
 const NO_NULL_SENDER = reply(550, '5.7.1', 'mail of this account cannot leave with the null sender');
 
 let transactions = 0;
+const startOfId = onceIn(1, (now) => now.toString(36).toUpperCase());
 /** Sorts by time, unique within the process: milliseconds and a counter, base 36. */
 const nextId = (now: number): string =>
-  `${now.toString(36)}${(transactions++ % 46_656).toString(36).padStart(3, '0')}`.toUpperCase();
+  `${startOfId(now)}${(transactions++ % 46_656).toString(36).padStart(3, '0').toUpperCase()}`;
 
 const mailboxLimits = ({ limits }: Account): MailboxLimits => ({
   atOnce: limits.maxConnections,

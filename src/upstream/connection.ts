@@ -31,8 +31,8 @@ interface Flight {
   readonly replies: ParsedReply[];
   readonly resolve: (replies: ParsedReply[]) => void;
   readonly reject: (error: ConnectionLost) => void;
-  /** Cancels the limit of the wait. */
-  stop: (() => void) | undefined;
+  /** When whoever waits gives up, monotonic, and how long that is, ms. */
+  limit: { readonly at: number; readonly ms: number } | undefined;
 }
 
 /** QUIT is a courtesy; nobody waits longer for its reply. */
@@ -82,6 +82,8 @@ export class UpstreamConnection {
   readonly #socket: Socket;
   readonly #parser = createReplyParser((text) => this.mask(text));
   readonly #flights: Flight[] = [];
+  /** When it is looked whether a wait is over. */
+  #watch: { readonly at: number; readonly stop: () => void } | undefined;
   #dead: { readonly how: LossCause; readonly detail: string } | undefined;
   /** The server announced that it closes (421). */
   #leaving = false;
@@ -171,8 +173,8 @@ export class UpstreamConnection {
         reject(new ConnectionLost(this.#dead.how, this.#dead.detail, []));
         return;
       }
-      const stop = timeoutMs === undefined ? undefined : this.#limit(timeoutMs);
-      this.#flights.push({ isComplete, replies: [], resolve, reject, stop });
+      this.#flights.push({ isComplete, replies: [], resolve, reject, limit: undefined });
+      if (timeoutMs !== undefined) this.limitWait(timeoutMs);
     });
   }
 
@@ -180,12 +182,27 @@ export class UpstreamConnection {
   limitWait(timeoutMs: number): void {
     const flight = this.#flights.at(-1);
     if (flight === undefined) return;
-    flight.stop?.();
-    flight.stop = this.#limit(timeoutMs);
+    const at = this.#clock.monotonic() + timeoutMs;
+    flight.limit = { at, ms: timeoutMs };
+    if (this.#watch === undefined || this.#watch.at > at) this.#watchUntil(at);
   }
 
-  #limit(timeoutMs: number): () => void {
-    return this.#clock.after(timeoutMs, () => this.#die('timeout', `no reply within ${timeoutMs / 1000} s`));
+  /** Not one for each flight: nearly all are over long before. */
+  #watchUntil(at: number): void {
+    this.#watch?.stop();
+    const stop = this.#clock.after(at - this.#clock.monotonic(), () => {
+      this.#watch = undefined;
+      this.#endWaits();
+    });
+    this.#watch = { at, stop };
+  }
+
+  #endWaits(): void {
+    const limits = this.#flights.flatMap(({ limit }) => (limit === undefined ? [] : [limit]));
+    const [first] = limits.sort((a, b) => a.at - b.at);
+    if (first === undefined) return;
+    if (first.at > this.#clock.monotonic()) this.#watchUntil(first.at);
+    else this.#die('timeout', `no reply within ${first.ms / 1000} s`);
   }
 
   /** Writes without waiting; false: wait for `drained()` before writing more. */
@@ -268,7 +285,6 @@ export class UpstreamConnection {
       flight.replies.push(reply);
       if (flight.isComplete(flight.replies)) {
         this.#flights.shift();
-        flight.stop?.();
         complete.push(flight);
       } else if (reply.code === 354) {
         // DATA stands last (RFC 2920 §3.1): what was said behind something else is read as a body.
@@ -288,10 +304,9 @@ export class UpstreamConnection {
     if (this.#dead !== undefined) return;
     this.#dead = { how, detail };
     this.#socket.destroy();
-    for (const flight of this.#flights.splice(0)) {
-      flight.stop?.();
+    this.#watch?.stop();
+    for (const flight of this.#flights.splice(0))
       flight.reject(new ConnectionLost(how, detail, flight.replies));
-    }
     this.onDead?.();
     this.onDead = undefined;
   }
