@@ -37,11 +37,11 @@ async function proxied(
 /** Why an account behind it gets no connection, and what was told on the way. */
 async function failedAttempt(
   proxy: Pick<TunnelProxy, 'url'>,
-  dial?: Dial,
+  { dial, connectTimeoutMs = 200 }: { dial?: Dial; connectTimeoutMs?: number } = {},
 ): Promise<UpstreamError & { readonly lines: readonly string[] }> {
   const lines: string[] = [];
   const open = createOpenConnection({
-    connectTimeoutMs: 200,
+    connectTimeoutMs,
     loginTimeoutMs: 0,
     proxy: proxyOfSetting({ reveal: () => proxy.url }),
     ...(dial && { dial }),
@@ -150,7 +150,7 @@ for (const kind of KINDS) {
         for (const secret of secrets)
           for (const code of [220, 421, 535]) {
             proxy.greeting = `${code}-4.7.0 hello ${secret} there\r\n${code} ${secret}\r\n500 ${secret}\r\n`;
-            const { message, verdict, lines } = await failedAttempt(proxy);
+            const { message, verdict, lines } = await failedAttempt(proxy, { connectTimeoutMs: 10_000 });
             const told = [message, verdict.answer.text, ...lines];
             assert.ok(lines.length > 0);
             assert.ok(!told.join().includes(secret), told.join());
@@ -164,7 +164,7 @@ test('a proxy whose name speaks of TLS is no fault of TLS', async () => {
   const dial: Dial = async () => {
     throw new ProxyError(`${url} cannot be reached (ENOTFOUND)`);
   };
-  assert.equal((await failedAttempt({ url }, dial)).verdict.cause, 'proxy-unreachable');
+  assert.equal((await failedAttempt({ url }, { dial })).verdict.cause, 'proxy-unreachable');
 });
 
 test(
