@@ -10,7 +10,7 @@ import { type Account, mailboxOf } from '../accounts/account.ts';
 import { type Clock, orAfter } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
-import type { Verdict } from '../protocol/verdict.ts';
+import { isOnMessage, type Verdict } from '../protocol/verdict.ts';
 import { type AccessToken, TokenError, type TokenSource } from '../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from './account-health.ts';
 import type { UpstreamConnection } from './connection.ts';
@@ -18,7 +18,7 @@ import { factsOf } from './connection-facts.ts';
 import { within } from './dial.ts';
 import type { UpstreamEndpoint } from './endpoint.ts';
 import { notServed, UpstreamError } from './failure.ts';
-import type { LoginPacer } from './login-pacer.ts';
+import { intervalInTrouble, type LoginPacer } from './login-pacer.ts';
 import type { MailboxConnections } from './mailbox-connections.ts';
 import type { OpenConnection } from './open.ts';
 import { type ConnectionPool, createConnectionPool, type Lease } from './pool.ts';
@@ -108,6 +108,8 @@ export function createAccountUpstream(
   const closed = new AbortController();
   // One for each connection that is being opened; Node takes more than ten for a leak.
   setMaxListeners(0, closed.signal);
+  /** How often a message was no more than tried since one went through. */
+  let troubled = 0;
   let connecting: Promise<void> | undefined;
   let holds = 0;
   const waitingForFree: (() => void)[] = [];
@@ -125,9 +127,9 @@ export function createAccountUpstream(
 
   /** Until it is the login's turn; what gives that back. */
   async function waitForLogin(): Promise<() => void> {
-    const { loginIntervalMs } = account.limits;
-    if (loginIntervalMs === 0) return () => {};
-    const turn = await deps.logins.login(mailbox, loginIntervalMs, options.acquireTimeoutMs);
+    const intervalMs = Math.max(account.limits.loginIntervalMs, intervalInTrouble(troubled));
+    if (intervalMs === 0) return () => {};
+    const turn = await deps.logins.login(mailbox, intervalMs, options.acquireTimeoutMs);
     if (turn === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
     const { waitMs } = turn;
     if (waitMs > 0)
@@ -351,10 +353,12 @@ export function createAccountUpstream(
       };
     },
     report(verdict, about) {
+      if (!isOnMessage(verdict)) troubled++;
       endpoint.report(id, verdict.breaker);
       if (health.suffered(verdict, about)) deps.onStateChange();
     },
     delivered() {
+      troubled = 0;
       endpoint.succeeded(id);
       if (health.succeeded('sending')) deps.onStateChange();
     },

@@ -1,6 +1,13 @@
 /** Keeps the logins of each mailbox apart. In: mailbox and interval. Out: whose turn is when. */
 import type { Clock } from '../clock.ts';
 
+/** Between two logins that serve no message, so that a provider does not lock the account; a client waits this long at MAIL. */
+const IN_TROUBLE_MS = { first: 1_000, most: 10_000 };
+
+/** Least time between two logins of an account that was in trouble so many `times` in a row, ms. */
+export const intervalInTrouble = (times: number): number =>
+  times === 0 ? 0 : Math.min(IN_TROUBLE_MS.most, IN_TROUBLE_MS.first * 2 ** (times - 1));
+
 /** The turn of one login. */
 export interface LoginTurn {
   readonly waitMs: number;
