@@ -45,7 +45,7 @@ export interface AppAccounts {
   readonly ids: readonly string[];
   /** As loaded; undefined where it cannot be used. */
   loadedOf(id: string): LoadedAccount | undefined;
-  /** Whether it is in the accounts file, usable or not; where that is empty any may be. */
+  /** Whether it is in the accounts file, usable or not. */
   isKnown(id: string): boolean;
   /** What every upstream in use can honour; an account whose upstream is not known yet counts as without DSN. */
   offered(): OfferedExtensions;
@@ -119,7 +119,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       return idsOf(loaded);
     },
     loadedOf: (id) => loaded.find(({ account }) => account.id === id),
-    isKnown: (id) => known.size === 0 || known.has(id),
+    isKnown: (id) => known.has(id),
     offered() {
       let dsn = loaded.length > 0;
       let smtpUtf8 = true;

@@ -29,7 +29,7 @@ export interface Invites {
   spend(accountId: string): void;
   /** The account is gone, and its key with it. */
   forget(accountId: string): void;
-  /** Made, spent or ended where another relay of the fleet told of it; undefined: ended. Throws where it is no invitation. */
+  /** Made, spent or ended where another relay of the fleet told of it; undefined: ended. One that has ended here is told so again. Throws where it is no invitation. */
   take(accountId: string, told: unknown): void;
   snapshot(): unknown;
   /** Throws where `kept` is nothing it gave. */
@@ -45,27 +45,40 @@ const digest = (key: string): Buffer => createHash('sha256').update(key).digest(
 
 export function createInvites(deps: {
   readonly clock?: Clock;
-  /** Whether there is such an account; what is restored of others has ended with them. */
+  /** Whether there is such an account; what was made for others before this process began has ended with them. */
   readonly isKnown: (accountId: string) => boolean;
   /** An invitation of this account was made, spent or ended (undefined) here. */
   readonly onChange?: (accountId: string, invite: ToldInvite | undefined) => void;
 }): Invites {
-  const { clock = systemClock, onChange } = deps;
+  const { clock = systemClock, isKnown, onChange } = deps;
+  const startedAt = clock.now();
+  /** Digests of those that were spent or ended here, until when: whoever has not heard of it may tell of them again. */
+  const over = new Map<string, number>();
   let invites: readonly (Invite & { readonly digest: Buffer })[] = [];
+  const isOf = (accountId: string) => (invite: Invite) => invite.accountId === accountId;
   const toldOf = (invite: Invite & { readonly digest: Buffer }): ToldInvite => ({
     ...invite,
     digest: invite.digest.toString('hex'),
   });
   const changed = (accountId: string): void => {
-    const invite = invites.find((each) => each.accountId === accountId);
+    const invite = invites.find(isOf(accountId));
     onChange?.(accountId, invite && toldOf(invite));
   };
   const tidy = (): void => {
     invites = invites.filter(({ until }) => until > clock.now());
+    for (const [hex, until] of over) if (until <= clock.now()) over.delete(hex);
   };
+  const noteOver = (accountId: string): void => {
+    for (const { digest: octets, until } of invites.filter(isOf(accountId)))
+      over.set(octets.toString('hex'), until);
+  };
+  /** It was ended here, or stood before this process began, whose accounts file has no such account. */
+  const hasEnded = ({ accountId, digest: octets, until }: Invite & { readonly digest: Buffer }): boolean =>
+    over.has(octets.toString('hex')) || (!isKnown(accountId) && until - LIFE_MS < startedAt);
   return {
     make(accountId, user) {
       tidy();
+      noteOver(accountId);
       const key = randomBytes(KEY_OCTETS).toString('base64url');
       const until = clock.now() + LIFE_MS;
       invites = [
@@ -81,21 +94,29 @@ export function createInvites(deps: {
       return invites.filter((invite) => timingSafeEqual(invite.digest, wanted))[0];
     },
     spend(accountId) {
-      if (!invites.some((invite) => invite.accountId === accountId)) return;
+      if (!invites.some(isOf(accountId))) return;
+      noteOver(accountId);
       invites = invites.map((invite) =>
         invite.accountId === accountId ? { ...invite, state: 'used' } : invite,
       );
       changed(accountId);
     },
     forget(accountId) {
-      if (!invites.some((invite) => invite.accountId === accountId)) return;
+      if (!invites.some(isOf(accountId))) return;
+      noteOver(accountId);
       invites = invites.filter((invite) => invite.accountId !== accountId);
       changed(accountId);
     },
     take(accountId, told) {
-      const invite = told === undefined ? undefined : parseInvite(told);
-      invites = invites.filter((each) => each.accountId !== accountId);
-      if (invite !== undefined) invites = [...invites, { ...invite, accountId }];
+      const invite = told === undefined ? undefined : { ...parseInvite(told), accountId };
+      const own = invites.find(isOf(accountId));
+      if (invite !== undefined && hasEnded(invite)) {
+        const isSame = own?.state === invite.state && own.digest.equals(invite.digest);
+        if (!isSame) changed(accountId);
+        return;
+      }
+      invites = invites.filter((each) => each !== own);
+      if (invite !== undefined) invites = [...invites, invite];
       tidy();
     },
     snapshot: () => invites.map(toldOf),
@@ -107,7 +128,7 @@ export function createInvites(deps: {
         // Of a version whose invitations were for whichever mailbox the account was: they have ended.
         .filter((invite) => (invite as Partial<Invite> | null)?.user !== undefined)
         .map(parseInvite)
-        .filter(({ accountId }) => deps.isKnown(accountId));
+        .filter(({ accountId }) => isKnown(accountId));
       tidy();
     },
   };
