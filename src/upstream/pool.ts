@@ -219,9 +219,10 @@ export function createConnectionPool(
     };
   }
 
-  /** `mayYield`: to another pool that has waited too long. No login is for nothing: what was opened for a message serves it first. */
+  /** `mayYield`: to another pool that has waited too long. No login is for nothing: what was opened for a message serves it first. Those that say goodbye give way to what is kept. */
   function keep(place: Place, connection: UpstreamConnection, mayYield: boolean): void {
-    if (closing || isOver() || !isUsable(connection) || (mayYield && mailbox.isDueElsewhere(sharer))) {
+    const isTooMany = places.size > mailbox.roomFor(sharer);
+    if (closing || isTooMany || !isUsable(connection) || (mayYield && mailbox.isDueElsewhere(sharer))) {
       uses.set(connection, undefined);
       places.drop(place);
       return;

@@ -203,6 +203,37 @@ test('a connection too many, for a limit was lowered, is closed when it comes ba
   );
 });
 
+for (const busy of [3, 2, 1])
+  test(`of ${busy} busy and ${3 - busy} idle connections one stays where the limit is lowered to 1, also while others say goodbye`, async () => {
+    let maxConnections = 3;
+    let logins = 0;
+    const pool = createConnectionPool(
+      async () => {
+        logins++;
+        return { ...connection(), quit: () => new Promise<void>(() => {}) } as unknown as UpstreamConnection;
+      },
+      {
+        limits: () => ({ maxConnections, minConnections: 0 }) as AccountLimits,
+        acquireTimeoutMs: 30_000,
+        concurrency: () => maxConnections,
+        isKept: () => true,
+        mayOpen: () => true,
+        clock: createTestClock(),
+      },
+    );
+    const leases = borrow(pool, 3);
+    await rest();
+    for (const lease of leases.splice(busy)) lease.release();
+    maxConnections = 1;
+    pool.maintain();
+    await rest();
+    for (const lease of leases) lease.release();
+    await rest();
+    assert.equal(pool.counts.idle, 1);
+    (await pool.acquire()).release();
+    assert.equal(logins, 3);
+  });
+
 test('an account that is served no more allows its mailbox nothing', () => {
   const mailbox = createMailboxConnections(createTestClock());
   const sharer = (open: number, most: number, isServed: boolean): Sharer => ({
