@@ -393,8 +393,8 @@ export function createApp({
       log.info({ event: 'stopped' }, 'stopped');
     },
     async cut() {
-      for (const listener of listeners) listener.cut();
-      await orAfter(clock, tokens.close(), CUT_MS);
+      const cut = listeners.map((listener) => listener.cut());
+      await Promise.all([...cut, orAfter(clock, tokens.close(), CUT_MS)]);
     },
   };
 }

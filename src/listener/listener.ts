@@ -72,8 +72,8 @@ export interface Listener {
   reloadTls(): Promise<void>;
   /** Accepts no more, says 421 to idle sessions, lets transactions finish, says 421 to the rest at the deadline. */
   stop(options: { readonly deadlineMs: number }): Promise<void>;
-  /** Closes everything now; nothing unfinished is delivered. */
-  cut(): void;
+  /** Gives up what is under way with 421, and closes everything at once; nothing unfinished is delivered. */
+  cut(): Promise<void>;
   counts(): ListenerCounts;
 }
 
@@ -283,12 +283,14 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       await closed;
     },
 
-    cut() {
+    async cut() {
       stopSweep();
-      door?.close(() => {});
+      const empty = new Promise<void>((resolve) => (door === undefined ? resolve() : door.close(resolve)));
       server?.server.close();
-      for (const connection of server?.relayConnections() ?? []) connection.cut();
       for (const socket of server?.pendingSockets.values() ?? []) socket.destroy();
+      for (const connection of server?.relayConnections() ?? []) connection.hurry();
+      await orAfter(clock, empty, GOODBYE_MS);
+      for (const connection of server?.relayConnections() ?? []) connection.cut();
     },
 
     counts: () => snapshot(tally, door?.sessions ?? 0, budget),
