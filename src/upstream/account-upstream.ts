@@ -7,7 +7,7 @@
 
 import { setMaxListeners } from 'node:events';
 import { type Account, mailboxOf } from '../accounts/account.ts';
-import { type Clock, orAfter } from '../clock.ts';
+import { type Clock, nap, orAfter } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { isOnMessage, type Verdict } from '../protocol/verdict.ts';
@@ -22,6 +22,7 @@ import { intervalInTrouble, type LoginPacer } from './login-pacer.ts';
 import type { MailboxConnections } from './mailbox-connections.ts';
 import type { OpenConnection } from './open.ts';
 import { type ConnectionPool, createConnectionPool, type Lease } from './pool.ts';
+import { createSilence } from './silence.ts';
 
 /** What src/relay sees of one account's upstream. */
 export interface AccountUpstream {
@@ -102,6 +103,7 @@ export function createAccountUpstream(
   let facts = factsOf(account);
   let endpoint = deps.endpointOf(account);
   let askedAt = clock.monotonic();
+  const silence = createSilence(clock);
   const factsOfConnection = new WeakMap<UpstreamConnection, string>();
   const health = createAccountHealth(() => account.limits.maxConnections, clock);
   /** Ends logins that nobody needs any more. */
@@ -131,17 +133,12 @@ export function createAccountUpstream(
     if (intervalMs === 0) return () => {};
     const turn = await deps.logins.login(mailbox, intervalMs, options.acquireTimeoutMs);
     if (turn === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
-    const { waitMs } = turn;
-    if (waitMs > 0)
-      await new Promise<void>((resolve) => {
-        const done = (): void => {
-          cancel();
-          closed.signal.removeEventListener('abort', done);
-          resolve();
-        };
-        const cancel = clock.after(waitMs, done);
-        closed.signal.addEventListener('abort', done);
-      });
+    if (turn.waitMs > 0) {
+      const wait = nap(clock, turn.waitMs);
+      closed.signal.addEventListener('abort', wait.wake);
+      await wait.over;
+      closed.signal.removeEventListener('abort', wait.wake);
+    }
     return () => turn.giveBack?.();
   }
 
@@ -205,23 +202,19 @@ export function createAccountUpstream(
 
   /** Whether there is time to connect until the token comes: what is known already is known at once. */
   async function isWorthWaiting(coming: Promise<AccessToken>): Promise<boolean> {
-    let cancel = (): void => {};
-    const late = new Promise<true>((resolve) => {
-      cancel = clock.after(KNOWN_MS, () => resolve(true));
-    });
-    const known = coming.then(
-      () => false,
-      () => false,
-    );
-    const isLate = await Promise.race([late, known]);
-    cancel();
+    let isLate = true;
+    const know = (): void => {
+      isLate = false;
+    };
+    await orAfter(clock, coming.then(know, know), KNOWN_MS);
     return isLate;
   }
 
-  async function open(fits: () => boolean): Promise<UpstreamConnection | undefined> {
+  async function open(fits: () => boolean, isWanted: boolean): Promise<UpstreamConnection | undefined> {
     const paused = health.gate('logins');
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
+    if (isWanted && silence.standing !== undefined) throw silence.standing;
     const startedAt = clock.monotonic();
     const isAwaited = connecting !== undefined && endpoint.hasTime;
     let of = account;
@@ -257,6 +250,7 @@ export function createAccountUpstream(
       }
       factsOfConnection.set(connection, factsOf(of));
       at.capabilities = connection.capabilities;
+      silence.over();
       const ms = Math.round(clock.monotonic() - startedAt);
       log.debug(
         { event: 'connected', account: id, connection: connection.id, ms },
@@ -268,8 +262,12 @@ export function createAccountUpstream(
       if (closed.signal.aborted) throw notServed();
       const event = error instanceof UpstreamError ? error.event : undefined;
       // What did not come as far as AUTH was no login and needs no interval after it.
-      if (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')) giveBack();
-      if (error instanceof UpstreamError) failed(error, at);
+      const isLost = event?.kind === 'lost' && event.stage !== 'auth';
+      if (hasFailed || isLost) giveBack();
+      if (error instanceof UpstreamError) {
+        if (isLost) silence.failed(error, startedAt);
+        failed(error, at);
+      }
       throw error;
     }
   }
@@ -300,12 +298,13 @@ export function createAccountUpstream(
     const paused = health.mayLogIn() ? undefined : health.gate('logins');
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
-    if (endpoint.resting !== undefined) throw endpoint.resting;
-    const known = within(token(), closed.signal).catch((error: unknown) => {
+    const known = endpoint.resting ?? silence.standing;
+    if (known !== undefined) throw known;
+    const coming = within(token(), closed.signal).catch((error: unknown) => {
       if (error instanceof UpstreamError && !closed.signal.aborted) failed(error, endpoint);
       throw error;
     });
-    await orAfter(clock, known, options.acquireTimeoutMs);
+    await orAfter(clock, coming, options.acquireTimeoutMs);
   }
 
   function acquire(): Promise<Lease> {
@@ -386,6 +385,7 @@ export function createAccountUpstream(
       account = changed;
       facts = factsOf(changed);
       endpoint = deps.endpointOf(changed);
+      silence.over();
       pool.maintain();
     },
     whenFree: () =>

@@ -1,5 +1,7 @@
 /** A mailbox has its limits whatever its accounts are called. Each provider here takes one connection a user. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { test } from 'node:test';
 import { createTestClock, type TestClock } from '../support/clock.ts';
 import { createFastClock } from '../support/fast-clock.ts';
@@ -303,6 +305,38 @@ for (const [laterMs, first, second] of [
       assert.equal((await next).final?.code, 250);
     }),
   );
+
+test(
+  'an account whose server is silent holds up another of its mailbox once in a while, not for each of its messages',
+  leakless(async (_t, defer) => {
+    const clock = createFastClock(40);
+    const silent = createServer((socket) => void socket.on('error', () => {}).resume());
+    silent.listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    defer(() => silent.close());
+    const room = await startNarrow(defer, {
+      clock,
+      open: { connectTimeoutMs: 15_000 },
+      upstreams: { acquireTimeoutMs: 60_000 },
+    });
+    const { port } = silent.address() as AddressInfo;
+    const elsewhere = { ...ONE, email: DESK, user: ANN, smtp: `smtps://localhost:${port}` };
+    await room.reload([room.provider.entry(ANN, ONE), room.provider.entry(ANN, elsewhere)]);
+    const end = clock.monotonic() + 90_000;
+    const waits: number[] = [];
+    const send = async (from: string): Promise<void> => {
+      while (clock.monotonic() < end) {
+        const since = clock.monotonic();
+        const { mail } = await room.send({ from });
+        assert.equal(mail.code, from === ANN ? 250 : 451);
+        if (from === ANN) waits.push(clock.monotonic() - since);
+        await new Promise<void>((resolve) => void clock.after(from === ANN ? 1_500 : 300, resolve));
+      }
+    };
+    await Promise.all([send(DESK), send(DESK), send(ANN)]);
+    assert.ok(waits.filter((ms) => ms > 5_000).length <= 4, waits.map(Math.round).join(' '));
+  }),
+);
 
 /** What is under way comes as far as it can. */
 async function rest(): Promise<void> {
