@@ -133,7 +133,7 @@ export const causeFacts = ({ provider, upstream, user, email, grant }: Account):
   host: upstream.host,
   port: upstream.port,
   user,
-  email,
+  account: email,
   grant,
 });
 

@@ -4,7 +4,7 @@
  */
 import { hostname } from 'node:os';
 import MailComposer from 'nodemailer/lib/mail-composer/index.js';
-import { isCalled } from '../accounts/account.ts';
+import { causeFacts, isCalled } from '../accounts/account.ts';
 import { type LoadedAccount, readAccountsFile } from '../accounts/accounts-file.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
@@ -13,6 +13,7 @@ import { dialAccount } from '../enrol/dial-account.ts';
 import { explain, explainToken } from '../enrol/explain.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { tokensOf } from '../enrol/probe.ts';
+import type { CauseFacts } from '../protocol/causes/cause.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { createWatch, secretsOfLogin } from '../protocol/masking.ts';
 import { fitsPath } from '../protocol/path.ts';
@@ -69,7 +70,7 @@ export const send: CommandDefinition = {
         throw new OperatorError(`not an address: ${JSON.stringify(address)}`, EXIT_CONFIGURATION);
     const trace = (line: string): void => terminal.print(terminal.paint.dim(line));
     let smtp: ClientDialogue | undefined;
-    let provider = '';
+    let facts: CauseFacts | undefined;
     try {
       let sender = from ?? '';
       if (direct === undefined) {
@@ -78,8 +79,8 @@ export const send: CommandDefinition = {
       } else {
         const loaded = accounts.find(({ account }) => isCalled(account, direct));
         if (loaded === undefined) throw new OperatorError(`no usable account ${direct}`, EXIT_CONFIGURATION);
-        provider = loaded.account.provider;
         sender = from ?? loaded.account.email;
+        facts = { ...causeFacts(loaded.account), sender };
         smtp = await connectAs(loaded, settings, { trace, note: terminal.note });
       }
       const message = await compose(sender, recipient, context);
@@ -98,10 +99,9 @@ export const send: CommandDefinition = {
       const stage = error instanceof StepError ? error.stage : 'token';
       const said = error.message;
       terminal.note(`${terminal.paint.red('failed')} at ${stage}: ${said}`);
-      if (direct !== undefined) {
-        const of = { provider, host: '', port: 0, user: direct, sender: from ?? direct, grant: '' };
+      if (facts !== undefined) {
         const { what, cure } =
-          error instanceof TokenError ? explainToken(error, of) : explain({ stage, said, ...of });
+          error instanceof TokenError ? explainToken(error, facts) : explain({ stage, said, ...facts });
         terminal.note(`  ${what}\n  cure: ${cure}`);
       } else if (stage === 'tcp')
         terminal.note('  no relay listens there: start it, or name it with --host and --port');

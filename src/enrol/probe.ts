@@ -3,7 +3,7 @@
  * FROM as each sender, RSET; by Graph a draft. In: account and where its token comes from. Out: one step after the other,
  * failures explained. Owns one connection at a time and closes it.
  */
-import type { SmtpProxy } from '../accounts/account.ts';
+import { causeFacts, type SmtpProxy } from '../accounts/account.ts';
 import type { LoadedAccount } from '../accounts/accounts-file.ts';
 import { silentLog } from '../log.ts';
 import { findReplyCause } from '../protocol/causes/book.ts';
@@ -65,7 +65,7 @@ export function tokensOf(store: TokenStore, accounts: readonly LoadedAccount[]):
 
 /** Walks the whole way or to the first failure. Resolves with the steps; never rejects. */
 export async function probeAccount(
-  { account, credential }: LoadedAccount,
+  { account }: LoadedAccount,
   deps: ProbeDeps,
 ): Promise<readonly ProbeStep[]> {
   const steps: ProbeStep[] = [];
@@ -85,9 +85,7 @@ export async function probeAccount(
     });
     startedAt = now;
   };
-  const { provider, upstream, user } = account;
-  const { grant } = credential;
-  const facts = { provider, host: upstream.host, port: upstream.port, user, grant };
+  const facts = causeFacts(account);
   const failed = (stage: ProbeStage, said: string, explanation: Explanation): void => {
     add({
       stage,

@@ -188,6 +188,28 @@ test(
 );
 
 test(
+  'a cure names the account as commands take it, not the user it logs in as',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: ['ann@x.org'], flavour: 'gmail' });
+    defer(() => provider.close());
+    const times = Number.POSITIVE_INFINITY;
+    provider.smtp.script('AUTH', { times }, { reply: '534 5.7.14 Please log in via your web browser' });
+    const file = join(temporary(defer), 'accounts.json');
+    const entry = { ...provider.entry('ann@x.org'), email: 'desk@x.org', user: 'ann@x.org', account_id: 'd' };
+    writeFileSync(file, JSON.stringify([entry]), { mode: 0o600 });
+    for (const args of [['check'], ['send', 'to@y.org', '--direct', 'd']]) {
+      const env = { NODE_EXTRA_CA_CERTS: provider.caFile };
+      const { code, stdout, stderr } = await runCli([...args, '--accounts', file], { env });
+      assert.equal(code, 1);
+      assert.match(
+        `${stdout}${stderr}`,
+        /account invite desk@x\.org\), or xoauth2-relay account add desk@x\.org /,
+      );
+    }
+  }),
+);
+
+test(
   'check keeps a rotated refresh token where the relay keeps it',
   leakless(async (_t, defer) => {
     const provider = await startProvider({ users: ['a@x.org'], flavour: 'microsoft' });

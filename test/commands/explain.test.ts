@@ -7,6 +7,7 @@ const google = {
   host: 'smtp.gmail.com',
   port: 587,
   user: 'a@gmail.com',
+  account: 'shared@gmail.com',
   grant: 'refresh_token',
 };
 const microsoft = {
@@ -14,6 +15,7 @@ const microsoft = {
   host: 'smtp.office365.com',
   port: 587,
   user: 'b@x.org',
+  account: 'shared@x.org',
   grant: 'refresh_token',
 };
 const app = { ...microsoft, grant: 'client_credentials' };
@@ -33,7 +35,7 @@ const rows: readonly (readonly [FailedStep['stage'], string, Facts, RegExp, RegE
     'HTTP 400 invalid_grant: Bad Request',
     google,
     /ended this refresh token/,
-    /account add a@gmail.com --replace/,
+    /account add shared@gmail\.com --replace/,
   ],
   [
     'token',
@@ -102,7 +104,7 @@ const rows: readonly (readonly [FailedStep['stage'], string, Facts, RegExp, RegE
     'invalid_grant: whatever',
     { ...google, provider: 'mine', host: 'm.example' },
     /no longer accepts/,
-    /--replace/,
+    /account invite shared@gmail\.com\).*account add shared@gmail\.com --replace/,
   ],
   ['token', 'HTTP 429 Too Many Requests', microsoft, /patience/, /wait/],
   ['token', 'token endpoint x: name not found (ENOTFOUND)', microsoft, /cannot be reached/, /HTTPS_PROXY/],

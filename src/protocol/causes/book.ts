@@ -37,6 +37,7 @@ export const ANY_ACCOUNT: CauseFacts = {
   host: 'HOST',
   port: 587,
   user: 'MAILBOX',
+  account: 'MAILBOX',
   sender: 'SENDER',
   grant: 'refresh_token',
 };

@@ -29,8 +29,8 @@ export interface CauseFacts {
   readonly port: number;
   /** The mailbox as it logs in. */
   readonly user: string;
-  /** The account's address, where it is another one. */
-  readonly email?: string;
+  /** The account's address, by which every command takes it. */
+  readonly account: string;
   /** Address in MAIL FROM, where that is the trouble. */
   readonly sender?: string;
   readonly grant: string;
@@ -70,10 +70,8 @@ export const isMicrosoft = (f: CauseFacts): boolean =>
   f.provider.startsWith('outlook') || /outlook|office365|microsoft/i.test(f.host);
 
 /** What only a person can do, by each way there is. */
-export const signInAgain = (f: CauseFacts): string => {
-  const name = f.email ?? f.user;
-  return `sign in again: "Sign in" in the dashboard, a link for its owner (xoauth2-relay account invite ${name}), or xoauth2-relay account add ${name} --replace`;
-};
+export const signInAgain = ({ account }: CauseFacts): string =>
+  `sign in again: "Sign in" in the dashboard, a link for its owner (xoauth2-relay account invite ${account}), or xoauth2-relay account add ${account} --replace`;
 
 /** The row's words for an account. */
 export function explainCause(cause: Cause, facts: CauseFacts): Explanation {

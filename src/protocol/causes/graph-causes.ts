@@ -135,7 +135,7 @@ export const GRAPH_CAUSES: readonly GraphCause[] = [
     cure: (f) =>
       f.grant === 'client_credentials'
         ? 'check the application’s permissions of Microsoft Graph and their consent; scope must be left out or end in /.default of Graph'
-        : `check that the application is registered with permissions of Microsoft Graph, then sign in again: xoauth2-relay account add ${f.email ?? f.user} --transport graph --replace`,
+        : `check that the application is registered with permissions of Microsoft Graph, then sign in again: xoauth2-relay account add ${f.account} --transport graph --replace`,
   }),
   graph({
     id: 'graph-no-send',

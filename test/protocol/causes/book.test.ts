@@ -16,7 +16,13 @@ import { explainCause } from '../../../src/protocol/causes/cause.ts';
 import { formatTroubleshooting } from '../../../src/protocol/causes/document.ts';
 import { TOKEN_CAUSES } from '../../../src/protocol/causes/token-causes.ts';
 
-const gmail = { ...ANY_ACCOUNT, provider: 'gmail', host: 'smtp.gmail.com', user: 'ann@gmail.com' };
+const gmail = {
+  ...ANY_ACCOUNT,
+  provider: 'gmail',
+  host: 'smtp.gmail.com',
+  user: 'ann@gmail.com',
+  account: 'desk@gmail.com',
+};
 
 test('every cause has its own name, says what happened and what to do', () => {
   assert.equal(new Set(CAUSES.map((cause) => cause.id)).size, CAUSES.length);
@@ -75,7 +81,7 @@ test('a Google app in "Testing" is named where its refresh token has ended', () 
     error: 'invalid_grant',
     description: 'Token has been expired or revoked.',
   });
-  assert.match(cureOf(id, gmail) ?? '', /7 days.*In production.*account add ann@gmail\.com --replace/);
+  assert.match(cureOf(id, gmail) ?? '', /7 days.*In production.*account add desk@gmail\.com --replace/);
 });
 
 test('where a person must sign in again each way to do so is named: dashboard, link for the owner, command', () => {
@@ -88,7 +94,7 @@ test('where a person must sign in again each way to do so is named: dashboard, l
     if (/account add/.test(cure))
       assert.match(
         cure,
-        /"Sign in" in the dashboard.*account invite ann@gmail\.com\b.*account add ann@gmail\.com --replace/,
+        /"Sign in" in the dashboard.*account invite desk@gmail\.com\).*account add desk@gmail\.com --replace/,
         id,
       );
 });
