@@ -334,7 +334,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
         keeper.dropSpare(grant);
         exchange = await ask(slot, origin, spare.refreshToken, 0, spare.signedInAs);
         // It brought no other one: it is the grant's from now on all the same.
-        if (exchange.outcome.ok && exchange.saving === undefined && spare.signedInAs !== grant.signedInAs)
+        if (exchange.outcome.ok && exchange.saving === undefined)
           await keeper.rotated(grant, spare.refreshToken.reveal(), Promise.resolve({}), spare.signedInAs);
       }
     }

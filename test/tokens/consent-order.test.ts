@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
 import { AccessToken } from '../../src/tokens/access-token.ts';
+import { grantFingerprint } from '../../src/tokens/grant-form.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
@@ -164,4 +165,26 @@ test('a sign-in is asked whether it is wanted still when nothing else of the gra
   await refreshing;
   await tokens.refresh('ann');
   assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['person@x']);
+});
+
+test('where another relay was first with a refresh token that is no good, what came here serves from then on, also where the provider gives no other', async (t) => {
+  const endpoint = await provider(t);
+  const store = createMemoryStore();
+  const tokens = await serve(t, store);
+  const ann = entry(endpoint, 'ann', 'ann@x');
+  tokens.applyAccounts([ann]);
+  const id = { accountId: 'ann', fingerprint: grantFingerprint(ann.credential), user: 'ann@x' };
+  const { rotate } = store;
+  store.rotate = async (...given) => {
+    store.rotate = rotate;
+    await rotate(id, { base: 0, refreshToken: 'no good', obtainedAt: 1000, tokens: Promise.resolve({}) });
+    return rotate(...given);
+  };
+  await tokens.refresh('ann');
+  endpoint.rotation = 'off';
+  for (let i = 0; i < 3; i++) await tokens.refresh('ann');
+  assert.deepEqual(
+    endpoint.requests.map(({ status }) => status),
+    [200, 400, 200, 200, 200],
+  );
 });
