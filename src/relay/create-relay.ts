@@ -17,7 +17,7 @@ import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.
 import type { MailboxLimits } from './mailbox-counts.ts';
 import { startRecord, type TransactionRecord } from './record.ts';
 import type { MailCommand, Relay } from './relay.ts';
-import { createTransaction, MAIL_OK, type TransactionOptions } from './transaction.ts';
+import { ClientTransaction, MAIL_OK, type TransactionOptions } from './transaction.ts';
 
 export interface RelayDeps {
   readonly ways: Ways;
@@ -284,7 +284,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         const { capabilities } = way.facts;
         const fitted = capabilities && fitParameters(command.parameters, capabilities);
         begins(account, 1);
-        const transaction = createTransaction(
+        const transaction = new ClientTransaction(
           {
             command:
               fitted !== undefined && 'parameters' in fitted

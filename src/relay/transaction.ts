@@ -7,10 +7,17 @@
  */
 import { fitParameters, type Mail, type Recipient } from '../protocol/esmtp.ts';
 import { isPositive, type Reply, reply } from '../protocol/reply.ts';
-import type { Soon } from '../soon.ts';
-import { type BodyStream, type Ending, heardFor, type Way } from '../upstream/way.ts';
+import { type Soon, whenKnown } from '../soon.ts';
+import {
+  type BodyStream,
+  type Delivery,
+  type Ending,
+  heardFor,
+  type Way,
+  type WayFacts,
+} from '../upstream/way.ts';
 import type { RecordDraft } from './record.ts';
-import type { BodyWriter, MailCommand, Transaction } from './relay.ts';
+import type { BodyWriter, FirstRecipient, MailCommand, Transaction } from './relay.ts';
 import { type Event, next, START, type State } from './transaction-states.ts';
 
 export const MAIL_OK = reply(250, '2.1.0', 'sender ok');
@@ -49,52 +56,153 @@ const withoutSize = (mail: Mail): Mail => ({
   parameters: mail.parameters.filter((p) => !/^SIZE=/i.test(p)),
 });
 
-export function createTransaction(deps: TransactionDeps, options: TransactionOptions): Transaction {
-  const { command, way, record } = deps;
-  const { account } = command;
-  const { facts } = way;
-  const mostHeld =
-    facts.body === 'streams' ? Math.max(options.replayBytes, facts.heldAtLeast ?? 0) : facts.maxBytes;
-  const isAskedAtOnce =
-    (account.firstRecipient ?? (account.completeHeader === true ? 'live' : command.firstRecipient)) ===
-    'live';
-  const { confinedTo, mayBeGone, heard } = command.session;
-  let mail: Mail = {
-    sender: command.sender,
-    parameters: command.parameters,
-    ...(command.clientSender === undefined ? {} : { clientSender: command.clientSender }),
-    ...(confinedTo === undefined ? {} : { confinedTo }),
+const mostHeldOf = ({ facts }: Way, { replayBytes }: TransactionOptions): number =>
+  facts.body === 'streams' ? Math.max(replayBytes, facts.heldAtLeast ?? 0) : facts.maxBytes;
+
+/** What the first recipient hears where it comes alone. */
+const firstRecipientOf = ({ account, firstRecipient }: MailCommand): FirstRecipient | undefined =>
+  account.firstRecipient ?? (account.completeHeader === true ? 'live' : firstRecipient);
+
+function mailOf({ sender, parameters, clientSender, session }: MailCommand): Mail {
+  const { mayBeGone, heard } = session;
+  return {
+    sender,
+    parameters,
+    ...(clientSender === undefined ? {} : { clientSender }),
     ...(mayBeGone === undefined ? {} : { mayBeGone }),
     ...(heard === undefined ? {} : { heard }),
   };
-  /** Those that heard 250. */
-  const told: Recipient[] = [];
-  const delivery = way.begin(record);
-  let state: State = START;
-  /** Nobody waits for the provider any longer: the relay stops. */
-  let isGivenUp = false;
+}
 
-  function step(event: Event): State {
-    state = next(state, event);
-    return state;
+/** A class: closures of each message would cost more than it does. */
+export class ClientTransaction implements Transaction, BodyWriter {
+  readonly id: string;
+  readonly mostHeld: number;
+  readonly #deps: TransactionDeps;
+  readonly #facts: WayFacts;
+  readonly #delivery: Delivery;
+  #mail: Mail;
+  /** Those that heard 250. */
+  readonly #told: Recipient[] = [];
+  #state: State = START;
+  /** Nobody waits for the provider any longer: the relay stops. */
+  #isGivenUp = false;
+
+  constructor(deps: TransactionDeps, options: TransactionOptions) {
+    const { command, way, record } = deps;
+    this.id = record.id;
+    this.mostHeld = mostHeldOf(way, options);
+    this.#deps = deps;
+    this.#facts = way.facts;
+    this.#mail = mailOf(command);
+    this.#delivery = way.begin(record);
   }
 
-  function finish(outcome: RecordDraft['outcome'], answer: Reply | undefined): void {
+  rcpt(recipients: readonly Recipient[]): Soon<readonly Reply[]> {
+    let place = this.#told.length;
+    const fits = recipients.map((recipient) => {
+      const fit = this.#fitted(recipient, place);
+      if (!isReply(fit)) place++;
+      return fit;
+    });
+    const answers = this.#answersTo(fits.filter((fit): fit is Recipient => !isReply(fit)));
+    return whenKnown(answers, (of) => {
+      const left = of.values();
+      return fits.map((fit) => (isReply(fit) ? fit : (left.next().value ?? OUT_OF_ORDER)));
+    });
+  }
+
+  refusalAtData(): Reply | undefined {
+    const state = this.#state;
+    if (state.at !== 'refused') return undefined;
+    const { answer } = state.verdict;
+    this.#step({ on: 'data' });
+    this.#finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
+    return answer;
+  }
+
+  body(): BodyWriter {
+    this.#step({ on: 'data' });
+    return this;
+  }
+
+  abort(): void {
+    this.#leave();
+  }
+
+  write(chunk: Buffer): Promise<void> | undefined {
+    const state = this.#state;
+    const { record } = this.#deps;
+    if (state.at === 'ended') return undefined;
+    record.bytes += chunk.length;
+    if (state.at === 'streaming') return state.stream.push(chunk);
+    if (state.at !== 'holding') return undefined;
+    state.chunks.push(chunk);
+    const now = this.#step({ on: 'octets', overflows: record.bytes > this.mostHeld });
+    return now.at === 'opening' ? this.#openStream(now.chunks) : undefined;
+  }
+
+  sizeChanged(): void {
+    this.#mail = withoutSize(this.#mail);
+  }
+
+  headerChanged(clientHeader: Buffer): void {
+    this.#mail = { ...this.#mail, clientHeader };
+  }
+
+  async end(): Promise<Reply> {
+    const before = this.#state;
+    if (this.#step({ on: 'end' }) === before) return OVER;
+    switch (before.at) {
+      case 'holding':
+        return this.#decide(
+          await this.#delivery.send(this.#mail, this.#told, before.chunks, this.#deps.record.bytes),
+        );
+      case 'streaming':
+        return this.#decide(await before.stream.finish());
+      case 'dropping': {
+        const { answer } = before.verdict;
+        this.#finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
+        return answer;
+      }
+      default:
+        return OVER;
+    }
+  }
+
+  cut(): void {
+    this.#leave();
+  }
+
+  giveUp(): void {
+    this.#leave();
+    this.#isGivenUp = true;
+    this.#delivery.giveUp();
+  }
+
+  #step(event: Event): State {
+    this.#state = next(this.#state, event);
+    return this.#state;
+  }
+
+  #finish(outcome: RecordDraft['outcome'], answer: Reply | undefined): void {
+    const { record, onEnd } = this.#deps;
     record.outcome = outcome;
     record.reply = answer;
-    delivery.close();
-    deps.onEnd();
+    this.#delivery.close();
+    onEnd();
   }
 
-  function tell(recipient: Recipient): void {
-    told.push(recipient);
-    record.recipients.push(recipient.address);
+  #tell(recipient: Recipient): void {
+    this.#told.push(recipient);
+    this.#deps.record.recipients.push(recipient.address);
   }
 
   /** The recipient as the upstream gets it, or why it cannot have it. */
-  function fitted(recipient: Recipient, place: number): Recipient | Reply {
-    if (place >= account.limits.maxRecipients)
-      return reply(452, '4.5.3', `at most ${account.limits.maxRecipients} recipients a message`);
+  #fitted(recipient: Recipient, place: number): Recipient | Reply {
+    const { maxRecipients } = this.#deps.command.account.limits;
+    const facts = this.#facts;
+    if (place >= maxRecipients) return reply(452, '4.5.3', `at most ${maxRecipients} recipients a message`);
     if (facts.withoutDomain === 'refused' && !recipient.address.includes('@'))
       return heardFor(NO_DOMAIN, facts);
     if (facts.capabilities === undefined || recipient.parameters.length === 0) return recipient;
@@ -103,27 +211,27 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
   }
 
   /** A reply for each, in order. */
-  async function ask(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
-    const asked = await delivery.ask(
-      command.isSizeUnsure === true ? withoutSize(mail) : mail,
-      told,
+  async #ask(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
+    const asked = await this.#delivery.ask(
+      this.#deps.command.isSizeUnsure === true ? withoutSize(this.#mail) : this.#mail,
+      this.#told,
       recipients,
     );
     switch (asked.kind) {
       case 'heard':
         for (const [i, recipient] of recipients.entries()) {
           const answer = asked.replies[i];
-          if (answer !== undefined && isPositive(answer)) tell(recipient);
+          if (answer !== undefined && isPositive(answer)) this.#tell(recipient);
         }
-        step({ on: 'heard' });
+        this.#step({ on: 'heard' });
         return asked.replies;
       case 'failed':
-        step({ on: 'heard' });
+        this.#step({ on: 'heard' });
         return recipients.map(() => asked.verdict.answer);
       case 'refused': {
         const { verdict } = asked;
         const toRecipients = asked.concerns === 'everybody' ? verdict.answer : SEND_SEPARATELY;
-        step({ on: 'heard', refusal: { verdict, toRecipients } });
+        this.#step({ on: 'heard', refusal: { verdict, toRecipients } });
         return recipients.map(() => toRecipients);
       }
       default:
@@ -131,130 +239,53 @@ export function createTransaction(deps: TransactionDeps, options: TransactionOpt
     }
   }
 
-  function answersTo(recipients: readonly Recipient[]): Soon<readonly Reply[]> {
+  #answersTo(recipients: readonly Recipient[]): Soon<readonly Reply[]> {
     if (recipients.length === 0) return [];
-    const asks = facts.recipients === 'live' && (isAskedAtOnce || told.length + recipients.length > 1);
-    const before = state;
-    const now = before.at === 'asking' ? before : step({ on: 'rcpt', asks });
+    const isAlone = this.#told.length + recipients.length === 1;
+    const isDeferred = isAlone && firstRecipientOf(this.#deps.command) !== 'live';
+    const asks = this.#facts.recipients === 'live' && !isDeferred;
+    const before = this.#state;
+    const now = before.at === 'asking' ? before : this.#step({ on: 'rcpt', asks });
     if (now.at === 'refused') return recipients.map(() => now.toRecipients);
-    if (now.at === 'asking' && before.at !== 'asking') return ask(recipients);
+    if (now.at === 'asking' && before.at !== 'asking') return this.#ask(recipients);
     if (now.at !== 'envelope') return recipients.map(() => OUT_OF_ORDER);
-    for (const recipient of recipients) tell(recipient);
+    for (const recipient of recipients) this.#tell(recipient);
     return recipients.map(() => RCPT_OK);
   }
 
-  function decide(ending: Ending): Reply {
-    const isHeard = state.at === 'deciding';
-    step({ on: 'decided' });
+  #decide(ending: Ending): Reply {
+    const isHeard = this.#state.at === 'deciding';
+    this.#step({ on: 'decided' });
     if ('taken' in ending) {
-      finish('relayed', isHeard ? ending.taken : undefined);
+      this.#finish('relayed', isHeard ? ending.taken : undefined);
       return ending.taken;
     }
     const { class: cls } = ending.verdict;
-    const answer = isGivenUp ? closing(ending.verdict.answer) : ending.verdict.answer;
-    if (cls === 'unknown') finish('unknown', answer);
-    else if (!isHeard) finish('aborted', undefined);
-    else finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
+    const answer = this.#isGivenUp ? closing(ending.verdict.answer) : ending.verdict.answer;
+    if (cls === 'unknown') this.#finish('unknown', answer);
+    else if (!isHeard) this.#finish('aborted', undefined);
+    else this.#finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
     return answer;
   }
 
-  function leave(): void {
-    if (state.at === 'ended') return;
-    if (step({ on: 'left' }).at === 'ended') finish('aborted', undefined);
-    else delivery.close();
+  #leave(): void {
+    if (this.#state.at === 'ended') return;
+    if (this.#step({ on: 'left' }).at === 'ended') this.#finish('aborted', undefined);
+    else this.#delivery.close();
   }
 
   /** Too large to hold: the envelope goes out, and what is held starts the stream. */
-  async function openStream(chunks: readonly Buffer[]): Promise<void> {
-    const opened = await delivery.open(mail, told);
+  async #openStream(chunks: readonly Buffer[]): Promise<void> {
+    const opened = await this.#delivery.open(this.#mail, this.#told);
     if ('verdict' in opened) {
-      step({ on: 'not_opened', verdict: opened.verdict });
+      this.#step({ on: 'not_opened', verdict: opened.verdict });
       return;
     }
-    step({ on: 'opened', stream: opened.stream });
-    for (const chunk of chunks) if (isStreaming(opened.stream)) await opened.stream.push(chunk);
+    this.#step({ on: 'opened', stream: opened.stream });
+    for (const chunk of chunks) if (this.#isStreaming(opened.stream)) await opened.stream.push(chunk);
   }
 
-  const isStreaming = (stream: BodyStream): boolean => state.at === 'streaming' && state.stream === stream;
-
-  const writer: BodyWriter = {
-    write(chunk) {
-      if (state.at === 'ended') return undefined;
-      record.bytes += chunk.length;
-      if (state.at === 'streaming') return state.stream.push(chunk);
-      if (state.at !== 'holding') return undefined;
-      state.chunks.push(chunk);
-      const now = step({ on: 'octets', overflows: record.bytes > mostHeld });
-      return now.at === 'opening' ? openStream(now.chunks) : undefined;
-    },
-
-    sizeChanged() {
-      mail = withoutSize(mail);
-    },
-
-    headerChanged(clientHeader) {
-      mail = { ...mail, clientHeader };
-    },
-
-    async end() {
-      const before = state;
-      if (step({ on: 'end' }) === before) return OVER;
-      switch (before.at) {
-        case 'holding':
-          return decide(await delivery.send(mail, told, before.chunks, record.bytes));
-        case 'streaming':
-          return decide(await before.stream.finish());
-        case 'dropping': {
-          const { answer } = before.verdict;
-          finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
-          return answer;
-        }
-        default:
-          return OVER;
-      }
-    },
-
-    cut: leave,
-
-    giveUp() {
-      leave();
-      isGivenUp = true;
-      delivery.giveUp();
-    },
-  };
-
-  return {
-    id: record.id,
-    mostHeld,
-
-    rcpt(recipients) {
-      let place = told.length;
-      const fits = recipients.map((recipient) => {
-        const fit = fitted(recipient, place);
-        if (!isReply(fit)) place++;
-        return fit;
-      });
-      const answers = answersTo(fits.filter((fit): fit is Recipient => !isReply(fit)));
-      const inOrder = (of: readonly Reply[]): readonly Reply[] => {
-        const left = of.values();
-        return fits.map((fit) => (isReply(fit) ? fit : (left.next().value ?? OUT_OF_ORDER)));
-      };
-      return answers instanceof Promise ? answers.then(inOrder) : inOrder(answers);
-    },
-
-    refusalAtData() {
-      if (state.at !== 'refused') return undefined;
-      const { answer } = state.verdict;
-      step({ on: 'data' });
-      finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
-      return answer;
-    },
-
-    body() {
-      step({ on: 'data' });
-      return writer;
-    },
-
-    abort: leave,
-  };
+  #isStreaming(stream: BodyStream): boolean {
+    return this.#state.at === 'streaming' && this.#state.stream === stream;
+  }
 }
