@@ -9,6 +9,8 @@ import { EventEmitter } from 'node:events';
  * reading; the bound of what waits here for a slow upstream.
  */
 const HIGH_WATER_MARK = 128 * 1024;
+/** What a chunk costs that waits, beside its octets: a client may send one octet at a time. */
+const CHUNK_COST = 256;
 
 export abstract class ChunkSink extends EventEmitter {
   /** Octets that have come and are not dealt with. */
@@ -16,11 +18,13 @@ export abstract class ChunkSink extends EventEmitter {
   /** Nothing more is read from the socket: too much has come. */
   writableNeedDrain = false;
   readonly #waiting: Buffer[] = [];
+  /** Octets it takes to keep what has come and is not dealt with. */
+  #kept = 0;
   #current: Buffer | undefined;
   #isRunning = false;
   #hasEnded = false;
   readonly #taken = (): void => {
-    this.writableLength -= this.#current?.length ?? 0;
+    this.#count(this.#current, -1);
     this.#current = undefined;
     if (!this.#isRunning) this.#run();
   };
@@ -32,16 +36,22 @@ export abstract class ChunkSink extends EventEmitter {
 
   /** False: no more before `drain`. */
   write(chunk: Buffer): boolean {
-    this.writableLength += chunk.length;
+    this.#count(chunk, 1);
     this.#waiting.push(chunk);
     if (!this.#isRunning && this.#current === undefined) this.#run();
-    if (this.writableLength >= HIGH_WATER_MARK) this.writableNeedDrain = true;
+    if (this.#kept >= HIGH_WATER_MARK) this.writableNeedDrain = true;
     return !this.writableNeedDrain;
   }
 
   end(): void {
     this.#hasEnded = true;
     if (!this.#isRunning && this.#current === undefined) this.#run();
+  }
+
+  #count(chunk: Buffer | undefined, by: 1 | -1): void {
+    if (chunk === undefined) return;
+    this.writableLength += by * chunk.length;
+    this.#kept += by * (chunk.length + CHUNK_COST);
   }
 
   /** Chunks dealt with at once are taken in a loop, so that many small ones do not grow the stack. */

@@ -202,7 +202,7 @@ export class UpstreamConnection {
     const [first] = limits.sort((a, b) => a.at - b.at);
     if (first === undefined) return;
     if (first.at > this.#clock.monotonic()) this.#watchUntil(first.at);
-    else this.#die('timeout', `no reply within ${first.ms / 1000} s`);
+    else this.#die('timeout', `no reply within ${Number((first.ms / 1000).toFixed(1))} s`);
   }
 
   /** Writes without waiting; false: wait for `drained()` before writing more. */

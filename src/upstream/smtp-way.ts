@@ -7,7 +7,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { orMake } from '../or-make.ts';
 import { asUpstreamError } from './failure.ts';
-import { createSmtpDelivery } from './smtp-delivery.ts';
+import { SmtpDelivery } from './smtp-delivery.ts';
 import type { AccountUpstream, Upstreams } from './upstream.ts';
 import type { Way } from './way.ts';
 
@@ -60,7 +60,7 @@ export function createSmtpWays(deps: SmtpWaysDeps, options: SmtpWaysOptions): Sm
         );
       },
       begin: (trace, mayBegin) =>
-        createSmtpDelivery({ upstream, trace, mayBegin, log, clock, random }, options),
+        new SmtpDelivery({ upstream, trace, mayBegin, log, clock, random }, options),
     };
   }
 

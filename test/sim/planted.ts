@@ -47,7 +47,11 @@ export const PLANTED: readonly Planted[] = [
         find: 'if (isPositive(reply)) return inKnownCode(reply);',
         put: "if (reply.code > 0) return { code: 250, enhanced: '2.1.5', text: 'ok' };",
       },
-      { file: 'upstream/smtp-delivery.js', find: 'if (told.length > confirmed.length) release();', put: '' },
+      {
+        file: 'upstream/smtp-delivery.js',
+        find: 'if (told.length > this.#confirmed.length) this.#release();',
+        put: '',
+      },
     ],
     stores: 'memory,file',
     within: 400,
@@ -57,7 +61,11 @@ export const PLANTED: readonly Planted[] = [
     harm: 'one that comes after others were refused hears 250 and is not in the envelope',
     edits: [
       { file: 'relay/transaction-states.js', find: '? LIVE', put: '? START' },
-      { file: 'upstream/smtp-delivery.js', find: 'if (told.length > confirmed.length) release();', put: '' },
+      {
+        file: 'upstream/smtp-delivery.js',
+        find: 'if (told.length > this.#confirmed.length) this.#release();',
+        put: '',
+      },
     ],
     stores: 'memory,file',
     focus: 'recipients',
@@ -88,7 +96,7 @@ export const PLANTED: readonly Planted[] = [
   {
     name: 'a replay after the final octet',
     harm: 'a message that the provider took without a word goes out again',
-    edits: [{ file: 'upstream/smtp-delivery.js', find: '!event.finalByteSent &&', put: '' }],
+    edits: [{ file: 'upstream/talk.js', find: '!event.finalByteSent &&', put: '' }],
     stores: 'memory,file',
     within: 400,
   },

@@ -7,7 +7,7 @@ import { silentLog } from '../../src/log.ts';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
 import { createHeldBack } from '../../src/upstream/held-back.ts';
 import type { Lease } from '../../src/upstream/pool.ts';
-import { createSmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
+import { SmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
 import type { AccountUpstream } from '../../src/upstream/upstream.ts';
 import type { Trace } from '../../src/upstream/way.ts';
 import { createTestClock } from '../support/clock.ts';
@@ -50,7 +50,7 @@ test('a client that sent all of its body while the way was opened is answered be
     report: () => undefined,
   };
   const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
-  const delivery = createSmtpDelivery(
+  const delivery = new SmtpDelivery(
     { upstream: upstream as unknown as AccountUpstream, trace, log: silentLog, clock, random: Math.random },
     { busyWaitMs: 0 },
   );

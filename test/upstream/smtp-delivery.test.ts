@@ -7,7 +7,7 @@ import { silentLog } from '../../src/log.ts';
 import { judge, type Verdict } from '../../src/protocol/verdict.ts';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
 import type { Lease } from '../../src/upstream/pool.ts';
-import { createSmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
+import { SmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
 import type { AccountUpstream } from '../../src/upstream/upstream.ts';
 import type { Asked, Delivery, Trace } from '../../src/upstream/way.ts';
 import { createTestClock } from '../support/clock.ts';
@@ -44,7 +44,7 @@ function stage(mayBegin: () => Promise<Verdict | undefined> | undefined) {
     report: () => undefined,
   };
   const trace = { flights: 0, acquireMs: 0, replayed: false } as Trace;
-  const delivery = createSmtpDelivery(
+  const delivery = new SmtpDelivery(
     {
       upstream: upstream as unknown as AccountUpstream,
       trace,
@@ -68,7 +68,7 @@ function stage(mayBegin: () => Promise<Verdict | undefined> | undefined) {
 const newTrace = (): Trace => ({ flights: 0, acquireMs: 0, replayed: false }) as Trace;
 
 function deliveryOn(upstream: object, clock: Clock, trace = newTrace()): Delivery {
-  return createSmtpDelivery(
+  return new SmtpDelivery(
     { upstream: upstream as AccountUpstream, trace, log: silentLog, clock, random: Math.random },
     { busyWaitMs: 0 },
   );
