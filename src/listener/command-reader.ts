@@ -26,7 +26,8 @@ export const FAULTS: Readonly<Record<LineFault, Reply>> = {
 };
 
 /** Where the octets of a body go. */
-export interface BodySink extends Pick<Intake, 'bareLineEnds' | 'write' | 'fault' | 'sizeChanged'> {
+export interface BodySink {
+  readonly body: Pick<Intake, 'bareLineEnds' | 'write' | 'fault' | 'sizeChanged'>;
   /** The body is complete. Resolves when the client has been answered. Never rejects. */
   end(): Promise<void>;
 }
@@ -91,7 +92,7 @@ export class CommandReader extends ChunkSink {
   /** What follows the current line is a body. Call before `done`. */
   startBody(sink: BodySink): void {
     this.#sink = sink;
-    this.#decoder = createBodyDecoder(sink.bareLineEnds);
+    this.#decoder = createBodyDecoder(sink.body.bareLineEnds);
   }
 
   protected override take(chunk: Buffer, next: () => void): void {
@@ -217,9 +218,9 @@ export class CommandReader extends ChunkSink {
     const fault = decoder.fault();
     if (fault !== undefined) {
       pieces.length = 0;
-      if (!hadFault) sink.fault(fault);
+      if (!hadFault) sink.body.fault(fault);
     }
-    if (decoder.isLonger() && !wasLonger) sink.sizeChanged();
+    if (decoder.isLonger() && !wasLonger) sink.body.sizeChanged();
     const isPassedOn = pieces.length < 2 && pieces[0]?.buffer === chunk.buffer;
     if (!isPassedOn)
       this.#options.share.spend(Math.ceil(((end < 0 ? chunk.length : end) - from) / COSTLY_OCTETS));
@@ -238,7 +239,7 @@ export class CommandReader extends ChunkSink {
       });
     };
     for (const [i, piece] of pieces.entries()) {
-      const wait = sink.write(piece);
+      const wait = sink.body.write(piece);
       if (wait !== undefined) {
         this.#isSinkWaiting = true;
         void this.#writeRest(wait, sink, pieces, i + 1).then(finish);
@@ -257,7 +258,7 @@ export class CommandReader extends ChunkSink {
     await wait;
     for (let i = from; i < pieces.length; i++) {
       const piece = pieces[i];
-      if (piece !== undefined && !this.isClosed) await sink.write(piece);
+      if (piece !== undefined && !this.isClosed) await sink.body.write(piece);
     }
     this.#isSinkWaiting = false;
   }

@@ -9,8 +9,8 @@ import { type Soon, whenKnown } from '../soon.ts';
 import { type BodySink, FAULTS, type LineFault } from './command-reader.ts';
 import type { LimitName } from './counts.ts';
 import type { Origin } from './door.ts';
-import type { Intake } from './intake.ts';
-import { type ClientFacts, isIntake, type MailSession } from './mail-session.ts';
+import { Intake } from './intake.ts';
+import type { ClientFacts, MailSession } from './mail-session.ts';
 import type { ListenerOptions } from './options.ts';
 
 /** What a dialogue asks of its connection. */
@@ -269,17 +269,14 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
   }
 
   function startBody(answer: Reply | Intake): boolean {
-    if (!isIntake(answer)) {
+    if (!(answer instanceof Intake)) {
       wire.say(answer);
       return false;
     }
     // RFC 2033 §4.2: LMTP answers for every recipient that was accepted.
     const replies = lmtp ? session().recipients() : 1;
     const isStarted = wire.startBody({
-      bareLineEnds: answer.bareLineEnds,
-      write: answer.write,
-      fault: answer.fault,
-      sizeChanged: answer.sizeChanged,
+      body: answer,
       end: async () => {
         const final = await answer.end();
         // 421 ends the session: all but the last hear the same as 451.

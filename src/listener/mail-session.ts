@@ -17,7 +17,7 @@ import type { Relay, Transaction } from '../relay/relay.ts';
 import { type Soon, whenKnown } from '../soon.ts';
 import type { Tally } from './counts.ts';
 import { createShare, type HeldBudget, type Share } from './held-budget.ts';
-import { createIntake, type Intake, type IntakeOptions } from './intake.ts';
+import { Intake, type IntakeOptions, NO_MEMORY } from './intake.ts';
 import type { ListenerOptions } from './options.ts';
 import { choicesFor } from './sender-choice.ts';
 
@@ -74,15 +74,12 @@ export interface MailSession {
 /** Reserved for a body whatever size was declared. */
 const LEAST_SHARE_OCTETS = 1_024;
 
-export const isIntake = (answer: Reply | Intake): answer is Intake => 'write' in answer;
-
 const withoutSize = (parameters: readonly string[]): readonly string[] =>
   parameters.filter((p) => !/^SIZE=/i.test(p));
 
 const isHeaderChanged = (of: Account, completes: boolean): boolean =>
   (of.rewriteFrom ?? 'never') !== 'never' || (of.completeHeader ?? completes);
 
-const NO_MEMORY = reply(452, '4.3.1', 'Too many messages in progress, try again later');
 const MAIL_FIRST = reply(503, '5.5.1', 'Send MAIL first');
 
 export function createMailSession(
@@ -101,8 +98,6 @@ export function createMailSession(
   /** Recipients that wait for those that came with them. */
   let together: { readonly recipient: Recipient; readonly answer: (r: Reply) => void }[] = [];
   let intake: Intake | undefined;
-  /** The body is complete, the final reply awaited. */
-  let isEnding = false;
   /** Ends the wait for memory. */
   let release: (() => void) | undefined;
   /** Counts transactions and resets: an answer that comes for an older one is no longer wanted. */
@@ -114,7 +109,6 @@ export function createMailSession(
     account = undefined;
     since = undefined;
     intake = undefined;
-    isEnding = false;
     release = undefined;
     for (const { answer } of together.splice(0)) answer(reply(451, '4.4.2', 'The session ended'));
     accepted = 0;
@@ -207,46 +201,19 @@ export function createMailSession(
 
   function openIntake(current: Transaction, of: Account, share: Share): Intake {
     const mine = era;
-    let isRefused = false;
-    let octets = 0;
-    const inner = createIntake(current.body(), {
+    intake = new Intake(current.body(), {
       account: of,
       maxBytes: maxBytes(of),
       checkFromHeader: options.checkFromHeader || of.checkFromHeader === true,
       bareLineEnds: options.bareLineEnds,
       ...headerChange(of, current.id),
       preamble: options.received ? receivedLine(current.id) : undefined,
+      share,
       onOversize: () => deps.tally.hit('message_bytes'),
-      onRefuse: () => {
-        isRefused = true;
-        share.release();
+      onEnd() {
+        if (era === mine) finish();
       },
     });
-    intake = {
-      ...inner,
-      write(piece) {
-        octets += piece.length;
-        const room = isRefused || share.cover(octets);
-        if (room === true) return inner.write(piece);
-        return Promise.resolve(room).then((isGranted) => {
-          if (isGranted) return inner.write(piece);
-          inner.refuse(NO_MEMORY);
-          return undefined;
-        });
-      },
-      async end() {
-        isEnding = true;
-        const final = await inner.end();
-        share.release();
-        if (era === mine) finish();
-        return final;
-      },
-      cut(reason) {
-        // A message that waits to be sent is not sent to a client that is gone: it would send it again.
-        inner.cut(reason);
-        if (!isEnding) share.release();
-      },
-    };
     return intake;
   }
 
@@ -363,8 +330,8 @@ export function createMailSession(
     },
 
     giveUp() {
-      if (!isEnding) return false;
-      intake?.giveUp();
+      if (intake?.isEnding !== true) return false;
+      intake.giveUp();
       return true;
     },
 

@@ -248,7 +248,7 @@ export class RelayConnection extends SeamConnection {
         const reader = connection.#commands;
         if (reader === undefined) return false;
         reader.startBody({
-          ...sink,
+          body: sink.body,
           end: async () => {
             await sink.end();
             if (connection.#mayBeGone && connection.#hearing.isAsked) await connection.#untilReset();

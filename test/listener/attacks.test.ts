@@ -80,10 +80,12 @@ async function turnsFor(readers: number, chunks: number, unit: string): Promise<
   const chunk = Buffer.from(unit.repeat(65_536 / unit.length));
   const all = readersOf(readers, () => {}).flatMap((reader) => {
     reader.startBody({
-      bareLineEnds: 'normalize',
-      write: () => void turns.add(turn.now()),
-      fault: () => {},
-      sizeChanged: () => {},
+      body: {
+        bareLineEnds: 'normalize',
+        write: () => void turns.add(turn.now()),
+        fault: () => {},
+        sizeChanged: () => {},
+      },
       end: async () => {},
     });
     return Array.from({ length: chunks }, () => taken(reader, chunk));
