@@ -18,7 +18,7 @@ export const repositoryRoot: string = fileURLToPath(new URL('../../../', import.
 export type LogLine = Record<string, unknown> & { readonly event?: string; readonly msg?: string };
 
 export interface RelayOptions {
-  readonly accounts: readonly AccountEntry[];
+  readonly accounts: readonly AccountEntry[] | string;
   /** `caFile` of the provider simulator. */
   readonly caFile: string;
   /** Further arguments of `serve`. */

@@ -100,13 +100,8 @@ async function restart(
   directory: string,
   accounts: string,
 ): Promise<RelayProcess> {
-  const next = await startRelay({
-    accounts: [],
-    caFile: provider.caFile,
-    args: ['--state-dir', directory],
-  });
+  const next = await startRelay({ accounts, caFile: provider.caFile, args: ['--state-dir', directory] });
   defer(async () => void (await next.stop()));
-  await next.reload(accounts);
   return next;
 }
 
