@@ -58,6 +58,9 @@ test(
     assert.deepEqual([await first.hasOpen('s'), await first.hasOpen('t')], [true, false]);
     assert.deepEqual(await first.relatives('f'), [{ key: KEY, entry: unheard }]);
     assert.deepEqual(await first.relatives('g'), []);
+    await next.forget();
+    assert.deepEqual(await second.relatives('f'), []);
+    await next.note(unheard);
     await next.note({ state: 'sent', at: now });
     assert.deepEqual(await first.list(), []);
     assert.deepEqual([await first.hasOpen(), await first.relatives('f')], [false, []]);

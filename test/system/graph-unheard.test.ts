@@ -209,9 +209,8 @@ for (const last of ['QUIT\r\n', 'RSET\r\n', 'QUIT'])
       await waitFor(() => provider.graph.count('create') > 0, { what: 'the message on its way' });
       socket.destroy();
       await relay.event('transaction');
-      // Whether it has heard is not known yet.
-      assert.match(await piped(relay, said), /\r\n451 4\.4\.2 this very message/);
-      await waitFor(async () => /\r\n250 2\.0\.0 OK /.test(await piped(relay, said)), { what: 'the 250' });
+      // It waits until it is known whether it has heard.
+      assert.match(await piped(relay, said), /\r\n250 2\.0\.0 OK /);
       assert.equal(provider.graph.delivered.length, 1);
       // The retry was heard: this is another message.
       assert.match(await piped(relay, said), /\r\n250 2\.0\.0 OK /);
@@ -226,10 +225,9 @@ test(
     const client = await atData(defer, relay, [BOB]);
     await client.raw(`${mail('')}.\r\nQUIT\r\n`);
     await client.expect(undefined, 250);
-    assert.match(await send(defer, relay, [BOB], mail('')), /451 4\.4\.2 this very message/);
+    assert.match(await send(defer, relay, [BOB], mail('')), /^250 /);
     await client.expect(undefined, 221);
     client.end();
-    await waitFor(async () => (await send(defer, relay, [BOB], mail(''))).startsWith('250'));
     assert.equal(provider.graph.delivered.length, 2);
   }),
 );
@@ -242,10 +240,7 @@ for (const last of ['RSET\r\n', 'RSE'])
       const client = await atData(defer, relay, [BOB]);
       await client.raw(`${mail('')}.\r\n${last}`);
       await client.expect(undefined, 250);
-      await waitFor(async () => (await send(defer, relay, [BOB], mail(''))).startsWith('250'), {
-        timeoutMs: 10_000,
-        what: 'the next that looks the same',
-      });
+      assert.match(await send(defer, relay, [BOB], mail('')), /^250 /);
       assert.equal(provider.graph.delivered.length, 2);
       // What breaks long after says nothing of it.
       client.reset();

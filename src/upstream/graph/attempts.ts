@@ -26,7 +26,20 @@ export interface Attempts {
 export function createAttempts(clock: Clock = systemClock): Attempts {
   /** Marks of recipients, by family. */
   const families = new Map<string, Set<string>>();
+  /** The last note that was begun, by family. */
+  const notes = new Map<string, Promise<void>>();
   let isOver = false;
+
+  /** One at a time of a family: most of them note one entry. */
+  async function inTurn(family: string, note: () => Promise<void>): Promise<void> {
+    const mine = (notes.get(family) ?? Promise.resolve()).catch(() => undefined).then(note);
+    notes.set(family, mine);
+    try {
+      await mine;
+    } finally {
+      if (notes.get(family) === mine) notes.delete(family);
+    }
+  }
 
   function enter({ family, recipients }: Whose): (() => void) | undefined {
     const mine = new Set(recipients.map(markOf));
@@ -47,7 +60,7 @@ export function createAttempts(clock: Clock = systemClock): Attempts {
       try {
         for (let isAgain = false; ; isAgain = true) {
           try {
-            return await note(isAgain);
+            return await inTurn(whose.family, () => note(isAgain));
           } catch (error) {
             if (isOver || clock.monotonic() >= last) throw error;
           }

@@ -3,7 +3,7 @@
  * of it. Accounts share senders, so a retry may come to another account, or by another way, than the attempt
  * before: what may have been sent is looked after where it was begun and goes nowhere else. Owns the claim.
  */
-import { type Clock, systemClock } from '../../clock.ts';
+import { type Clock, pause, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import type { Heard } from '../../protocol/esmtp.ts';
 import { addressMessage } from '../../protocol/graph-addressing.ts';
@@ -31,6 +31,9 @@ import type { TellUnclear } from './tell-unclear.ts';
 /** No send begins later than this after the claim was asked for: another relay may take it over when it ends. */
 const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
 
+/** Who said the same just before is told within this, ms. */
+const BUSY_MS = 2_000;
+const BUSY_STEP_MS = 100;
 const BUSY = later('4.4.2', 'this very message is being sent now');
 
 /** What became of a message, and the account whose doing it was. */
@@ -66,6 +69,8 @@ export interface Handover {
 interface Found {
   readonly outgoing: Outgoing;
   readonly claim: Claim;
+  /** On the message to its one recipient alone, where `claim` is on the attempt before. */
+  readonly ownClaim?: Claim;
   readonly rest: readonly string[];
 }
 
@@ -93,8 +98,38 @@ export function createHandover(deps: HandoverDeps): Handover {
   const { ledger, attempts, log, tellUnclear, clock = systemClock, account, deliveryOf } = deps;
   const own = (ending: GraphEnding): HandedOver => ({ ending, by: account });
 
+  async function find(asked: Outgoing): Promise<Found | 'busy'> {
+    const found = await claimOf(asked);
+    if (found === 'busy') return 'busy';
+    let isFree = false;
+    try {
+      isFree = !(await isOneBeingTold(asked, found));
+    } finally {
+      if (!isFree) await giveBack(found);
+    }
+    return isFree ? found : 'busy';
+  }
+
+  async function giveBack({ claim, ownClaim }: Found): Promise<void> {
+    await claim.release();
+    await ownClaim?.release();
+  }
+
+  /** Whether a client that retries it to one recipient alone is about to be told: what looks the same to him may be another. */
+  async function isOneBeingTold(asked: Outgoing, { outgoing, claim, rest }: Found): Promise<boolean> {
+    if (asked.isNamed || !mayHaveGone(claim.known)) return false;
+    for (const address of asked.recipients) {
+      const key = asked.keyFor([address]);
+      if (key === asked.key || key === outgoing.key || rest.includes(address)) continue;
+      const his = await ledger.claim(key);
+      if (his === 'busy') return true;
+      await his.release();
+    }
+    return false;
+  }
+
   /** The right to work on it: on the attempt before where that one had any of its recipients. */
-  async function find(outgoing: Outgoing): Promise<Found | 'busy'> {
+  async function claimOf(outgoing: Outgoing): Promise<Found | 'busy'> {
     const claim = await ledger.claim(outgoing.key);
     if (claim === 'busy') return 'busy';
     if (mayHaveGone(claim.known)) {
@@ -113,8 +148,10 @@ export function createHandover(deps: HandoverDeps): Handover {
         const rest = lacking(subject, outgoing);
         // Its recipients may have heard of it since.
         if (mayHaveGone(other.known) && rest.length < outgoing.recipients.length) {
-          await claim.release();
-          return foundWith({ ...outgoing, key, partOf: subject }, other, rest);
+          const isAlone = outgoing.recipients.length === 1;
+          if (!isAlone) await claim.release();
+          const found = foundWith({ ...outgoing, key, partOf: subject, isAlone }, other, rest);
+          return isAlone ? { ...found, ownClaim: claim } : found;
         }
         await other.release();
       }
@@ -147,14 +184,21 @@ export function createHandover(deps: HandoverDeps): Handover {
     asked: Outgoing,
     work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
   ): Promise<Worked<T | HandedOver>> {
-    const leave = attempts.enter(asked);
-    return leave === undefined ? waits(BUSY) : worked(asked, work).finally(leave);
+    for (const until = clock.monotonic() + BUSY_MS; ; await pause(clock, BUSY_STEP_MS)) {
+      const leave = attempts.enter(asked);
+      // On its way, and whether its client will have heard comes after that.
+      if (leave === undefined) return waits(BUSY);
+      const done = await worked(asked, work).finally(leave);
+      if (done !== undefined) return done;
+      if (asked.isClientGone() || clock.monotonic() >= until) return waits(BUSY);
+    }
   }
 
+  /** Undefined: somebody works on it. */
   async function worked<T extends HandedOver | undefined>(
     asked: Outgoing,
     work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
-  ): Promise<Worked<T | HandedOver>> {
+  ): Promise<Worked<T | HandedOver> | undefined> {
     const deadline = clock.monotonic() + LAST_SEND_MS;
     let found: Found | 'busy';
     try {
@@ -166,30 +210,33 @@ export function createHandover(deps: HandoverDeps): Handover {
       );
       return waits({ kind: 'refused', verdict: verdict('message_temporary', CANNOT_TELL) });
     }
-    if (found === 'busy') return waits(BUSY);
-    const { outgoing, claim, rest } = found;
+    if (found === 'busy') return undefined;
+    const { outgoing, claim, ownClaim, rest } = found;
     let isKept = false;
     try {
       const handed = await work(outgoing, claim, deadline);
       const ending = handed?.ending;
       isKept = ending?.keepsClaim === true;
       return {
-        handed: handed && { ...handed, ending: untilNoted(handed.ending, asked) },
+        handed: handed && { ...handed, ending: untilNoted(handed.ending, asked, ownClaim) },
         rest: ending?.kind === 'taken' ? rest : [],
       };
     } catch (error) {
       log.error({ err: error, account }, 'delivery by Graph failed unexpectedly');
       return waits(judged(new UpstreamError({ kind: 'local', cause: 'internal' }, error)));
     } finally {
-      if (!isKept) await claim.release();
+      // The others of the attempt before need not wait until this client has heard.
+      if (!isKept) await giveBack(found);
+      else if (ownClaim !== undefined) await claim.release();
     }
   }
 
   /** Redis may be away just then. */
-  function untilNoted(ending: GraphEnding, asked: Outgoing): GraphEnding {
+  function untilNoted(ending: GraphEnding, asked: Outgoing, ownClaim: Claim | undefined): GraphEnding {
     const { whenHeard } = ending;
     if (whenHeard === undefined) return ending;
-    const noted = (heard: Heard) => attempts.until(asked, (isAgain) => whenHeard(heard, isAgain));
+    const noted = (heard: Heard) =>
+      attempts.until(asked, (isAgain) => whenHeard(heard, isAgain)).finally(() => ownClaim?.release());
     return { ...ending, whenHeard: noted };
   }
 

@@ -49,6 +49,7 @@ const FORGET = redisScript(
 if ARGV[3] then redis.call('set', KEYS[5], ARGV[1], 'PX', ARGV[3]) end
 redis.call('hdel', KEYS[3], ARGV[2])
 redis.call('hdel', KEYS[4], ARGV[2])
+redis.call('hdel', KEYS[6], ARGV[2])
 return redis.call('del', KEYS[2])`,
 );
 const RELEASE = redisScript(
@@ -94,11 +95,13 @@ export function createRedisLedger(
       });
       if (typeof known !== 'string') return 'busy';
       const closed = `${prefix}:graph:closed:${key}`;
-      const forget = (...knownFor: readonly number[]): Promise<boolean> =>
-        redis.run(FORGET, [...keys, openKey(sender), closed], [owner, key, ...knownFor]).then(
+      const forget = (...knownFor: readonly number[]): Promise<boolean> => {
+        const places = [...keys, openKey(sender), closed, familyOf(family ?? key)];
+        return redis.run(FORGET, places, [owner, key, ...knownFor]).then(
           (done) => done !== -1,
           () => false,
         );
+      };
       let isOver = false;
       const before = known === '' ? undefined : (parseEntry(known) ?? unreadableEntry(clock.now()));
       let { family, sender } = before?.subject ?? {};

@@ -18,6 +18,8 @@ export interface Outgoing {
   readonly family: string;
   /** It goes to some of the recipients of an earlier attempt, whose `key` this is; that one's subject. */
   readonly partOf?: Subject | undefined;
+  /** To one of them: the claim on that attempt is given back before its client is told. */
+  readonly isAlone?: boolean;
   /** With angle brackets, as it goes out; undefined where it has none. */
   readonly messageId: string | undefined;
   /** The client gave it its Message-ID: what looks the same is its retry. */

@@ -44,7 +44,8 @@ export async function noteSent(
     keepsClaim,
     async whenHeard(heard, isAgain = false) {
       const isHeard = isNamed ? heard === 'yes' : heard !== 'no';
-      if (keepsClaim && (await put(claim, isHeard ? withoutPart(entry, outgoing) : entry))) {
+      const isOurs = keepsClaim && outgoing.isAlone !== true;
+      if (isOurs && (await put(claim, isHeard ? withoutPart(entry, outgoing) : entry))) {
         await claim.release();
         return;
       }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { silentLog } from '../../../src/log.ts';
 import { formatReply } from '../../../src/protocol/reply.ts';
-import type { Claim } from '../../../src/upstream/graph/ledger.ts';
+import { type Claim, ledgerKey } from '../../../src/upstream/graph/ledger.ts';
 import { createLocalLedger } from '../../../src/upstream/graph/ledger-local.ts';
 import type { GraphEnding } from '../../../src/upstream/graph/outcome.ts';
 import { ANN, GOOD, mailTo, startGraphRoom } from '../../support/graph-room.ts';
@@ -205,6 +205,23 @@ test(
     const both = await Promise.all([1, 2].map(() => room.send(mailTo(BOB, 'twin'), [BOB])));
     assert.equal(room.server.delivered.length, 1);
     assert.deepEqual(both.map((d) => heard(d).slice(0, 9)).sort(), ['250 2.0.0', '451 4.4.2']);
+  }),
+);
+
+test(
+  'somebody works on this very message for longer than a moment: it waits for its retry',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const message = mailTo(BOB, 'long');
+    const claim = await room.ledger.claim(ledgerKey([BOB], Buffer.from(message)));
+    assert.ok(claim !== 'busy');
+    assert.match(heard(await room.send(message, [BOB])), /^451 4\.4\.2 .*being sent now/);
+    const since = room.clock.monotonic();
+    assert.match(heard(await room.send(message, [BOB], { gone: () => true })), /^451 /);
+    assert.ok(room.clock.monotonic() - since < 1_000, 'nobody waits for who has left');
+    await claim.release();
+    assert.match(heard(await room.send(message, [BOB])), /^250 /);
+    assert.equal(room.server.delivered.length, 1);
   }),
 );
 

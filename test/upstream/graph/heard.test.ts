@@ -75,6 +75,37 @@ test(
   }),
 );
 
+test(
+  'a client has said QUIT ahead: what looks the same waits the moment until that is known, and is mailed',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer);
+    const first = await room.send(ALARM, addressesOf('a'), { saidAhead: true, heard: 'later' });
+    const next = says(room, 'a', WAITS);
+    await first.whenHeard?.('perhaps');
+    assert.ok(await next);
+    assert.equal(room.server.delivered.length, 2);
+  }),
+);
+
+test(
+  'the retry comes to each recipient alone, all at once, QUIT ahead: nobody waits until the others have heard',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+    await says(room, 'abcd', BREAKS);
+    const later = { saidAhead: true, heard: 'later' } as const;
+    const [a, ...others] = await Promise.all(
+      [...'abcd'].map((name) => room.send(ALARM, addressesOf(name), later)),
+    );
+    for (const one of [a, ...others]) assert.equal(one?.kind, 'taken');
+    for (const group of ['a', 'ae', 'abcd'])
+      assert.equal((await room.send(ALARM, addressesOf(group))).kind, 'refused', 'of a it is not known yet');
+    await Promise.all([a?.whenHeard?.('no'), ...others.map((one) => one.whenHeard?.('perhaps'))]);
+    assert.deepEqual(mailed(room), ['abcd']);
+    for (const name of 'abcd') assert.ok(await says(room, name, WAITS));
+    assert.deepEqual(mailed(room), ['abcd', 'b', 'c', 'd'], 'his retry is one, theirs were');
+  }),
+);
+
 /** A ledger in Redis, which is away for so many questions from the one that `isLast` picks. */
 function awayAfter(isLast: (question: 'claim' | 'forget') => boolean, times: number): () => Ledger {
   let left = 0;
