@@ -64,11 +64,12 @@ const firstRecipientOf = ({ account, firstRecipient }: MailCommand): FirstRecipi
   account.firstRecipient ?? (account.completeHeader === true ? 'live' : firstRecipient);
 
 function mailOf({ sender, parameters, clientSender, session }: MailCommand): Mail {
-  const { mayBeGone, heard } = session;
+  const { confinedTo, mayBeGone, heard } = session;
   return {
     sender,
     parameters,
     ...(clientSender === undefined ? {} : { clientSender }),
+    ...(confinedTo === undefined ? {} : { confinedTo }),
     ...(mayBeGone === undefined ? {} : { mayBeGone }),
     ...(heard === undefined ? {} : { heard }),
   };
