@@ -5,8 +5,8 @@
  */
 import { type Clock, systemClock } from './clock.ts';
 
-/** Longest slice, ms: ten of them are still no delay that anybody notices. */
-const SLICE_MS = 1;
+/** Longest slice, ms: ten of them are no delay that anybody notices. */
+const SLICE_MS = 0.5;
 
 export interface Slices {
   /** It is time to `await rest()`. */
