@@ -32,12 +32,8 @@ const TOLD_AT_ONCE = 50;
 export interface SharedLimits extends Limiter {
   /** A place now or at most `maxWaitMs` later, first come first served within a relay and nearly so among them. Never rejects. */
   reserve(mailboxId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation>;
-  /** How long a login must wait to keep its distance; undefined where longer than `maxWaitMs`. Never rejects. */
-  login(
-    mailboxId: string,
-    intervalMs: number,
-    maxWaitMs: number,
-  ): Promise<{ readonly waitMs: number } | undefined>;
+  /** How long a login must wait to keep its distance, ms; undefined where longer than `maxWaitMs`. Never rejects. */
+  login(mailboxId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
   /** Redis does not decide now. */
   readonly isApart: boolean;
   /** This relay's part of a limit now. */
@@ -325,18 +321,18 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       const book = bookOf(mailboxId);
       const now = clock.monotonic();
       // Without Redis the relays' logins interleave: each keeps a distance that is longer by their number.
-      const locally = (interval: number): { readonly waitMs: number } | undefined => {
+      const locally = (interval: number): number | undefined => {
         const at = Math.max(now, book.nextLogin);
         if (at - now > maxWaitMs) return undefined;
         book.nextLogin = at + interval;
-        return { waitMs: at - now };
+        return at - now;
       };
       if (contact.mode !== 'shared') return locally(intervalMs * membership.relays);
       try {
-        const waitMs = await store.login(mailboxId, intervalMs, maxWaitMs);
-        if (waitMs < 0) return undefined;
-        book.nextLogin = clock.monotonic() + waitMs + intervalMs;
-        return { waitMs };
+        const wait = await store.login(mailboxId, intervalMs, maxWaitMs);
+        if (wait < 0) return undefined;
+        book.nextLogin = clock.monotonic() + wait + intervalMs;
+        return wait;
       } catch (error) {
         contact.failed(error, () => store.login(mailboxId, 1, 0));
         return locally(intervalMs * membership.relays);

@@ -120,10 +120,6 @@ export const HOURLY = [60];
 /** Fast logins are what a provider throttles: an early try prolongs it. */
 const LOGIN_THROTTLE_STEPS = [5, 15, 60];
 
-/** Whether it is the provider's on this one message: it says nothing of account, connection or server. */
-export const isOnMessage = ({ class: cls }: Verdict): boolean =>
-  cls === 'message_permanent' || cls === 'message_temporary';
-
 /** What else follows from a verdict; nothing unless it says so. */
 export type Consequences = Partial<Omit<Verdict, 'answer' | 'class'>>;
 

@@ -7,10 +7,10 @@
 
 import { setMaxListeners } from 'node:events';
 import { type Account, mailboxOf } from '../accounts/account.ts';
-import { type Clock, nap, orAfter } from '../clock.ts';
+import { type Clock, orAfter } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
-import { isOnMessage, type Verdict } from '../protocol/verdict.ts';
+import type { Verdict } from '../protocol/verdict.ts';
 import { type AccessToken, TokenError, type TokenSource } from '../tokens/access-token.ts';
 import { type AccountHealth, createAccountHealth } from './account-health.ts';
 import type { UpstreamConnection } from './connection.ts';
@@ -18,11 +18,10 @@ import { factsOf } from './connection-facts.ts';
 import { within } from './dial.ts';
 import type { UpstreamEndpoint } from './endpoint.ts';
 import { notServed, UpstreamError } from './failure.ts';
-import { intervalInTrouble, type LoginPacer } from './login-pacer.ts';
+import type { LoginPacer } from './login-pacer.ts';
 import type { MailboxConnections } from './mailbox-connections.ts';
 import type { OpenConnection } from './open.ts';
 import { type ConnectionPool, createConnectionPool, type Lease } from './pool.ts';
-import { createSilence } from './silence.ts';
 
 /** What src/relay sees of one account's upstream. */
 export interface AccountUpstream {
@@ -103,15 +102,14 @@ export function createAccountUpstream(
   let facts = factsOf(account);
   let endpoint = deps.endpointOf(account);
   let askedAt = clock.monotonic();
-  const silence = createSilence(clock);
   const factsOfConnection = new WeakMap<UpstreamConnection, string>();
   const health = createAccountHealth(() => account.limits.maxConnections, clock);
   /** Ends logins that nobody needs any more. */
   const closed = new AbortController();
   // One for each connection that is being opened; Node takes more than ten for a leak.
   setMaxListeners(0, closed.signal);
-  /** How often a message was no more than tried since one went through. */
-  let troubled = 0;
+  /** A place among the logins was taken and not used; until when it keeps the others of the mailbox away, monotonic ms. */
+  let unusedUntil = Number.NEGATIVE_INFINITY;
   let connecting: Promise<void> | undefined;
   let holds = 0;
   const waitingForFree: (() => void)[] = [];
@@ -127,19 +125,26 @@ export function createAccountUpstream(
     }
   }
 
-  /** Until it is the login's turn; what gives that back. */
-  async function waitForLogin(): Promise<() => void> {
-    const intervalMs = Math.max(account.limits.loginIntervalMs, intervalInTrouble(troubled));
-    if (intervalMs === 0) return () => {};
-    const turn = await deps.logins.login(mailbox, intervalMs, options.acquireTimeoutMs);
-    if (turn === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
-    if (turn.waitMs > 0) {
-      const wait = nap(clock, turn.waitMs);
-      closed.signal.addEventListener('abort', wait.wake);
-      await wait.over;
-      closed.signal.removeEventListener('abort', wait.wake);
+  /** Until when the place keeps others away. */
+  async function waitForLogin(): Promise<number> {
+    if (clock.monotonic() < unusedUntil || account.limits.loginIntervalMs === 0) {
+      const until = unusedUntil;
+      unusedUntil = Number.NEGATIVE_INFINITY;
+      return until;
     }
-    return () => turn.giveBack?.();
+    const waitMs = await deps.logins.login(mailbox, account.limits.loginIntervalMs, options.acquireTimeoutMs);
+    if (waitMs === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
+    if (waitMs > 0)
+      await new Promise<void>((resolve) => {
+        const done = (): void => {
+          cancel();
+          closed.signal.removeEventListener('abort', done);
+          resolve();
+        };
+        const cancel = clock.after(waitMs, done);
+        closed.signal.addEventListener('abort', done);
+      });
+    return clock.monotonic() + account.limits.loginIntervalMs;
   }
 
   /** As `deps.open`; where the token does not come the attempt is given up, whatever it waits for. */
@@ -202,24 +207,28 @@ export function createAccountUpstream(
 
   /** Whether there is time to connect until the token comes: what is known already is known at once. */
   async function isWorthWaiting(coming: Promise<AccessToken>): Promise<boolean> {
-    let isLate = true;
-    const know = (): void => {
-      isLate = false;
-    };
-    await orAfter(clock, coming.then(know, know), KNOWN_MS);
+    let cancel = (): void => {};
+    const late = new Promise<true>((resolve) => {
+      cancel = clock.after(KNOWN_MS, () => resolve(true));
+    });
+    const known = coming.then(
+      () => false,
+      () => false,
+    );
+    const isLate = await Promise.race([late, known]);
+    cancel();
     return isLate;
   }
 
-  async function open(fits: () => boolean, isWanted: boolean): Promise<UpstreamConnection | undefined> {
+  async function open(fits: () => boolean): Promise<UpstreamConnection | undefined> {
     const paused = health.gate('logins');
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
-    if (isWanted && silence.standing !== undefined) throw silence.standing;
     const startedAt = clock.monotonic();
     const isAwaited = connecting !== undefined && endpoint.hasTime;
     let of = account;
     let at = endpoint;
-    let giveBack = (): void => {};
+    let takenUntil: number | undefined;
     let hasFailed = false;
     const ask = (): Promise<AccessToken> => {
       const coming = token();
@@ -233,10 +242,10 @@ export function createAccountUpstream(
       // First: without a token there is no login, and none that waits for its turn.
       const isEarly = isAwaited && (await isWorthWaiting(coming));
       if (!isEarly) await coming;
-      giveBack = await waitForLogin();
+      takenUntil = await waitForLogin();
       if (closed.signal.aborted) throw notServed();
       if (!fits()) {
-        giveBack();
+        unusedUntil = takenUntil;
         return undefined;
       }
       of = account;
@@ -250,7 +259,6 @@ export function createAccountUpstream(
       }
       factsOfConnection.set(connection, factsOf(of));
       at.capabilities = connection.capabilities;
-      silence.over();
       const ms = Math.round(clock.monotonic() - startedAt);
       log.debug(
         { event: 'connected', account: id, connection: connection.id, ms },
@@ -262,12 +270,9 @@ export function createAccountUpstream(
       if (closed.signal.aborted) throw notServed();
       const event = error instanceof UpstreamError ? error.event : undefined;
       // What did not come as far as AUTH was no login and needs no interval after it.
-      const isLost = event?.kind === 'lost' && event.stage !== 'auth';
-      if (hasFailed || isLost) giveBack();
-      if (error instanceof UpstreamError) {
-        if (isLost) silence.failed(error, startedAt);
-        failed(error, at);
-      }
+      if (takenUntil !== undefined && (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')))
+        unusedUntil = takenUntil;
+      if (error instanceof UpstreamError) failed(error, at);
       throw error;
     }
   }
@@ -298,13 +303,12 @@ export function createAccountUpstream(
     const paused = health.mayLogIn() ? undefined : health.gate('logins');
     if (paused !== undefined)
       throw new UpstreamError({ kind: 'local', cause: 'logins_paused' }, undefined, paused);
-    const known = endpoint.resting ?? silence.standing;
-    if (known !== undefined) throw known;
-    const coming = within(token(), closed.signal).catch((error: unknown) => {
+    if (endpoint.resting !== undefined) throw endpoint.resting;
+    const known = within(token(), closed.signal).catch((error: unknown) => {
       if (error instanceof UpstreamError && !closed.signal.aborted) failed(error, endpoint);
       throw error;
     });
-    await orAfter(clock, coming, options.acquireTimeoutMs);
+    await orAfter(clock, known, options.acquireTimeoutMs);
   }
 
   function acquire(): Promise<Lease> {
@@ -352,12 +356,10 @@ export function createAccountUpstream(
       };
     },
     report(verdict, about) {
-      if (!isOnMessage(verdict)) troubled++;
       endpoint.report(id, verdict.breaker);
       if (health.suffered(verdict, about)) deps.onStateChange();
     },
     delivered() {
-      troubled = 0;
       endpoint.succeeded(id);
       if (health.succeeded('sending')) deps.onStateChange();
     },
@@ -385,7 +387,6 @@ export function createAccountUpstream(
       account = changed;
       facts = factsOf(changed);
       endpoint = deps.endpointOf(changed);
-      silence.over();
       pool.maintain();
     },
     whenFree: () =>

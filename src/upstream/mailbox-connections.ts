@@ -40,8 +40,6 @@ export interface MailboxConnections {
   askForIdle(sharer: Sharer): void;
   /** Whether what becomes idle is closed, because another pool has waited too long; its place is kept for that one. */
   isDueElsewhere(sharer: Sharer): boolean;
-  /** Whether somebody waits for a place in another pool. */
-  isWantedElsewhere(sharer: Sharer): boolean;
   /** Something may have come free: who waits elsewhere is served. */
   pass(sharer: Sharer): void;
 }
@@ -101,7 +99,6 @@ export function createMailboxConnections(
       dueAt = now;
       return true;
     },
-    isWantedElsewhere: (sharer) => waitingBeside(sharer).length > 0,
     pass(sharer) {
       // Whoever is served now serves nobody else: what comes free comes later.
       if (isPassing) return;

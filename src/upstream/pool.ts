@@ -86,9 +86,9 @@ interface Waiter {
   readonly stop: () => void;
 }
 
-/** `open`: undefined where the connection fits no more when its turn comes, for limits have changed. `isWanted`: its place, in another pool of the mailbox. */
+/** `open`: undefined where the connection fits no more when its turn comes, for limits have changed. */
 export function createConnectionPool(
-  open: (fits: () => boolean, isWanted: boolean) => Promise<UpstreamConnection | undefined>,
+  open: (fits: () => boolean) => Promise<UpstreamConnection | undefined>,
   options: PoolOptions,
 ): ConnectionPool {
   const { clock = systemClock, limits, mailbox = createMailboxConnections(clock) } = options;
@@ -244,7 +244,7 @@ export function createConnectionPool(
   async function openInto(taking: Promise<Place>): Promise<void> {
     const place = await taking;
     try {
-      const connection = await open(() => !isOver(), mailbox.isWantedElsewhere(sharer));
+      const connection = await open(() => !isOver());
       if (connection === undefined) return places.drop(place);
       place.connection = connection;
       connection.onDead = () => {

@@ -360,33 +360,6 @@ test(
   }),
 );
 
-for (const [stage, reply] of [
-  ['MAIL', '530 5.7.0 Authentication required'],
-  ['RCPT', '503 5.5.1 Bad sequence of commands'],
-  ['end-of-data', '432 4.7.28 too many at once'],
-  ['MAIL', '421 4.3.2 Service not available'],
-] as const)
-  test(
-    `a mailbox whose every login ends with ${reply} (${stage}) does not log in at the rate of its messages`,
-    leakless(async (_t, defer) => {
-      const clock = createFastClock(20);
-      const room = await startRoom(defer, {
-        clock,
-        account: { min_connections: 0 },
-        upstreams: { acquireTimeoutMs: 30_000 },
-        open: { connectTimeoutMs: 300_000 },
-      });
-      const { smtp } = room.provider;
-      const always = smtp.script(stage, { times: Number.POSITIVE_INFINITY }, { reply });
-      const end = clock.monotonic() + 30_000;
-      while (clock.monotonic() < end) assert.notEqual((await room.send()).final?.code, 250);
-      assert.ok(smtp.logins(ANN) <= 12, `${smtp.logins(ANN)} logins`);
-      always.remove();
-      // One that goes through ends it.
-      assert.equal((await room.send()).final?.code, 250);
-    }),
-  );
-
 test(
   'upstream connections leave from local_address, name the server and resume TLS sessions',
   leakless(async (_t, defer) => {
