@@ -177,12 +177,8 @@ function* buildSteps(
   const known = new Map<string, readonly Candidate[]>();
 
   function candidates(address: string): readonly Candidate[] {
-    const before = known.get(address);
-    if (before !== undefined) return before;
-    if (known.size === MAX_KNOWN) known.clear();
-    const found = search(address);
-    known.set(address, found);
-    return found;
+    if (known.size > MAX_KNOWN) known.clear();
+    return orMake(known, address, () => search(address));
   }
 
   function search(address: string): readonly Candidate[] {

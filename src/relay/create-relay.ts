@@ -238,6 +238,20 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     else underWay.set(mailbox, next);
   }
 
+  function tellPassedOver(id: string, passedOver: readonly PassedOver[], result: Refused | Taken): void {
+    const isTaken = !('answer' in result);
+    for (const { account } of passedOver) deps.onPassedOver?.(account, isTaken ? 'other' : 'none');
+    log.info(
+      {
+        event: 'accounts_passed_over',
+        transaction: id,
+        passed_over: passedOver,
+        ...(isTaken ? { account: result.command.account.id } : {}),
+      },
+      isTaken ? 'another account takes the message' : 'none of the accounts of this sender can take mail now',
+    );
+  }
+
   return {
     mail(asked) {
       const at = clock.now();
@@ -249,20 +263,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       return whenKnown(asking, (result) => {
         const command = 'answer' in result ? asked : result.command;
         const { account } = command;
-        for (const passed of passedOver)
-          deps.onPassedOver?.(passed.account, 'answer' in result ? 'none' : 'other');
-        if (passedOver.length > 0)
-          log.info(
-            {
-              event: 'accounts_passed_over',
-              transaction: id,
-              passed_over: passedOver,
-              ...('answer' in result ? {} : { account: account.id }),
-            },
-            'answer' in result
-              ? 'none of the accounts of this sender can take mail now'
-              : 'another account takes the message',
-          );
+        if (passedOver.length > 0) tellPassedOver(id, passedOver, result);
         const record = startRecord(id, at, command);
         record.gateMs = clock.monotonic() - startedAt;
         if (!('answer' in result)) record.chosenBy = result.chosenBy;
