@@ -70,7 +70,7 @@ export function createGrantSaver(deps: {
     const { refreshToken } = grant;
     if (grant.state !== 'unsaved' || refreshToken === undefined) return;
     const rotation: Rotation = {
-      base: grant.generation - (grant.toSave === 'lost' ? 1 : 0),
+      base: grant.generation - (grant.toSave === 'lost' || grant.isHere ? 1 : 0),
       refreshToken: refreshToken.reveal(),
       obtainedAt: grant.obtainedAt ?? clock.now(),
       ...(grant.signedInAs === undefined ? {} : { signedInAs: grant.signedInAs }),
@@ -102,8 +102,10 @@ export function createGrantSaver(deps: {
       move(grant, 'overtaken');
       takeStored(grant, result.stored);
     } catch (error) {
-      if (grant.refreshToken === refreshToken)
-        grant.isHere = error instanceof SharedStoreAway && error.here !== undefined;
+      const here = error instanceof SharedStoreAway ? error.here : undefined;
+      // What comes next goes on top of it, here too.
+      grant.generation = Math.max(grant.generation, here?.generation ?? 0);
+      if (grant.refreshToken === refreshToken) grant.isHere = here !== undefined;
       grant.offered.add(rotation.refreshToken);
       move(grant, 'save failed');
       watch.failed(error, 'write');

@@ -102,7 +102,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
     serves: (accounts) => here.serves?.(accounts),
     async rotate(id, rotation): Promise<RotationResult> {
       const [own, given] = await Promise.allSettled([
-        here.rotate(id, { ...rotation, tokens: NONE }),
+        here.rotate(id, { ...rotation, isCopy: true, tokens: NONE }),
         shared.rotate(id, rotation),
       ]);
       if (own.status === 'rejected')

@@ -27,15 +27,16 @@ export function afterRotation(
   rotation: Rotation,
   tokens: StoredTokens,
 ): { readonly result: RotationResult; readonly grant: StoredGrant } {
-  const { base, refreshToken, obtainedAt, signedInAs, signedInAt } = rotation;
-  const isLater = stored !== undefined && stored.generation > base && !isOfEarlierSignIn(stored, rotation);
+  const { base, refreshToken, obtainedAt, signedInAs, signedInAt, isCopy = false } = rotation;
+  const isEarlier = stored !== undefined && isOfEarlierSignIn(stored, rotation);
+  const isLater = stored !== undefined && stored.generation > base && !isEarlier;
   if (isLater && stored.refreshToken !== refreshToken)
     return { result: { kept: false, stored }, grant: stored };
   // The same one again is no later one.
   const generation =
     stored?.refreshToken === refreshToken
       ? Math.max(base + 1, stored.generation)
-      : Math.max(base, stored?.generation ?? 0) + 1;
+      : Math.max(base, isEarlier && isCopy ? 0 : (stored?.generation ?? 0)) + 1;
   const grant: StoredGrant = {
     grantFingerprint,
     generation,

@@ -52,6 +52,8 @@ export interface Rotation {
   /** As in the grant. */
   readonly signedInAs?: string;
   readonly signedInAt?: number;
+  /** Another store decides, and generations are counted there: what stood here of an earlier sign-in does not lift it above that. */
+  readonly isCopy?: boolean;
   /** Access tokens that came with it; known a moment later than the refresh token is written down. */
   readonly tokens: Promise<StoredTokens>;
 }
