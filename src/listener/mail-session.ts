@@ -254,8 +254,8 @@ export function createMailSession(
         session: {
           id: facts.id,
           remoteAddress: facts.remoteAddress,
-          confinedTo:
-            facts.auth === undefined && options.accounts === undefined ? undefined : first.account.id,
+          // The setting itself: which account is the first changes with a reload, and from relay to relay.
+          confinedTo: facts.auth === undefined ? options.accounts?.join(' ') : first.account.id,
           mayBeGone: () => client().mayBeGone,
           heard: facts.heard,
         },

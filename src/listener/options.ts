@@ -4,6 +4,7 @@
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import { foldAddress } from '../protocol/text.ts';
 import type { FirstRecipient } from '../relay/relay.ts';
 import {
   HOUR,
@@ -159,7 +160,7 @@ export interface ListenerOptions extends Values<typeof LISTENER_SETTINGS> {
   readonly firstRecipient: FirstRecipient;
   /** Permissions of the UNIX socket. */
   readonly pathMode: number;
-  /** Ids or addresses of the accounts that may be used here; undefined: all. */
+  /** Ids or addresses of the accounts that may be used here, folded and in order; undefined: all. */
   readonly accounts?: readonly string[] | undefined;
   /** Our name in the greeting and in `Received`. */
   readonly hostname: string;
@@ -213,6 +214,7 @@ export function resolveOptions(given: PartialListenerOptions): ListenerOptions {
     ...own,
     // Who needs these is a device: it has no queue for what hears 452.
     firstRecipient: own.firstRecipient ?? (own.completeHeader || own.authEqualsLine ? 'live' : 'deferred'),
+    accounts: own.accounts?.map(foldAddress).sort(),
     limits: { ...LIMITS, ...given.limits },
   };
 }

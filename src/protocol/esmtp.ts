@@ -14,7 +14,7 @@ export interface Mail {
   readonly clientHeader?: Buffer;
   /** The reverse-path as the client gave it, where another goes out in its place. */
   readonly clientSender?: string;
-  /** The first account of a client that may use some accounts only, because it has logged in or by its listener: what any other says is another message. */
+  /** The account of a client that has logged in, else the accounts of its listener where that names some: what any other says is another message. */
   readonly confinedTo?: string;
   /** Whether the client has closed its side by now, or said more than the message: it does not wait for the reply. */
   readonly mayBeGone?: () => boolean;

@@ -87,3 +87,46 @@ for (const [how, { password, logsIn, ownListeners = false }] of Object.entries(C
       assert.deepEqual(mailboxes(), [BEA, ANN, ANN, BEA], 'her retry is one');
     }),
   );
+
+/** What becomes of the accounts file while a message of one that it names first is unclear. */
+const RELOADED: Readonly<Record<string, readonly string[]>> = {
+  'in another order': [BEA, ANN],
+  'without the account that began it': [BEA],
+};
+
+for (const [how, users] of Object.entries(RELOADED))
+  test(
+    `a listener for two accounts of one sender, and the accounts file ${how}: the retry is known as one`,
+    leakless(async (_t, defer) => {
+      const directory = mkdtempSync(join(tmpdir(), 'graph-confined-'));
+      defer(() => rmSync(directory, { recursive: true }));
+      const provider = await startProvider({ flavour: 'microsoft', users: [ANN, BEA], graph: {} });
+      defer(() => provider.close());
+      const { graph } = provider;
+      const entryOf = (user: string) => provider.entry(user, { transport: 'graph', senders: [PRINTER] });
+      const listeners = [{ host: '127.0.0.1', port: 0, accounts: [ANN.toUpperCase(), BEA] }];
+      writeFileSync(join(directory, 'config.json'), JSON.stringify({ listeners }));
+      const relay = await startRelay({
+        accounts: [entryOf(ANN), entryOf(BEA)],
+        caFile: provider.caFile,
+        args: ['--config', join(directory, 'config.json')],
+      });
+      defer(() => relay.stop());
+      async function say(): Promise<number> {
+        const client = await greeted(relay.smtpPort);
+        defer(() => client.socket.destroy());
+        const { code } = await transact(client, { from: PRINTER, to: ['help@example.net'], body: NAMED });
+        await client.expect('QUIT', 221);
+        return code;
+      }
+      graph.fault('send', { carriedOut: true, answer: { status: 504 } });
+      graph.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+      assert.equal(await say(), 451);
+      assert.equal((await relay.reload(users.map(entryOf))).event, 'reloaded');
+      assert.equal(await say(), users.includes(ANN) ? 250 : 451);
+      assert.deepEqual(
+        graph.delivered.map(({ mailbox }) => mailbox),
+        [ANN],
+      );
+    }),
+  );
