@@ -236,19 +236,18 @@ function createOpen(options: OpenOptions) {
         });
       });
       const socket = takeSocket(connection);
-      taken = new UpstreamConnection(socket, account.id, { clock, random });
-      // EHLO again: what the server offers after authentication (nodemailer does not say).
-      const reply = await taken.ehlo(heloName, loginTimeoutMs).catch((error: unknown) => {
-        throw signal.aborted ? signal.reason : error;
-      });
-      if (reply.code !== 250) throw refused('ehlo', { ...reply, text: mask(reply.text) }, account.id);
-      if (session !== undefined) sessions.worked(key);
       if (upstream.tls !== 'none') {
         // The first tickets of TLS 1.3 came before there was anybody to hear of them.
         const ticket = (socket as TLSSocket).getSession();
         if (ticket !== undefined) sessions.keep(key, ticket);
         (socket as TLSSocket).on('session', (later) => sessions.keep(key, later));
       }
+      taken = new UpstreamConnection(socket, account.id, { clock, random });
+      // EHLO again: what the server offers after authentication (nodemailer does not say).
+      const reply = await taken.ehlo(heloName, loginTimeoutMs).catch((error: unknown) => {
+        throw signal.aborted ? signal.reason : error;
+      });
+      if (reply.code !== 250) throw refused('ehlo', { ...reply, text: mask(reply.text) }, account.id);
       taken.mask = mask;
       return taken;
     } catch (error) {
@@ -267,7 +266,7 @@ function createOpen(options: OpenOptions) {
           ? 'ehlo'
           : 'greeting';
       if (!connected) dialed.judged(false);
-      if (session !== undefined && failed.response === undefined) sessions.failed(key, session);
+      if (!connected && session !== undefined && failed.response === undefined) sessions.failed(key);
       throw handshakeError(failed, stage, account.id, mask);
     } finally {
       signal.removeEventListener('abort', endAttempt);

@@ -174,10 +174,7 @@ export class Session {
     this.tls = how;
     this.tlsProtocol = secure.getProtocol() ?? undefined;
     this.tlsResumed = secure.isSessionReused();
-    if (this.tlsResumed && this.#host.rules.cutsResumed === true) {
-      this.destroy();
-      throw new WireClosed('no session of mine');
-    }
+    if (this.tlsResumed && this.#host.rules.cutsResumed === true) throw new WireClosed('no session of mine');
   }
 
   #note(who: 'C' | 'S', line: string): void {

@@ -378,47 +378,18 @@ test(
   }),
 );
 
-for (const stage of ['handshake', 'AUTH-command'] as const)
-  test(
-    `a server that cuts whoever resumes a TLS session (${stage}) is not asked to again`,
-    leakless(async (_t, defer) => {
-      const room = await startRoom(defer, { account: { messages_per_connection: 1, min_connections: 0 } });
-      assert.equal((await room.send()).final?.code, 250);
-      const { smtp } = room.provider;
-      if (stage === 'handshake') smtp.rules.cutsResumed = true;
-      else
-        smtp.script(
-          stage,
-          {
-            times: Number.POSITIVE_INFINITY,
-            when: ({ connectionId }) =>
-              smtp.sessions.find(({ id }) => id === connectionId)?.tlsResumed === true,
-          },
-          { after: 'close' },
-        );
-      const codes: unknown[] = [];
-      for (let i = 0; i < 8; i++) codes.push((await room.send()).final?.code);
-      assert.deepEqual(codes.slice(4), [250, 250, 250, 250]);
-      assert.ok(codes.filter((code) => code !== 250).length <= 2, String(codes));
-    }),
-  );
-
-for (const stage of ['greeting', 'STARTTLS'] as const)
-  test(
-    `a server that closes once (${stage}) where a TLS session was to be resumed has the next ones resumed`,
-    leakless(async (_t, defer) => {
-      const room = await startRoom(defer, { account: { messages_per_connection: 1, min_connections: 0 } });
-      const { smtp } = room.provider;
-      assert.equal((await room.send()).final?.code, 250);
-      const closed = smtp.script(stage, {}, { after: 'close' });
-      while (closed.hits === 0) await room.send();
-      for (let i = 0; i < 3; i++) assert.equal((await room.send()).final?.code, 250);
-      assert.deepEqual(
-        smtp.sessions.slice(-2).map((session) => session.tlsResumed),
-        [true, true],
-      );
-    }),
-  );
+test(
+  'a server that cuts whoever resumes a TLS session is not asked to again',
+  leakless(async (_t, defer) => {
+    const room = await startRoom(defer, { account: { messages_per_connection: 1, min_connections: 0 } });
+    assert.equal((await room.send()).final?.code, 250);
+    room.provider.smtp.rules.cutsResumed = true;
+    const codes: unknown[] = [];
+    for (let i = 0; i < 4; i++) codes.push((await room.send()).final?.code);
+    // Two may have begun before the first has failed.
+    assert.deepEqual(codes.slice(2), [250, 250]);
+  }),
+);
 
 test(
   'a parked account closes its connections as they fall idle, finishes what is under way, and warms up again',
