@@ -13,6 +13,7 @@ import { StateFileRefused, type StateFiles } from './state-files.ts';
 import { reasonOf } from './store-watch.ts';
 import { isSameGrant, withGrant } from './stored-grants.ts';
 import type { StoredGrant } from './token-store.ts';
+import { UnreadFile } from './unreadable.ts';
 
 /**
  * Written whole or not at all; the process that wrote it may have ended before it took the file's place. Or set aside
@@ -92,10 +93,11 @@ export function createLeftovers(
         if (!(await finish(join(directory, name), target, deps, ownLock))) isDone = false;
       if (isDone) unfinished.delete(target);
     } catch (error) {
+      const why = error instanceof UnreadFile ? error.cause : error;
       if (!unfinished.has(target))
         log.error(
-          { event: 'state_file_unfinished', file: target, left: names, reason: reasonOf(error) },
-          error instanceof StateFileRefused ? error.message : 'a refresh token cannot be put in its place',
+          { event: 'state_file_unfinished', file: target, left: names, reason: reasonOf(why) },
+          why instanceof StateFileRefused ? why.message : 'a refresh token cannot be put in its place',
         );
       unfinished.set(target, { names, error });
     }
@@ -125,9 +127,11 @@ async function finish(path: string, target: string, deps: LeftoverDeps, ownLock?
   const { files, grantFiles, locks } = deps;
   const half = await grantFiles.readQuietly(path);
   if (half === undefined) {
-    // What a disk does not give now may be the only good one.
-    if (!isBeingWritten(path, deps.processes) && (await grantFiles.kindOf(path)) === 'damaged')
-      await files.remove(path);
+    if (isBeingWritten(path, deps.processes)) return true;
+    const kind = await grantFiles.kindOf(path);
+    if (kind === 'damaged') await files.remove(path);
+    // What is another user's, or what a disk does not give now, may be the only good one.
+    if (kind === 'unread') await grantFiles.readOrReject(path);
     return true;
   }
   const held: FileLock[] = [];

@@ -35,7 +35,7 @@ export function cannotRead(error: Unreadable, kind: TokenStore['kind']): TokenFa
   });
   if (error instanceof UnreadFile)
     return fails(
-      'what the state directory has under the name of another account may be a later refresh token of this one, and cannot be read',
+      'what the state directory has under another name may be a later refresh token of this one, and cannot be read',
       cureOfFile(error),
     );
   if (error instanceof StateFileRefused)

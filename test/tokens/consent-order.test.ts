@@ -11,6 +11,7 @@ import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
+import { tokenAnswers } from '../support/token-answers.ts';
 import { startTokenEndpoint, type TokenEndpoint } from '../support/token-endpoint.ts';
 import { account, createTestLog, refreshCredential } from './support.ts';
 
@@ -167,24 +168,29 @@ test('a sign-in is asked whether it is wanted still when nothing else of the gra
   assert.deepEqual(await ownerOf(endpoint, tokens, 'ann'), ['person@x']);
 });
 
-test('where another relay was first with a refresh token that is no good, what came here serves from then on, also where the provider gives no other', async (t) => {
-  const endpoint = await provider(t);
-  const store = createMemoryStore();
-  const tokens = await serve(t, store);
-  const ann = entry(endpoint, 'ann', 'ann@x');
-  tokens.applyAccounts([ann]);
-  const id = { accountId: 'ann', fingerprint: grantFingerprint(ann.credential), user: 'ann@x' };
-  const { rotate } = store;
-  store.rotate = async (...given) => {
-    store.rotate = rotate;
-    await rotate(id, { base: 0, refreshToken: 'no good', obtainedAt: 1000, tokens: Promise.resolve({}) });
-    return rotate(...given);
-  };
-  await tokens.refresh('ann');
-  endpoint.rotation = 'off';
-  for (let i = 0; i < 3; i++) await tokens.refresh('ann');
-  assert.deepEqual(
-    endpoint.requests.map(({ status }) => status),
-    [200, 400, 200, 200, 200],
-  );
-});
+for (const isHeardAtOnce of [true, false])
+  test(`where another relay was first with a refresh token that is no good, what came here serves from then on, also where the provider ${isHeardAtOnce ? 'gives no other' : 'does not answer at first'}`, async (t) => {
+    const endpoint = await provider(t);
+    const store = createMemoryStore();
+    const tokens = await serve(t, store);
+    const ann = entry(endpoint, 'ann', 'ann@x');
+    tokens.applyAccounts([ann]);
+    const id = { accountId: 'ann', fingerprint: grantFingerprint(ann.credential), user: 'ann@x' };
+    const { rotate } = store;
+    store.rotate = async (...given) => {
+      store.rotate = rotate;
+      await rotate(id, { base: 0, refreshToken: 'no good', obtainedAt: 1000, tokens: Promise.resolve({}) });
+      return rotate(...given);
+    };
+    await tokens.refresh('ann');
+    endpoint.rotation = 'off';
+    if (!isHeardAtOnce) {
+      endpoint.queue(tokenAnswers.unavailableHtml, { user: 'person@x' });
+      await assert.rejects(tokens.refresh('ann'), { code: 'provider_fault' });
+    }
+    for (let i = 0; i < 3; i++) await tokens.refresh('ann');
+    assert.deepEqual(
+      endpoint.requests.map(({ status }) => status),
+      isHeardAtOnce ? [200, 400, 200, 200, 200] : [200, 400, 503, 400, 200, 200, 200],
+    );
+  });

@@ -223,3 +223,41 @@ for (const when of ['at the start', 'while it runs', 'while it runs, seen by ano
     for (const user of users) await service.refresh(user);
     await service.close();
   });
+
+for (const [way, cure] of [
+  ['of another user', /\.tmp belongs to another user .*chown/],
+  ['on a bad disk', /\.tmp readable for the relay \(EIO\)/],
+] as const)
+  test(`what was left half written is ${way}: its account asks for nothing, and goes on with it when it can be read`, async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
+    let isHidden = true;
+    const read: typeof stateFiles.read = async (path, octets) => {
+      if (!isHidden || !path.endsWith('.4711.3.tmp')) return stateFiles.read(path, octets);
+      if (way === 'on a bad disk') throw Object.assign(new Error('i/o error'), { code: 'EIO' });
+      throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+    };
+    const files = { ...stateFiles, read };
+    const trial = await startTrial(2, (log) => createFileStore(directory, { log, sealer: undefined, files }));
+    t.after(async () => {
+      await trial.close();
+      await rm(directory, { recursive: true, force: true });
+    });
+    const [first = '', second = ''] = trial.users;
+    let service = await trial.serve();
+    for (const user of trial.users) await service.refresh(user);
+    const older = await readFile(await fileOf(directory, first), 'utf8');
+    await service.refresh(first);
+    await service.close();
+    await leaveHalf(directory, first, older);
+    service = await trial.serve();
+    await assert.rejects(service.refresh(first), (error: TokenError) => {
+      assert.equal(error.code, 'provider_fault');
+      assert.match(error.cure ?? '', cure);
+      return true;
+    });
+    await service.refresh(second);
+    isHidden = false;
+    await service.refresh(first);
+    await service.close();
+    assert.ok(trial.endpoint.requests.every(({ status }) => status === 200));
+  });
