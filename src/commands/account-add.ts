@@ -7,7 +7,9 @@ import { type EntryObject, textIn } from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
 import { supersededKeys } from '../accounts/build-credential.ts';
 import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts';
+import type { SecretSource } from '../accounts/schema.ts';
 import { isAddress } from '../accounts/schema.ts';
+import { readSecretText } from '../accounts/secret-source.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import { findAccount, parseAt, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
@@ -95,6 +97,8 @@ async function addAccount(context: CommandContext): Promise<number> {
   const { before } = place;
   const isThere = Object.keys(before).length > 0;
   const existing = existingOptions(before);
+  if (!isSet(context, 'clientSecretFile') && context.env.XOAUTH2_RELAY_CLIENT_SECRET === undefined)
+    existing.clientSecret = secretIn(before.client_secret, path, context.env);
   const option = (name: string): string | undefined => textOption(context, name) ?? existing[name];
   const profile = await chooseProvider(context, text, option('provider') ?? guessProvider(email));
 
@@ -122,6 +126,9 @@ async function addAccount(context: CommandContext): Promise<number> {
       directory: dirname(path),
       earlier,
     });
+    // Where it stands elsewhere it stays there.
+    if (grant.client_secret !== undefined && grant.client_secret === existing.clientSecret)
+      grant.client_secret = before.client_secret;
     const superseded = supersededKeys(before, grant).map((key) => [key, undefined]);
     const entry = { ...Object.fromEntries(superseded), ...keys, ...grant };
     // The token of the sign-in serves for the check, so that a refresh token is not spent on it.
@@ -282,7 +289,6 @@ function existingOptions(entry: EntryObject): Record<string, string | undefined>
     provider: read('provider'),
     user: read('user'),
     clientId: read('client_id'),
-    clientSecret: read('client_secret'),
     tenant: read('tenant'),
     tokenUrl: read('token_url') ?? read('oauth_token_url'),
     transport: read('transport'),
@@ -295,6 +301,20 @@ function existingOptions(entry: EntryObject): Record<string, string | undefined>
           ? 'client-credentials'
           : undefined,
   };
+}
+
+/** The client secret of an entry, wherever it stands. Throws `OperatorError`, so that nobody signs in for nothing. */
+function secretIn(source: unknown, path: string, env: CommandContext['env']): string | undefined {
+  if (source === undefined || typeof source === 'string') return source;
+  try {
+    return readSecretText(source as SecretSource, { env, directory: dirname(path) });
+  } catch (error) {
+    throw new OperatorError(
+      `client_secret of the account: ${(error as Error).message}; give it with --client-secret-file`,
+      EXIT_CONFIGURATION,
+      { cause: error },
+    );
+  }
 }
 
 /** Domains whose provider is plain. */

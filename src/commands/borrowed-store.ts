@@ -37,7 +37,11 @@ export async function borrowTokenStore(
   if (kind === undefined) return open(stateDir);
   // Beside the shared one it is the place for what that cannot take; where it cannot be used, the shared one does.
   const isBeside = kind === 'redis' && stateDir !== undefined && existsSync(stateDir);
-  return isBeside ? open(stateDir).catch(() => open(undefined)) : open(undefined);
+  if (!isBeside) return open(undefined);
+  return open(stateDir).catch((error: OperatorError) => {
+    note(`${error.message}; what comes meanwhile is kept in Redis alone`);
+    return open(undefined);
+  });
 }
 
 /** Each once. */

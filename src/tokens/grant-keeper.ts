@@ -47,7 +47,8 @@ export interface GrantKeeper {
   signedIn(grant: Grant, refreshToken: string, tokens: Promise<StoredTokens>, user: string): Promise<void>;
   /** Keeps an access token, or forgets it. Never rejects. */
   saveToken(grant: Grant, resource: TokenResource, token: StoredToken | undefined): Promise<void>;
-  dropSpare(grant: Grant): void;
+  /** It is judged (where given: this one, else whichever there is); one that nothing was heard of is asked with again. */
+  dropSpare(grant: Grant, spare?: Grant['spare']): void;
   /** Something of it is under way until the result is called: who asks for the same consent gets the same object. */
   hold(grant: Grant): () => void;
   /** Accounts whose newest refresh token only this process knows. */
@@ -262,8 +263,8 @@ export function createGrantKeeper(deps: {
         signedInAt: Math.max(clock.now(), (grant.signedInAt ?? 0) + 1),
       }),
     saveToken: (grant, resource, token) => saveToken(kept(grant), resource, token),
-    dropSpare: (grant) => {
-      kept(grant).spare = undefined;
+    dropSpare(grant, spare = grant.spare) {
+      if (grant.spare === spare) kept(grant).spare = undefined;
     },
     hold(grant) {
       kept(grant).holders += 1;

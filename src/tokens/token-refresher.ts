@@ -332,9 +332,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const { spare } = grant;
       if (isToAskAgain(exchange, 'needs_consent') && spare !== undefined) {
         exchange = await ask(slot, origin, spare.refreshToken, 0, spare.signedInAs);
-        // Where nothing was heard of it, it is asked with again.
-        const isJudged = exchange.outcome.ok || isFailure(exchange, 'needs_consent');
-        if (isJudged && grant.spare === spare) keeper.dropSpare(grant);
+        if (exchange.outcome.ok || isFailure(exchange, 'needs_consent')) keeper.dropSpare(grant, spare);
         // It brought no other one: it is the grant's from now on all the same.
         if (exchange.outcome.ok && exchange.saving === undefined)
           await keeper.rotated(grant, spare.refreshToken.reveal(), Promise.resolve({}), spare.signedInAs);

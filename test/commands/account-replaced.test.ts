@@ -41,7 +41,9 @@ async function setUp(defer: Defer) {
       (JSON.parse(readFileSync(file, 'utf8')) as { accounts: Record<string, unknown>[] }).accounts[0],
     newest: () => provider.token.account(USER)?.refreshToken ?? '',
     isReplaced: () => provider.token.account(USER)?.refreshToken !== given,
-    add: (...words: readonly string[]) =>
+    clientSecret: account?.clientSecret ?? '',
+    /** `isSecretGiven`: in the environment. */
+    add: (isSecretGiven: boolean, ...words: readonly string[]) =>
       startCli(
         ['account', 'add', USER, '--provider', 'gmail', '--sign-in', 'refresh-token', '--accounts', file]
           .concat(words)
@@ -51,7 +53,7 @@ async function setUp(defer: Defer) {
           input: '',
           env: {
             NODE_EXTRA_CA_CERTS: provider.caFile,
-            XOAUTH2_RELAY_CLIENT_SECRET: account?.clientSecret,
+            ...(isSecretGiven && { XOAUTH2_RELAY_CLIENT_SECRET: account?.clientSecret }),
             XOAUTH2_RELAY_REFRESH_TOKEN: given,
           },
         },
@@ -65,7 +67,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGKILL'] as const)
     leakless(async (_t, defer) => {
       const { provider, add, entry, newest, isReplaced } = await setUp(defer);
       provider.smtp.script('AUTH', {}, { delayMs: 20_000 });
-      const run = add();
+      const run = add(true);
       await run.seen(/^ok +token/m);
       assert.equal(isReplaced(), true);
       run.signal(signal);
@@ -80,7 +82,7 @@ test(
   leakless(async (_t, defer) => {
     const { provider, add, entry, newest, isReplaced } = await setUp(defer);
     provider.token.delayMs = 500;
-    const run = add();
+    const run = add(true);
     await waitFor(() => provider.token.count() === 1, { what: 'the request' });
     run.signal('SIGINT');
     assert.equal((await run.exited).code, null);
@@ -94,7 +96,7 @@ test(
   leakless(async (_t, defer) => {
     const { provider, directory, file, add, newest, isReplaced } = await setUp(defer);
     provider.token.delayMs = 300;
-    const run = add();
+    const run = add(true);
     await waitFor(() => provider.token.count() === 1, { what: 'the request' });
     const other = JSON.stringify({ accounts: [provider.entry(USER)] });
     writeFileSync(`${file}.editor`, other);
@@ -122,7 +124,7 @@ test(
     const before = JSON.stringify({ accounts: [provider.entry(USER, { refresh_token: 'another one' })] });
     writeFileSync(file, before, { mode: 0o600 });
     provider.smtp.script('AUTH', {}, { reply: '535 5.7.8 not now' });
-    const { code, stdout, stderr } = await add('--replace').exited;
+    const { code, stdout, stderr } = await add(true, '--replace').exited;
     assert.equal(code, 1);
     assert.equal(isReplaced(), true);
     assert.equal(readFileSync(file, 'utf8'), before);
@@ -131,7 +133,7 @@ test(
     assert.equal(readFileSync(path, 'utf8'), `${newest()}\n`, stderr);
     assert.ok(!`${stdout}${stderr}`.includes(newest()), 'a secret on the screen');
     // As it is told.
-    const again = await add('--replace', '--refresh-token-file', path).exited;
+    const again = await add(true, '--replace', '--refresh-token-file', path).exited;
     assert.equal(again.code, 0, again.stderr);
     assert.equal(entry()?.refresh_token, newest());
     assert.deepEqual(readdirSync(directory).sort(), ['accounts.json', path.slice(directory.length + 1)]);
@@ -185,7 +187,7 @@ test(
       return;
     }
     defer(() => execFileSync('umount', ['-l', file]));
-    const { code, stderr } = await add().exited;
+    const { code, stderr } = await add(true).exited;
     assert.equal(code, 1);
     assert.match(stderr, /^cannot write .*: it is mounted as a single file.*: mount the directory/);
     assert.equal(provider.token.count(), 0);
@@ -197,3 +199,31 @@ test(
     );
   }),
 );
+
+for (const place of ['file', 'env', 'command'] as const)
+  test(
+    `a client secret that stands in ${place === 'file' ? 'a file' : place === 'env' ? 'the environment' : 'a program'} serves for a new sign-in and stays there, or it is said before anybody signs in`,
+    leakless(async (_t, defer) => {
+      const { provider, directory, file, add, entry, newest, clientSecret } = await setUp(defer);
+      const source = { file: { file: 'secret' }, env: { env: 'HOME' }, command: { command: ['true'] } }[
+        place
+      ];
+      writeFileSync(join(directory, 'secret'), `${clientSecret}\n`);
+      const before = { ...provider.entry(USER), client_secret: source };
+      writeFileSync(file, JSON.stringify({ accounts: [before] }), { mode: 0o600 });
+      const { code, stderr } = await add(false, '--replace').exited;
+      assert.deepEqual(entry()?.client_secret, source);
+      if (place === 'file') {
+        assert.equal(code, 0, stderr);
+        assert.equal(entry()?.refresh_token, newest());
+        return;
+      }
+      // What stands in HOME is no client secret.
+      assert.equal(code, place === 'env' ? 1 : 2, stderr);
+      if (place === 'env') assert.match(stderr, /client_secret/);
+      else {
+        assert.match(stderr, /client_secret of the account: .*give it with --client-secret-file/);
+        assert.equal(provider.token.count(), 0);
+      }
+    }),
+  );
