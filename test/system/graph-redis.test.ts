@@ -95,25 +95,30 @@ test(
       return ledger;
     });
     assert.ok(first && second);
-    const take = async (ledger: Ledger): Promise<Claim> => {
-      const claim = await ledger.claim(KEY);
+    const take = async (ledger: Ledger, key = KEY): Promise<Claim> => {
+      const claim = await ledger.claim(key);
       assert.ok(claim !== 'busy');
       return claim;
     };
     const claim = await take(first);
-    assert.equal(await claim.isOutdated(), false);
-    assert.equal(await claim.close(), true);
+    const isLast = (of: Claim) => of.notHeardSince({ family: 'f', marks: ['a', 'b'] });
+    assert.equal(await claim.close({ family: 'f', marks: ['a', 'b'] }), true);
+    assert.deepEqual(await isLast(claim), ['a', 'b']);
     await claim.release();
     const tried = await take(second);
     await tried.note({ state: 'creating', at: 1 });
     await tried.forget();
     await tried.release();
-    assert.equal(await claim.isOutdated(), false, 'nothing was sent');
+    assert.deepEqual(await isLast(claim), ['a', 'b'], 'nothing was sent');
     const retry = await take(second);
     await retry.note({ state: 'draft', at: 1, draft: 'id' });
-    await retry.close();
+    await retry.note({ state: 'sent', at: 1 }, { family: 'f', marks: ['a'] });
     await retry.release();
-    assert.deepEqual([await claim.isOutdated(), await retry.isOutdated()], [true, false]);
+    assert.deepEqual([await isLast(claim), await isLast(retry)], [['b'], ['a']]);
+    const alone = await take(second, KEY.replace(/./, 'x'));
+    await alone.close({ family: 'f', marks: ['b'] });
+    await alone.close({ family: 'g', marks: ['c'] });
+    assert.deepEqual([await isLast(claim), await isLast(retry)], [[], ['a']]);
   }),
 );
 

@@ -18,7 +18,7 @@ export interface Attempts {
   /** Undefined where another has one of its recipients; else to be called at its end. */
   enter(whose: Whose): (() => void) | undefined;
   /** `note` until it does not reject, or its last rejection; once it has rejected others of the same wait meanwhile. */
-  until(whose: Whose, note: (isAgain: boolean) => Promise<void>): Promise<void>;
+  until(whose: Whose, note: () => Promise<void>): Promise<void>;
   /** Nothing is tried again. */
   close(): void;
 }
@@ -58,9 +58,9 @@ export function createAttempts(clock: Clock = systemClock): Attempts {
       const last = clock.monotonic() + GIVE_UP_MS;
       let leave: (() => void) | undefined;
       try {
-        for (let isAgain = false; ; isAgain = true) {
+        for (;;) {
           try {
-            return await inTurn(whose.family, () => note(isAgain));
+            return await inTurn(whose.family, note);
           } catch (error) {
             if (isOver || clock.monotonic() >= last) throw error;
           }

@@ -236,7 +236,7 @@ export function createHandover(deps: HandoverDeps): Handover {
     const { whenHeard } = ending;
     if (whenHeard === undefined) return ending;
     const noted = (heard: Heard) =>
-      attempts.until(asked, (isAgain) => whenHeard(heard, isAgain)).finally(() => ownClaim?.release());
+      attempts.until(asked, () => whenHeard(heard)).finally(() => ownClaim?.release());
     return { ...ending, whenHeard: noted };
   }
 

@@ -9,8 +9,9 @@ import { type Clock, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { orMake } from '../../or-make.ts';
 import {
-  CLOSED_MS,
   formatEntry,
+  HEARD_MS,
+  type Hearing,
   hashOf,
   isListed,
   isOpen,
@@ -25,8 +26,8 @@ import {
 
 /** Entries of sent messages beyond these are forgotten, oldest first; what is unclear never is before its time. */
 const MAX_SENT = 100_000;
-/** Of more it is not known who closed them. */
-const MAX_CLOSERS = 10_000;
+/** Of more recipients it is not known which attempt was heard last. */
+const MAX_HEARD = 100_000;
 /** Lines out of date before the journal is written anew. */
 const STALE_LINES = 20_000;
 const FILE = 'graph-submissions.journal';
@@ -58,8 +59,10 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   const families = new Map<string, Set<string>>();
   /** How many messages are known by a name. */
   const names = new Map<string, number>();
-  /** By key, oldest first. */
-  const closers = new Map<string, { readonly owner: symbol; readonly at: number }>();
+  /** By family, oldest first: whose attempt was heard last, by mark. */
+  const heard = new Map<string, { readonly at: number; readonly last: Map<string, symbol> }>();
+  /** Marks in it. */
+  let heardMarks = 0;
   let sent = 0;
   /** How many are open, by mark of their sender; `''` where it was not noted. */
   const open = new Map<string, number>();
@@ -113,13 +116,18 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     }
   }
 
-  function closedBy(key: string, owner: symbol): void {
-    const now = clock.monotonic();
-    closers.delete(key);
-    closers.set(key, { owner, at: now });
-    for (const [oldest, { at }] of closers) {
-      if (now - at < CLOSED_MS && closers.size <= MAX_CLOSERS) return;
-      closers.delete(oldest);
+  function heardBy(owner: symbol, { family, marks }: Hearing): void {
+    const at = clock.monotonic();
+    const last = heard.get(family)?.last ?? new Map<string, symbol>();
+    heardMarks -= last.size;
+    for (const mark of marks) last.set(mark, owner);
+    heardMarks += last.size;
+    heard.delete(family);
+    heard.set(family, { at, last });
+    for (const [oldest, old] of heard) {
+      if (at - old.at < HEARD_MS && heardMarks <= MAX_HEARD) return;
+      heard.delete(oldest);
+      heardMarks -= old.last.size;
     }
   }
 
@@ -227,13 +235,19 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
       let isOver = false;
       return {
         known: isOld ? undefined : known,
-        note: (entry) => write(key, entry, needsSync(entry, entries.get(key)) ? 'synced' : 'written'),
+        async note(entry, hearing) {
+          await write(key, entry, needsSync(entry, entries.get(key)) ? 'synced' : 'written');
+          if (hearing !== undefined) heardBy(owner, hearing);
+        },
         forget,
-        close() {
-          closedBy(key, owner);
+        close(hearing) {
+          heardBy(owner, hearing);
           return forget();
         },
-        isOutdated: async () => (closers.get(key)?.owner ?? owner) !== owner,
+        async notHeardSince({ family, marks }) {
+          const last = heard.get(family)?.last;
+          return marks.filter((mark) => (last?.get(mark) ?? owner) === owner);
+        },
         async release() {
           if (isOver) return;
           isOver = true;

@@ -8,8 +8,9 @@ import { type Clock, systemClock } from '../../clock.ts';
 import { type RedisConnection, RedisUnavailable, redisScript } from '../../redis.ts';
 import {
   CLAIM_MS,
-  CLOSED_MS,
   formatEntry,
+  HEARD_MS,
+  type Hearing,
   hashOf,
   isListed,
   isOpen,
@@ -31,7 +32,13 @@ const RELEASE_AGAIN_MS = 500;
 const CLAIM = redisScript(
   `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('get', KEYS[2]) or '' else return false end`,
 );
-/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients, what is open of its sender, whose its name is (`-`: several messages'). */
+/** The holder was heard last of these marks. */
+const heardAt = (key: number, arg: number): string =>
+  `if ARGV[${arg}] then
+for mark in string.gmatch(ARGV[${arg}], '%S+') do redis.call('hset', KEYS[${key}], mark, ARGV[1]) end
+redis.call('pexpire', KEYS[${key}], ${HEARD_MS})
+end`;
+/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients, what is open of its sender, whose its name is (`-`: several messages'), whose attempt was heard last. */
 const NOTE = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
@@ -41,12 +48,13 @@ redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
 if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis.call('pexpire', KEYS[6], ARGV[7]) else redis.call('hdel', KEYS[6], ARGV[4]) end
 if ARGV[10] == 'named' then local whose = redis.call('get', KEYS[8]) redis.call('set', KEYS[8], (whose and whose ~= ARGV[4]) and '-' or ARGV[4], 'PX', ARGV[7]) end
 if ARGV[9] == 'open' then redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) else redis.call('hdel', KEYS[7], ARGV[4]) end
+${heardAt(9, 11)}
 return 1`,
 );
-/** -1: the claim was lost, and whoever has it now knows what was noted. With a time in ms it is known so long who did it. */
+/** -1: the claim was lost, and whoever has it now knows what was noted. */
 const FORGET = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return -1 end
-if ARGV[3] then redis.call('set', KEYS[5], ARGV[1], 'PX', ARGV[3]) end
+${heardAt(5, 3)}
 redis.call('hdel', KEYS[3], ARGV[2])
 redis.call('hdel', KEYS[4], ARGV[2])
 redis.call('hdel', KEYS[6], ARGV[2])
@@ -69,6 +77,7 @@ export function createRedisLedger(
   /** What is open of a sender, or where it was not noted. */
   const openKey = (sender: string | undefined): string => `${prefix}:graph:open:${sender ?? ''}`;
   const nameKey = (name: string): string => `${prefix}:graph:name:${name}`;
+  const heardKey = (family: string): string => `${prefix}:graph:heard:${family}`;
   const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   let isClosed = false;
 
@@ -94,10 +103,11 @@ export function createRedisLedger(
         throw error;
       });
       if (typeof known !== 'string') return 'busy';
-      const closed = `${prefix}:graph:closed:${key}`;
-      const forget = (...knownFor: readonly number[]): Promise<boolean> => {
-        const places = [...keys, openKey(sender), closed, familyOf(family ?? key)];
-        return redis.run(FORGET, places, [owner, key, ...knownFor]).then(
+      const said = (hearing: Hearing | undefined): readonly string[] =>
+        hearing === undefined ? [] : [hearing.marks.join(' ')];
+      const forget = (hearing?: Hearing): Promise<boolean> => {
+        const places = [...keys, openKey(sender), heardKey(hearing?.family ?? key), familyOf(family ?? key)];
+        return redis.run(FORGET, places, [owner, key, ...said(hearing)]).then(
           (done) => done !== -1,
           () => false,
         );
@@ -107,11 +117,11 @@ export function createRedisLedger(
       let { family, sender } = before?.subject ?? {};
       return {
         known: before,
-        async note(entry) {
+        async note(entry, hearing) {
           family = entry.subject?.family ?? family;
           sender = entry.subject?.sender ?? sender;
           const owned = ownerKey(entry.state === 'draft' ? entry.draft : key);
-          const said = [
+          const args = [
             owner,
             formatEntry(entry),
             keepMsOf(entry),
@@ -122,6 +132,7 @@ export function createRedisLedger(
             entry.subject?.family === undefined ? '' : 'related',
             isOpen(entry) ? 'open' : '',
             entry.subject?.name === undefined ? '' : 'named',
+            ...said(hearing),
           ];
           const held = await redis.run(
             NOTE,
@@ -132,14 +143,18 @@ export function createRedisLedger(
               familyOf(family ?? key),
               openKey(sender),
               nameKey(entry.subject?.name ?? key),
+              heardKey(hearing?.family ?? key),
             ],
-            said,
+            args,
           );
           if (held !== 1) throw new Error('another relay took the message over');
         },
         forget: () => forget(),
-        close: () => forget(CLOSED_MS),
-        isOutdated: () => redis.ask((r) => r.get(closed)).then((whose) => whose !== null && whose !== owner),
+        close: forget,
+        async notHeardSince({ family: of, marks }) {
+          const last = await redis.ask((r) => r.hmGet(heardKey(of), [...marks]));
+          return marks.filter((_, i) => (last[i] ?? owner) === owner);
+        },
         async release() {
           if (isOver) return;
           isOver = true;

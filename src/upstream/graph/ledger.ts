@@ -15,8 +15,8 @@ export const KEEP_MS = 5 * 24 * 60 * 60_000;
 export const SWEEP_MS = 2 * 24 * 60 * 60_000;
 /** A right to work whose holder died ends after this; no send begins after three quarters of it. */
 export const CLAIM_MS = 5 * 60_000;
-/** So long it is known who closed a message last. */
-export const CLOSED_MS = 60 * 60_000;
+/** So long it is known of whom an attempt of a message was heard last, after the last of them. */
+export const HEARD_MS = 60 * 60_000;
 /** So long a draft that was sent may still look like one. */
 export const OWNED_MS = 60 * 60_000;
 
@@ -76,18 +76,26 @@ export type LedgerEntry = Noted &
       }
   );
 
+/** Of whom the client of an attempt has heard that it was sent. */
+export interface Hearing {
+  /** `Subject.family`. */
+  readonly family: string;
+  /** `Subject.each`. */
+  readonly marks: readonly string[];
+}
+
 /** The right to work on one message. */
 export interface Claim {
   /** What was known when the claim was taken. */
   readonly known: LedgerEntry | undefined;
   /** Durable when it resolves: neither a crash nor another relay will miss it. Rejects when it could not be kept. */
-  note(entry: LedgerEntry): Promise<void>;
+  note(entry: LedgerEntry, hearing?: Hearing): Promise<void>;
   /** Nothing of the message is left at Graph: forget it. False: nobody can tell whether it is forgotten. Never rejects. */
   forget(): Promise<boolean>;
   /** As `forget`: its client has heard that it was sent, and the next that looks the same is another. */
-  close(): Promise<boolean>;
-  /** Whether another was the last to close it: what this one has to note of it is out of date. Rejects when it cannot be known. */
-  isOutdated(): Promise<boolean>;
+  close(hearing: Hearing): Promise<boolean>;
+  /** Marks of those of whom no other attempt was heard last: what this one has to note of the rest is out of date. Rejects when it cannot be known. */
+  notHeardSince(hearing: Hearing): Promise<readonly string[]>;
   /** The work is over; what was noted stays. Idempotent; never rejects. */
   release(): Promise<void>;
 }

@@ -15,7 +15,7 @@ export const SETTLE_UNANSWERED_MS = 10_000;
 
 interface Told {
   /** To be told, where it is there, whether the client has heard a 250. Rejects when it could not be noted: then it may be told again. */
-  readonly whenHeard?: (heard: Heard, isAgain?: boolean) => Promise<void>;
+  readonly whenHeard?: (heard: Heard) => Promise<void>;
   /** Until it has been told, whatever looks the same waits: it may be its retry, or another. */
   readonly keepsClaim?: boolean;
 }

@@ -4,6 +4,7 @@
  */
 import {
   type Claim,
+  type Hearing,
   hashOf,
   isOpen,
   type Ledger,
@@ -16,6 +17,8 @@ import { type GraphEnding, takenAs } from './outcome.ts';
 import type { Outgoing } from './outgoing.ts';
 
 export type SentEntry = Extract<LedgerEntry, { state: 'sent' }>;
+
+const hearingOf = ({ family, recipients }: Outgoing): Hearing => ({ family, marks: recipients.map(markOf) });
 
 /** What is needed to find it, and no more. */
 const whereabouts = (subject: Subject): Subject => ({
@@ -35,36 +38,41 @@ export async function noteSent(
 ): Promise<GraphEnding> {
   const { isNamed } = outgoing;
   // The next one that looks the same may be another: a device says the same thing every hour.
-  const isClosed = !isNamed && !outgoing.mayNotHear() && (await put(claim, withoutPart(entry, outgoing)));
+  const isClosed = !isNamed && !outgoing.mayNotHear() && (await putHeard(claim, entry, outgoing));
   // A retry comes of what nobody heard. The draft itself says the same, so a failure to note it costs nothing but a look.
   if (!isClosed) await put(claim, entry);
   const keepsClaim = !isNamed && !isClosed;
   return {
     ...takenAs(outgoing, entry.messageId),
     keepsClaim,
-    async whenHeard(heard, isAgain = false) {
+    async whenHeard(heard) {
       const isHeard = isNamed ? heard === 'yes' : heard !== 'no';
       const isOurs = keepsClaim && outgoing.isAlone !== true;
-      if (isOurs && (await put(claim, isHeard ? withoutPart(entry, outgoing) : entry))) {
+      if (isOurs && (await (isHeard ? putHeard(claim, entry, outgoing) : put(claim, entry)))) {
         await claim.release();
         return;
       }
-      // Its retry that has begun meanwhile is sent: what is heard of that counts.
-      const mayBeLate = !keepsClaim && !isHeard && !isAgain;
-      if (keepsClaim || isHeard !== isClosed)
-        await amend(ledger, outgoing, entry, claim, { isHeard, mayBeLate });
+      if (keepsClaim || isHeard !== isClosed) await amend(ledger, outgoing, entry, claim, isHeard);
     },
   };
 }
 
-/** Undefined: nothing is to be known of it. False: it may not have been noted. */
-const put = (claim: Claim, entry: SentEntry | undefined): Promise<boolean> =>
-  entry === undefined
-    ? claim.close()
-    : claim.note(entry).then(
-        () => true,
-        () => false,
-      );
+/** False: it may not have been noted. */
+const put = (claim: Claim, entry: SentEntry, hearing?: Hearing): Promise<boolean> =>
+  claim.note(entry, hearing).then(
+    () => true,
+    () => false,
+  );
+
+/** As `put`: its recipients have heard of it. */
+function putHeard(claim: Claim, entry: SentEntry, outgoing: Outgoing): Promise<boolean> {
+  const hearing = hearingOf(outgoing);
+  const own = new Set(hearing.marks);
+  const each = (entry.subject?.each ?? []).filter((mark) => !own.has(mark));
+  if (entry.subject !== undefined && each.length > 0)
+    return put(claim, { ...entry, subject: { ...entry.subject, each } }, hearing);
+  return outgoing.isNamed ? put(claim, closed(entry)) : claim.close(hearing);
+}
 
 /**
  * What is known now is what was noted, what others of its recipients have left of it, or of another that looks the same.
@@ -75,21 +83,21 @@ async function amend(
   outgoing: Outgoing,
   entry: SentEntry,
   before: Claim,
-  { isHeard, mayBeLate }: { readonly isHeard: boolean; readonly mayBeLate: boolean },
+  isHeard: boolean,
 ): Promise<void> {
   const claim = await ledger.claim(outgoing.key);
-  if (claim === 'busy') {
-    if (mayBeLate) return;
-    throw new Error('somebody works on this very message');
-  }
+  if (claim === 'busy') throw new Error('somebody works on this very message');
   const { known } = claim;
   const same = sameOf(known, entry);
   let isNoted = true;
   try {
     if (isHeard) {
-      if (same !== undefined && isOpen(same)) isNoted = await put(claim, withoutPart(same, outgoing));
-    } else if (same !== undefined || (known === undefined && !(await before.isOutdated())))
-      isNoted = await put(claim, withPart(same, entry, outgoing));
+      if (same !== undefined && isOpen(same)) isNoted = await putHeard(claim, same, outgoing);
+    } else if (same !== undefined || known === undefined) {
+      // Of whoever has had another since what is heard of that counts.
+      const marks = await before.notHeardSince(hearingOf(outgoing));
+      if (marks.length > 0) isNoted = await put(claim, withPart(same, entry, marks));
+    }
   } finally {
     await claim.release();
   }
@@ -105,20 +113,11 @@ function sameOf(known: LedgerEntry | undefined, entry: SentEntry): SentEntry | u
   return isSame ? entry : undefined;
 }
 
-/** Its recipients have heard of it. */
-function withoutPart(entry: SentEntry, { recipients, isNamed }: Outgoing): SentEntry | undefined {
-  const heard = new Set(recipients.map(markOf));
-  const each = (entry.subject?.each ?? []).filter((mark) => !heard.has(mark));
-  if (entry.subject !== undefined && each.length > 0)
-    return { ...entry, subject: { ...entry.subject, each } };
-  return isNamed ? closed(entry) : undefined;
-}
-
-/** They have not heard of it after all. */
-function withPart(same: SentEntry | undefined, entry: SentEntry, { recipients }: Outgoing): SentEntry {
+/** These have not heard of it after all. */
+function withPart(same: SentEntry | undefined, entry: SentEntry, marks: readonly string[]): SentEntry {
   const { subject } = entry;
   if (subject?.each === undefined) return entry;
-  const own = new Set(recipients.map(markOf));
+  const own = new Set(marks);
   const unheard = [...subject.each.filter((mark) => own.has(mark)), ...(same?.subject?.each ?? [])];
   return { ...entry, subject: { ...subject, each: [...new Set(unheard)] } };
 }

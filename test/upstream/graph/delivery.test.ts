@@ -360,7 +360,7 @@ test(
           note: () => Promise.reject(new Error('disk full')),
           forget: async () => true,
           close: async () => true,
-          isOutdated: async () => false,
+          notHeardSince: async ({ marks }) => marks,
           release: async () => undefined,
         }),
       }),

@@ -123,10 +123,10 @@ function awayAfter(isLast: (question: 'claim' | 'forget') => boolean, times: num
         if (claim === 'busy') return claim;
         return {
           ...claim,
-          close: async () => !away('forget') && claim.close(),
-          note: async (entry) => {
+          close: async (hearing) => !away('forget') && claim.close(hearing),
+          note: async (entry, hearing) => {
             if (away('note')) throw new Error('away');
-            await claim.note(entry);
+            await claim.note(entry, hearing);
           },
         };
       },
@@ -184,6 +184,66 @@ test(
       assert.ok(await says(room, 'a', WAITS));
       assert.equal(room.server.delivered.length, times);
     }
+  }),
+);
+
+test(
+  'the retry to one breaks and the relay learns of it late: that the other has heard meanwhile says nothing of him',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+    await says(room, 'ab', BREAKS);
+    const toB = await room.send(ALARM, addressesOf('b'), { heard: 'later' });
+    assert.ok(await says(room, 'a', WAITS));
+    await toB.whenHeard?.('no');
+    assert.ok(await says(room, 'b', WAITS));
+    assert.deepEqual(mailed(room), ['ab'], 'his retry is one');
+    assert.ok(await says(room, 'b', WAITS));
+    assert.deepEqual(mailed(room), ['ab', 'b']);
+  }),
+);
+
+test(
+  'the retry to one breaks while that to the others waits to be told: it is noted after that',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+    await says(room, 'abc', BREAKS);
+    const toB = await room.send(ALARM, addressesOf('b'), { heard: 'later' });
+    const others = await room.send(ALARM, addressesOf('ac'), { saidAhead: true, heard: 'later' });
+    const noted = toB.whenHeard?.('no');
+    await others.whenHeard?.('perhaps');
+    await noted;
+    assert.ok(await says(room, 'b', WAITS));
+    assert.deepEqual(mailed(room), ['abc'], 'his retry is one');
+  }),
+);
+
+for (const next of ['b', 'bc'])
+  test(
+    `he has heard by another connection before the first is known to have broken: the next to ${next} is mailed`,
+    leakless(async (_t, defer) => {
+      const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+      await says(room, 'ab', BREAKS);
+      const toB = await room.send(ALARM, addressesOf('b'), { heard: 'later' });
+      assert.ok(await says(room, 'b', WAITS));
+      await toB.whenHeard?.('no');
+      assert.ok(await says(room, next, WAITS));
+      assert.deepEqual(mailed(room), ['ab', 'b', next]);
+      assert.ok(await says(room, 'a', WAITS));
+      assert.deepEqual(mailed(room), ['ab', 'b', next], 'the other has not heard yet');
+    }),
+  );
+
+test(
+  'the whole is retried to one before it is known to have broken: it stays open for the other alone',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+    const whole = await room.send(ALARM, addressesOf('ab'), { heard: 'later' });
+    assert.ok(await says(room, 'b', WAITS));
+    await whole.whenHeard?.('no');
+    assert.ok(await says(room, 'a', WAITS));
+    assert.deepEqual(mailed(room), ['ab', 'b']);
+    assert.ok(await says(room, 'b', WAITS));
+    assert.deepEqual(mailed(room), ['ab', 'b', 'b']);
   }),
 );
 
