@@ -52,9 +52,25 @@ export async function noteSent(
         await claim.release();
         return;
       }
-      if (keepsClaim || isHeard !== isClosed) await amend(ledger, outgoing, entry, claim, isHeard);
+      if (isClosed && isHeard) return;
+      const noted = () => amend(ledger, outgoing, entry, claim, isHeard);
+      if (isClosed) await whileNoOther(ledger, outgoing, noted);
+      else if (keepsClaim || isHeard) await noted();
     },
   };
+}
+
+/** Another to the same recipients may be on its way, by their own key where this one has that of the attempt before. */
+async function whileNoOther(
+  ledger: Pick<Ledger, 'claim'>,
+  { key, keyFor, recipients }: Outgoing,
+  work: () => Promise<void>,
+): Promise<void> {
+  const own = keyFor(recipients);
+  if (own === key) return work();
+  const claim = await ledger.claim(own);
+  if (claim === 'busy') throw new Error('another to the same recipients is on its way');
+  return work().finally(() => claim.release());
 }
 
 /** False: it may not have been noted. */

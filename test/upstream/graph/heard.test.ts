@@ -234,6 +234,26 @@ for (const next of ['b', 'bc'])
   );
 
 test(
+  'the first is known to have broken while another to him is on its way: what is heard of that counts',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, { recipients: 'rewrite' });
+    await says(room, 'ab', BREAKS);
+    const toB = await room.send(ALARM, addressesOf('b'), { heard: 'later' });
+    let noted: Promise<void> | undefined;
+    room.server.rules.chaos = () => {
+      noted ??= toB.whenHeard?.('no');
+      return undefined;
+    };
+    assert.ok(await says(room, 'b', WAITS));
+    await noted;
+    assert.ok(await says(room, 'b', WAITS));
+    assert.deepEqual(mailed(room), ['ab', 'b', 'b']);
+    assert.ok(await says(room, 'a', WAITS));
+    assert.deepEqual(mailed(room), ['ab', 'b', 'b'], 'the other has not heard yet');
+  }),
+);
+
+test(
   'the whole is retried to one before it is known to have broken: it stays open for the other alone',
   leakless(async (_t, defer) => {
     const room = await startGraphRoom(defer, { recipients: 'rewrite' });
