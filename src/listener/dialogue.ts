@@ -64,7 +64,7 @@ export interface Dialogue {
   /** No further transaction: MAIL is answered 421. */
   drain(): void;
   /** Ends the transaction in progress; nothing of it is delivered. */
-  reset(reason: string): void;
+  reset(): void;
   /** As `reset`, but a final reply that is awaited still comes, at once; false where none is. */
   giveUp(): boolean;
   /** Nothing learned before TLS counts after it (RFC 3207 §4.2). */
@@ -139,7 +139,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
         greet(verb, argument);
         return;
       case 'RSET':
-        mail?.reset('RSET');
+        mail?.reset();
         wire.say(OK);
         return;
       case 'NOOP':
@@ -199,7 +199,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       bad(reply(501, '5.5.4', `Syntax: ${verb} hostname`));
       return;
     }
-    mail?.reset(verb);
+    mail?.reset();
     helo = name;
     isEsmtp = verb !== 'HELO';
     if (verb === 'HELO') {
@@ -287,7 +287,7 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
       },
     });
     if (isStarted) wire.say(reply(354, '', 'End data with <CR><LF>.<CR><LF>'));
-    else answer.cut('the client left');
+    else answer.abort();
     return true;
   }
 
@@ -378,12 +378,12 @@ export function createDialogue(wire: Wire, hooks: DialogueHooks): Dialogue {
     drain() {
       isDraining = true;
     },
-    reset(reason) {
-      mail?.reset(reason);
+    reset() {
+      mail?.reset();
     },
     giveUp: () => mail?.giveUp() === true,
     forget() {
-      mail?.reset('STARTTLS');
+      mail?.reset();
       helo = '';
       isEsmtp = false;
       auth = undefined;

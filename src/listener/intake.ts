@@ -22,7 +22,7 @@ const MAX_SMALL = 64;
 const SMALL_OCTETS = 512;
 const SLAB_OCTETS = 4 * 1024;
 
-const SESSION_ENDED = reply(451, '4.4.2', 'The session ended');
+export const SESSION_ENDED = reply(451, '4.4.2', 'The session ended');
 export const NO_MEMORY = reply(452, '4.3.1', 'Too many messages in progress, try again later');
 const FAULTS: Readonly<Record<BodyFault, Reply>> = {
   bare_cr: reply(554, '5.6.0', 'Bare CR in the message; lines end with CRLF (RFC 5321 section 2.3.8)'),
@@ -103,10 +103,10 @@ export class Intake implements BodyWriter {
   }
 
   /** A message that waits to be sent is not sent to a client that is gone: it would send it again. */
-  cut(reason: string): void {
+  abort(): void {
     if (!this.#isCut && this.#refusal === undefined) {
       this.#isCut = true;
-      this.#writer.cut(reason);
+      this.#writer.abort();
     }
     if (!this.isEnding) this.#options.share.release();
   }
@@ -150,7 +150,7 @@ export class Intake implements BodyWriter {
     this.#refusal = r;
     this.#header = undefined;
     this.#heldBack.length = 0;
-    this.#writer.cut(`refused: ${r.text}`);
+    this.#writer.abort();
     this.#options.share.release();
   }
 

@@ -8,7 +8,7 @@ import { type AccountDirectory, exactnessOf } from '../accounts/directory.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Heard, Recipient } from '../protocol/esmtp.ts';
-import { parseMailParameters, refusalOfRcptParameters } from '../protocol/esmtp-parameters.ts';
+import { parseMailParameters, refusalOfRcptParameters, withoutSize } from '../protocol/esmtp-parameters.ts';
 import { hasNonAscii, parsePathArgument } from '../protocol/path.ts';
 import { formatDate, formatProtocol, formatReceived } from '../protocol/received.ts';
 import { formatReply, isPositive, type Reply, reply } from '../protocol/reply.ts';
@@ -17,7 +17,7 @@ import type { Relay, Transaction } from '../relay/relay.ts';
 import { type Soon, whenKnown } from '../soon.ts';
 import type { Tally } from './counts.ts';
 import { createShare, type HeldBudget, type Share } from './held-budget.ts';
-import { Intake, type IntakeOptions, NO_MEMORY } from './intake.ts';
+import { Intake, type IntakeOptions, NO_MEMORY, SESSION_ENDED } from './intake.ts';
 import type { ListenerOptions } from './options.ts';
 import { choicesFor } from './sender-choice.ts';
 
@@ -66,7 +66,7 @@ export interface MailSession {
   /** An intake: answer 354 and feed it. */
   data(): Soon<Reply | Intake>;
   /** RSET, EHLO, the client gone: the transaction is over and nothing is delivered. Idempotent. */
-  reset(reason: string): void;
+  reset(): void;
   /** The final reply is awaited and comes at once, whatever is known; false where none is awaited. */
   giveUp(): boolean;
 }
@@ -74,13 +74,11 @@ export interface MailSession {
 /** Reserved for a body whatever size was declared. */
 const LEAST_SHARE_OCTETS = 1_024;
 
-const withoutSize = (parameters: readonly string[]): readonly string[] =>
-  parameters.filter((p) => !/^SIZE=/i.test(p));
-
 const isHeaderChanged = (of: Account, completes: boolean): boolean =>
   (of.rewriteFrom ?? 'never') !== 'never' || (of.completeHeader ?? completes);
 
 const MAIL_FIRST = reply(503, '5.5.1', 'Send MAIL first');
+const NEEDS_SMTPUTF8 = reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
 
 export function createMailSession(
   deps: MailSessionDeps,
@@ -110,7 +108,7 @@ export function createMailSession(
     since = undefined;
     intake = undefined;
     release = undefined;
-    for (const { answer } of together.splice(0)) answer(reply(451, '4.4.2', 'The session ended'));
+    for (const { answer } of together.splice(0)) answer(SESSION_ENDED);
     accepted = 0;
     attempted = 0;
   }
@@ -128,7 +126,7 @@ export function createMailSession(
     if (transaction === undefined) return MAIL_FIRST;
     const path = parsePathArgument('RCPT', argument, client().isTrusted);
     if ('code' in path) return path;
-    if (!usesUtf8 && hasNonAscii(argument)) return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
+    if (!usesUtf8 && hasNonAscii(argument)) return NEEDS_SMTPUTF8;
     const refusal = refusalOfRcptParameters(path.parameters);
     if (refusal !== undefined) return refusal;
     if (accepted + together.length >= limits.maxRecipients) {
@@ -229,7 +227,7 @@ export function createMailSession(
       const parameters = parseMailParameters(path.parameters);
       if ('code' in parameters) return parameters;
       if (!parameters.smtpUtf8 && hasNonAscii(argument)) {
-        return reply(553, '5.6.7', 'Non-ASCII address without SMTPUTF8');
+        return NEEDS_SMTPUTF8;
       }
       const facts = client();
       const choices = choicesFor(path.address, facts, options, deps.directory());
@@ -266,8 +264,8 @@ export function createMailSession(
       });
       return whenKnown(asked, (answer) => {
         if (era !== mine) {
-          answer.transaction?.abort('the client left');
-          return reply(451, '4.4.2', 'The session ended');
+          answer.transaction?.abort();
+          return SESSION_ENDED;
         }
         if (answer.transaction === undefined) {
           since = undefined;
@@ -305,7 +303,7 @@ export function createMailSession(
       }
       const refusal = transaction.refusalAtData();
       if (refusal !== undefined) {
-        transaction.abort('refused at DATA');
+        transaction.abort();
         finish();
         return refusal;
       }
@@ -320,10 +318,10 @@ export function createMailSession(
       release = share.release;
       const room = share.cover(Math.max(declaredSize ?? deps.replayBytes, LEAST_SHARE_OCTETS));
       return whenKnown(room, (isGranted) => {
-        if (era !== mine) return reply(451, '4.4.2', 'The session ended');
+        if (era !== mine) return SESSION_ENDED;
         if (isGranted) return openIntake(current, of, share);
         share.release();
-        current.abort('no memory for the body');
+        current.abort();
         finish();
         return NO_MEMORY;
       });
@@ -335,12 +333,12 @@ export function createMailSession(
       return true;
     },
 
-    reset(reason) {
+    reset() {
       if (since === undefined) return;
-      if (intake !== undefined) intake.cut(reason);
+      if (intake !== undefined) intake.abort();
       else {
         release?.();
-        transaction?.abort(reason);
+        transaction?.abort();
       }
       finish();
     },

@@ -105,14 +105,14 @@ export class RelayConnection extends SeamConnection {
 
   /** Ends whatever is under way with 421 and closes; what is not finished is not delivered. */
   dismiss(): void {
-    this.#dialogue.reset('the relay is stopping');
+    this.#dialogue.reset();
     if (this.isUpgrading) this.destroy();
     else this.#say(SHUTTING_DOWN);
   }
 
   /** Closes without a word; what is not finished is not delivered. */
   cut(): void {
-    this.#dialogue.reset('the relay is stopping');
+    this.#dialogue.reset();
     this.destroy();
   }
 
@@ -164,7 +164,7 @@ export class RelayConnection extends SeamConnection {
 
   override close(): void {
     this.#flush();
-    this.#dialogue.reset('the session ended');
+    this.#dialogue.reset();
     super.close();
   }
 
@@ -192,7 +192,7 @@ export class RelayConnection extends SeamConnection {
     this.#stopIdle();
     this.#stopAuthTime();
     this.#stopHandshake();
-    this.#dialogue.reset('the client left');
+    this.#dialogue.reset();
     this.#hearing.ended(this.socket.errored === null ? 'orderly' : 'broken');
     this.#admission.leave();
   }

@@ -76,3 +76,15 @@ export function splitParameter(parameter: string): [keyword: string, value: stri
     ? [parameter.toUpperCase(), undefined]
     : [parameter.slice(0, equals).toUpperCase(), parameter.slice(equals + 1)];
 }
+
+const SIZE = /^SIZE=/i;
+
+/** Of MAIL, without what the client declared: the message has another size by now. */
+export const withoutSize = (parameters: readonly string[]): readonly string[] =>
+  parameters.filter((parameter) => !SIZE.test(parameter));
+
+/** The size declared, octets (RFC 1870 §3); 0: none, or none that is known. */
+export function declaredSize(parameters: readonly string[]): number {
+  const declared = parameters.find((parameter) => SIZE.test(parameter));
+  return declared === undefined ? 0 : Number(splitParameter(declared)[1]);
+}

@@ -6,6 +6,7 @@ import { type Account, mailboxOf } from '../accounts/account.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
+import { declaredSize } from '../protocol/esmtp-parameters.ts';
 import { formatReply, type Reply, reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
 import type { ChosenBy } from '../protocol/vocabulary.ts';
@@ -15,7 +16,7 @@ import { heardFor, type Way, type WayFacts, type Ways } from '../upstream/way.ts
 import { type Choice, inOrder, type PassedOver, whyFirst } from './choice.ts';
 import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
 import type { MailboxLimits } from './mailbox-counts.ts';
-import { startRecord, type TransactionRecord } from './record.ts';
+import { outcomeOf, startRecord, type TransactionRecord } from './record.ts';
 import type { MailCommand, Relay } from './relay.ts';
 import { ClientTransaction, MAIL_OK, type TransactionOptions } from './transaction.ts';
 
@@ -124,8 +125,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     if (parameters.length === 0 || capabilities === undefined) return undefined;
     const fitted = fitParameters(parameters, capabilities);
     if ('refusal' in fitted) return heardFor(fitted.refusal, facts);
-    const declared = parameters.find((p) => /^SIZE=/i.test(p));
-    if (declared === undefined || Number(declared.slice('SIZE='.length)) <= maxBytes) return undefined;
+    if (declaredSize(parameters) <= maxBytes) return undefined;
     return heardFor(
       reply(552, '5.3.4', `message is larger than the ${maxBytes} octets the upstream takes`),
       facts,
@@ -276,7 +276,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
 
         if ('answer' in result) {
           const { answer } = result;
-          record.outcome = answer.code >= 500 ? 'rejected' : 'deferred';
+          record.outcome = outcomeOf(answer);
           record.reply = answer;
           finish();
           return { reply: answer };

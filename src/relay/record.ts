@@ -37,6 +37,9 @@ export interface TransactionRecord extends Readonly<Omit<RecordDraft, 'recipient
   readonly recipients: readonly string[];
 }
 
+/** Of a message that nobody took. */
+export const outcomeOf = (answer: Reply): Outcome => (answer.code >= 500 ? 'rejected' : 'deferred');
+
 /** A record to be filled: nothing has happened yet, and if nothing does, the client left. */
 export const startRecord = (id: string, at: number, command: MailCommand): RecordDraft => ({
   id,

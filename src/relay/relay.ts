@@ -57,7 +57,7 @@ export interface BodyWriter {
   /** The body is complete: the final reply, 250 only after the provider's 250. Never rejects. */
   end(): Promise<Reply>;
   /** The client is gone or the message is refused locally: nothing may be delivered; after `end`, what still waits is not sent. Idempotent. */
-  cut(reason: string): void;
+  abort(): void;
   /** After `end`, where nobody can wait for the provider any longer: `end` resolves soon, with "unknown" where the last octet has left. */
   giveUp(): void;
 }
@@ -75,7 +75,7 @@ export interface Transaction {
   /** After 354. Call once. */
   body(): BodyWriter;
   /** RSET, QUIT, EHLO or the client gone before `body().end()`: frees everything. Idempotent; a no-op after the final reply. */
-  abort(reason: string): void;
+  abort(): void;
 }
 
 export interface Relay {

@@ -6,6 +6,7 @@
  * and what leads to which stands in transaction-states.ts.
  */
 import { fitParameters, type Mail, type Recipient } from '../protocol/esmtp.ts';
+import { withoutSize } from '../protocol/esmtp-parameters.ts';
 import { isPositive, type Reply, reply } from '../protocol/reply.ts';
 import { type Soon, whenKnown } from '../soon.ts';
 import {
@@ -16,7 +17,7 @@ import {
   type Way,
   type WayFacts,
 } from '../upstream/way.ts';
-import type { RecordDraft } from './record.ts';
+import { outcomeOf, type RecordDraft } from './record.ts';
 import type { BodyWriter, FirstRecipient, MailCommand, Transaction } from './relay.ts';
 import { type Event, next, START, type State } from './transaction-states.ts';
 
@@ -51,9 +52,9 @@ export interface TransactionDeps {
   readonly onEnd: () => void;
 }
 
-const withoutSize = (mail: Mail): Mail => ({
+const ofAnySize = (mail: Mail): Mail => ({
   ...mail,
-  parameters: mail.parameters.filter((p) => !/^SIZE=/i.test(p)),
+  parameters: withoutSize(mail.parameters),
 });
 
 const mostHeldOf = ({ facts }: Way, { replayBytes }: TransactionOptions): number =>
@@ -118,7 +119,7 @@ export class ClientTransaction implements Transaction, BodyWriter {
     if (state.at !== 'refused') return undefined;
     const { answer } = state.verdict;
     this.#step({ on: 'data' });
-    this.#finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
+    this.#finish(outcomeOf(answer), answer);
     return answer;
   }
 
@@ -128,7 +129,9 @@ export class ClientTransaction implements Transaction, BodyWriter {
   }
 
   abort(): void {
-    this.#leave();
+    if (this.#state.at === 'ended') return;
+    if (this.#step({ on: 'left' }).at === 'ended') this.#finish('aborted', undefined);
+    else this.#delivery.close();
   }
 
   write(chunk: Buffer): Promise<void> | undefined {
@@ -144,7 +147,7 @@ export class ClientTransaction implements Transaction, BodyWriter {
   }
 
   sizeChanged(): void {
-    this.#mail = withoutSize(this.#mail);
+    this.#mail = ofAnySize(this.#mail);
   }
 
   headerChanged(clientHeader: Buffer): void {
@@ -163,7 +166,7 @@ export class ClientTransaction implements Transaction, BodyWriter {
         return this.#decide(await before.stream.finish());
       case 'dropping': {
         const { answer } = before.verdict;
-        this.#finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
+        this.#finish(outcomeOf(answer), answer);
         return answer;
       }
       default:
@@ -171,12 +174,8 @@ export class ClientTransaction implements Transaction, BodyWriter {
     }
   }
 
-  cut(): void {
-    this.#leave();
-  }
-
   giveUp(): void {
-    this.#leave();
+    this.abort();
     this.#isGivenUp = true;
     this.#delivery.giveUp();
   }
@@ -214,7 +213,7 @@ export class ClientTransaction implements Transaction, BodyWriter {
   /** A reply for each, in order. */
   async #ask(recipients: readonly Recipient[]): Promise<readonly Reply[]> {
     const asked = await this.#delivery.ask(
-      this.#deps.command.isSizeUnsure === true ? withoutSize(this.#mail) : this.#mail,
+      this.#deps.command.isSizeUnsure === true ? ofAnySize(this.#mail) : this.#mail,
       this.#told,
       recipients,
     );
@@ -265,14 +264,8 @@ export class ClientTransaction implements Transaction, BodyWriter {
     const answer = this.#isGivenUp ? closing(ending.verdict.answer) : ending.verdict.answer;
     if (cls === 'unknown') this.#finish('unknown', answer);
     else if (!isHeard) this.#finish('aborted', undefined);
-    else this.#finish(answer.code >= 500 ? 'rejected' : 'deferred', answer);
+    else this.#finish(outcomeOf(answer), answer);
     return answer;
-  }
-
-  #leave(): void {
-    if (this.#state.at === 'ended') return;
-    if (this.#step({ on: 'left' }).at === 'ended') this.#finish('aborted', undefined);
-    else this.#delivery.close();
   }
 
   /** Too large to hold: the envelope goes out, and what is held starts the stream. */

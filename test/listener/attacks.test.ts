@@ -136,7 +136,7 @@ for (const size of ['SIZE=0', 'SIZE=1', 'SIZE=100', '']) {
       const heard: string[] = [];
       const held = (): number =>
         s.relay.seen.reduce((sum, one) => {
-          const isOpen = !one.isTaken && one.cut === undefined && one.aborted === undefined;
+          const isOpen = !one.isTaken && one.aborted === undefined;
           return sum + (isOpen ? one.pieces.reduce((octets, piece) => octets + piece.length, 0) : 0);
         }, 0);
       s.relay.on.write = () => {

@@ -53,8 +53,8 @@ export interface Seen {
   readonly pieces: Buffer[];
   /** Answered 250 at the end. */
   isTaken: boolean;
-  cut: string | undefined;
-  aborted: string | undefined;
+  /** Nothing of it may be delivered; which of the two was told so. */
+  aborted: 'transaction' | 'body' | undefined;
   sizeChanged?: boolean;
 }
 
@@ -94,7 +94,6 @@ export function fakeRelay(): FakeRelay {
         recipients: [],
         pieces: [],
         isTaken: false,
-        cut: undefined,
         aborted: undefined,
       };
       seen.push(one);
@@ -129,17 +128,17 @@ export function fakeRelay(): FakeRelay {
               if (final.code < 300) one.isTaken = true;
               return final;
             },
-            cut(reason) {
+            abort() {
               if (isOver) return;
               isOver = true;
-              one.cut = reason;
+              one.aborted = 'body';
             },
             giveUp() {},
           }),
-          abort(reason) {
+          abort() {
             if (isOver) return;
             isOver = true;
-            one.aborted = reason;
+            one.aborted = 'transaction';
           },
         },
       };

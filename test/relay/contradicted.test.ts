@@ -21,7 +21,7 @@ async function giveUp(room: Room): Promise<void> {
     { address: 'p@x.net', parameters: [] },
     { address: 'q@x.net', parameters: [] },
   ]);
-  transaction?.abort('RSET');
+  transaction?.abort();
 }
 
 for (const stray of [

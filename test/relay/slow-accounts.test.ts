@@ -59,7 +59,7 @@ function room(ranks: readonly number[] = [0, 0]) {
       const session = { id: 's', remoteAddress: '', helo: '', tls: false };
       const command = { account: first.account, sender: first.sender, parameters: [], session, choices };
       const { reply, transaction, account: taken } = await relay.mail(command);
-      transaction?.abort('over');
+      transaction?.abort();
       return [reply.code, taken?.id ?? '', (clock.monotonic() - since) / 1_000].join(' ');
     },
   };

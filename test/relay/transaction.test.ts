@@ -299,7 +299,7 @@ test(
     await writer.write(Buffer.from('x\r\n'));
     const ended = writer.end();
     await waitFor(() => room.provider.submissions.length === 1);
-    writer.cut('client left');
+    writer.abort();
     await ended;
     assert.equal(room.provider.messages.length, 0);
     assert.equal(room.records[0]?.outcome, 'aborted');
@@ -322,7 +322,7 @@ test(
     await writer.write(Buffer.from('x\r\n'));
     const ended = writer.end();
     await waitFor(() => script.hits === 1);
-    writer.cut('client left');
+    writer.abort();
     goOn();
     await ended;
     assert.equal(room.provider.messages.length, 0);
@@ -359,7 +359,7 @@ for (const [name, options] of [
       await transaction.rcpt([{ address: 'bob@example.net', parameters: [] }]);
       const writer = transaction.body();
       for (let i = 0; i < 40; i++) await writer.write(mailOf(16 * 1024));
-      writer.cut('client left');
+      writer.abort();
       await waitFor(() => room.provider.submissions.length === 1);
       assert.equal(room.provider.submissions[0]?.outcome, 'cut');
       assert.equal(room.records[0]?.outcome, 'aborted');
@@ -392,7 +392,7 @@ test(
     await transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
     await transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
     assert.equal(room.upstreams.status(ANN)?.counts.busy, 1);
-    transaction.abort('RSET');
+    transaction.abort();
     assert.equal(room.upstreams.status(ANN)?.counts.busy, 0);
     assert.equal(room.records[0]?.outcome, 'aborted');
     assert.equal((await room.send({ to: ['c@x.net'] })).final?.code, 250);
@@ -458,7 +458,7 @@ test(
     assert.ok(transaction);
     await transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
     const second = transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
-    transaction.abort('client left');
+    transaction.abort();
     await second;
     assert.equal(room.upstreams.status(ANN)?.counts.busy, 0);
     assert.equal(room.records.length, 1);

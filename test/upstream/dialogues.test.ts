@@ -104,7 +104,7 @@ const scenarios: readonly Scenario[] = [
       const { transaction } = await room.mail();
       await transaction?.rcpt([{ address: 'a@x.net', parameters: [] }]);
       await transaction?.rcpt([{ address: 'b@x.net', parameters: [] }]);
-      transaction?.abort('RSET');
+      transaction?.abort();
       await room.send();
     },
   },

@@ -317,7 +317,7 @@ test(
     const [recipient] = (await opened.transaction?.rcpt(to(BOB, ['NOTIFY=NEVER']))) ?? [];
     const [bare] = (await opened.transaction?.rcpt(to('Postmaster'))) ?? [];
     assert.deepEqual([recipient?.code, bare?.code], [451, 451]);
-    opened.transaction?.abort('over');
+    opened.transaction?.abort();
     assert.equal(room.provider.graph.delivered.length, 1);
     off.remove();
     await room.ways.retryNow([ANN]);
