@@ -116,6 +116,7 @@ export function focusOn(plan: Plan, focus: Focus): Plan {
       const away: Fault = { kind: 'redis', state: 'gone', loses: false, from: 500_000, to: 1_150_000 };
       return {
         ...plan,
+        store: 'redis',
         relays: 3,
         withoutStore: 'ask',
         tokenLifeMs: 900_000,

@@ -80,8 +80,8 @@ const broken: { seed: number; rule: string }[] = [];
 
 for (let seed = first; done < runs && realNow() - began < seconds * 1000; seed++) {
   const anyPlan = createPlan(seed);
+  if (asked.stores?.includes(anyPlan.store) === false) continue;
   const plan = asked.focus === undefined ? anyPlan : focusOn(anyPlan, asked.focus);
-  if (asked.stores?.includes(plan.store) === false) continue;
   const outcome = await run(plan, { keepTrace: values.trace === true });
   if (values.trace === true) show(outcome.trace);
   done += 1;
