@@ -2,6 +2,7 @@
 
 import type { AccountDetail } from '../admin/shapes.ts';
 import { isLoopbackHost } from '../protocol/cidr.ts';
+import { shownStatus } from '../protocol/vocabulary.ts';
 import { adminOf, createAdminClient } from './admin-client.ts';
 import {
   accountArgument,
@@ -31,10 +32,7 @@ function rowsOf(terminal: Terminal, detail: AccountDetail): readonly (readonly s
     ['provider', `${detail.provider}, ${detail.smtp}, as ${detail.user}`],
     ['senders', detail.senders.join(' ')],
     ['preference', detail.group.length === 0 ? null : `${detail.preference}`],
-    [
-      'shares with',
-      detail.group.map((a) => `${a.id} (${a.preference}, ${a.drained ? 'drained' : a.status})`).join(' '),
-    ],
+    ['shares with', detail.group.map((a) => `${a.id} (${a.preference}, ${shownStatus(a)})`).join(' ')],
     ['token', token.expires_in_s === null ? 'none' : `${Math.round(token.expires_in_s / 60)} min left`],
     ['connections', `${pool.busy} busy, ${pool.idle} idle, at most ${pool.max}`],
     ['messages', `${messages.relayed} relayed, ${messages.deferred} deferred, ${messages.rejected} rejected`],

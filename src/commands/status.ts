@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { AccountRow } from '../admin/shapes.ts';
 import { pause, systemClock } from '../clock.ts';
-import { needsPerson, STATUSES } from '../protocol/vocabulary.ts';
+import { needsPerson, SHOWN_ORDER, shownStatus } from '../protocol/vocabulary.ts';
 import { createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, isSet, jsonOption, option } from './definition.ts';
@@ -84,16 +84,16 @@ const formatSpan = (seconds: number): string =>
       ? `${Math.floor(seconds / 3600)} h`
       : `${Math.floor(seconds / 86_400)} d`;
 
-/** The status in words and colour; `drained` and what is paused until when stand with it. */
+/** The status in words and colour; what is paused until when, and that it is drained, stand with it. */
 export function describeAccount({ paint }: Terminal, row: AccountRow): string {
-  if (row.drained) return paint.yellow('drained');
+  if (shownStatus(row) === 'drained') return paint.yellow('drained');
   const colour = row.status === 'ready' ? paint.green : isUnusable(row) ? paint.red : paint.yellow;
   const until = row.until === null ? '' : ` until ${new Date(row.until).toTimeString().slice(0, 5)}`;
-  return colour(row.status + until);
+  return colour(row.status + (row.drained ? ', drained' : until));
 }
 
 export function formatAccounts(terminal: Terminal, accounts: readonly AccountRow[]): readonly string[] {
-  const rank = (row: AccountRow): number => (row.drained ? 3.5 : STATUSES.indexOf(row.status));
+  const rank = (row: AccountRow): number => SHOWN_ORDER.indexOf(shownStatus(row));
   const sorted = [...accounts].sort((a, b) => rank(a) - rank(b));
   const life = (seconds: number | null): string =>
     seconds === null ? '-' : seconds < 0 ? 'over' : `${Math.floor(seconds / 60)} min`;

@@ -19,6 +19,16 @@ export type TokenResource = (typeof TOKEN_RESOURCES)[number];
 export const needsPerson = (status: AccountStatus): boolean =>
   status === 'needs_consent' || status === 'misconfigured';
 
+/** What is shown as the status of an account: a drained one is not ready, whatever it could do. */
+export type ShownStatus = AccountStatus | 'drained';
+/** What an operator should see first, first; ready accounts last. */
+export const SHOWN_ORDER: readonly ShownStatus[] = STATUSES.flatMap((s) =>
+  s === 'ready' ? ['drained', s] : [s],
+);
+/** Trouble that a person must cure is shown even while the account is drained. */
+export const shownStatus = ({ status, drained }: { status: AccountStatus; drained: boolean }): ShownStatus =>
+  drained && !needsPerson(status) ? 'drained' : status;
+
 /**
  * `relayed`: the provider said 250. `deferred`: the client heard 4xx. `rejected`: the client heard 5xx.
  * `aborted`: the client left or sent RSET first. `unknown`: the final byte went out and no reply came (451 4.4.2).

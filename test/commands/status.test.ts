@@ -36,6 +36,7 @@ test('status fits 80 columns and begins with what needs somebody', () => {
   const lines = formatAccounts({ ...terminal, columns: 80 }, [
     row('fine@example.com'),
     row('off@example.com', { drained: true }),
+    row('both@example.com', { drained: true, status: 'needs_consent', reason: 'the sign-in was revoked' }),
     row('a.very.long.address.of.somebody.in.sales@subsidiary.department.example.com', {
       status: 'throttled',
       until: '2026-11-25T20:15:00.000Z',
@@ -49,9 +50,11 @@ test('status fits 80 columns and begins with what needs somebody', () => {
   ]);
   for (const line of lines) assert(line.length <= 80, `${line.length}: ${line}`);
   assert.match(lines[0] ?? '', /^account +status +token +conn +relayed +defer +reject$/);
-  assert.match(lines[1] ?? '', /^gone@example\.com +needs_consent /);
-  assert.match(lines[2] ?? '', /^a\.very.*… +throttled until \d\d:\d\d /);
-  assert.match(lines[3] ?? '', /^off@example\.com +drained /);
-  assert.match(lines[4] ?? '', /^fine@example\.com +ready /);
-  assert.match(lines.slice(5).join(' ').replaceAll(/\s+/g, ' '), /account add gone@example\.com --replace/);
+  // Drained or not, only a person brings it back.
+  assert.match(lines[1] ?? '', /^both@example\.com +needs_consent, drained /);
+  assert.match(lines[2] ?? '', /^gone@example\.com +needs_consent /);
+  assert.match(lines[3] ?? '', /^a\.very.*… +throttled until \d\d:\d\d /);
+  assert.match(lines[4] ?? '', /^off@example\.com +drained /);
+  assert.match(lines[5] ?? '', /^fine@example\.com +ready /);
+  assert.match(lines.slice(6).join(' ').replaceAll(/\s+/g, ' '), /account add gone@example\.com --replace/);
 });

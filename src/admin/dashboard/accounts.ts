@@ -3,19 +3,11 @@
  * accounts, a search, a status filter, an order. Out: rows, kept and updated in place.
  */
 import { orMake } from '../../or-make.ts';
-import { STATUSES } from '../../protocol/vocabulary.ts';
+import { needsPerson, SHOWN_ORDER, type ShownStatus, shownStatus } from '../../protocol/vocabulary.ts';
 import { act } from './actions.ts';
 import { causeLink, drain as drainAfterAsking, openSignIn } from './dialogs.ts';
 import { button, byId, cell, h, setAttribute, setChildren, setText, wordsOf } from './dom.ts';
-import {
-  formatAgo,
-  formatCount,
-  formatLife,
-  SHOWN_WORDS,
-  type ShownStatus,
-  STATUS_WORDS,
-  shownStatus,
-} from './format.ts';
+import { formatAgo, formatCount, formatLife, SHOWN_WORDS, STATUS_WORDS } from './format.ts';
 import type { ShownAccount } from './stream.ts';
 
 export interface AccountsView {
@@ -41,9 +33,6 @@ const OVERSCAN = 6;
 /** A token with less than this left is shown as running out, s. */
 const LOW_TOKEN_S = 300;
 
-/** What an operator should see first, first; ready accounts last. */
-const SHOWN_ORDER: readonly ShownStatus[] = STATUSES.flatMap((s) => (s === 'ready' ? ['drained', s] : [s]));
-
 const SORT: Readonly<Record<SortKey, (a: ShownAccount, b: ShownAccount) => number>> = {
   email: (a, b) => (a.email < b.email ? -1 : a.email > b.email ? 1 : 0),
   status: (a, b) => SHOWN_ORDER.indexOf(shownStatus(a)) - SHOWN_ORDER.indexOf(shownStatus(b)),
@@ -55,7 +44,7 @@ const SORT: Readonly<Record<SortKey, (a: ShownAccount, b: ShownAccount) => numbe
 
 /** Under the status: what comes next. Nothing comes by itself where a person is needed. */
 function whyOf({ status, drained, until, way }: ShownAccount, now: number): string {
-  if (status === 'needs_consent' || status === 'misconfigured')
+  if (needsPerson(status))
     return drained
       ? 'drained, too'
       : status === 'needs_consent'

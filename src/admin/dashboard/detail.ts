@@ -1,4 +1,5 @@
 /** One account in full, in a dialog: its state in words, its settings, its latest transactions, what can be done. */
+import { shownStatus } from '../../protocol/vocabulary.ts';
 import { act, loadDetail } from './actions.ts';
 import { drain, openSignIn, remove } from './dialogs.ts';
 import { button, byId, closeButton, dotted, h, sub } from './dom.ts';
@@ -10,7 +11,6 @@ import {
   OUTCOME_WORDS,
   SHOWN_WORDS,
   STATUS_WORDS,
-  shownStatus,
 } from './format.ts';
 import type { PageState } from './stream.ts';
 

@@ -1,5 +1,5 @@
 /** Values → the words and numbers the page shows. Pure. */
-import { type AccountStatus, needsPerson, type Outcome } from '../../protocol/vocabulary.ts';
+import type { AccountStatus, Outcome, ShownStatus } from '../../protocol/vocabulary.ts';
 
 export const STATUS_WORDS: Readonly<Record<AccountStatus, string>> = {
   ready: 'Ready',
@@ -10,13 +10,7 @@ export const STATUS_WORDS: Readonly<Record<AccountStatus, string>> = {
   unreachable: 'Unreachable',
 };
 
-/** What is shown as the status of an account: a drained one is not ready, whatever it could do. */
-export type ShownStatus = AccountStatus | 'drained';
 export const SHOWN_WORDS: Readonly<Record<ShownStatus, string>> = { ...STATUS_WORDS, drained: 'Drained' };
-
-/** Trouble that a person must cure is shown even while the account is drained. */
-export const shownStatus = ({ status, drained }: { status: AccountStatus; drained: boolean }): ShownStatus =>
-  drained && !needsPerson(status) ? 'drained' : status;
 
 export const OUTCOME_WORDS: Readonly<Record<Outcome, string>> = {
   relayed: 'Relayed',

@@ -1,5 +1,12 @@
 /** The page: connects, and hands what has changed to the parts that show it. */
-import { needsPerson, OUTCOMES, type Outcome, STATUSES } from '../../protocol/vocabulary.ts';
+import {
+  needsPerson,
+  OUTCOMES,
+  type Outcome,
+  SHOWN_ORDER,
+  type ShownStatus,
+  shownStatus,
+} from '../../protocol/vocabulary.ts';
 import { createAccountsView } from './accounts.ts';
 import { act, describeReload, reload, toast } from './actions.ts';
 import { createCharts } from './charts.ts';
@@ -15,9 +22,7 @@ import {
   formatShare,
   OUTCOME_WORDS,
   SHOWN_WORDS,
-  type ShownStatus,
   STATUS_WORDS,
-  shownStatus,
 } from './format.ts';
 import { watchRelays } from './relays.ts';
 import { connect, type PageState, type Part, type ShownAccount } from './stream.ts';
@@ -159,7 +164,7 @@ function showAccountFigures(state: PageState): void {
   }
   setText(byId('tile-ready'), formatCount(counts.get('ready') ?? 0));
   setText(byId('tile-total'), `of ${formatCount(state.accounts.size)} ready`);
-  const others = ([...STATUSES, 'drained'] as const).filter((s) => s !== 'ready' && counts.has(s));
+  const others = SHOWN_ORDER.filter((s) => s !== 'ready' && counts.has(s));
   setText(
     byId('tile-status'),
     others.length === 0
