@@ -9,6 +9,7 @@ import { Secret } from './accounts/credential.ts';
 import { createLineIndex, JsonSyntaxError, parseJsonText } from './accounts/json-text.ts';
 import { readSecretText, readSmallFile, SecretSourceError } from './accounts/secret-source.ts';
 import { SETTINGS, type SettingName, settingFlag, settingVariable } from './config/settings.ts';
+import { OTHER_VARIABLES, readVariable } from './config/variables.ts';
 import { completeListener, type ListenerEntry, type ListenerOptions } from './listener/options.ts';
 import { type SettingDefinition, type SettingValue, settingKey } from './setting.ts';
 
@@ -53,25 +54,13 @@ interface Found {
   readonly directory: string;
 }
 
-const CONFIG_VARIABLE = 'XOAUTH2_RELAY_CONFIG';
-
-/** Read by single commands or set by `start`; no settings. */
-const OTHER_VARIABLES = [
-  'CONFIG',
-  'NO_PRECACHE',
-  'PID_FILE',
-  'CLIENT_SECRET',
-  'REFRESH_TOKEN',
-  'CLIENT_PASSWORD',
-];
-
 /** Names that look like settings and are none: most likely typing mistakes. */
 export function unknownVariables(env: SettingsSources['env']): readonly string[] {
   const names = (Object.keys(SETTINGS) as SettingName[]).map(settingVariable);
   const known = new Set([
     ...names,
     ...names.map((name) => `${name}_FILE`),
-    ...OTHER_VARIABLES.map((name) => `XOAUTH2_RELAY_${name}`),
+    ...OTHER_VARIABLES.map(([name]) => name),
   ]);
   return Object.keys(env).filter((name) => name.startsWith('XOAUTH2_RELAY_') && !known.has(name));
 }
@@ -79,7 +68,8 @@ export function unknownVariables(env: SettingsSources['env']): readonly string[]
 /** Finds, checks and completes all settings. Throws `SettingsError` with everything that is wrong. */
 export async function loadSettings({ flags, env }: SettingsSources): Promise<Settings> {
   const problems: SettingsProblem[] = [];
-  const configPath = typeof flags.config === 'string' ? flags.config : env[CONFIG_VARIABLE] || undefined;
+  const configPath =
+    typeof flags.config === 'string' ? flags.config : readVariable(env, 'XOAUTH2_RELAY_CONFIG') || undefined;
   const file = configPath === undefined ? undefined : await readConfigFile(configPath, problems);
   const values: Record<string, unknown> = {};
   for (const name of Object.keys(SETTINGS) as SettingName[]) {
@@ -156,7 +146,7 @@ function findValue(
   const path = env[`${variable}_FILE`];
   if (kind === 'secret' && path !== undefined && path !== '')
     return { source: `${variable}_FILE`, value: { file: path }, directory };
-  if (name === 'precache' && isTrue(env.XOAUTH2_RELAY_NO_PRECACHE))
+  if (name === 'precache' && isTrue(readVariable(env, 'XOAUTH2_RELAY_NO_PRECACHE')))
     return { source: 'XOAUTH2_RELAY_NO_PRECACHE', value: false, directory };
   return file?.get(settingKey(name));
 }

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { inspect } from 'node:util';
 import { loadSettings, SettingsError, unknownVariables } from '../src/config.ts';
+import { repositoryRoot } from './support/relay-process.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'config-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -186,6 +187,22 @@ test('all that is wrong is told at once', async () => {
 test('a config file that is none is told with the place', async () => {
   await assert.rejects(load({ config: config('{"port": 1,}') }), /line 1, column 11.*remove the comma/);
   await assert.rejects(load({ config: join(directory, 'nope.json') }), /no such file/);
+});
+
+test('every variable that code or documentation names is a setting or declared, and read as such', () => {
+  const texts = ['src', 'docs', 'deploy'].flatMap((directory) =>
+    readdirSync(join(repositoryRoot, directory), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && /\.(ts|md|ya?ml|service|env)$|Dockerfile/.test(entry.name))
+      .map((entry) => readFileSync(join(entry.parentPath, entry.name), 'utf8')),
+  );
+  const names = texts.flatMap((text) => text.match(/XOAUTH2_RELAY_[A-Z_]*[A-Z]/g) ?? []);
+  assert(names.includes('XOAUTH2_RELAY_ALIASES'));
+  assert.deepEqual(unknownVariables(Object.fromEntries(names.map((name) => [name, '1']))), []);
+  assert.deepEqual(
+    texts.flatMap((text) => text.match(/\benv(\.|\[['"`])XOAUTH2_RELAY_\w+/g) ?? []),
+    [],
+    'readVariable reads what is declared',
+  );
 });
 
 test('a variable that is no setting is found', () => {

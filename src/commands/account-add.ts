@@ -11,6 +11,7 @@ import type { SecretSource } from '../accounts/schema.ts';
 import { isAddress } from '../accounts/schema.ts';
 import { readSecretText } from '../accounts/secret-source.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
+import { readVariable } from '../config/variables.ts';
 import { findAccount, parseAt, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
@@ -97,7 +98,10 @@ async function addAccount(context: CommandContext): Promise<number> {
   const { before } = place;
   const isThere = Object.keys(before).length > 0;
   const existing = existingOptions(before);
-  if (!isSet(context, 'clientSecretFile') && context.env.XOAUTH2_RELAY_CLIENT_SECRET === undefined)
+  if (
+    !isSet(context, 'clientSecretFile') &&
+    readVariable(context.env, 'XOAUTH2_RELAY_CLIENT_SECRET') === undefined
+  )
     existing.clientSecret = secretIn(before.client_secret, path, context.env);
   const option = (name: string): string | undefined => textOption(context, name) ?? existing[name];
   const profile = await chooseProvider(context, text, option('provider') ?? guessProvider(email));

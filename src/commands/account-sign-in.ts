@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { readSmallFile, SecretSourceError } from '../accounts/secret-source.ts';
+import { readVariable, type Variable } from '../config/variables.ts';
 import { consentOf } from '../enrol/consent.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { type SignedIn, type SignInTarget, signInWithBrowser, signInWithDevice } from '../enrol/sign-in.ts';
@@ -154,12 +155,12 @@ interface SecretQuestion {
 async function secretOption(
   context: CommandContext,
   fileOption: string,
-  variable: string,
+  variable: Variable,
   { question, given, mayBeEmpty = false }: SecretQuestion,
 ): Promise<Secret | undefined> {
   const file = textOption(context, fileOption);
   if (file !== undefined) return new Secret(readFileText(file));
-  const fromEnv = context.env[variable] ?? given;
+  const fromEnv = readVariable(context.env, variable) ?? given;
   if (fromEnv !== undefined && fromEnv !== '') return new Secret(fromEnv);
   if (mayBeEmpty && !context.terminal.isInteractive) return undefined;
   const { terminal } = context;

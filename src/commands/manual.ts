@@ -1,6 +1,7 @@
 /** `manual`: the manual page xoauth2-relay(1) in man(7) format, made of commands, settings, the accounts file's schema and the reply codes. */
 import { accountsJsonSchema } from '../accounts/schema.ts';
 import { SETTINGS, settingVariable } from '../config/settings.ts';
+import { OTHER_VARIABLES } from '../config/variables.ts';
 import { type SettingDefinition, settingKey } from '../setting.ts';
 import type { CommandDefinition } from './definition.ts';
 import { REPLY_CODES } from './reply-codes.ts';
@@ -79,6 +80,8 @@ function formatManual(commands: readonly CommandDefinition[], version: string): 
     );
     lines.push('.br', roff(settingVariable(name)));
   }
+  lines.push('.SH ENVIRONMENT', 'Beside the settings:');
+  for (const [name, help] of OTHER_VARIABLES) lines.push('.TP', roff(name), roff(`${help}.`));
   lines.push(...accountsFileSection());
   lines.push(
     '.SH REPLIES',

@@ -7,6 +7,7 @@ import MailComposer from 'nodemailer/lib/mail-composer/index.js';
 import { causeFacts, isCalled } from '../accounts/account.ts';
 import { type LoadedAccount, readAccountsFile } from '../accounts/accounts-file.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
+import { readVariable } from '../config/variables.ts';
 import type { Settings } from '../config.ts';
 import { type ClientDialogue, expect, StepError } from '../enrol/client-dialogue.ts';
 import { dialAccount } from '../enrol/dial-account.ts';
@@ -121,7 +122,8 @@ async function connectToRelay(
   const user = textOption(context, 'auth');
   if (user === undefined) return dialListener(settings, options);
   const password =
-    context.env.XOAUTH2_RELAY_CLIENT_PASSWORD ?? (await context.terminal.askSecret(`Password of ${user}`));
+    readVariable(context.env, 'XOAUTH2_RELAY_CLIENT_PASSWORD') ??
+    (await context.terminal.askSecret(`Password of ${user}`));
   const plain = Buffer.from(`\0${user}\0${password}`).toString('base64');
   const mask = createWatch([...secretsOfLogin(user, password), plain]);
   const smtp = await dialListener(settings, { ...options, mask });

@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hostname, userInfo } from 'node:os';
 import type { Readable } from 'node:stream';
+import { readVariable } from '../config/variables.ts';
 import { loadSettings } from '../config.ts';
 import { type ClientDialogue, isGood, StepError } from '../enrol/client-dialogue.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
@@ -169,6 +170,8 @@ function callerName(): string {
 }
 
 async function readAliases(env: SendmailContext['env']): Promise<Aliases> {
-  const text = await readFile(env.XOAUTH2_RELAY_ALIASES ?? ALIASES_FILE, 'utf8').catch(() => '');
+  const text = await readFile(readVariable(env, 'XOAUTH2_RELAY_ALIASES') ?? ALIASES_FILE, 'utf8').catch(
+    () => '',
+  );
   return parseAliases(text);
 }

@@ -1,5 +1,6 @@
 /** `serve`: settings → app; signals → reload, drain, cut. Resolves with the exit code when the app has stopped. */
 import { type App, createApp } from '../app.ts';
+import { readVariable } from '../config/variables.ts';
 import { type Settings, unknownVariables } from '../config.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { tuneHeap } from '../heap.ts';
@@ -82,7 +83,7 @@ function openSink({ logFile: file, logFormat }: Settings, terminal: Terminal): L
 }
 
 async function runApp(settings: Settings, log: ProcessLog, { env }: CommandContext): Promise<number> {
-  const path = env.XOAUTH2_RELAY_PID_FILE;
+  const path = readVariable(env, 'XOAUTH2_RELAY_PID_FILE');
   const pidFile = path === undefined ? undefined : await claimPidFile(path);
   const notifier = createServiceNotifier(env, log);
   const closers: (() => unknown)[] = [() => pidFile?.release(), notifier.close];

@@ -3,6 +3,7 @@
  * of the other. Out: the fields of `listening` and `ready`, over the channel that Node opens between the two.
  */
 import type { ChildProcess } from 'node:child_process';
+import { readVariable } from '../config/variables.ts';
 import type { ProcessLog } from '../log.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -15,7 +16,7 @@ export interface Told {
 /** In the relay: tells whoever started it, if that was `start`, and hangs up when there is no more to say. */
 export function tellStarter(log: ProcessLog, env: Readonly<Record<string, string | undefined>>): void {
   // Other programs that open such a channel have no word for this.
-  if (process.send === undefined || env.XOAUTH2_RELAY_PID_FILE === undefined) return;
+  if (process.send === undefined || readVariable(env, 'XOAUTH2_RELAY_PID_FILE') === undefined) return;
   const { info } = log;
   log.info = (fields, message) => {
     info(fields, message);

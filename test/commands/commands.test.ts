@@ -480,6 +480,7 @@ test('completion and manual name every command and option', async () => {
   }
   assert.match(manual.stdout, /\.SS account add/);
   assert.match(manual.stdout, /XOAUTH2_RELAY_STATE_DIR/);
+  assert.match(manual.stdout, /\.SH ENVIRONMENT[\s\S]*XOAUTH2_RELAY_ALIASES\naliases file/);
   for (const key of accountSchemaKeys)
     assert(manual.stdout.includes(`\n.B ${key.replaceAll('-', '\\-')}\n`), `${key} in the manual`);
   assert.match(manual.stdout, /\.SH REPLIES[\s\S]*451 4\.4\.2 delivery status unknown/);
