@@ -4,10 +4,10 @@
  * Reads the config file and secret files; owns nothing.
  */
 import { dirname, resolve } from 'node:path';
-import { AccountsFileError, readAccountsText } from './accounts/accounts-file.ts';
 import { Secret } from './accounts/credential.ts';
 import { createLineIndex, JsonSyntaxError, parseJsonText } from './accounts/json-text.ts';
 import { readSecretText, readSmallFile, SecretSourceError } from './accounts/secret-source.ts';
+import { readTextAtRest, TextFileError, type TextFileFault } from './accounts/text-at-rest.ts';
 import { SETTINGS, type SettingName, settingFlag, settingVariable } from './config/settings.ts';
 import { OTHER_VARIABLES, readVariable } from './config/variables.ts';
 import { completeListener, type ListenerEntry, type ListenerOptions } from './listener/options.ts';
@@ -209,13 +209,19 @@ function explainIssue(code: string | undefined, message: string): string {
   return message.replace(/^Invalid input: /, '').replace(/^Invalid option: /, '');
 }
 
+const CURES: Readonly<Partial<Record<TextFileFault, string>>> = {
+  missing: ': name another with --config, or none',
+  directory: ': name the config file in it',
+  being_written: ': try again when that has ended',
+};
+
 async function readConfigFile(
   path: string,
   problems: SettingsProblem[],
 ): Promise<ReadonlyMap<string, Found> | undefined> {
   const found = new Map<string, Found>();
   try {
-    const { text } = await readAccountsText(path);
+    const { text } = await readTextAtRest(path);
     const root = parseJsonText(text);
     if (root.members === undefined) {
       problems.push({ source: path, message: 'expected a JSON object of settings' });
@@ -232,8 +238,8 @@ async function readConfigFile(
     }
     return found;
   } catch (error) {
-    if (error instanceof AccountsFileError)
-      problems.push({ source: path, message: error.message.replace(/: create it with .*/, '') });
+    if (error instanceof TextFileError)
+      problems.push({ source: path, message: error.message + (CURES[error.code] ?? '') });
     else if (error instanceof JsonSyntaxError)
       problems.push({ source: path, message: `not JSON: ${error.message}` });
     else throw error;

@@ -186,7 +186,14 @@ test('all that is wrong is told at once', async () => {
 
 test('a config file that is none is told with the place', async () => {
   await assert.rejects(load({ config: config('{"port": 1,}') }), /line 1, column 11.*remove the comma/);
-  await assert.rejects(load({ config: join(directory, 'nope.json') }), /no such file/);
+  await assert.rejects(
+    load({ config: join(directory, 'nope.json') }),
+    /nope\.json: no such file: .*--config/,
+  );
+  await assert.rejects(load({ config: directory }), (error: Error) => {
+    assert.equal(error.message, `${directory}: is a directory: name the config file in it`);
+    return true;
+  });
 });
 
 test('every variable that code or documentation names is a setting or declared, and read as such', () => {

@@ -3,9 +3,7 @@
  * wrong with path, line and what was expected. One bad account never stops the others; a file that cannot
  * be read as a whole throws. Owns nothing.
  */
-import { constants, open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { pause, systemClock } from '../clock.ts';
 import { foldAddress } from '../protocol/text.ts';
 import { createSlices, mapInSlices, type Slices } from '../slices.ts';
 import type { Account, GrantType } from './account.ts';
@@ -22,8 +20,9 @@ import { withoutLegacyKeys } from './legacy-entry.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
 import { checkAccount, checkProvider, type Issue, isSendersReadable, type Problem } from './schema.ts';
 import { resolveCommands } from './secret-command.ts';
-import { explainFileError, type SecretPlaces } from './secret-source.ts';
+import type { SecretPlaces } from './secret-source.ts';
 import { parseSmtpUrl } from './smtp-url.ts';
+import { readTextAtRest, TextFileError, type TextFileFault } from './text-at-rest.ts';
 
 export type { LoadedAccount } from './build-account.ts';
 export type { Problem } from './schema.ts';
@@ -53,13 +52,6 @@ export class AccountsFileError extends Error {
   override readonly name = 'AccountsFileError';
 }
 
-/** 100,000 accounts with long refresh tokens are 200 MiB; more is a mistake. */
-const MAX_FILE_BYTES = 268_435_456;
-/** File systems tell times to 10 ms at worst: what was written longer ago than this differs from what is written now. */
-const REST_MS = 20;
-/** Who writes that long is waited for by whoever asks again, ms. */
-const MAX_UNREST_MS = 2_000;
-
 /** Reads and parses the file at `path`. Throws `AccountsFileError`. */
 export async function readAccountsFile(
   path: string,
@@ -81,54 +73,21 @@ export async function readAccountsFile(
   return { ...parsed, warnings: [open, ...parsed.warnings] };
 }
 
+const CURES: Readonly<Partial<Record<TextFileFault, string>>> = {
+  missing: ': create it with "xoauth2-relay account add", or name another with --accounts',
+  directory: ': name the accounts file in it',
+  being_written: ': reload when that has ended',
+};
+
 /** The text of the file and its mode, never half of one and half of another. Throws `AccountsFileError`. */
 export async function readAccountsText(path: string): Promise<{ text: string; mode: number }> {
   try {
-    for (let waitedMs = 0; waitedMs < MAX_UNREST_MS; waitedMs += REST_MS) {
-      const read = await readAtRest(path);
-      if (read !== undefined) return { text: decodeText(read.content, path), mode: read.mode };
-      await pause(systemClock, REST_MS);
-    }
+    return await readTextAtRest(path);
   } catch (error) {
-    if (error instanceof AccountsFileError) throw error;
-    const cure =
-      (error as NodeJS.ErrnoException).code === 'ENOENT'
-        ? ': create it with "xoauth2-relay account add", or name another with --accounts'
-        : '';
-    throw new AccountsFileError(`cannot read ${path}: ${explainFileError(error)}${cure}`, { cause: error });
-  }
-  throw new AccountsFileError(`${path} is being written: reload when that has ended`);
-}
-
-/** Of a file that is written in place the beginning may be old and the rest new, and an account lost between. */
-async function readAtRest(path: string): Promise<{ content: Buffer; mode: number } | undefined> {
-  // A FIFO would hold up the opening, and with it every later reload.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  try {
-    const before = await file.stat();
-    if (before.isDirectory())
-      throw new AccountsFileError(`${path} is a directory: name the accounts file in it`);
-    if (!before.isFile()) throw new AccountsFileError(`${path} is no file`);
-    if (before.size > MAX_FILE_BYTES)
-      throw new AccountsFileError(`${path} is larger than 256 MiB: is it the right file?`);
-    const ageMs = Date.now() - before.mtimeMs;
-    if (ageMs >= 0 && ageMs < REST_MS) return undefined;
-    const content = await file.readFile();
-    const after = await file.stat();
-    const isSame = after.mtimeMs === before.mtimeMs && after.size === before.size;
-    return isSame ? { content, mode: before.mode } : undefined;
-  } finally {
-    await file.close();
-  }
-}
-
-function decodeText(content: Buffer, path: string): string {
-  if (content[0] === 0xff || content[0] === 0xfe)
-    throw new AccountsFileError(`${path} is UTF-16: save it as UTF-8`);
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(content);
-  } catch {
-    throw new AccountsFileError(`${path} is not UTF-8 text: save it as UTF-8`);
+    if (!(error instanceof TextFileError)) throw error;
+    const { code, message } = error;
+    const subject = code === 'missing' || code === 'unreadable' ? `cannot read ${path}:` : path;
+    throw new AccountsFileError(`${subject} ${message}${CURES[code] ?? ''}`, { cause: error.cause ?? error });
   }
 }
 
