@@ -13,7 +13,7 @@ export const reload: CommandDefinition = {
   name: 'reload',
   summary: 'let the running relay read its accounts file again',
   details: ['A broken file changes nothing and is reported.'],
-  options: [jsonOption, ...adminOptions('adminReadToken')],
+  options: [jsonOption, ...adminOptions()],
   examples: ['xoauth2-relay reload'],
   exitCodes: { 1: 'no relay answers, or the file was refused or holds bad accounts' },
   async run(context) {

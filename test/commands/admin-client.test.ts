@@ -5,7 +5,18 @@ import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Clock } from '../../src/clock.ts';
+import {
+  accountDrain,
+  accountInvite,
+  accountRefresh,
+  accountResume,
+  accountShow,
+} from '../../src/commands/account-running.ts';
 import { createAdminClient } from '../../src/commands/admin-client.ts';
+import { reload } from '../../src/commands/running.ts';
+import { status } from '../../src/commands/status.ts';
+import { createTerminal } from '../../src/commands/terminal.ts';
+import { unclearAgain, unclearDelivered, unclearList } from '../../src/commands/unclear.ts';
 import { loadSettings } from '../../src/config.ts';
 import { OperatorError } from '../../src/enrol/operator-error.ts';
 import { createTestClock } from '../support/clock.ts';
@@ -170,5 +181,35 @@ test(
       { maxOctets: 1024 * 1024 },
     );
     await assert.rejects(client.accounts(), /began an answer and did not end it/);
+  }),
+);
+
+test(
+  'the token that may only read is offered by the commands that only read, and by no other',
+  leakless(async (_t, defer) => {
+    const terminal = createTerminal(process);
+    let methods: (string | undefined)[] = [];
+    const server = createServer((request, response) => {
+      methods.push(request.method);
+      response.writeHead(400, { 'content-type': 'application/json', connection: 'close' });
+      response.end(JSON.stringify({ error: 'not like this' }));
+    });
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+    defer(() => new Promise<void>((resolve) => void server.close(() => resolve())));
+    const { port } = server.address() as AddressInfo;
+    const accounts = [accountShow, accountRefresh, accountDrain, accountResume, accountInvite];
+    for (const command of [...accounts, status, reload, unclearList, unclearDelivered, unclearAgain]) {
+      methods = [];
+      const ran = command.run({
+        arguments: ['a@x'],
+        options: { adminPort: String(port) },
+        env: {},
+        terminal,
+      });
+      await assert.rejects(Promise.resolve(ran), { message: 'not like this' }, command.name);
+      const onlyReads = methods.length > 0 && methods.every((method) => method === 'GET');
+      const isOffered = command.options.some(({ flags }) => flags.startsWith('--admin-read-token-file'));
+      assert.equal(isOffered, onlyReads, command.name);
+    }
   }),
 );
