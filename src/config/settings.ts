@@ -107,7 +107,7 @@ export const SETTINGS = {
   ),
   precacheConcurrency: tokens.number(
     z.int().min(1).max(1_000).default(50),
-    'token requests at once',
+    'token requests at once that no mail waits for: at the start or a reload, and as many by refreshes ahead',
     '1,000 accounts in about 5 s at 250 ms an answer',
   ),
   refreshIdleAfter: tokens.number(
@@ -174,7 +174,7 @@ export const SETTINGS = {
   ),
   warmConcurrency: upstream.number(
     z.int().min(1).max(1_000).default(50),
-    'connections opened at once by the warm-up',
+    'connections to one server opened at once, by the warm-up and for mail',
     'each account’s own logins are paced besides',
   ),
 
