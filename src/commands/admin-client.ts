@@ -2,6 +2,7 @@
 import {
   type AccountDetail,
   type AccountRow,
+  type FleetView,
   type ReloadResult,
   SHAPES,
   type Shape,
@@ -20,6 +21,8 @@ export interface AdminClient {
   /** What runs there. */
   relay(): Promise<Shape<'Relay'>>;
   accounts(): Promise<readonly AccountRow[]>;
+  /** The relays that share its limits, if any. */
+  fleet(): Promise<FleetView>;
   /** By id or address. Rejects with `OperatorError` where there is none. */
   account(id: string): Promise<AccountDetail>;
   /** Rejects with `OperatorError` where it cannot be done. */
@@ -146,6 +149,7 @@ export function createAdminClient(
     },
     invite: async (id) => read('Invitation', orNone(id, await request(path(id, '/invite'), 'POST'))),
     relay: async () => read('Relay', await request('/admin/relay', 'GET', ASIDE_MS)),
+    fleet: async () => read('Fleet', await request('/admin/fleet', 'GET', ASIDE_MS)),
     accounts: async () => read('Accounts', await request('/admin/accounts')).accounts,
     reload: async () => read('Reload', await request('/admin/reload', 'POST')),
     retry: async (accountId) => void read('Drained', await request(path(accountId, '/retry'), 'POST')),

@@ -1,6 +1,6 @@
 /** `status`: the accounts of a running relay, those that need somebody first. In: its admin API, its pid file. Out: at most the width of the terminal. */
 import { readFile } from 'node:fs/promises';
-import type { AccountRow } from '../admin/shapes.ts';
+import type { AccountRow, FleetView } from '../admin/shapes.ts';
 import { pause, systemClock } from '../clock.ts';
 import { needsPerson, SHOWN_ORDER, shownStatus } from '../protocol/vocabulary.ts';
 import { createAdminClient } from './admin-client.ts';
@@ -34,11 +34,14 @@ export const status: CommandDefinition = {
     const settings = await commandSettings(context);
     const client = createAdminClient(settings);
     const show = async (): Promise<number> => {
+      // A relay of another version may have no word for it.
+      const fleet = client.fleet().catch(() => undefined);
       const accounts = await client.accounts();
       if (isSet(context, 'json')) printJson(terminal, { accounts });
       else {
         const lines = [
           await describeProcess(client.url, (await findRelay(pidFileOf(context, settings)))?.pid),
+          ...describeFleet(terminal, await fleet),
           ...formatAccounts(terminal, accounts),
         ];
         const isWatching = isSet(context, 'watch') && terminal.isLive;
@@ -75,6 +78,16 @@ async function describeProcess(url: string, pid: number | undefined): Promise<st
     ...(memory === undefined ? [] : [`${Math.round(Number(memory) / 1024)} MiB`]),
   ].join(', ');
 }
+
+/** Nothing while all is as it should be. */
+const describeFleet = ({ paint }: Terminal, fleet: FleetView | undefined): readonly string[] =>
+  fleet?.shared === true && fleet.apart
+    ? [
+        paint.yellow(
+          `Redis is away: this relay keeps to its share, ${Math.round(fleet.share * 100)} % of every limit`,
+        ),
+      ]
+    : [];
 
 /** `4 min`, `3 h`, `12 d`. */
 const formatSpan = (seconds: number): string =>

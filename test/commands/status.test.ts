@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import type { AccountRow } from '../../src/admin/shapes.ts';
-import { formatAccounts } from '../../src/commands/status.ts';
+import { formatAccounts, status } from '../../src/commands/status.ts';
 import { createTerminal } from '../../src/commands/terminal.ts';
+import { leakless } from '../support/leak-check.ts';
 
 const terminal = createTerminal({
   stdin: process.stdin,
@@ -58,3 +61,39 @@ test('status fits 80 columns and begins with what needs somebody', () => {
   assert.match(lines[5] ?? '', /^fine@example\.com +ready /);
   assert.match(lines.slice(6).join(' ').replaceAll(/\s+/g, ' '), /account add gone@example\.com --replace/);
 });
+
+test(
+  'status says that Redis is away, and nothing of several relays otherwise',
+  leakless(async (_t, defer) => {
+    let fleet: object | undefined;
+    const server = createServer((request, response) => {
+      const answer =
+        request.url === '/admin/accounts' ? { accounts: [row('a@x')], next_cursor: null } : fleet;
+      const head = { 'content-type': 'application/json', connection: 'close' };
+      response.writeHead(answer === undefined ? 404 : 200, head);
+      response.end(JSON.stringify(answer ?? { error: 'no such page' }));
+    });
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+    defer(() => new Promise<void>((resolve) => void server.close(() => resolve())));
+    const { port } = server.address() as AddressInfo;
+    const shown = async (): Promise<readonly string[]> => {
+      const lines: string[] = [];
+      const print = (line: string): void => void lines.push(line);
+      const options = { adminPort: String(port), pidFile: '/nonexistent/relay.pid' };
+      const code = await status.run({
+        arguments: [],
+        options,
+        env: {},
+        terminal: { ...terminal, unread: terminal.unread, print },
+      });
+      assert.equal(code, 0);
+      return lines.slice(1, -2);
+    };
+    // A relay of an earlier version.
+    assert.deepEqual(await shown(), []);
+    fleet = { shared: true, apart: false, share: 1, relays: [] };
+    assert.deepEqual(await shown(), []);
+    fleet = { shared: true, apart: true, share: 0.5, relays: [] };
+    assert.deepEqual(await shown(), ['Redis is away: this relay keeps to its share, 50 % of every limit']);
+  }),
+);
