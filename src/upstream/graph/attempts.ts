@@ -17,6 +17,8 @@ type Whose = Pick<Outgoing, 'family' | 'recipients'>;
 export interface Attempts {
   /** Undefined where another has one of its recipients; else to be called at its end. */
   enter(whose: Whose): (() => void) | undefined;
+  /** The one long wait of an account. Undefined where another has it; else to be called at its end. */
+  wait(account: string): (() => void) | undefined;
   /** `note` until it does not reject, or its last rejection; once it has rejected others of the same wait meanwhile. */
   until(whose: Whose, note: () => Promise<void>): Promise<void>;
   /** Nothing is tried again. */
@@ -26,6 +28,8 @@ export interface Attempts {
 export function createAttempts(clock: Clock = systemClock): Attempts {
   /** Marks of recipients, by family. */
   const families = new Map<string, Set<string>>();
+  /** Accounts. */
+  const waiting = new Set<string>();
   /** The last note that was begun, by family. */
   const notes = new Map<string, Promise<void>>();
   let isOver = false;
@@ -54,6 +58,11 @@ export function createAttempts(clock: Clock = systemClock): Attempts {
 
   return {
     enter,
+    wait(account) {
+      if (waiting.has(account)) return undefined;
+      waiting.add(account);
+      return () => void waiting.delete(account);
+    },
     async until(whose, note) {
       const last = clock.monotonic() + GIVE_UP_MS;
       let leave: (() => void) | undefined;

@@ -33,6 +33,9 @@ const LAST_SEND_MS = (CLAIM_MS * 3) / 4;
 
 /** Who said the same just before is told within this, ms. */
 const BUSY_MS = 2_000;
+/** Asked again after this, doubled each time, ms: who only notes something is done soon … */
+const FIRST_STEP_MS = 10;
+/** … up to this: who is being told takes longer. */
 const BUSY_STEP_MS = 100;
 const BUSY = later('4.4.2', 'this very message is being sent now');
 
@@ -184,13 +187,25 @@ export function createHandover(deps: HandoverDeps): Handover {
     asked: Outgoing,
     work: (outgoing: Outgoing, claim: Claim, deadline: number) => Promise<T>,
   ): Promise<Worked<T | HandedOver>> {
-    for (const until = clock.monotonic() + BUSY_MS; ; await pause(clock, BUSY_STEP_MS)) {
-      const leave = attempts.enter(asked);
-      // On its way, and whether its client will have heard comes after that.
-      if (leave === undefined) return waits(BUSY);
-      const done = await worked(asked, work).finally(leave);
-      if (done !== undefined) return done;
-      if (asked.isClientGone() || clock.monotonic() >= until) return waits(BUSY);
+    const until = clock.monotonic() + BUSY_MS;
+    let longWait: (() => void) | undefined;
+    try {
+      for (let stepMs = FIRST_STEP_MS; ; stepMs = Math.min(stepMs * 2, BUSY_STEP_MS)) {
+        const leave = attempts.enter(asked);
+        // On its way, and whether its client will have heard comes after that.
+        if (leave === undefined) return waits(BUSY);
+        const done = await worked(asked, work).finally(leave);
+        if (done !== undefined) return done;
+        if (asked.isClientGone() || clock.monotonic() >= until) return waits(BUSY);
+        if (ledger.isOfMany && stepMs === BUSY_STEP_MS) {
+          // Each that waits has one of the few places of its mailbox.
+          longWait ??= attempts.wait(account);
+          if (longWait === undefined) return waits(BUSY);
+        }
+        await pause(clock, stepMs);
+      }
+    } finally {
+      longWait?.();
     }
   }
 

@@ -219,6 +219,7 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   }
 
   return {
+    isOfMany: false,
     open: opened,
     async claim(key) {
       await opened();

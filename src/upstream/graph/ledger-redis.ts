@@ -92,6 +92,7 @@ export function createRedisLedger(
   }
 
   return {
+    isOfMany: true,
     open: () => redis.open(),
     async claim(key) {
       await redis.open();

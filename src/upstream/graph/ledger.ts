@@ -106,6 +106,8 @@ export interface LedgerRow {
 }
 
 export interface Ledger {
+  /** Relays share it, and with it the places at once of each mailbox. */
+  readonly isOfMany: boolean;
   /** First of all. Rejects where the place cannot be used as configured. */
   open(): Promise<void>;
   /** `busy`: somebody works on this very message now. Rejects when it cannot be known. */

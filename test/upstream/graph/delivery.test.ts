@@ -347,6 +347,7 @@ test(
   leakless(async (_t, defer) => {
     const room = await startGraphRoom(defer, {
       ledger: () => ({
+        isOfMany: false,
         open: async () => undefined,
         close: async () => undefined,
         ownerOf: async () => undefined,

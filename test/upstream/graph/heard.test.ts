@@ -106,6 +106,31 @@ test(
   }),
 );
 
+test(
+  'relays share the places, and the retry comes in groups while one of them is about to be told: one waits for that, the others hear 451 soon',
+  leakless(async (_t, defer) => {
+    const room = await startGraphRoom(defer, {
+      recipients: 'rewrite',
+      speed: 2,
+      ledger: () => ({ ...createLocalLedger({ log: silentLog }), isOfMany: true }),
+    });
+    await says(room, 'abcdefgh', BREAKS);
+    const first = await room.send(ALARM, addressesOf('ab'), { saidAhead: true, heard: 'later' });
+    const heard: boolean[] = [];
+    let others: Promise<void>[] = [];
+    await new Promise<void>((resolve) => {
+      others = ['cd', 'ef', 'gh'].map(async (group) => {
+        heard.push(await says(room, group, WAITS));
+        if (heard.length === 2) resolve();
+      });
+    });
+    await first.whenHeard?.('perhaps');
+    await Promise.all(others);
+    assert.deepEqual(heard, [false, false, true]);
+    assert.deepEqual(mailed(room), ['abcdefgh']);
+  }),
+);
+
 /** A ledger in Redis, which is away for so many questions from the one that `isLast` picks. */
 function awayAfter(isLast: (question: 'claim' | 'forget') => boolean, times: number): () => Ledger {
   let left = 0;
