@@ -1,5 +1,6 @@
 /** Logging: the one file that knows pino. JSON lines on stdout or in a file; rooms see only `Log`. */
 import { type Logger, pino } from 'pino';
+import type { LogLevel } from './log/levels.ts';
 import type { LogSink } from './log/sink.ts';
 import { isoTime } from './time-text.ts';
 
@@ -10,8 +11,6 @@ export interface Log {
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
 }
-
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
 /** The process log as the composition root holds it. */
 export interface ProcessLog extends Log {

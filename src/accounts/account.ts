@@ -6,9 +6,10 @@
 import { orMake } from '../or-make.ts';
 import type { CauseFacts } from '../protocol/causes/cause.ts';
 import { foldAddress } from '../protocol/text.ts';
-import { type AccountStatus, STATUSES } from '../protocol/vocabulary.ts';
+import { type AccountStatus, STATUSES, type Transport } from '../protocol/vocabulary.ts';
 
-export type GrantType = 'refresh_token' | 'client_credentials' | 'jwt_bearer';
+export const GRANTS = ['refresh_token', 'client_credentials', 'jwt_bearer'] as const;
+export type GrantType = (typeof GRANTS)[number];
 
 /** Where and how to reach a submission server. `starttls` never falls back to clear text. */
 export interface Endpoint {
@@ -17,8 +18,13 @@ export interface Endpoint {
   readonly tls: 'starttls' | 'implicit';
 }
 
-/** By which way mail leaves. `smtp_then_graph`: by Graph only while SMTP AUTH is known to be switched off. */
-export type Transport = 'smtp' | 'graph' | 'smtp_then_graph';
+/**
+ * What a first recipient that comes alone hears. `deferred`: 250 from us, the provider's verdict comes with the
+ * message: one round trip less. `live`: the provider's own reply, so that a bad first recipient does not send the
+ * others into another transaction.
+ */
+export const FIRST_RECIPIENTS = ['deferred', 'live'] as const;
+export type FirstRecipient = (typeof FIRST_RECIPIENTS)[number];
 
 /** Microsoft Graph as an account uses it. */
 export interface GraphTarget {
@@ -105,7 +111,7 @@ export interface Account {
   /** CHUNKING (BDAT) may be used where the upstream offers it. */
   readonly chunking: boolean;
   /** What a first recipient that comes alone hears; default `live` where headers of devices are completed, else the listener's choice. */
-  readonly firstRecipient?: 'deferred' | 'live' | undefined;
+  readonly firstRecipient?: FirstRecipient | undefined;
   /** A message whose From: header names none of `senders` is refused. */
   readonly checkFromHeader?: boolean;
   /** Source address of upstream connections, for hosts with several. */

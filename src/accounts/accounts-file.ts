@@ -6,7 +6,7 @@
 import { dirname, resolve } from 'node:path';
 import { foldAddress } from '../protocol/text.ts';
 import { createSlices, mapInSlices, type Slices } from '../slices.ts';
-import type { Account, GrantType } from './account.ts';
+import { type Account, GRANTS, type GrantType } from './account.ts';
 import { buildAccount, type LoadedAccount, limitsOf, placeholderAccount } from './build-account.ts';
 import {
   createLineIndex,
@@ -288,14 +288,12 @@ function scopesOf(
   scope: string | undefined,
   base: ProviderProfile | undefined,
 ): Partial<Record<GrantType, string>> {
-  const offered = grants ?? (base === undefined ? ALL_GRANTS : (Object.keys(base.scopes) as GrantType[]));
+  const offered = grants ?? (base === undefined ? GRANTS : (Object.keys(base.scopes) as GrantType[]));
   return Object.fromEntries(offered.map((grant) => [grant, scope ?? base?.scopes[grant] ?? '']));
 }
 
 const everyGrant = (scope: string): Partial<Record<GrantType, string>> =>
-  Object.fromEntries(ALL_GRANTS.map((grant) => [grant, scope]));
-
-const ALL_GRANTS: readonly GrantType[] = ['refresh_token', 'client_credentials', 'jwt_bearer'];
+  Object.fromEntries(GRANTS.map((grant) => [grant, scope]));
 
 /** Who claimed which identity first. Senders may overlap: such accounts share the mail. */
 function createClaims() {

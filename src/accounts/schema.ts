@@ -6,6 +6,8 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import { isHeloName } from '../protocol/helo-name.ts';
 import { foldPattern } from '../protocol/sender-pattern.ts';
+import { TRANSPORTS } from '../protocol/vocabulary.ts';
+import { FIRST_RECIPIENTS, GRANTS } from './account.ts';
 import { isParsed, parseHostPort, parseSmtpUrl } from './smtp-url.ts';
 
 /** What is wrong, where: `path` such as `accounts[3].client_id`, `message` what was expected. Never a value. */
@@ -98,7 +100,7 @@ const pacing = {
   ),
 };
 
-const grant = z.enum(['refresh_token', 'client_credentials', 'jwt_bearer']);
+const grant = z.enum(GRANTS);
 
 const accountSchema = z.strictObject({
   email: z
@@ -168,7 +170,7 @@ const accountSchema = z.strictObject({
   ),
   smtp: may(smtp, 'starttls://host:587 or smtps://host:465'),
   transport: may(
-    z.enum(['smtp', 'graph', 'smtp_then_graph']),
+    z.enum(TRANSPORTS),
     'By which way mail leaves; default smtp. graph: Microsoft Graph. smtp_then_graph: Graph only while SMTP AUTH is switched off.',
   ),
   graph_url: may(url, 'Microsoft Graph; default by national cloud.'),
@@ -201,7 +203,7 @@ const accountSchema = z.strictObject({
   ),
   check_from_header: may(z.boolean(), 'Refuse a message whose From: header is none of the senders.'),
   first_recipient: may(
-    z.enum(['deferred', 'live']),
+    z.enum(FIRST_RECIPIENTS),
     'Whether the provider is asked at once for a first recipient that comes alone.',
   ),
   ...pacing,

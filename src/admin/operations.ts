@@ -3,13 +3,14 @@
  * parts of a request. Out: status and body. routes.ts serves them, openapi.ts describes them.
  */
 
+import { LOG_LEVELS } from '../log/levels.ts';
 import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { LISTING, listAccounts } from './account-listing.ts';
 import { inPieces, ok, refuse } from './answer.ts';
 import type { AdminBackend } from './backend.ts';
 import { acted, type House, type Operation, onAccount, query } from './operation.ts';
 import { listJson } from './pieces.ts';
-import { LOG_LEVELS, type Shape, type ShapeName, type TokenDetail } from './shapes.ts';
+import type { Shape, ShapeName, TokenDetail } from './shapes.ts';
 import { SIGN_IN_OPERATIONS } from './sign-in-operations.ts';
 import { rate } from './summary.ts';
 import { UNCLEAR } from './unclear-operations.ts';

@@ -4,6 +4,7 @@
  * none is named that could carry a secret. Instants are ISO 8601 text in UTC; durations end in `_s` or `_ms`.
  */
 import { z } from 'zod';
+import { LOG_LEVELS } from '../log/levels.ts';
 import {
   boolean,
   type LineShape,
@@ -16,7 +17,7 @@ import {
   object as writeObject,
   text as writeText,
 } from '../log/stringify.ts';
-import { CHOSEN_BY, OUTCOMES, STATUSES, TOKEN_RESOURCES } from '../protocol/vocabulary.ts';
+import { CHOSEN_BY, OUTCOMES, STATUSES, TOKEN_RESOURCES, TRANSPORTS } from '../protocol/vocabulary.ts';
 
 const text = z.string();
 const flag = z.boolean();
@@ -26,7 +27,6 @@ const instant = z.string().meta({ format: 'date-time' });
 const list = <T extends z.ZodType>(of: T) => z.array(of).readonly();
 const object = <T extends z.ZodRawShape>(shape: T) => z.strictObject(shape).readonly();
 
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 const status = z.enum(STATUSES);
 const outcome = z.enum(OUTCOMES);
 const way = z.enum(['smtp', 'graph']);
@@ -45,7 +45,7 @@ const accountRow = {
   id: text.describe('`account_id` where given, else the e-mail address'),
   email: text,
   provider: text,
-  transport: z.enum(['smtp', 'graph', 'smtp_then_graph']).describe('By which way mail is to leave'),
+  transport: z.enum(TRANSPORTS).describe('By which way mail is to leave'),
   way: way.describe('By which way it leaves now'),
   status,
   reason: text

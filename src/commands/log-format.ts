@@ -3,6 +3,7 @@
  * with nothing in it that steers a terminal. Pure.
  */
 import { cleanText } from '../protocol/text.ts';
+import type { Outcome } from '../protocol/vocabulary.ts';
 import type { Paint } from './terminal.ts';
 
 /** Longer than any line of ours. */
@@ -97,12 +98,12 @@ function formatAddress(address: unknown): string {
   return `${host?.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
-const OUTCOMES: Readonly<Record<string, keyof Paint>> = {
+const OUTCOME_COLOURS: Readonly<Record<string, keyof Paint>> = {
   relayed: 'green',
   deferred: 'yellow',
   rejected: 'red',
   unknown: 'red',
-};
+} satisfies Partial<Record<Outcome, keyof Paint>>;
 
 function describeTransaction(paint: Paint, fields: Fields): string {
   const { account, sender, recipients, recipient_count: count, bytes, outcome, reply, timings } = fields;
@@ -112,7 +113,7 @@ function describeTransaction(paint: Paint, fields: Fields): string {
   const { total_ms: ms } = (timings ?? {}) as Fields;
   const said = [code, enhanced, text].filter((part) => part !== undefined && part !== null).join(' ');
   return [
-    paint[OUTCOMES[String(outcome)] ?? 'dim'](String(outcome)),
+    paint[OUTCOME_COLOURS[String(outcome)] ?? 'dim'](String(outcome)),
     `${sender === '' ? '<>' : sender}${first === '' ? '' : ` → ${first}${more}`}`,
     paint.dim(`by ${account}, ${formatSize(Number(bytes))}, ${Math.round(Number(ms))} ms:`),
     said,

@@ -4,6 +4,7 @@ import { accessSync, constants } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { explainFileError } from '../accounts/secret-source.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
+import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { logFileOf } from './background-files.ts';
 import { type CommandDefinition, isSet, numberOption, option, textOption } from './definition.ts';
 import { createLogFormat } from './log-format.ts';
@@ -20,7 +21,7 @@ export const logs: CommandDefinition = {
     ),
     option('--account <account>', 'only lines of this account'),
     option('--outcome <outcome>', 'only transactions that ended so', {
-      choices: ['relayed', 'deferred', 'rejected', 'aborted', 'unknown'],
+      choices: OUTCOMES,
     }),
     option(
       '--unit <name>',

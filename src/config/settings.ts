@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { isSmtpProxy } from '../accounts/smtp-proxy.ts';
 import { HOSTNAME, LIMIT_SETTINGS, LISTENER_SETTINGS, listenerEntry } from '../listener/options.ts';
+import { LOG_LEVELS } from '../log/levels.ts';
 import { isHeloName } from '../protocol/helo-name.ts';
 import {
   HOUR,
@@ -195,10 +196,7 @@ export const SETTINGS = {
     'totals are always there; thousands of accounts are much for a Prometheus',
   ),
 
-  logLevel: logging.text(
-    z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
-    'debug, info, warn, error or silent',
-  ),
+  logLevel: logging.text(z.enum(LOG_LEVELS).default('info'), 'debug, info, warn, error or silent'),
   logFormat: logging.text(
     z.enum(['auto', 'json', 'pretty']).default('auto'),
     'standard output for people (pretty) or programs (json); auto: for people on a terminal',

@@ -4,8 +4,8 @@
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import { FIRST_RECIPIENTS, type FirstRecipient } from '../accounts/account.ts';
 import { foldAddress } from '../protocol/text.ts';
-import type { FirstRecipient } from '../relay/relay.ts';
 import {
   HOUR,
   host,
@@ -72,7 +72,7 @@ export const LISTENER_SETTINGS = {
     'scripts and devices send LF; only CRLF.CRLF ends a message, and passing on what others take for it invites smuggling',
   ),
   firstRecipient: listener.text(
-    z.enum(['deferred', 'live']).optional(),
+    z.enum(FIRST_RECIPIENTS).optional(),
     'a first recipient that comes alone: deferred (told with the message) or live (asked at once, one round trip more); default deferred, live with complete_header or auth_equals_line',
     'Postfix and Exim send theirs together, and an MTA sends again what hears 452; devices and scripts do not',
   ),

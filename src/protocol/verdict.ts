@@ -9,6 +9,7 @@
 import { findReplyCause, findWayCause } from './causes/book.ts';
 import type { ReplyClass } from './causes/reply-cause.ts';
 import { reply as makeReply, type Reply } from './reply.ts';
+import type { AccountStatus } from './vocabulary.ts';
 
 /** Where in the dialogue it happened. `body` is DATA's 354 or a BDAT chunk, `end` the final reply. */
 export type Stage = 'connect' | 'greeting' | 'ehlo' | 'auth' | 'mail' | 'rcpt' | 'body' | 'end';
@@ -88,11 +89,18 @@ export type VerdictClass =
 /** How much an event counts against the endpoint's breaker; `if_many` only when several accounts show it. */
 export type BreakerWeight = 'full' | 'half' | 'if_many' | 'none';
 
+/** `logins`: no new connections, live ones go on. `sending`: MAIL is answered with the verdict's reply. */
+export const PAUSE_SCOPES = ['logins', 'sending'] as const;
+export const PAUSE_STATUSES = [
+  'throttled',
+  'needs_consent',
+  'misconfigured',
+] as const satisfies readonly AccountStatus[];
+
 /** What stops for the account, and when it is tried again. Steps are minutes of the first, second, … failure in a row. */
 export interface Pause {
-  /** `logins`: no new connections, live ones go on. `sending`: MAIL is answered with the verdict's reply. */
-  readonly scope: 'logins' | 'sending';
-  readonly status: 'throttled' | 'needs_consent' | 'misconfigured';
+  readonly scope: (typeof PAUSE_SCOPES)[number];
+  readonly status: (typeof PAUSE_STATUSES)[number];
   readonly stepsMinutes: readonly number[];
   /** Where no cause of the verdict says it. */
   readonly cure?: string;

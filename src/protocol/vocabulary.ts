@@ -11,6 +11,10 @@ export const STATUSES = [
 ] as const;
 export type AccountStatus = (typeof STATUSES)[number];
 
+/** By which way mail is to leave. `smtp_then_graph`: by Graph only while SMTP AUTH is known to be switched off. */
+export const TRANSPORTS = ['smtp', 'graph', 'smtp_then_graph'] as const;
+export type Transport = (typeof TRANSPORTS)[number];
+
 /** What an access token is good for. `smtp` is the default everywhere. */
 export const TOKEN_RESOURCES = ['smtp', 'imap', 'graph'] as const;
 export type TokenResource = (typeof TOKEN_RESOURCES)[number];

@@ -2,11 +2,13 @@
  * The front door of the relay: what a listener needs to know and nothing more. A listener turns its
  * protocol into `mail`, `rcpt`, `body`; every answer is a `Reply` for exactly that command.
  */
-import type { Account } from '../accounts/account.ts';
+import type { Account, FirstRecipient } from '../accounts/account.ts';
 import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import type { Reply } from '../protocol/reply.ts';
 import type { Soon } from '../soon.ts';
 import type { Choice } from './choice.ts';
+
+export type { FirstRecipient } from '../accounts/account.ts';
 
 /** Facts of the client session, for the log line. */
 export interface SessionFacts {
@@ -36,12 +38,6 @@ export interface MailCommand {
   /** All accounts that may take it, first choice included; absent where there is one. */
   readonly choices?: readonly Choice[];
 }
-
-/**
- * `deferred`: 250 from us, the provider's verdict comes with the message: one round trip less. `live`: the
- * provider's own reply, so that a bad first recipient does not send the others into another transaction.
- */
-export type FirstRecipient = 'deferred' | 'live';
 
 /**
  * Takes the message body after 354: content octets with dot-stuffing already removed, byte for byte,

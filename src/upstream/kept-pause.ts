@@ -1,10 +1,11 @@
 /** A pause of an account as it comes back from a file or another relay: checked, because neither is this process. */
 
 import { isRecord } from '../protocol/json-object.ts';
+import { PAUSE_SCOPES, PAUSE_STATUSES } from '../protocol/verdict.ts';
 import type { KeptPause } from './account-health.ts';
 
-const SCOPES = new Set(['logins', 'sending']);
-const STATUSES = new Set(['throttled', 'needs_consent', 'misconfigured']);
+const SCOPES = new Set<string>(PAUSE_SCOPES);
+const STATUSES = new Set<string>(PAUSE_STATUSES);
 
 const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
 
