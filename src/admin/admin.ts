@@ -10,6 +10,7 @@ import { createSlices } from '../slices.ts';
 import type { MetricsAccounts } from './account-metrics.ts';
 import { type AttentionOptions, createAttention } from './attention.ts';
 import type { AdminBackend, GraphCallObservation, LimitObservation, RefreshObservation } from './backend.ts';
+import { SERIES_SECONDS, TRANSACTIONS_KEPT } from './dashboard/kept.ts';
 import type { Revealable } from './guard.ts';
 import { createLive } from './live.ts';
 import { createMetrics } from './metrics.ts';
@@ -38,8 +39,8 @@ export interface AdminOptions {
   readonly attention?: AttentionOptions | undefined;
   /** Which accounts have series of their own in the metrics. Default `all`. */
   readonly metricsAccounts?: MetricsAccounts | undefined;
-  /** 0: no summary line. Default 15 min. */
-  readonly summaryEveryMs?: number | undefined;
+  /** 0: no summary line. */
+  readonly summaryEveryMs: number;
 }
 
 export interface Admin {
@@ -62,11 +63,6 @@ export interface Admin {
   close(): Promise<void>;
 }
 
-/** Transactions kept for the list. */
-const TRANSACTIONS_KEPT = 1000;
-/** Seconds kept for the charts. */
-const SERIES_SECONDS = 15 * 60;
-const SUMMARY_EVERY_MS = 15 * 60_000;
 /** Accounts whose change nobody announced are looked at this often. */
 const SWEEP_MS = 15_000;
 
@@ -85,7 +81,7 @@ export function createAdmin(
   const live = createLive({ backend, transactions, series }, { version });
   const server = createAdminServer({ backend, metrics, transactions, series, live, log }, options);
   const attention = createAttention({ log, count: metrics.countAttention }, options.attention);
-  const summary = createSummary({ backend, log }, { everyMs: options.summaryEveryMs ?? SUMMARY_EVERY_MS });
+  const summary = createSummary({ backend, log }, { everyMs: options.summaryEveryMs });
   const sweep = setInterval(() => void considerAll(), SWEEP_MS).unref();
 
   async function considerAll(): Promise<void> {

@@ -8,6 +8,7 @@ import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { LISTING, listAccounts } from './account-listing.ts';
 import { inPieces, ok, refuse } from './answer.ts';
 import type { AdminBackend } from './backend.ts';
+import { TRANSACTIONS_KEPT } from './dashboard/kept.ts';
 import { acted, type House, type Operation, onAccount, query } from './operation.ts';
 import { listJson } from './pieces.ts';
 import type { Shape, ShapeName, TokenDetail } from './shapes.ts';
@@ -203,12 +204,12 @@ export const OPERATIONS: readonly Operation[] = [
     method: 'get',
     path: '/admin/transactions',
     id: 'transactions',
-    summary: 'The latest transactions (1,000 are kept)',
+    summary: `The latest transactions (${TRANSACTIONS_KEPT.toLocaleString('en-GB')} are kept)`,
     parameters: [
       query('limit', 'Most to answer', {
         type: 'integer',
         minimum: 1,
-        maximum: 1000,
+        maximum: TRANSACTIONS_KEPT,
         default: DEFAULT_TRANSACTIONS,
       }),
       query('account', 'Only of this account (id or e-mail)'),

@@ -5,9 +5,10 @@
  */
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { MISSING_AFTER_MS } from '../protocol/vocabulary.ts';
 import { isRefusal, type RedisConnection } from '../redis.ts';
 import { type Membership, SETTLE_MS } from './membership.ts';
-import { BEFORE_MS, MISSING_AFTER_MS } from './share.ts';
+import { BEFORE_MS } from './share.ts';
 
 /** Whether Redis may decide is looked at again after this, ms. */
 const LOOK_AGAIN_MS = 1_000;

@@ -3,9 +3,9 @@
  * clock in ms; every key ends by itself. Scores that its clock could not have made (it stepped back) are
  * dropped, so that no limit stands longer than its window.
  */
+import { MISSING_AFTER_MS } from '../protocol/vocabulary.ts';
 import { redisScript } from '../redis.ts';
 import { BUCKET_MS, BUCKETS, WINDOW_MS } from '../relay/mailbox-counts.ts';
-import { MISSING_AFTER_MS } from './share.ts';
 
 /** A relay that is missing counts as gone after this. */
 export const GONE_AFTER_MS = 15_000;

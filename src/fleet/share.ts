@@ -4,6 +4,7 @@
  * granted before. Pure: times are arguments.
  */
 
+import { MISSING_AFTER_MS } from '../protocol/vocabulary.ts';
 import type { Reservation } from '../relay/limits.ts';
 import { type MailboxCounts, type MailboxLimits, WINDOW_MS } from '../relay/mailbox-counts.ts';
 
@@ -11,8 +12,6 @@ import { type MailboxCounts, type MailboxLimits, WINDOW_MS } from '../relay/mail
 export const LEASE_MS = 12_000;
 /** Who waits for a place asks again after this, where nobody woke him, ms. */
 export const ASK_AGAIN_MS = 100;
-/** A relay that has not said anything for this long is missing: the others keep its share free from then on, ms. */
-export const MISSING_AFTER_MS = 4_000;
 /** So long after Redis was lost a minute may hold what went before by others, ms; as long as a lease some of it was under way. */
 export const BEFORE_MS = WINDOW_MS + LEASE_MS;
 const AWAY: Refused = { granted: false, limit: 'away', retryAfterMs: 30_000 };

@@ -9,6 +9,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { KeptPart } from '../kept-state.ts';
 import type { Log } from '../log.ts';
 import { orMake } from '../or-make.ts';
+import { MISSING_AFTER_MS } from '../protocol/vocabulary.ts';
 import type { RedisConnection } from '../redis.ts';
 import type { Limiter, Place, Reservation } from '../relay/limits.ts';
 import type { MailboxLimits } from '../relay/mailbox-counts.ts';
@@ -19,7 +20,7 @@ import { createLateStart } from './late-start.ts';
 import { createLeases } from './leases.ts';
 import type { Membership } from './membership.ts';
 import { createRedisLimits, type Held, type PlaceEnd } from './redis-limits.ts';
-import { type Apart, ASK_AGAIN_MS, MISSING_AFTER_MS, shareOf, withinShare } from './share.ts';
+import { type Apart, ASK_AGAIN_MS, shareOf, withinShare } from './share.ts';
 import { createSharedPlace } from './shared-place.ts';
 
 /** Who stands in the queue asks again after this without being called, ms. */

@@ -1,4 +1,4 @@
-/** The closed sets of words that operators see of accounts and transactions, in code and on the page. Pure, imports nothing: browsers load it too. */
+/** What operators see of accounts, transactions and relays, in code and on the page: closed sets of words, and when a relay is missing. Pure, imports nothing: browsers load it too. */
 
 /** What an operator sees of an account, worst first; a merge of states takes the first that applies. */
 export const STATUSES = [
@@ -53,3 +53,6 @@ export const noOutcomes = (): Record<Outcome, number> => ({
  */
 export const CHOSEN_BY = ['exactness', 'preference', 'room', 'order', 'passed_over', 'ready_first'] as const;
 export type ChosenBy = (typeof CHOSEN_BY)[number];
+
+/** A relay that has not said anything for this long is missing: the others keep its share free from then on, ms. */
+export const MISSING_AFTER_MS = 4_000;

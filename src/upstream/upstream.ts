@@ -22,8 +22,6 @@ export type { AccountUpstream } from './account-upstream.ts';
 
 /** How often pools are looked after; well below every idle and age limit. */
 const DEFAULT_MAINTENANCE_MS = 5_000;
-/** Connections being opened at once at one endpoint: enough to warm 1,000 accounts quickly, no flood. */
-const DEFAULT_MAX_OPENING = 50;
 /** A warm-up that takes longer goes on by itself: nobody waits for an endpoint that is silent. */
 const WARM_UP_MS = 60_000;
 
@@ -74,10 +72,10 @@ export interface UpstreamsDeps {
 }
 
 export interface UpstreamsOptions {
-  /** Longest wait for a connection, whatever it waits for, ms; default 30,000 in settings. */
+  /** Longest wait for a connection, whatever it waits for, ms. */
   readonly acquireTimeoutMs: number;
-  /** Connections being opened at once per endpoint; default 50. */
-  readonly maxOpening?: number;
+  /** Connections being opened at once per endpoint. */
+  readonly maxOpening: number;
   /** Time between two looks at the pools, ms; default 5,000. */
   readonly maintenanceMs?: number;
   /** An open breaker is probed after this, ms. */
@@ -95,7 +93,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   const ownLogins = createLoginPacer(clock);
   const connectionsOf = createAllMailboxConnections(clock);
   const endpoints = createEndpoints(log, 'upstream', {
-    maxOpening: options.maxOpening ?? DEFAULT_MAX_OPENING,
+    maxOpening: options.maxOpening,
     resetMs: options.breakerResetMs,
     clock,
   });

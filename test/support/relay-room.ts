@@ -125,7 +125,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
       ...(options.isIdle && { isIdle: options.isIdle }),
       onStateChange: (id) => changes.push(`${id}:${upstreams.status(id)?.state.status}`),
     },
-    { acquireTimeoutMs: 5_000, ...options.upstreams },
+    { acquireTimeoutMs: 5_000, maxOpening: 50, ...options.upstreams },
   );
   defer(() => upstreams.close());
   const http = createHttp({ env: {} });

@@ -1,12 +1,11 @@
 /** The relays that serve these accounts together; nothing to see where there is only this one. */
+import { MISSING_AFTER_MS } from '../../protocol/vocabulary.ts';
 import type { FleetView } from '../shapes.ts';
 import { byId, dotted, h, setText, sub } from './dom.ts';
 import { formatAgo, formatCount } from './format.ts';
 import { ask } from './requests.ts';
 
 const ASK_EVERY_MS = 5_000;
-/** A relay that has not said anything for this long is missing. */
-const MISSING_AFTER_MS = 4_000;
 
 function show(fleet: FleetView): void {
   byId('relays-part').hidden = !fleet.shared;

@@ -11,6 +11,7 @@ import type {
   TokenTotals,
   TransactionRow,
 } from '../shapes.ts';
+import { SERIES_SECONDS, TRANSACTIONS_KEPT } from './kept.ts';
 
 /** An account with the instants of its token in this browser's clock. */
 export interface ShownAccount extends AccountRow {
@@ -36,9 +37,6 @@ export interface PageState {
 
 /** What of the state can have changed. */
 export type Part = 'accounts' | 'transactions' | 'series' | 'breakers' | 'connection';
-
-const SERIES_KEPT = 900;
-const TRANSACTIONS_KEPT = 1000;
 
 /** Connects and keeps connected. `statusChanged` hears of an account in another status, `reloaded` of a reload. */
 export function connect(on: {
@@ -123,7 +121,7 @@ export function connect(on: {
   });
   hear<Shape<'Rate'>>('rate', ({ ready, now, tokens, ...point }) => {
     if (state.series.at(-1)?.at_s !== point.at_s) state.series.push(point);
-    if (state.series.length > SERIES_KEPT) state.series.splice(0, state.series.length - SERIES_KEPT);
+    if (state.series.length > SERIES_SECONDS) state.series.splice(0, state.series.length - SERIES_SECONDS);
     state.tokens = tokens;
     state.skewMs = Date.parse(now) - Date.now();
     if (state.ready !== ready || !state.connected) changed('connection');
