@@ -4,6 +4,7 @@
  */
 
 import { LOG_LEVELS } from '../log/levels.ts';
+import { isRecord } from '../protocol/json-object.ts';
 import { OUTCOMES } from '../protocol/vocabulary.ts';
 import { LISTING, listAccounts } from './account-listing.ts';
 import { inPieces, ok, refuse } from './answer.ts';
@@ -258,7 +259,7 @@ export const OPERATIONS: readonly Operation[] = [
     answers: { 200: ['The level now', 'LogLevel'] },
     async handle(house, asked) {
       const body = await asked.json().catch(() => undefined);
-      const wanted = typeof body === 'object' && body !== null && 'level' in body ? body.level : undefined;
+      const wanted = isRecord(body) ? body.level : undefined;
       const level = LOG_LEVELS.find((l) => l === wanted);
       if (level === undefined) return refuse(400, `level must be one of ${LOG_LEVELS.join(', ')}`);
       house.backend.setLogLevel(level);

@@ -2,6 +2,8 @@
  * The log for people. In: JSON lines as the relay writes them, or anything else. Out: the same in words and colours,
  * with nothing in it that steers a terminal. Pure.
  */
+
+import { isRecord } from '../protocol/json-object.ts';
 import { cleanText } from '../protocol/text.ts';
 import type { Outcome } from '../protocol/vocabulary.ts';
 import type { Paint } from './terminal.ts';
@@ -52,7 +54,7 @@ function parseLine(line: string): Fields | undefined {
     const value: unknown = JSON.parse(line, (_key, part: unknown) =>
       typeof part === 'string' ? cleanText(part, MAX_LINE) : part,
     );
-    return typeof value === 'object' && value !== null && 'level' in value ? (value as Fields) : undefined;
+    return isRecord(value) && 'level' in value ? value : undefined;
   } catch {
     return undefined;
   }

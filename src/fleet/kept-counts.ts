@@ -5,7 +5,7 @@
  */
 import { type Clock, systemClock } from '../clock.ts';
 import { isRecord } from '../protocol/json-object.ts';
-import { BUCKET_MS, BUCKETS, type CountsTold } from '../relay/mailbox-counts.ts';
+import { BUCKET_MS, BUCKETS, type CountsTold, isCount, isDay } from '../relay/mailbox-counts.ts';
 
 const DAY_MS = BUCKETS * BUCKET_MS;
 
@@ -67,8 +67,6 @@ export function createKeptCounts({
   };
 }
 
-const isCount = (value: unknown): value is number => typeof value === 'number' && value >= 0;
-
 function isKept(value: unknown): value is Kept {
   return (
     isRecord(value) &&
@@ -88,7 +86,6 @@ function isTold(value: unknown): value is CountsTold {
     isRecord(total) &&
     isCount(total.m) &&
     isCount(total.r) &&
-    isRecord(day) &&
-    Object.entries(day).every(([field, count]) => /^[mr]\d+$/.test(field) && isCount(count))
+    isDay(day)
   );
 }

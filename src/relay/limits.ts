@@ -7,7 +7,8 @@
 
 import { type Clock, pause, systemClock } from '../clock.ts';
 import { orMake } from '../or-make.ts';
-import { type CountsSnapshot, MailboxCounts, type MailboxLimits } from './mailbox-counts.ts';
+import { isRecord } from '../protocol/json-object.ts';
+import { type CountsSnapshot, isCount, isDay, MailboxCounts, type MailboxLimits } from './mailbox-counts.ts';
 
 /** A message's place in the limits; ends once. */
 export interface Place {
@@ -129,24 +130,14 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
   };
 }
 
-const isCount = (value: unknown): value is number => typeof value === 'number' && value >= 0;
-
 function isSnapshot(value: unknown): value is CountsSnapshot {
-  if (typeof value !== 'object' || value === null) return false;
-  const { at, sent, day } = value as Partial<Record<keyof CountsSnapshot, unknown>>;
-  return (
-    isCount(at) &&
-    Array.isArray(sent) &&
-    // Below 0: it waited for its place.
-    sent.every((age) => typeof age === 'number') &&
-    typeof day === 'object' &&
-    day !== null &&
-    Object.entries(day).every(([field, count]) => /^[mr]\d+$/.test(field) && isCount(count))
-  );
+  if (!isRecord(value)) return false;
+  const { at, sent, day } = value;
+  // An age below 0: it waited for its place.
+  return isCount(at) && Array.isArray(sent) && sent.every((age) => typeof age === 'number') && isDay(day);
 }
 
 function parseSnapshot(value: unknown): LimitsSnapshot {
-  if (typeof value !== 'object' || value === null || !Object.values(value).every(isSnapshot))
-    throw new Error('no counts');
+  if (!isRecord(value) || !Object.values(value).every(isSnapshot)) throw new Error('no counts');
   return value as LimitsSnapshot;
 }

@@ -3,6 +3,8 @@
  * under way. Pure: both times are arguments, monotonic for the minute, wall for the day. Where several relays
  * share a mailbox it also tells all that this process did, and what happened since Redis was lost.
  */
+import { isRecord } from '../protocol/json-object.ts';
+
 /**
  * A minute, counted from the end of a message: whether its provider counts a message when it hears of it or when it has
  * taken it, none of its minutes holds more. Longer by what clocks that are being set run apart in a minute (500 ppm
@@ -68,6 +70,13 @@ export interface CountsSnapshot {
   /** By kind and bucket, `m` messages and `r` recipients. */
   readonly day: Readonly<Record<string, number>>;
 }
+
+export const isCount = (value: unknown): value is number => typeof value === 'number' && value >= 0;
+
+/** Counts by kind and bucket, as they come back from a file. */
+export const isDay = (value: unknown): value is CountsSnapshot['day'] =>
+  isRecord(value) &&
+  Object.entries(value).every(([field, count]) => /^[mr]\d+$/.test(field) && isCount(count));
 
 /** In place of the id of a message of an earlier process. */
 const RESTORED = '';
