@@ -57,3 +57,21 @@ export async function orAfter(clock: Clock, done: Promise<unknown>, ms: number):
   });
   await Promise.race([done, time]).finally(() => cancel());
 }
+
+/** Runs `task` every `ms` of monotonic time, counted from the end of the one before, without keeping the process alive; the result ends it. */
+export function every(clock: Clock, ms: number, task: () => Promise<void> | undefined): () => void {
+  let isOver = false;
+  let cancel = clock.after(ms, tick);
+  function next(): void {
+    if (!isOver) cancel = clock.after(ms, tick);
+  }
+  function tick(): void {
+    const done = task();
+    if (done === undefined) next();
+    else void done.finally(next);
+  }
+  return () => {
+    isOver = true;
+    cancel();
+  };
+}

@@ -4,7 +4,7 @@
  * end. A file that cannot be read or written costs the state, never a message.
  */
 import { open, readFile } from 'node:fs/promises';
-import { type Clock, orAfter, systemClock } from './clock.ts';
+import { type Clock, every, orAfter, systemClock } from './clock.ts';
 import type { Log } from './log.ts';
 import { writeFileAtomically } from './write-file.ts';
 
@@ -40,7 +40,7 @@ export function createKeptState(
   const { log, clock = systemClock } = deps;
   let written: string | undefined;
   let saving: Promise<void> = Promise.resolve();
-  let cancel: (() => void) | undefined;
+  let endSaving: (() => void) | undefined;
   let hasFailed = false;
   let isClosed = false;
   let isRestored = false;
@@ -70,11 +70,9 @@ export function createKeptState(
     }
   }
 
-  function later(): void {
-    if (isClosed) return;
-    cancel = clock.after(SAVE_EVERY_MS, () => {
-      saving = saving.then(write).then(later);
-    });
+  function writeNext(): Promise<void> {
+    saving = saving.then(write);
+    return saving;
   }
 
   const tellUnreadable = (names: readonly string[]): void =>
@@ -109,16 +107,15 @@ export function createKeptState(
         if ((error as { code?: unknown }).code !== 'ENOENT') tellUnreadable(Object.keys(parts));
       }
       isRestored = true;
-      later();
+      if (!isClosed) endSaving = every(clock, SAVE_EVERY_MS, writeNext);
     },
     async save() {
       if (!isRestored || isClosed) return;
-      saving = saving.then(write);
-      await orAfter(clock, saving, SAVE_WAIT_MS);
+      await orAfter(clock, writeNext(), SAVE_WAIT_MS);
     },
     async close() {
       isClosed = true;
-      cancel?.();
+      endSaving?.();
       await saving;
       // What was not read must not be written over.
       if (isRestored) await write();

@@ -3,8 +3,7 @@
  * surely this relay's still. Owns the extending, and the lending of places whose clients dawdle. A relay that was
  * stopped for a while, its machine perhaps with it, takes no place that Redis may have given to others meanwhile.
  */
-import type { Clock } from '../clock.ts';
-import { every } from './every.ts';
+import { type Clock, every } from '../clock.ts';
 import type { Held } from './redis-limits.ts';
 import { LEASE_MS } from './share.ts';
 

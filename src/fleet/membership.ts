@@ -2,11 +2,10 @@
  * Which relays there are. In: Redis. Out: how many, this one's rank, the rows of all. A sign of life every
  * second; who is silent for 4 s is missing (its share is kept free), after 15 s gone.
  */
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, every, systemClock } from '../clock.ts';
 import type { KeptPart } from '../kept-state.ts';
 import { parseJsonObject } from '../protocol/json-object.ts';
 import { KEY_PREFIX, type RedisConnection } from '../redis.ts';
-import { every } from './every.ts';
 import { BEAT, GONE_AFTER_MS, LEAVE } from './scripts.ts';
 
 const BEAT_MS = 1_000;

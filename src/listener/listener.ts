@@ -9,7 +9,7 @@ import { createSecureContext } from 'node:tls';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
 import type { verifyPassword } from '../accounts/scrypt.ts';
-import { type Clock, orAfter, systemClock } from '../clock.ts';
+import { type Clock, every, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { formatReply } from '../protocol/reply.ts';
 import { cleanText } from '../protocol/text.ts';
@@ -246,12 +246,10 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
     server = current;
     const unusable = describeUnusable(options, deps.directory().accounts);
     if (unusable !== undefined) log.warn({ event: 'accounts_unusable' }, unusable);
-    const sweep = (): void => {
+    stopSweep = every(clock, SWEEP_MS, () => {
       const now = clock.monotonic();
       for (const connection of current.relayConnections()) connection.checkTransactionTime(now);
-      stopSweep = clock.after(SWEEP_MS, sweep);
-    };
-    stopSweep = clock.after(SWEEP_MS, sweep);
+    });
     const address = current.server.address() as AddressInfo | string | null;
     if (address === null || typeof address === 'string') return { path: options.path ?? String(address) };
     return { host: address.address, port: address.port };

@@ -4,7 +4,7 @@
  * endpoints, the one maintenance timer, and what becomes of an account that is removed, or comes back.
  */
 import { type Account, type AccountState, mailboxOf } from '../accounts/account.ts';
-import { type Clock, orAfter, systemClock } from '../clock.ts';
+import { type Clock, every, orAfter, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { createSlices, type Steps } from '../slices.ts';
@@ -105,7 +105,6 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   /** Saying goodbye. */
   const closing = new Set<MailboxUpstream>();
   const ending = new Set<Promise<void>>();
-  let isClosed = false;
 
   const serve = (account: Account): MailboxUpstream =>
     createAccountUpstream(
@@ -169,11 +168,8 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       if (slices.isOver) await slices.rest();
     }
     ownLogins.tidy();
-    if (!isClosed) cancelMaintenance = later();
   }
-  const later = (): (() => void) =>
-    clock.after(options.maintenanceMs ?? DEFAULT_MAINTENANCE_MS, () => void maintain());
-  let cancelMaintenance = later();
+  const endMaintenance = every(clock, options.maintenanceMs ?? DEFAULT_MAINTENANCE_MS, maintain);
 
   function serveOnly(wanted: ReadonlyMap<string, Account>, perEndpoint: ReadonlyMap<string, number>): void {
     accounts = wanted;
@@ -276,8 +272,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
       for (const [id, pauses] of Object.entries(kept)) servedOf(id)?.upstream.health.restore(pauses);
     },
     async close() {
-      isClosed = true;
-      cancelMaintenance();
+      endMaintenance();
       accounts = new Map();
       const all = [...served.values(), ...retiring, ...closing];
       served.clear();
