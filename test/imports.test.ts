@@ -19,6 +19,7 @@ const TABLE: Record<string, readonly string[]> = {
   activity: [],
   'or-make': [],
   heap: [],
+  'drop-oldest': [],
   closers: [],
   tracing: [],
   // How an answer is kept small.
@@ -109,6 +110,7 @@ const LEAVES = [
   'kept-state',
   'write-file',
   'heap',
+  'drop-oldest',
   'unix-socket',
   'directories',
 ];

@@ -10,6 +10,7 @@ import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
 import { parseScryptHash, verifyPassword } from '../accounts/scrypt.ts';
 import { type Clock, pause, systemClock } from '../clock.ts';
+import { dropOldest } from '../drop-oldest.ts';
 import { orMake } from '../or-make.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import { foldAddress } from '../protocol/text.ts';
@@ -100,10 +101,7 @@ export function createClientAuth(
     }
     if (!(await checks.run(() => verify(hash, password)))) return false;
     remembered.add(memoryOf(hash, password));
-    if (remembered.size > MAX_REMEMBERED) {
-      const oldest = remembered.values().next();
-      if (!oldest.done) remembered.delete(oldest.value);
-    }
+    dropOldest(remembered, MAX_REMEMBERED);
     return true;
   }
 

@@ -4,6 +4,7 @@
  * yes or no. Proved once for an EHLO reply, before any body is entrusted to it; remembered for a day.
  */
 import type { Clock } from '../clock.ts';
+import { dropOldest } from '../drop-oldest.ts';
 import { parseCapabilities } from '../protocol/capabilities.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
@@ -46,10 +47,7 @@ export function createProofs(clock: Clock): Proofs {
   function remember(key: string, discards: boolean, forMs: number): void {
     findings.delete(key);
     findings.set(key, { discards, until: clock.monotonic() + forMs });
-    for (const oldest of findings.keys()) {
-      if (findings.size <= MAX_REMEMBERED) break;
-      findings.delete(oldest);
-    }
+    dropOldest(findings, MAX_REMEMBERED);
   }
 
   return {
