@@ -3,6 +3,7 @@
  * concerned. In: what the ledger says, messages that begin. Out: the answer, mostly at once. Owns what was heard last.
  */
 import type { Clock } from '../../clock.ts';
+import { dropOldest } from '../../drop-oldest.ts';
 import type { Soon } from '../../soon.ts';
 
 /** A retry comes no sooner than this after an attempt that is not clear, ms. */
@@ -46,7 +47,7 @@ export function createOpenQuestion(
   function remember(sender: string): void {
     wereOpen.delete(sender);
     wereOpen.add(sender);
-    for (const oldest of wereOpen) if (wereOpen.size > MAX_REMEMBERED) wereOpen.delete(oldest);
+    dropOldest(wereOpen, MAX_REMEMBERED);
   }
 
   async function isOpenOf(sender: string): Promise<boolean> {
