@@ -5,8 +5,8 @@
 import { isPositive } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { UpstreamConnection } from './connection.ts';
-import type { Decision, SubmissionStream } from './data-stream.ts';
 import type { UpstreamError } from './failure.ts';
+import type { Decision, SubmissionStream } from './talk.ts';
 import { CHUNK_TIMEOUT_MS, FINAL_TIMEOUT_MS } from './timeouts.ts';
 
 /** Chunks have at least this many octets: few replies, little memory. */

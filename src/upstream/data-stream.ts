@@ -2,26 +2,10 @@
 import { createDotStuffer } from '../protocol/dot-stuffing.ts';
 import { isPositive } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
-import type { Stage } from '../protocol/verdict.ts';
 import type { UpstreamConnection } from './connection.ts';
 import type { UpstreamError } from './failure.ts';
+import type { Decision, SubmissionStream } from './talk.ts';
 import { CHUNK_TIMEOUT_MS } from './timeouts.ts';
-
-/** The reply that decides, and the command it answers. */
-export interface Decision {
-  readonly stage: Stage;
-  readonly reply: ParsedReply;
-  /** Refused before the body, and yet what answers the body is a yes: the server may have the message. */
-  readonly isContradicted?: boolean;
-}
-
-/** A body on its way. */
-export interface SubmissionStream {
-  /** Takes a chunk; a promise means: wait before the next. Never rejects: a refusal or loss shows in `finish`. */
-  push(chunk: Buffer): Promise<void> | undefined;
-  /** The body is complete. Rejects with `UpstreamError`. */
-  finish(): Promise<Decision>;
-}
 
 export interface DataDialogue {
   lost(error: unknown): UpstreamError;

@@ -11,13 +11,21 @@ import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import { isPositive, isTemporary, type Reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
-import type { Decision, SubmissionStream } from './data-stream.ts';
 import { asUpstreamError, lost, UpstreamError } from './failure.ts';
 import { createHeldBack } from './held-back.ts';
 import type { Lease } from './pool.ts';
 import { isHeaderMiscount, isUnknownCommand } from './reply-kinds.ts';
 import { Submission } from './submission.ts';
-import { comeAgain, isLossBeforeEnd, isOver, mayBeTaken, split, type Talk } from './talk.ts';
+import {
+  comeAgain,
+  type Decision,
+  isLossBeforeEnd,
+  isOver,
+  mayBeTaken,
+  type SubmissionStream,
+  split,
+  type Talk,
+} from './talk.ts';
 import { ALIVE_TIMEOUT_MS } from './timeouts.ts';
 import type { AccountUpstream } from './upstream.ts';
 import type { Asked, BodyStream, Delivery, Ending, MayBegin, Trace } from './way.ts';

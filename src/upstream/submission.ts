@@ -1,8 +1,7 @@
 /**
- * Speaks one transaction on an upstream connection. In: envelope and body. Out: the provider's
- * decisive reply (the first refusal, else the final one), or an `UpstreamError` when the connection
- * went away. Owns nothing but the dialogue; commands and body travel in as few flights as the
- * upstream's extensions allow (RFC 2920, RFC 3030) and as it has proved to be safe (proof.ts).
+ * Speaks one transaction on an upstream connection. In: envelope and body. Out: the provider's decisive reply (the first
+ * refusal, else the final one), or an `UpstreamError` when the connection went away. Owns nothing but the dialogue; commands
+ * and body travel in as few flights as the upstream's extensions allow (RFC 2920, RFC 3030) and it has proved safe (proof.ts).
  */
 import { createDotStuffer } from '../protocol/dot-stuffing.ts';
 import { formatMail, formatRcpt, type Mail, type Recipient } from '../protocol/esmtp.ts';
@@ -11,11 +10,12 @@ import type { ParsedReply } from '../protocol/reply-parser.ts';
 import type { Stage } from '../protocol/verdict.ts';
 import { createChunkStream } from './chunk-stream.ts';
 import { ConnectionLost, type UpstreamConnection } from './connection.ts';
-import { createDataStream, type Decision, type SubmissionStream } from './data-stream.ts';
+import { createDataStream } from './data-stream.ts';
 import { lost, UpstreamError } from './failure.ts';
 import { beginFlight, endFlight, type FlightCount, type FlightTime } from './flight-times.ts';
 import { type Marker, Step } from './in-step.ts';
 import { isOfAnother, isOfNoBody } from './reply-kinds.ts';
+import type { Decision, SubmissionStream } from './talk.ts';
 import { ENVELOPE_TIMEOUT_MS, FINAL_TIMEOUT_MS, LEAST_MS, MARKER_TIMEOUT_MS } from './timeouts.ts';
 
 /**

@@ -1,9 +1,24 @@
-/** What a talk on a connection came to, and what may be done after it. Pure. */
+/** What is said of a message on a connection, what it came to, and what may be done after it. Pure. */
 import { isPositive, isTemporary } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
-import type { Verdict } from '../protocol/verdict.ts';
-import type { Decision } from './data-stream.ts';
+import type { Stage, Verdict } from '../protocol/verdict.ts';
 import { UpstreamError } from './failure.ts';
+
+/** The reply that decides, and the command it answers. */
+export interface Decision {
+  readonly stage: Stage;
+  readonly reply: ParsedReply;
+  /** Refused before the body, and yet what answers the body is a yes: the server may have the message. */
+  readonly isContradicted?: boolean;
+}
+
+/** A body on its way. */
+export interface SubmissionStream {
+  /** Takes a chunk; a promise means: wait before the next. Never rejects: a refusal or loss shows in `finish`. */
+  push(chunk: Buffer): Promise<void> | undefined;
+  /** The body is complete. Rejects with `UpstreamError`. */
+  finish(): Promise<Decision>;
+}
 
 /** A refusal that decides, or nothing in the way. */
 export interface Talk {

@@ -5,9 +5,9 @@ import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { formatReply } from '../../src/protocol/reply.ts';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
-import type { Decision } from '../../src/upstream/data-stream.ts';
 import { UpstreamError } from '../../src/upstream/failure.ts';
 import { Submission } from '../../src/upstream/submission.ts';
+import type { Decision } from '../../src/upstream/talk.ts';
 import { createTestClock } from '../support/clock.ts';
 import { waitFor } from '../support/wait-for.ts';
 
