@@ -1,7 +1,6 @@
 /**
- * The composition root. In: settings. Out: a running relay with `start`, `reload`, `stop`, `cut`.
- * Owns every room and the order in which they open and close; closers are pushed as rooms open and
- * run in reverse, also when opening fails half-way.
+ * The composition root. In: settings. Out: a running relay with `start`, `reload`, `stop`, `cut`. Owns every room and the
+ * order in which they open and close; closers are pushed as rooms open and run in reverse, also when opening fails half-way.
  */
 import { readFileSync } from 'node:fs';
 import { AccountsFileError, readAccountsFile } from './accounts/accounts-file.ts';
@@ -9,7 +8,7 @@ import { proxyOfSetting } from './accounts/smtp-proxy.ts';
 import { createActivity } from './activity.ts';
 import { type Admin, createAdmin } from './admin/admin.ts';
 import type { ReloadResult } from './admin/shapes.ts';
-import { formatTransactionRow, maskAddresses, toTransactionRow } from './admin/transaction-log.ts';
+import { formatTransactionRow, toTransactionRow } from './admin/transaction-log.ts';
 import { createAppAccounts } from './app-accounts.ts';
 import { openAppAdmin } from './app-admin.ts';
 import { createAppSignIns } from './app-sign-ins.ts';
@@ -25,6 +24,7 @@ import { createHeldBudget } from './listener/held-budget.ts';
 import { createListener, type Listener } from './listener/listener.ts';
 import type { ProcessLog } from './log.ts';
 import { createTokenSocket } from './programs/token-socket.ts';
+import { maskAddresses } from './protocol/mask-addresses.ts';
 import { createRelay, type RunningRelay } from './relay/create-relay.ts';
 import type { TransactionRecord } from './relay/record.ts';
 import { GrantsUnsavedError } from './tokens/grants-unsaved.ts';

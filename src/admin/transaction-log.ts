@@ -3,6 +3,7 @@
  * newest first. Addresses keep their domain only, unless the operator asked for whole ones.
  */
 import type { Writer } from '../log/stringify.ts';
+import { maskAddress, maskAddresses } from '../protocol/mask-addresses.ts';
 import type { Reply } from '../protocol/reply.ts';
 import { cleanText } from '../protocol/text.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
@@ -25,17 +26,6 @@ export interface TransactionLog {
 
 /** A row stays small whatever the envelope. */
 const MAX_RECIPIENTS_SHOWN = 20;
-/** `ann@example.com` → `*@example.com`; the null sender stays empty. */
-const maskAddress = (address: string): string => {
-  const at = address.lastIndexOf('@');
-  return at > 0 ? `*${address.slice(at)}` : address;
-};
-
-const BETWEEN_WORDS = /([\s<>"'(),;:]+)/;
-
-/** Every address in a text, masked. Takes time linear in the text: it may be a hostile server's. */
-export const maskAddresses = (text: string): string =>
-  text.includes('@') ? text.split(BETWEEN_WORDS).map(maskAddress).join('') : text;
 
 /** Rounds to µs: a row carries no noise digits. */
 const ms = (value: number): number => Math.round(value * 1000) / 1000;
