@@ -69,7 +69,8 @@ export function createLive(
   let next: NodeJS.Timeout | undefined;
   /** Being made now. */
   let snapshots = 0;
-  let looking: 'no' | 'yes' | 'again' = 'no';
+  let isLooking = false;
+  let looksAsked = 0;
   let lookingAtDirty = false;
 
   const hub = createEventHub((listeners) => {
@@ -132,11 +133,10 @@ export function createLive(
   /** Goes through all accounts; one such look at a time. */
   async function look(): Promise<void> {
     clearTimeout(next);
-    if (looking !== 'no') {
-      looking = 'again';
-      return;
-    }
-    looking = 'yes';
+    looksAsked++;
+    if (isLooking) return;
+    isLooking = true;
+    const asked = looksAsked;
     const startedAt = performance.now();
     const slices = createSlices();
     const gone = new Set(told.keys());
@@ -147,12 +147,11 @@ export function createLive(
       if (slices.isOver) await slices.rest();
       if (hub.listeners === 0) break;
     }
-    const again = (looking as string) === 'again';
-    looking = 'no';
+    isLooking = false;
     if (hub.listeners === 0) return;
     for (const id of gone) removed(id);
     lookAtBreakers();
-    if (again) return void look();
+    if (looksAsked > asked) return void look();
     const took = performance.now() - startedAt;
     clearTimeout(next);
     next = setTimeout(() => void look(), Math.max(TICK_MS, LOOK_REST * took)).unref();

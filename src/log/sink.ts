@@ -115,7 +115,7 @@ export function createLogSink(
         if (accept(error, written) && isLater) goOn();
       });
       isLater = true;
-      if (!isDone || (state as string) !== 'writing') return;
+      if (!isDone || !sink.isWriting) return;
     }
   }
 
