@@ -15,6 +15,15 @@ const SEEN_FOR_MS = 1_500;
 /** Longer than the day that it counts, ms. */
 const DAY_KEPT_MS = 90_000_000;
 
+/** No place in a minute, and no login, is given farther ahead: what is was made by a clock that stepped back, ms. */
+const FARTHEST_MS = 600_000;
+/** Longer than the farthest place and the minute behind it, ms. */
+const PACE_KEPT_MS = 700_000;
+/** Longer than any who waits goes without asking again, ms. */
+const QUEUE_KEPT_MS = 10_000;
+/** Where what is missing may use all of a minute's limit, it is asked again after this, ms. */
+const NOTHING_LEFT_MS = 60_000;
+
 /** Longer than a relay is likely to be gone and come back with what it knew, ms. */
 const MARK_KEPT_MS = 30 * 86_400_000;
 
@@ -43,11 +52,11 @@ end
 const PACE = `
 local function in_minute(pace)
   redis.call('ZREMRANGEBYSCORE', pace, '-inf', now - ${WINDOW_MS})
-  redis.call('ZREMRANGEBYSCORE', pace, now + 600000, '+inf')
+  redis.call('ZREMRANGEBYSCORE', pace, now + ${FARTHEST_MS}, '+inf')
   return redis.call('ZCARD', pace)
 end
 local function take_place(pace, id, most, before, max_wait)
-  if most == 0 then return nil, 60000 end
+  if most == 0 then return nil, ${NOTHING_LEFT_MS} end
   local at = now
   if before >= most then
     local last = redis.call('ZRANGE', pace, before - most, before - most, 'WITHSCORES')
@@ -55,7 +64,7 @@ local function take_place(pace, id, most, before, max_wait)
   end
   if at - now > max_wait then return nil, at - now end
   redis.call('ZADD', pace, at, id)
-  redis.call('PEXPIRE', pace, 700000)
+  redis.call('PEXPIRE', pace, ${PACE_KEPT_MS})
   return at, at - now
 end
 `;
@@ -106,8 +115,8 @@ end
 local function stand(queue, seen, ticket)
   redis.call('ZADD', queue, 'NX', now, ticket)
   redis.call('ZADD', seen, now, ticket)
-  redis.call('PEXPIRE', queue, 10000)
-  redis.call('PEXPIRE', seen, 10000)
+  redis.call('PEXPIRE', queue, ${QUEUE_KEPT_MS})
+  redis.call('PEXPIRE', seen, ${QUEUE_KEPT_MS})
 end
 local function leave(queue, seen, ticket)
   redis.call('ZREM', seen, ticket)
@@ -294,7 +303,7 @@ while ARGV[at + 1] do
   at = at + 2
 end
 redis.call('PEXPIRE', KEYS[1], 10 * lease_ms)
-redis.call('PEXPIRE', KEYS[2], 700000)
+redis.call('PEXPIRE', KEYS[2], ${PACE_KEPT_MS})
 redis.call('PEXPIRE', KEYS[3], ${DAY_KEPT_MS})
 redis.call('PEXPIRE', KEYS[4], ${DAY_KEPT_MS})
 return 1
@@ -304,7 +313,7 @@ return 1
 export const LOGIN = redisScript(`${NOW}
 local interval, max_wait = tonumber(ARGV[1]), tonumber(ARGV[2])
 local at = tonumber(redis.call('GET', KEYS[1]) or '0')
-if at < now or at > now + 600000 then at = now end
+if at < now or at > now + ${FARTHEST_MS} then at = now end
 if at - now > max_wait then return -1 end
 redis.call('SET', KEYS[1], at + interval, 'PX', at + interval - now + 1000)
 return at - now
