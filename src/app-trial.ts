@@ -10,7 +10,7 @@ export interface Openable {
 export async function tryOpening(things: readonly Openable[]): Promise<readonly unknown[]> {
   const errors: unknown[] = [];
   const opened: Openable[] = [];
-  // All at once, as in a relay: two of its own may want the same address.
+  // Each stays open until all are, as in a relay: two of its own may want the same address.
   for (const thing of things)
     try {
       await thing.open();

@@ -1,7 +1,7 @@
 /**
- * What a relay must not forget over a restart and is no secret: counts of limits, pauses. In: parts that give
- * and take a snapshot, a path. Out: the parts filled at the start, one file written now and then and at the
- * end. A file that cannot be read or written costs the state, never a message.
+ * What a relay must not forget over a restart and is no secret: counts of limits, pauses, what is drained, invitations,
+ * what the fleet knows. In: parts that give and take a snapshot, a path. Out: the parts filled at the start, one file written
+ * now and then and at the end. A file that cannot be read or written costs the state, never a message.
  */
 import { open, readFile } from 'node:fs/promises';
 import { type Clock, every, orAfter, systemClock } from './clock.ts';
@@ -64,7 +64,7 @@ export function createKeptState(
       if (!hasFailed)
         log.warn(
           { event: 'state_not_kept', file: path, reason: (error as Error).message },
-          'counts and pauses of accounts cannot be kept: a restart would forget them',
+          'counts, pauses and the other state of accounts cannot be kept: a restart would forget it',
         );
       hasFailed = true;
     }
@@ -78,7 +78,7 @@ export function createKeptState(
   const tellUnreadable = (names: readonly string[]): void =>
     log.warn(
       { event: 'state_unreadable', file: path, parts: names },
-      'counts and pauses of an earlier run are unreadable',
+      'counts, pauses or other state of an earlier run is unreadable',
     );
 
   /** False where it is unreadable: what is wrong with one part costs no other. */

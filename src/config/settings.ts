@@ -61,7 +61,7 @@ export const SETTINGS = {
   adminHost: serving.text(
     host.default('127.0.0.1'),
     'address the admin API binds',
-    'any other address needs admin_token',
+    'any other address needs admin_token or admin_read_token',
   ),
   adminPort: serving.number(port.default(9090), 'port of the admin API, 0 for a free one'),
   stateDir: serving.path('directory for tokens that survive a restart', 'without it tokens live in memory'),

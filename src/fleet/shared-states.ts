@@ -1,8 +1,8 @@
 /**
- * What one relay learned, for all: pauses of accounts, endpoints that are down, drained accounts. In: what
- * this relay finds. Out: what the others found, and what had been found before this one came. Messages make
- * it fast, the hash in Redis makes it true: it is read again at every start and whenever Redis was away. Owns what
- * stands, as far as this relay knows: it writes it again where Redis has forgotten it, and keeps it over a restart.
+ * What one relay learned, for all: pauses of accounts, drained accounts, token endpoints that are down, how long Graph
+ * rests, invitations. In: what this relay finds. Out: what the others found, and what had been found before this one came.
+ * Messages make it fast, the hash in Redis makes it true: it is read again at every start and whenever Redis was away. Owns
+ * what stands, as far as this relay knows: it writes it again where Redis has forgotten it, and keeps it over a restart.
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { KeptPart } from '../kept-state.ts';
@@ -13,7 +13,7 @@ import { NOW } from './scripts.ts';
 
 /** Something that stands until it ends or is taken back. `value` is JSON of the room it belongs to, never a secret. */
 export interface SharedState {
-  /** For example `pause:sending:alice@example.com`, `endpoint:smtp.gmail.com:587`, `drained:alice@example.com`. */
+  /** For example `pause:sending:alice@example.com`, `drained:alice@example.com`, `graph-rest:alice@example.com`. */
   readonly subject: string;
   readonly value: unknown;
   /** How long it still stands, ms; undefined: until it is taken back. */

@@ -40,9 +40,9 @@ const DEFAULT_SILENT_ADDRESS_MS = 5_000;
 export interface OpenOptions {
   /** EHLO argument where the account names none; default this host's name if it has a dot, else the address literal of the socket. */
   readonly heloName?: string | undefined;
-  /** Limit of DNS, TCP, TLS and the greeting together, ms; a client waits for this at MAIL (RFC 5321 §4.5.3.2.2 gives it 5 min). */
+  /** Limit of DNS and TCP, and another of TLS and greeting, ms each; a client waits for both at MAIL (RFC 5321 §4.5.3.2.2 gives it 5 min). */
   readonly connectTimeoutMs: number;
-  /** What EHLO and AUTH may take beyond that, ms; default 15,000. The sum is an absolute limit: octets that trickle in do not extend it. */
+  /** All of it, up to the login, may take so much longer than one of them, ms; default 15,000. Octets that trickle in do not extend it. */
   readonly loginTimeoutMs?: number;
   /** Where a host has further addresses, one that has not greeted after this is left for the next, ms; default 5,000. */
   readonly silentAddressMs?: number;
