@@ -2,7 +2,7 @@
  * One account's upstream. In: its public facts, which may change, and tokens. Out: a pool of
  * authenticated connections behind pacing, health and the endpoint's breaker. It belongs to the account
  * id and its mailbox: a reload changes the other facts, and connections, pauses and counts stay; connections that no
- * longer fit the facts are replaced as they fall idle. 535 is answered with one new token, never more.
+ * longer fit the facts are replaced as they fall idle.
  */
 
 import { setMaxListeners } from 'node:events';
@@ -17,8 +17,10 @@ import type { UpstreamConnection } from './connection.ts';
 import { factsOf } from './connection-facts.ts';
 import { within } from './dial.ts';
 import type { UpstreamEndpoint } from './endpoint.ts';
-import { notServed, UpstreamError } from './failure.ts';
+import { notServed, tokenTrouble, UpstreamError } from './failure.ts';
+import { createLogin } from './login.ts';
 import type { LoginPacer } from './login-pacer.ts';
+import { createLoginTurns, type LoginTurn } from './login-turn.ts';
 import type { MailboxConnections } from './mailbox-connections.ts';
 import type { OpenConnection } from './open.ts';
 import { type ConnectionPool, createConnectionPool, type Lease } from './pool.ts';
@@ -84,12 +86,6 @@ const KNOWN_MS = 5;
 /** Longer than anything waits between asking for an account's upstream and holding it, ms. */
 const FORGET_AFTER_MS = 60 * 60_000;
 
-/** A token room's error as an upstream event. */
-function tokenTrouble(error: unknown, account: string): UpstreamError {
-  if (!(error instanceof TokenError)) throw error;
-  return new UpstreamError({ kind: 'token', code: error.code, account, detail: error.message }, error);
-}
-
 export function createAccountUpstream(
   first: Account,
   deps: AccountUpstreamDeps,
@@ -108,8 +104,15 @@ export function createAccountUpstream(
   const closed = new AbortController();
   // One for each connection that is being opened; Node takes more than ten for a leak.
   setMaxListeners(0, closed.signal);
-  /** A place among the logins was taken and not used; until when it keeps the others of the mailbox away, monotonic ms. */
-  let unusedUntil = Number.NEGATIVE_INFINITY;
+  const logIn = createLogin({ tokens, open: deps.open, accountId: id, signal: closed.signal });
+  const takeTurn = createLoginTurns({
+    logins: deps.logins,
+    mailbox,
+    clock,
+    signal: closed.signal,
+    intervalMs: () => account.limits.loginIntervalMs,
+    maxWaitMs: options.acquireTimeoutMs,
+  });
   let connecting: Promise<void> | undefined;
   let holds = 0;
   const waitingForFree: (() => void)[] = [];
@@ -122,86 +125,6 @@ export function createAccountUpstream(
       return tokens.peek(id) ?? (await tokens.get(id));
     } catch (error) {
       throw tokenTrouble(error, id);
-    }
-  }
-
-  /** Until when the place keeps others away. */
-  async function waitForLogin(): Promise<number> {
-    if (clock.monotonic() < unusedUntil || account.limits.loginIntervalMs === 0) {
-      const until = unusedUntil;
-      unusedUntil = Number.NEGATIVE_INFINITY;
-      return until;
-    }
-    const waitMs = await deps.logins.login(mailbox, account.limits.loginIntervalMs, options.acquireTimeoutMs);
-    if (waitMs === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
-    if (waitMs > 0)
-      await new Promise<void>((resolve) => {
-        const done = (): void => {
-          cancel();
-          closed.signal.removeEventListener('abort', done);
-          resolve();
-        };
-        const cancel = clock.after(waitMs, done);
-        closed.signal.addEventListener('abort', done);
-      });
-    return clock.monotonic() + account.limits.loginIntervalMs;
-  }
-
-  /** As `deps.open`; where the token does not come the attempt is given up, whatever it waits for. */
-  async function openWith(of: Account, coming: Promise<AccessToken>): Promise<UpstreamConnection> {
-    const given = new AbortController();
-    const follow = (): void => given.abort(closed.signal.reason);
-    closed.signal.addEventListener('abort', follow);
-    if (closed.signal.aborted) follow();
-    let mask = tokens.mask(id);
-    coming.then(
-      (access) => {
-        mask = tokens.mask(id, access);
-      },
-      (error: unknown) => given.abort(error),
-    );
-    try {
-      return await deps.open(of, coming, { signal: given.signal, mask: (text) => mask(text) });
-    } finally {
-      closed.signal.removeEventListener('abort', follow);
-    }
-  }
-
-  /** An authenticated connection, its server proved or found wanting where BDAT is wanted. */
-  async function openProved(
-    of: Account,
-    at: UpstreamEndpoint,
-    coming: Promise<AccessToken>,
-  ): Promise<UpstreamConnection> {
-    const guarded = (): Promise<UpstreamConnection> => at.guard(id, () => openWith(of, coming));
-    const connection = await guarded();
-    const { chunking, pipelining } = connection.capabilities;
-    if (!of.chunking || !chunking || !pipelining) return connection;
-    await at.proofs.prove(connection);
-    // What broke the connection is remembered: the next one is not asked.
-    return connection.dead ? guarded() : connection;
-  }
-
-  /** Authenticates; after a 535 once more with a new token. */
-  async function openAuthenticated(
-    of: Account,
-    at: UpstreamEndpoint,
-    coming: Promise<AccessToken>,
-  ): Promise<UpstreamConnection> {
-    try {
-      return await openProved(of, at, coming);
-    } catch (error) {
-      if (!(error instanceof UpstreamError)) throw error;
-      if (error.verdict.renewToken) {
-        const renewed = tokens.renew(id, await coming).catch((e: unknown) => {
-          throw tokenTrouble(e, id);
-        });
-        await renewed;
-        return openProved(of, at, renewed);
-      }
-      // A server that misunderstood our AUTH gets one more try on a fresh connection.
-      if (error.verdict.retry === 'fresh') return openProved(of, at, coming);
-      throw error;
     }
   }
 
@@ -228,7 +151,7 @@ export function createAccountUpstream(
     const isAwaited = connecting !== undefined && endpoint.hasTime;
     let of = account;
     let at = endpoint;
-    let takenUntil: number | undefined;
+    let turn: LoginTurn | undefined;
     let hasFailed = false;
     const ask = (): Promise<AccessToken> => {
       const coming = token();
@@ -242,17 +165,17 @@ export function createAccountUpstream(
       // First: without a token there is no login, and none that waits for its turn.
       const isEarly = isAwaited && (await isWorthWaiting(coming));
       if (!isEarly) await coming;
-      takenUntil = await waitForLogin();
+      turn = await takeTurn();
       if (closed.signal.aborted) throw notServed();
       if (!fits()) {
-        unusedUntil = takenUntil;
+        turn.giveBack();
         return undefined;
       }
       of = account;
       at = endpoint;
       // It may have been renewed meanwhile.
       if (!isEarly) coming = ask();
-      const connection = await openAuthenticated(of, at, coming);
+      const connection = await logIn(of, at, coming);
       if (closed.signal.aborted) {
         connection.destroy();
         throw notServed();
@@ -270,8 +193,7 @@ export function createAccountUpstream(
       if (closed.signal.aborted) throw notServed();
       const event = error instanceof UpstreamError ? error.event : undefined;
       // What did not come as far as AUTH was no login and needs no interval after it.
-      if (takenUntil !== undefined && (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')))
-        unusedUntil = takenUntil;
+      if (hasFailed || (event?.kind === 'lost' && event.stage !== 'auth')) turn?.giveBack();
       if (error instanceof UpstreamError) failed(error, at);
       throw error;
     }

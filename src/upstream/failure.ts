@@ -1,6 +1,7 @@
 /** The one error of src/upstream: an upstream event with its verdict. The message is safe for logs. */
 import { formatReply } from '../protocol/reply.ts';
 import { judge, type LossCause, type Stage, type UpstreamEvent, type Verdict } from '../protocol/verdict.ts';
+import { TokenError } from '../tokens/access-token.ts';
 
 export class UpstreamError extends Error {
   override readonly name = 'UpstreamError';
@@ -65,6 +66,12 @@ export function lost(
 /** Before anything was said on it. */
 export const closedBehindLogin = (): UpstreamError =>
   lost('auth', 'eof', 'closed right behind the login', { reused: false, finalByteSent: false });
+
+/** Why there is no access token, as an upstream event. Throws `error` where it is none of the token room's. */
+export function tokenTrouble(error: unknown, account: string): UpstreamError {
+  if (!(error instanceof TokenError)) throw error;
+  return new UpstreamError({ kind: 'token', code: error.code, account, detail: error.message }, error);
+}
 
 /** To whoever waits for something of an account that is removed, renamed, or of another mailbox now; or the relay stops. */
 export const notServed = (): UpstreamError => new UpstreamError({ kind: 'local', cause: 'not_served' });
