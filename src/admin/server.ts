@@ -1,7 +1,7 @@
 /** The admin server's socket: the one file that knows @hono/node-server. Owns the listening port. */
-import type { Server } from 'node:http';
+import { createServer, type RequestListener, type Server } from 'node:http';
 import type { Socket } from 'node:net';
-import { createAdaptorServer } from '@hono/node-server';
+import { getRequestListener } from '@hono/node-server';
 import { isLoopbackHost } from '../protocol/cidr.ts';
 import { createRoutes, type RouteDeps, type RouteOptions } from './routes.ts';
 
@@ -26,12 +26,12 @@ const MAX_CONNECTIONS = 200;
 /** Throws where the options are unsafe: an address beyond loopback without a token. */
 export function createAdminServer(deps: RouteDeps, options: AdminServerOptions): AdminServer {
   const routes = createRoutes(deps, options);
-  const server = createAdaptorServer({
-    fetch: (request, env) => routes.fetch(request, { cut: () => void env.incoming.socket.destroy() }),
-    hostname: options.host,
-    serverOptions: { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
-  }) as Server;
-  limitConnections(server);
+  const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS });
+  const answer = getRequestListener(
+    (request, env) => routes.fetch(request, { cut: () => void env.incoming.socket.destroy() }),
+    { hostname: options.host },
+  );
+  limitConnections(server, answer);
   // After `close`, so that a failed socket is not an unhandled error.
   server.on('error', (error) =>
     deps.log.error({ event: 'admin_socket', error: error.message }, 'admin server'),
@@ -65,10 +65,12 @@ export function createAdminServer(deps: RouteDeps, options: AdminServerOptions):
 
 /**
  * Whoever opens too many connections loses his own, the idle and the oldest first, and never keeps a new one
- * out: `/healthz` answers however many somebody holds open.
+ * out: `/healthz` answers however many somebody holds open. On each one request is under way at a time: whoever asks on
+ * without an answer (RFC 9112 §9.3.2, which no browser and no scraper does) could have any number made and held.
  */
 function limitConnections(
   server: Server,
+  answer: RequestListener,
   { perAddress = MAX_CONNECTIONS_PER_ADDRESS, inAll = MAX_CONNECTIONS } = {},
 ): void {
   const open = new Map<string, Set<Socket>>();
@@ -93,7 +95,14 @@ function limitConnections(
     (others.find((other) => !busy.has(other)) ?? others[0])?.destroy();
   });
   server.on('request', (request, response) => {
-    busy.add(request.socket);
-    response.once('close', () => busy.delete(request.socket));
+    const { socket } = request;
+    if (socket.destroyed) return;
+    if (busy.has(socket)) {
+      socket.destroy();
+      return;
+    }
+    busy.add(socket);
+    response.once('close', () => busy.delete(socket));
+    answer(request, response);
   });
 }

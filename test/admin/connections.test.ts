@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Agent, get, type IncomingMessage } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { Secret } from '../../src/accounts/credential.ts';
@@ -35,6 +37,29 @@ test(
       sockets.push(socket);
     }
     assert.equal(await health(url), 200);
+    assert.equal(await health(url), 200);
+  }),
+);
+
+test(
+  'who asks on a connection without waiting for the answer loses it; one after the other all are answered',
+  leakless(async (_t, defer) => {
+    const { port, url } = await start(defer);
+    const ask = 'GET /assets/uplot.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n';
+    const ahead = connect(port, '127.0.0.1', () => ahead.write(ask.repeat(1_000)));
+    let text = '';
+    ahead.on('error', () => {}).on('data', (chunk) => (text += chunk.toString('latin1')));
+    await new Promise((resolve) => ahead.once('close', resolve));
+    assert.ok(text.split('HTTP/1.1 ').length - 1 <= 1);
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    defer(() => agent.destroy());
+    for (let i = 0; i < 20; i++) {
+      const request = get(`${url}/assets/uplot.js`, { agent });
+      const [response] = (await once(request, 'response')) as [IncomingMessage];
+      await once(response.resume(), 'end');
+      assert.equal(response.statusCode, 200);
+      assert.equal(request.reusedSocket, i > 0);
+    }
     assert.equal(await health(url), 200);
   }),
 );
