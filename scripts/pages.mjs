@@ -1,6 +1,6 @@
-/** `npm run troubleshooting`, `replies`, `schema`: what the program itself says, as a file. In: dist. Out: the file. */
+/** `npm run troubleshooting`, `replies`, `accounts`, `schema`: what the program itself says, as a file. In: dist. Out: the file. */
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { readCommandLine } from './command-line.mjs';
 
@@ -13,6 +13,13 @@ const PAGES = {
   replies: {
     file: 'docs/replies.md',
     make: async () => (await import('../dist/commands/reply-codes.js')).formatReplyPage(),
+  },
+  accounts: {
+    file: 'docs/accounts.md',
+    make: async () =>
+      (await import('../dist/commands/account-keys.js')).fillKeys(
+        readFileSync(`${root}docs/accounts.md`, 'utf8'),
+      ),
   },
   schema: {
     file: 'accounts.schema.json',

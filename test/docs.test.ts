@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
+import { accountKeys, fillKeys } from '../src/commands/account-keys.ts';
 import { formatReplyPage } from '../src/commands/reply-codes.ts';
 import { repositoryRoot } from './support/relay-process.ts';
 
@@ -87,6 +88,16 @@ test('the index names every page of docs/', () => {
 
 test('docs/replies.md is the table of the manual page', () => {
   assert.equal(read('docs/replies.md'), formatReplyPage(), 'run: npm run replies');
+});
+
+test('docs/accounts.md has every key of the accounts file, and what the schema says of it', () => {
+  assert.equal(read('docs/accounts.md'), fillKeys(read('docs/accounts.md')), 'run: npm run accounts');
+  const { account, provider } = accountKeys();
+  for (const { key, help } of [...account, ...provider]) {
+    assert.match(read('docs/accounts.md'), new RegExp(`^\\| \`${key}\` \\| `, 'm'));
+    assert.notEqual(help, '', `${key} says what it is for`);
+  }
+  assert(account.length > 40 && provider.length > 20);
 });
 
 test('every attack of docs/attacks.md is carried out by a test of that name, and the figures are its rows', () => {

@@ -27,6 +27,9 @@ const secretReference = z.union([
   z.strictObject({ credential: z.string().regex(/^[^/\0]+$/, 'the name of a systemd credential') }),
 ]);
 const secret = z.union([z.string().min(1), secretReference]);
+/** In words. */
+export const SECRET_FORMS =
+  'text, { "env": "NAME" }, { "file": "PATH" }, { "command": ["PROGRAM", …] } or { "credential": "NAME" }';
 /** A secret as written: the text itself, or where it stands. */
 export type SecretSource = z.infer<typeof secret>;
 
@@ -67,7 +70,7 @@ const pacing = {
   messages_per_minute: may(rate(100_000), 'Messages a minute; 0 for no limit.'),
   messages_per_day: may(rate(10_000_000), 'Messages in 24 hours; 0 for no limit.'),
   recipients_per_day: may(rate(100_000_000), 'Accepted recipients in 24 hours; 0 for no limit.'),
-  max_recipients: may(count(10_000), 'Recipients in one message.'),
+  max_recipients: may(count(10_000), 'Recipients in one message; the next RCPT hears 452 4.5.3.'),
   messages_per_connection: may(count(1_000_000), 'Messages on one connection before it is replaced.'),
   idle_timeout_ms: may(
     milliseconds(1_000, HOUR),
@@ -107,7 +110,7 @@ const accountSchema = z.strictObject({
     .string()
     .max(320)
     .regex(ADDRESS, 'an e-mail address')
-    .describe('The mailbox; also the default XOAUTH2 user and sender.'),
+    .describe('The mailbox: identity, default user, default sender. Case-insensitive.'),
   account_id: z
     .string()
     .min(1)
@@ -118,18 +121,22 @@ const accountSchema = z.strictObject({
       (id) => !/\p{Cc}/u.test(id) && !/^\.{1,2}$/.test(id),
       'text without control characters, and not . or ..',
     )
-    .optional(),
-  provider: z.string().min(1).describe('gmail, outlook, outlook-personal, or a key of "providers".'),
+    .optional()
+    .describe('Name in logs, metrics and the admin API; default email.'),
+  provider: z
+    .string()
+    .min(1)
+    .describe('A built-in one (gmail, outlook, outlook-personal, …) or a key of "providers".'),
   grant: may(grant, 'How tokens are obtained; default refresh_token.'),
-  client_id: z.string().min(1).optional(),
-  client_secret: may(secret, 'Leave it out for a public client.'),
-  refresh_token: secret.optional(),
+  client_id: may(z.string().min(1), 'Of the application, registered at the provider (RFC 6749).'),
+  client_secret: may(secret, 'Of the application (RFC 6749); none for a public client.'),
+  refresh_token: may(secret, 'What a sign-in gave (RFC 6749); account add writes it.'),
   certificate: may(secret, 'client_credentials: PEM certificate of the application.'),
   private_key: may(
     secret,
     'PEM private key: of the certificate (client_credentials) or the service account (jwt_bearer).',
   ),
-  private_key_id: z.string().min(1).optional(),
+  private_key_id: may(z.string().min(1), 'jwt_bearer: which of its keys private_key is, without the file.'),
   service_account_file: may(z.string().min(1), 'jwt_bearer: the JSON key file from Google.'),
   client_email: may(z.string().min(1), 'jwt_bearer: the service account, without its file.'),
   subject: may(z.string().min(1), 'jwt_bearer: the mailbox to act for; default user.'),
@@ -142,7 +149,10 @@ const accountSchema = z.strictObject({
     ]),
     'End of access_token: ISO 8601, or seconds or milliseconds since 1970, or { env } with one of these.',
   ),
-  user: may(z.string().min(1).max(320), 'XOAUTH2 user if it is not email (shared mailbox).'),
+  user: may(
+    z.string().min(1).max(320),
+    'XOAUTH2 user if it is not email (shared mailbox, alias); never taken from MAIL FROM.',
+  ),
   senders: may(
     z.array(pattern),
     'What may be used in MAIL FROM besides email: an address, prefix+*@domain, *@domain, *@*.domain, * (anything else), or <> (the null sender without AUTH).',
@@ -168,7 +178,7 @@ const accountSchema = z.strictObject({
     secret,
     'What a client must present with AUTH: a scrypt hash from hash-password, or a secret.',
   ),
-  smtp: may(smtp, 'starttls://host:587 or smtps://host:465'),
+  smtp: may(smtp, 'starttls://host:587 or smtps://host:465; default from the provider.'),
   transport: may(
     z.enum(TRANSPORTS),
     'By which way mail leaves; default smtp. graph: Microsoft Graph. smtp_then_graph: Graph only while SMTP AUTH is switched off.',
@@ -186,17 +196,17 @@ const accountSchema = z.strictObject({
     z.string().refine(isParsed(parseHostPort), 'host:port'),
     'As smtp, in the form of earlier tools.',
   ),
-  token_url: may(url, 'https, except on loopback.'),
+  token_url: may(url, 'https, except on loopback; default from the provider.'),
   oauth_token_url: may(url, 'As token_url, in the form of earlier tools.'),
-  scope: may(scope, 'Scopes of the token request, separated by spaces.'),
+  scope: may(scope, 'Scopes of the token request, separated by spaces; default from the provider.'),
   imap_scope: may(
     scope,
     'Scopes of the request for an IMAP token (token --for imap); default the provider’s.',
   ),
-  tenant: z
-    .string()
-    .regex(/^[A-Za-z0-9.-]+$/, "a tenant's id or domain, common, organizations or consumers")
-    .optional(),
+  tenant: may(
+    z.string().regex(/^[A-Za-z0-9.-]+$/, "a tenant's id or domain, common, organizations or consumers"),
+    'Microsoft: id or domain, common, organizations or consumers; default from the provider.',
+  ),
   local_address: may(
     z.string().refine((s) => isIP(s) > 0, 'an IP address of this machine'),
     'Source address of connections to the provider.',
@@ -204,7 +214,7 @@ const accountSchema = z.strictObject({
   check_from_header: may(z.boolean(), 'Refuse a message whose From: header is none of the senders.'),
   first_recipient: may(
     z.enum(FIRST_RECIPIENTS),
-    'Whether the provider is asked at once for a first recipient that comes alone.',
+    'live: the provider is asked at once for a first recipient that comes alone; default live with complete_header, else that of the listener.',
   ),
   ...pacing,
   comment: may(z.string(), 'For people; ignored.'),
@@ -222,18 +232,18 @@ export function isSendersReadable(entry: unknown): boolean {
 
 const providerSchema = z.strictObject({
   extends: may(z.string(), 'A built-in provider whose values hold where none is given.'),
-  title: z.string().optional(),
-  smtp: smtp.optional(),
-  token_url: may(url, '{tenant} stands for the tenant of the account.'),
+  title: may(z.string(), 'Its name for people.'),
+  smtp: may(smtp, 'starttls://host:587 or smtps://host:465'),
+  token_url: may(url, 'Token endpoint; {tenant} stands for the tenant of the account.'),
   authorize_url: may(url, 'For account add.'),
   device_url: may(url, 'For account add with a device code.'),
-  tenant: z.string().optional(),
-  scope: scope.optional(),
+  tenant: may(z.string(), 'Where the account has none.'),
+  scope: may(scope, 'Scopes of the token request, separated by spaces.'),
   imap_scope: may(scope, 'As scope, for IMAP tokens (token --for imap).'),
   graph_url: may(url, 'Microsoft Graph, where mail can leave that way.'),
   grants: may(z.array(grant), 'Grants its token endpoint knows; default all.'),
   ...pacing,
-  comment: z.string().optional(),
+  comment: may(z.string(), 'For people; ignored.'),
 });
 export type ProviderEntry = z.infer<typeof providerSchema>;
 
@@ -288,7 +298,7 @@ function describe(issue: z.core.$ZodIssue, root: unknown): readonly Issue[] {
       return at(
         issue.path.at(-1) === 'expires_at'
           ? 'expected a time such as 2030-01-31T12:00:00Z, or seconds since 1970'
-          : 'expected a text that is not empty, { "env": "NAME" }, { "file": "PATH" }, { "command": ["PROGRAM", …] } or { "credential": "NAME" }',
+          : `expected a ${SECRET_FORMS.replace('text', 'text that is not empty')}`,
       );
     case 'too_small':
       return at(issue.origin === 'string' ? 'must not be empty' : `must be at least ${issue.minimum}`);

@@ -1,8 +1,9 @@
 /** `manual`: the manual page xoauth2-relay(1) in man(7) format, made of commands, settings, the accounts file's schema and the reply codes. */
-import { accountsJsonSchema } from '../accounts/schema.ts';
+import { SECRET_FORMS } from '../accounts/schema.ts';
 import { SETTINGS, settingVariable } from '../config/settings.ts';
 import { OTHER_VARIABLES } from '../config/variables.ts';
 import { type SettingDefinition, settingKey } from '../setting.ts';
+import { accountKeys, type KeyRow } from './account-keys.ts';
 import type { CommandDefinition } from './definition.ts';
 import { REPLY_CODES } from './reply-codes.ts';
 import { describeFallback } from './setting-options.ts';
@@ -101,27 +102,21 @@ function formatManual(commands: readonly CommandDefinition[], version: string): 
   return lines.join('\n');
 }
 
-/** Shape of the part of the JSON Schema that is read here. */
-interface AccountsSchema {
-  readonly anyOf: readonly {
-    readonly items?: { readonly properties: Record<string, { description?: string }> };
-  }[];
-}
-
-/** Keys of an account, from the schema that also checks them. */
+/** Keys of an account and of a provider, from the schema that also checks them. */
 function accountsFileSection(): readonly string[] {
-  const { anyOf } = accountsJsonSchema() as AccountsSchema;
-  const { properties } = anyOf.find(({ items }) => items !== undefined)?.items ?? { properties: {} };
-  const lines = [
+  const { account, provider } = accountKeys();
+  const list = (rows: readonly KeyRow[]): readonly string[] =>
+    rows.flatMap(({ key, form, help }) => ['.TP', `.B ${roff(key)}`, roff(`${help} (${form})`)]);
+  return [
     '.SH ACCOUNTS FILE',
     roff(
-      'JSON: { "providers": {…}, "accounts": [ … ] } or an array of accounts. A secret is text, { "env": "NAME" }, { "file": "PATH" }, { "command": ["PROGRAM", …] } or { "credential": "NAME" }. The command schema prints the JSON Schema for editors, account add writes entries.',
+      `JSON: { "providers": {…}, "accounts": [ … ] } or an array of accounts. A secret is ${SECRET_FORMS}. The command schema prints the JSON Schema for editors, account add writes entries.`,
     ),
+    '.PP',
+    'Keys of an account:',
+    ...list(account),
+    '.PP',
+    'Keys of a provider:',
+    ...list(provider),
   ];
-  for (const [
-    key,
-    { description = 'See RFC 6749 and the examples of accounts.example.json.' },
-  ] of Object.entries(properties))
-    lines.push('.TP', `.B ${roff(key)}`, roff(description));
-  return lines;
 }
