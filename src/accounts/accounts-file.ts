@@ -16,7 +16,7 @@ import {
   nodeAt,
   parseJsonInSlices,
 } from './json-text.ts';
-import { withoutLegacyKeys } from './legacy-entry.ts';
+import { explainIgnored, withoutLegacyKeys } from './legacy-entry.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
 import { checkAccount, checkProvider, type Issue, isSendersReadable, type Problem } from './schema.ts';
 import { resolveCommands } from './secret-command.ts';
@@ -139,7 +139,7 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
   const built = await Promise.all(await mapInSlices(list, build, slices));
 
   for (const [key, index] of legacyKeys)
-    warnings.push(located(['accounts', index, key], 'is a key of the earlier tool and ignored'));
+    warnings.push(located(['accounts', index, key], explainIgnored(key)));
 
   const accounts: LoadedAccount[] = [];
   const unusable: UnusableAccount[] = [];

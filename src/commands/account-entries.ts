@@ -87,7 +87,7 @@ export const accountImport: CommandDefinition = {
   name: 'account import',
   summary: 'take over the accounts of another tool’s JSON file',
   details: [
-    'Understands account_id, oauth_endpoint, oauth_token_url and ip_address besides the keys of this tool; what has no counterpart is named and left out. Accounts that are there already stay as they are. An entry with { "command": … } is named and not imported, and its program is not run.',
+    'Understands what earlier tools call otherwise, such as ip_address for local_address, and says what became what; what has no counterpart is named and left out. Accounts that are there already stay as they are. An entry with { "command": … } is named and not imported, and its program is not run.',
   ],
   arguments: [{ name: '<file>', help: 'JSON: an array of accounts, or an object with "accounts"' }],
   options: [option('--dry-run', 'show what would be imported, write nothing'), ...running],

@@ -1,4 +1,5 @@
 /** The keys of the accounts file, for people: docs/accounts.md and the manual page. In: the schema that also checks them. Out: rows, tables. Pure. */
+import { EARLIER_MARKS, EARLIER_NAMES } from '../accounts/legacy-entry.ts';
 import { accountsJsonSchema, SECRET_FORMS } from '../accounts/schema.ts';
 
 export interface KeyRow {
@@ -66,6 +67,15 @@ export function fillKeys(page: string): string {
     ...table('key of an account', account),
     '',
     ...table('key of a provider', provider),
+    '',
+    '`account import` takes over what other tools call otherwise, and names what has no counterpart:',
+    '',
+    '| their key | here |',
+    '| --- | --- |',
+    ...[...EARLIER_NAMES].map(([theirs, ours]) => `| \`${theirs}\` | \`${ours}\` |`),
+    '',
+    `\`serve\` takes none of them over. In an entry with ${EARLIER_MARKS.map((key) => `\`${key}\``).join(', ')} it ignores what it`,
+    'does not know, says so in its log and in `check`, and takes empty text and `null` for nothing; anywhere else such a key is an error.',
   ];
   return page.replace(MARK, (_all, begin: string, end: string) => `${begin}${lines.join('\n')}\n${end}`);
 }

@@ -1,33 +1,24 @@
 /** One account of another tool's file in our keys. In: the entry as read. Out: our entry, and what was left out. Pure. */
+import { EARLIER_NAMES, isNothing } from '../accounts/legacy-entry.ts';
 import { accountSchemaKeys } from '../accounts/schema.ts';
 
 export interface ConvertedAccount {
   readonly entry: Record<string, unknown>;
-  /** In words, key names only. */
+  /** What became of keys that are not ours, in words, key names only. */
   readonly notes: readonly string[];
 }
-
-/** Other names of the same thing. */
-const RENAMED: Readonly<Record<string, string>> = {
-  id: 'account_id',
-  address: 'email',
-  username: 'user',
-  ip_address: 'local_address',
-  source_ip: 'local_address',
-  max_concurrent_connections: 'max_connections',
-  tenant_id: 'tenant',
-};
 
 export function convertEarlierAccount(value: unknown): ConvertedAccount {
   const entry: Record<string, unknown> = {};
   const notes: string[] = [];
   const source = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
   for (const [key, item] of Object.entries(source)) {
-    // Earlier tools write empty text where there is nothing.
-    if (item === null || item === '') continue;
-    const ours = RENAMED[key] ?? key;
-    if (accountSchemaKeys.has(ours)) entry[ours] = item;
-    else notes.push(`${key} has no counterpart and was left out`);
+    if (isNothing(item)) continue;
+    const ours = EARLIER_NAMES.get(key) ?? key;
+    if (accountSchemaKeys.has(ours)) {
+      entry[ours] = item;
+      if (ours !== key) notes.push(`${key} became ${ours}`);
+    } else notes.push(`${key} has no counterpart and was left out`);
   }
   if (typeof entry.provider === 'string') entry.provider = entry.provider.toLowerCase();
   const provider = entry.provider ?? guessProvider(entry);

@@ -366,6 +366,10 @@ test('a file of the earlier Python tool is served as it is, its own keys are nam
       (key) => `accounts[0].${key}`,
     ),
   );
+  const { message } = parsed.warnings.find(({ path }) => path.endsWith('.ip_address')) ?? assert.fail();
+  assert.equal(message, 'is a key of the earlier tool and ignored: local_address says it here');
+  // Not this machine's: it would hold up all mail.
+  assert.equal(parsed.accounts[0]?.account.localAddress, undefined);
   // A mistyped key of our own stays an error.
   assert.equal((await parse([{ ...gmail, refresh_tokne: 'x' }])).problems.length, 1);
 });

@@ -272,6 +272,7 @@ test(
     const done = await runCli(['account', 'import', old, ...common]);
     assert.equal(done.code, 1);
     assert.match(done.stderr, /vmta_name has no counterpart/);
+    assert.match(done.stderr, /ip_address became local_address/);
     assert.match(done.stderr, /broken@x\.org: (?:client_id|refresh_token) is missing/);
     const list = await runCli(['account', 'list', '--json', '--accounts', file]);
     const { accounts } = JSON.parse(list.stdout) as { accounts: { id: string; provider: string }[] };
