@@ -42,6 +42,8 @@ export interface AdminClient {
 
 /** Nobody answers at the admin address. */
 export class NotRunningError extends OperatorError {}
+/** A relay that wants a token it was not given. */
+export class TokenWantedError extends OperatorError {}
 
 /** A local API answers in milliseconds; a reload reads files and may hash passwords. */
 const TIMEOUT_MS = 30_000;
@@ -103,7 +105,7 @@ export function createAdminClient(
   };
   const json = ({ status, type, body }: Answer): unknown => {
     if (status === 401 || status === 403)
-      throw new OperatorError(`${url} refuses: give its admin token with --admin-token-file`);
+      throw new TokenWantedError(`${url} refuses: give its admin token with --admin-token-file`);
     try {
       if (!type.includes('json')) throw new SyntaxError(type);
       // Whoever answers there: nothing of it may steer the terminal.

@@ -3,10 +3,19 @@ import { AccountsFileError } from '../accounts/accounts-file.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
+import { ListenerError } from '../listener/listener.ts';
+import { formatPlace } from '../listener/options.ts';
 import { LogFileTaken } from '../log/file.ts';
+import { TokenSocketError } from '../programs/token-socket.ts';
+import { StateDirectoryError } from '../tokens/store-file.ts';
 import { EXIT_CONFIGURATION } from './definition.ts';
 
-type SystemError = NodeJS.ErrnoException & { readonly address?: string; readonly port?: number };
+/** `address`: of a UNIX socket its path, and `port` is none then. `hostname`: a name without an address. */
+type SystemError = NodeJS.ErrnoException & {
+  readonly address?: string;
+  readonly port?: number;
+  readonly hostname?: string;
+};
 
 /** The error to tell; what is a defect of ours is given back as it is, for its stack. */
 export function explainStart(error: unknown, settings: Settings): unknown {
@@ -15,14 +24,15 @@ export function explainStart(error: unknown, settings: Settings): unknown {
     new OperatorError(oneLine(message), EXIT_CONFIGURATION, { cause: error });
   if (error instanceof AccountsFileError) return told(error.message);
   // Errors of other rooms that say what to set.
-  if (error.name === 'ListenerError') {
+  if (error instanceof ListenerError) {
+    if (error.code === 'certificate') return told(`${error.message} (--cert-file, --key-file)`);
     const cause = error.cause as SystemError | undefined;
-    if ((error as SystemError).code === 'certificate')
-      return told(`${error.message} (--cert-file, --key-file)`);
-    if (cause?.syscall === undefined) return told(error.message);
-    return told(explainAddress(cause, error.message.replace(/^cannot listen on (.*?): .*$/s, '$1'), 'port'));
+    const place = cause?.syscall === undefined ? undefined : placeOf(cause);
+    return told(
+      cause === undefined || place === undefined ? error.message : explainAddress(cause, place, 'port'),
+    );
   }
-  if (error.name === 'TokenSocketError') {
+  if (error instanceof TokenSocketError) {
     const cause = error.cause as SystemError | undefined;
     return told(
       cause?.syscall === undefined
@@ -30,7 +40,7 @@ export function explainStart(error: unknown, settings: Settings): unknown {
         : explainAddress(cause, settings.tokenSocket ?? '', 'token-socket'),
     );
   }
-  if (error.name === 'StateDirectoryError') return told(error.message);
+  if (error instanceof StateDirectoryError) return told(error.message);
   const { syscall, path, address, port } = error as SystemError;
   if (syscall === undefined) return error;
   if (syscall === 'listen' || syscall === 'getaddrinfo' || syscall === 'bind')
@@ -43,6 +53,12 @@ export function explainStart(error: unknown, settings: Settings): unknown {
       `cannot use the state directory ${stateDir}: ${explainFileError(error)} (give it to the relay's user: install -d -m 700 -o USER ${stateDir}; or name another with --state-dir)`,
     );
   return told(`cannot start: ${path === undefined ? error.message : `${path}: ${explainFileError(error)}`}`);
+}
+
+/** Undefined where the system does not say. */
+function placeOf({ address, port, hostname }: SystemError): string | undefined {
+  if (address === undefined || port === undefined) return hostname ?? address;
+  return port < 0 ? address : formatPlace({ host: address, port, path: undefined, fd: undefined });
 }
 
 /** Why the log file cannot be written. */

@@ -8,11 +8,10 @@ import { setTimeout } from 'node:timers/promises';
 import { createApp } from '../app.ts';
 import { type Settings, unknownVariables } from '../config.ts';
 import { makeDirectories } from '../directories.ts';
-import { OperatorError } from '../enrol/operator-error.ts';
 import { refuseTaken } from '../log/file.ts';
 import { silentLog } from '../log.ts';
 import { createTokenStore } from '../tokens/open-store.ts';
-import { createAdminClient } from './admin-client.ts';
+import { createAdminClient, TokenWantedError } from './admin-client.ts';
 import { explainLogFile, explainStart } from './start-error.ts';
 
 export interface StartTrial {
@@ -79,7 +78,7 @@ async function relayRuns(settings: Settings): Promise<boolean> {
     .then(
       () => true,
       // A relay that wants its token is one.
-      (error: unknown) => error instanceof OperatorError && / refuses: /.test(error.message),
+      (error: unknown) => error instanceof TokenWantedError,
     );
   return Promise.race([answers, setTimeout(RELAY_ANSWERS_MS, false, { ref: false })]);
 }
