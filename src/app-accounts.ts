@@ -17,6 +17,7 @@ import {
   createDirectoryInSlices,
 } from './accounts/directory.ts';
 import { diffAccounts, formatProblems, missingAccounts } from './accounts/reload-diff.ts';
+import { problemRow } from './accounts/schema.ts';
 import type { ReloadResult } from './admin/shapes.ts';
 import { fitHeap } from './heap.ts';
 import type { OfferedExtensions } from './listener/listener.ts';
@@ -70,9 +71,9 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
   function report(file: AccountsFile): void {
     // A remark on the file as a whole names it itself.
     const place = (of: string): string => (of === '' ? '' : `${path}: ${of}: `);
-    for (const { path: of, message } of file.problems)
+    for (const { path: of, message } of file.problems.map(problemRow))
       log.error({ event: 'account_problem', path: of }, `${place(of)}${message}`);
-    for (const { path: of, message } of file.warnings)
+    for (const { path: of, message } of file.warnings.map(problemRow))
       log.warn({ event: 'account_warning', path: of }, `${place(of)}${message}`);
   }
 
@@ -144,7 +145,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
       if (isStopping()) return unchanged('the relay is stopping');
       report(file);
       if (file.accounts.length === 0 && file.problems.length > 0)
-        return unchanged('no account in it can be served', file.problems);
+        return unchanged('no account in it can be served', file.problems.map(problemRow));
       const before = known;
       const { added, changed, untouched, all } = await diffAccounts(loaded, file.accounts);
       if (!(await apply(file, all))) return unchanged('the relay is stopping');
@@ -158,7 +159,7 @@ export function createAppAccounts(deps: AppAccountsDeps): AppAccounts {
         // A place in the file that was mended was nobody's account.
         removed: gone.filter((account) => account.email.includes('@')).map((account) => account.id),
         untouched: idsOf(untouched),
-        errors: file.problems,
+        errors: file.problems.map(problemRow),
       };
       return { result, gone: gone.map((account) => account.id) };
     },

@@ -18,7 +18,14 @@ import {
 } from './json-text.ts';
 import { explainIgnored, withoutLegacyKeys } from './legacy-entry.ts';
 import { builtInProviders, DEFAULT_LIMITS, type ProviderProfile } from './providers.ts';
-import { checkAccount, checkProvider, type Issue, isSendersReadable, type Problem } from './schema.ts';
+import {
+  checkAccount,
+  checkProvider,
+  formatPlaceIn,
+  type Issue,
+  isSendersReadable,
+  type Problem,
+} from './schema.ts';
 import { resolveCommands } from './secret-command.ts';
 import type { SecretPlaces } from './secret-source.ts';
 import { parseSmtpUrl } from './smtp-url.ts';
@@ -67,7 +74,7 @@ export async function readAccountsFile(
   );
   if ((mode & 0o077) === 0) return parsed;
   const open = {
-    path: '',
+    key: '',
     message: `${path} can be read by other users (mode ${(mode & 0o777).toString(8)}): chmod 600 ${path}`,
   };
   return { ...parsed, warnings: [open, ...parsed.warnings] };
@@ -102,7 +109,11 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
     // In a bare array the entries stand one level higher.
     const node = nearestNode(root, root.items === undefined ? path : path.slice(1));
     position ??= createLineIndex(text);
-    return { path: formatPath(path), message, line: position(node.start).line };
+    const line = position(node.start).line;
+    const [list, entry, ...rest] = path;
+    return list === 'accounts' && typeof entry === 'number'
+      ? { entry, key: formatPath(rest), message, line }
+      : { key: formatPath(path), message, line };
   };
 
   if (root.members !== undefined)
@@ -131,7 +142,7 @@ export async function parseAccounts(text: string, places: SecretPlaces): Promise
       return { account: loaded.account, loaded, wrong, isNamed: true, hidesSenders: false };
     const email = node.members?.get('email')?.value;
     const isNamed = typeof email === 'string' && email.includes('@');
-    const name = isNamed ? email : formatPath(['accounts', index]);
+    const name = isNamed ? email : formatPlaceIn({ entry: index, key: '' });
     const hidesSenders = !isNamed || !isSendersReadable(entry);
     return { account: await placeholderAccount(node.value, name), wrong, isNamed, hidesSenders };
   }

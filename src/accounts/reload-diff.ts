@@ -6,6 +6,7 @@ import { createSlices } from '../slices.ts';
 import type { Account } from './account.ts';
 import type { AccountsFile, LoadedAccount, Problem, UnusableAccount } from './accounts-file.ts';
 import { Secret } from './credential.ts';
+import { formatPlaceIn } from './schema.ts';
 
 export interface AccountsDiff {
   readonly added: readonly LoadedAccount[];
@@ -79,5 +80,5 @@ export function missingAccounts(
 export const formatProblems = (problems: readonly Problem[]): string =>
   problems
     .slice(0, 3)
-    .map(({ path, line, message }) => `${path}${line === undefined ? '' : ` (line ${line})`}: ${message}`)
+    .map((p) => `${formatPlaceIn(p)}${p.line === undefined ? '' : ` (line ${p.line})`}: ${p.message}`)
     .join('; ');

@@ -10,13 +10,28 @@ import { TRANSPORTS } from '../protocol/vocabulary.ts';
 import { FIRST_RECIPIENTS, GRANTS } from './account.ts';
 import { isParsed, parseHostPort, parseSmtpUrl } from './smtp-url.ts';
 
-/** What is wrong, where: `path` such as `accounts[3].client_id`, `message` what was expected. Never a value. */
+/** What is wrong, and where. Never a value. */
 export interface Problem {
-  readonly path: string;
+  /** Place in the list of accounts, from 0; undefined where it is about none of them. */
+  readonly entry?: number;
+  /** In that entry, else in the file: `client_id`, `senders[0]`, `providers.mine.smtp`; empty for all of it. */
+  readonly key: string;
+  /** What was expected. */
   readonly message: string;
   /** Line in the accounts file, from 1, where known. */
   readonly line?: number;
 }
+
+/** `accounts[3].client_id`. */
+export const formatPlaceIn = ({ entry, key }: Pick<Problem, 'entry' | 'key'>): string =>
+  entry === undefined ? key : `accounts[${entry}]${key === '' ? '' : `.${key}`}`;
+
+/** As `check --json` and the admin API tell it. */
+export const problemRow = (problem: Problem) => ({
+  path: formatPlaceIn(problem),
+  message: problem.message,
+  ...(problem.line === undefined ? {} : { line: problem.line }),
+});
 
 const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 

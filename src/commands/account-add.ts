@@ -12,7 +12,7 @@ import { isAddress } from '../accounts/schema.ts';
 import { readSecretText } from '../accounts/secret-source.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import { readVariable } from '../config/variables.ts';
-import { findAccount, parseAt, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
+import { findAccount, mistakesOf, parseAt, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
@@ -140,13 +140,11 @@ async function addAccount(context: CommandContext): Promise<number> {
       access === undefined || option('transport') === 'graph'
         ? {}
         : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
-    const parsed = await parseAt(place.change(text, { ...entry, ...brought }), path, context.env);
+    const next = place.change(text, { ...entry, ...brought });
+    const parsed = await parseAt(next, path, context.env);
     const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
     if (loaded === undefined)
-      throw new OperatorError(
-        parsed.problems.map((problem) => `${problem.path} ${problem.message}`).join('\n'),
-        EXIT_CONFIGURATION,
-      );
+      throw new OperatorError(mistakesOf(parsed, findAccount(next, email)).join('\n'), EXIT_CONFIGURATION);
     const isOnlyHere = access !== undefined;
     if (context.options.verify === false) return { ok: true, isReplaced: false, isOnlyHere, entry };
     let newest: string | undefined;

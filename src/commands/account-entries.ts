@@ -1,7 +1,14 @@
 /** `account list`, `account remove`, `account import`: the accounts file without an editor. */
 import { accountEntries, appendAccount, removeAccount } from '../accounts/accounts-edit.ts';
 import { readAccountsFile } from '../accounts/accounts-file.ts';
-import { editAccounts, findAccount, parseAt, readOrEmpty, readWhole } from '../enrol/accounts-on-disk.ts';
+import {
+  editAccounts,
+  findAccount,
+  mistakesOf,
+  parseAt,
+  readOrEmpty,
+  readWhole,
+} from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { cleanText } from '../protocol/text.ts';
 import { showProblems } from './check.ts';
@@ -114,11 +121,10 @@ export const accountImport: CommandDefinition = {
         // No program of an entry that nobody has read yet, and those of the accounts that are there are of no use here.
         const parsed = await parseAt(next, settings.accounts, context.env, false);
         const position = accountEntries(next).length - 1;
-        const problems = parsed.problems.filter(({ path }) => path.startsWith(`accounts[${position}]`));
-        if (problems.length > 0) {
+        const mistakes = mistakesOf(parsed, position);
+        if (mistakes.length > 0) {
           taken.failed += 1;
-          for (const { path, message } of problems)
-            terminal.note(`${name}: ${path.replace(/^accounts\[\d+\]\.?/, '')} ${message}`);
+          for (const mistake of mistakes) terminal.note(`${name}: ${mistake}`);
           continue;
         }
         for (const note of notes) terminal.note(`${name}: ${note}`);

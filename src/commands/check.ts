@@ -4,6 +4,7 @@
  */
 import { isCalled } from '../accounts/account.ts';
 import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
+import { problemRow } from '../accounts/schema.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { ProbeStage } from '../enrol/explain.ts';
@@ -96,11 +97,11 @@ export const check: CommandDefinition = {
 
     if (trial !== undefined) {
       const { problems, warnings } = trial;
-      const asSettings = (message: string): Problem => ({ path: 'settings', message });
+      const asSettings = (message: string): Problem => ({ key: 'settings', message });
       if (asJson)
         printJson(terminal, {
-          problems: [...problems.map(asSettings), ...file.problems],
-          warnings: [...warnings.map(asSettings), ...file.warnings],
+          problems: [...problems.map(asSettings), ...file.problems].map(problemRow),
+          warnings: [...warnings.map(asSettings), ...file.warnings].map(problemRow),
           accounts: [],
         });
       else
@@ -129,7 +130,11 @@ export const check: CommandDefinition = {
         ok: steps.every((step) => step.ok),
         steps,
       }));
-      printJson(terminal, { problems: file.problems, warnings: file.warnings, accounts });
+      printJson(terminal, {
+        problems: file.problems.map(problemRow),
+        warnings: file.warnings.map(problemRow),
+        accounts,
+      });
     } else {
       for (const row of rows) showDetails(terminal, row);
       terminal.print();
@@ -195,7 +200,8 @@ export function showProblems(
   problems: readonly Problem[],
   warnings: readonly Problem[],
 ): void {
-  const show = (label: string, { path: key, line, message }: Problem): void => {
+  const show = (label: string, problem: Problem): void => {
+    const { path: key, line, message } = problemRow(problem);
     const place = line === undefined ? '' : `${path}:${line}: `;
     terminal.note(`${label} ${place}${key === '' ? '' : `${key} `}${message}`);
   };

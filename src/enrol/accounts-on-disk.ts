@@ -58,6 +58,12 @@ export const parseAt = (
   mayRun = true,
 ): Promise<AccountsFile> => parseAccounts(text, { env, directory: dirname(path), mayRun });
 
+/** What is wrong with the entry at `index` itself, one line each. */
+export const mistakesOf = ({ problems }: AccountsFile, index: number): readonly string[] =>
+  problems
+    .filter(({ entry }) => entry === index)
+    .map(({ key, message }) => (key === '' ? message : `${key} ${message}`));
+
 /**
  * Reads, changes and writes the file while nobody else does. `change` gets the text as it is now and gives the
  * new one, or undefined to leave it; a file changed by hand in between is read again. A text that is no

@@ -7,7 +7,7 @@ import { type LoadedAccount, parseProviders } from '../accounts/accounts-file.ts
 import type { RefreshTokenCredential, Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { foldAddress } from '../protocol/text.ts';
-import { findAccount, parseAt, readOrEmpty } from './accounts-on-disk.ts';
+import { findAccount, mistakesOf, parseAt, readOrEmpty } from './accounts-on-disk.ts';
 import { consentOf } from './consent.ts';
 import { OperatorError } from './operator-error.ts';
 import type { SignInTarget } from './sign-in.ts';
@@ -56,20 +56,12 @@ export async function draftOfNew(path: string, wanted: NewAccount): Promise<Draf
   );
   const client = given.client_id === undefined ? clientOf(text, wanted.provider) : {};
   const entry = { ...client, ...given };
-  const parsed = await parseAt(
-    appendAccount(text, { ...entry, refresh_token: NO_GRANT_YET }),
-    path,
-    process.env,
-  );
+  const next = appendAccount(text, { ...entry, refresh_token: NO_GRANT_YET });
+  const parsed = await parseAt(next, path, process.env);
   const folded = foldAddress(wanted.email);
   const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === folded);
-  if (loaded === undefined) {
-    const mine = parsed.unusable.find(({ account }) => foldAddress(account.email) === folded);
-    const problems = mine?.problems ?? parsed.problems;
-    throw new OperatorError(
-      problems.map(({ path: key, message }) => `${key.replace(/^.*\]\.?/, '')} ${message}`.trim()).join('; '),
-    );
-  }
+  if (loaded === undefined)
+    throw new OperatorError(mistakesOf(parsed, accountEntries(next).length - 1).join('; '));
   return complete(text, entry, loaded, entry);
 }
 

@@ -14,7 +14,7 @@ import {
 } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { diffAccounts, missingAccounts } from '../../src/accounts/reload-diff.ts';
-import { accountsJsonSchema } from '../../src/accounts/schema.ts';
+import { accountsJsonSchema, formatPlaceIn } from '../../src/accounts/schema.ts';
 import { verifyPassword } from '../../src/accounts/scrypt.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'accounts-'));
@@ -140,7 +140,7 @@ test('keys of earlier tools are understood', async () => {
 test('a bare array is a file too', async () => {
   const parsed = await parse([gmail, { ...gmail, email: 'x@y', clientid: 'typo' }]);
   assert.equal(parsed.accounts.length, 1);
-  assert.equal(parsed.problems[0]?.path, 'accounts[1].clientid');
+  assert.deepEqual([parsed.problems[0]?.entry, parsed.problems[0]?.key], [1, 'clientid']);
 });
 
 test('secrets come by value, environment and file; one line break at the end is dropped', async () => {
@@ -252,7 +252,7 @@ for (const [name, entry, path, words] of [
       { HASH: '{SSHA}x' },
     );
     assert.equal(parsed.accounts.length, 1);
-    const problem = parsed.problems.find((p) => p.path === `accounts[1].${path}`);
+    const problem = parsed.problems.find((p) => formatPlaceIn(p) === `accounts[1].${path}`);
     assert.match(problem?.message ?? `only ${JSON.stringify(parsed.problems)}`, words);
     assert((problem?.line ?? 0) > 8);
     assert.doesNotMatch(inspect(parsed, { depth: 9 }), new RegExp(`'${LEAK}'`));
@@ -303,10 +303,7 @@ test('what is taken twice is reported; the first keeps it', async () => {
     { ...gmail, email: 'b@example.com', account_id: 'ONE' },
     { ...gmail, email: 'c@example.com', senders: ['alice@example.com'] },
   ]);
-  assert.deepEqual(
-    parsed.problems.map((p) => p.path),
-    ['accounts[1].email', 'accounts[2].account_id'],
-  );
+  assert.deepEqual(parsed.problems.map(formatPlaceIn), ['accounts[1].email', 'accounts[2].account_id']);
   // Senders may overlap: such accounts share the mail.
   assert.deepEqual(parsed.warnings, []);
 });
@@ -333,10 +330,10 @@ test('a sender pattern that can never match is an error', async () => {
     },
     { ...gmail, email: 'c@example.com', senders: ['*@X.test'], deny: ['*@x.TEST'] },
   ]);
-  assert.deepEqual(
-    parsed.problems.map((p) => p.path),
-    [...senders.map((_, i) => `accounts[0].senders[${i}]`), 'accounts[2].senders[0]'],
-  );
+  assert.deepEqual(parsed.problems.map(formatPlaceIn), [
+    ...senders.map((_, i) => `accounts[0].senders[${i}]`),
+    'accounts[2].senders[0]',
+  ]);
   for (const { message } of parsed.problems) assert.match(message, /never match/);
 });
 
@@ -361,12 +358,12 @@ test('a file of the earlier Python tool is served as it is, its own keys are nam
   assert.deepEqual(parsed.problems, []);
   assert.equal(parsed.accounts.length, 2);
   assert.deepEqual(
-    parsed.warnings.map((p) => p.path).filter((path) => path.startsWith('accounts')),
+    parsed.warnings.map(formatPlaceIn).filter((path) => path.startsWith('accounts')),
     ['ip_address', 'vmta_name', 'max_concurrent_connections', 'max_messages_per_hour', 'warmup'].map(
       (key) => `accounts[0].${key}`,
     ),
   );
-  const { message } = parsed.warnings.find(({ path }) => path.endsWith('.ip_address')) ?? assert.fail();
+  const { message } = parsed.warnings.find(({ key }) => key === 'ip_address') ?? assert.fail();
   assert.equal(message, 'is a key of the earlier tool and ignored: local_address says it here');
   // Not this machine's: it would hold up all mail.
   assert.equal(parsed.accounts[0]?.account.localAddress, undefined);
@@ -379,10 +376,12 @@ test('a wrong provider costs its accounts only', async () => {
     providers: { mine: { smtp: 'starttls://x' }, gmail: { smtp: 'starttls://x' }, no: 3 },
     accounts: [gmail, { ...gmail, email: 'm@x', provider: 'mine' }],
   });
-  assert.deepEqual(
-    parsed.problems.map((p) => p.path),
-    ['providers.mine.token_url', 'providers.gmail', 'providers.no', 'accounts[1].provider'],
-  );
+  assert.deepEqual(parsed.problems.map(formatPlaceIn), [
+    'providers.mine.token_url',
+    'providers.gmail',
+    'providers.no',
+    'accounts[1].provider',
+  ]);
   assert.equal(parsed.accounts.length, 1);
 });
 
@@ -486,7 +485,7 @@ test('keys that JavaScript knows are unknown keys like any other', async () => {
     [`{"providers":{"p":{"__proto__":1,"smtp":"smtps://h"}},"accounts":[${good}}]}`, 'providers.p.__proto__'],
   ] as const)
     assert.deepEqual(
-      (await parse(text)).problems.map((p) => [p.path, p.message.replace(/:.*/, '')])[0],
+      (await parse(text)).problems.map((p) => [formatPlaceIn(p), p.message.replace(/:.*/, '')])[0],
       [path, 'unknown key'],
       text,
     );

@@ -121,7 +121,7 @@ const WRONG: readonly (readonly [string, object, string, RegExp])[] = [
 for (const [name, keys, key, words] of WRONG)
   test(`refused: ${name}`, async () => {
     const { problems } = await parse({ ...person, ...keys });
-    assert.equal(problems[0]?.path, `accounts[0].${key}`);
+    assert.deepEqual([problems[0]?.entry, problems[0]?.key], [0, key]);
     assert.match(problems[0]?.message ?? '', words);
   });
 

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseAccounts } from '../../src/accounts/accounts-file.ts';
+import { formatPlaceIn } from '../../src/accounts/schema.ts';
 
 const parse = (entry: object, env: Record<string, string> = {}, directory = tmpdir()) =>
   parseAccounts(
@@ -22,7 +23,7 @@ const credentialOf = async (...args: Parameters<typeof parse>) => {
 };
 const wrong = async (...args: Parameters<typeof parse>): Promise<string> => {
   const { problems } = await parse(...args);
-  return problems.map((problem) => `${problem.path} ${problem.message}`).join();
+  return problems.map((problem) => `${formatPlaceIn(problem)} ${problem.message}`).join();
 };
 const program = (code: string) => ({ command: [process.execPath, '-e', code] });
 

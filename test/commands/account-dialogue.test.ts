@@ -191,3 +191,21 @@ test(
     }
   }),
 );
+
+test(
+  'account add names the mistakes of its own entry, not those of the accounts that are there',
+  leakless(async (_t, defer) => {
+    const { args, file, refreshToken } = await setUp(defer);
+    const { providers } = JSON.parse(readFileSync(file, 'utf8')) as { providers: object };
+    writeFileSync(
+      file,
+      JSON.stringify({ providers, accounts: [{ email: 'b@x', provider: 'gmail', typo: 1 }] }),
+    );
+    const given = [...args, ANN, '--provider', 'sim', '--client-id', 'x', '--sign-in', 'refresh-token'];
+    const { code, stderr } = await runCli([...given, '--smtp', 'localhost'], {
+      env: { XOAUTH2_RELAY_REFRESH_TOKEN: refreshToken },
+    });
+    assert.equal(code, 2);
+    assert.equal(stderr, 'smtp expected starttls://host:587 or smtps://host:465\n');
+  }),
+);

@@ -5,6 +5,7 @@
 
 import { type LoadedAccount, parseAccounts } from '../../src/accounts/accounts-file.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
+import { formatPlaceIn } from '../../src/accounts/schema.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import { createHttp } from '../../src/http.ts';
 import { silentLog } from '../../src/log.ts';
@@ -96,7 +97,7 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
   async function load(entries: readonly object[]): Promise<readonly LoadedAccount[]> {
     const file = await parseAccounts(JSON.stringify(entries), { env: {}, directory: '/' });
     const problem = file.problems[0];
-    if (problem !== undefined) throw new Error(`${problem.path}: ${problem.message}`);
+    if (problem !== undefined) throw new Error(`${formatPlaceIn(problem)}: ${problem.message}`);
     return file.accounts;
   }
   const loaded = await load(
