@@ -16,7 +16,7 @@ export function createClosing(deps: {
   readonly refresher: Pick<Refresher, 'settled'>;
   readonly endpoints: Pick<TokenEndpoints, 'close'>;
   readonly keeper: Pick<GrantKeeper, 'close'>;
-  readonly store: Pick<TokenStore, 'close' | 'finish'>;
+  readonly store: Pick<TokenStore, 'close' | 'serves'>;
   readonly log: Log;
   /** Nothing begins any more. */
   readonly drain: () => void;
@@ -39,7 +39,7 @@ export function createClosing(deps: {
     const lost = await keeper.close(LAST_SAVE_MS);
     await store.close();
     if (lost.length === 0) return;
-    const error = new GrantsUnsavedError(lost, store.finish !== undefined);
+    const error = new GrantsUnsavedError(lost, store.serves !== undefined);
     log.error({ event: 'refresh_tokens_lost', accounts: lost }, error.message);
     throw error;
   }

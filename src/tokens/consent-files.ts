@@ -23,6 +23,8 @@ export interface ConsentFiles {
     fingerprint: string,
     isFresh: boolean,
   ): Promise<{ readonly paths: readonly string[]; readonly unread: UnreadFile | undefined }>;
+  /** Whose consent the account of this file has, as far as it is served and its file has been read here. */
+  of(path: string): string | undefined;
   /** The file of the account has been read or written here, and has these grants. */
   seen(id: GrantId, grants: readonly StoredGrant[]): void;
 }
@@ -131,6 +133,7 @@ export function createConsentFiles(
       const found = [mine.places, beside].flatMap((places) => [...(places.get(fingerprint) ?? [])]);
       return { paths: [...new Set(found)], unread };
     },
+    of: (path) => known.get(path),
     seen(id, grants) {
       const path = grantFiles.pathOf(id.accountId);
       if (!served.has(id.accountId)) {

@@ -10,7 +10,13 @@ import type { StoreWatch } from './store-watch.ts';
 import type { StoredGrant, TokenStore } from './token-store.ts';
 import { isUnreadable } from './unreadable.ts';
 
-/** What another account has. */
+/**
+ * Why more is looked for than before any request. `refused`: ours is no good, and one that is as late will do.
+ * `interrupted`: whoever refreshed last did not come to its end.
+ */
+export type GrantDoubt = 'refused' | 'interrupted';
+
+/** What another account has, or what stands beside the files. */
 export interface Found {
   readonly refreshToken: Secret;
   readonly obtainedAt: number | undefined;
@@ -49,7 +55,7 @@ export interface ConsentSearch {
   findFor(
     own: ConsentMember,
     user: string,
-    isRefused: boolean,
+    doubt?: GrantDoubt,
   ): Promise<{
     readonly later: Found | undefined;
     readonly spare: Found | undefined;
@@ -133,14 +139,14 @@ export function createConsentSearch(store: TokenStore, watch: StoreWatch): Conse
       const isHad = sharing.some((other) => generationOf(other) >= last.generation);
       return heir === undefined || isHad ? undefined : { heir, last };
     },
-    async findFor(own, user, isRefused) {
-      const { accountId, fingerprint, generation, signedInAs } = own;
-      const holder = { accountId, fingerprint, user, generation, signedInAs };
-      const { found, failure } = await search(own, holder, isRefused);
+    async findFor(own, user, doubt) {
+      const { accountId, fingerprint, generation, signedInAs, signedInAt } = own;
+      const holder = { accountId, fingerprint, user, generation, signedInAs, signedInAt };
+      const { found, failure } = await search(own, holder, doubt !== undefined);
       const [first] = found.sort(latestFirst(holder));
       const ownGeneration = generationOf(own);
       const later = first !== undefined && first.generation > ownGeneration ? first : undefined;
-      if (!isRefused) return { later, spare: undefined, failure };
+      if (doubt !== 'refused') return { later, spare: undefined, failure };
       const latest = later ?? { ...holder, generation: ownGeneration, refreshToken: own.refreshToken };
       const equal = found.find(
         (other) =>

@@ -9,7 +9,7 @@ import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { foldAddress } from '../protocol/text.ts';
 import type { Steps } from '../slices.ts';
-import { createConsentSearch, type Found } from './consent-search.ts';
+import { createConsentSearch, type Found, type GrantDoubt } from './consent-search.ts';
 import type { Grant } from './grant.ts';
 import { createGrantSaver, idOf, type Kept, NONE } from './grant-saver.ts';
 import { type GrantEvent, nextGrantState } from './grant-state.ts';
@@ -26,11 +26,11 @@ export interface GrantKeeper {
    */
   of(accountId: string, fingerprint: string, isConsent?: boolean, user?: string): Grant;
   /**
-   * Takes a later refresh token of the same consent that another account has, or had before it was renamed. `user` is
-   * the mailbox. `isRefused`: ours is no good; one that is as late will do. Results in why it is not known what the store
-   * has, undefined where it is. Never rejects.
+   * Takes a later refresh token of the same consent that another account has, or had before it was renamed, or that a
+   * process left half written. `user` is the mailbox. Results in why it is not known what the store has, undefined where it
+   * is. Never rejects.
    */
-  catchUp(grant: Grant, user: string, isRefused?: boolean): Promise<unknown>;
+  catchUp(grant: Grant, user: string, doubt?: GrantDoubt): Promise<unknown>;
   /** Looks into the store and takes a later refresh token from it. Rejects where the store cannot be reached. */
   load(grant: Grant): Promise<StoredGrant | undefined>;
   /**
@@ -130,7 +130,7 @@ export function createGrantKeeper(deps: {
     if (grant.isConsent) consents.add(grant);
   }
 
-  /** Another account has it: a copy is kept for this one, whatever becomes of that. */
+  /** It is another's, or stands beside the files: a copy is kept for this one, whatever becomes of that. */
   async function takeOver(own: Kept, found: Found): Promise<void> {
     if (found.refreshToken.reveal() === own.refreshToken?.reveal()) return;
     const handedOn = leaveFor(own, found.signedInAs);
@@ -143,7 +143,7 @@ export function createGrantKeeper(deps: {
     move(own, 'rotated');
     log.info(
       { event: 'refresh_token_taken_over', account: own.accountId },
-      'another account with the same consent has a later refresh token: going on with it',
+      'a later refresh token of the same consent has been found: going on with it',
     );
     await handedOn;
     await save(own, NONE);
@@ -244,11 +244,11 @@ export function createGrantKeeper(deps: {
       return made;
     },
     load,
-    async catchUp(grant, user, isRefused = false) {
+    async catchUp(grant, user, doubt) {
       const own = kept(grant);
-      const { later, spare, failure } = await consents.findFor(own, user, isRefused);
+      const { later, spare, failure } = await consents.findFor(own, user, doubt);
       if (later !== undefined) void takeOver(own, later);
-      if (isRefused) own.spare ??= spare;
+      own.spare ??= spare;
       return failure;
     },
     rotated: (grant, refreshToken, tokens, signedInAs = grant.signedInAs) =>

@@ -5,7 +5,7 @@ export class GrantsUnsavedError extends Error {
   /** `hasDirectory`: there is one in which they may be half written. */
   constructor(accountIds: readonly string[], hasDirectory: boolean) {
     super(
-      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved: ${accountIds.join(', ')}; they may have to sign in again${hasDirectory ? ', unless the state directory has them half written (*.tmp): the relay’s next start finishes that' : ''}`,
+      `the newest refresh tokens of ${accountIds.length} account(s) could not be saved: ${accountIds.join(', ')}; they may have to sign in again${hasDirectory ? ', unless the state directory has them half written (*.tmp): it is looked for there before anything is asked' : ''}`,
     );
     this.accountIds = accountIds;
   }

@@ -1,7 +1,7 @@
 /**
  * What a killed process had written and not yet put in place, or what was set aside: its refresh token may be the only
- * good one. In: the state directory at the start of a relay, or when a refresh token was refused. Out: its files whole. What
- * a living process is just writing is left to it.
+ * good one. In: the state directory. Out: at the start of a relay its files whole; later what others have left there, to be
+ * read as those are.
  */
 import { join } from 'node:path';
 import { type Clock, pause } from '../clock.ts';
@@ -35,25 +35,37 @@ export interface LeftoverDeps {
 }
 
 export interface Leftovers {
-  /** At the start of a relay, all of it. */
+  /** At the start of a relay: puts all of it in its place that can be put there. */
   finish(): Promise<void>;
-  /** Only what dead processes have left; the lock at `ownLock` is held by whoever calls. */
-  finishOfDead(ownLock: string): Promise<void>;
-  /** Tries once more where something is left beside the file at `path`. Rejects with why it cannot be put in place. */
-  refuseUnfinished(path: string): Promise<void>;
+  /** What other processes have written beside the files, as of now; where not `isFresh`, as of a moment ago. */
+  read(isFresh: boolean): Promise<readonly Leftover[]>;
 }
 
-/** The directory is looked through for what dead processes left at most this often, ms: it may have 100,000 files. */
+export interface Leftover {
+  readonly path: string;
+  /** The file whose place it was to take. */
+  readonly target: string;
+  /** None where it is damaged, or has gone. */
+  readonly grants: readonly StoredGrant[];
+  /** It may be a record, and cannot be read. */
+  readonly unread: UnreadFile | undefined;
+  /** Whoever wrote it has ended. */
+  readonly isDead: boolean;
+}
+
+/** The directory is looked through at most this often, ms: it may have 100,000 files… */
 const LOOK_EVERY_MS = 1000;
+/** … and where nothing points to a dead process, so often that it takes less than this part of the time. */
+const LOOKING_PART = 1 / 20;
 
 export function createLeftovers(
   directory: string,
   deps: LeftoverDeps & { readonly clock: Clock },
 ): Leftovers {
-  const { files, clock, processes, log } = deps;
-  /** By the file whose place they could not take. */
-  const unfinished = new Map<string, { readonly names: readonly string[]; readonly error: unknown }>();
+  const { files, grantFiles, clock, processes, log } = deps;
+  const ownMark = `${processes.own.pid}.${processes.own.started}.`;
   let lookedAt = Number.NEGATIVE_INFINITY;
+  let isGoodUntil = Number.NEGATIVE_INFINITY;
   let last: Promise<readonly string[]> = Promise.resolve([]);
   let coming: Promise<readonly string[]> | undefined;
 
@@ -62,13 +74,29 @@ export function createLeftovers(
     if (waitMs > 0) await pause(clock, waitMs);
     lookedAt = clock.monotonic();
     coming = undefined;
-    return (await files.list(directory)).filter(
-      (name) => LEFTOVER.test(name) && !SET_ASIDE.test(name) && !isBeingWritten(name, processes),
+    const names = (await files.list(directory)).filter(
+      (name) => name.endsWith('.tmp') && LEFTOVER.exec(name)?.[2]?.startsWith(ownMark) === false,
     );
+    const now = clock.monotonic();
+    isGoodUntil = Math.max(lookedAt + LOOK_EVERY_MS, now + (now - lookedAt) / LOOKING_PART);
+    return names.map((name) => join(directory, name));
   }
 
-  /** As it is from now on: what came before the caller was told to look is in it. */
-  function listed(): Promise<readonly string[]> {
+  /** Each by itself: one that cannot be put in its place is left there. */
+  async function finishOne(path: string): Promise<void> {
+    try {
+      await finish(path, deps);
+    } catch (error) {
+      const why = error instanceof UnreadFile ? error.cause : error;
+      log.error(
+        { event: 'state_file_unfinished', file: path, reason: reasonOf(why) },
+        why instanceof StateFileRefused ? why.message : 'a refresh token cannot be put in its place',
+      );
+    }
+  }
+
+  function listed(isFresh: boolean): Promise<readonly string[]> {
+    if (!isFresh && clock.monotonic() < isGoodUntil) return last;
     if (coming === undefined) {
       coming = last.then(list, list);
       last = coming;
@@ -76,80 +104,63 @@ export function createLeftovers(
     return coming;
   }
 
-  /** Each by itself: one that cannot be finished is its account's trouble alone. Never rejects. */
-  async function finishAll(left: readonly string[], ownLock?: string): Promise<void> {
-    const byTarget = new Map<string, string[]>();
-    for (const name of left) {
-      const target = join(directory, LEFTOVER.exec(name)?.[1] ?? '');
-      byTarget.set(target, [...(byTarget.get(target) ?? []), name]);
-    }
-    await Promise.all([...byTarget].map(([target, names]) => finishFor(target, names, ownLock)));
-  }
-
-  async function finishFor(target: string, names: readonly string[], ownLock?: string): Promise<void> {
+  async function readOne(path: string): Promise<Leftover> {
+    const facts = { path, target: targetOf(path), isDead: !isBeingWritten(path, processes) };
     try {
-      let isDone = true;
-      for (const name of names)
-        if (!(await finish(join(directory, name), target, deps, ownLock))) isDone = false;
-      if (isDone) unfinished.delete(target);
+      return { ...facts, grants: (await grantFiles.readOrReject(path)) ?? [], unread: undefined };
     } catch (error) {
-      const why = error instanceof UnreadFile ? error.cause : error;
-      if (!unfinished.has(target))
-        log.error(
-          { event: 'state_file_unfinished', file: target, left: names, reason: reasonOf(why) },
-          why instanceof StateFileRefused ? why.message : 'a refresh token cannot be put in its place',
-        );
-      unfinished.set(target, { names, error });
+      // What a living process has only just made is not whole.
+      return { ...facts, grants: [], unread: facts.isDead ? (error as UnreadFile) : undefined };
     }
   }
 
   return {
     async finish() {
-      const left: string[] = [];
+      const left = new Map<string, string[]>();
       for (const name of await files.list(directory)) {
-        if (LEFTOVER.test(name)) left.push(name);
-        else if (WORTHLESS.test(name)) await files.remove(join(directory, name));
+        const path = join(directory, name);
+        if (LEFTOVER.test(name)) left.set(targetOf(path), [...(left.get(targetOf(path)) ?? []), path]);
+        else if (WORTHLESS.test(name)) await files.remove(path);
       }
-      await finishAll(left);
+      await Promise.all(
+        [...left.values()].map(async (paths) => {
+          for (const path of paths) await finishOne(path);
+        }),
+      );
     },
-    finishOfDead: async (ownLock) => finishAll(await listed(), ownLock),
-    async refuseUnfinished(path) {
-      const { names } = unfinished.get(path) ?? {};
-      if (names !== undefined) await finishFor(path, names);
-      const left = unfinished.get(path);
-      if (left !== undefined) throw left.error;
-    },
+    read: async (isFresh) => Promise.all((await listed(isFresh)).map(readOne)),
   };
 }
 
-/** False: whoever refreshes it just now puts it in place. */
-async function finish(path: string, target: string, deps: LeftoverDeps, ownLock?: string): Promise<boolean> {
+const targetOf = (path: string): string => LEFTOVER.exec(path)?.[1] ?? '';
+
+async function finish(path: string, deps: LeftoverDeps): Promise<void> {
   const { files, grantFiles, locks } = deps;
+  const target = targetOf(path);
   const half = await grantFiles.readQuietly(path);
   if (half === undefined) {
-    if (isBeingWritten(path, deps.processes)) return true;
+    if (isBeingWritten(path, deps.processes)) return;
     const kind = await grantFiles.kindOf(path);
     if (kind === 'damaged') await files.remove(path);
     // What is another user's, or what a disk does not give now, may be the only good one.
     if (kind === 'unread') await grantFiles.readOrReject(path);
-    return true;
+    return;
   }
   const held: FileLock[] = [];
   try {
     for (const lockPath of deps.lockPathsOf(target, half)) {
-      if (lockPath === ownLock) continue;
       const attempt = await locks.attempt(lockPath);
-      if (!attempt.taken) return false;
+      // Whoever refreshes it just now puts it in place.
+      if (!attempt.taken) return;
       held.push(attempt.lock);
     }
     const kind = await grantFiles.kindOf(target);
-    if (kind === 'unread' && (await files.changedAt(target)) !== undefined) return true;
+    if (kind === 'unread' && (await files.changedAt(target)) !== undefined) return;
     if (kind === 'other key') await grantFiles.moveAside(target, 'unknown_key');
     await putInPlace(half, { target, wasSetAside: SET_ASIDE.test(path) }, deps, () => {
       if (held.some((lock) => !lock.isHeld())) throw new Error('it stood still for too long');
     });
     if (!isBeingWritten(path, deps.processes)) await files.remove(path);
-    return true;
   } finally {
     await Promise.allSettled(held.map((lock) => lock.release()));
   }

@@ -15,18 +15,20 @@ export interface ConsentHolder {
   readonly generation: number;
   /** Whose new sign-in took the place of what the operator gave; undefined: nobody's. */
   readonly signedInAs: string | undefined;
+  /** When, ms since the epoch. */
+  readonly signedInAt: number | undefined;
 }
 
 export const isSameMailbox = (one: string, other: string): boolean => foldAddress(one) === foldAddress(other);
 
-/** Whether `holder` may go on with what another account with the same fingerprint has. */
+/** Whether `holder` may go on with what is kept under the same fingerprint. */
 export const isOfSameConsent = (
-  holder: Pick<ConsentHolder, 'user' | 'signedInAs'>,
-  found: { readonly signedInAs?: string | undefined },
+  holder: Pick<ConsentHolder, 'user' | 'signedInAs' | 'signedInAt'>,
+  found: SignIn & { readonly signedInAs?: string | undefined },
 ): boolean =>
   found.signedInAs === undefined
     ? holder.signedInAs === undefined
-    : isSameMailbox(found.signedInAs, holder.user);
+    : isSameMailbox(found.signedInAs, holder.user) && !isOfEarlierSignIn(found, holder);
 
 /** Whether it is known to be of an earlier sign-in of the same mailbox, however often it was refreshed since. */
 export const isOfEarlierSignIn = (one: SignIn, other: SignIn): boolean =>
@@ -55,7 +57,7 @@ type Latest = SignIn & { readonly generation: number; readonly signedInAs?: stri
 
 /** The first of them that `holder` may go on with; undefined where none has a refresh token. */
 export const latestFor = <G extends Latest & { readonly refreshToken?: unknown }>(
-  holder: Pick<ConsentHolder, 'user' | 'signedInAs' | 'generation'>,
+  holder: Pick<ConsentHolder, 'user' | 'signedInAs' | 'signedInAt' | 'generation'>,
   found: readonly (G | undefined)[],
 ): G | undefined =>
   found

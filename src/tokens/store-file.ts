@@ -20,7 +20,6 @@ import type { Sealer } from './sealing.ts';
 import { codeOf, StateFileRefused, type StateFiles, stateFiles } from './state-files.ts';
 import { afterRotation, isSameGrant, ownGrant, withGrant, withoutEnded, withToken } from './stored-grants.ts';
 import type { GrantId, GrantLock, KeptGrant, StoredGrant, TokenStore } from './token-store.ts';
-import { UnreadFile } from './unreadable.ts';
 
 export interface FileStoreDeps {
   readonly log: Log;
@@ -235,19 +234,33 @@ export function createFileStore(
     holder: ConsentHolder,
     { unread, isThorough }: { readonly unread: readonly string[]; readonly isThorough: boolean },
   ): Promise<StoredGrant | undefined> {
+    const own = pathOf(holder.accountId);
+    // Before the files: what finds its place meanwhile is in one of them.
+    const left = await leftovers.read(isThorough);
     const beside = await consents.with(holder.fingerprint, isThorough);
     const paths = new Set(beside.paths);
+    paths.delete(own);
     for (const id of unread) paths.add(pathOf(id));
-    paths.delete(pathOf(holder.accountId));
-    const records = [...paths].map(async (path) => {
-      await leftovers.refuseUnfinished(path).catch((error: unknown) => {
-        throw new UnreadFile(path, error);
-      });
-      return ownGrant((await grantFiles.readOrReject(path)) ?? [], holder);
-    });
-    const found = latestFor(holder, await Promise.all(records));
+    let anybodys = beside.unread;
+    for (const { target, unread } of left) {
+      if (unread === undefined) continue;
+      const consent = consents.of(target);
+      if (target === own || paths.has(target) || consent === holder.fingerprint) throw unread;
+      if (consent === undefined) anybodys ??= unread;
+    }
+    const read = await Promise.all([...paths].map((path) => grantFiles.readOrReject(path)));
+    const found = latestFor(
+      holder,
+      [...left.map(({ grants }) => grants), ...read].map((grants) => ownGrant(grants ?? [], holder)),
+    );
+    const half = left.find(
+      ({ target, grants }) =>
+        target === own && grants.some((grant) => grant.refreshToken === found?.refreshToken),
+    );
+    // Then it goes when it has found its place.
+    if (found?.refreshToken !== undefined && half?.isDead) halves.set(found.refreshToken, half.path);
     // It may have the consent of anybody, but hardly of who has a later one than the operator gave.
-    if (beside.unread !== undefined && found === undefined && holder.generation === 0) throw beside.unread;
+    if (anybodys !== undefined && found === undefined && holder.generation === 0) throw anybodys;
     return found;
   }
 
@@ -270,7 +283,6 @@ export function createFileStore(
     load: (id) =>
       inTurn(id.accountId, async () => {
         const path = pathOf(id.accountId);
-        await leftovers.refuseUnfinished(path);
         let { grants, isStale } = await read(id.accountId);
         // What a command wrote otherwise its relay could not read perhaps.
         if (isStale && isOwner)
@@ -284,7 +296,6 @@ export function createFileStore(
         return found === undefined ? undefined : withoutEnded(found, clock.now());
       }),
     elsewhere,
-    finish: (consent) => leftovers.finishOfDead(consentLock(consent)),
     serves: consents.serves,
     async rotate(id, rotation) {
       const path = pathOf(id.accountId);

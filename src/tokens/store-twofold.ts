@@ -6,7 +6,14 @@
 import type { Log } from '../log.ts';
 import { isEarlier, latestFor } from './same-consent.ts';
 import { codeOf } from './state-files.ts';
-import type { GrantId, RotationResult, StoredGrant, StoredTokens, TokenStore } from './token-store.ts';
+import type {
+  GrantId,
+  RotationResult,
+  ServedIds,
+  StoredGrant,
+  StoredTokens,
+  TokenStore,
+} from './token-store.ts';
 import { isUnreadable } from './unreadable.ts';
 
 /** The shared store cannot be had. */
@@ -26,12 +33,8 @@ const NONE: Promise<StoredTokens> = Promise.resolve({});
 
 /** What it asks rejects with `SharedStoreAway`; with `Unreadable`, too, where that is read. */
 export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Log): TokenStore {
-  /** Grants whose copy here is known to be no later than the shared one. */
-  const compared = new Set<string>();
-  // A command beside this relay may have kept here what it could not take.
-  shared.onBack?.(() => compared.clear());
-  const keyOf = ({ accountId, fingerprint, user = '' }: GrantId): string =>
-    `${fingerprint} ${accountId} ${user}`;
+  let served: ServedIds = new Map();
+  let givings = 0;
 
   /** The shared store is given what it lacks. */
   async function complete(id: GrantId, own: StoredGrant, found: StoredGrant | undefined) {
@@ -54,52 +57,55 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
       : result.stored;
   }
 
+  async function load(id: GrantId): Promise<StoredGrant | undefined> {
+    // What cannot be read there holds up what would be asked: `elsewhere`.
+    const own = await here.load(id).catch(() => undefined);
+    try {
+      const found = await shared.load(id);
+      return own === undefined ? found : await complete(id, own, found);
+    } catch (error) {
+      if (isUnreadable(error)) throw error;
+      throw new SharedStoreAway(error, own);
+    }
+  }
+
+  /** A command beside this relay may have kept here what the shared store could not take. */
+  async function giveWhatCame(): Promise<void> {
+    givings += 1;
+    const mine = givings;
+    for (const { grant } of served.values()) {
+      if (mine !== givings) return;
+      const own = await here.load(grant).catch(() => undefined);
+      if (own !== undefined && isEarlier(grant, own)) await load(grant).catch(() => undefined);
+    }
+  }
+  shared.onBack?.(() => void giveWhatCame());
+
   return {
     ...shared,
     async open() {
       await here.open();
       await shared.open();
     },
-    async load(id) {
-      const key = keyOf(id);
-      let isRead = true;
-      const own = compared.has(key)
-        ? undefined
-        : await here.load(id).catch(() => {
-            isRead = false;
-            return undefined;
-          });
-      try {
-        const found = await shared.load(id);
-        const whole = own === undefined ? found : await complete(id, own, found);
-        if (isRead) compared.add(key);
-        return whole;
-      } catch (error) {
-        if (isUnreadable(error)) throw error;
-        throw new SharedStoreAway(error, own);
-      }
-    },
+    load,
     async elsewhere(holder, options) {
-      let unread: unknown;
-      const own = await here.elsewhere?.(holder, options).catch((error: unknown) => {
-        unread = error;
+      // Its own file, too: that may have one that the shared store lacks, or as late as that.
+      const unread = [...options.unread, holder.accountId];
+      const own = await here.elsewhere?.(holder, { ...options, unread }).catch((error: unknown) => {
+        if (isUnreadable(error)) throw error;
         return undefined;
       });
       try {
-        const found = await shared.elsewhere?.(holder, options);
-        // The shared one has it, too, unless it has lost its data.
-        if (found === undefined && isUnreadable(unread)) throw unread;
-        return latestFor(holder, [found, own]);
+        return latestFor(holder, [await shared.elsewhere?.(holder, options), own]);
       } catch (error) {
         if (isUnreadable(error)) throw error;
         throw new SharedStoreAway(error, own);
       }
     },
-    async finish(consent) {
-      await here.finish?.(consent);
-      compared.clear();
+    serves(accounts) {
+      served = accounts;
+      here.serves?.(accounts);
     },
-    serves: (accounts) => here.serves?.(accounts),
     async rotate(id, rotation): Promise<RotationResult> {
       const [own, given] = await Promise.allSettled([
         here.rotate(id, { ...rotation, isCopy: true, tokens: NONE }),
@@ -129,6 +135,7 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
     },
     prune: (accountIds, forgetAfterMs) => here.prune(accountIds, forgetAfterMs),
     async close() {
+      givings += 1;
       await here.close();
       await shared.close();
     },

@@ -11,6 +11,7 @@ import { cureOf } from '../protocol/causes/book.ts';
 import type { TokenFailure } from '../protocol/token-failure.ts';
 import type { TokenGrant } from '../protocol/token-response.ts';
 import { AccessToken } from './access-token.ts';
+import type { GrantDoubt } from './consent-search.ts';
 import { believe, type Doubt, passing, stopping } from './disbelief.ts';
 import { silenceAfter } from './failure-book.ts';
 import {
@@ -86,7 +87,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   const { endpoints, store, keeper, clock, log } = deps;
   const underWay = createUnderWay(clock, endpoints.answerTimeoutMs);
   const { track, trackAsked, beginAsked } = underWay;
-  const asker = createGrantAsker({ ...deps, track: trackAsked });
+  const { ask, counts } = createGrantAsker({ ...deps, track: trackAsked });
   const turns = createGrantTurns(keeper.hold, clock, TURN_LIMITS * endpoints.answerTimeoutMs);
 
   const failed = (failure: TokenFailure, sent = false, probeAt?: number): RefreshResult => ({
@@ -118,6 +119,9 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       return isUnreadable(error) ? cannotRead(error, store.kind) : 'away';
     }
   }
+
+  const catchUp = ({ grant, account }: Slot, doubt?: GrantDoubt): Promise<unknown> =>
+    keeper.catchUp(grant, account.user, doubt);
 
   /** `needless`: no other process has the store. `away`: it cannot be had. */
   async function takeRight(slot: Slot): Promise<GrantLock | 'needless' | 'busy' | 'away'> {
@@ -261,7 +265,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
       const came = lease === undefined ? 'nothing' : await look(slot, request.force);
       if (came instanceof AccessToken) return { ok: true, token: came, origin: 'store' };
       if (typeof came !== 'string' && isConsent(slot)) return failed(came);
-      const unknown = isConsent(slot) ? await keeper.catchUp(slot.grant, slot.account.user) : undefined;
+      const unknown = isConsent(slot) ? await catchUp(slot, lease?.interrupted && 'interrupted') : undefined;
       const isUnlocked = right === 'away' || came === 'away' || unknown !== undefined;
       const refusal = isUnlocked ? (unread(slot, unknown) ?? forbidden(slot, request)) : undefined;
       if (refusal !== undefined) return failed(refusal);
@@ -311,7 +315,6 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     lease: GrantLock | undefined,
   ): Promise<GrantAnswer> {
     const { grant } = slot;
-    const { ask } = asker;
     const isToAskAgain = (exchange: Exchange, after: TokenFailure['kind']): boolean =>
       !underWay.isStopped && lease?.isHeld() !== false && isFailure(exchange, after);
     let used = grant.refreshToken;
@@ -319,12 +322,10 @@ export function createRefresher(deps: RefresherDeps): Refresher {
     if (isToAskAgain(exchange, 'clock_skew') && exchange.clockOffsetMs !== undefined)
       exchange = await ask(slot, origin, used, exchange.clockOffsetMs);
     if (isToAskAgain(exchange, 'needs_consent') && isConsent(slot)) {
-      // A command that was killed beside this relay, or ended on a full disk, may have left what came to it.
-      await store.finish?.(grant.fingerprint).catch((error: unknown) => keeper.storeFailed(error, 'read'));
       const seen = await look(slot, true);
       if (typeof seen !== 'string' && !(seen instanceof AccessToken))
         return { ...exchange, outcome: { ok: false, failure: seen } };
-      if (grant.refreshToken === used) await keeper.catchUp(grant, slot.account.user, true);
+      if (grant.refreshToken === used) await catchUp(slot, 'refused');
       if (grant.refreshToken !== used && isToAskAgain(exchange, 'needs_consent')) {
         used = grant.refreshToken;
         exchange = await ask(slot, origin, used, 0);
@@ -342,13 +343,12 @@ export function createRefresher(deps: RefresherDeps): Refresher {
   }
 
   return {
-    counts: asker.counts,
+    counts,
     obtain,
     async lookAgain(slot, isReplacing) {
-      const before = slot.grant.refreshToken;
-      const token = slot.token;
+      const [before, token] = [slot.grant.refreshToken, slot.token];
       await look(slot, true, isReplacing);
-      if (isConsent(slot)) await keeper.catchUp(slot.grant, slot.account.user);
+      if (isConsent(slot)) await catchUp(slot);
       return slot.grant.refreshToken !== before || slot.token !== token;
     },
     adopt(slot, refreshToken, token, judge) {
@@ -359,7 +359,7 @@ export function createRefresher(deps: RefresherDeps): Refresher {
         try {
           // The store counts the rotations: ours has to be the latest.
           await look(slot, true);
-          await keeper.catchUp(slot.grant, slot.account.user);
+          await catchUp(slot);
           judge();
           // Once the grant is that of this sign-in.
           const tokens = Promise.resolve().then(() => ({ [slot.resource]: storedToken(slot, token) }));

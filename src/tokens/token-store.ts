@@ -4,6 +4,7 @@
  */
 import type { TokenResource } from '../accounts/credential.ts';
 import type { TokenFailureKind } from '../protocol/token-failure.ts';
+import type { Grant } from './grant.ts';
 import type { ConsentHolder } from './same-consent.ts';
 
 /** One consent of one account: another refresh token or client_id in the accounts file is another grant. */
@@ -102,7 +103,7 @@ export interface KeptGrant {
 }
 
 /** By account id. */
-export type ServedIds = ReadonlyMap<string, { readonly grant: Pick<GrantId, 'fingerprint'> }>;
+export type ServedIds = ReadonlyMap<string, { readonly grant: Grant }>;
 
 export interface TokenStore {
   readonly kind: 'memory' | 'file' | 'redis';
@@ -120,11 +121,6 @@ export interface TokenStore {
     holder: ConsentHolder,
     options: { readonly unread: readonly string[]; readonly isThorough: boolean },
   ): Promise<StoredGrant | undefined>;
-  /**
-   * Puts in its place what a process that has died had written beside it. Called with the right to refresh this consent;
-   * what is found may be of any. What cannot be put there is the trouble of its account: `load` rejects.
-   */
-  finish?(consent: string): Promise<void>;
   /** Who is served from now on: what is kept of others may be of accounts that were renamed. */
   serves?(accounts: ServedIds): void;
   /** Keeps a refresh token unless the store has a later one; that of an earlier sign-in is none. Durable when it resolves. Rejects when it could not be kept. */

@@ -8,7 +8,7 @@ import { SealError } from './sealing.ts';
 import { codeOf, StateFileRefused } from './state-files.ts';
 import type { TokenStore } from './token-store.ts';
 
-/** The file of another account, which may hold a later refresh token of the consent that was looked for. */
+/** A file that may hold a later refresh token of the consent that was looked for. */
 export class UnreadFile extends Error {
   override readonly name = 'UnreadFile';
   readonly path: string;
@@ -35,7 +35,7 @@ export function cannotRead(error: Unreadable, kind: TokenStore['kind']): TokenFa
   });
   if (error instanceof UnreadFile)
     return fails(
-      'what the state directory has under another name may be a later refresh token of this one, and cannot be read',
+      'a file in the state directory may hold a later refresh token of this account, and cannot be read',
       cureOfFile(error),
     );
   if (error instanceof StateFileRefused)

@@ -342,7 +342,7 @@ test('a process that stood still while it wrote does not replace what another on
 });
 
 for (const role of ['owner', 'guest'] as const)
-  test(`a refusal to a ${role} is not believed before what a dead process has left beside the file is in its place`, async (t) => {
+  test(`what a dead process has left beside the file is found by a running ${role} before it asks, and finds its place`, async (t) => {
     const { endpoint, serve, entriesOf } = await ground(t);
     const path = directory(t);
     const serveHere = async () => {
@@ -386,7 +386,37 @@ for (const role of ['owner', 'guest'] as const)
       [living],
     );
     assert.deepEqual(
-      endpoint.requests.slice(-3).map(({ status }) => status),
-      [400, 200, 400],
+      endpoint.requests.map(({ status }) => status),
+      [200, 200, 200, 200, 400],
     );
   });
+
+test('what a command had written when it was killed is found at once', async (t) => {
+  const { endpoint, serve, entriesOf } = await ground(t);
+  const path = directory(t);
+  const { service } = await serve({ a: 'one' }, createFileStore(path, { log, sealer: undefined }));
+  await refreshAll(service, ['a', 'a']);
+  const { own, isAlive } = createProcesses();
+  const processes = { own: { ...own, pid: 2 ** 22 + 1 }, isAlive };
+  let end = (): void => undefined;
+  const ended = new Promise<never>((_resolve, reject) => {
+    end = () => reject(Object.assign(new Error('full'), { code: 'ENOSPC' }));
+  });
+  const rename = (from: string, to: string): Promise<void> =>
+    to.endsWith('.grant') ? ended : stateFiles.rename(from, to);
+  const files = { ...stateFiles, rename };
+  const store = createFileStore(path, { log, sealer: undefined, processes, files }, { role: 'guest' });
+  const command = createTokenService({ log, store }, { refreshAhead: false });
+  await command.open();
+  command.applyAccounts(entriesOf({ a: 'one' }));
+  const asked = command.refresh('a');
+  await waitFor(() => readdirSync(path).some((name) => name.endsWith('.tmp')));
+  await service.refresh('a');
+  end();
+  await asked;
+  await command.close();
+  assert.deepEqual(
+    endpoint.requests.map(({ status }) => status),
+    [200, 200, 200, 200],
+  );
+});

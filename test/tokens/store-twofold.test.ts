@@ -1,27 +1,32 @@
 /** A shared store with a directory behind it: what a command beside the relay kept there is found by the relay. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { silentLog } from '../../src/log.ts';
 import { runAtOnce } from '../../src/slices.ts';
+import type { TokenError } from '../../src/tokens/access-token.ts';
+import { grantFingerprint } from '../../src/tokens/grant-form.ts';
 import { createGrantKeeper } from '../../src/tokens/grant-keeper.ts';
+import { StateFileRefused, stateFiles } from '../../src/tokens/state-files.ts';
 import { createFileStore } from '../../src/tokens/store-file.ts';
 import { createMemoryStore } from '../../src/tokens/store-memory.ts';
 import { createTwofoldStore, SharedStoreAway } from '../../src/tokens/store-twofold.ts';
 import type { TokenStore } from '../../src/tokens/token-store.ts';
+import { startTrial } from '../support/token-trial.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { idOf, rotation } from './store-suite.ts';
 
 const NONE = Promise.resolve({});
 
-for (const when of ['the shared store is back', 'a refresh token was refused'] as const)
+for (const when of ['the shared store is back', 'the relay next looks for its token'] as const)
   test(`when ${when}, it is given what a command has kept in the directory meanwhile`, async (t) => {
     const path = mkdtempSync(join(tmpdir(), 'twofold-'));
     t.after(() => rmSync(path, { recursive: true }));
     const shared = createMemoryStore();
-    let back = (): void => undefined;
+    const back: (() => void)[] = [];
     const twofold = (role: 'owner' | 'guest', more: Partial<TokenStore>): TokenStore =>
       createTwofoldStore(
         { ...shared, kind: 'redis', ...more },
@@ -29,11 +34,11 @@ for (const when of ['the shared store is back', 'a refresh token was refused'] a
         silentLog,
       );
     const relay = twofold('owner', {
-      onBack(listener) {
-        back = listener;
-      },
+      onBack: (listener) => void back.push(listener),
     });
     await relay.open();
+    const { keeper, grant } = keeperOf(relay);
+    relay.serves?.(new Map([['a@x', { grant }]]));
     await relay.rotate(idOf('a@x'), rotation('first'));
     assert.equal((await relay.load(idOf('a@x')))?.refreshToken, 'first');
     const away = (): Promise<never> => Promise.reject(new Error('away'));
@@ -43,12 +48,20 @@ for (const when of ['the shared store is back', 'a refresh token was refused'] a
       return error instanceof SharedStoreAway;
     });
     await assert.rejects(command.rotate(idOf('a@x'), rotation('second', 1)), SharedStoreAway);
-    if (when === 'the shared store is back') back();
-    else await relay.finish?.('grant-1');
-    assert.equal((await relay.load(idOf('a@x')))?.refreshToken, 'second');
-    assert.equal((await shared.load(idOf('a@x')))?.refreshToken, 'second');
+    if (when === 'the shared store is back') for (const hear of back) hear();
+    else await keeper.load(grant);
+    await waitFor(async () => (await shared.load(idOf('a@x')))?.refreshToken === 'second');
+    await keeper.load(grant);
+    assert.equal(grant.refreshToken?.reveal(), 'second');
     await relay.close();
   });
+
+function keeperOf(store: TokenStore) {
+  const keeper = createGrantKeeper({ store, clock: systemClock, log: silentLog, onChange: () => undefined });
+  const grant = keeper.of('a@x', 'grant-1');
+  runAtOnce(keeper.keepOnly(new Set([grant])));
+  return { keeper, grant };
+}
 
 /** A relay's grants in a directory and in a shared store that can be away. */
 async function relayBeside(t: TestContext) {
@@ -74,15 +87,7 @@ async function relayBeside(t: TestContext) {
       silentLog,
     );
     await store.open();
-    const keeper = createGrantKeeper({
-      store,
-      clock: systemClock,
-      log: silentLog,
-      onChange: () => undefined,
-    });
-    const grant = keeper.of('a@x', 'grant-1');
-    runAtOnce(keeper.keepOnly(new Set([grant])));
-    return { keeper, grant, kill: () => store.close() };
+    return { ...keeperOf(store), kill: () => store.close() };
   };
   const inDirectory = async () => {
     const store = directory();
@@ -146,4 +151,109 @@ test('what was refreshed of an earlier sign-in here does not lift a later one ab
   await relay.keeper.load(relay.grant);
   assert.equal(relay.grant.refreshToken?.reveal(), 'two, of another relay');
   await relay.kill();
+});
+
+/** A relay and commands with one account, a directory and a shared store that can be away. A refresh token used twice is refused. */
+async function serviceBeside(t: TestContext) {
+  const path = mkdtempSync(join(tmpdir(), 'twofold-'));
+  const shared = createMemoryStore();
+  const state = { isAway: false, isForeign: false };
+  const orAway =
+    <A extends unknown[], R>(ask: (...args: A) => Promise<R>) =>
+    (...args: A): Promise<R> =>
+      state.isAway ? Promise.reject(new Error('away')) : ask(...args);
+  const read: typeof stateFiles.read = async (name, most) => {
+    if (state.isForeign && name.includes('.grant'))
+      throw new StateFileRefused(`${name} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+    return stateFiles.read(name, most);
+  };
+  const storeOf = (role: 'owner' | 'guest'): TokenStore =>
+    createTwofoldStore(
+      {
+        ...shared,
+        kind: 'redis',
+        load: orAway(shared.load),
+        elsewhere: orAway(async () => undefined),
+        rotate: orAway(shared.rotate),
+        saveToken: orAway(shared.saveToken),
+        close: async () => undefined,
+      },
+      createFileStore(path, { log: silentLog, sealer: undefined, files: { ...stateFiles, read } }, { role }),
+      silentLog,
+    );
+  const trial = await startTrial(1, () => storeOf('owner'));
+  t.after(async () => {
+    await trial.close();
+    rmSync(path, { recursive: true });
+  });
+  const { endpoint, users } = trial;
+  const [user = ''] = users;
+  const [{ credential } = assert.fail()] = trial.entries;
+  const withoutStore = 'ask' as const;
+  return {
+    state,
+    user,
+    shared,
+    id: { accountId: user, fingerprint: grantFingerprint(credential), user },
+    file: () => join(path, readdirSync(path).find((name) => name.endsWith('.grant')) ?? ''),
+    start: (role: 'owner' | 'guest' = 'owner') => trial.serve({ store: storeOf(role) }, { withoutStore }),
+    statuses: () => endpoint.requests.map(({ status }) => status),
+  };
+}
+
+for (const way of ['is of another user', 'is half written, beside the lock of another user'] as const)
+  test(`the newest refresh token ${way}: an earlier one of the shared store is not asked with`, async (t) => {
+    const { state, user, file, start, statuses } = await serviceBeside(t);
+    let relay = await start();
+    await relay.refresh(user);
+    state.isAway = true;
+    await relay.refresh(user);
+    await relay.close();
+    state.isAway = false;
+    const isForeign = way === 'is of another user';
+    if (isForeign) state.isForeign = true;
+    else {
+      mkdirSync(`${file()}.lock`);
+      renameSync(file(), `${file()}.4711.3.1.tmp`);
+    }
+    relay = await start();
+    if (isForeign)
+      await assert.rejects(relay.refresh(user), (error: TokenError) => {
+        assert.equal(error.code, 'provider_fault');
+        assert.match(error.cure ?? '', /\.grant belongs to another user .*chown/);
+        return true;
+      });
+    state.isForeign = false;
+    await relay.refresh(user);
+    assert.deepEqual(statuses(), [200, 200, 200]);
+    await relay.close();
+  });
+
+test('what a command has kept in the directory while the shared store is away is what the relay asks with, although that is away still', async (t) => {
+  const { state, user, start, statuses } = await serviceBeside(t);
+  const relay = await start();
+  await relay.refresh(user);
+  state.isAway = true;
+  const command = await start('guest');
+  await command.refresh(user);
+  await command.close();
+  await relay.refresh(user);
+  assert.deepEqual(statuses(), [200, 200, 200]);
+  state.isAway = false;
+  await relay.close();
+});
+
+test('a relay that was overtaken and stopped goes on with its own refresh token where that of the other one is no good', async (t) => {
+  const { state, user, id, shared, start, statuses } = await serviceBeside(t);
+  let relay = await start();
+  await relay.refresh(user);
+  state.isAway = true;
+  await relay.refresh(user);
+  await shared.rotate(id, rotation('no good', 1));
+  state.isAway = false;
+  await relay.close();
+  relay = await start();
+  await relay.refresh(user);
+  assert.deepEqual(statuses(), [200, 200, 400, 200]);
+  await relay.close();
 });

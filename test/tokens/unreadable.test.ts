@@ -4,7 +4,7 @@
  * next.
  */
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -172,55 +172,72 @@ const fileOf = async (directory: string, accountId: string): Promise<string> => 
   return join(directory, names.find((name) => name.startsWith(accountId) && name.endsWith('.grant')) ?? '');
 };
 
-for (const when of ['at the start', 'while it runs', 'while it runs, seen by another one'] as const)
-  test(`${when}: what was left beside the file of one account and cannot be put in its place holds up that one alone`, async (t) => {
+for (const when of ['at the start', 'while it runs'] as const)
+  test(`${when}: what was left beside the file of an account serves it also where it cannot be put in its place`, async (t) => {
     const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
     const log = createTestLog();
-    const trial = await startTrial(3, () => createFileStore(directory, { log, sealer: undefined }));
+    const trial = await startTrial(2, () => createFileStore(directory, { log, sealer: undefined }));
     t.after(async () => {
       await trial.close();
       await rm(directory, { recursive: true, force: true });
     });
     const { endpoint, users } = trial;
-    const [first = '', second = '', third = ''] = users;
-    const older = new Map<string, string>();
-    for (const round of [1, 2]) {
-      const before = await trial.serve();
-      for (const user of users) await before.refresh(user);
-      if (round === 1)
-        for (const user of users) older.set(user, await readFile(await fileOf(directory, user), 'utf8'));
-      await before.close();
-    }
-    const leave = async (): Promise<void> => {
-      for (const user of [first, second]) await leaveHalf(directory, user, older.get(user) ?? '');
-    };
-    const lock = `${await fileOf(directory, first)}.lock`;
-    await mkdir(lock);
-    if (when === 'at the start') await leave();
-    let service = await trial.serve({ log });
-    if (when !== 'at the start') await leave();
-    const asked = endpoint.requests.length;
-    const inOrder = when.includes('another') ? [second, first, third] : [first, second, third];
-    for (const user of inOrder)
-      if (user === first)
-        await assert.rejects(service.refresh(user), (error: TokenError) => {
-          assert.equal(error.code, 'provider_fault');
-          assert.match(error.cure ?? '', /\.lock is no plain file: .*remove it$/);
-          return true;
-        });
-      else await service.refresh(user);
-    const answers = endpoint.requests.slice(asked).map(({ status }) => status);
-    assert.deepEqual(answers, when === 'at the start' ? [200, 200] : [400, 200, 200]);
-    // Where it is known nothing is asked any more; the account is told, and no other one.
-    await assert.rejects(service.refresh(first), { code: 'provider_fault' });
-    assert.equal(endpoint.requests.length, asked + answers.length);
-    const told = log.lines.filter(({ fields }) => fields.event === 'token_refresh_failed');
-    assert.deepEqual([...new Set(told.map(({ fields }) => fields.account))], [first]);
-    await rmdir(lock);
+    const [first = ''] = users;
+    let service = await trial.serve();
+    for (const user of users) await service.refresh(user);
+    const older = await readFile(await fileOf(directory, first), 'utf8');
     await service.refresh(first);
+    await service.close();
+    await mkdir(`${await fileOf(directory, first)}.lock`);
+    if (when === 'at the start') await leaveHalf(directory, first, older);
+    service = await trial.serve({ log });
+    if (when !== 'at the start') await leaveHalf(directory, first, older);
+    for (let i = 0; i < 2; i++) for (const user of users) await service.refresh(user);
     await service.close();
     service = await trial.serve();
     for (const user of users) await service.refresh(user);
+    await service.close();
+    assert.ok(endpoint.requests.every(({ status }) => status === 200));
+  });
+
+for (const isServed of [true, false])
+  test(`what was left half written under another name of the consent, which is ${isServed ? '' : 'not '}served, is not passed over`, async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
+    let isForeign = true;
+    const read: typeof stateFiles.read = async (path, octets) => {
+      if (isForeign && path.endsWith('.4711.3.tmp'))
+        throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+      return stateFiles.read(path, octets);
+    };
+    const files = { ...stateFiles, read };
+    const trial = await startTrial(1, (log) => createFileStore(directory, { log, sealer: undefined, files }));
+    t.after(async () => {
+      await trial.close();
+      await rm(directory, { recursive: true, force: true });
+    });
+    const serve = async (...ids: string[]): Promise<TokenService> => {
+      const service = await trial.serve();
+      service.applyAccounts(named(trial, ...ids));
+      return service;
+    };
+    let service = await serve('first@x');
+    await service.refresh('first@x');
+    await service.close();
+    const file = await fileOf(directory, 'first@x');
+    await rename(file, `${file}.4711.3.tmp`);
+    await mkdir(`${file}.lock`);
+    service = await (isServed ? serve('first@x', 'twin@x') : serve('twin@x'));
+    await assert.rejects(service.refresh('twin@x'), (error: TokenError) => {
+      assert.equal(error.code, 'provider_fault');
+      assert.match(error.cure ?? '', /\.tmp belongs to another user .*chown/);
+      return true;
+    });
+    isForeign = false;
+    await service.refresh('twin@x');
+    assert.deepEqual(
+      trial.endpoint.requests.map(({ status }) => status),
+      [200, 200],
+    );
     await service.close();
   });
 

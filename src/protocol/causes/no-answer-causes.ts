@@ -22,7 +22,7 @@ export const NO_ANSWER_CAUSES: readonly TokenCause[] = [
     id: 'stored-grant-unreadable',
     class: 'provider_fault',
     symptom:
-      '"what the state directory has of this account cannot be read", "is sealed with another state key"',
+      '"what the state directory has of this account cannot be read", "may hold a later refresh token of this account, and cannot be read", "is sealed with another state key"',
     what: 'what is kept of the account, or of its consent under another name, may be the newest refresh token and cannot be read; an older one must not be used in its place',
     cure: 'give the file to the user of the relay (chown), or the relay the state key it is sealed with; where that is lost remove the file, and the account goes on with the accounts file',
   }),
