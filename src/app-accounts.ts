@@ -5,12 +5,8 @@
  * credentials (accounts file) and tokens meet.
  */
 import { type Account, mailboxOf } from './accounts/account.ts';
-import {
-  type AccountsFile,
-  type LoadedAccount,
-  readAccountsFile,
-  type UnusableAccount,
-} from './accounts/accounts-file.ts';
+import { type AccountsFile, readAccountsFile, type UnusableAccount } from './accounts/accounts-file.ts';
+import type { LoadedAccount } from './accounts/build-account.ts';
 import {
   type AccountDirectory,
   createAccountDirectory,

@@ -4,7 +4,7 @@
  */
 
 import { removeAccount } from './accounts/accounts-edit.ts';
-import type { LoadedAccount } from './accounts/accounts-file.ts';
+import type { LoadedAccount } from './accounts/build-account.ts';
 import { proxyOfSetting } from './accounts/smtp-proxy.ts';
 import type { AdminBackend, SignInAnswer } from './admin/backend.ts';
 import type { SignInRow } from './admin/shapes.ts';

@@ -31,9 +31,6 @@ import type { SecretPlaces } from './secret-source.ts';
 import { parseSmtpUrl } from './smtp-url.ts';
 import { readTextAtRest, TextFileError, type TextFileFault } from './text-at-rest.ts';
 
-export type { LoadedAccount } from './build-account.ts';
-export type { Problem } from './schema.ts';
-
 /** An account whose entry is wrong: known, so that its mail is deferred (4xx) and not refused as unknown. */
 export interface UnusableAccount {
   readonly account: Account;

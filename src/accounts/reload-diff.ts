@@ -4,9 +4,10 @@
  */
 import { createSlices } from '../slices.ts';
 import type { Account } from './account.ts';
-import type { AccountsFile, LoadedAccount, Problem, UnusableAccount } from './accounts-file.ts';
+import type { AccountsFile, UnusableAccount } from './accounts-file.ts';
+import type { LoadedAccount } from './build-account.ts';
 import { Secret } from './credential.ts';
-import { formatPlaceIn } from './schema.ts';
+import { formatPlaceIn, type Problem } from './schema.ts';
 
 export interface AccountsDiff {
   readonly added: readonly LoadedAccount[];

@@ -89,9 +89,7 @@ function createTransactionTimes(): { record(record: TransactionRecord): void; pa
 /** Metrics of one relay in a registry of their own. */
 export function createMetrics(
   source: ScrapeSource,
-  build: { readonly version: string; readonly accounts?: MetricsAccounts | undefined } = {
-    version: 'unknown',
-  },
+  build: { readonly version: string; readonly accounts?: MetricsAccounts | undefined },
 ): Metrics {
   const registry = new Registry();
   const registers = [registry];

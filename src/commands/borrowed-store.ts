@@ -3,7 +3,7 @@
  * refresh tokens and keeps rotated ones, but removes nothing: a command may know only some of the accounts.
  */
 import { existsSync } from 'node:fs';
-import type { LoadedAccount } from '../accounts/accounts-file.ts';
+import type { LoadedAccount } from '../accounts/build-account.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { OperatorError } from '../enrol/operator-error.ts';

@@ -3,8 +3,9 @@
  * Out: a live table, and for each failure what it means and what to do. Nothing is sent.
  */
 import { isCalled } from '../accounts/account.ts';
-import { type LoadedAccount, type Problem, readAccountsFile } from '../accounts/accounts-file.ts';
-import { problemRow } from '../accounts/schema.ts';
+import { readAccountsFile } from '../accounts/accounts-file.ts';
+import type { LoadedAccount } from '../accounts/build-account.ts';
+import { type Problem, problemRow } from '../accounts/schema.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
 import type { ProbeStage } from '../enrol/explain.ts';

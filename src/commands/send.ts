@@ -5,7 +5,8 @@
 import { hostname } from 'node:os';
 import MailComposer from 'nodemailer/lib/mail-composer/index.js';
 import { causeFacts, isCalled } from '../accounts/account.ts';
-import { type LoadedAccount, readAccountsFile } from '../accounts/accounts-file.ts';
+import { readAccountsFile } from '../accounts/accounts-file.ts';
+import type { LoadedAccount } from '../accounts/build-account.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import { readVariable } from '../config/variables.ts';
 import type { Settings } from '../config.ts';

@@ -3,7 +3,8 @@
  * whom to ask, and the account as it will be. Reads the accounts file; owns nothing.
  */
 import { accountEntries, appendAccount, type EntryObject, textIn } from '../accounts/accounts-edit.ts';
-import { type LoadedAccount, parseProviders } from '../accounts/accounts-file.ts';
+import { parseProviders } from '../accounts/accounts-file.ts';
+import type { LoadedAccount } from '../accounts/build-account.ts';
 import type { RefreshTokenCredential, Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { foldAddress } from '../protocol/text.ts';

@@ -4,7 +4,7 @@
  * failures explained. Owns one connection at a time and closes it.
  */
 import { causeFacts, type SmtpProxy } from '../accounts/account.ts';
-import type { LoadedAccount } from '../accounts/accounts-file.ts';
+import type { LoadedAccount } from '../accounts/build-account.ts';
 import { silentLog } from '../log.ts';
 import { findReplyCause } from '../protocol/causes/book.ts';
 import { claimsOf } from '../protocol/jwt-claims.ts';

@@ -3,7 +3,7 @@
  * nothing is sent. In: the account with the grant on trial. Out: steps, and the refresh token if the provider
  * changed it meanwhile. Keeps nothing itself.
  */
-import type { LoadedAccount } from '../accounts/accounts-file.ts';
+import type { LoadedAccount } from '../accounts/build-account.ts';
 import { grantFingerprint } from '../tokens/grant-form.ts';
 import { createMemoryStore } from '../tokens/store-memory.ts';
 import type { TokenStore } from '../tokens/token-store.ts';

@@ -5,7 +5,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { SmtpProxy } from '../accounts/account.ts';
 import { accountEntries, appendAccount, updateAccount } from '../accounts/accounts-edit.ts';
-import type { LoadedAccount } from '../accounts/accounts-file.ts';
+import type { LoadedAccount } from '../accounts/build-account.ts';
 import { Secret } from '../accounts/credential.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';

@@ -37,8 +37,6 @@ export interface SharedLimits extends Limiter {
   login(mailboxId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
   /** Redis does not decide now. */
   readonly isApart: boolean;
-  /** This relay's part of a limit now. */
-  share(limit: number): number;
   /** What was counted, for the time in which Redis may be away when the relay starts again. */
   readonly kept: KeptPart;
   close(): Promise<void>;
@@ -344,7 +342,6 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     get isApart() {
       return contact.mode !== 'shared';
     },
-    share: (limit) => (contact.mode === 'shared' ? limit : share(limit)),
     kept: {
       snapshot() {
         const told = [...books.values()].map(

@@ -60,7 +60,6 @@ type Opened = { readonly connection: unknown } | { readonly error: unknown; read
 export interface EndpointOptions {
   /** Connections being opened at once, 1 to 1000. */
   readonly maxOpening: number;
-  readonly resetMs?: number | undefined;
   /** Attempts in a minute before the breaker may open. Default 5. */
   readonly volume?: number;
   readonly clock?: Clock;
@@ -107,8 +106,8 @@ export function createEndpoint(name: string, options: EndpointOptions): Upstream
     {
       volume: options.volume ?? VOLUME_THRESHOLD,
       windowMs: EVIDENCE_WINDOW_MS,
-      restMs: options.resetMs ?? RESET_MS,
-      maxRestMs: Math.max(options.resetMs ?? 0, MAX_RESET_MS),
+      restMs: RESET_MS,
+      maxRestMs: MAX_RESET_MS,
       clock,
     },
   );

@@ -11,6 +11,7 @@ import type { Mail, Recipient } from '../protocol/esmtp.ts';
 import { isPositive, isTemporary, type Reply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
+import type { AccountUpstream } from './account-upstream.ts';
 import { asUpstreamError, lost, UpstreamError } from './failure.ts';
 import { createHeldBack } from './held-back.ts';
 import type { Lease } from './pool.ts';
@@ -27,7 +28,6 @@ import {
   type Talk,
 } from './talk.ts';
 import { ALIVE_TIMEOUT_MS } from './timeouts.ts';
-import type { AccountUpstream } from './upstream.ts';
 import type { Asked, BodyStream, Delivery, Ending, MayBegin, Trace } from './way.ts';
 
 /** Pause before a message is offered again to a provider that is busy with this account. */

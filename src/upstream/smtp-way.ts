@@ -6,9 +6,10 @@
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { orMake } from '../or-make.ts';
+import type { AccountUpstream } from './account-upstream.ts';
 import { asUpstreamError } from './failure.ts';
 import { SmtpDelivery } from './smtp-delivery.ts';
-import type { AccountUpstream, Upstreams } from './upstream.ts';
+import type { Upstreams } from './upstream.ts';
 import type { Way } from './way.ts';
 
 export interface SmtpWaysDeps {

@@ -18,10 +18,8 @@ import type { OpenConnection } from './open.ts';
 import type { PoolCounts } from './pool.ts';
 import { formatProxy } from './proxy.ts';
 
-export type { AccountUpstream } from './account-upstream.ts';
-
 /** How often pools are looked after; well below every idle and age limit. */
-const DEFAULT_MAINTENANCE_MS = 5_000;
+const MAINTENANCE_MS = 5_000;
 /** A warm-up that takes longer goes on by itself: nobody waits for an endpoint that is silent. */
 const WARM_UP_MS = 60_000;
 
@@ -76,10 +74,6 @@ export interface UpstreamsOptions {
   readonly acquireTimeoutMs: number;
   /** Connections being opened at once per endpoint. */
   readonly maxOpening: number;
-  /** Time between two looks at the pools, ms; default 5,000. */
-  readonly maintenanceMs?: number;
-  /** An open breaker is probed after this, ms. */
-  readonly breakerResetMs?: number;
 }
 
 const NONE = { size: 0, idle: 0, busy: 0 };
@@ -94,7 +88,6 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
   const connectionsOf = createAllMailboxConnections(clock);
   const endpoints = createEndpoints(log, 'upstream', {
     maxOpening: options.maxOpening,
-    resetMs: options.breakerResetMs,
     clock,
   });
   let accounts: ReadonlyMap<string, Account> = new Map();
@@ -169,7 +162,7 @@ export function createUpstreams(deps: UpstreamsDeps, options: UpstreamsOptions):
     }
     ownLogins.tidy();
   }
-  const endMaintenance = every(clock, options.maintenanceMs ?? DEFAULT_MAINTENANCE_MS, maintain);
+  const endMaintenance = every(clock, MAINTENANCE_MS, maintain);
 
   function serveOnly(wanted: ReadonlyMap<string, Account>, perEndpoint: ReadonlyMap<string, number>): void {
     accounts = wanted;

@@ -7,7 +7,7 @@ import type { BreakerState } from '../breaker.ts';
 import type { Log } from '../log.ts';
 import type { Capabilities } from '../protocol/capabilities.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
-import { runAtOnce, type Steps } from '../slices.ts';
+import type { Steps } from '../slices.ts';
 import type { AccountHealth } from './account-health.ts';
 import { createFallbackDelivery } from './fallback-delivery.ts';
 import type { GraphWay, GraphWays } from './graph/graph-way.ts';
@@ -28,8 +28,6 @@ export interface WayStatus {
 export interface AccountWays extends Ways {
   /** Makes ready to serve exactly these; the result does so at once. Transactions under way finish. */
   prepare(accounts: Iterable<Account>): Steps<() => void>;
-  /** Serves exactly these from now on. */
-  applyAccounts(accounts: readonly Account[]): void;
   /** Opens warm connections in parallel; never rejects. An account that needs none counts as warm. */
   warmUp(accountIds: readonly string[]): Promise<{ readonly warm: number; readonly cold: number }>;
   status(accountId: string): WayStatus | undefined;
@@ -164,7 +162,6 @@ export function createAccountWays(deps: AccountWaysDeps): AccountWays {
       }
     },
     prepare,
-    applyAccounts: (wanted) => runAtOnce(prepare(wanted))(),
     async warmUp(accountIds) {
       const bySmtp = accountIds.filter((id) => accounts.get(id)?.transport !== 'graph');
       const { warm, cold } = await upstreams.warmUp(bySmtp);

@@ -3,6 +3,8 @@ import { describe, it } from 'node:test';
 import { createMetrics, type Metrics } from '../../src/admin/metrics.ts';
 import { createFakeAdminBackend, fakeRecord } from '../support/fake-admin-backend.ts';
 
+const BUILD = { version: '1' };
+
 async function textOf(metrics: Metrics): Promise<string> {
   let text = '';
   for await (const chunk of metrics.render()) text += chunk;
@@ -17,7 +19,7 @@ function sampleOf(text: string, series: string): number | undefined {
 
 describe('metrics', () => {
   it('counts transactions by account, outcome and reply class', async () => {
-    const metrics = createMetrics(createFakeAdminBackend());
+    const metrics = createMetrics(createFakeAdminBackend(), BUILD);
     metrics.recordTransaction(fakeRecord({ account: 'a' }));
     metrics.recordTransaction(fakeRecord({ account: 'a' }));
     metrics.recordTransaction(fakeRecord({ account: 'a', outcome: 'aborted' }));
@@ -30,7 +32,7 @@ describe('metrics', () => {
   });
 
   it('observes times in seconds, and upstream only where something was sent', async () => {
-    const metrics = createMetrics(createFakeAdminBackend());
+    const metrics = createMetrics(createFakeAdminBackend(), BUILD);
     metrics.recordTransaction(fakeRecord({ totalMs: 1500, upstreamMs: 1200, flights: 2 }));
     metrics.recordTransaction(fakeRecord({ outcome: 'deferred', totalMs: 1, flights: 0 }));
     const text = await textOf(metrics);
@@ -47,7 +49,7 @@ describe('metrics', () => {
       { email: 'a@example.com', tokenLifeS: 100 },
       { email: 'b@example.com' },
     ]);
-    const metrics = createMetrics(backend);
+    const metrics = createMetrics(backend, BUILD);
     await textOf(metrics);
     backend.set({ email: 'a@example.com', status: 'needs_consent' });
     backend.remove('b@example.com');
@@ -60,21 +62,21 @@ describe('metrics', () => {
   });
 
   it('shows counters kept elsewhere as they stand there, however often it is scraped', async () => {
-    const metrics = createMetrics(createFakeAdminBackend());
+    const metrics = createMetrics(createFakeAdminBackend(), BUILD);
     await textOf(metrics);
     assert.equal(sampleOf(await textOf(metrics), 'xoauth2_relay_token_cache_hits_total'), 90);
   });
 
   it('is ready as /readyz is', async () => {
     const backend = createFakeAdminBackend([{ email: 'a@example.com' }]);
-    const metrics = createMetrics(backend);
+    const metrics = createMetrics(backend, BUILD);
     assert.equal(sampleOf(await textOf(metrics), 'xoauth2_relay_ready'), 1);
     backend.warmedUp = false;
     assert.equal(sampleOf(await textOf(metrics), 'xoauth2_relay_ready'), 0);
   });
 
   it('escapes what an account is called', async () => {
-    const metrics = createMetrics(createFakeAdminBackend());
+    const metrics = createMetrics(createFakeAdminBackend(), BUILD);
     metrics.recordTransaction(fakeRecord({ account: 'a"\n} 1\nevil 1' }));
     assert.ok(!/^evil/m.test(await textOf(metrics)));
   });
@@ -109,7 +111,7 @@ describe('metrics', () => {
     const backend = createFakeAdminBackend(
       Array.from({ length: 3_000 }, (_, i) => ({ email: `user${i}@example.com`, tokenLifeS: 100 })),
     );
-    const metrics = createMetrics(backend);
+    const metrics = createMetrics(backend, BUILD);
     metrics.recordTransaction(fakeRecord({ account: 'gone@example.com' }));
     let turns = 0;
     let isOver = false;

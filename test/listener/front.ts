@@ -38,7 +38,7 @@ export async function startFront(
     accounts,
     serve(wanted) {
       directory = createAccountDirectory(wanted);
-      room.ways.applyAccounts(wanted);
+      room.serveOnly(wanted);
     },
   };
 }

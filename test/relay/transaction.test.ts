@@ -438,7 +438,7 @@ test(
     await one.transaction.rcpt([{ address: 'a@x.net', parameters: [] }]);
     await several.transaction.rcpt([{ address: 'b@x.net', parameters: [] }]);
     await several.transaction.rcpt([{ address: 'c@x.net', parameters: [] }]);
-    room.ways.applyAccounts([]);
+    room.serveOnly([]);
     for (const transaction of [one.transaction, several.transaction]) {
       const writer = transaction.body();
       await writer.write(Buffer.from('x\r\n'));

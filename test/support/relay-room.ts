@@ -3,7 +3,9 @@
  * see, without a listener. In: provider and account options. Out: `send` and what became of it.
  */
 
-import { type LoadedAccount, parseAccounts } from '../../src/accounts/accounts-file.ts';
+import type { Account } from '../../src/accounts/account.ts';
+import { parseAccounts } from '../../src/accounts/accounts-file.ts';
+import type { LoadedAccount } from '../../src/accounts/build-account.ts';
 import { createAccountDirectory } from '../../src/accounts/directory.ts';
 import { formatPlaceIn } from '../../src/accounts/schema.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
@@ -13,6 +15,7 @@ import type { Reply } from '../../src/protocol/reply.ts';
 import { createRelay, type RelayOptions, type RunningRelay } from '../../src/relay/create-relay.ts';
 import type { TransactionRecord } from '../../src/relay/record.ts';
 import type { Transaction } from '../../src/relay/relay.ts';
+import { runAtOnce } from '../../src/slices.ts';
 import { createTokenService, type TokenService } from '../../src/tokens/token-service.ts';
 import type { GraphCallObservation } from '../../src/upstream/graph/client.ts';
 import { createGraphWays } from '../../src/upstream/graph/graph-way.ts';
@@ -74,6 +77,8 @@ export interface Room {
   readonly records: readonly TransactionRecord[];
   /** The state changes that were announced. */
   readonly changes: readonly string[];
+  /** Mail leaves for exactly these from now on. */
+  serveOnly(accounts: readonly Account[]): void;
   /** Serves these entries of an accounts file from now on. */
   reload(entries: readonly object[]): Promise<void>;
   /** Opens a transaction. */
@@ -151,7 +156,8 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     onStateChange: (id) => changes.push(`${id}:by ${ways.status(id)?.way}`),
   });
   defer(() => ways.close());
-  ways.applyAccounts(accounts);
+  const serveOnly = (wanted: readonly Account[]): void => runAtOnce(ways.prepare(wanted))();
+  serveOnly(accounts);
   const records: TransactionRecord[] = [];
   const relay = createRelay(
     {
@@ -190,11 +196,12 @@ export async function startRoom(defer: Defer, options: RoomOptions = {}): Promis
     relay,
     records,
     changes,
+    serveOnly,
     async reload(entries) {
       const next = await load(entries);
       directory = createAccountDirectory(next.map((a) => a.account));
       tokens.applyAccounts(next);
-      ways.applyAccounts(next.map((a) => a.account));
+      serveOnly(next.map((a) => a.account));
     },
     mail,
     async send(message = {}) {

@@ -4,11 +4,11 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { silentLog } from '../../src/log.ts';
+import type { AccountUpstream } from '../../src/upstream/account-upstream.ts';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
 import { createHeldBack } from '../../src/upstream/held-back.ts';
 import type { Lease } from '../../src/upstream/pool.ts';
 import { SmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
-import type { AccountUpstream } from '../../src/upstream/upstream.ts';
 import type { Trace } from '../../src/upstream/way.ts';
 import { createTestClock } from '../support/clock.ts';
 

@@ -15,7 +15,6 @@ const startNarrow = (defer: Defer, options: RoomOptions = {}): Promise<Room> =>
   startRoom(defer, {
     account: ONE,
     provider: { rules: { maxConnectionsPerUser: 1 } },
-    upstreams: { maintenanceMs: 3_600_000 },
     ...options,
   });
 
@@ -231,7 +230,7 @@ test(
     const clock = createTestClock();
     const room = await startNarrow(defer, {
       clock,
-      upstreams: { maintenanceMs: 3_600_000, acquireTimeoutMs: 60_000 },
+      upstreams: { acquireTimeoutMs: 60_000 },
     });
     const paced = { ...ONE, login_interval_ms: 3_000 };
     await room.reload(twins(room, paced));
@@ -283,7 +282,7 @@ test(
       clock,
       account: paced,
       warm: false,
-      upstreams: { maintenanceMs: 3_600_000, acquireTimeoutMs: 60_000 },
+      upstreams: { acquireTimeoutMs: 60_000 },
     });
     await room.reload(twins(room, paced));
     room.provider.smtp.script('greeting', { times: 1 }, { after: 'close' });

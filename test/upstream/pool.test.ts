@@ -11,7 +11,7 @@ const BEN = 'ben@example.com';
 function reload(room: Room, changes: object): void {
   const account = room.upstreams.of(ANN)?.account;
   assert.ok(account);
-  room.ways.applyAccounts([{ ...account, ...changes }]);
+  room.serveOnly([{ ...account, ...changes }]);
 }
 
 test(
@@ -108,9 +108,9 @@ test(
     const { transaction } = await room.mail();
     await transaction?.rcpt([{ address: 'a@x.net', parameters: [] }]);
     const account = room.upstreams.of(ANN)?.account ?? assert.fail();
-    room.ways.applyAccounts([]);
+    room.serveOnly([]);
     assert.equal(room.upstreams.of(ANN), undefined);
-    room.ways.applyAccounts([{ ...account }]);
+    room.serveOnly([{ ...account }]);
     const other = room.send();
     const writer = transaction?.body();
     await writer?.write(Buffer.from('x\r\n'));
@@ -129,7 +129,7 @@ test(
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, {
       account: { max_connections: 1 },
-      upstreams: { maintenanceMs: 60_000, acquireTimeoutMs: 20_000 },
+      upstreams: { acquireTimeoutMs: 20_000 },
     });
     let goOn = (): void => {};
     const until = new Promise<void>((resolve) => {

@@ -5,10 +5,10 @@ import { test } from 'node:test';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import { silentLog } from '../../src/log.ts';
 import { judge, type Verdict } from '../../src/protocol/verdict.ts';
+import type { AccountUpstream } from '../../src/upstream/account-upstream.ts';
 import { UpstreamConnection } from '../../src/upstream/connection.ts';
 import type { Lease } from '../../src/upstream/pool.ts';
 import { SmtpDelivery } from '../../src/upstream/smtp-delivery.ts';
-import type { AccountUpstream } from '../../src/upstream/upstream.ts';
 import type { Asked, Delivery, Trace } from '../../src/upstream/way.ts';
 import { createTestClock } from '../support/clock.ts';
 

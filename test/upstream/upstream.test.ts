@@ -96,8 +96,8 @@ test(
   'a connection is recycled before the provider closes it, and the next message finds a warm one',
   leakless(async (_t, defer) => {
     const room = await startRoom(defer, {
-      account: { idle_timeout_ms: 2_000 },
-      upstreams: { maintenanceMs: 50 },
+      account: { idle_timeout_ms: 20_000 },
+      clock: createFastClock(10),
     });
     // The maintenance round replaces what will run out; nobody sends meanwhile.
     await waitFor(() => room.provider.smtp.connections > 1, { timeoutMs: 15_000 });
@@ -176,7 +176,7 @@ test(
   'the breaker opens when several accounts find the upstream failing, and one probe closes it',
   leakless(async (_t, defer) => {
     const users = [ANN, BEN, EVA];
-    const room = await startRoom(defer, { users, warm: false, upstreams: { breakerResetMs: 300 } });
+    const room = await startRoom(defer, { users, warm: false, clock: createFastClock(10) });
     await room.provider.smtp.down();
     const breaker = (): string | undefined => room.upstreams.breakers()[0]?.state;
     for (let i = 0; i < 5; i++) {
