@@ -48,7 +48,7 @@ export function graphTargetOf(
   const resource = graphResource(entry.graph_url ?? profile.graphUrl, tokenUrl);
   const url = (
     entry.graph_url ?? (profile.graphUrl === DEFAULT_URL ? `${resource}/v1.0` : profile.graphUrl)
-  ).replace(/\/+$/, '');
+  ).replace(/(?<!\/)\/+$/, '');
   const { protocol, hostname, username, password } = new URL(url);
   if (username !== '' || password !== '') return wrong('graph_url', NO_LOGIN);
   if (protocol !== 'https:' && !isLoopbackHost(hostname))
