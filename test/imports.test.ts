@@ -5,8 +5,8 @@ import { dirname, join, relative } from 'node:path';
 import { test } from 'node:test';
 import { repositoryRoot } from './support/relay-process.ts';
 
-/** A directory of src, or a file beside them. Each may import itself, the rooms named, and the leaves. */
-const TABLE: Record<string, readonly string[]> = {
+/** Files beside the rooms that know none of them, at most the pure rules of protocol: whoever needs one imports it. */
+const LEAVES: Record<string, readonly string[]> = {
   log: [],
   setting: [],
   semaphore: [],
@@ -20,8 +20,6 @@ const TABLE: Record<string, readonly string[]> = {
   'or-make': [],
   heap: [],
   'drop-oldest': [],
-  closers: [],
-  tracing: [],
   // How an answer is kept small.
   http: ['protocol'],
   // What must not be told of a login.
@@ -31,11 +29,17 @@ const TABLE: Record<string, readonly string[]> = {
   'write-file': [],
   'unix-socket': [],
   directories: [],
+};
+/** A directory of src, or a file beside them. Each may import itself, the rooms named, and the leaves. */
+const TABLE: Record<string, readonly string[]> = {
+  ...LEAVES,
+  closers: [],
+  tracing: [],
   protocol: [],
   accounts: ['protocol'],
   tokens: ['protocol', 'accounts'],
   upstream: ['protocol', 'accounts', 'tokens'],
-  relay: ['protocol', 'accounts', 'tokens', 'upstream'],
+  relay: ['protocol', 'accounts', 'upstream'],
   listener: ['protocol', 'accounts', 'relay'],
   // Beyond the pure rules of protocol types only, see below: the narrow interfaces it needs are its own.
   admin: ['protocol'],
@@ -51,7 +55,6 @@ const TABLE: Record<string, readonly string[]> = {
     'relay',
     'listener',
     'admin',
-    'enrol',
     'programs',
     'config',
     'app-admin',
@@ -72,48 +75,14 @@ const TABLE: Record<string, readonly string[]> = {
   'app-trial': [],
   'app-warm-up': ['tokens', 'upstream'],
   'app-accounts': ['accounts', 'tokens', 'upstream', 'listener', 'admin'],
-  'app-state': ['accounts', 'config', 'fleet', 'relay', 'upstream'],
+  'app-state': ['config', 'fleet', 'relay', 'upstream'],
   'app-admin': ['admin', 'config', 'tracing'],
   'app-ways': ['protocol', 'config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
   // Of admin the shapes: what its client reads is what the relay answers. Of the listener the rule whose mail it is.
-  commands: [
-    'protocol',
-    'accounts',
-    'tokens',
-    'upstream',
-    'listener',
-    'enrol',
-    'programs',
-    'config',
-    'app',
-    'admin',
-  ],
-  cli: ['protocol', 'accounts', 'config', 'app', 'commands', 'enrol', 'tokens'],
+  commands: ['protocol', 'accounts', 'tokens', 'listener', 'enrol', 'programs', 'config', 'app', 'admin'],
+  cli: ['accounts', 'config', 'commands', 'enrol', 'tokens'],
 };
-/** Files beside the rooms that know none of them. */
-const LEAVES = [
-  'log',
-  'setting',
-  'semaphore',
-  'breaker',
-  'clock',
-  'slices',
-  'soon',
-  'time-text',
-  'agenda',
-  'activity',
-  'or-make',
-  'redis',
-  'http',
-  'http-proxy',
-  'kept-state',
-  'write-file',
-  'heap',
-  'drop-oldest',
-  'unix-socket',
-  'directories',
-];
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */
 const WITHOUT_CREDENTIALS = ['upstream', 'relay', 'listener', 'admin', 'programs'];
 const TOKEN_SEAM = 'tokens/access-token.ts';
@@ -163,7 +132,7 @@ test('the parser of imports sees them', () => {
 test('rooms import only in the direction of the table', () => {
   const wrong = inside.filter(({ from, to, typeOnly }) => {
     const [room, target] = [roomOf(from), roomOf(to)];
-    if (room === target || LEAVES.includes(target)) return false;
+    if (room === target || Object.hasOwn(LEAVES, target)) return false;
     if (room === 'admin' && typeOnly) return false;
     return !(TABLE[room] ?? []).includes(target);
   });
@@ -173,6 +142,26 @@ test('rooms import only in the direction of the table', () => {
   );
   assert.deepEqual(
     [...new Set(files.map(roomOf))].filter((room) => TABLE[room] === undefined),
+    [],
+  );
+});
+
+test('each permission of the table is used, and each leaf', () => {
+  const isUsed = (room: string, target: string): boolean =>
+    inside.some(
+      ({ from, to, typeOnly }) =>
+        roomOf(from) === room && roomOf(to) === target && !(room === 'admin' && typeOnly),
+    );
+  assert.deepEqual(
+    Object.entries(TABLE).flatMap(([room, targets]) =>
+      targets.filter((target) => !isUsed(room, target)).map((target) => `${room} may import ${target}`),
+    ),
+    [],
+  );
+  assert.deepEqual(
+    Object.keys(LEAVES).filter(
+      (leaf) => !Object.keys(TABLE).some((room) => room !== leaf && isUsed(room, leaf)),
+    ),
     [],
   );
 });
