@@ -1,6 +1,6 @@
 /**
  * What the client hears in which situation, for people: the manual page and docs/replies.md. The replies themselves
- * are made where they are given.
+ * are made where they are given; a test compares.
  */
 
 /** Situation and reply, in Markdown. */
@@ -40,6 +40,18 @@ export const REPLY_CODES: readonly (readonly [situation: string, reply: string])
     '`421`; `421 4.4.2 delivery status unknown` where the final byte was sent',
   ],
   ['account drained, being removed or renamed', '`451 4.3.2`'],
+  [
+    'the message needs what the provider does not offer: BODY, SMTPUTF8, another parameter',
+    '`554 5.6.3`; `550 5.6.7`; `555 5.5.4`',
+  ],
+  ['by Graph: mailbox full; recipient that Graph does not take', '`451 4.2.2`; `550 5.1.3`'],
+  ['what was sent cannot be noted, or not be told; wrong clock or another error of the relay', '`451 4.3.0`'],
+  ['provider answers out of step; refuses whom it took before', '`451 4.5.0`'],
+  ["the client's address may not send here", '`554 5.7.1` in place of the greeting'],
+  [
+    'command malformed, unknown or out of order; no recipient; address that can be none, or needs SMTPUTF8',
+    '`500` to `504`; `554 5.5.1`; `553 5.1.3`, `553 5.6.7`',
+  ],
 ];
 
 /** docs/replies.md. */
