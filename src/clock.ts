@@ -58,10 +58,15 @@ export async function orAfter(clock: Clock, done: Promise<unknown>, ms: number):
   await Promise.race([done, time]).finally(() => cancel());
 }
 
-/** Runs `task` every `ms` of monotonic time, counted from the end of the one before, without keeping the process alive; the result ends it. */
-export function every(clock: Clock, ms: number, task: () => Promise<void> | undefined): () => void {
+/** Runs `task` every `ms` of monotonic time, counted from the end of the one before, first after `firstMs`, without keeping the process alive; the result ends it. */
+export function every(
+  clock: Clock,
+  ms: number,
+  task: () => Promise<void> | undefined,
+  firstMs: number = ms,
+): () => void {
   let isOver = false;
-  let cancel = clock.after(ms, tick);
+  let cancel = clock.after(firstMs, tick);
   function next(): void {
     if (!isOver) cancel = clock.after(ms, tick);
   }

@@ -9,7 +9,7 @@ import { parseJsonObject } from '../../protocol/json-object.ts';
 import { type MessageHeader, parseHeader } from '../../protocol/message-header.ts';
 import { foldAddress } from '../../protocol/text.ts';
 
-/** Longer than a mail server keeps a message in its queue (Postfix: 5 days). */
+/** As long as a mail server keeps a message in its queue (Postfix: 5 days). */
 export const KEEP_MS = 5 * 24 * 60 * 60_000;
 /** What may have left a draft in the mailbox is known this much longer, so that the draft can be deleted. */
 export const SWEEP_MS = 2 * 24 * 60 * 60_000;

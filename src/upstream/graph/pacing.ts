@@ -80,14 +80,12 @@ export function createGraphPacing(clock: Clock = systemClock): GraphPacing {
   const hasPlace = (key: GraphKey, room: Room): boolean =>
     room.busy < AT_ONCE && (!isNarrowed(key.app) || appOf(key.app).busy < AT_ONCE);
 
-  /** Lets those in whom a freed place admits: of this mailbox first, then of the others of a narrowed application. */
+  /** Lets those in whom a freed place admits: of the other mailboxes of a narrowed application first, then of this one. */
   function admit(key: GraphKey): void {
-    const app = appOf(key.app);
-    const own = app.rooms.get(key.mailbox);
-    const inTurn = own === undefined ? [...app.rooms] : [[key.mailbox, own] as const];
-    const others = isNarrowed(key.app) ? [...app.rooms].filter(([name]) => name !== key.mailbox) : [];
-    // The others first: where few places serve all mailboxes, none may keep them.
-    for (const [mailbox, room] of [...others, ...inTurn]) {
+    const { rooms } = appOf(key.app);
+    // Where few places serve all mailboxes, none may keep them.
+    const others = isNarrowed(key.app) ? [...rooms].filter(([name]) => name !== key.mailbox) : [];
+    for (const [mailbox, room] of [...others, [key.mailbox, roomOf(key)] as const]) {
       const of = { app: key.app, mailbox };
       while (room.waiting.length > 0 && hasPlace(of, room)) room.waiting.shift()?.start(place(of, room));
     }

@@ -4,7 +4,7 @@
  * mailboxes. Out: nothing; a draft is deleted only where it is seen as one and no other message's, and what is not
  * clear is left alone.
  */
-import { type Clock, systemClock } from '../../clock.ts';
+import { type Clock, every, systemClock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { type GraphClient, MOST_FOUND } from './client.ts';
 import {
@@ -42,13 +42,7 @@ export function createSweep(deps: {
   const { ledger, clientOf, log, clock = systemClock } = deps;
   const today = withoutSteps(clock);
   let isClosed = false;
-  let cancel = clock.after(FIRST_MS, tick);
-
-  function tick(): void {
-    void run().then(() => {
-      if (!isClosed) cancel = clock.after(EVERY_MS, tick);
-    });
-  }
+  const endRounds = every(clock, EVERY_MS, run, FIRST_MS);
 
   async function run(): Promise<void> {
     let deleted = 0;
@@ -141,7 +135,7 @@ export function createSweep(deps: {
     run,
     close() {
       isClosed = true;
-      cancel();
+      endRounds();
     },
   };
 }
