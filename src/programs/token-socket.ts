@@ -3,9 +3,11 @@
  * token, or why there is none and what cures it; a log line for each, without the token. Owns the socket.
  */
 import { createServer, type Server, type Socket } from 'node:net';
-import type { Account } from '../accounts/account.ts';
+import { type Account, causeFacts } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { isMicrosoft } from '../protocol/causes/cause.ts';
+import { commandFor } from '../protocol/shell-command.ts';
 import { cleanText } from '../protocol/text.ts';
 import { AccessToken, TokenError, type TokenResource, type TokenSource } from '../tokens/access-token.ts';
 import { listenOnPath, removeStaleSocket } from '../unix-socket.ts';
@@ -225,18 +227,19 @@ function explain(error: TokenError, account: Account, resource: TokenResource): 
     return {
       ok: false,
       error: `nobody knows the IMAP scope of ${account.provider}`,
-      cure: `name it with imap_scope in the accounts file, then: xoauth2-relay account add ${account.email} --replace --imap`,
+      cure: `name it with imap_scope in the accounts file, then: ${commandFor('account add', account.email, '--replace', '--imap')}`,
     };
-  if (NOT_COVERED.has(causeId ?? '') || (code === 'bad_request' && resource === 'graph'))
-    return notCovered(account, resource, message);
+  const isWithoutGraph = code === 'bad_request' && resource === 'graph' && isMicrosoft(causeFacts(account));
+  if (NOT_COVERED.has(causeId ?? '') || isWithoutGraph) return notCovered(account, resource, message);
   return { ok: false, error: message, ...(cure === undefined ? {} : { cure }) };
 }
 
 /** By whom and how a grant is widened. */
 function notCovered({ id, email, grant }: Account, resource: TokenResource, why: string): TokenReply {
   const error = `the grant of ${id} does not cover ${resource}: ${why}`;
-  const signIn = `sign in again and consent to it: xoauth2-relay account add ${email} --replace`;
-  if (resource === 'graph') return { ok: false, error, cure: `${signIn} --transport smtp_then_graph` };
+  const signIn = (...options: readonly string[]): string =>
+    `sign in again and consent to it: ${commandFor('account add', email, '--replace', ...options)}`;
+  if (resource === 'graph') return { ok: false, error, cure: signIn('--transport smtp_then_graph') };
   const name = resource.toUpperCase();
   if (grant === 'client_credentials') {
     const permission = resource === 'imap' ? 'IMAP.AccessAsApp' : 'SMTP.SendAsApp';
@@ -252,5 +255,5 @@ function notCovered({ id, email, grant }: Account, resource: TokenResource, why:
       error,
       cure: `an administrator adds the scope of ${name} to the service account’s domain-wide delegation`,
     };
-  return { ok: false, error, cure: resource === 'imap' ? `${signIn} --imap` : signIn };
+  return { ok: false, error, cure: signIn(...(resource === 'imap' ? ['--imap'] : [])) };
 }

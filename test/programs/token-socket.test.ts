@@ -21,6 +21,13 @@ const alice = {
   grant: 'refresh_token',
   upstream: { host: 'smtp.office365.com', port: 587, tls: 'starttls' },
 } as Account;
+const gina = {
+  ...alice,
+  id: 'gina',
+  email: 'gina@gmail.com',
+  provider: 'gmail',
+  upstream: { ...alice.upstream, host: 'smtp.gmail.com' },
+} as Account;
 
 function place(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'token-socket-'));
@@ -37,7 +44,7 @@ async function open(t: TestContext, tokens: Partial<TokenSocketDeps['tokens']> =
   const socket = createTokenSocket(
     {
       tokens: { get: async () => given, renew: async () => given, ...tokens },
-      accountOf: (name) => (name === 'alice' || name === alice.email ? alice : undefined),
+      accountOf: (name) => [alice, gina].find(({ id, email }) => name === id || name === email),
       log,
       clock,
     },
@@ -110,7 +117,8 @@ test('who is unknown, where a token does not belong, what the grant does not cov
     await denied({ account: 'alice', resource: 'graph' }),
     /does not cover graph.*--transport smtp_then_graph/,
   );
-  assert.equal(log.lines.filter((line) => line.fields.event === 'token_denied').length, 4);
+  assert.match(await denied({ account: 'gina', resource: 'graph' }), /has no scope for graph \| undefined/);
+  assert.equal(log.lines.filter((line) => line.fields.event === 'token_denied').length, 5);
 });
 
 test('who ends after the question, or ends the question so, hears the answer however late it comes', async (t) => {

@@ -4,6 +4,8 @@
  * token-failure.ts for token endpoints.
  */
 
+import { commandFor } from '../shell-command.ts';
+
 /** Where an account's way to its provider broke. `sign-in` is a person's, `token` the relay's own request. */
 export type CauseStage =
   | 'sign-in'
@@ -71,7 +73,7 @@ export const isMicrosoft = (f: CauseFacts): boolean =>
 
 /** What only a person can do, by each way there is. */
 export const signInAgain = ({ account }: CauseFacts): string =>
-  `sign in again: "Sign in" in the dashboard, a link for its owner (xoauth2-relay account invite ${account}), or xoauth2-relay account add ${account} --replace`;
+  `sign in again: "Sign in" in the dashboard, a link for its owner (${commandFor('account invite', account)}), or ${commandFor('account add', account, '--replace')}`;
 
 /** The row's words for an account. */
 export function explainCause(cause: Cause, facts: CauseFacts): Explanation {

@@ -2,6 +2,7 @@
  * What Microsoft Graph means by an answer that is not the wanted one. Special rows before general ones;
  * the last fits everything. Sources: Graph's error reference, answers seen in public reports. Pure.
  */
+import { commandFor } from '../shell-command.ts';
 import { type Cause, type CauseFacts, signInAgain } from './cause.ts';
 
 /** `send_mail` is the one call that creates and sends. */
@@ -135,7 +136,7 @@ export const GRAPH_CAUSES: readonly GraphCause[] = [
     cure: (f) =>
       f.grant === 'client_credentials'
         ? 'check the application’s permissions of Microsoft Graph and their consent; scope must be left out or end in /.default of Graph'
-        : `check that the application is registered with permissions of Microsoft Graph, then sign in again: xoauth2-relay account add ${f.account} --transport graph --replace`,
+        : `check that the application is registered with permissions of Microsoft Graph, then sign in again: ${commandFor('account add', f.account, '--transport graph', '--replace')}`,
   }),
   graph({
     id: 'graph-no-send',
