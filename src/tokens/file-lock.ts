@@ -3,7 +3,7 @@
  * has died is noticed by its mark; one in another container by the sign of life it no longer gives.
  */
 import { createHash } from 'node:crypto';
-import { type Clock, pause } from '../clock.ts';
+import { type Clock, every, pause } from '../clock.ts';
 import { formatMark, type Processes, type ProcessMark, parseMark } from './process-mark.ts';
 import { codeOf, type StateFiles } from './state-files.ts';
 import type { Interruption } from './token-store.ts';
@@ -57,9 +57,15 @@ export function createFileLocks(deps: {
     text: string,
     since: number,
   ): { readonly isHeld: () => boolean; readonly stop: () => void } {
-    let cancel = clock.after(BEAT_MS, beat);
     let seenAt = since;
     let isOver = false;
+    const endBeats = every(clock, BEAT_MS, () => {
+      sign().catch(() => undefined);
+    });
+    function stop(): void {
+      isOver = true;
+      endBeats();
+    }
     const isHeld = (): boolean => clock.monotonic() - seenAt < SILENCE_MS;
     async function sign(): Promise<void> {
       const at = clock.monotonic();
@@ -67,22 +73,12 @@ export function createFileLocks(deps: {
       else {
         // Silent for so long it may be another's by now.
         const seen = await look(path);
-        if (seen?.text !== text) isOver = true;
+        if (seen?.text !== text) stop();
         else if (isOver || !(await whereUnchanged(path, seen, () => files.touch(path)))) return;
       }
       if (!isOver) seenAt = at;
     }
-    function beat(): void {
-      sign().catch(() => undefined);
-      if (!isOver) cancel = clock.after(BEAT_MS, beat);
-    }
-    return {
-      isHeld,
-      stop() {
-        isOver = true;
-        cancel();
-      },
-    };
+    return { isHeld, stop };
   }
 
   /** Whether the holder elsewhere has stopped to give signs of life. */

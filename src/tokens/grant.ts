@@ -9,7 +9,7 @@ export interface Spare {
   readonly signedInAs: string | undefined;
 }
 
-/** One consent of one account. Written by the keeper alone. */
+/** One consent of one account. Written by the keeper and its saver alone. */
 export interface Grant {
   readonly accountId: string;
   /** Hash of what the operator gave. */
