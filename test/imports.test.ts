@@ -79,8 +79,19 @@ const TABLE: Record<string, readonly string[]> = {
   'app-admin': ['admin', 'config', 'tracing'],
   'app-ways': ['protocol', 'config', 'tokens', 'upstream', 'admin'],
   'app-view': ['protocol', 'accounts', 'tokens', 'upstream', 'relay', 'listener', 'admin', 'fleet'],
-  // Of admin the shapes: what its client reads is what the relay answers. Of the listener the rule whose mail it is.
-  commands: ['protocol', 'accounts', 'tokens', 'listener', 'enrol', 'programs', 'config', 'app', 'admin'],
+  // Of admin the shapes: what its client reads is what the relay answers. Of listener and relay the rule whose mail it is.
+  commands: [
+    'protocol',
+    'accounts',
+    'tokens',
+    'relay',
+    'listener',
+    'enrol',
+    'programs',
+    'config',
+    'app',
+    'admin',
+  ],
   cli: ['accounts', 'config', 'commands', 'enrol', 'tokens'],
 };
 /** Rooms that must never see a credential: of tokens only the seam is theirs. */

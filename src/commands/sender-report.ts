@@ -4,11 +4,12 @@
  */
 import type { AccountsFile } from '../accounts/accounts-file.ts';
 import { type Candidate, createAccountDirectory, isPreferred } from '../accounts/directory.ts';
-import { isLocalOnly } from '../listener/exposure.ts';
+import { trustsSomebody } from '../listener/exposure.ts';
 import { formatPlace, type ListenerOptions } from '../listener/options.ts';
-import { choicesFor, serves } from '../listener/sender-choice.ts';
+import { choicesFor, serves, toChoice } from '../listener/sender-choice.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
 import { judge } from '../protocol/verdict.ts';
+import { type Choice, inOrder } from '../relay/choice.ts';
 
 export interface SenderRow {
   readonly account: string;
@@ -67,37 +68,37 @@ export function reportSender(
       hidesSenders: file.hidesSenders,
     },
   );
-  const candidates = inOrder(directory.candidates(address));
-  const rows = candidates.map((candidate, index): SenderRow => {
-    const { account, exactness } = candidate;
-    const above = candidates[index - 1];
+  const order = inSameRoom(directory.candidates(address).map((candidate) => toChoice(candidate, address)));
+  const rows = order.map((choice, index): SenderRow => {
+    const { account, exactness } = choice;
+    const above = order[index - 1];
     const reasons = [
       `matches ${WORDS[exactness]}`,
       ...(account.preference === undefined ? [] : [`preference ${account.preference}`]),
       ...(account.clientPassword === undefined ? [] : ['only after AUTH with its password']),
       ...(directory.problemOf(account.id) === undefined ? [] : ['waits until its entry is mended']),
-      ...placesWithout(candidate, listeners),
+      ...placesWithout(choice, listeners),
       ...(above === undefined
         ? []
-        : [`when those above cannot${isPreferred(above, candidate) ? '' : ', or have less room'}`]),
+        : [`when those above cannot${isPreferred(above, choice) ? '' : ', or have less room'}`]),
       ...FROM_WORDS[account.rewriteFrom ?? 'never'],
     ];
     return {
       account: account.id,
       why: reasons.join('; '),
-      leaves_as: account.rewriteSender === true && exactness === 'any' ? account.email : address || '<>',
+      leaves_as: choice.sender || '<>',
     };
   });
   const withoutAuth = listeners.map((listener): WithoutAuth => {
-    const isTrusted = isLocalOnly(listener) || listener.allow.length > 0;
-    const choices = choicesFor(address, { auth: undefined, isTrusted }, listener, directory);
+    const facts = { auth: undefined, isTrusted: trustsSomebody(listener) };
+    const choices = choicesFor(address, facts, listener, directory);
     const refused = (reply: Reply): WithoutAuth => ({
       listener: formatPlace(listener),
       accounts: [],
       reply: formatReply(reply),
     });
     if ('code' in choices) return refused(choices);
-    const ids = inOrder(choices).map(({ account }) => account.id);
+    const ids = inSameRoom(choices).map(({ account }) => account.id);
     // No other takes its mail.
     if (ids.some((id) => directory.problemOf(id) !== undefined))
       return refused(judge({ kind: 'local', cause: 'misconfigured' }).answer);
@@ -112,8 +113,7 @@ export function reportSender(
 }
 
 /** As the relay tries them where all have the same room. */
-const inOrder = <C extends Candidate>(candidates: readonly C[]): readonly C[] =>
-  [...candidates].sort((a, b) => Number(isPreferred(b, a)) - Number(isPreferred(a, b)));
+const inSameRoom = (choices: readonly Choice[]): readonly Choice[] => inOrder(choices, () => 1);
 
 function placesWithout({ account }: Candidate, listeners: readonly ListenerOptions[]): readonly string[] {
   const closed = listeners.filter((listener) => !serves(listener, account));

@@ -7,7 +7,7 @@ import type { Log } from '../log.ts';
 import { isLoopbackAddress, parseRanges } from '../protocol/cidr.ts';
 import { type Reply, reply } from '../protocol/reply.ts';
 import type { Tally } from './counts.ts';
-import { isLocalOnly } from './exposure.ts';
+import { trustsSomebody } from './exposure.ts';
 import { lockoutKey } from './lockout.ts';
 import type { ListenerOptions } from './options.ts';
 
@@ -68,7 +68,7 @@ export function createDoor({ tally, log }: DoorDeps, options: ListenerOptions): 
   function originOf(remoteAddress: string, via: 'itself' | 'header' | 'silent header'): Origin {
     const isNamed = options.allow.length > 0 && isAllowed(remoteAddress) && via !== 'silent header';
     const isHere = via === 'itself' && (remoteAddress === '' || isLoopbackAddress(remoteAddress));
-    const isTrusted = isNamed || (isHere && (options.allow.length > 0 || isLocalOnly(options)));
+    const isTrusted = isNamed || (isHere && trustsSomebody(options));
     return {
       remoteAddress,
       isLocal: isHere,

@@ -20,6 +20,11 @@ function isReachedLocally(options: Pick<ListenerOptions, 'host' | 'path' | 'fd'>
   return isLoopbackHost(options.host);
 }
 
+/** Whether somebody is trusted there: programs of this machine that alone reach it, or whom `allow` names. */
+export const trustsSomebody = (
+  options: Pick<ListenerOptions, 'host' | 'path' | 'fd' | 'proxyProtocol' | 'allow'>,
+): boolean => options.allow.length > 0 || isLocalOnly(options);
+
 /** Why the listener must not start, and what to set; undefined where it may. */
 export function checkExposure(
   options: Pick<
@@ -33,7 +38,7 @@ export function checkExposure(
       `${place} would believe any peer's PROXY header: name the load balancers in \`proxy_from\` ` +
       '(addresses or CIDR ranges), or listen on 127.0.0.1'
     );
-  if (isLocalOnly(options) || options.allow.length > 0 || options.tls !== 'none') return undefined;
+  if (trustsSomebody(options) || options.tls !== 'none') return undefined;
   return (
     `${place} can be reached from other hosts and nobody may log in without TLS: set \`tls\` (starttls or ` +
     'implicit) with a certificate and key, or name the clients in `allow`, or listen on 127.0.0.1'
@@ -48,8 +53,7 @@ export function describeUnusable(
   >,
   accounts: readonly Account[],
 ): string | undefined {
-  const isTrusting = isLocalOnly(options) || options.allow.length > 0;
-  if (isTrusting && !options.authRequired) return undefined;
+  if (trustsSomebody(options) && !options.authRequired) return undefined;
   const open = accounts.filter((a) => a.clientPassword === undefined).map((a) => a.id);
   if (open.length === 0) return undefined;
   const named = open.slice(0, 3).join(', ');

@@ -21,11 +21,18 @@ const AUTH_FIRST = reply(530, '5.7.0', 'Authentication required');
 const AUTH_AGAIN = reply(421, '4.7.0', 'The password of this account has changed, log in again');
 
 /** Whether the listener lets this account be used on it. */
-export function serves({ accounts }: Pick<ListenerOptions, 'accounts'>, account: Account): boolean {
-  if (accounts === undefined) return true;
-  const names = accounts.map(foldAddress);
-  return names.includes(foldAddress(account.id)) || names.includes(foldAddress(account.email));
-}
+export const serves = ({ accounts }: Pick<ListenerOptions, 'accounts'>, account: Account): boolean =>
+  accounts === undefined ||
+  accounts.includes(foldAddress(account.id)) ||
+  accounts.includes(foldAddress(account.email));
+
+/** How the mail of `sender` leaves by this account: a foreign sender may be rewritten. */
+export const toChoice = ({ account, exactness, rank }: Candidate, sender: string): Choice => ({
+  account,
+  exactness,
+  rank,
+  sender: account.rewriteSender === true && exactness === 'any' ? account.email : sender,
+});
 
 /** The accounts for `sender` (`''`: the null sender), first choice first; never empty. */
 export function choicesFor(
@@ -34,12 +41,6 @@ export function choicesFor(
   options: Pick<ListenerOptions, 'accounts' | 'authRequired'>,
   directory: AccountDirectory,
 ): readonly Choice[] | Reply {
-  const toChoice = ({ account, exactness, rank }: Candidate): Choice => ({
-    account,
-    exactness,
-    rank,
-    sender: account.rewriteSender === true && exactness === 'any' ? account.email : sender,
-  });
   if (facts.auth !== undefined) {
     const account = directory.byId(facts.auth.account.id);
     if (account === undefined) return reply(451, '4.7.1', 'The account is no longer served here');
@@ -62,7 +63,7 @@ export function choicesFor(
     // A login without a password gives no more than none: another's mailbox with a password stays closed.
     const [best] = isOpen && sender !== '' ? directory.candidates(sender) : [];
     if (best?.account.clientPassword !== undefined && best.rank < match.rank) return AUTH_FIRST;
-    return [toChoice(match)];
+    return [toChoice(match, sender)];
   }
   if (options.authRequired) return AUTH_FIRST;
   const all = directory.candidates(sender);
@@ -78,13 +79,13 @@ export function choicesFor(
   if (closed !== undefined) return notHere(closed.account);
   if (first.exactness !== 'address' && directory.hidesSenders) return mayBeAnothers(sender);
   // Its mail waits until its entry is mended; it does not leave by another.
-  if (directory.problemOf(first.account.id) !== undefined) return [toChoice(first)];
+  if (directory.problemOf(first.account.id) !== undefined) return [toChoice(first, sender)];
   return here
     .filter(
       ({ account: { id, clientPassword } }) =>
         clientPassword === undefined && directory.problemOf(id) === undefined,
     )
-    .map(toChoice);
+    .map((candidate) => toChoice(candidate, sender));
 }
 
 const notHere = (account: Account): Reply =>
