@@ -2,7 +2,6 @@
  * The composition root. In: settings. Out: a running relay with `start`, `reload`, `stop`, `cut`. Owns every room and the
  * order in which they open and close; closers are pushed as rooms open and run in reverse, also when opening fails half-way.
  */
-import { readFileSync } from 'node:fs';
 import { AccountsFileError, readAccountsFile } from './accounts/accounts-file.ts';
 import { proxyOfSetting } from './accounts/smtp-proxy.ts';
 import { createActivity } from './activity.ts';
@@ -33,6 +32,7 @@ import { createTokenService, type TokenService } from './tokens/token-service.ts
 import { createOpenConnection } from './upstream/open.ts';
 import { createUpstreams, type Upstreams } from './upstream/upstream.ts';
 import type { AccountWays } from './upstream/ways.ts';
+import { version } from './version.ts';
 
 export interface App {
   /** Opens everything; resolves when mail can be handed in. Tokens and connections come in the background (`ready` in the log). Rejects with `AccountsFileError`, `ListenerError` or a system error; nothing stays open then. `stopped`: `stop` came first, and closes what was open. */
@@ -60,8 +60,6 @@ export interface AppDeps {
 const HOUR_MS = 3_600_000;
 /** Told twice to stop, nobody waits long; a refresh token on its way is worth this much, ms. */
 const CUT_MS = 5000;
-
-const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 
 export function createApp({
   settings,

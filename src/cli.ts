@@ -2,7 +2,6 @@
  * The command line. In: arguments, environment, terminal. Out: an exit code. The only file that ends the
  * process; everything a command rejects with becomes words on stderr here.
  */
-import { readFileSync } from 'node:fs';
 import { AccountsFileError } from './accounts/accounts-file.ts';
 import { explainFileError } from './accounts/secret-source.ts';
 import { accountAdd } from './commands/account-add.ts';
@@ -35,6 +34,7 @@ import { SettingsError } from './config.ts';
 import { OperatorError } from './enrol/operator-error.ts';
 import { HttpProxySettingError } from './http-proxy.ts';
 import { GrantsUnsavedError } from './tokens/grants-unsaved.ts';
+import { version } from './version.ts';
 
 const terminal = createTerminal(process);
 
@@ -63,10 +63,6 @@ function fail(error: unknown): number {
   terminal.note(error instanceof Error ? (error.stack ?? error.message) : String(error));
   return 1;
 }
-
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-  version: string;
-};
 
 const COMMANDS: readonly CommandDefinition[] = [
   serve,

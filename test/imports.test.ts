@@ -29,6 +29,7 @@ const LEAVES: Record<string, readonly string[]> = {
   'write-file': [],
   'unix-socket': [],
   directories: [],
+  version: [],
 };
 /** A directory of src, or a file beside them. Each may import itself, the rooms named, and the leaves. */
 const TABLE: Record<string, readonly string[]> = {

@@ -19,7 +19,8 @@ export interface AccountMetrics {
   parts(rows: Iterable<AccountGauges>): Iterable<string>;
 }
 
-const PREFIX = 'xoauth2_relay_';
+/** Of every name. */
+export const PREFIX = 'xoauth2_relay_';
 /** Each by account, and in all under a name of its own; the labels a total leaves out are the account's. */
 const COUNTERS = {
   transactions: {

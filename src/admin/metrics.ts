@@ -5,7 +5,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { orMake } from '../or-make.ts';
 import type { Outcome, TransactionRecord } from '../relay/record.ts';
-import { createAccountMetrics, type MetricsAccounts } from './account-metrics.ts';
+import { createAccountMetrics, type MetricsAccounts, PREFIX } from './account-metrics.ts';
 import type { AdminBackend, GraphCallObservation, LimitObservation, RefreshObservation } from './backend.ts';
 import { label } from './exposition.ts';
 import { createHistogram } from './histograms.ts';
@@ -35,7 +35,6 @@ export interface Metrics {
   render(): AsyncGenerator<string>;
 }
 
-const PREFIX = 'xoauth2_relay_';
 /** From a warm single flight in one data centre (5 ms) to the longest wait an MTA allows (RFC 5321 §4.5.3.2.6: 600 s). */
 const DURATION_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600];
 const FLIGHT_BUCKETS = [1, 2, 3, 4, 6, 8, 12, 20];

@@ -29,6 +29,7 @@ import {
   option,
   textOption,
 } from './definition.ts';
+import { guessProvider } from './guess-provider.ts';
 import { noteOtherFile } from './other-file.ts';
 import { askUntil, oneOf } from './questions.ts';
 import { reloadRunning } from './reload-running.ts';
@@ -317,14 +318,6 @@ function secretIn(source: unknown, path: string, env: CommandContext['env']): st
       { cause: error },
     );
   }
-}
-
-/** Domains whose provider is plain. */
-function guessProvider(email: string): string | undefined {
-  const domain = email.slice(email.lastIndexOf('@') + 1).toLowerCase();
-  if (/^(?:gmail|googlemail)\.com$/.test(domain)) return 'gmail';
-  if (/^(?:outlook|hotmail|live|msn)\.[a-z.]+$/.test(domain)) return 'outlook-personal';
-  return undefined;
 }
 
 function noteStep({ note, paint }: Terminal, { ok, stage, detail, explanation }: ProbeStep): void {

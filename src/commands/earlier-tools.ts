@@ -1,6 +1,7 @@
 /** One account of another tool's file in our keys. In: the entry as read. Out: our entry, and what was left out. Pure. */
 import { EARLIER_NAMES, isNothing } from '../accounts/legacy-entry.ts';
 import { accountSchemaKeys } from '../accounts/schema.ts';
+import { guessProvider } from './guess-provider.ts';
 
 export interface ConvertedAccount {
   readonly entry: Record<string, unknown>;
@@ -21,7 +22,9 @@ export function convertEarlierAccount(value: unknown): ConvertedAccount {
     } else notes.push(`${key} has no counterpart and was left out`);
   }
   if (typeof entry.provider === 'string') entry.provider = entry.provider.toLowerCase();
-  const provider = entry.provider ?? guessProvider(entry);
+  const provider =
+    entry.provider ??
+    guessProvider(entry.email, [entry.oauth_endpoint, entry.smtp, entry.oauth_token_url, entry.token_url]);
   if (provider !== undefined) entry.provider = PROVIDER_NAMES[String(provider)] ?? provider;
   return { entry, notes };
 }
@@ -34,11 +37,3 @@ const PROVIDER_NAMES: Readonly<Record<string, string>> = {
   office365: 'outlook',
   hotmail: 'outlook-personal',
 };
-
-function guessProvider(entry: Readonly<Record<string, unknown>>): string | undefined {
-  const hints = [entry.oauth_endpoint, entry.smtp, entry.oauth_token_url, entry.token_url].join(' ');
-  if (/gmail|googleapis/i.test(hints)) return 'gmail';
-  if (/smtp-mail\.outlook|\/consumers\//i.test(hints)) return 'outlook-personal';
-  if (/office365|microsoftonline/i.test(hints)) return 'outlook';
-  return undefined;
-}

@@ -24,6 +24,8 @@ export interface PidFile {
 
 export interface RunningRelay {
   readonly pid: number;
+  /** When it began, by the kernel's count: ticks of 10 ms since the boot; '' where it did not tell. */
+  readonly started: string;
   isAlive(): boolean;
 }
 
@@ -79,7 +81,8 @@ export async function findRelay(path: string): Promise<RunningRelay | undefined>
   if (!isAlive()) return undefined;
   // Whoever may write the directory could name a process of somebody else.
   const owner = statSync(`/proc/${mark.pid}`, { throwIfNoEntry: false })?.uid ?? lock.uid;
-  return owner === lock.uid ? { pid: mark.pid, isAlive } : undefined;
+  const { pid, started } = mark;
+  return owner === lock.uid ? { pid, started, isAlive } : undefined;
 }
 
 /** The number in a pid file that no claim stands beside, where such a process runs: of an earlier version, or no relay. */

@@ -12,6 +12,7 @@ import { loadSettings } from '../config.ts';
 import { type ClientDialogue, isGood, StepError } from '../enrol/client-dialogue.ts';
 import { stuffWhole } from '../protocol/dot-stuffing.ts';
 import { fitsPath, hasNonAscii } from '../protocol/path.ts';
+import { formatDate } from '../protocol/received.ts';
 import { formatReply } from '../protocol/reply.ts';
 import type { ParsedReply } from '../protocol/reply-parser.ts';
 import { dialListener } from './dial-listener.ts';
@@ -80,7 +81,7 @@ async function deliver(request: SendmailRequest, read: Buffer, context: Sendmail
   const message = completeMessage(read, {
     sender,
     name: request.name,
-    date: new Date().toUTCString().replace('GMT', '+0000'),
+    date: formatDate(Date.now()),
     messageId: `<${randomUUID()}@${sender.split('@')[1] ?? hostname()}>`,
     removesBcc: request.readsRecipients,
   });

@@ -6,7 +6,7 @@ import { needsPerson, SHOWN_ORDER, shownStatus } from '../protocol/vocabulary.ts
 import { createAdminClient } from './admin-client.ts';
 import { pidFileOf, pidFileOption } from './background-files.ts';
 import { type CommandDefinition, isSet, jsonOption, option } from './definition.ts';
-import { findRelay } from './pid-file.ts';
+import { findRelay, type RunningRelay } from './pid-file.ts';
 import { adminOptions, commandSettings } from './setting-options.ts';
 import { formatTable, printJson, type Terminal, visibleLength } from './terminal.ts';
 
@@ -40,7 +40,7 @@ export const status: CommandDefinition = {
       if (isSet(context, 'json')) printJson(terminal, { accounts });
       else {
         const lines = [
-          await describeProcess(client.url, (await findRelay(pidFileOf(context, settings)))?.pid),
+          await describeProcess(client.url, await findRelay(pidFileOf(context, settings))),
           ...describeFleet(terminal, await fleet),
           ...formatAccounts(terminal, accounts),
         ];
@@ -59,18 +59,13 @@ export const status: CommandDefinition = {
 };
 
 /** Address, and of a relay in the background pid, uptime and memory. */
-async function describeProcess(url: string, pid: number | undefined): Promise<string> {
-  if (pid === undefined) return url;
-  const read = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
-  const [status, stat, uptime] = await Promise.all([
-    read('status'),
-    read('stat'),
-    readFile('/proc/uptime', 'utf8').catch(() => ''),
-  ]);
+async function describeProcess(url: string, relay: RunningRelay | undefined): Promise<string> {
+  if (relay === undefined) return url;
+  const { pid, started } = relay;
+  const read = (name: string): Promise<string> => readFile(`/proc/${name}`, 'utf8').catch(() => '');
+  const [status, uptime] = await Promise.all([read(`${pid}/status`), read('uptime')]);
   const memory = /VmRSS:\s+(\d+) kB/.exec(status)?.[1];
-  // Field 22, in ticks of 10 ms since the boot; the name in brackets may hold anything.
-  const startedAt = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]) / 100;
-  const seconds = Number(uptime.split(' ')[0]) - startedAt;
+  const seconds = Number.parseFloat(uptime) - Number.parseInt(started, 10) / 100;
   return [
     url,
     `process ${pid}`,
