@@ -5,22 +5,16 @@
 import { dirname } from 'node:path';
 import { type EntryObject, textIn } from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
-import { supersededKeys } from '../accounts/build-credential.ts';
 import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts';
 import type { SecretSource } from '../accounts/schema.ts';
 import { isAddress } from '../accounts/schema.ts';
 import { readSecretText } from '../accounts/secret-source.ts';
-import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import { readVariable } from '../config/variables.ts';
-import { findAccount, mistakesOf, parseAt, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
+import { findAccount, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
-import type { ProbeStep } from '../enrol/probe.ts';
-import { proveAccount } from '../enrol/prove.ts';
-import { foldAddress } from '../protocol/text.ts';
-import { GrantsUnsavedError } from '../tokens/grants-unsaved.ts';
+import { type Attempt, tryAccount } from './account-attempt.ts';
 import { createAccountPlace, wordOf } from './account-place.ts';
-import { SIGN_INS, signIn } from './account-sign-in.ts';
-import { awaitAnswers } from './await-answers.ts';
+import { SIGN_INS } from './account-sign-in.ts';
 import {
   type CommandContext,
   type CommandDefinition,
@@ -34,7 +28,6 @@ import { noteOtherFile } from './other-file.ts';
 import { askUntil, oneOf } from './questions.ts';
 import { reloadRunning } from './reload-running.ts';
 import { adminOptions, commandSettings } from './setting-options.ts';
-import type { Terminal } from './terminal.ts';
 
 export const accountAdd: CommandDefinition = {
   name: 'account add',
@@ -120,69 +113,14 @@ async function addAccount(context: CommandContext): Promise<number> {
 
   // What a sign-in brings must not be lost for want of a place: nobody is asked before there is one.
   await tryEditing(path);
-  const earlier = {};
-  /** Where a refresh token is that came while the account was proved. */
-  let held = path;
-  const attempt = async (): Promise<Attempt> => {
-    const { entry: grant, access } = await signIn(context, {
-      email,
-      profile,
-      option,
-      directory: dirname(path),
-      earlier,
-    });
-    // Where it stands elsewhere it stays there.
-    if (grant.client_secret !== undefined && grant.client_secret === existing.clientSecret)
-      grant.client_secret = before.client_secret;
-    const superseded = supersededKeys(before, grant).map((key) => [key, undefined]);
-    const entry = { ...Object.fromEntries(superseded), ...keys, ...grant };
-    // The token of the sign-in serves for the check, so that a refresh token is not spent on it.
-    const brought =
-      access === undefined || option('transport') === 'graph'
-        ? {}
-        : { access_token: access.accessToken.reveal(), expires_at: access.expiresAt };
-    const next = place.change(text, { ...entry, ...brought });
-    const parsed = await parseAt(next, path, context.env);
-    const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
-    if (loaded === undefined)
-      throw new OperatorError(mistakesOf(parsed, findAccount(next, email)).join('\n'), EXIT_CONFIGURATION);
-    const isOnlyHere = access !== undefined;
-    if (context.options.verify === false) return { ok: true, isReplaced: false, isOnlyHere, entry };
-    let newest: string | undefined;
-    let trouble: OperatorError | undefined;
-    // A person who signed in can do so again; whose token was given has no other one.
-    const keep = async (refreshToken: string): Promise<void> => {
-      newest = refreshToken;
-      held = await place.hold(entry, refreshToken).catch((error: OperatorError) => {
-        trouble = error;
-        throw error;
-      });
-      terminal.note(`the provider has replaced the refresh token: the new one is kept in ${held}`);
-    };
-    const isGiven = 'refresh_token' in grant && !isOnlyHere;
-    const { ok, rotated } = await proveAccount(loaded, {
-      proxy: proxyOfSetting(settings.smtpProxy),
-      signedIn: access,
-      onStep: (step) => noteStep(terminal, step),
-      use: awaitAnswers(terminal.note, (loss) => trouble?.message ?? loss.message),
-      ...(isGiven && { keep }),
-    }).catch(async (error: unknown) => {
-      if (!(error instanceof GrantsUnsavedError) || newest === undefined) throw error;
-      // Once more, and with word of where it is.
-      await keep(newest);
-      return { ok: false, rotated: newest };
-    });
-    if (rotated === undefined || !('refresh_token' in grant))
-      return { ok, isReplaced: false, isOnlyHere, entry };
-    return { ok, isReplaced: isGiven, isOnlyHere: true, entry: { ...entry, refresh_token: rotated } };
-  };
-
-  const kept = await untilKept(context, attempt);
+  const knownSecret = existing.clientSecret;
+  const plan = { context, settings, email, text, place, profile, keys, knownSecret, option, earlier: {} };
+  const kept = await untilKept(context, () => tryAccount(plan));
   if (kept === undefined) {
     terminal.note('nothing was written');
     return 1;
   }
-  const { entry, isOnlyHere } = kept;
+  const { entry, isOnlyHere, held = path } = kept;
   const isUnproved = kept.isReplaced && !kept.ok && !isSet(context, 'force');
   if (isUnproved && isThere) {
     terminal.note(`${email} stays as it is in ${path}; ${wordOf(held)}`);
@@ -196,16 +134,6 @@ async function addAccount(context: CommandContext): Promise<number> {
     'the provider has replaced the refresh token that was given: the new one is kept, check the account when this is cured',
   );
   return 1;
-}
-
-interface Attempt {
-  readonly ok: boolean;
-  /** The provider gave another refresh token for the one that was given, which may be no good any more. */
-  readonly isReplaced: boolean;
-  /** Nobody else has its refresh token. */
-  readonly isOnlyHere: boolean;
-  /** For the accounts file. */
-  readonly entry: EntryObject;
 }
 
 /** Tries until the account works or a person decides otherwise; undefined: nothing is to be kept. */
@@ -318,11 +246,4 @@ function secretIn(source: unknown, path: string, env: CommandContext['env']): st
       { cause: error },
     );
   }
-}
-
-function noteStep({ note, paint }: Terminal, { ok, stage, detail, explanation }: ProbeStep): void {
-  note(`${ok ? paint.green('ok    ') : paint.red('failed')} ${stage} ${detail}`);
-  if (explanation === undefined) return;
-  note(`       ${explanation.what}`);
-  note(`       cure: ${explanation.cure}`);
 }
