@@ -89,10 +89,12 @@ const LONG_REFUSAL_MS = 1_000;
 /** So long is it asked last, then by one message whether it is any better. */
 const ASKED_LAST_MS = 60_000;
 
-/** `retryAfterMs`: when a limit will let it through, where that is known. */
 interface Refused {
   readonly answer: Reply;
+  /** When a limit will let it through, where that is known. */
   readonly retryAfterMs?: number;
+  /** Nothing is wrong with the account: as many messages as it may have at once are under way. */
+  readonly isBusy?: boolean;
 }
 
 /** What one account refuses for good another may take later. */
@@ -147,7 +149,10 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
           waitedMs: result.granted ? waitedMs : 0,
           refused: !result.granted,
         });
-      if (!result.granted) return { answer: judgeLimit(result).answer, retryAfterMs: result.retryAfterMs };
+      if (!result.granted) {
+        const { limit, retryAfterMs } = result;
+        return { answer: judgeLimit(result).answer, retryAfterMs, isBusy: limit === 'busy' };
+      }
       const { place } = result;
       return waitMs > 0 ? pause(clock, waitMs).then(() => place) : place;
     });
@@ -206,7 +211,10 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     return result;
   }
 
-  /** The first that can take it; nothing is sent and nobody waits for a limit while another may be free. */
+  /**
+   * The first that can take it; nothing is sent and nobody waits for a limit while another may be free. For one that is
+   * busy for the moment the message waits rather than leave by one that matches its sender less.
+   */
   async function choose(
     command: MailCommand,
     choices: readonly Choice[],
@@ -216,19 +224,25 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     const wished = inOrder(choices, roomOf);
     const order = slowOnesLast(wished);
     const why = order[0] === wished[0] ? whyFirst(wished, roomOf) : 'passed_over';
-    for (const { account, sender } of order) {
+    let lastRank = Number.POSITIVE_INFINITY;
+    for (const { account, sender, rank } of order) {
+      if (rank > lastRank) break;
       const own = { ...command, account, sender };
       const result = await askOneOfMany(own);
       if (!('answer' in result))
         return { ...result, chosenBy: passedOver.length === 0 ? why : 'passed_over' };
       passedOver.push({ account: account.id, why: formatReply(result.answer) });
+      if (result.isBusy === true) lastRank = rank;
       if (soonest === undefined || isSooner(result, soonest.refused))
         soonest = { command: own, refused: result };
     }
     if (soonest === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
     const waited = await ask(soonest.command, options.maxHoldMs);
-    return 'answer' in waited ? waited : { ...waited, chosenBy: 'ready_first' };
+    if ('answer' in waited) return waited;
+    const taker = passedOver.findIndex(({ account }) => account === waited.command.account.id);
+    passedOver.splice(taker, 1);
+    return { ...waited, chosenBy: 'ready_first' };
   }
 
   function begins(account: Account, by: 1 | -1): void {

@@ -1,9 +1,11 @@
 /** A sender of several accounts does not wait for one that lets every message wait. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { mailboxOf } from '../../src/accounts/account.ts';
 import { silentLog } from '../../src/log.ts';
 import type { Choice } from '../../src/relay/choice.ts';
 import { createRelay } from '../../src/relay/create-relay.ts';
+import { createLimiter, type Limiter } from '../../src/relay/limits.ts';
 import type { TransactionRecord } from '../../src/relay/record.ts';
 import type { Way } from '../../src/upstream/way.ts';
 import { account } from '../listener/stage.ts';
@@ -11,9 +13,12 @@ import { createTestClock } from '../support/clock.ts';
 
 const DOWN = { code: 451, enhanced: '4.4.1', text: 'no answer in time' };
 
-function room(ranks: readonly number[] = [0, 0]) {
+/** `isBusy`: the first account's mailbox has a place only for whoever waits. */
+function room(ranks: readonly number[] = [0, 0], isBusy = false) {
   const clock = createTestClock();
   const asked: string[] = [];
+  const told: unknown[] = [];
+  const log = { ...silentLog, info: (line: object) => told.push(line) };
   const records: TransactionRecord[] = [];
   const silent = new Set<string>();
   const accounts = ranks.map((_, i) => account(`a${i}@x.test`));
@@ -43,15 +48,23 @@ function room(ranks: readonly number[] = [0, 0]) {
       giveUp() {},
     }),
   });
+  const limiter: Limiter = {
+    ...createLimiter(clock),
+    reserve: (mailbox, _limits, maxWaitMs) =>
+      isBusy && mailbox === mailboxOf(account('a0@x.test')) && maxWaitMs === 0
+        ? { granted: false, limit: 'busy', retryAfterMs: 250 }
+        : { granted: true, place: { waitMs: 0, end() {} } },
+  };
   const relay = createRelay(
-    { ways: { of: wayOf }, log: silentLog, onRecord: (record) => records.push(record), clock },
-    { replayBytes: 0, maxHoldMs: 0 },
+    { ways: { of: wayOf }, log, onRecord: (record) => records.push(record), clock, limiter },
+    { replayBytes: 0, maxHoldMs: 1_000 },
   );
   return {
     clock,
     asked,
     silent,
     records,
+    told,
     async mail() {
       const since = clock.monotonic();
       const [first] = choices;
@@ -101,4 +114,17 @@ test('an account that matches the sender less exactly does not come before it', 
   for (let i = 0; i < 2; i++) assert.equal(await mail(), '250 a1@x.test 15');
   silent.delete('a0@x.test');
   assert.equal(await mail(), '250 a0@x.test 0');
+});
+
+test('mail waits for an account that is busy for a moment: it does not leave by one that matches the sender less exactly', async () => {
+  const { records, told, mail } = room([0, 1], true);
+  assert.equal(await mail(), '250 a0@x.test 0');
+  assert.equal(records[0]?.chosenBy, 'ready_first');
+  assert.deepEqual(told, [], 'nobody was passed over');
+});
+
+test('of accounts that match the sender alike one that is busy leaves it to another', async () => {
+  const { records, mail } = room([0, 0], true);
+  assert.equal(await mail(), '250 a1@x.test 0');
+  assert.equal(records[0]?.chosenBy, 'passed_over');
 });
