@@ -182,6 +182,9 @@ end
 
 if (per_day > 0 and day >= open_to_all(per_day)) or (per_day_rcpt > 0 and recipients >= open_to_all(per_day_rcpt)) then
   if at_once > 0 then freed = freed + leave(KEYS[5], KEYS[6], ticket) end
+  local is_full = (per_day > 0 and day >= per_day) or (per_day_rcpt > 0 and recipients >= per_day_rcpt)
+  -- What is kept for relays that have not told what they did is open again in a moment.
+  if not is_full then return answer('minute', 1000) end
   return answer('day', math.max((oldest + ${BUCKETS}) * ${BUCKET_MS} - now, 1000))
 end
 

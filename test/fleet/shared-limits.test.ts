@@ -104,6 +104,29 @@ test(
 );
 
 test(
+  'what is kept for a relay that is not heard is no full day: it is open again in a moment',
+  leakless(async (_t, defer) => {
+    const { a, b } = await pair(defer);
+    const one = limits({ perDay: 1 });
+    b.die();
+    await waitFor(
+      async () => {
+        const kept = await a.limits.reserve('a', one, 0);
+        if (kept.granted) kept.place.end({ unsent: true, recipients: 0 });
+        return !kept.granted && kept.limit === 'minute' && kept.retryAfterMs <= 1_000;
+      },
+      { what: 'the missing relay is reckoned with' },
+    );
+    await waitFor(async () => (await a.limits.reserve('a', one, 0)).granted, {
+      what: 'it counts as gone',
+      timeoutMs: 20_000,
+    });
+    const full = await a.limits.reserve('a', one, 0);
+    assert.ok(!full.granted && full.limit === 'day' && full.retryAfterMs > 60_000);
+  }),
+);
+
+test(
   'what a killed relay held is free within 15 s',
   leakless(async (_t, defer) => {
     const { a, b } = await pair(defer);
