@@ -10,4 +10,6 @@ const isWanted = /--inspect(?:-brk|-wait)?[= ]/.test(
 const shut = () => isWanted || inspector.close();
 shut();
 setTimeout(shut, 100).unref();
+// Until the accounts file is read there is nothing to read again.
+if (process.argv[2] === 'serve') process.on('SIGHUP', () => {});
 await import('../dist/cli.js');

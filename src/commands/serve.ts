@@ -32,7 +32,7 @@ export const serve: CommandDefinition = {
     'XOAUTH2_RELAY_STATE_DIR=/var/lib/xoauth2-relay xoauth2-relay serve',
   ],
   exitCodes: {
-    0: 'stopped as told, nothing under way was cut',
+    0: 'stopped as told; what was not finished at the deadline heard 421 and stands in the log',
     1: 'was told twice to stop, or failed',
     2: 'could not start: settings, accounts file, port, state directory or log file; one line says which and the cure',
   },

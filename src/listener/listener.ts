@@ -3,9 +3,7 @@
  * back. Owns one listening socket, its TLS certificate, the sessions and their limits. What may be said
  * in which order is in dialogue.ts, what a transaction needs in mail-session.ts.
  */
-import { readFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
-import { createSecureContext } from 'node:tls';
 import type { Account } from '../accounts/account.ts';
 import type { AccountDirectory } from '../accounts/directory.ts';
 import type { verifyPassword } from '../accounts/scrypt.ts';
@@ -15,6 +13,7 @@ import { formatReply } from '../protocol/reply.ts';
 import { cleanText } from '../protocol/text.ts';
 import type { Relay } from '../relay/relay.ts';
 import { listenOnPath, removeStaleSocket } from '../unix-socket.ts';
+import { readCertificate } from './certificate.ts';
 import { createClientAuth } from './client-auth.ts';
 import { createTally, type ListenerCounts, type Tally } from './counts.ts';
 import { createDoor, type Door } from './door.ts';
@@ -183,7 +182,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
     ];
   }
 
-  async function readCertificate(): Promise<ServerCertificate | undefined> {
+  async function certificate(): Promise<ServerCertificate | undefined> {
     if (options.tls === 'none') return undefined;
     const { certFile, keyFile } = options;
     if (certFile === undefined || keyFile === undefined) {
@@ -193,12 +192,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
       );
     }
     try {
-      // One after the other: of two missing files it is always the same that is named.
-      const cert = await readFile(certFile, 'utf8');
-      const key = await readFile(keyFile, 'utf8');
-      // Tried before use: a broken pair must not replace a working one.
-      createSecureContext({ cert, key });
-      return { cert, key };
+      return await readCertificate(certFile, keyFile);
     } catch (cause) {
       throw new ListenerError(
         'certificate',
@@ -224,7 +218,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
   async function listen(admitted: 'everybody' | 'nobody'): ReturnType<Listener['listen']> {
     const exposed = checkExposure(options);
     if (exposed !== undefined) throw new ListenerError('exposed', exposed);
-    const certificate = await readCertificate();
+    const pair = await certificate();
     let hooks: ConnectionHooks;
     try {
       hooks = createHooks();
@@ -232,7 +226,7 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
     } catch (cause) {
       throw new ListenerError('option', `listener ${formatPlace(options)}: ${describe(cause)}`, cause);
     }
-    const current = new RelayServer(hooks, certificate);
+    const current = new RelayServer(hooks, pair);
     try {
       if (options.path !== undefined) await removeStaleSocket(options.path);
       await open(current);
@@ -260,8 +254,8 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
     tryListen: () => listen('nobody'),
 
     async reloadTls() {
-      const certificate = await readCertificate();
-      if (certificate !== undefined) server?.updateSecureContext(certificate);
+      const pair = await certificate();
+      if (pair !== undefined) server?.updateSecureContext(pair);
     },
 
     async stop({ deadlineMs }) {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
 import { channel } from 'node:diagnostics_channel';
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
@@ -142,9 +143,27 @@ test(
     assert.equal(await serialAt(s.port), first);
     await s.listener.reloadTls();
     assert.notEqual(await serialAt(s.port), first);
-    await writeFile(files.keyFile, 'garbage');
-    await assert.rejects(s.listener.reloadTls(), /key\.pem are no usable certificate and key/);
-    assert.notEqual(await serialAt(s.port), first);
+    const key = await readFile(files.keyFile, 'utf8');
+    const { privateKey: another } = generateKeyPairSync('ed25519');
+    const anotherKind = another.export({ format: 'pem', type: 'pkcs8' });
+    for (const [broken, why] of [
+      ['garbage', ''],
+      ['', ''],
+      [anotherKind, 'the key is not that of the certificate'],
+    ]) {
+      await writeFile(files.keyFile, broken ?? '');
+      await assert.rejects(
+        s.listener.reloadTls(),
+        new RegExp(`key\\.pem are no usable certificate and key: .*${why}`),
+      );
+      assert.notEqual(await serialAt(s.port), first);
+    }
+    await rm(files.keyFile);
+    execFileSync('mkfifo', [files.keyFile]);
+    await assert.rejects(s.listener.reloadTls(), /key\.pem: is no file/);
+    await rm(files.keyFile);
+    await writeFile(files.keyFile, key);
+    await s.listener.reloadTls();
     // The session from before goes on.
     await client.expect(AUTH_A, 235);
   }),

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { greeted, sendMail, transact } from '../support/dialogue.ts';
@@ -91,6 +93,31 @@ test(
     await waitFor(() => provider.smtp.sessions.filter((s) => s.user === CARL).every((s) => s.closed), {
       what: "the removed account's connections to close",
     });
+  }),
+);
+
+test(
+  'SIGHUP before anything is loaded is no end',
+  leakless(async (_t, defer) => {
+    const provider = await startProvider({ users: [ANN] });
+    defer(() => provider.close());
+    const program = readFileSync(join(repositoryRoot, 'bin/xoauth2-relay.js'), 'utf8');
+    const load = "await import('../dist/cli.js');";
+    assert.ok(program.includes(load));
+    const directory = mkdtempSync(join(tmpdir(), 'early-signal-'));
+    defer(() => rmSync(directory, { recursive: true }));
+    const bin = join(directory, 'relay.mjs');
+    writeFileSync(
+      bin,
+      program.replace(
+        load,
+        `process.kill(process.pid, 'SIGHUP'); await new Promise((go) => setTimeout(go, 50));
+        await import(${JSON.stringify(join(repositoryRoot, 'dist/cli.js'))});`,
+      ),
+    );
+    const relay = await startRelay({ accounts: [provider.entry(ANN)], caFile: provider.caFile, bin });
+    defer(() => relay.stop());
+    assert.equal((await sendMail(relay.smtpPort, { from: ANN })).code, 250);
   }),
 );
 
