@@ -73,12 +73,14 @@ export function createLeftovers(
     const waitMs = lookedAt + LOOK_EVERY_MS - clock.monotonic();
     if (waitMs > 0) await pause(clock, waitMs);
     lookedAt = clock.monotonic();
+    // Whoever comes meanwhile waits for this one.
+    isGoodUntil = lookedAt + LOOK_EVERY_MS;
     coming = undefined;
     const names = (await files.list(directory)).filter(
       (name) => name.endsWith('.tmp') && LEFTOVER.exec(name)?.[2]?.startsWith(ownMark) === false,
     );
     const now = clock.monotonic();
-    isGoodUntil = Math.max(lookedAt + LOOK_EVERY_MS, now + (now - lookedAt) / LOOKING_PART);
+    isGoodUntil = Math.max(isGoodUntil, now + (now - lookedAt) / LOOKING_PART);
     return names.map((name) => join(directory, name));
   }
 

@@ -420,3 +420,23 @@ test('what a command had written when it was killed is found at once', async (t)
     [200, 200, 200, 200],
   );
 });
+
+test('accounts that ask at once look through the directory once, and wait for no second time', async (t) => {
+  const { serve, endpoint } = await ground(t);
+  let listings = 0;
+  const list = (path: string): Promise<readonly string[]> => {
+    listings += 1;
+    return stateFiles.list(path);
+  };
+  const clock = { ...systemClock, after: t.mock.fn(systemClock.after) };
+  const files = { ...stateFiles, list };
+  const store = createFileStore(directory(t), { log, sealer: undefined, files, clock });
+  const { service } = await serve({ a: 'one', b: 'two' }, store);
+  listings = 0;
+  await Promise.all(['a', 'b'].map((id) => service.refresh(id)));
+  assert.equal(endpoint.requests.length, 2);
+  // That of the files of others, and that of what is half written.
+  assert.ok(listings <= 3, String(listings));
+  const waits = clock.after.mock.calls.map(({ arguments: [ms] }) => ms);
+  assert.ok(!waits.some((ms) => ms > 500 && ms <= 1000), String(waits));
+});
