@@ -132,6 +132,7 @@ export function createContact(deps: {
   }
 
   membership.onHeard((of, hasForgotten) => void find(of, hasForgotten));
+  membership.onRefused(() => lose('refuses'));
   deps.redis.onAway((away) => {
     if (away) lose();
   });

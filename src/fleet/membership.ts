@@ -5,7 +5,7 @@
 import { type Clock, every, systemClock } from '../clock.ts';
 import type { KeptPart } from '../kept-state.ts';
 import { parseJsonObject } from '../protocol/json-object.ts';
-import { KEY_PREFIX, type RedisConnection } from '../redis.ts';
+import { isRefusal, KEY_PREFIX, type RedisConnection } from '../redis.ts';
 import { BEAT, GONE_AFTER_MS, LEAVE } from './scripts.ts';
 
 const BEAT_MS = 1_000;
@@ -57,6 +57,8 @@ export interface Membership {
   onHeard(listener: (epoch: string, hasForgotten: boolean) => void): void;
   /** Redis has forgotten something that it was told before. */
   onForgotten(listener: () => void): void;
+  /** Redis answers, and refuses a sign of life. Heard at each. */
+  onRefused(listener: () => void): void;
   /** By which a later process finds out whether Redis has forgotten something meanwhile. */
   readonly kept: KeptPart;
   /** Whether Redis was told all that this relay did: until then the others keep its share free, whatever they hear of it. Default true. */
@@ -80,6 +82,7 @@ export function createMembership(
   const prefix = options.prefix ?? KEY_PREFIX;
   const keys = [`${prefix}:relays`, `${prefix}:relay-rows`, `${prefix}:epoch`];
   const listeners: ((epoch: string, hasForgotten: boolean) => void)[] = [];
+  const refusedListeners: (() => void)[] = [];
   /** The same over restarts, where there is a state directory; `answered`: the number of the last sign of life that was. */
   let home = { mark: redis.instance, answered: 0 };
   let relays = Math.max(1, options.expected ?? 1);
@@ -122,8 +125,10 @@ export function createMembership(
         });
       seen = all;
       for (const listener of listeners) listener(epochHeard, hasForgotten);
-    } catch {
-      // The connection tells that Redis is away.
+    } catch (error) {
+      before = { ...before, isOpen: true };
+      // That Redis is away the connection tells.
+      if (isRefusal(error)) for (const listener of refusedListeners) listener();
     } finally {
       isBeating = false;
     }
@@ -150,6 +155,7 @@ export function createMembership(
       return aloneSince;
     },
     onHeard: (listener) => void listeners.push(listener),
+    onRefused: (listener) => void refusedListeners.push(listener),
     onForgotten: (listener) => void listeners.push((_epoch, hasForgotten) => hasForgotten && listener()),
     kept: {
       // Every sign of life changes it.

@@ -13,7 +13,7 @@ function apart(relays: number) {
   const clock = createTestClock();
   const gone = (): Promise<never> => Promise.reject(new RedisUnavailable('gone'));
   const redis = { instance: 'me', run: gone, ask: gone, subscribe() {}, onAway() {}, onGap() {} };
-  const membership = { relays, rank: 0, hasTold: false, onHeard() {} };
+  const membership = { relays, rank: 0, hasTold: false, onHeard() {}, onRefused() {} };
   const limits = createSharedLimits({
     redis: redis as unknown as RedisConnection,
     membership: membership as unknown as Membership,

@@ -114,3 +114,18 @@ test(
     assert.ok((await b.limits.reserve('z', LIMITS, 0)).granted);
   }),
 );
+
+test(
+  'a sign of life that Redis refuses is a refusal, though nothing else is asked; who was silent meanwhile is not gone',
+  leakless(async (_t, defer) => {
+    const { redis, a, b } = await pair(defer);
+    redis.command('config', 'set', 'maxmemory', '1');
+    await waitFor(() => a.limits.isApart && b.limits.isApart, { what: 'the share' });
+    b.die();
+    // As if all had been refused for so long that their signs of life are gone.
+    redis.command('del', 'xoauth2-relay:relays');
+    redis.command('config', 'set', 'maxmemory', '0');
+    await settled([a]);
+    assert.equal(a.membership.relays, 2);
+  }),
+);
