@@ -13,6 +13,9 @@ export const KEY_PREFIX = 'xoauth2-relay';
 /** After an unanswered command nothing is asked for this long: nobody waits twice for the same outage, ms. */
 const REST_MS = 3000;
 
+/** Connections to a replica are opened anew no sooner than after this, ms. */
+const REOPEN_MS = 5_000;
+
 /** The same refusal is told again after this, ms. */
 const REFUSAL_TOLD_MS = 600_000;
 
@@ -21,11 +24,16 @@ const REFUSALS: Readonly<Record<string, string>> = {
   WRONGPASS: 'user name or password in the address of the store are wrong',
   NOAUTH: 'it wants a password: give it in the address of the store (redis://:PASSWORD@host)',
   NOPERM: 'its access list does not let this user use the commands, keys or channels of xoauth2-relay:*',
-  READONLY: 'it is a replica: give the address of the primary',
+  READONLY:
+    'it is a replica: the address must lead to the primary (a new connection is tried every few seconds)',
+  MASTERDOWN: 'it is a replica that has lost its primary: the address must lead to the primary',
   OOM: 'its memory is full: raise maxmemory',
   MISCONF: 'it cannot write its disk and therefore takes nothing: see its log',
   WRONGTYPE: 'a key under xoauth2-relay: belongs to another program: give the relay a database of its own',
 };
+
+/** A primary that became a replica may have kept its connections: a new one leads to the new primary where the address does. */
+const IS_REPLICA: ReadonlySet<string | undefined> = new Set(['READONLY', 'MASTERDOWN']);
 
 export type RedisClient = Awaited<ReturnType<typeof createConnection>>;
 
@@ -91,6 +99,7 @@ export function createRedisConnection(
   let client: RedisClient | undefined;
   let subscriber: RedisClient | undefined;
   let restingUntil = 0;
+  let mayReopenAt = 0;
   let isLost = false;
   let isAway = false;
   let isClosed = false;
@@ -172,6 +181,18 @@ export function createRedisConnection(
     await orAfter(clock, connected, answerMs);
   }
 
+  function reopen(): void {
+    if (isClosed || clock.monotonic() < mayReopenAt) return;
+    mayReopenAt = clock.monotonic() + REOPEN_MS;
+    nowAway(true);
+    for (const each of [client, subscriber]) {
+      // Any other is being opened.
+      if (each?.isReady !== true) continue;
+      each.destroy();
+      each.connect().catch(ignore);
+    }
+  }
+
   async function ask<T>(command: (redis: RedisClient) => Promise<T>): Promise<T> {
     if (!client?.isReady || clock.monotonic() < restingUntil) {
       nowAway(true);
@@ -194,6 +215,7 @@ export function createRedisConnection(
           unanswered.delete(question);
           const refusal = refusalOf(error);
           if (refusal !== undefined && refusal !== 'NOSCRIPT') tellRefusal(refusal);
+          if (IS_REPLICA.has(refusal)) reopen();
           reject(error);
         },
       );
@@ -282,7 +304,8 @@ export const isRefusal = (error: unknown): boolean => refusalOf(error) !== undef
 /** First word of an error that Redis answered; undefined for any other. What follows it may quote what was asked. */
 function refusalOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || 'code' in error) return undefined;
-  const [, word] = /^([A-Z]+) /.exec(error.message) ?? [];
+  // Redis 6 quotes what a script was refused.
+  const [, word] = /^(?:ERR Error running script .* -)?([A-Z]+) /.exec(error.message) ?? [];
   // In a script it has other words for that.
   const isForbidden = /no permissions|user executing the script/.test(error.message);
   return word === 'ERR' && isForbidden ? 'NOPERM' : word;
