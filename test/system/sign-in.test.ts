@@ -373,6 +373,9 @@ test(
     const directory = mkdtempSync(join(tmpdir(), 'relay-sign-in-'));
     defer(() => rmSync(directory, { recursive: true, force: true }));
     const house = await setUp(defer, ['--state-dir', directory]);
+    await waitFor(async () => (await statusOf(house)) === 'needs_consent', {
+      what: 'the old grant to be refused',
+    });
     const answer = await house.ask('POST', `/admin/accounts/${ANN}/invite`);
     const key = { 'x-invite-key': ((await answer.json()) as { key: string }).key };
     const first = await house.row('POST', '/sign-in/invited', { way: 'browser' }, key);

@@ -75,7 +75,7 @@ test(
       [['--accounts', 'none.json'], /^cannot read none\.json|none\.json: no such file.*account add/],
       [
         ['--tls', 'starttls', '--cert-file', 'no.pem', '--key-file', 'no.key'],
-        /^listener 127\.0\.0\.1:0: .*open '[^']*no\.pem' \(--cert-file, --key-file\)$/,
+        /^listener 127\.0\.0\.1:0: .*no\.pem: no such file \(--cert-file, --key-file\)$/,
       ],
       [
         ['--tls', 'starttls', '--cert-file', 'a.crt', '--key-file', 'b.key'],
