@@ -35,13 +35,9 @@ export async function borrowTokenStore(
     }
   };
   if (kind === undefined) return open(stateDir);
-  // Beside the shared one it is the place for what that cannot take; where it cannot be used, the shared one does.
+  // Beside the shared one it is the place for what that cannot take, and may have what that lacks.
   const isBeside = kind === 'redis' && stateDir !== undefined && existsSync(stateDir);
-  if (!isBeside) return open(undefined);
-  return open(stateDir).catch((error: OperatorError) => {
-    note(`${error.message}; what comes meanwhile is kept in Redis alone`);
-    return open(undefined);
-  });
+  return open(isBeside ? stateDir : undefined);
 }
 
 /** Each once. */

@@ -23,7 +23,7 @@ export interface ConsentFiles {
     fingerprint: string,
     isFresh: boolean,
   ): Promise<{ readonly paths: readonly string[]; readonly unread: UnreadFile | undefined }>;
-  /** Whose consent the account of this file has, as far as it is served and its file has been read here. */
+  /** Whose consent the account of this file has, where it is served. */
   of(path: string): string | undefined;
   /** The file of the account has been read or written here, and has these grants. */
   seen(id: GrantId, grants: readonly StoredGrant[]): void;
@@ -133,7 +133,12 @@ export function createConsentFiles(
       const found = [mine.places, beside].flatMap((places) => [...(places.get(fingerprint) ?? [])]);
       return { paths: [...new Set(found)], unread };
     },
-    of: (path) => known.get(path),
+    of(path) {
+      const read = known.get(path);
+      if (read !== undefined) return read;
+      for (const [id, { grant }] of served) if (grantFiles.pathOf(id) === path) return grant.fingerprint;
+      return undefined;
+    },
     seen(id, grants) {
       const path = grantFiles.pathOf(id.accountId);
       if (!served.has(id.accountId)) {

@@ -73,10 +73,16 @@ export function createTwofoldStore(shared: TokenStore, here: TokenStore, log: Lo
   async function giveWhatCame(): Promise<void> {
     givings += 1;
     const mine = givings;
+    let isTaken = true;
     for (const { grant } of served.values()) {
-      if (mine !== givings) return;
+      // What that does not take now it is given when it is back again.
+      if (mine !== givings || !isTaken) return;
       const own = await here.load(grant).catch(() => undefined);
-      if (own !== undefined && isEarlier(grant, own)) await load(grant).catch(() => undefined);
+      if (own !== undefined && isEarlier(grant, own))
+        isTaken = await load(grant).then(
+          () => true,
+          (error: unknown) => isUnreadable(error),
+        );
     }
   }
   shared.onBack?.(() => void giveWhatCame());

@@ -241,6 +241,36 @@ for (const isServed of [true, false])
     await service.close();
   });
 
+test('what was left half written of a served account that has no file yet is no word about the others', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
+  const read: typeof stateFiles.read = async (path, octets) => {
+    if (path.endsWith('.4711.3.tmp'))
+      throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+    return stateFiles.read(path, octets);
+  };
+  const files = { ...stateFiles, read };
+  const trial = await startTrial(2, (log) => createFileStore(directory, { log, sealer: undefined, files }));
+  t.after(async () => {
+    await trial.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+  const [, other = ''] = trial.users;
+  const serve = async (): Promise<TokenService> => {
+    const service = await trial.serve();
+    service.applyAccounts([...trial.entries.slice(1), ...named(trial, 'first@x')]);
+    return service;
+  };
+  let service = await serve();
+  await service.refresh('first@x');
+  await service.close();
+  const file = await fileOf(directory, 'first@x');
+  await rename(file, `${file}.4711.3.tmp`);
+  service = await serve();
+  await service.refresh(other);
+  await assert.rejects(service.refresh('first@x'), { code: 'provider_fault' });
+  await service.close();
+});
+
 for (const [way, cure] of [
   ['of another user', /\.tmp belongs to another user .*chown/],
   ['on a bad disk', /\.tmp readable for the relay \(EIO\)/],
