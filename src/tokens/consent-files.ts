@@ -6,8 +6,9 @@
  */
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
+import { eachAtOnce } from '../semaphore.ts';
 import { createSlices } from '../slices.ts';
-import { fileNameOf, type GrantFiles, OURS } from './grant-files.ts';
+import { fileNameOf, type GrantFiles, OURS, READS_AT_ONCE } from './grant-files.ts';
 import type { StateFiles } from './state-files.ts';
 import { ownGrant } from './stored-grants.ts';
 import type { GrantId, ServedIds, StoredGrant } from './token-store.ts';
@@ -31,8 +32,6 @@ export interface ConsentFiles {
 
 /** The directory is read again for a consent that was refused at most this often, ms. */
 const FRESH_MS = 10_000;
-/** Files read at once. */
-const AT_ONCE = 16;
 
 type Places = Map<string, Set<string>>;
 
@@ -80,22 +79,19 @@ export function createConsentFiles(
     const toRead = [...paths].filter((path) => !(ofServed.has(path) && known.has(path)));
     const places: Places = new Map();
     const unread = new Set<string>();
-    for (let at = 0; at < toRead.length; at += AT_ONCE)
-      await Promise.all(
-        toRead.slice(at, at + AT_ONCE).map(async (path) => {
-          const grants = await grantFiles.readOrReject(path).catch(() => 'unread' as const);
-          const own = ofServed.get(path);
-          if (grants === 'unread') {
-            // That of a served account is asked for by its name.
-            if (own === undefined) unread.add(path);
-          } else if (own === undefined) note(places, path, grants ?? []);
-          // Meanwhile its account may have read it, which knows better what is its own.
-          else if (!known.has(path)) {
-            note(beside, path, grants ?? []);
-            known.set(path, own);
-          }
-        }),
-      );
+    await eachAtOnce(READS_AT_ONCE, toRead, async (path) => {
+      const grants = await grantFiles.readOrReject(path).catch(() => 'unread' as const);
+      const own = ofServed.get(path);
+      if (grants === 'unread') {
+        // That of a served account is asked for by its name.
+        if (own === undefined) unread.add(path);
+      } else if (own === undefined) note(places, path, grants ?? []);
+      // Meanwhile its account may have read it, which knows better what is its own.
+      else if (!known.has(path)) {
+        note(beside, path, grants ?? []);
+        known.set(path, own);
+      }
+    });
     return { places, unread };
   }
 

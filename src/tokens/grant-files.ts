@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { createSemaphore } from '../semaphore.ts';
 import type { Processes } from './process-mark.ts';
 import { isSealed, SealError, type Sealer } from './sealing.ts';
 import { StateFileRefused, type StateFiles } from './state-files.ts';
@@ -14,6 +15,8 @@ import { formatStored, parseStored } from './stored-text.ts';
 import type { StoredGrant } from './token-store.ts';
 import { UnreadFile } from './unreadable.ts';
 
+/** Of a thousand files with one consent each would be a descriptor. */
+export const READS_AT_ONCE = 16;
 /** A record has a few kilobytes per grant; what is larger is something else. */
 export const MAX_FILE_OCTETS = 1024 * 1024;
 
@@ -71,6 +74,9 @@ export function createGrantFiles(
   const { pid, started } = processes.own;
   /** Files in the clear beside which a command with a key stands: their relay has none. */
   const inTheClear = new Set<string>();
+  const reads = createSemaphore(READS_AT_ONCE);
+  const textOf = (path: string): ReturnType<StateFiles['read']> =>
+    reads.run(() => files.read(path, MAX_FILE_OCTETS));
   const temporaryName = (path: string): string => `${path}.${pid}.${started}.${++temporary}.tmp`;
 
   async function parseAny(text: string, path: string): Promise<readonly StoredGrant[]> {
@@ -81,13 +87,13 @@ export function createGrantFiles(
   }
 
   async function readQuietly(path: string): Promise<readonly StoredGrant[] | undefined> {
-    const text = await files.read(path, MAX_FILE_OCTETS).catch(() => undefined);
+    const text = await textOf(path).catch(() => undefined);
     return text === undefined ? undefined : parseAny(text, path).catch(() => undefined);
   }
 
   async function readOrReject(path: string): Promise<readonly StoredGrant[] | undefined> {
     try {
-      const text = await files.read(path, MAX_FILE_OCTETS);
+      const text = await textOf(path);
       return text === undefined ? undefined : await parseAny(text, path);
     } catch (error) {
       if (isWorthless(error)) return undefined;
@@ -96,7 +102,7 @@ export function createGrantFiles(
   }
 
   async function kindOf(path: string): Promise<GrantFileKind> {
-    const text = await files.read(path, MAX_FILE_OCTETS).catch(() => undefined);
+    const text = await textOf(path).catch(() => undefined);
     if (text === undefined) return 'unread';
     return parseAny(text, path).then(
       () => (isSealed(text) ? 'sealed' : 'clear'),
@@ -140,7 +146,7 @@ export function createGrantFiles(
   async function read(accountId: string, isReplacing = false): ReturnType<typeof parseStored> {
     const path = pathOf(accountId);
     try {
-      const text = await files.read(path, MAX_FILE_OCTETS);
+      const text = await textOf(path);
       if (text === undefined) return NOTHING;
       if (isOwner || isSealed(text)) inTheClear.delete(path);
       else inTheClear.add(path);

@@ -241,6 +241,33 @@ for (const isServed of [true, false])
     await service.close();
   });
 
+test('of a consent that hundreds of files have some are read at once, not all', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
+  let now = 0;
+  let most = 0;
+  const read: typeof stateFiles.read = async (path, octets) => {
+    most = Math.max(most, ++now);
+    return stateFiles.read(path, octets).finally(() => now--);
+  };
+  const files = { ...stateFiles, read };
+  const trial = await startTrial(1, (log) => createFileStore(directory, { log, sealer: undefined, files }));
+  t.after(async () => {
+    await trial.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+  const ids = Array.from({ length: 200 }, (_, i) => `u${i}@x`);
+  let service = await trial.serve();
+  service.applyAccounts(named(trial, ...ids));
+  for (const id of ids) await service.refresh(id);
+  await service.close();
+  most = 0;
+  service = await trial.serve();
+  service.applyAccounts(named(trial, 'new@x'));
+  await service.refresh('new@x');
+  assert.ok(most > 1 && most <= 16, `${most} at once`);
+  await service.close();
+});
+
 test('what was left half written of a served account that has no file yet is no word about the others', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
   const read: typeof stateFiles.read = async (path, octets) => {
