@@ -24,6 +24,9 @@ const QUEUE_KEPT_MS = 10_000;
 /** Where what is missing may use all of a minute's limit, it is asked again after this, ms. */
 const NOTHING_LEFT_MS = 60_000;
 
+/** What is kept for relays that have not told what they did is asked for again after this, ms. */
+const UNTOLD_MS = 1_000;
+
 /** Longer than a relay is likely to be gone and come back with what it knew, ms. */
 const MARK_KEPT_MS = 30 * 86_400_000;
 
@@ -183,8 +186,7 @@ end
 if (per_day > 0 and day >= open_to_all(per_day)) or (per_day_rcpt > 0 and recipients >= open_to_all(per_day_rcpt)) then
   if at_once > 0 then freed = freed + leave(KEYS[5], KEYS[6], ticket) end
   local is_full = (per_day > 0 and day >= per_day) or (per_day_rcpt > 0 and recipients >= per_day_rcpt)
-  -- What is kept for relays that have not told what they did is open again in a moment.
-  if not is_full then return answer('minute', 1000) end
+  if not is_full then return answer('minute', ${UNTOLD_MS}) end
   return answer('day', math.max((oldest + ${BUCKETS}) * ${BUCKET_MS} - now, 1000))
 end
 

@@ -18,6 +18,6 @@ export async function readCertificate(certFile: string, keyFile: string): Promis
   createSecureContext({ cert, key });
   // An empty text, or a key of another kind, it takes without a word, and no handshake succeeds then.
   if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key)))
-    throw new Error(`the key is not that of the certificate`);
+    throw new Error('the key is not that of the certificate');
   return { cert, key };
 }

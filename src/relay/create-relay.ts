@@ -239,10 +239,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     if (soonest === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
     const waited = await ask(soonest.command, options.maxHoldMs);
-    if ('answer' in waited) return waited;
-    const taker = passedOver.findIndex(({ account }) => account === waited.command.account.id);
-    passedOver.splice(taker, 1);
-    return { ...waited, chosenBy: 'ready_first' };
+    return 'answer' in waited ? waited : { ...waited, chosenBy: 'ready_first' };
   }
 
   function begins(account: Account, by: 1 | -1): void {
@@ -252,8 +249,11 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     else underWay.set(mailbox, next);
   }
 
-  function tellPassedOver(id: string, passedOver: readonly PassedOver[], result: Refused | Taken): void {
+  function tellPassedOver(id: string, refused: readonly PassedOver[], result: Refused | Taken): void {
     const isTaken = !('answer' in result);
+    // One that was busy at first may have taken it after all.
+    const passedOver = refused.filter(({ account }) => !isTaken || account !== result.command.account.id);
+    if (passedOver.length === 0) return;
     for (const { account } of passedOver) deps.onPassedOver?.(account, isTaken ? 'other' : 'none');
     log.info(
       {

@@ -130,16 +130,11 @@ export function createAccountUpstream(
 
   /** Whether there is time to connect until the token comes: what is known already is known at once. */
   async function isWorthWaiting(coming: Promise<AccessToken>): Promise<boolean> {
-    let cancel = (): void => {};
-    const late = new Promise<true>((resolve) => {
-      cancel = clock.after(KNOWN_MS, () => resolve(true));
-    });
-    const known = coming.then(
-      () => false,
-      () => false,
-    );
-    const isLate = await Promise.race([late, known]);
-    cancel();
+    let isLate = true;
+    const know = (): void => {
+      isLate = false;
+    };
+    await orAfter(clock, coming.then(know, know), KNOWN_MS);
     return isLate;
   }
 

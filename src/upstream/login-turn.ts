@@ -2,7 +2,7 @@
  * One account's turns among the logins of its mailbox. In: when somebody wants to log in. Out: his turn, once it has
  * come. Owns a turn that was taken and not used: the next login takes it.
  */
-import type { Clock } from '../clock.ts';
+import { type Clock, nap } from '../clock.ts';
 import { UpstreamError } from './failure.ts';
 import type { LoginPacer } from './login-pacer.ts';
 
@@ -33,16 +33,11 @@ export function createLoginTurns(deps: LoginTurnDeps): () => Promise<LoginTurn> 
     },
   });
 
-  function wait(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const done = (): void => {
-        cancel();
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const cancel = clock.after(ms, done);
-      signal.addEventListener('abort', done);
-    });
+  async function wait(ms: number): Promise<void> {
+    const { over, wake } = nap(clock, ms);
+    signal.addEventListener('abort', wake);
+    await over;
+    signal.removeEventListener('abort', wake);
   }
 
   return async () => {

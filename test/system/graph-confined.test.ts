@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { greeted, transact } from '../support/dialogue.ts';
-import { leakless } from '../support/leak-check.ts';
+import { type Defer, leakless } from '../support/leak-check.ts';
 import { startProvider } from '../support/provider.ts';
 import { startRelay } from '../support/relay-process.ts';
 
@@ -16,6 +16,29 @@ const alarm = (id: string): string =>
   `${id}From: ${PRINTER}\r\nTo: help@example.net\r\nSubject: paper jam\r\n\r\nsee the display\r\n`;
 const NAMED = alarm('Message-ID: <alarm@printer>\r\n');
 const UNNAMED = alarm('');
+
+/** Both accounts by Graph, `more` in their entries. `listeners`: the accounts of each, where it names some. */
+async function startHouse(
+  defer: Defer,
+  listeners: readonly (readonly string[] | undefined)[],
+  more: Readonly<Record<string, unknown>>,
+) {
+  const directory = mkdtempSync(join(tmpdir(), 'graph-confined-'));
+  defer(() => rmSync(directory, { recursive: true }));
+  const provider = await startProvider({ flavour: 'microsoft', users: [ANN, BEA], graph: {} });
+  defer(() => provider.close());
+  const entryOf = (user: string) => provider.entry(user, { transport: 'graph', ...more });
+  const config = join(directory, 'config.json');
+  const opened = listeners.map((accounts) => ({ host: '127.0.0.1', port: 0, accounts }));
+  writeFileSync(config, JSON.stringify({ listeners: opened }));
+  const relay = await startRelay({
+    accounts: [entryOf(ANN), entryOf(BEA)],
+    caFile: provider.caFile,
+    args: ['--config', config],
+  });
+  defer(() => relay.stop());
+  return { graph: provider.graph, relay, entryOf };
+}
 
 /** What keeps ann's clients to her account, and bea's to hers. */
 const CONFINED: Readonly<Record<string, { password?: string; logsIn: boolean; ownListeners?: boolean }>> = {
@@ -28,31 +51,16 @@ for (const [how, { password, logsIn, ownListeners = false }] of Object.entries(C
   test(
     `two devices, confined to an account each ${how}: nothing is sent from the other's mailbox, nor taken for sent`,
     leakless(async (_t, defer) => {
-      const directory = mkdtempSync(join(tmpdir(), 'graph-confined-'));
-      defer(() => rmSync(directory, { recursive: true }));
-      const provider = await startProvider({ flavour: 'microsoft', users: [ANN, BEA], graph: {} });
-      defer(() => provider.close());
-      const { graph } = provider;
-      const entryOf = (user: string) =>
-        provider.entry(user, {
-          transport: 'graph',
+      const { graph, relay } = await startHouse(
+        defer,
+        [ANN, BEA].map((user) => (ownListeners ? [user] : undefined)),
+        {
           senders: ['*'],
           rewrite_sender: true,
           rewrite_from: 'always',
           ...(password === undefined ? {} : { password }),
-        });
-      const listeners = [ANN, BEA].map((user) => ({
-        host: '127.0.0.1',
-        port: 0,
-        ...(ownListeners ? { accounts: [user] } : {}),
-      }));
-      writeFileSync(join(directory, 'config.json'), JSON.stringify({ listeners }));
-      const relay = await startRelay({
-        accounts: [entryOf(ANN), entryOf(BEA)],
-        caFile: provider.caFile,
-        args: ['--config', join(directory, 'config.json')],
-      });
-      defer(() => relay.stop());
+        },
+      );
       const opened = (await relay.event('listening')).listeners as { port: number }[];
 
       async function say(user: string, body: string, goes: 'quits' | 'breaks' = 'quits'): Promise<number> {
@@ -98,20 +106,9 @@ for (const [how, users] of Object.entries(RELOADED))
   test(
     `a listener for two accounts of one sender, and the accounts file ${how}: the retry is known as one`,
     leakless(async (_t, defer) => {
-      const directory = mkdtempSync(join(tmpdir(), 'graph-confined-'));
-      defer(() => rmSync(directory, { recursive: true }));
-      const provider = await startProvider({ flavour: 'microsoft', users: [ANN, BEA], graph: {} });
-      defer(() => provider.close());
-      const { graph } = provider;
-      const entryOf = (user: string) => provider.entry(user, { transport: 'graph', senders: [PRINTER] });
-      const listeners = [{ host: '127.0.0.1', port: 0, accounts: [ANN.toUpperCase(), BEA] }];
-      writeFileSync(join(directory, 'config.json'), JSON.stringify({ listeners }));
-      const relay = await startRelay({
-        accounts: [entryOf(ANN), entryOf(BEA)],
-        caFile: provider.caFile,
-        args: ['--config', join(directory, 'config.json')],
+      const { graph, relay, entryOf } = await startHouse(defer, [[ANN.toUpperCase(), BEA]], {
+        senders: [PRINTER],
       });
-      defer(() => relay.stop());
       async function say(): Promise<number> {
         const client = await greeted(relay.smtpPort);
         defer(() => client.socket.destroy());

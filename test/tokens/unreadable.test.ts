@@ -23,6 +23,9 @@ const NEW = 'another passphrase altogether, new';
 const WAYS = ['of another user', 'under another key', 'on a bad disk'] as const;
 
 /** The cure names the file, and what is to be done with it. */
+const foreign = (path: string): StateFileRefused =>
+  new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+
 const CURES: Readonly<Record<(typeof WAYS)[number], RegExp>> = {
   'of another user': /\.grant belongs to another user .*chown/,
   'under another key': /state_key/,
@@ -44,8 +47,7 @@ async function roomFor(t: TestContext, way: (typeof WAYS)[number]): Promise<Room
   const read: typeof stateFiles.read = (path, octets) => {
     if (hidden === undefined || !basename(path).startsWith(`${hidden}-`) || !path.endsWith('.grant'))
       return stateFiles.read(path, octets);
-    if (way === 'of another user')
-      throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+    if (way === 'of another user') throw foreign(path);
     throw Object.assign(new Error('i/o error'), { code: 'EIO' });
   };
   const trial = await startTrial(4, (log) =>
@@ -200,21 +202,32 @@ for (const when of ['at the start', 'while it runs'] as const)
     assert.ok(endpoint.requests.every(({ status }) => status === 200));
   });
 
+/** So many accounts over a directory whose files are read by `read`. */
+async function trialOver(
+  t: TestContext,
+  accounts: number,
+  read: typeof stateFiles.read,
+): Promise<{ readonly trial: Trial; readonly directory: string }> {
+  const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
+  const files = { ...stateFiles, read };
+  const trial = await startTrial(accounts, (log) =>
+    createFileStore(directory, { log, sealer: undefined, files }),
+  );
+  t.after(async () => {
+    await trial.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+  return { trial, directory };
+}
+
 for (const isServed of [true, false])
   test(`what was left half written under another name of the consent, which is ${isServed ? '' : 'not '}served, is not passed over`, async (t) => {
-    const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
     let isForeign = true;
     const read: typeof stateFiles.read = async (path, octets) => {
-      if (isForeign && path.endsWith('.4711.3.tmp'))
-        throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+      if (isForeign && path.endsWith('.4711.3.tmp')) throw foreign(path);
       return stateFiles.read(path, octets);
     };
-    const files = { ...stateFiles, read };
-    const trial = await startTrial(1, (log) => createFileStore(directory, { log, sealer: undefined, files }));
-    t.after(async () => {
-      await trial.close();
-      await rm(directory, { recursive: true, force: true });
-    });
+    const { trial, directory } = await trialOver(t, 1, read);
     const serve = async (...ids: string[]): Promise<TokenService> => {
       const service = await trial.serve();
       service.applyAccounts(named(trial, ...ids));
@@ -242,19 +255,13 @@ for (const isServed of [true, false])
   });
 
 test('of a consent that hundreds of files have some are read at once, not all', async (t) => {
-  const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
   let now = 0;
   let most = 0;
   const read: typeof stateFiles.read = async (path, octets) => {
     most = Math.max(most, ++now);
     return stateFiles.read(path, octets).finally(() => now--);
   };
-  const files = { ...stateFiles, read };
-  const trial = await startTrial(1, (log) => createFileStore(directory, { log, sealer: undefined, files }));
-  t.after(async () => {
-    await trial.close();
-    await rm(directory, { recursive: true, force: true });
-  });
+  const { trial } = await trialOver(t, 1, read);
   const ids = Array.from({ length: 200 }, (_, i) => `u${i}@x`);
   let service = await trial.serve();
   service.applyAccounts(named(trial, ...ids));
@@ -269,18 +276,11 @@ test('of a consent that hundreds of files have some are read at once, not all', 
 });
 
 test('what was left half written of a served account that has no file yet is no word about the others', async (t) => {
-  const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
   const read: typeof stateFiles.read = async (path, octets) => {
-    if (path.endsWith('.4711.3.tmp'))
-      throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+    if (path.endsWith('.4711.3.tmp')) throw foreign(path);
     return stateFiles.read(path, octets);
   };
-  const files = { ...stateFiles, read };
-  const trial = await startTrial(2, (log) => createFileStore(directory, { log, sealer: undefined, files }));
-  t.after(async () => {
-    await trial.close();
-    await rm(directory, { recursive: true, force: true });
-  });
+  const { trial, directory } = await trialOver(t, 2, read);
   const [, other = ''] = trial.users;
   const serve = async (): Promise<TokenService> => {
     const service = await trial.serve();
@@ -303,19 +303,13 @@ for (const [way, cure] of [
   ['on a bad disk', /\.tmp readable for the relay \(EIO\)/],
 ] as const)
   test(`what was left half written is ${way}: its account asks for nothing, and goes on with it when it can be read`, async (t) => {
-    const directory = await mkdtemp(join(tmpdir(), 'unreadable-'));
     let isHidden = true;
     const read: typeof stateFiles.read = async (path, octets) => {
       if (!isHidden || !path.endsWith('.4711.3.tmp')) return stateFiles.read(path, octets);
       if (way === 'on a bad disk') throw Object.assign(new Error('i/o error'), { code: 'EIO' });
-      throw new StateFileRefused(`${path} belongs to another user (uid 4711): chown`, 'STATE_FILE_FOREIGN');
+      throw foreign(path);
     };
-    const files = { ...stateFiles, read };
-    const trial = await startTrial(2, (log) => createFileStore(directory, { log, sealer: undefined, files }));
-    t.after(async () => {
-      await trial.close();
-      await rm(directory, { recursive: true, force: true });
-    });
+    const { trial, directory } = await trialOver(t, 2, read);
     const [first = '', second = ''] = trial.users;
     let service = await trial.serve();
     for (const user of trial.users) await service.refresh(user);
