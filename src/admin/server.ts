@@ -103,6 +103,7 @@ function limitConnections(
     }
     busy.add(socket);
     response.once('close', () => busy.delete(socket));
-    answer(request, response);
+    // What the same segment brings beside is parsed before, even where the answer is ready at once.
+    setImmediate(() => answer(request, response));
   });
 }

@@ -45,12 +45,18 @@ test(
   'who asks on a connection without waiting for the answer loses it; one after the other all are answered',
   leakless(async (_t, defer) => {
     const { port, url } = await start(defer);
-    const ask = 'GET /assets/uplot.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n';
-    const ahead = connect(port, '127.0.0.1', () => ahead.write(ask.repeat(1_000)));
-    let text = '';
-    ahead.on('error', () => {}).on('data', (chunk) => (text += chunk.toString('latin1')));
-    await new Promise((resolve) => ahead.once('close', resolve));
-    assert.ok(text.split('HTTP/1.1 ').length - 1 <= 1);
+    const headers = 'HTTP/1.1\r\nHost: 127.0.0.1\r\n';
+    for (const ask of [
+      `GET /assets/uplot.js ${headers}\r\n`,
+      `POST /admin/reload ${headers}Content-Length: 2\r\n\r\n{}`,
+      `GET /healthz ${headers}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n`,
+    ]) {
+      const ahead = connect(port, '127.0.0.1', () => ahead.write(ask.repeat(1_000)));
+      let text = '';
+      ahead.on('error', () => {}).on('data', (chunk) => (text += chunk.toString('latin1')));
+      await new Promise((resolve) => ahead.once('close', resolve));
+      assert.ok(text.split('HTTP/1.1 ').length - 1 <= 1, ask);
+    }
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     defer(() => agent.destroy());
     for (let i = 0; i < 20; i++) {
