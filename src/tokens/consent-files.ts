@@ -24,8 +24,8 @@ export interface ConsentFiles {
     fingerprint: string,
     isFresh: boolean,
   ): Promise<{ readonly paths: readonly string[]; readonly unread: UnreadFile | undefined }>;
-  /** Whose consent the account of this file has, where it is served. */
-  of(path: string): string | undefined;
+  /** Whose consent the account of this file has, where it is served. Rejects where the directory cannot be listed. */
+  of(path: string): Promise<string | undefined>;
   /** The file of the account has been read or written here, and has these grants. */
   seen(id: GrantId, grants: readonly StoredGrant[]): void;
 }
@@ -37,6 +37,8 @@ type Places = Map<string, Set<string>>;
 
 /** What the directory had at one time; what could not be read is tried again. */
 interface Reading {
+  /** Paths of served accounts, with the consent they go on with. */
+  readonly ofServed: ReadonlyMap<string, string>;
   readonly places: Places;
   readonly unread: Set<string>;
 }
@@ -92,7 +94,7 @@ export function createConsentFiles(
         known.set(path, own);
       }
     });
-    return { places, unread };
+    return { ofServed, places, unread };
   }
 
   /** Why the first one cannot be read still; one that has gone or can be is left out from now on. */
@@ -129,11 +131,9 @@ export function createConsentFiles(
       const found = [mine.places, beside].flatMap((places) => [...(places.get(fingerprint) ?? [])]);
       return { paths: [...new Set(found)], unread };
     },
-    of(path) {
-      const read = known.get(path);
-      if (read !== undefined) return read;
-      for (const [id, { grant }] of served) if (grantFiles.pathOf(id) === path) return grant.fingerprint;
-      return undefined;
+    async of(path) {
+      reading ??= read();
+      return known.get(path) ?? (await reading).ofServed.get(path);
     },
     seen(id, grants) {
       const path = grantFiles.pathOf(id.accountId);

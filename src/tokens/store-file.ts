@@ -244,7 +244,7 @@ export function createFileStore(
     let anybodys = beside.unread;
     for (const { target, unread } of left) {
       if (unread === undefined) continue;
-      const consent = consents.of(target);
+      const consent = await consents.of(target);
       if (target === own || paths.has(target) || consent === holder.fingerprint) throw unread;
       if (consent === undefined) anybodys ??= unread;
     }
