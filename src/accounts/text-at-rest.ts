@@ -1,6 +1,6 @@
 /**
- * A text file that somebody may be writing just now. In: its path. Out: its text and mode, never half of one and
- * half of another; or why not, without a cure: that is the caller's, who knows what the file is for. Owns nothing.
+ * A file that somebody may be writing just now. In: its path. Out: its text or octets, and its mode, never half of one
+ * and half of another; or why not, without a cure: that is the caller's, who knows what the file is for. Owns nothing.
  */
 import { constants, open } from 'node:fs/promises';
 import { pause, systemClock } from '../clock.ts';
@@ -34,10 +34,16 @@ export class TextFileError extends Error {
 
 /** Throws `TextFileError`. */
 export async function readTextAtRest(path: string): Promise<{ text: string; mode: number }> {
+  const { content, mode } = await readFileAtRest(path);
+  return { text: decodeText(content), mode };
+}
+
+/** Throws `TextFileError`. */
+export async function readFileAtRest(path: string): Promise<{ content: Buffer; mode: number }> {
   try {
     for (let waitedMs = 0; waitedMs < MAX_UNREST_MS; waitedMs += REST_MS) {
       const read = await readAtRest(path);
-      if (read !== undefined) return { text: decodeText(read.content), mode: read.mode };
+      if (read !== undefined) return read;
       await pause(systemClock, REST_MS);
     }
   } catch (error) {

@@ -4,18 +4,12 @@ import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import { ListenerError } from '../listener/listener.ts';
-import { formatPlace } from '../listener/options.ts';
 import { LogFileTaken } from '../log/file.ts';
 import { TokenSocketError } from '../programs/token-socket.ts';
 import { StateDirectoryError } from '../tokens/store-file.ts';
 import { EXIT_CONFIGURATION } from './definition.ts';
 
-/** `address`: of a UNIX socket its path, and `port` is none then. `hostname`: a name without an address. */
-type SystemError = NodeJS.ErrnoException & {
-  readonly address?: string;
-  readonly port?: number;
-  readonly hostname?: string;
-};
+type SystemError = NodeJS.ErrnoException & { readonly address?: string; readonly port?: number };
 
 /** The error to tell; what is a defect of ours is given back as it is, for its stack. */
 export function explainStart(error: unknown, settings: Settings): unknown {
@@ -27,10 +21,7 @@ export function explainStart(error: unknown, settings: Settings): unknown {
   if (error instanceof ListenerError) {
     if (error.code === 'certificate') return told(`${error.message} (--cert-file, --key-file)`);
     const cause = error.cause as SystemError | undefined;
-    const place = cause?.syscall === undefined ? undefined : placeOf(cause);
-    return told(
-      cause === undefined || place === undefined ? error.message : explainAddress(cause, place, 'port'),
-    );
+    return told(cause?.syscall === undefined ? error.message : explainAddress(cause, error.place, 'port'));
   }
   if (error instanceof TokenSocketError) {
     const cause = error.cause as SystemError | undefined;
@@ -53,12 +44,6 @@ export function explainStart(error: unknown, settings: Settings): unknown {
       `cannot use the state directory ${stateDir}: ${explainFileError(error)} (give it to the relay's user: install -d -m 700 -o USER ${stateDir}; or name another with --state-dir)`,
     );
   return told(`cannot start: ${path === undefined ? error.message : `${path}: ${explainFileError(error)}`}`);
-}
-
-/** Undefined where the system does not say. */
-function placeOf({ address, port, hostname }: SystemError): string | undefined {
-  if (address === undefined || port === undefined) return hostname ?? address;
-  return port < 0 ? address : formatPlace({ host: address, port, path: undefined, fd: undefined });
 }
 
 /** Why the log file cannot be written. */

@@ -56,9 +56,12 @@ export interface ListenerDeps {
 export class ListenerError extends Error {
   override readonly name = 'ListenerError';
   readonly code: 'exposed' | 'certificate' | 'option' | 'address';
-  constructor(code: ListenerError['code'], message: string, cause?: unknown) {
+  /** Of the listener, as its settings say. */
+  readonly place: string;
+  constructor(code: ListenerError['code'], place: string, message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
+    this.place = place;
   }
 }
 
@@ -87,6 +90,7 @@ const SWEEP_MS = 5_000;
 
 export function createListener(deps: ListenerDeps, settings: PartialListenerOptions = {}): Listener {
   const options = resolveOptions(settings);
+  const place = formatPlace(options);
   const tally = createTally();
   const budget = deps.budget ?? createHeldBudget(options.limits.maxHeldBytes, deps.clock);
   const { log, clock = systemClock, shown = (text: string) => text } = deps;
@@ -188,7 +192,8 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
     if (certFile === undefined || keyFile === undefined) {
       throw new ListenerError(
         'certificate',
-        `listener ${formatPlace(options)}: TLS needs a certificate and a key file`,
+        place,
+        `listener ${place}: TLS needs a certificate and a key file`,
       );
     }
     try {
@@ -196,7 +201,8 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
     } catch (cause) {
       throw new ListenerError(
         'certificate',
-        `listener ${formatPlace(options)}: ${certFile} and ${keyFile} are no usable certificate and key: ${describe(cause)}`,
+        place,
+        `listener ${place}: ${certFile} and ${keyFile} are no usable certificate and key: ${describe(cause)}`,
         cause,
       );
     }
@@ -217,25 +223,21 @@ export function createListener(deps: ListenerDeps, settings: PartialListenerOpti
 
   async function listen(admitted: 'everybody' | 'nobody'): ReturnType<Listener['listen']> {
     const exposed = checkExposure(options);
-    if (exposed !== undefined) throw new ListenerError('exposed', exposed);
+    if (exposed !== undefined) throw new ListenerError('exposed', place, exposed);
     const pair = await certificate();
     let hooks: ConnectionHooks;
     try {
       hooks = createHooks();
       if (admitted === 'nobody') door?.close(() => {});
     } catch (cause) {
-      throw new ListenerError('option', `listener ${formatPlace(options)}: ${describe(cause)}`, cause);
+      throw new ListenerError('option', place, `listener ${place}: ${describe(cause)}`, cause);
     }
     const current = new RelayServer(hooks, pair);
     try {
       if (options.path !== undefined) await removeStaleSocket(options.path);
       await open(current);
     } catch (cause) {
-      throw new ListenerError(
-        'address',
-        `cannot listen on ${formatPlace(options)}: ${describe(cause)}`,
-        cause,
-      );
+      throw new ListenerError('address', place, `cannot listen on ${place}: ${describe(cause)}`, cause);
     }
     server = current;
     const unusable = describeUnusable(options, deps.directory().accounts);

@@ -3,7 +3,7 @@
  * end of a transaction. Out: a reply for each, and the intake for the body. Owns the transaction in
  * progress and its share of the memory for bodies.
  */
-import type { Account } from '../accounts/account.ts';
+import { type Account, mailboxOf } from '../accounts/account.ts';
 import { type AccountDirectory, exactnessOf } from '../accounts/directory.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
@@ -252,8 +252,8 @@ export function createMailSession(
         session: {
           id: facts.id,
           remoteAddress: facts.remoteAddress,
-          // The setting itself: which account is the first changes with a reload, and from relay to relay.
-          confinedTo: facts.auth === undefined ? options.accounts?.join(' ') : first.account.id,
+          // The setting itself: which account is the first changes with a reload, and from relay to relay. So does an account's id.
+          confinedTo: facts.auth === undefined ? options.accounts?.join(' ') : mailboxOf(first.account),
           mayBeGone: () => client().mayBeGone,
           heard: facts.heard,
         },

@@ -162,7 +162,11 @@ test(
     execFileSync('mkfifo', [files.keyFile]);
     await assert.rejects(s.listener.reloadTls(), /key\.pem: is no file/);
     await rm(files.keyFile);
-    await writeFile(files.keyFile, key);
+    // As openssl writes the name of a PKCS #12 file beside it.
+    await writeFile(
+      files.keyFile,
+      Buffer.concat([Buffer.from('    friendlyName: B\xfcro\n', 'latin1'), Buffer.from(key)]),
+    );
     await s.listener.reloadTls();
     // The session from before goes on.
     await client.expect(AUTH_A, 235);

@@ -96,6 +96,30 @@ for (const [how, { password, logsIn, ownListeners = false }] of Object.entries(C
     }),
   );
 
+test(
+  'a client that has logged in, and the account has another id meanwhile: the retry is known as one',
+  leakless(async (_t, defer) => {
+    const { graph, relay, entryOf } = await startHouse(defer, [undefined], {
+      senders: [PRINTER],
+      password: 'sesame',
+    });
+    async function say(): Promise<number> {
+      const client = await greeted(relay.smtpPort);
+      defer(() => client.socket.destroy());
+      await client.expect(`AUTH PLAIN ${Buffer.from(`\0${ANN}\0sesame`).toString('base64')}`, 235);
+      const { code } = await transact(client, { from: PRINTER, to: ['help@example.net'], body: NAMED });
+      await client.expect('QUIT', 221);
+      return code;
+    }
+    graph.fault('send', { carriedOut: true, answer: { status: 504 } });
+    graph.fault('look', { answer: { status: 403, code: 'ErrorAccessDenied' } });
+    assert.equal(await say(), 451);
+    await relay.reload([{ ...entryOf(ANN), account_id: 'paper' }, entryOf(BEA)]);
+    await say();
+    assert.equal(graph.delivered.length, 1);
+  }),
+);
+
 /** What becomes of the accounts file while a message of one that it names first is unclear. */
 const RELOADED: Readonly<Record<string, readonly string[]>> = {
   'in another order': [BEA, ANN],

@@ -94,6 +94,7 @@ test(
       [['--store', 'redis://u:hidden@host:port'], /^--store: expected redis:\/\/user:password@host:6379/],
       [['--token-socket', 'accounts.json'], /accounts\.json: something that is no socket has this name/],
       [['--token-socket', 'no/such/socket'], /no\/such\/socket: .*--token-socket$/],
+      [['--config', 'fd.json'], /^cannot listen on fd 200: /],
       [['--config', 'wrong.json'], /wrong\.json:1 nonsense: unknown setting/],
       [['--accounts', 'file'], /^file|file: /],
     ];
@@ -103,6 +104,7 @@ test(
       writeFileSync(join(directory, `${name}.key`), keyPem, { mode: 0o600 });
     }
     writeFileSync(join(directory, 'wrong.json'), '{ "nonsense": 1 }');
+    writeFileSync(join(directory, 'fd.json'), '{ "listeners": [{ "fd": 200, "allow": ["127.0.0.0/8"] }] }');
     writeFileSync(join(directory, 'token'), 'a-token', { mode: 0o600 });
     for (const [args, words] of cases) {
       const before = readdirSync(directory);
