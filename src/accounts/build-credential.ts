@@ -50,7 +50,11 @@ export function supersededKeys(
         : [],
     jwt_bearer: ['client_email', 'private_key', 'private_key_id'],
   };
-  const read: readonly string[] = KEYS_OF[grant].filter((key) => !otherProof[grant].includes(key));
+  // That of another client.
+  const ofClient = [undefined, entry.client_id].includes(given.client_id as string) ? [] : ['client_secret'];
+  const read: readonly string[] = KEYS_OF[grant].filter(
+    (key) => !otherProof[grant].includes(key) && !ofClient.includes(key),
+  );
   const gone = ['grant', 'access_token', 'expires_at', ...Object.values(KEYS_OF).flat()];
   return gone.filter((key) => entry[key] !== undefined && given[key] === undefined && !read.includes(key));
 }

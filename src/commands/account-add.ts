@@ -6,11 +6,13 @@ import { dirname } from 'node:path';
 import { type EntryObject, textIn } from '../accounts/accounts-edit.ts';
 import { parseProviders } from '../accounts/accounts-file.ts';
 import { builtInProviders, type ProviderProfile } from '../accounts/providers.ts';
-import { isAddress, type SecretSource } from '../accounts/schema.ts';
+import { type AccountEntry, isAddress, type SecretSource } from '../accounts/schema.ts';
+import { resolveCommands } from '../accounts/secret-command.ts';
 import { readSecretText } from '../accounts/secret-source.ts';
 import { readVariable } from '../config/variables.ts';
 import { findAccount, readOrEmpty, tryEditing } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
+import { isRecord } from '../protocol/json-object.ts';
 import { type Attempt, tryAccount } from './account-attempt.ts';
 import { createAccountPlace, wordOf } from './account-place.ts';
 import { SIGN_INS } from './account-sign-in.ts';
@@ -91,11 +93,13 @@ async function addAccount(context: CommandContext): Promise<number> {
   const { before } = place;
   const isThere = Object.keys(before).length > 0;
   const existing = existingOptions(before);
+  const isOther = ![undefined, existing.clientId].includes(textOption(context, 'clientId'));
   if (
-    !isSet(context, 'clientSecretFile') &&
-    readVariable(context.env, 'XOAUTH2_RELAY_CLIENT_SECRET') === undefined
+    !isOther &&
+    textOption(context, 'clientSecretFile') === undefined &&
+    !readVariable(context.env, 'XOAUTH2_RELAY_CLIENT_SECRET')
   )
-    existing.clientSecret = secretIn(before.client_secret, path, context.env);
+    existing.clientSecret = await secretIn(before.client_secret, path, context.env);
   const option = (name: string): string | undefined => textOption(context, name) ?? existing[name];
   const profile = await chooseProvider(context, text, option('provider') ?? guessProvider(email));
 
@@ -233,16 +237,26 @@ function existingOptions(entry: EntryObject): Record<string, string | undefined>
   };
 }
 
-/** The client secret of an entry, wherever it stands. Throws `OperatorError`, so that nobody signs in for nothing. */
-function secretIn(source: unknown, path: string, env: CommandContext['env']): string | undefined {
-  if (source === undefined || typeof source === 'string') return source;
-  try {
-    return readSecretText(source as SecretSource, { env, directory: dirname(path) });
-  } catch (error) {
-    throw new OperatorError(
-      `client_secret of the account: ${(error as Error).message}; give it with --client-secret-file`,
+/** The client secret of an entry, wherever it stands. Rejects with `OperatorError`, so that nobody signs in for nothing. */
+async function secretIn(
+  source: unknown,
+  path: string,
+  env: CommandContext['env'],
+): Promise<string | undefined> {
+  // What is neither is told when the entry is read as a whole.
+  if (!isRecord(source)) return typeof source === 'string' ? source : undefined;
+  const places = { env, directory: dirname(path) };
+  const refused = (why: string, cause?: unknown): OperatorError =>
+    new OperatorError(
+      `client_secret of the account: ${why}; run this where it can be had, or give another in its place with --client-secret-file`,
       EXIT_CONFIGURATION,
-      { cause: error },
+      { cause },
     );
+  const { entry, issues } = await resolveCommands({ client_secret: source } as AccountEntry, places);
+  if (issues[0] !== undefined) throw refused(issues[0].message);
+  try {
+    return readSecretText(entry.client_secret as SecretSource, places);
+  } catch (error) {
+    throw refused((error as Error).message, error);
   }
 }

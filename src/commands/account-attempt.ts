@@ -9,7 +9,7 @@ import { supersededKeys } from '../accounts/build-credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { proxyOfSetting } from '../accounts/smtp-proxy.ts';
 import type { Settings } from '../config.ts';
-import { findAccount, mistakesOf, parseAt } from '../enrol/accounts-on-disk.ts';
+import { findAccount, parseAt, whyUnusable } from '../enrol/accounts-on-disk.ts';
 import { OperatorError } from '../enrol/operator-error.ts';
 import type { ProbeStep } from '../enrol/probe.ts';
 import { proveAccount } from '../enrol/prove.ts';
@@ -110,7 +110,7 @@ async function load(
   const parsed = await parseAt(next, settings.accounts, context.env);
   const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === foldAddress(email));
   if (loaded !== undefined) return loaded;
-  throw new OperatorError(mistakesOf(parsed, findAccount(next, email)).join('\n'), EXIT_CONFIGURATION);
+  throw new OperatorError(whyUnusable(parsed, findAccount(next, email)).join('\n'), EXIT_CONFIGURATION);
 }
 
 /** Brings a refresh token to the disk that the provider gives while the account is proved. */

@@ -160,8 +160,8 @@ async function secretOption(
 ): Promise<Secret | undefined> {
   const file = textOption(context, fileOption);
   if (file !== undefined) return new Secret(readFileText(file));
-  const fromEnv = readVariable(context.env, variable) ?? given;
-  if (fromEnv !== undefined && fromEnv !== '') return new Secret(fromEnv);
+  const text = readVariable(context.env, variable) || given;
+  if (text) return new Secret(text);
   if (mayBeEmpty && !context.terminal.isInteractive) return undefined;
   const { terminal } = context;
   const answer = await askUntil(

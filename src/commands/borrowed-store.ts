@@ -2,7 +2,7 @@
  * The running relay's token store in the hands of a command. In: settings. Out: a store, open, that knows the newest
  * refresh tokens and keeps rotated ones, but removes nothing: a command may know only some of the accounts.
  */
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import type { LoadedAccount } from '../accounts/build-account.ts';
 import { explainFileError } from '../accounts/secret-source.ts';
 import type { Settings } from '../config.ts';
@@ -36,8 +36,18 @@ export async function borrowTokenStore(
   };
   if (kind === undefined) return open(stateDir);
   // Beside the shared one it is the place for what that cannot take, and may have what that lacks.
-  const isBeside = kind === 'redis' && stateDir !== undefined && existsSync(stateDir);
+  const isBeside = kind === 'redis' && stateDir !== undefined && mayBeThere(stateDir);
   return open(isBeside ? stateDir : undefined);
+}
+
+/** What is in a directory that this user may not enter is not known. */
+function mayBeThere(path: string): boolean {
+  try {
+    statSync(path);
+    return true;
+  } catch (error) {
+    return !['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '');
+  }
 }
 
 /** Each once. */

@@ -25,7 +25,7 @@ export function convertEarlierAccount(value: unknown): ConvertedAccount {
   const provider =
     entry.provider ??
     guessProvider(entry.email, [entry.oauth_endpoint, entry.smtp, entry.oauth_token_url, entry.token_url]);
-  if (provider !== undefined) entry.provider = PROVIDER_NAMES[String(provider)] ?? provider;
+  if (typeof provider === 'string') entry.provider = PROVIDER_NAMES[provider] ?? provider;
   return { entry, notes };
 }
 

@@ -7,7 +7,8 @@ const VARIABLES = {
   XOAUTH2_RELAY_CONFIG: 'the config file, as --config',
   XOAUTH2_RELAY_NO_PRECACHE: 'true: fetch tokens and connect when first needed, as --no-precache',
   XOAUTH2_RELAY_CLIENT_SECRET: 'client secret for account add, where no file is named',
-  XOAUTH2_RELAY_REFRESH_TOKEN: 'refresh token for account add --refresh-token, where no file is named',
+  XOAUTH2_RELAY_REFRESH_TOKEN:
+    'refresh token for account add --sign-in refresh-token, where no file is named',
   XOAUTH2_RELAY_CLIENT_PASSWORD: 'password for send --auth',
   XOAUTH2_RELAY_ALIASES: 'aliases file of sendmail (default /etc/aliases)',
   XOAUTH2_RELAY_PID_FILE: 'pid file of serve; start sets it',

@@ -7,6 +7,7 @@ import { dirname } from 'node:path';
 import { accountEntries, EMPTY_ACCOUNTS_TEXT, type EntryObject } from '../accounts/accounts-edit.ts';
 import { type AccountsFile, parseAccounts, readAccountsText } from '../accounts/accounts-file.ts';
 import { JsonSyntaxError } from '../accounts/json-text.ts';
+import { formatPlaceIn } from '../accounts/schema.ts';
 import { explainFileError, type SecretPlaces } from '../accounts/secret-source.ts';
 import { systemClock } from '../clock.ts';
 import { foldAddress } from '../protocol/text.ts';
@@ -63,6 +64,14 @@ export const mistakesOf = ({ problems }: AccountsFile, index: number): readonly 
   problems
     .filter(({ entry }) => entry === index)
     .map(({ key, message }) => (key === '' ? message : `${key} ${message}`));
+
+/** Why the entry at `index` is no account: its own mistakes; where it has none another is in its way, and all are told. */
+export function whyUnusable(parsed: AccountsFile, index: number): readonly string[] {
+  const own = mistakesOf(parsed, index);
+  return own.length > 0
+    ? own
+    : parsed.problems.map((problem) => `${formatPlaceIn(problem)} ${problem.message}`);
+}
 
 /**
  * Reads, changes and writes the file while nobody else does. `change` gets the text as it is now and gives the

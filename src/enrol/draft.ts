@@ -8,7 +8,7 @@ import type { LoadedAccount } from '../accounts/build-account.ts';
 import type { RefreshTokenCredential, Secret } from '../accounts/credential.ts';
 import type { ProviderProfile } from '../accounts/providers.ts';
 import { foldAddress } from '../protocol/text.ts';
-import { findAccount, mistakesOf, parseAt, readOrEmpty } from './accounts-on-disk.ts';
+import { findAccount, parseAt, readOrEmpty, whyUnusable } from './accounts-on-disk.ts';
 import { consentOf } from './consent.ts';
 import { OperatorError } from './operator-error.ts';
 import type { SignInTarget } from './sign-in.ts';
@@ -62,7 +62,7 @@ export async function draftOfNew(path: string, wanted: NewAccount): Promise<Draf
   const folded = foldAddress(wanted.email);
   const loaded = parsed.accounts.find(({ account }) => foldAddress(account.email) === folded);
   if (loaded === undefined)
-    throw new OperatorError(mistakesOf(parsed, accountEntries(next).length - 1).join('; '));
+    throw new OperatorError(whyUnusable(parsed, accountEntries(next).length - 1).join('; '));
   return complete(text, entry, loaded, entry);
 }
 

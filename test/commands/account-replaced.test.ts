@@ -200,30 +200,74 @@ test(
   }),
 );
 
-for (const place of ['file', 'env', 'command'] as const)
+const SECRETS = {
+  'a file': () => ({ file: 'secret' }),
+  'a program': (directory: string) => ({ command: ['/bin/cat', join(directory, 'secret')] }),
+  'the environment': () => ({ env: 'HOME' }),
+  'a file that is missing': () => ({ file: 'nowhere' }),
+};
+
+for (const [place, sourceIn] of Object.entries(SECRETS))
   test(
-    `a client secret that stands in ${place === 'file' ? 'a file' : place === 'env' ? 'the environment' : 'a program'} serves for a new sign-in and stays there, or it is said before anybody signs in`,
+    `a client secret that stands in ${place} serves for a new sign-in and stays there, or it is said before anybody signs in`,
     leakless(async (_t, defer) => {
       const { provider, directory, file, add, entry, newest, clientSecret } = await setUp(defer);
-      const source = { file: { file: 'secret' }, env: { env: 'HOME' }, command: { command: ['true'] } }[
-        place
-      ];
-      writeFileSync(join(directory, 'secret'), `${clientSecret}\n`);
+      const source = sourceIn(directory);
+      writeFileSync(join(directory, 'secret'), `${clientSecret}\n`, { mode: 0o600 });
       const before = { ...provider.entry(USER), client_secret: source };
       writeFileSync(file, JSON.stringify({ accounts: [before] }), { mode: 0o600 });
       const { code, stderr } = await add(false, '--replace').exited;
       assert.deepEqual(entry()?.client_secret, source);
-      if (place === 'file') {
+      if (place === 'a file' || place === 'a program') {
         assert.equal(code, 0, stderr);
         assert.equal(entry()?.refresh_token, newest());
-        return;
-      }
-      // What stands in HOME is no client secret.
-      assert.equal(code, place === 'env' ? 1 : 2, stderr);
-      if (place === 'env') assert.match(stderr, /client_secret/);
-      else {
-        assert.match(stderr, /client_secret of the account: .*give it with --client-secret-file/);
+      } else if (place === 'the environment') {
+        // What stands in HOME is no client secret.
+        assert.equal(code, 1, stderr);
+        assert.match(stderr, /client_secret/);
+      } else {
+        assert.equal(code, 2, stderr);
+        assert.match(stderr, /client_secret of the account: .*nowhere.*run this where it can be had/);
         assert.equal(provider.token.count(), 0);
+        const given = await add(false, '--replace', '--client-secret-file', join(directory, 'secret')).exited;
+        assert.equal(given.code, 0, given.stderr);
+        assert.equal(entry()?.client_secret, clientSecret);
       }
     }),
   );
+
+test(
+  'an entry whose client secret is null is one without',
+  leakless(async (_t, defer) => {
+    const { provider, file, add } = await setUp(defer);
+    const before = { ...provider.entry(USER), client_secret: null, ip_address: '' };
+    writeFileSync(file, JSON.stringify({ accounts: [before] }), { mode: 0o600 });
+    const { stderr } = await add(false, '--replace').exited;
+    assert.doesNotMatch(stderr, /client_secret of the account/);
+  }),
+);
+
+test(
+  'the client secret of another client is not sent with the new one, and leaves the entry',
+  leakless(async (_t, defer) => {
+    const { provider, file, add, entry } = await setUp(defer);
+    const before = { ...provider.entry(USER), client_id: 'another', client_secret: 'of another' };
+    writeFileSync(file, JSON.stringify({ accounts: [before] }), { mode: 0o600 });
+    await add(false, '--replace', '--force').exited;
+    assert.equal(entry()?.client_secret, undefined);
+    assert.ok(provider.token.requests.length > 0);
+    for (const { form } of provider.token.requests) assert.notEqual(form.get('client_secret'), 'of another');
+  }),
+);
+
+test(
+  'where another account has taken the name of the new one it is said which is in its way',
+  leakless(async (_t, defer) => {
+    const { provider, file, add } = await setUp(defer);
+    const other = { ...provider.entry(USER), email: 'other@example.com', account_id: USER };
+    writeFileSync(file, JSON.stringify({ accounts: [other, provider.entry(USER)] }), { mode: 0o600 });
+    const { code, stderr } = await add(false, '--replace').exited;
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /accounts\[1\].*taken/);
+  }),
+);

@@ -177,4 +177,11 @@ test('beside a Redis that is away a refresh token is kept in the state directory
   rmSync(join(directory, fileNameOf('a@x')));
   await assert.rejects(keep(directory), /is sealed with a state key/);
   assert.deepEqual(readdirSync(directory), [fileNameOf('b@x')]);
+  if (!isRoot) return;
+  // Also where one above it may not be entered.
+  chmodSync(directory, 0o700);
+  await assert.rejects(
+    as(SOMEBODY, () => keep(join(directory, 'state'))),
+    /cannot look into the state directory/,
+  );
 });
