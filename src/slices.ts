@@ -4,6 +4,7 @@
  * many such works there are.
  */
 import { type Clock, systemClock } from './clock.ts';
+import { eventLoop } from './event-loop.ts';
 
 /** Longest slice, ms: ten of them are no delay that anybody notices. */
 const SLICE_MS = 0.5;
@@ -13,23 +14,6 @@ export interface Slices {
   readonly isOver: boolean;
   /** Everything else has its turn; a new slice begins. */
   rest(): Promise<void>;
-}
-
-/** Who rests, in the order in which they go on. */
-const resting: (() => void)[] = [];
-
-/** The event loop of this process. Another takes its place where one process stands for several, as in a simulation. */
-export const eventLoop = {
-  /** Resolves in a turn of the loop in which nobody else goes on. */
-  turn: (): Promise<void> =>
-    new Promise((resume) => {
-      if (resting.push(resume) === 1) setImmediate(wakeNext);
-    }),
-};
-
-function wakeNext(): void {
-  resting.shift()?.();
-  if (resting.length > 0) setImmediate(wakeNext);
 }
 
 /** For one piece of work. With a clock that stands still during it there is one slice only. */

@@ -12,6 +12,7 @@ const LEAVES: Record<string, readonly string[]> = {
   semaphore: [],
   breaker: [],
   clock: [],
+  'event-loop': [],
   slices: [],
   soon: [],
   'time-text': [],

@@ -5,6 +5,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { type Clock, nap } from '../clock.ts';
+import { eventLoop } from '../event-loop.ts';
 import type { Heard } from '../protocol/esmtp.ts';
 import { formatReplyText, type Reply, reply } from '../protocol/reply.ts';
 import type { Accepted } from './accept.ts';
@@ -43,7 +44,6 @@ const MAX_UNWRITTEN = 16 * 1024;
 /** A reply to a client that is gone is answered by a reset sooner than this, ms. */
 const RESET_MS = 1_000;
 const INPUT_ENDED = reply(421, '4.4.2', 'Nothing more to read, closing connection');
-const SETTLED = Promise.resolve();
 
 /** Enhanced codes for the replies smtp-server's SASL steps make themselves. */
 const SASL_ENHANCED: Readonly<Record<number, string>> = { 235: '2.7.0', 501: '5.5.2' };
@@ -59,7 +59,7 @@ export class RelayConnection extends SeamConnection {
   #isDraining = false;
   #out = '';
   #isFlushPlanned = false;
-  readonly #planFlush = () => process.nextTick(() => this.#flush());
+  readonly #flushPlanned = () => this.#flush();
   /** When the client was last heard or answered, monotonic ms. */
   #lastActive: number;
   #stopIdle = (): void => {};
@@ -309,9 +309,8 @@ export class RelayConnection extends SeamConnection {
     if (this.#out.length > MAX_UNWRITTEN) this.#flush();
     else if (!this.#isFlushPlanned) {
       this.#isFlushPlanned = true;
-      // A tick planned by a microtask runs when all microtasks have: after the replies to all commands of
-      // this chunk that only wait for settled promises. So the answers to a pipelined group leave together.
-      void SETTLED.then(this.#planFlush);
+      // After the replies to all commands of this chunk: the answers to a pipelined group leave together.
+      eventLoop.atTurnEnd(this.#flushPlanned);
     }
     if (code === 421) this.close();
   }

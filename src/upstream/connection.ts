@@ -6,6 +6,7 @@
 import type { Socket } from 'node:net';
 import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import { eventLoop } from '../event-loop.ts';
 import { type Capabilities, parseCapabilities } from '../protocol/capabilities.ts';
 import type { Mask } from '../protocol/masking.ts';
 import { createReplyParser, type ParsedReply } from '../protocol/reply-parser.ts';
@@ -82,6 +83,7 @@ export class UpstreamConnection {
   readonly #socket: Socket;
   readonly #parser = createReplyParser((text) => this.mask(text));
   readonly #flights: Flight[] = [];
+  readonly #uncork = () => this.#socket.uncork();
   /** When it is looked whether a wait is over. */
   #watch: { readonly at: number; readonly stop: () => void } | undefined;
   #dead: { readonly how: LossCause; readonly detail: string } | undefined;
@@ -211,10 +213,14 @@ export class UpstreamConnection {
     this.#lastUsedAt = this.#clock.monotonic();
     const [only] = parts;
     if (parts.length === 1 && only !== undefined) return this.#socket.write(only);
-    this.#socket.cork();
+    if (this.#socket.writableCorked === 0) {
+      this.#socket.cork();
+      eventLoop.atTurnEnd(this.#uncork);
+    }
     for (const part of parts) this.#socket.write(part);
-    this.#socket.uncork();
-    return !this.#socket.writableNeedDrain;
+    if (!this.#socket.writableNeedDrain) return true;
+    this.#uncork();
+    return false;
   }
 
   /** Resolves when the socket takes more, or is gone; an upstream that takes nothing for `timeoutMs` is given up. */

@@ -7,10 +7,10 @@ import type { Admin } from '../../src/admin/admin.ts';
 import type { AdminBackend } from '../../src/admin/backend.ts';
 import { type App, createApp } from '../../src/app.ts';
 import { loadSettings, type Settings } from '../../src/config.ts';
+import { eventLoop } from '../../src/event-loop.ts';
 import type { LogSink } from '../../src/log/sink.ts';
 import { createLog, type ProcessLog } from '../../src/log.ts';
 import type { TransactionRecord } from '../../src/relay/record.ts';
-import { eventLoop } from '../../src/slices.ts';
 import { GrantsUnsavedError } from '../../src/tokens/grants-unsaved.ts';
 import { createTokenStore } from '../../src/tokens/open-store.ts';
 import type { ProcessMark } from '../../src/tokens/process-mark.ts';
@@ -65,6 +65,7 @@ let defaults: Settings | undefined;
 export async function prepareRelays(): Promise<void> {
   // Each relay has a loop of its own.
   eventLoop.turn = () => new Promise((resume) => setImmediate(resume));
+  eventLoop.atTurnEnd = (task) => void setImmediate(task);
   defaults = await loadSettings({ flags: {}, env: {} });
 }
 

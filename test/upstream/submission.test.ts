@@ -171,6 +171,7 @@ for (const [answer, isKept] of [
     for (const verdict of ['250 2.0.0 queued', '550 5.7.1 spam']) {
       const { connection, sendWhole, heard, says } = stage();
       const decided = sendWhole();
+      await new Promise(setImmediate);
       assert.match(heard(), /EHLO relay\.test\r\n$/);
       says(...ENVELOPE, verdict, answer);
       assert.equal(formatReply((await decided).reply), verdict);
