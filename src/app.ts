@@ -157,6 +157,7 @@ export function createApp({
     {
       ways,
       limiter,
+      accountNow: (id) => accounts.directory.byId(id),
       log,
       clock,
       onRecord,

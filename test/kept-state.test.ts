@@ -22,7 +22,7 @@ function stage(t: TestContext) {
     return { log, limiter, kept: createKeptState(path, { limits: limiter }, { log, clock }) };
   };
   const send = ({ limiter }: ReturnType<typeof run>): boolean => {
-    const result = limiter.reserve('a', LIMITS, 0);
+    const result = limiter.reserve('a', () => LIMITS, 0);
     assert.ok(!(result instanceof Promise));
     if (result.granted) result.place.end({ unsent: false, recipients: 1 });
     return result.granted;
@@ -111,7 +111,7 @@ test('a message that waits for its minute when the state is saved costs nothing 
   const perMinute = { ...LIMITS, perMinute: 1, perDay: 9 };
   const first = run();
   await first.kept.restore();
-  for (let i = 0; i < 2; i++) assert.ok('granted' in first.limiter.reserve('a', perMinute, 90_000));
+  for (let i = 0; i < 2; i++) assert.ok('granted' in first.limiter.reserve('a', () => perMinute, 90_000));
   await first.kept.close();
   const second = run();
   await second.kept.restore();
@@ -119,10 +119,10 @@ test('a message that waits for its minute when the state is saved costs nothing 
     second.log.lines.map((l) => l.fields.event),
     [],
   );
-  const refused = second.limiter.reserve('a', perMinute, 0);
+  const refused = second.limiter.reserve('a', () => perMinute, 0);
   assert.ok('granted' in refused && !refused.granted && refused.limit === 'minute');
   clock.advance(61_000);
-  const granted = second.limiter.reserve('a', perMinute, 0);
+  const granted = second.limiter.reserve('a', () => perMinute, 0);
   assert.ok('granted' in granted && granted.granted, 'nobody waits any more for the place that was to come');
   await second.kept.close();
 });

@@ -32,7 +32,7 @@ const TOLD_AT_ONCE = 50;
 
 export interface SharedLimits extends Limiter {
   /** A place now or at most `maxWaitMs` later, first come first served within a relay and nearly so among them. Never rejects. */
-  reserve(mailboxId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation>;
+  reserve(...asked: Parameters<Limiter['reserve']>): Promise<Reservation>;
   /** How long a login must wait to keep its distance, ms; undefined where longer than `maxWaitMs`. Never rejects. */
   login(mailboxId: string, intervalMs: number, maxWaitMs: number): Promise<number | undefined>;
   /** Redis does not decide now. */
@@ -137,13 +137,14 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     share,
   });
 
-  function askLocally(book: AccountBook, limits: MailboxLimits, maxWaitMs: number): Reservation {
+  function askLocally(book: AccountBook, limitsNow: () => MailboxLimits, maxWaitMs: number): Reservation {
+    const limits = limitsNow();
     const waitMs = withinShare(book.counts, limits, maxWaitMs, apart());
     if (typeof waitMs !== 'number') return waitMs;
     const id = `${redis.instance}:${nextId++}`;
     book.isUntold = true;
     book.counts.begin(id, limits, clock.monotonic() + waitMs, clock.now());
-    return { granted: true, place: placeOf(book, limits, id, undefined, waitMs) };
+    return { granted: true, place: placeOf(book, { limits, limitsNow }, id, undefined, waitMs) };
   }
 
   /** Whether Redis does now what it refused. Rejects. */
@@ -156,9 +157,10 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
 
   async function askRedis(
     book: AccountBook,
-    limits: MailboxLimits,
+    limitsNow: () => MailboxLimits,
     maxWaitMs: number,
   ): Promise<Reservation | 'again'> {
+    const limits = limitsNow();
     const id = `${redis.instance}:${nextId++}`;
     const sentAt = clock.monotonic();
     const queues = book.turns.length > 0 ? 'more' : maxWaitMs > 0 || book.stands ? 'busy' : 'never';
@@ -184,12 +186,12 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     };
     if (!isGranted) return { granted: false, limit: what, retryAfterMs: what === 'busy' ? ASK_AGAIN_MS : ms };
     book.counts.begin(id, limits, clock.monotonic() + ms, clock.now());
-    return { granted: true, place: placeOf(book, limits, id, sentAt, ms) };
+    return { granted: true, place: placeOf(book, { limits, limitsNow }, id, sentAt, ms) };
   }
 
   function placeOf(
     book: AccountBook,
-    limits: MailboxLimits,
+    { limits, limitsNow }: { readonly limits: MailboxLimits; readonly limitsNow: () => MailboxLimits },
     id: string,
     askedAt: number | undefined,
     waitMs: number,
@@ -200,7 +202,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       {
         clock,
         keepLease: () => leases.claim(id),
-        takeBack: (maxWaitMs) => reserve(book.id, { ...NO_LIMITS, atOnce: limits.atOnce }, maxWaitMs),
+        takeBack: (maxWaitMs) =>
+          reserve(book.id, () => ({ ...NO_LIMITS, atOnce: limitsNow().atOnce }), maxWaitMs),
         countsAnew: () => perMinute !== undefined,
         startLate: (maxWaitMs) => startLate(book, id, perMinute ?? 0, maxWaitMs),
         onBegin: () => book.counts.started(id),
@@ -259,7 +262,11 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
   const again = (): number =>
     (contact.mode === 'shared' ? CALLED_LATE_MS : ASK_AGAIN_MS) * (0.5 + random() / 2);
 
-  async function ask(book: AccountBook, limits: MailboxLimits, deadline: number): Promise<Reservation> {
+  async function ask(
+    book: AccountBook,
+    limitsNow: () => MailboxLimits,
+    deadline: number,
+  ): Promise<Reservation> {
     for (;;) {
       let left = Math.max(0, deadline - clock.monotonic());
       if (contact.mode === 'shared' && book.stands && !book.isCalled && left > 0) {
@@ -268,15 +275,15 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       }
       let result: Reservation | 'again';
       // Just back, Redis may not know yet what the others do: both must grant.
-      const share = contact.mode === 'settling' ? withinShare(book.counts, limits, left, apart()) : 0;
+      const share = contact.mode === 'settling' ? withinShare(book.counts, limitsNow(), left, apart()) : 0;
       if (typeof share !== 'number') result = share;
       else if (share > 0) result = { granted: false, limit: 'minute', retryAfterMs: share };
       else if (contact.mode !== 'away') {
-        result = await askRedis(book, limits, left).catch((error: unknown) => {
-          contact.failed(error, () => tryAgain(book, limits));
+        result = await askRedis(book, limitsNow, left).catch((error: unknown) => {
+          contact.failed(error, () => tryAgain(book, limitsNow()));
           return 'again' as const;
         });
-      } else result = askLocally(book, limits, left);
+      } else result = askLocally(book, limitsNow, left);
       if (result === 'again') continue;
       // Apart from the others a place may come free earlier than it seems: Redis may be back.
       if (result.granted) return result;
@@ -292,7 +299,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     }
   }
 
-  async function reserve(mailboxId: string, limits: MailboxLimits, maxWaitMs: number): Promise<Reservation> {
+  const reserve: SharedLimits['reserve'] = async (mailboxId, limits, maxWaitMs) => {
     const book = bookOf(mailboxId);
     const deadline = clock.monotonic() + maxWaitMs;
     const result = await inTurn(
@@ -306,7 +313,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       },
     );
     return result ?? { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
-  }
+  };
 
   return {
     reserve,

@@ -36,6 +36,8 @@ export interface RelayDeps {
   readonly onPassedOver?: (account: string, result: 'other' | 'none') => void;
   /** Default: one of this relay alone. */
   readonly limiter?: Limiter;
+  /** The account as it is served now, perhaps otherwise than when a message began to wait. Default: as it was. */
+  readonly accountNow?: (accountId: string) => Account | undefined;
   readonly clock?: Clock;
 }
 
@@ -62,8 +64,8 @@ const startOfId = onceIn(1, (now) => now.toString(36).toUpperCase());
 const nextId = (now: number): string =>
   `${startOfId(now)}${(transactions++ % 46_656).toString(36).padStart(3, '0').toUpperCase()}`;
 
-const mailboxLimits = ({ limits }: Account): MailboxLimits => ({
-  atOnce: limits.maxConnections,
+const mailboxLimits = ({ limits }: Account, most = limits.maxConnections): MailboxLimits => ({
+  atOnce: Math.min(limits.maxConnections, most),
   perMinute: limits.messagesPerMinute,
   perDay: limits.messagesPerDay,
   recipientsPerDay: limits.recipientsPerDay,
@@ -134,11 +136,14 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     );
   }
 
-  function placeFor(account: Account, most: number | undefined, maxHoldMs: number): Soon<Refused | Place> {
+  function placeFor(account: Account, { facts }: Way, maxHoldMs: number): Soon<Refused | Place> {
     const askedAt = clock.monotonic();
-    const limits = mailboxLimits(account);
-    const atOnce = Math.min(limits.atOnce, most ?? limits.atOnce);
-    const asked = limiter.reserve(mailboxOf(account), { ...limits, atOnce }, maxHoldMs);
+    const mailbox = mailboxOf(account);
+    const limits = (): MailboxLimits => {
+      const now = deps.accountNow?.(account.id);
+      return mailboxLimits(now && mailboxOf(now) === mailbox ? now : account, facts.atOnce);
+    };
+    const asked = limiter.reserve(mailbox, limits, maxHoldMs);
     return whenKnown(asked, (result) => {
       const waitMs = result.granted ? result.place.waitMs : 0;
       const waitedMs = clock.monotonic() - askedAt + waitMs;
@@ -173,7 +178,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       const result = whenKnown(way.ready(), (trouble) => {
         const refusal = trouble ?? misfit(command, way.facts);
         if (refusal !== undefined) return { answer: refusal };
-        return whenKnown(placeFor(account, way.facts.atOnce, maxHoldMs), (place) =>
+        return whenKnown(placeFor(account, way, maxHoldMs), (place) =>
           'answer' in place ? place : { command, way, place },
         );
       });

@@ -32,8 +32,12 @@ export type Claimed = { readonly granted: true } | NoPlace;
 export type Reservation = { readonly granted: true; readonly place: Place } | NoPlace;
 
 export interface Limiter {
-  /** A place now or at most `maxWaitMs` later, in order of asking. Never rejects. */
-  reserve(mailbox: string, limits: MailboxLimits, maxWaitMs: number): Reservation | Promise<Reservation>;
+  /** A place now or at most `maxWaitMs` later, in order of asking; `limits`: as they are by then. Never rejects. */
+  reserve(
+    mailbox: string,
+    limits: () => MailboxLimits,
+    maxWaitMs: number,
+  ): Reservation | Promise<Reservation>;
   /** What is left of minute and day, from 0 to 1, where that is known without asking others. */
   room?(mailbox: string, limits: MailboxLimits): number;
   /** Forgets mailboxes that are gone. */
@@ -79,7 +83,8 @@ export function createLimiter(clock: Clock = systemClock): LocalLimiter {
 
   return {
     room: (mailbox, limits) => mailboxes.get(mailbox)?.room(limits, clock.monotonic(), clock.now()) ?? 1,
-    reserve(mailbox, limits, maxWaitMs) {
+    reserve(mailbox, limitsNow, maxWaitMs) {
+      const limits = limitsNow();
       if (!isLimited(limits)) return { granted: true, place: NO_PLACE };
       const counts = countsOf(mailbox);
       const now = clock.monotonic();

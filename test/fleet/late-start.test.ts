@@ -27,7 +27,12 @@ function apart(relays: number) {
 for (const relays of [1, 2])
   test(`clients that dawdle over the end of a minute take their places of the next, ${relays} relays without Redis`, async () => {
     const { clock, limits } = apart(relays);
-    const most = { atOnce: 10, perMinute: 2 * relays, perDay: undefined, recipientsPerDay: undefined };
+    const most = () => ({
+      atOnce: 10,
+      perMinute: 2 * relays,
+      perDay: undefined,
+      recipientsPerDay: undefined,
+    });
     // So long nothing is known of what the others sent.
     clock.advance(80_000);
     const slow = [await limits.reserve('a', most, 0), await limits.reserve('a', most, 0)];
@@ -45,7 +50,7 @@ for (const relays of [1, 2])
 
 test('a client that comes when the minute is full waits for room, or hears when', async () => {
   const { clock, limits } = apart(1);
-  const most = { atOnce: 10, perMinute: 2, perDay: undefined, recipientsPerDay: undefined };
+  const most = () => ({ atOnce: 10, perMinute: 2, perDay: undefined, recipientsPerDay: undefined });
   clock.advance(80_000);
   const slow = await limits.reserve('a', most, 0);
   clock.advance(61_000);

@@ -19,13 +19,15 @@ const ROW: RelayRow = {
   rejected: 0,
   lagMs: 0,
 };
-export const limits = (more: Partial<MailboxLimits> = {}): MailboxLimits => ({
-  atOnce: 3,
-  perMinute: undefined,
-  perDay: undefined,
-  recipientsPerDay: undefined,
-  ...more,
-});
+export const limits =
+  (more: Partial<MailboxLimits> = {}) =>
+  (): MailboxLimits => ({
+    atOnce: 3,
+    perMinute: undefined,
+    perDay: undefined,
+    recipientsPerDay: undefined,
+    ...more,
+  });
 
 export async function redisFor(defer: Defer): Promise<Redis> {
   const redis = await startRedis();

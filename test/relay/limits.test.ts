@@ -19,7 +19,7 @@ const limits = (more: Partial<MailboxLimits>): MailboxLimits => ({
 function stage(clock: TestClock = createTestClock()) {
   const limiter = createLimiter(clock);
   const ask = (of: MailboxLimits, maxWaitMs = 0, on: LocalLimiter = limiter): Reservation => {
-    const result = on.reserve('a', of, maxWaitMs);
+    const result = on.reserve('a', () => of, maxWaitMs);
     assert.ok(!(result instanceof Promise));
     return result;
   };
