@@ -32,15 +32,22 @@ function keepAlive(clock: Clock, ms: number, task: () => void): () => void {
   return () => clearTimeout(timer);
 }
 
-/** `over` resolves after `ms` of monotonic time, or at once when it is woken; keeps nothing alive. */
-export function nap(clock: Clock, ms: number): { readonly over: Promise<void>; wake(): void } {
+/** `over` resolves after `ms` of monotonic time, or at once when it is woken or `signal` aborts; keeps nothing alive. */
+export function nap(
+  clock: Clock,
+  ms: number,
+  signal?: AbortSignal,
+): { readonly over: Promise<void>; wake(): void } {
   let wake = (): void => {};
   const over = new Promise<void>((resume) => {
-    const cancel = clock.after(ms, resume);
+    const cancel = clock.after(ms, () => wake());
     wake = () => {
       cancel();
+      signal?.removeEventListener('abort', wake);
       resume();
     };
+    if (signal?.aborted === true) wake();
+    else signal?.addEventListener('abort', wake);
   });
   return { over, wake };
 }

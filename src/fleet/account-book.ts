@@ -15,7 +15,7 @@ export interface AccountBook {
   wake: (() => void) | undefined;
   /** It stands in the queue in Redis. */
   stands: boolean;
-  /** It was its turn while nobody waited to hear it. */
+  /** It is its turn, and it has not asked since. */
   isCalled: boolean;
   nextLogin: number;
   /** Something was counted that Redis was not told. */
@@ -34,9 +34,14 @@ export const createAccountBook = (id: string): AccountBook => ({
   isUntold: false,
 });
 
-/** Until woken, or `ms` have passed. */
-export async function doze(clock: Clock, book: AccountBook, ms: number): Promise<void> {
-  const { over, wake } = nap(clock, ms);
+/** Until woken or `withdrawn`, or `ms` have passed. */
+export async function doze(
+  clock: Clock,
+  book: AccountBook,
+  ms: number,
+  withdrawn: AbortSignal | undefined,
+): Promise<void> {
+  const { over, wake } = nap(clock, ms, withdrawn);
   book.wake = () => {
     book.wake = undefined;
     wake();
@@ -47,19 +52,20 @@ export async function doze(clock: Clock, book: AccountBook, ms: number): Promise
 
 /** A place came free, and it is this relay's turn. */
 export function call(book: AccountBook): void {
-  book.isCalled = book.wake === undefined;
+  book.isCalled = true;
   book.wake?.();
 }
 
-/** Runs `ask` when it is this one's turn, undefined where the deadline came first. `onIdle`: nobody waits any more. */
+/** Runs `ask` when it is this one's turn, undefined where the deadline came first or it is `withdrawn`. `onIdle`: nobody waits any more. */
 export async function inTurn<T>(
   clock: Clock,
   book: AccountBook,
   deadline: number,
+  withdrawn: AbortSignal | undefined,
   ask: () => Promise<T>,
   onIdle: () => void,
 ): Promise<T | undefined> {
-  if (book.asking && !(await turn(clock, book, deadline))) return undefined;
+  if (book.asking && !(await turn(clock, book, deadline, withdrawn))) return undefined;
   book.asking = true;
   try {
     return await ask();
@@ -73,17 +79,19 @@ export async function inTurn<T>(
   }
 }
 
-/** True when it is this one's turn to ask, false at the deadline. */
-function turn(clock: Clock, book: AccountBook, deadline: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const go = (): void => {
-      cancel();
-      resolve(true);
-    };
-    const cancel = clock.after(Math.max(0, deadline - clock.monotonic()), () => {
-      book.turns.splice(book.turns.indexOf(go), 1);
-      resolve(false);
-    });
-    book.turns.push(go);
-  });
+/** True when it is this one's turn to ask, false at the deadline or when it is withdrawn. */
+async function turn(
+  clock: Clock,
+  { turns }: AccountBook,
+  deadline: number,
+  withdrawn: AbortSignal | undefined,
+): Promise<boolean> {
+  const { over, wake } = nap(clock, Math.max(0, deadline - clock.monotonic()), withdrawn);
+  turns.push(wake);
+  await over;
+  const at = turns.indexOf(wake);
+  // Whose turn it is stands there no more.
+  if (at < 0) return true;
+  turns.splice(at, 1);
+  return false;
 }

@@ -16,7 +16,7 @@ export const ASK_AGAIN_MS = 100;
 export const BEFORE_MS = WINDOW_MS + LEASE_MS;
 const AWAY: Refused = { granted: false, limit: 'away', retryAfterMs: 30_000 };
 const DAY_FULL: Refused = { granted: false, limit: 'day', retryAfterMs: 15 * 60_000 };
-const BUSY: Refused = { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
+export const BUSY: Refused = { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
 
 export type Refused = Extract<Reservation, { granted: false }>;
 

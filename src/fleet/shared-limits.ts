@@ -20,7 +20,7 @@ import { createLateStart } from './late-start.ts';
 import { createLeases } from './leases.ts';
 import type { Membership } from './membership.ts';
 import { createRedisLimits, type Held, type PlaceEnd } from './redis-limits.ts';
-import { type Apart, ASK_AGAIN_MS, shareOf, withinShare } from './share.ts';
+import { type Apart, ASK_AGAIN_MS, BUSY, shareOf, withinShare } from './share.ts';
 import { createSharedPlace } from './shared-place.ts';
 
 /** Who stands in the queue asks again after this without being called, ms. */
@@ -184,7 +184,8 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       day: day + (isGranted ? 1 : 0),
       recipients,
     };
-    if (!isGranted) return { granted: false, limit: what, retryAfterMs: what === 'busy' ? ASK_AGAIN_MS : ms };
+    if (what === 'busy') return BUSY;
+    if (!isGranted) return { granted: false, limit: what, retryAfterMs: ms };
     book.counts.begin(id, limits, clock.monotonic() + ms, clock.now());
     return { granted: true, place: placeOf(book, { limits, limitsNow }, id, sentAt, ms) };
   }
@@ -266,13 +267,15 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     book: AccountBook,
     limitsNow: () => MailboxLimits,
     deadline: number,
+    withdrawn: AbortSignal | undefined,
   ): Promise<Reservation> {
     for (;;) {
       let left = Math.max(0, deadline - clock.monotonic());
       if (contact.mode === 'shared' && book.stands && !book.isCalled && left > 0) {
-        await doze(clock, book, Math.min(left, again()));
+        await doze(clock, book, Math.min(left, again()), withdrawn);
         left = Math.max(0, deadline - clock.monotonic());
       }
+      if (withdrawn?.aborted === true) return BUSY;
       let result: Reservation | 'again';
       // Just back, Redis may not know yet what the others do: both must grant.
       const share = contact.mode === 'settling' ? withinShare(book.counts, limitsNow(), left, apart()) : 0;
@@ -295,24 +298,25 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       if (!isWorthWaiting || left === 0 || isClosed) return result;
       // Who stands in the queue waits at the beginning of the next round.
       if (contact.mode === 'shared' && book.stands) continue;
-      await doze(clock, book, Math.min(left, result.limit === 'busy' ? again() : 1_000));
+      await doze(clock, book, Math.min(left, result.limit === 'busy' ? again() : 1_000), withdrawn);
     }
   }
 
-  const reserve: SharedLimits['reserve'] = async (mailboxId, limits, maxWaitMs) => {
+  const reserve: SharedLimits['reserve'] = async (mailboxId, limits, maxWaitMs, withdrawn) => {
     const book = bookOf(mailboxId);
     const deadline = clock.monotonic() + maxWaitMs;
     const result = await inTurn(
       clock,
       book,
       deadline,
-      () => ask(book, limits, deadline),
+      withdrawn,
+      () => ask(book, limits, deadline, withdrawn),
       () => {
         if (book.stands && contact.mode !== 'away') store.leaveQueue(book.id);
         book.stands = false;
       },
     );
-    return result ?? { granted: false, limit: 'busy', retryAfterMs: ASK_AGAIN_MS };
+    return result ?? BUSY;
   };
 
   return {

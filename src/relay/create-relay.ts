@@ -2,8 +2,9 @@
  * The relay: account gate and transactions. In: MAIL commands of listeners. Out: transactions, and one
  * record of each. Owns the limits of the mailboxes and which account is drained.
  */
+import { setMaxListeners } from 'node:events';
 import { type Account, mailboxOf } from '../accounts/account.ts';
-import { type Clock, pause, systemClock } from '../clock.ts';
+import { type Clock, nap, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { declaredSize } from '../protocol/esmtp-parameters.ts';
@@ -136,18 +137,23 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     );
   }
 
-  function placeFor(account: Account, { facts }: Way, maxHoldMs: number): Soon<Refused | Place> {
+  function placeFor(
+    account: Account,
+    { facts }: Way,
+    maxHoldMs: number,
+    withdrawn: AbortSignal | undefined,
+  ): Soon<Refused | Place> {
     const askedAt = clock.monotonic();
     const mailbox = mailboxOf(account);
     const limits = (): MailboxLimits => {
       const now = deps.accountNow?.(account.id);
       return mailboxLimits(now && mailboxOf(now) === mailbox ? now : account, facts.atOnce);
     };
-    const asked = limiter.reserve(mailbox, limits, maxHoldMs);
+    const asked = limiter.reserve(mailbox, limits, maxHoldMs, withdrawn);
     return whenKnown(asked, (result) => {
       const waitMs = result.granted ? result.place.waitMs : 0;
       const waitedMs = clock.monotonic() - askedAt + waitMs;
-      if (!result.granted || waitedMs >= NOTABLE_WAIT_MS)
+      if (withdrawn?.aborted !== true && (!result.granted || waitedMs >= NOTABLE_WAIT_MS))
         deps.onLimit?.({
           account: account.id,
           limit: LIMIT_NAMES[result.granted ? (waitMs > 0 ? 'minute' : 'busy') : result.limit],
@@ -159,12 +165,12 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         return { answer: judgeLimit(result).answer, retryAfterMs, isBusy: limit === 'busy' };
       }
       const { place } = result;
-      return waitMs > 0 ? pause(clock, waitMs).then(() => place) : place;
+      return waitMs > 0 ? nap(clock, waitMs, withdrawn).over.then(() => place) : place;
     });
   }
 
-  /** Whether this account takes the message. Never rejects. */
-  function ask(command: MailCommand, maxHoldMs: number): Soon<Refused | Taken> {
+  /** Whether this account takes the message; `withdrawn`: it is not waited for any more. Never rejects. */
+  function ask(command: MailCommand, maxHoldMs: number, withdrawn?: AbortSignal): Soon<Refused | Taken> {
     const { account } = command;
     const others = command.choices?.map((choice) => choice.account.id) ?? [];
     const way = ways.of(account.id, others, command.clientSender ?? command.sender);
@@ -178,7 +184,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       const result = whenKnown(way.ready(), (trouble) => {
         const refusal = trouble ?? misfit(command, way.facts);
         if (refusal !== undefined) return { answer: refusal };
-        return whenKnown(placeFor(account, way, maxHoldMs), (place) =>
+        return whenKnown(placeFor(account, way, maxHoldMs, withdrawn), (place) =>
           'answer' in place ? place : { command, way, place },
         );
       });
@@ -216,8 +222,32 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     return result;
   }
 
+  /** Waits for all at once, and takes the first that is free. */
+  function waitForFirst(commands: readonly MailCommand[]): Promise<Refused | Taken> {
+    const withdrawing = new AbortController();
+    const { signal } = withdrawing;
+    // One for each account; Node takes more than ten for a leak.
+    setMaxListeners(0, signal);
+    return new Promise((resolve) => {
+      const refused: Refused[] = [];
+      function hear(result: Refused | Taken): void {
+        if ('answer' in result) {
+          refused.push(result);
+          if (refused.length === commands.length)
+            resolve(refused.reduce((soonest, other) => (isSooner(other, soonest) ? other : soonest)));
+        } else if (signal.aborted) result.place.end({ unsent: true, recipients: 0 });
+        else {
+          withdrawing.abort();
+          resolve(result);
+        }
+      }
+      for (const command of commands)
+        void Promise.resolve(ask(command, options.maxHoldMs, signal)).then(hear);
+    });
+  }
+
   /**
-   * The first that can take it; nothing is sent and nobody waits for a limit while another may be free. For one that is
+   * The first that can take it; nothing is sent and nobody waits for a limit while another may be free. For those that are
    * busy for the moment the message waits rather than leave by one that matches its sender less.
    */
   async function choose(
@@ -226,6 +256,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     passedOver: PassedOver[],
   ): Promise<Refused | Taken> {
     let soonest: { readonly command: MailCommand; readonly refused: Refused } | undefined;
+    const busy: MailCommand[] = [];
     const wished = inOrder(choices, roomOf);
     const order = slowOnesLast(wished);
     const why = order[0] === wished[0] ? whyFirst(wished, roomOf) : 'passed_over';
@@ -237,13 +268,16 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       if (!('answer' in result))
         return { ...result, chosenBy: passedOver.length === 0 ? why : 'passed_over' };
       passedOver.push({ account: account.id, why: formatReply(result.answer) });
-      if (result.isBusy === true) lastRank = rank;
+      if (result.isBusy === true) {
+        lastRank = rank;
+        busy.push(own);
+      }
       if (soonest === undefined || isSooner(result, soonest.refused))
         soonest = { command: own, refused: result };
     }
     if (soonest === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
-    const waited = await ask(soonest.command, options.maxHoldMs);
+    const waited = await waitForFirst(soonest.refused.isBusy === true ? busy : [soonest.command]);
     return 'answer' in waited ? waited : { ...waited, chosenBy: 'ready_first' };
   }
 

@@ -32,11 +32,12 @@ export type Claimed = { readonly granted: true } | NoPlace;
 export type Reservation = { readonly granted: true; readonly place: Place } | NoPlace;
 
 export interface Limiter {
-  /** A place now or at most `maxWaitMs` later, in order of asking; `limits`: as they are by then. Never rejects. */
+  /** A place now or at most `maxWaitMs` later, in order of asking; `limits`: as they are by then. Who is `withdrawn` waits no more, and gives back what comes all the same. Never rejects. */
   reserve(
     mailbox: string,
     limits: () => MailboxLimits,
     maxWaitMs: number,
+    withdrawn?: AbortSignal,
   ): Reservation | Promise<Reservation>;
   /** What is left of minute and day, from 0 to 1, where that is known without asking others. */
   room?(mailbox: string, limits: MailboxLimits): number;

@@ -33,13 +33,6 @@ export function createLoginTurns(deps: LoginTurnDeps): () => Promise<LoginTurn> 
     },
   });
 
-  async function wait(ms: number): Promise<void> {
-    const { over, wake } = nap(clock, ms);
-    signal.addEventListener('abort', wake);
-    await over;
-    signal.removeEventListener('abort', wake);
-  }
-
   return async () => {
     if (clock.monotonic() < unusedUntil || intervalMs() === 0) {
       const turn = turnUntil(unusedUntil);
@@ -48,7 +41,7 @@ export function createLoginTurns(deps: LoginTurnDeps): () => Promise<LoginTurn> 
     }
     const waitMs = await logins.login(mailbox, intervalMs(), maxWaitMs);
     if (waitMs === undefined) throw new UpstreamError({ kind: 'local', cause: 'acquire_timeout' });
-    if (waitMs > 0) await wait(waitMs);
+    if (waitMs > 0) await nap(clock, waitMs, signal).over;
     return turnUntil(clock.monotonic() + intervalMs());
   };
 }

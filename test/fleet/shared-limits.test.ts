@@ -53,6 +53,27 @@ test(
 );
 
 test(
+  'who is withdrawn waits no more, and holds up nobody who waits behind; limits are as they are when it is asked',
+  leakless(async (_t, defer) => {
+    const { a, b } = await pair(defer);
+    let atOnce = 1;
+    const now = () => limits({ atOnce })();
+    const held = await b.limits.reserve('a', now, 0);
+    assert.ok(held.granted);
+    const withdrawing = [new AbortController(), new AbortController()];
+    const withdrawn = withdrawing.map(({ signal }) => a.limits.reserve('a', now, 20_000, signal));
+    const stays = a.limits.reserve('a', now, 20_000);
+    await delay(50);
+    for (const one of withdrawing) one.abort();
+    for (const result of await Promise.all(withdrawn)) assert.ok(!result.granted && result.limit === 'busy');
+    atOnce = 2;
+    const second = await stays;
+    assert.ok(second.granted);
+    for (const { place } of [held, second]) place.end({ unsent: false, recipients: 1 });
+  }),
+);
+
+test(
   'a sliding minute holds over relays; what is not sent gives its place back',
   leakless(async (_t, defer) => {
     const { a, b } = await pair(defer);

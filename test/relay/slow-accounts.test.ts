@@ -10,11 +10,19 @@ import type { TransactionRecord } from '../../src/relay/record.ts';
 import type { Way } from '../../src/upstream/way.ts';
 import { account } from '../listener/stage.ts';
 import { createTestClock } from '../support/clock.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 const DOWN = { code: 451, enhanced: '4.4.1', text: 'no answer in time' };
 
-/** `isBusy`: the first account's mailbox has a place only for whoever waits. */
-function room(ranks: readonly number[] = [0, 0], isBusy = false) {
+const BUSY = { granted: false, limit: 'busy', retryAfterMs: 250 } as const;
+const mailboxNamed = (id: string): string => mailboxOf(account(id));
+/** The first account's mailbox has a place only for whoever waits. */
+const firstIsBusy: Limiter['reserve'] = (mailbox, _limits, maxWaitMs) =>
+  mailbox === mailboxNamed('a0@x.test') && maxWaitMs === 0
+    ? BUSY
+    : { granted: true, place: { waitMs: 0, end() {} } };
+
+function room(ranks: readonly number[] = [0, 0], reserve?: Limiter['reserve']) {
   const clock = createTestClock();
   const asked: string[] = [];
   const told: unknown[] = [];
@@ -48,13 +56,7 @@ function room(ranks: readonly number[] = [0, 0], isBusy = false) {
       giveUp() {},
     }),
   });
-  const limiter: Limiter = {
-    ...createLimiter(clock),
-    reserve: (mailbox, _limits, maxWaitMs) =>
-      isBusy && mailbox === mailboxOf(account('a0@x.test')) && maxWaitMs === 0
-        ? { granted: false, limit: 'busy', retryAfterMs: 250 }
-        : { granted: true, place: { waitMs: 0, end() {} } },
-  };
+  const limiter: Limiter = { ...createLimiter(clock), ...(reserve && { reserve }) };
   const relay = createRelay(
     { ways: { of: wayOf }, log, onRecord: (record) => records.push(record), clock, limiter },
     { replayBytes: 0, maxHoldMs: 1_000 },
@@ -117,14 +119,45 @@ test('an account that matches the sender less exactly does not come before it', 
 });
 
 test('mail waits for an account that is busy for a moment: it does not leave by one that matches the sender less exactly', async () => {
-  const { records, told, mail } = room([0, 1], true);
+  const { records, told, mail } = room([0, 1], firstIsBusy);
   assert.equal(await mail(), '250 a0@x.test 0');
   assert.equal(records[0]?.chosenBy, 'ready_first');
   assert.deepEqual(told, [], 'nobody was passed over');
 });
 
 test('of accounts that match the sender alike one that is busy leaves it to another', async () => {
-  const { records, mail } = room([0, 0], true);
+  const { records, mail } = room([0, 0], firstIsBusy);
   assert.equal(await mail(), '250 a1@x.test 0');
   assert.equal(records[0]?.chosenBy, 'passed_over');
+});
+
+test('of accounts that are all busy the first that is free takes it; the others are waited for no more, and a place that comes too late goes back', async () => {
+  const waiting = new Map<
+    string,
+    { readonly grant: (as: string) => void; readonly withdrawn: AbortSignal }
+  >();
+  const ended: string[] = [];
+  const { records, mail } = room([0, 0, 0, 1], (mailbox, _limits, maxWaitMs, withdrawn) => {
+    if (maxWaitMs === 0) return BUSY;
+    assert.ok(withdrawn !== undefined);
+    return new Promise((resolve) => {
+      const grant = (as: string): void =>
+        resolve({
+          granted: true,
+          place: { waitMs: 0, end: ({ unsent }) => ended.push(`${as} ${unsent}`) },
+        });
+      waiting.set(mailbox, { grant, withdrawn });
+    });
+  });
+  const heard = mail();
+  const of = (id: string) => waitFor(() => waiting.get(mailboxNamed(id)));
+  const [first, second, third] = [await of('a0@x.test'), await of('a1@x.test'), await of('a2@x.test')];
+  assert.equal(waiting.size, 3, 'nobody waits for one that matches less exactly');
+  second.grant('in time');
+  assert.equal(await heard, '250 a1@x.test 0');
+  assert.equal(records[0]?.chosenBy, 'ready_first');
+  assert.ok(first.withdrawn.aborted && third.withdrawn.aborted);
+  third.grant('late');
+  await waitFor(() => ended.length === 2);
+  assert.deepEqual(ended.sort(), ['in time true', 'late true']);
 });

@@ -12,6 +12,7 @@ import type { ClientReply, SmtpClient } from '../support/smtp-client.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const ANN = 'ann@example.com';
+const TEAM = 'team@example.com';
 const ALERTS = 'alerts@example.com';
 
 async function stage(defer: Defer, accountsOf: readonly (readonly [string, Record<string, unknown>])[]) {
@@ -84,5 +85,30 @@ test(
     assert.equal((await second.heard).code, 250);
     busy.letGo();
     assert.equal((await busy.verdict).code, 250);
+  }),
+);
+
+test(
+  'mail for which several accounts are busy waits for the one that is free first, and for no other',
+  leakless(async (_t, defer) => {
+    const { provider, hold, wait } = await stage(defer, [
+      [ANN, { senders: [TEAM] }],
+      [TEAM, { senders: [ANN] }],
+    ]);
+    const slow = await hold(ANN);
+    const other = await hold(TEAM);
+    const { heard, session } = await wait(ANN);
+    other.letGo();
+    assert.equal((await other.verdict).code, 250);
+    assert.equal((await heard).code, 250);
+    await session.expect('RCPT TO:<bob@example.net>', 250);
+    await session.expect('DATA', 354);
+    assert.equal((await session.body('Subject: x\r\n\r\nx\r\n')).code, 250);
+    assert.deepEqual(
+      provider.messages.map(({ user }) => user),
+      [TEAM, TEAM],
+    );
+    slow.letGo();
+    assert.equal((await slow.verdict).code, 250);
   }),
 );
