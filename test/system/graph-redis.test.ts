@@ -123,6 +123,29 @@ test(
 );
 
 test(
+  'of whom a text was heard last ends in its time for each recipient, whoever else hears it since',
+  leakless(async (_t, defer) => {
+    const server = await startRedis();
+    defer(() => server.kill());
+    const ledger = createRedisLedger(
+      createRedisConnection(new Secret(server.url), { log: silentLog }),
+      'test',
+    );
+    defer(() => ledger.close());
+    await ledger.open();
+    const [early, late, other] = await Promise.all(['e', 'l', 'o'].map((key) => ledger.claim(key)));
+    assert.ok(early && early !== 'busy' && late && late !== 'busy' && other && other !== 'busy');
+    const newest = () => other.notHeardSince({ family: 'f', marks: ['a', 'b'] });
+    await early.close({ family: 'f', marks: ['a'] });
+    const words = server.command('keys', '*heard*').split('\n');
+    assert.ok(words.length > 0 && words.every((key) => Number(server.command('pttl', key)) > 0));
+    for (const key of words) server.command('pexpire', key, '300');
+    await late.close({ family: 'f', marks: ['b'] });
+    await waitFor(async () => String(await newest()) === 'a', { what: 'the end of what the first heard' });
+  }),
+);
+
+test(
   'what a relay of another version has noted is unclear, not unknown: nothing is sent a second time',
   leakless(async (_t, defer) => {
     const server = await startRedis();

@@ -13,6 +13,7 @@ import {
   HEARD_MS,
   type Hearing,
   hashOf,
+  heardOf,
   isListed,
   isOpen,
   KEEP_MS,
@@ -59,10 +60,8 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
   const families = new Map<string, Set<string>>();
   /** How many messages are known by a name. */
   const names = new Map<string, number>();
-  /** By family, oldest first: whose attempt was heard last, by mark. */
-  const heard = new Map<string, { readonly at: number; readonly last: Map<string, symbol> }>();
-  /** Marks in it. */
-  let heardMarks = 0;
+  /** By `heardOf`, oldest first: whose attempt was heard last. */
+  const heard = new Map<string, { readonly at: number; readonly owner: symbol }>();
   let sent = 0;
   /** How many are open, by mark of their sender; `''` where it was not noted. */
   const open = new Map<string, number>();
@@ -116,18 +115,15 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
     }
   }
 
-  function heardBy(owner: symbol, { family, marks }: Hearing): void {
+  function heardBy(owner: symbol, hearing: Hearing): void {
     const at = clock.monotonic();
-    const last = heard.get(family)?.last ?? new Map<string, symbol>();
-    heardMarks -= last.size;
-    for (const mark of marks) last.set(mark, owner);
-    heardMarks += last.size;
-    heard.delete(family);
-    heard.set(family, { at, last });
+    for (const each of heardOf(hearing)) {
+      heard.delete(each);
+      heard.set(each, { at, owner });
+    }
     for (const [oldest, old] of heard) {
-      if (at - old.at < HEARD_MS && heardMarks <= MAX_HEARD) return;
+      if (at - old.at < HEARD_MS && heard.size <= MAX_HEARD) return;
       heard.delete(oldest);
-      heardMarks -= old.last.size;
     }
   }
 
@@ -245,9 +241,9 @@ export function createLocalLedger(deps: LocalLedgerDeps): Ledger {
           heardBy(owner, hearing);
           return forget();
         },
-        async notHeardSince({ family, marks }) {
-          const last = heard.get(family)?.last;
-          return marks.filter((mark) => (last?.get(mark) ?? owner) === owner);
+        async notHeardSince(hearing) {
+          const last = heardOf(hearing).map((each) => heard.get(each)?.owner ?? owner);
+          return hearing.marks.filter((_, i) => last[i] === owner);
         },
         async release() {
           if (isOver) return;

@@ -12,6 +12,7 @@ import {
   HEARD_MS,
   type Hearing,
   hashOf,
+  heardOf,
   isListed,
   isOpen,
   KEEP_MS,
@@ -32,13 +33,10 @@ const RELEASE_AGAIN_MS = 500;
 const CLAIM = redisScript(
   `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('get', KEYS[2]) or '' else return false end`,
 );
-/** The holder was heard last of these marks. */
-const heardAt = (key: number, arg: number): string =>
-  `if ARGV[${arg}] then
-for mark in string.gmatch(ARGV[${arg}], '%S+') do redis.call('hset', KEYS[${key}], mark, ARGV[1]) end
-redis.call('pexpire', KEYS[${key}], ${HEARD_MS})
-end`;
-/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients, what is open of its sender, whose its name is (`-`: several messages'), whose attempt was heard last. */
+/** By the recipients of the keys from this one on the holder was heard last. */
+const heardFrom = (key: number): string =>
+  `for i = ${key}, #KEYS do redis.call('set', KEYS[i], ARGV[1], 'PX', ${HEARD_MS}) end`;
+/** Only the holder may note; 0: the claim was lost. KEYS: claim, entry, what is not sent, owner of the draft, that there is anything, the same message's for any recipients, what is open of its sender, whose its name is (`-`: several messages'), by whom it was heard. */
 const NOTE = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[2], 'PX', ARGV[3])
@@ -48,16 +46,14 @@ redis.call('set', KEYS[5], '1', 'PX', ARGV[7])
 if ARGV[8] == 'related' then redis.call('hset', KEYS[6], ARGV[4], ARGV[2]) redis.call('pexpire', KEYS[6], ARGV[7]) else redis.call('hdel', KEYS[6], ARGV[4]) end
 if ARGV[10] == 'named' then local whose = redis.call('get', KEYS[8]) redis.call('set', KEYS[8], (whose and whose ~= ARGV[4]) and '-' or ARGV[4], 'PX', ARGV[7]) end
 if ARGV[9] == 'open' then redis.call('hset', KEYS[7], ARGV[4], '1') redis.call('pexpire', KEYS[7], ARGV[7]) else redis.call('hdel', KEYS[7], ARGV[4]) end
-${heardAt(9, 11)}
+${heardFrom(9)}
 return 1`,
 );
-/** -1: the claim was lost, and whoever has it now knows what was noted. */
+/** -1: the claim was lost, and whoever has it now knows what was noted. KEYS: claim, entry, what is not sent, what is open of its sender, the same message's for any recipients, by whom it was heard. */
 const FORGET = redisScript(
   `if redis.call('get', KEYS[1]) ~= ARGV[1] then return -1 end
-${heardAt(5, 3)}
-redis.call('hdel', KEYS[3], ARGV[2])
-redis.call('hdel', KEYS[4], ARGV[2])
-redis.call('hdel', KEYS[6], ARGV[2])
+for i = 3, 5 do redis.call('hdel', KEYS[i], ARGV[2]) end
+${heardFrom(6)}
 return redis.call('del', KEYS[2])`,
 );
 const RELEASE = redisScript(
@@ -77,7 +73,9 @@ export function createRedisLedger(
   /** What is open of a sender, or where it was not noted. */
   const openKey = (sender: string | undefined): string => `${prefix}:graph:open:${sender ?? ''}`;
   const nameKey = (name: string): string => `${prefix}:graph:name:${name}`;
-  const heardKey = (family: string): string => `${prefix}:graph:heard:${family}`;
+  /** One each, so that each ends in its time. */
+  const heardKeys = (hearing: Hearing | undefined): readonly string[] =>
+    hearing === undefined ? [] : heardOf(hearing).map((each) => `${prefix}:graph:heard:${each}`);
   const ownerKey = (draft: string): string => `${prefix}:graph:owner:${hashOf(draft)}`;
   let isClosed = false;
 
@@ -104,11 +102,9 @@ export function createRedisLedger(
         throw error;
       });
       if (typeof known !== 'string') return 'busy';
-      const said = (hearing: Hearing | undefined): readonly string[] =>
-        hearing === undefined ? [] : [hearing.marks.join(' ')];
       const forget = (hearing?: Hearing): Promise<boolean> => {
-        const places = [...keys, openKey(sender), heardKey(hearing?.family ?? key), familyOf(family ?? key)];
-        return redis.run(FORGET, places, [owner, key, ...said(hearing)]).then(
+        const places = [...keys, openKey(sender), familyOf(family ?? key), ...heardKeys(hearing)];
+        return redis.run(FORGET, places, [owner, key]).then(
           (done) => done !== -1,
           () => false,
         );
@@ -133,7 +129,6 @@ export function createRedisLedger(
             entry.subject?.family === undefined ? '' : 'related',
             isOpen(entry) ? 'open' : '',
             entry.subject?.name === undefined ? '' : 'named',
-            ...said(hearing),
           ];
           const held = await redis.run(
             NOTE,
@@ -144,7 +139,7 @@ export function createRedisLedger(
               familyOf(family ?? key),
               openKey(sender),
               nameKey(entry.subject?.name ?? key),
-              heardKey(hearing?.family ?? key),
+              ...heardKeys(hearing),
             ],
             args,
           );
@@ -152,8 +147,9 @@ export function createRedisLedger(
         },
         forget: () => forget(),
         close: forget,
-        async notHeardSince({ family: of, marks }) {
-          const last = await redis.ask((r) => r.hmGet(heardKey(of), [...marks]));
+        async notHeardSince(hearing) {
+          const { marks } = hearing;
+          const last = await redis.ask((r) => r.mGet([...heardKeys(hearing)]));
           return marks.filter((_, i) => (last[i] ?? owner) === owner);
         },
         async release() {

@@ -15,7 +15,7 @@ export const KEEP_MS = 5 * 24 * 60 * 60_000;
 export const SWEEP_MS = 2 * 24 * 60 * 60_000;
 /** A right to work whose holder died ends after this; no send begins after three quarters of it. */
 export const CLAIM_MS = 5 * 60_000;
-/** So long it is known of whom an attempt of a message was heard last, after the last of them. */
+/** So long it is known of each recipient which attempt of a message was heard last. */
 export const HEARD_MS = 60 * 60_000;
 /** So long a draft that was sent may still look like one. */
 export const OWNED_MS = 60 * 60_000;
@@ -135,6 +135,10 @@ export const nameOf = (messageId: string, to: string): string => hashOf(`${messa
 
 /** One recipient among those of a message. */
 export const markOf = (address: string): string => hashOf(foldAddress(address)).slice(0, 8);
+
+/** By a recipient each. */
+export const heardOf = ({ family, marks }: Hearing): readonly string[] =>
+  marks.map((mark) => `${family}:${mark}`);
 
 /** The same for every try of a message: what some mail servers write anew each time (BATV's `prvs=`, sub-addresses) aside. */
 export function senderMark(sender: string): string {

@@ -123,6 +123,18 @@ test('one works on a message at a time; what was noted is known to the next', as
   await ledger.close();
 });
 
+test('of whom a text was heard last ends in an hour for each recipient, whoever else hears it since', async () => {
+  const clock = createTestClock();
+  const ledger = createLocalLedger({ log: silentLog, clock });
+  const other = await claimOf(ledger, 'other');
+  for (const mark of ['a', 'b', 'c']) {
+    const claim = await claimOf(ledger, mark);
+    await claim.close({ family: 'f', marks: [mark] });
+    clock.advance(40 * 60_000);
+  }
+  assert.deepEqual(await other.notHeardSince({ family: 'f', marks: ['a', 'b', 'c'] }), ['a']);
+});
+
 test('the journal outlives the process, half a line at its end too; nobody else may read it', async (t) => {
   const directory = await tempDirectory(t);
   const entries: LedgerEntry[] = [
