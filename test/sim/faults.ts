@@ -80,9 +80,12 @@ function rollGraphMood(roll: () => number): GraphMood {
   };
 }
 
+const diceOf = (plan: Plan, fault: Fault): (() => number) =>
+  createRandom(plan.seed).branch(JSON.stringify(fault));
+
 export function applyFaults(plan: Plan, cast: Cast): void {
   const { world, provider, tokens, clients } = cast;
-  const dice = (fault: Fault): (() => number) => createRandom(plan.seed).branch(JSON.stringify(fault));
+  const dice = (fault: Fault): (() => number) => diceOf(plan, fault);
   const graphFaults = plan.faults.filter((f) => f.kind === 'graph').map((f) => ({ ...f, roll: dice(f) }));
   const healthyGraph = cast.graph.mood();
   cast.graph.mood = () => {
@@ -202,8 +205,12 @@ function befall(fault: Fault, plan: Plan, cast: Cast): void {
         const isAlone = relays.every((relay) => relay.actor === undefined || relay.isStopping);
         if (fault.loses && isAlone && !plan.keepsBeside)
           for (const { email } of plan.accounts) tokens.lostGrants.add(email);
-        cast.redis.setState(fault.state, fault.loses);
+        cast.redis.setState(fault.state === 'cut' ? 'up' : fault.state, fault.loses);
       });
+      if (fault.state === 'cut') {
+        const roll = diceOf(plan, fault);
+        for (let ms = fault.from; ms < fault.to; ms += 200 + roll() * 6_000) at(ms, () => cast.redis.cut());
+      }
       at(fault.to, () => cast.redis.setState('up'));
       return;
     case 'admin':

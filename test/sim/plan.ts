@@ -45,7 +45,7 @@ export type Fault =
     } & Window)
   | ({ readonly kind: 'disk'; readonly code: string } & Window)
   | ({ readonly kind: 'graph'; readonly chance: number } & Window)
-  | ({ readonly kind: 'redis'; readonly state: 'gone' | 'silent'; readonly loses: boolean } & Window);
+  | ({ readonly kind: 'redis'; readonly state: 'gone' | 'silent' | 'cut'; readonly loses: boolean } & Window);
 
 /** What an operator asks of a running relay; `drain` is resumed at the end of its window. */
 export type AdminTask = 'refresh' | 'retry' | 'forget' | 'drain';
@@ -342,8 +342,18 @@ function planFault(
     kinds.push(() => ({ kind: 'disk', code: dice.pick(['ENOSPC', 'EIO', 'EACCES']), ...window }));
   if (store === 'redis')
     kinds.push(
-      () => ({ kind: 'redis', state: dice.pick(['gone', 'silent']), loses: dice.chance(0.2), ...window }),
-      () => ({ kind: 'redis', state: dice.pick(['gone', 'silent']), loses: dice.chance(0.2), ...window }),
+      () => ({
+        kind: 'redis',
+        state: dice.pick(['gone', 'silent', 'cut']),
+        loses: dice.chance(0.2),
+        ...window,
+      }),
+      () => ({
+        kind: 'redis',
+        state: dice.pick(['gone', 'silent', 'cut']),
+        loses: dice.chance(0.2),
+        ...window,
+      }),
     );
   return dice.pick(kinds)();
 }

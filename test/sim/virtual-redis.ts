@@ -14,6 +14,8 @@ export interface RedisServer {
   /** `gone`: connections end, nobody can connect. `silent`: commands are carried out or not, no answer comes. */
   state: 'up' | 'gone' | 'silent';
   setState(state: RedisServer['state'], isLosing?: boolean): void;
+  /** Its connections end; it takes others at once. */
+  cut(): void;
 }
 
 interface Server extends RedisServer {
@@ -43,7 +45,10 @@ export function useRedis(world: World): RedisServer {
       made.state = state;
       world.note(`Redis is ${state}${isLosing ? ' and has lost everything' : ''}`, actor);
       if (isLosing) made.data.lose();
-      if (state === 'gone') for (const client of clients) client.lose();
+      if (state === 'gone') made.cut();
+    },
+    cut() {
+      for (const client of clients) client.lose();
     },
   };
   server = made;
