@@ -1,7 +1,7 @@
 /**
  * Whether Redis decides about limits. In: signs of life, questions that failed. Out: the mode, and when all that was
  * done without Redis is to be told. Owns the way from one mode to the other: what Redis refused it must do first, it
- * hears what it does not know, and where there are other relays they have time to tell theirs.
+ * hears what it does not know, and where there are other relays they tell theirs, or have had the time.
  */
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
@@ -11,7 +11,7 @@ import { type Membership, SETTLE_MS } from './membership.ts';
 import { BEFORE_MS } from './share.ts';
 
 /** Whether Redis may decide is looked at again after this, ms. */
-const LOOK_AGAIN_MS = 1_000;
+const LOOK_AGAIN_MS = 200;
 
 /** What happens to mail while Redis is away: `share` of the limit, or `defer`. */
 export type WithoutRedis = 'share' | 'defer';
@@ -48,15 +48,19 @@ export function createContact(deps: {
   let epoch: string | undefined;
   let mustTellAll = true;
   let refused: (() => Promise<unknown>) | undefined;
-  let cancelSettling: (() => void) | undefined;
+  let cancelLook: (() => void) | undefined;
+  /** When Redis was found again, and was told, monotonic ms. */
+  let backAt = 0;
+  let toldAt = 0;
+  /** Until then relays may come back that Redis does not name any more, or has forgotten, monotonic ms. */
+  let namesAllFrom = 0;
   /** Redis has lost its data: until then the minute may hold what one of so many relays sent, and has not told yet. */
   let forgot = { until: 0, relays: 0 };
   let isFinding = false;
   let isClosed = false;
 
   function lose(why = 'is away'): void {
-    cancelSettling?.();
-    cancelSettling = undefined;
+    cancelLook?.();
     const isNews = mode === 'shared';
     // From then on the others reckon with what this relay told, and no more.
     if (isNews || (mode === 'settling' && membership.hasTold)) {
@@ -86,14 +90,17 @@ export function createContact(deps: {
   }
 
   function mayDecide(): boolean {
-    if (clock.monotonic() >= forgot.until) return true;
-    return membership.seen.filter(({ silentMs }) => silentMs < MISSING_AFTER_MS).length >= forgot.relays;
+    const now = clock.monotonic();
+    const told = membership.toldSince(backAt);
+    if (now < forgot.until && told < forgot.relays) return false;
+    return (now >= namesAllFrom && told >= membership.seen.length) || now >= toldAt + SETTLE_MS;
   }
 
   function decide(): void {
-    if (mode !== 'settling') return;
+    cancelLook?.();
+    if (mode !== 'settling' || !membership.hasTold) return;
     if (!mayDecide()) {
-      cancelSettling = clock.after(LOOK_AGAIN_MS, decide);
+      cancelLook = clock.after(LOOK_AGAIN_MS, membership.beat);
       return;
     }
     mode = 'shared';
@@ -102,10 +109,14 @@ export function createContact(deps: {
   }
 
   async function find(of: string, hasForgotten: boolean): Promise<void> {
+    const now = clock.monotonic();
+    const { gapMs, relays } = membership;
+    // A shorter one made nobody miss it, nor any other relay that was there.
+    if ((hasForgotten || gapMs >= MISSING_AFTER_MS) && (relays > 1 || gapMs === Number.POSITIVE_INFINITY))
+      namesAllFrom = now + SETTLE_MS;
     if (hasForgotten) {
-      const now = clock.monotonic();
       const before = now < forgot.until ? forgot.relays : 0;
-      forgot = { until: now + BEFORE_MS, relays: Math.max(before, membership.relays) };
+      forgot = { until: now + BEFORE_MS, relays: Math.max(before, relays) };
     }
     mustTellAll ||= hasForgotten || of !== epoch;
     if (isClosed || isFinding || (mode !== 'away' && !mustTellAll)) return;
@@ -113,6 +124,7 @@ export function createContact(deps: {
     try {
       lose('has lost what it knew');
       epoch = of;
+      backAt = now;
       await refused?.();
       refused = undefined;
       mode = 'settling';
@@ -125,16 +137,18 @@ export function createContact(deps: {
     }
     if (mode !== 'settling' || isClosed) return;
     membership.hasTold = true;
+    toldAt = clock.monotonic();
     membership.beat();
-    cancelSettling?.();
-    // Alone, nobody else's places need to be waited for.
-    cancelSettling = clock.after(membership.relays > 1 || membership.justJoined ? SETTLE_MS : 0, decide);
   }
 
-  membership.onHeard((of, hasForgotten) => void find(of, hasForgotten));
+  membership.onHeard((of, hasForgotten) => {
+    void find(of, hasForgotten);
+    decide();
+  });
   membership.onRefused(() => lose('refuses'));
   deps.redis.onAway((away) => {
     if (away) lose();
+    else membership.beat();
   });
 
   return {
@@ -155,7 +169,7 @@ export function createContact(deps: {
     },
     close() {
       isClosed = true;
-      cancelSettling?.();
+      cancelLook?.();
     },
   };
 }

@@ -5,6 +5,7 @@
 import { type Clock, every, systemClock } from '../clock.ts';
 import type { KeptPart } from '../kept-state.ts';
 import { parseJsonObject } from '../protocol/json-object.ts';
+import { MISSING_AFTER_MS } from '../protocol/vocabulary.ts';
 import { isRefusal, KEY_PREFIX, type RedisConnection } from '../redis.ts';
 import { BEAT, GONE_AFTER_MS, LEAVE } from './scripts.ts';
 
@@ -44,8 +45,8 @@ export interface Membership {
   readonly relays: number;
   /** This relay's place among them by id, 0 first. */
   readonly rank: number;
-  /** Others may not have heard of this relay yet. */
-  readonly justJoined: boolean;
+  /** Between its last two signs of life that were answered, ms; infinite where there was one. */
+  readonly gapMs: number;
   /** Relays seen last, this one among them; empty before Redis was heard. */
   readonly seen: readonly RelaySeen[];
   /** Since when this was the only relay, as Redis last said, monotonic ms; undefined: there were others, or it was never heard. */
@@ -63,7 +64,9 @@ export interface Membership {
   readonly kept: KeptPart;
   /** Whether Redis was told all that this relay did: until then the others keep its share free, whatever they hear of it. Default true. */
   hasTold: boolean;
-  /** A sign of life now, and what follows from the answer. */
+  /** How many relays, this one among them, have surely told all that they did, and said so after `at`, monotonic ms. */
+  toldSince(at: number): number;
+  /** A sign of life now, and what follows from the answer. Nothing before the start. */
   beat(): void;
   start(): Promise<void>;
   /** Says goodbye: no share is kept for this relay. */
@@ -88,19 +91,22 @@ export function createMembership(
   let relays = Math.max(1, options.expected ?? 1);
   let rank = 0;
   let seen: readonly RelaySeen[] = [];
-  let beats = 0;
+  /** When the last sign of life that was answered was given, and the time from the one before, monotonic ms. */
+  let last = { at: Number.NEGATIVE_INFINITY, gapMs: Number.POSITIVE_INFINITY };
   let aloneSince: number | undefined;
   let epochHeard: string | undefined;
   /** Before an outage: those that have not spoken since are reckoned with for a while. */
   let before = { relays, rank, until: 0, isOpen: false };
   let cancel: (() => void) | undefined;
   let hasTold = true;
+  let hasBegun = false;
   let isBeating = false;
   let isOver = false;
 
   async function once(): Promise<void> {
     if (isBeating || isOver) return;
     isBeating = true;
+    const askedAt = clock.monotonic();
     try {
       const words = [redis.instance, JSON.stringify(deps.row()), home.answered, hasTold ? 1 : 0];
       const answer = (await redis.run(BEAT, [...keys, `${prefix}:mark:${home.mark}`], words)) as unknown[];
@@ -113,7 +119,7 @@ export function createMembership(
       const isSettled = now >= before.until;
       relays = Math.max(1, Number(count), isSettled ? 1 : before.relays);
       rank = isSettled ? Number(place) : before.rank;
-      beats++;
+      last = { at: askedAt, gapMs: askedAt - last.at };
       aloneSince = relays === 1 ? (aloneSince ?? now) : undefined;
       const all: RelaySeen[] = [];
       for (let i = 0; i + 2 < rows.length; i += 3)
@@ -145,8 +151,8 @@ export function createMembership(
     get rank() {
       return rank;
     },
-    get justJoined() {
-      return beats <= 1;
+    get gapMs() {
+      return last.gapMs;
     },
     get seen() {
       return seen;
@@ -178,8 +184,13 @@ export function createMembership(
     set hasTold(told) {
       hasTold = told;
     },
-    beat: () => void once(),
+    toldSince: (at) =>
+      seen.filter(({ silentMs }) => silentMs < MISSING_AFTER_MS && silentMs <= last.at - at).length,
+    beat() {
+      if (hasBegun) void once();
+    },
     async start() {
+      hasBegun = true;
       await once();
       if (!isOver) cancel = every(clock, BEAT_MS, once);
     },

@@ -64,6 +64,8 @@ export interface RedisLimits {
   ): Promise<{ readonly granted: boolean; readonly ms: number }>;
   /** `recipients` that were taken. `isAsking`: this relay asks for another place now. Nobody waits for it. */
   giveBack(mailboxId: string, id: string, as: PlaceEnd, recipients: number, isAsking: boolean): void;
+  /** Redis is away: it hears of it when it is asked next. Recipients are registered. */
+  giveBackLater(mailboxId: string, id: string, as: PlaceEnd): void;
   /** All that `teller` (a process) did by `wall`, ms since the epoch: Redis counts what it does not know. Rejects. */
   register(mailboxId: string, told: CountsTold, wall: number, teller?: string): Promise<void>;
   /** What is still held. Answers what had ended meanwhile and was not taken again. Rejects. */
@@ -125,12 +127,24 @@ export function createRedisLimits(
     return unsaid;
   }
 
+  /** Where the connection ended, Redis may hold those places: they are given back again. Their recipients are registered. */
+  function unheard(
+    mailboxId: string,
+    mailbox: Mailbox,
+    said: readonly (string | number)[],
+    error: unknown,
+  ): void {
+    if (said.length === 0) return;
+    if (!isRefusal(error)) mailbox.unsaid.push(...withoutRecipients(said));
+    untold(mailboxId);
+  }
+
   async function say(mailboxId: string, mailbox: Mailbox): Promise<void> {
     const unsaid = takeUnsaid(mailbox);
     if (unsaid.length > 0)
       await redis
         .run(GIVE_BACK, mailbox.giveBack, [freed, mailboxId, '', ...unsaid])
-        .catch(() => untold(mailboxId));
+        .catch((error: unknown) => unheard(mailboxId, mailbox, unsaid, error));
   }
 
   const giveBack: RedisLimits['giveBack'] = (mailboxId, id, as, recipients, isAsking) => {
@@ -139,6 +153,9 @@ export function createRedisLimits(
     if (mailbox.isWanted && !isAsking) void say(mailboxId, mailbox);
     else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(mailboxId, mailbox));
   };
+
+  const giveBackLater: RedisLimits['giveBackLater'] = (mailboxId, id, as) =>
+    void mailboxOf(mailboxId).unsaid.push(id, PLACE_ENDS[as], 0);
 
   return {
     async reserve(mailboxId, limits, { id, maxWaitMs, epoch, queues }) {
@@ -149,9 +166,10 @@ export function createRedisLimits(
       const ticket = queues === 'never' ? '' : redis.instance;
       const args = [...wants, ticket, epoch, queues === 'more' ? 1 : 0, freed, mailboxId, ...unsaid];
       const answer = (await redis.run(RESERVE, mailbox.reserve, args).catch((error: unknown) => {
-        if (unsaid.length > 0) untold(mailboxId);
-        // Half of it may have been done.
+        unheard(mailboxId, mailbox, unsaid, error);
+        // It, or half of it, may have been done.
         if (isRefusal(error)) giveBack(mailboxId, id, 'unsent', 0, false);
+        else giveBackLater(mailboxId, id, 'unsent');
         throw error;
       })) as unknown as LimitAnswer;
       mailbox.isWanted = answer[5] > answer[6];
@@ -159,8 +177,10 @@ export function createRedisLimits(
     },
     leaveQueue(mailboxId) {
       const mailbox = mailboxOf(mailboxId);
-      const args = [freed, mailboxId, redis.instance, ...takeUnsaid(mailbox)];
-      void redis.run(GIVE_BACK, mailbox.giveBack, args).catch(ignore);
+      const unsaid = takeUnsaid(mailbox);
+      redis
+        .run(GIVE_BACK, mailbox.giveBack, [freed, mailboxId, redis.instance, ...unsaid])
+        .catch((error: unknown) => unheard(mailboxId, mailbox, unsaid, error));
     },
     async startLate(mailboxId, id, perMinute, maxWaitMs) {
       const [relays = '', , pace = ''] = mailboxOf(mailboxId).reserve;
@@ -171,15 +191,17 @@ export function createRedisLimits(
       return { granted: granted === 1, ms };
     },
     giveBack,
+    giveBackLater,
     async register(mailboxId, told, wall, teller) {
       const mailbox = mailboxOf(mailboxId);
       const [lease = '', pace = '', day = ''] = mailbox.giveBack;
-      // What is among `told` already is counted once, as it is told first.
-      const unsaid = takeUnsaid(mailbox);
-      if (unsaid.length > 0)
-        whole(GIVE_BACK, mailbox.giveBack, [freed, mailboxId, '', ...unsaid]).catch(ignore);
+      const unsaid = teller === undefined ? takeUnsaid(mailbox) : [];
+      const words = wordsOf(told, wall);
       const keys = [lease, pace, day, toldOf(mailboxId, teller)];
-      await whole(REGISTER, keys, [LEASE_MS, ...wordsOf(told, wall)]);
+      await whole(REGISTER, keys, [LEASE_MS, words.length, ...words, ...unsaid]).catch((error: unknown) => {
+        unheard(mailboxId, mailbox, unsaid, error);
+        throw error;
+      });
     },
     async extend(held) {
       const ended: Held[] = [];
@@ -233,5 +255,8 @@ function wordsOf({ at, held, sent, total, day }: CountsTold, wall: number): (str
   const times = sent.flatMap(([id, ageMs]) => [id, ageMs + since]);
   return [held.length, ...held, sent.length, ...times, total.m, total.r, ...days];
 }
+
+const withoutRecipients = (unsaid: readonly (string | number)[]): readonly (string | number)[] =>
+  unsaid.map((word, i) => (i % 3 === 2 ? 0 : word));
 
 const ignore = (): void => undefined;

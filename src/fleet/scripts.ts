@@ -278,12 +278,14 @@ return ended
 
 /**
  * All that one process did, where Redis may not know it or may have forgotten it: counts what it does not know, however
- * often it is told. KEYS: leases, pace, day, told. ARGV: lease ms, how many leases, their ids, how many sent, id and age
- * in ms of each, messages and recipients of the day's limits since that process began, then the fields of its day as age
- * in buckets with its kind (`m3`) and count, the newest first.
+ * often it is told. KEYS: leases, pace, day, told. ARGV: lease ms, how many words follow, how many leases, their ids, how
+ * many sent, id and age in ms of each, messages and recipients of the day's limits since that process began, the fields of
+ * its day as age in buckets with its kind (`m3`) and count, the newest first; then of each that is over what `is_over` reads:
+ * its recipients are among those of the day, and count once, as they are told first.
  */
-export const REGISTER = redisScript(`${NOW}
-local at, lease_ms = 2, tonumber(ARGV[1])
+export const REGISTER = redisScript(`${NOW}${OVER}
+local at, lease_ms, over = 3, tonumber(ARGV[1]), 3 + ARGV[2]
+is_over(over, KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
   redis.call('ZADD', KEYS[1], now + lease_ms, ARGV[at])
@@ -300,7 +302,7 @@ for i, kind in ipairs({'m', 'r'}) do
   if unknown[kind] > 0 then redis.call('HSET', KEYS[4], kind, total) end
 end
 at = at + 2
-while ARGV[at + 1] do
+while at + 2 < over do
   local kind, age = string.sub(ARGV[at + 1], 1, 1), tonumber(string.sub(ARGV[at + 1], 2))
   local count = math.min(tonumber(ARGV[at + 2]), unknown[kind])
   if count > 0 then redis.call('HINCRBY', KEYS[3], kind .. (bucket - age), count) end

@@ -20,7 +20,7 @@ import { createLateStart } from './late-start.ts';
 import { createLeases } from './leases.ts';
 import type { Membership } from './membership.ts';
 import { createRedisLimits, type Held, type PlaceEnd } from './redis-limits.ts';
-import { type Apart, ASK_AGAIN_MS, BUSY, shareOf, withinShare } from './share.ts';
+import { type Apart, ASK_AGAIN_MS, BUSY, LEASE_MS, shareOf, withinShare } from './share.ts';
 import { createSharedPlace } from './shared-place.ts';
 
 /** Who stands in the queue asks again after this without being called, ms. */
@@ -211,17 +211,15 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
         onEnd(result) {
           const { unsent, recipients } = result;
           leases.end(id);
-          const isTold = contact.mode !== 'away';
           book.counts.end(id, limits, clock.monotonic(), clock.now(), result);
+          if (contact.mode === 'away') book.isUntold = true;
           // Who waits here asks with what is given back.
-          if (!isTold) book.isUntold = true;
-          else
-            giveBack(
-              book,
-              id,
-              unsent ? 'unsent' : 'over',
-              limits.recipientsPerDay === undefined ? 0 : recipients,
-            );
+          giveBack(
+            book,
+            id,
+            unsent ? 'unsent' : 'over',
+            limits.recipientsPerDay === undefined ? 0 : recipients,
+          );
           book.wake?.();
         },
       },
@@ -229,8 +227,11 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     );
   }
 
-  const giveBack = (book: AccountBook, id: string, as: PlaceEnd, recipients: number): void =>
-    store.giveBack(book.id, id, as, recipients, book.wake !== undefined);
+  function giveBack(book: AccountBook, id: string, as: PlaceEnd, recipients: number): void {
+    if (contact.mode !== 'away') store.giveBack(book.id, id, as, recipients, book.wake !== undefined);
+    // Later there is nothing that Redis has not ended by itself.
+    else if (clock.monotonic() - contact.lostAt < LEASE_MS) store.giveBackLater(book.id, id, as);
+  }
 
   const startLate = createLateStart({ clock, store, contact, apart });
 
@@ -254,7 +255,7 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
     lend(mailboxId, id) {
       const book = bookOf(mailboxId);
       book.counts.park(id);
-      if (contact.mode !== 'away') giveBack(book, id, 'lent', 0);
+      giveBack(book, id, 'lent', 0);
       book.wake?.();
     },
   });
@@ -290,10 +291,14 @@ export function createSharedLimits(deps: SharedLimitsDeps, options: SharedLimits
       if (result === 'again') continue;
       // Apart from the others a place may come free earlier than it seems: Redis may be back.
       if (result.granted) return result;
+      // Redis decides alone in a moment, or may do.
+      const isBrief =
+        contact.mode === 'away'
+          ? clock.monotonic() - contact.lostAt < MISSING_AFTER_MS
+          : share !== 0 && contact.mode === 'settling';
       const isWorthWaiting =
         result.limit === 'busy' ||
-        // Redis decides alone in a moment.
-        (share !== 0 && contact.mode === 'settling') ||
+        isBrief ||
         (result.limit === 'minute' && contact.mode !== 'shared' && result.retryAfterMs <= left);
       if (!isWorthWaiting || left === 0 || isClosed) return result;
       // Who stands in the queue waits at the beginning of the next round.
