@@ -175,7 +175,7 @@ export const SETTINGS = {
   ),
   warmConcurrency: upstream.number(
     z.int().min(1).max(1_000).default(50),
-    'connections to one server opened at once, by the warm-up and for mail',
+    'connections to one server opened at once; what no mail waits for has half of them',
     'each account’s own logins are paced besides',
   ),
 

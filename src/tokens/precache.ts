@@ -4,6 +4,7 @@
  */
 
 import { type Clock, pause } from '../clock.ts';
+import { eventLoop } from '../event-loop.ts';
 import type { Log } from '../log.ts';
 import { eachAtOnce } from '../semaphore.ts';
 import type { Slot } from './token-slot.ts';
@@ -76,6 +77,8 @@ export async function runPrecache(
   }
 
   await eachAtOnce(bound, queue, async (slot) => {
+    // Answers come as requests went out: not all in one turn.
+    await eventLoop.turn();
     await one(slot);
     progress();
   });

@@ -210,12 +210,18 @@ export function createAccountUpstream(
     isKept: (connection) => !deps.isParked() && factsOfConnection.get(connection) === facts,
     isKeptWarm: () => !deps.isIdle(),
     mayOpen: () => !deps.isParked() && health.mayLogIn() && !endpoint.open,
+    // What waits for a token holds nobody up.
+    inBackground: (task) =>
+      couldLogIn().then(
+        () => endpoint.inBackground(task),
+        () => undefined,
+      ),
     isServed: () => deps.mailboxNow() === mailbox,
     mailbox: deps.connectionsOf(mailbox),
     clock,
   });
 
-  /** Another account's place is asked for where nothing is known against a login. Rejects as `open`. */
+  /** Another account's place, or a turn, is asked for where nothing is known against a login. Rejects as `open`. */
   async function couldLogIn(): Promise<void> {
     const paused = health.mayLogIn() ? undefined : health.gate('logins');
     if (paused !== undefined)

@@ -39,6 +39,12 @@ interface Flight {
 /** QUIT is a courtesy; nobody waits longer for its reply. */
 export const QUIT_TIMEOUT_MS = 2_000;
 
+/** When it must be usable: a while is what it takes to be replaced before it is closed. */
+export type Usable = 'now' | 'in a while';
+/** With this little time left, or this share of its idle time. */
+const REPLACE_AHEAD_MS = 15_000;
+const REPLACE_AHEAD_SHARE = 1 / 4;
+
 const NOTHING_OFFERED: Capabilities = {
   chunking: false,
   pipelining: false,
@@ -135,8 +141,9 @@ export class UpstreamConnection {
     return this.#clock.monotonic() - this.#lastUsedAt;
   }
 
-  /** Whether a new message may start on it, now or `aheadMs` from now. */
-  isUsable(limits: AccountLimits, aheadMs = 0): boolean {
+  /** Whether a new message may start on it. */
+  isUsable(limits: AccountLimits, usable: Usable = 'now'): boolean {
+    const aheadMs = usable === 'now' ? 0 : Math.min(REPLACE_AHEAD_MS, limits.idleMs * REPLACE_AHEAD_SHARE);
     const then = this.#clock.monotonic() + aheadMs;
     return (
       this.#dead === undefined &&

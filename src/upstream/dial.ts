@@ -9,6 +9,7 @@ import { lookup } from 'node:dns/promises';
 import { connect as connectTcp, isIP, isIPv6, type Socket } from 'node:net';
 import type { SmtpProxy } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import { eventLoop } from '../event-loop.ts';
 import { orMake } from '../or-make.ts';
 import { formatProxy, openTunnel, ProxyError } from './proxy.ts';
 
@@ -173,6 +174,8 @@ export function createDialer(options: DialerOptions = {}): Dial {
   ): Promise<Dialed> {
     const addresses = inOrder(await within(resolve(target.host), signal), target);
     observer?.resolved?.(addresses);
+    // One answer may be many openings': each takes its share of the loop in a turn of its own.
+    await eventLoop.turn();
     const { stream, address } = await race(addresses, target, signal);
     const key = `${address}:${target.port}`;
     return {

@@ -19,6 +19,10 @@ import { createProofs, type Proofs } from './proof.ts';
 const EVIDENCE_WINDOW_MS = 60_000;
 /** Accounts that must show a fault before it counts; with one account it is that one. */
 const DISTINCT_ACCOUNTS = 2;
+/** What no mail waits for has this part of the places: mail does not stand behind thousands that are warmed up. */
+const BACKGROUND_SHARE = 1 / 2;
+/** While less than this part is taken, a place may be held by an opening whose token is still to come. */
+const AMPLE_SHARE = 3 / 4;
 /** `if_many`: counts once three accounts show it. */
 const WEIGHT: Readonly<Record<BreakerWeight, number>> = { full: 1, half: 0.5, if_many: 2 / 3, none: 0 };
 /** Attempts in the window before the breaker may open: a glitch or two never stop a small installation. */
@@ -44,6 +48,8 @@ export interface UpstreamEndpoint {
   readonly resting: UpstreamError | undefined;
   /** All is well, and a connection that takes longer to open than usual holds nobody up. */
   readonly hasTime: boolean;
+  /** Runs what opens a connection that no mail waits for, in the order in which it comes. */
+  inBackground(task: () => Promise<void>): Promise<void>;
   /** Opens a connection behind breaker and bound. Rejects with `UpstreamError`, `breaker_open` among them. */
   guard<T>(accountId: string, open: () => Promise<T>): Promise<T>;
   /** A fault that showed after the connection was open. */
@@ -127,6 +133,7 @@ export function createEndpoint(name: string, options: EndpointOptions): Upstream
   }
 
   const openings = createSemaphore(options.maxOpening);
+  const background = createSemaphore(Math.ceil(options.maxOpening * BACKGROUND_SHARE));
 
   function refusal(): UpstreamError {
     const leftMs = (breaker.probeAt() ?? clock.now()) - clock.now();
@@ -157,8 +164,9 @@ export function createEndpoint(name: string, options: EndpointOptions): Upstream
       return breaker.state().state === 'open' ? refusal() : undefined;
     },
     get hasTime() {
-      return breaker.state().state === 'closed' && openings.running < options.maxOpening / 2;
+      return breaker.state().state === 'closed' && openings.running < options.maxOpening * AMPLE_SHARE;
     },
+    inBackground: (task) => background.run(task),
     async guard<T>(accountId: string, open: () => Promise<T>): Promise<T> {
       const outcome = await breaker.run(() =>
         openings.run(open).then(

@@ -6,7 +6,7 @@
  */
 import type { AccountLimits } from '../accounts/account.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { UpstreamConnection } from './connection.ts';
+import type { UpstreamConnection, Usable } from './connection.ts';
 import { closedBehindLogin, notServed, UpstreamError } from './failure.ts';
 import { createMailboxConnections, type MailboxConnections, type Sharer } from './mailbox-connections.ts';
 import { createPlaces, type PoolPlace } from './places.ts';
@@ -31,7 +31,7 @@ export interface PoolCounts {
 export interface ConnectionPool {
   /** A usable connection, for somebody who waits since then (monotonic, default now). Rejects with the `UpstreamError` of opening one, `acquire_timeout` where none came free, or `not_served`. */
   acquire(since?: number): Promise<Lease>;
-  /** Opens what is missing to `count` connections, in the background of nobody; resolves when done, never rejects. */
+  /** Opens what is missing to `count` connections, in the background; resolves when done, never rejects. */
   warm(count: number): Promise<void>;
   /** Closes what is past its time and opens replacements; called regularly, and when limits changed. */
   maintain(): void;
@@ -59,6 +59,8 @@ export interface PoolOptions {
   readonly isKept: (connection: UpstreamConnection) => boolean;
   /** Whether a connection may be opened in the background now. */
   readonly mayOpen: () => boolean;
+  /** Runs what opens a connection that no mail waits for, when it is its turn, or never. Never rejects. Default: at once. */
+  readonly inBackground?: (task: () => Promise<void>) => Promise<void>;
   /** Whether connections that end are replaced before anybody asks. Default: always. */
   readonly isKeptWarm?: () => boolean;
   /** Whether the account is served; else it only finishes what is under way. Default: always. */
@@ -68,9 +70,6 @@ export interface PoolOptions {
   readonly clock?: Clock;
 }
 
-/** A connection with this little time left, or this share of its idle time, is replaced before it is closed. */
-const REPLACE_AHEAD_MS = 15_000;
-const REPLACE_AHEAD_SHARE = 1 / 4;
 /** A connection that lived this long did not end because of how it was opened. */
 const SETTLED_MS = 10_000;
 /** After a failed attempt, while others are open: those who wait get one of these, and another is tried after this. */
@@ -92,6 +91,7 @@ export function createConnectionPool(
   options: PoolOptions,
 ): ConnectionPool {
   const { clock = systemClock, limits, mailbox = createMailboxConnections(clock) } = options;
+  const { inBackground = (task) => task() } = options;
   let closing = false;
   const uses = new Uses<UpstreamConnection>();
   /** Places being lent: taken from generic-pool, not yet with the borrower. */
@@ -107,8 +107,8 @@ export function createConnectionPool(
   let lastFailure: { readonly at: number; readonly error: unknown } | undefined;
   let whenEmpty = (): void => {};
 
-  const isUsable = (connection: UpstreamConnection, aheadMs = 0): boolean =>
-    options.isKept(connection) && connection.isUsable(limits(), aheadMs);
+  const isUsable = (connection: UpstreamConnection, usable: Usable = 'now'): boolean =>
+    options.isKept(connection) && connection.isUsable(limits(), usable);
 
   const places = createPlaces<UpstreamConnection>({
     close(connection) {
@@ -280,10 +280,8 @@ export function createConnectionPool(
           const at = waiters.indexOf(waiter);
           if (at >= 0) waiters.splice(at, 1);
           // Not merely busy: another connection was tried for, and why there is none is the better answer.
-          const isKnown = lastFailure !== undefined && lastFailure.at >= since;
-          reject(
-            isKnown ? lastFailure?.error : new UpstreamError({ kind: 'local', cause: 'acquire_timeout' }),
-          );
+          const known = lastFailure !== undefined && lastFailure.at >= since ? lastFailure.error : undefined;
+          reject(known ?? new UpstreamError({ kind: 'local', cause: 'acquire_timeout' }));
         }),
       };
       waiters.push(waiter);
@@ -312,41 +310,43 @@ export function createConnectionPool(
     });
   }
 
-  async function sweep(aheadMs = 0): Promise<void> {
+  async function sweep(usable: Usable = 'now'): Promise<void> {
     let room = mailbox.roomFor(sharer) - uses.busy - handing - opening.size;
-    await places.sweep((connection) => isUsable(connection, aheadMs) && room-- > 0);
+    await places.sweep((connection) => isUsable(connection, usable) && room-- > 0);
   }
-
-  const aheadMs = (): number => Math.min(REPLACE_AHEAD_MS, limits().idleMs * REPLACE_AHEAD_SHARE);
 
   /** Connections that will still be usable in a while, with those being opened. */
   function promising(): number {
-    let good = 0;
-    for (const connection of uses.all('idle')) if (isUsable(connection, aheadMs())) good++;
-    return opening.size + good + uses.busy + handing;
+    const good = uses.all('idle').filter((connection) => isUsable(connection, 'in a while'));
+    return opening.size + good.length + uses.busy + handing;
   }
 
-  /** Opens what is missing of the connections to be kept warm. */
+  /** Opens what is missing, one a turn. Until its turn comes it has nothing that a message could use. */
+  async function fill(count: () => number): Promise<void> {
+    const missing = (): number =>
+      closing || !options.mayOpen() ? 0 : Math.min(count(), limits().maxConnections) - promising();
+    for (let left = missing(); left > 0; left--)
+      await inBackground(async () => {
+        if (missing() <= 0) return;
+        // Where the limit leaves no room for a replacement beside it, the old one goes first.
+        if (places.size >= mailbox.roomFor(sharer)) await sweep('in a while');
+        if (makeRoom()) await openOne();
+      });
+  }
+
+  let isToppingUp = false;
   async function topUp(): Promise<void> {
-    const missing = limits().minConnections - promising();
-    if (missing <= 0 || closing || !options.mayOpen() || options.isKeptWarm?.() === false) return;
-    // Where the limit leaves no room for a replacement beside it, the old one goes first.
-    if (places.size + missing > mailbox.roomFor(sharer)) await sweep(aheadMs());
-    await openMore(missing);
-  }
-
-  async function openMore(missing: number): Promise<void> {
-    const all: Promise<void>[] = [];
-    for (let i = 0; i < missing && makeRoom(); i++) all.push(openOne());
-    await Promise.all(all);
+    if (isToppingUp) return;
+    isToppingUp = true;
+    await fill(() => (options.isKeptWarm?.() === false ? 0 : limits().minConnections));
+    isToppingUp = false;
   }
 
   return {
     acquire,
 
     async warm(count) {
-      if (closing || !options.mayOpen()) return;
-      await openMore(Math.min(count, limits().maxConnections) - promising());
+      await fill(() => count);
       await Promise.all(opening);
     },
 

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { silentLog } from '../../src/log.ts';
+import { runPrecache } from '../../src/tokens/precache.ts';
 import { createTokenService } from '../../src/tokens/token-service.ts';
+import type { Slot } from '../../src/tokens/token-slot.ts';
+import { createTestClock } from '../support/clock.ts';
+import { countTurns } from '../support/turns.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { answerJson, createTestLog, entryFor, grant, startEndpoint } from './support.ts';
 
@@ -21,6 +26,23 @@ test('all accounts are fetched at once, within the bound', async (t) => {
   assert.equal(tokens.peek('user7@x')?.reveal(), 'for-refresh-of-user7@x');
   const again = await tokens.precache(['user1@x', 'user2@x', 'nobody']);
   assert.deepEqual({ ...again, ms: 0 }, { accounts: 2, cached: 2, fetched: 0, failed: 0, ms: 0 });
+});
+
+test('requests of a round go out in turns of the event loop of their own', async () => {
+  const turns = countTurns();
+  const asked: number[] = [];
+  const slots = names(5).map(() => ({ state: { name: 'empty' } }) as unknown as Slot);
+  const deps = {
+    clock: createTestClock(),
+    log: silentLog,
+    random: () => 0,
+    hasToken: () => false,
+    pausedUntil: () => 0,
+    fetch: async () => void asked.push(turns.now()),
+  };
+  await runPrecache(deps, slots, 5);
+  turns.stop();
+  assert.equal(new Set(asked).size, 5);
 });
 
 test('a round goes on after 429, not before the time the provider named', async (t) => {

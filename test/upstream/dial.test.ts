@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { createDialer } from '../../src/upstream/dial.ts';
 import { createTestClock } from '../support/clock.ts';
 import { type Defer, leakless } from '../support/leak-check.ts';
+import { countTurns } from '../support/turns.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const never = new AbortController().signal;
@@ -97,6 +98,26 @@ test('all addresses refuse: the error says so; the signal ends a dialing that ha
   const hanging = createDialer({ lookup: () => new Promise(() => {}) });
   await assert.rejects(hanging({ host: 'slow.example', port: 9 }, abort.signal), /over/);
 });
+
+test(
+  'openings that waited for one answer of the resolver begin in turns of the event loop of their own',
+  leakless(async (_t, defer) => {
+    const { port } = await accepting(defer, '127.0.0.2');
+    const turns = countTurns();
+    const begun: number[] = [];
+    const dial = createDialer({
+      lookup: async () => ['127.0.0.2'],
+      connect(options) {
+        begun.push(turns.now());
+        return new Socket().connect(options);
+      },
+    });
+    const dialed = await Promise.all([1, 2, 3].map(() => dial({ host: 'one.example', port }, never)));
+    turns.stop();
+    for (const { stream } of dialed) stream.destroy();
+    assert.equal(new Set(begun).size, 3);
+  }),
+);
 
 test('local_address picks its family', async () => {
   const { dial, tried } = network(['::1', '127.0.0.1'], []);
