@@ -2,19 +2,18 @@
  * The relay: account gate and transactions. In: MAIL commands of listeners. Out: transactions, and one
  * record of each. Owns the limits of the mailboxes and which account is drained.
  */
-import { setMaxListeners } from 'node:events';
 import { type Account, mailboxOf } from '../accounts/account.ts';
 import { type Clock, nap, systemClock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { fitParameters } from '../protocol/esmtp.ts';
 import { declaredSize } from '../protocol/esmtp-parameters.ts';
-import { formatReply, type Reply, reply } from '../protocol/reply.ts';
+import { type Reply, reply } from '../protocol/reply.ts';
 import { judge, type Verdict } from '../protocol/verdict.ts';
-import type { ChosenBy } from '../protocol/vocabulary.ts';
 import { type Soon, whenKnown } from '../soon.ts';
 import { onceIn } from '../time-text.ts';
 import { heardFor, type Way, type WayFacts, type Ways } from '../upstream/way.ts';
-import { type Choice, inOrder, type PassedOver, whyFirst } from './choice.ts';
+import type { PassedOver } from './choice.ts';
+import { createChooser, type Refused, type Taken } from './chooser.ts';
 import { createLimiter, type Limiter, type NoPlace, type Place } from './limits.ts';
 import type { MailboxLimits } from './mailbox-counts.ts';
 import { outcomeOf, startRecord, type TransactionRecord } from './record.ts';
@@ -87,41 +86,11 @@ const LIMIT_CAUSES = {
   away: 'acquire_timeout',
 } as const;
 
-/** A refusal that a client had to wait so long for holds up others, too. */
-const LONG_REFUSAL_MS = 1_000;
-/** So long is it asked last, then by one message whether it is any better. */
-const ASKED_LAST_MS = 60_000;
-
-interface Refused {
-  readonly answer: Reply;
-  /** When a limit will let it through, where that is known. */
-  readonly retryAfterMs?: number;
-  /** Nothing is wrong with the account: as many messages as it may have at once are under way. */
-  readonly isBusy?: boolean;
-}
-
-/** What one account refuses for good another may take later. */
-function isSooner(one: Refused, other: Refused): boolean {
-  const isFinal = ({ answer }: Refused): boolean => answer.code >= 500;
-  if (isFinal(one) !== isFinal(other)) return isFinal(other);
-  return (one.retryAfterMs ?? Number.POSITIVE_INFINITY) < (other.retryAfterMs ?? Number.POSITIVE_INFINITY);
-}
-
-interface Taken {
-  readonly command: MailCommand;
-  readonly way: Way;
-  readonly place: Place;
-  /** Absent where there was no choice. */
-  readonly chosenBy?: ChosenBy;
-}
-
 export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRelay {
   const { ways, log, clock = systemClock, limiter = createLimiter(clock) } = deps;
   const drained = new Set<string>();
   /** Transactions by mailbox. */
   const underWay = new Map<string, number>();
-  /** Accounts that let a client wait and refused then: until when they are asked last, monotonic. */
-  const slow = new Map<string, number>();
 
   /** Why the way cannot take a message of this envelope, before any of it is sent. */
   function misfit({ sender, parameters }: MailCommand, facts: WayFacts): Reply | undefined {
@@ -169,24 +138,39 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     });
   }
 
-  /** Whether this account takes the message; `withdrawn`: it is not waited for any more. Never rejects. */
-  function ask(command: MailCommand, maxHoldMs: number, withdrawn?: AbortSignal): Soon<Refused | Taken> {
+  /** How its mail leaves, or why none can now. */
+  function gate(command: MailCommand): Soon<Refused | { readonly way: Way }> {
     const { account } = command;
     const others = command.choices?.map((choice) => choice.account.id) ?? [];
     const way = ways.of(account.id, others, command.clientSender ?? command.sender);
     if (way === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
+    return whenKnown(way.ready(), (trouble) => {
+      const refusal = trouble ?? misfit(command, way.facts);
+      return refusal === undefined ? { way } : { answer: refusal };
+    });
+  }
+
+  /** Whether this account takes the message; `withdrawn`: it is not waited for any more. Never rejects. */
+  function ask(command: MailCommand, maxHoldMs: number, withdrawn?: AbortSignal): Soon<Refused | Taken> {
+    const { account } = command;
     const failed = (error: unknown): Refused => {
       log.error({ err: error, account: account.id }, 'account gate failed unexpectedly');
       return { answer: judge({ kind: 'local', cause: 'internal' }).answer };
     };
     try {
-      const result = whenKnown(way.ready(), (trouble) => {
-        const refusal = trouble ?? misfit(command, way.facts);
-        if (refusal !== undefined) return { answer: refusal };
-        return whenKnown(placeFor(account, way, maxHoldMs, withdrawn), (place) =>
-          'answer' in place ? place : { command, way, place },
-        );
+      const result = whenKnown(gate(command), (open) => {
+        if ('answer' in open) return open;
+        const asked = placeFor(account, open.way, maxHoldMs, withdrawn);
+        if (!(asked instanceof Promise))
+          return 'answer' in asked ? asked : { command, ...open, place: asked };
+        return asked.then(async (place): Promise<Refused | Taken> => {
+          if ('answer' in place) return place;
+          // Much may have become of the account meanwhile, and another may be waited for beside it.
+          const still = await (async () => gate(command))().catch(failed);
+          if ('answer' in still) place.end({ unsent: true, recipients: 0 });
+          return 'answer' in still ? still : { command, ...still, place };
+        });
       });
       return result instanceof Promise ? result.catch(failed) : result;
     } catch (error) {
@@ -201,85 +185,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     return Math.min(free, limiter.room?.(mailbox, mailboxLimits(account)) ?? 1);
   }
 
-  /** Of those that match the sender as exactly. */
-  function slowOnesLast(order: readonly Choice[]): readonly Choice[] {
-    const now = clock.monotonic();
-    const isSlow = ({ account }: Choice): boolean => (slow.get(account.id) ?? 0) > now;
-    if (!order.some(isSlow)) return order;
-    return [...order].sort((a, b) => a.rank - b.rank || Number(isSlow(a)) - Number(isSlow(b)));
-  }
-
-  /** Remembers whether its refusal takes long. */
-  async function askOneOfMany(command: MailCommand): Promise<Refused | Taken> {
-    const { id } = command.account;
-    const since = clock.monotonic();
-    // Whoever comes meanwhile asks the others first.
-    if (slow.has(id)) slow.set(id, since + ASKED_LAST_MS);
-    const result = await ask(command, 0);
-    const now = clock.monotonic();
-    if ('answer' in result && now - since >= LONG_REFUSAL_MS) slow.set(id, now + ASKED_LAST_MS);
-    else slow.delete(id);
-    return result;
-  }
-
-  /** Waits for all at once, and takes the first that is free. */
-  function waitForFirst(commands: readonly MailCommand[]): Promise<Refused | Taken> {
-    const withdrawing = new AbortController();
-    const { signal } = withdrawing;
-    // One for each account; Node takes more than ten for a leak.
-    setMaxListeners(0, signal);
-    return new Promise((resolve) => {
-      const refused: Refused[] = [];
-      function hear(result: Refused | Taken): void {
-        if ('answer' in result) {
-          refused.push(result);
-          if (refused.length === commands.length)
-            resolve(refused.reduce((soonest, other) => (isSooner(other, soonest) ? other : soonest)));
-        } else if (signal.aborted) result.place.end({ unsent: true, recipients: 0 });
-        else {
-          withdrawing.abort();
-          resolve(result);
-        }
-      }
-      for (const command of commands)
-        void Promise.resolve(ask(command, options.maxHoldMs, signal)).then(hear);
-    });
-  }
-
-  /**
-   * The first that can take it; nothing is sent and nobody waits for a limit while another may be free. For those that are
-   * busy for the moment the message waits rather than leave by one that matches its sender less.
-   */
-  async function choose(
-    command: MailCommand,
-    choices: readonly Choice[],
-    passedOver: PassedOver[],
-  ): Promise<Refused | Taken> {
-    let soonest: { readonly command: MailCommand; readonly refused: Refused } | undefined;
-    const busy: MailCommand[] = [];
-    const wished = inOrder(choices, roomOf);
-    const order = slowOnesLast(wished);
-    const why = order[0] === wished[0] ? whyFirst(wished, roomOf) : 'passed_over';
-    let lastRank = Number.POSITIVE_INFINITY;
-    for (const { account, sender, rank } of order) {
-      if (rank > lastRank) break;
-      const own = { ...command, account, sender };
-      const result = await askOneOfMany(own);
-      if (!('answer' in result))
-        return { ...result, chosenBy: passedOver.length === 0 ? why : 'passed_over' };
-      passedOver.push({ account: account.id, why: formatReply(result.answer) });
-      if (result.isBusy === true) {
-        lastRank = rank;
-        busy.push(own);
-      }
-      if (soonest === undefined || isSooner(result, soonest.refused))
-        soonest = { command: own, refused: result };
-    }
-    if (soonest === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
-    if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
-    const waited = await waitForFirst(soonest.refused.isBusy === true ? busy : [soonest.command]);
-    return 'answer' in waited ? waited : { ...waited, chosenBy: 'ready_first' };
-  }
+  const chooser = createChooser({ ask, roomOf, clock, maxHoldMs: options.maxHoldMs });
 
   function begins(account: Account, by: 1 | -1): void {
     const mailbox = mailboxOf(account);
@@ -312,7 +218,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
       const id = nextId(at);
       const passedOver: PassedOver[] = [];
       const { choices = [] } = asked;
-      const asking = choices.length > 1 ? choose(asked, choices, passedOver) : ask(asked, options.maxHoldMs);
+      const asking =
+        choices.length > 1 ? chooser.choose(asked, choices, passedOver) : ask(asked, options.maxHoldMs);
       return whenKnown(asking, (result) => {
         const command = 'answer' in result ? asked : result.command;
         const { account } = command;
@@ -362,7 +269,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     isDrained: (accountId) => drained.has(accountId),
     drained,
     keepOnly(accountIds) {
-      for (const ids of [drained, slow]) for (const id of ids.keys()) if (!accountIds.has(id)) ids.delete(id);
+      for (const id of drained) if (!accountIds.has(id)) drained.delete(id);
+      chooser.keepOnly(accountIds);
     },
   };
 }

@@ -334,12 +334,12 @@ export function createConnectionPool(
       });
   }
 
-  let isToppingUp = false;
-  async function topUp(): Promise<void> {
-    if (isToppingUp) return;
-    isToppingUp = true;
-    await fill(() => (options.isKeptWarm?.() === false ? 0 : limits().minConnections));
-    isToppingUp = false;
+  let toppingUp: Promise<void> | undefined;
+  function topUp(): Promise<void> {
+    toppingUp ??= fill(() => (options.isKeptWarm?.() === false ? 0 : limits().minConnections)).finally(() => {
+      toppingUp = undefined;
+    });
+    return toppingUp;
   }
 
   return {

@@ -112,3 +112,33 @@ test(
     assert.equal((await slow.verdict).code, 250);
   }),
 );
+
+test(
+  'an account that is drained while mail waits for several is left to none of it',
+  leakless(async (_t, defer) => {
+    const { provider, relay, hold, wait } = await stage(defer, [
+      [ANN, { senders: [TEAM] }],
+      [TEAM, { senders: [ANN] }],
+    ]);
+    const slow = await hold(ANN);
+    const other = await hold(TEAM);
+    const { heard, session } = await wait(ANN);
+    const drained = await fetch(`${relay.adminUrl}/admin/accounts/${encodeURIComponent(TEAM)}/drain`, {
+      method: 'POST',
+      headers: { connection: 'close' },
+    });
+    assert.equal(drained.status, 200);
+    other.letGo();
+    assert.equal((await other.verdict).code, 250);
+    slow.letGo();
+    assert.equal((await slow.verdict).code, 250);
+    assert.equal((await heard).code, 250);
+    await session.expect('RCPT TO:<bob@example.net>', 250);
+    await session.expect('DATA', 354);
+    assert.equal((await session.body('Subject: x\r\n\r\nx\r\n')).code, 250);
+    assert.deepEqual(
+      provider.messages.map(({ user }) => user),
+      [TEAM, ANN, ANN],
+    );
+  }),
+);
