@@ -154,8 +154,10 @@ export function createRedisLimits(
     else mailbox.cancel ??= clock.after(COMPANY_MS, () => void say(mailboxId, mailbox));
   };
 
-  const giveBackLater: RedisLimits['giveBackLater'] = (mailboxId, id, as) =>
-    void mailboxOf(mailboxId).unsaid.push(id, PLACE_ENDS[as], 0);
+  const giveBackLater: RedisLimits['giveBackLater'] = (mailboxId, id, as) => {
+    mailboxOf(mailboxId).unsaid.push(id, PLACE_ENDS[as], 0);
+    untold(mailboxId);
+  };
 
   return {
     async reserve(mailboxId, limits, { id, maxWaitMs, epoch, queues }) {

@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createRedisLimits } from '../../src/fleet/redis-limits.ts';
+import type { RedisConnection } from '../../src/redis.ts';
 import type { Place } from '../../src/relay/limits.ts';
 import { leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -77,3 +79,13 @@ test(
     next.place.end(over);
   }),
 );
+
+test('a place that Redis may have given while nobody heard of it is told as soon as Redis is found again', async () => {
+  const redis = { instance: 'r', run: () => Promise.reject(new Error('cut')) } as unknown as RedisConnection;
+  const store = createRedisLimits({ redis });
+  const untold: string[] = [];
+  store.onUntold((mailbox) => untold.push(mailbox));
+  const asked = store.reserve('a', wanted(), { id: 'r:1', maxWaitMs: 0, epoch: '', queues: 'never' });
+  await assert.rejects(asked, /cut/);
+  assert.deepEqual(untold, ['a']);
+});
