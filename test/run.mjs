@@ -18,7 +18,7 @@ import {
 /** A test that takes longer hangs. A file counts as one test too. */
 const TEST_TIMEOUT_MS = 600_000;
 /** Tests of the whole system wait more than they work. */
-const CONCURRENCY = 4;
+const CONCURRENCY = 5;
 
 const HELP = `npm test -- [--all] [PART …]
 

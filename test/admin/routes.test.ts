@@ -433,8 +433,7 @@ describe('event stream', () => {
   it('ends streams on close', async () => {
     const house = createHouse();
     const answer = await house.ask('/admin/events');
-    house.routes.close();
-    const events = await readUntil(answer, 'never');
+    const events = await readUntil(answer, 'never', () => house.routes.close());
     assert.deepEqual(
       events.map((e) => e.name),
       ['snapshot'],
