@@ -104,6 +104,8 @@ function limitConnections(
     busy.add(socket);
     response.once('close', () => busy.delete(socket));
     // What the same segment brings beside is parsed before, even where the answer is ready at once.
-    setImmediate(() => answer(request, response));
+    setImmediate(() => {
+      if (!socket.destroyed) answer(request, response);
+    });
   });
 }

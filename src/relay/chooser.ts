@@ -2,7 +2,6 @@
  * Which of the accounts of a sender takes a message. In: the choices, and a way to ask each. Out: the one that has a place
  * for it, or why none has. Owns who let a client wait and refused then.
  */
-import { setMaxListeners } from 'node:events';
 import type { Account } from '../accounts/account.ts';
 import type { Clock } from '../clock.ts';
 import { formatReply, type Reply } from '../protocol/reply.ts';
@@ -100,8 +99,6 @@ export function createChooser({ ask, roomOf, clock, maxHoldMs }: ChooserDeps): C
     const commands = [...busy.slice(from), ...busy.slice(0, from)].slice(0, MOST_WAITED_FOR);
     const withdrawing = new AbortController();
     const { signal } = withdrawing;
-    // One for each account; Node takes more than ten for a leak.
-    setMaxListeners(0, signal);
     return new Promise((resolve) => {
       const refused: Refused[] = [];
       function hear(result: Refused | Taken): void {

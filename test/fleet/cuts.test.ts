@@ -8,7 +8,7 @@ import type { RedisConnection } from '../../src/redis.ts';
 import type { Place } from '../../src/relay/limits.ts';
 import { leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { limits, pair, type Relay, redisFor, relay, settled } from './stage.ts';
+import { limits, pair, type Relay, settled, threeRelays } from './stage.ts';
 
 /** Shorter than relays wait for others of which Redis knows nothing any more, ms. */
 const HOLD_MS = 4_000;
@@ -26,9 +26,7 @@ const over = { unsent: false, recipients: 1 };
 test(
   'connections are cut again and again: mail flows by every relay, never more at once than allowed',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const relays = await Promise.all([1, 2, 3].map(() => relay(defer, redis)));
-    await settled(relays);
+    const { redis, relays } = await threeRelays(defer);
     let at = 0;
     let most = 0;
     for (let cut = 0; cut < 6; cut++) {

@@ -4,14 +4,12 @@ import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Defer, leakless } from '../support/leak-check.ts';
 import { waitFor } from '../support/wait-for.ts';
-import { limits, pair, redisFor, relay, settled } from './stage.ts';
+import { limits, pair, redisFor, relay, settled, threeRelays } from './stage.ts';
 
 test(
   'messages at once hold over three relays, and a place given back goes to whoever waits',
   leakless(async (_t, defer) => {
-    const redis = await redisFor(defer);
-    const relays = await Promise.all([1, 2, 3].map(() => relay(defer, redis)));
-    await settled(relays);
+    const { redis, relays } = await threeRelays(defer);
     let at = 0;
     let most = 0;
     const startedAt = performance.now();
@@ -169,9 +167,7 @@ test(
 );
 
 async function outage(trouble: 'frozen' | 'killed' | 'flushed', defer: Defer): Promise<void> {
-  const redis = await redisFor(defer);
-  const relays = await Promise.all([1, 2, 3].map(() => relay(defer, redis)));
-  await settled(relays);
+  const { redis, relays } = await threeRelays(defer);
   const three = limits({ perMinute: 20 });
   const times: number[] = [];
   let at = 0;

@@ -85,6 +85,16 @@ export async function relay(
 export const settled = (relays: readonly Relay[]): Promise<unknown> =>
   waitFor(() => relays.every((r) => !r.limits.isApart), { what: 'shared limits', timeoutMs: 15_000 });
 
+/** Three relays on a Redis of their own, which decides at all. */
+export async function threeRelays(
+  defer: Defer,
+): Promise<{ readonly redis: Redis; readonly relays: readonly Relay[] }> {
+  const redis = await redisFor(defer);
+  const relays = await Promise.all([1, 2, 3].map(() => relay(defer, redis)));
+  await settled(relays);
+  return { redis, relays };
+}
+
 /** Two relays on a Redis of their own, which decides at both. */
 export async function pair(defer: Defer) {
   const redis = await redisFor(defer);

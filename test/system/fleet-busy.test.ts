@@ -15,6 +15,18 @@ const ANN = 'ann@example.com';
 const TEAM = 'team@example.com';
 const ALERTS = 'alerts@example.com';
 
+const EQUALS = [
+  [ANN, { senders: [TEAM] }],
+  [TEAM, { senders: [ANN] }],
+] as const;
+
+/** What follows MAIL. */
+async function finish(session: SmtpClient): Promise<void> {
+  await session.expect('RCPT TO:<bob@example.net>', 250);
+  await session.expect('DATA', 354);
+  assert.equal((await session.body('Subject: x\r\n\r\nx\r\n')).code, 250);
+}
+
 async function stage(defer: Defer, accountsOf: readonly (readonly [string, Record<string, unknown>])[]) {
   const provider = await startProvider({
     flavour: 'microsoft',
@@ -91,19 +103,14 @@ test(
 test(
   'mail for which several accounts are busy waits for the one that is free first, and for no other',
   leakless(async (_t, defer) => {
-    const { provider, hold, wait } = await stage(defer, [
-      [ANN, { senders: [TEAM] }],
-      [TEAM, { senders: [ANN] }],
-    ]);
+    const { provider, hold, wait } = await stage(defer, EQUALS);
     const slow = await hold(ANN);
     const other = await hold(TEAM);
     const { heard, session } = await wait(ANN);
     other.letGo();
     assert.equal((await other.verdict).code, 250);
     assert.equal((await heard).code, 250);
-    await session.expect('RCPT TO:<bob@example.net>', 250);
-    await session.expect('DATA', 354);
-    assert.equal((await session.body('Subject: x\r\n\r\nx\r\n')).code, 250);
+    await finish(session);
     assert.deepEqual(
       provider.messages.map(({ user }) => user),
       [TEAM, TEAM],
@@ -116,10 +123,7 @@ test(
 test(
   'an account that is drained while mail waits for several is left to none of it',
   leakless(async (_t, defer) => {
-    const { provider, relay, hold, wait } = await stage(defer, [
-      [ANN, { senders: [TEAM] }],
-      [TEAM, { senders: [ANN] }],
-    ]);
+    const { provider, relay, hold, wait } = await stage(defer, EQUALS);
     const slow = await hold(ANN);
     const other = await hold(TEAM);
     const { heard, session } = await wait(ANN);
@@ -133,9 +137,7 @@ test(
     slow.letGo();
     assert.equal((await slow.verdict).code, 250);
     assert.equal((await heard).code, 250);
-    await session.expect('RCPT TO:<bob@example.net>', 250);
-    await session.expect('DATA', 354);
-    assert.equal((await session.body('Subject: x\r\n\r\nx\r\n')).code, 250);
+    await finish(session);
     assert.deepEqual(
       provider.messages.map(({ user }) => user),
       [TEAM, ANN, ANN],
