@@ -51,7 +51,8 @@ export function supersededKeys(
     jwt_bearer: ['client_email', 'private_key', 'private_key_id'],
   };
   // That of another client.
-  const ofClient = [undefined, entry.client_id].includes(given.client_id as string) ? [] : ['client_secret'];
+  const isOther = ![undefined, given.client_id].includes(entry.client_id) && given.client_id !== undefined;
+  const ofClient = isOther ? ['client_secret'] : [];
   const read: readonly string[] = KEYS_OF[grant].filter(
     (key) => !otherProof[grant].includes(key) && !ofClient.includes(key),
   );

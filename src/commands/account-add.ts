@@ -93,7 +93,9 @@ async function addAccount(context: CommandContext): Promise<number> {
   const { before } = place;
   const isThere = Object.keys(before).length > 0;
   const existing = existingOptions(before);
-  const isOther = ![undefined, existing.clientId].includes(textOption(context, 'clientId'));
+  const isOther =
+    existing.clientId !== undefined &&
+    ![undefined, existing.clientId].includes(textOption(context, 'clientId'));
   if (
     !isOther &&
     textOption(context, 'clientSecretFile') === undefined &&

@@ -93,10 +93,21 @@ export function createChooser({ ask, roomOf, clock, maxHoldMs }: ChooserDeps): C
     return result;
   }
 
-  /** Waits for some at once, and takes the first that is free. */
-  function waitForFirst(busy: readonly MailCommand[]): Promise<Refused | Taken> {
+  /** Waits for some, and looks at the others once more before it is refused. */
+  async function waitForOneOf(busy: readonly MailCommand[]): Promise<Refused | Taken> {
     const from = waits++ % busy.length;
-    const commands = [...busy.slice(from), ...busy.slice(0, from)].slice(0, MOST_WAITED_FOR);
+    const turned = [...busy.slice(from), ...busy.slice(0, from)];
+    const waited = await waitForFirst(turned.slice(0, MOST_WAITED_FOR));
+    if (!('answer' in waited)) return waited;
+    for (const command of turned.slice(MOST_WAITED_FOR)) {
+      const result = await ask(command, 0);
+      if (!('answer' in result)) return result;
+    }
+    return waited;
+  }
+
+  /** Waits for all at once, and takes the first that is free. */
+  function waitForFirst(commands: readonly MailCommand[]): Promise<Refused | Taken> {
     const withdrawing = new AbortController();
     const { signal } = withdrawing;
     return new Promise((resolve) => {
@@ -143,7 +154,7 @@ export function createChooser({ ask, roomOf, clock, maxHoldMs }: ChooserDeps): C
     }
     if (soonest === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (soonest.refused.retryAfterMs === undefined) return soonest.refused;
-    const waited = await waitForFirst(soonest.refused.isBusy === true ? busy : [soonest.command]);
+    const waited = await waitForOneOf(soonest.refused.isBusy === true ? busy : [soonest.command]);
     return 'answer' in waited ? waited : { ...waited, chosenBy: 'ready_first' };
   }
 

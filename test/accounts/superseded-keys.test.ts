@@ -14,6 +14,7 @@ test('an entry that gets another grant keeps nothing that it was asked with befo
     [{ ...service, subject: 'a@x' }, person, ['grant', 'service_account_file', 'subject']],
     [certified, person, ['certificate', 'grant', 'private_key']],
     [{ client_secret: 's', client_id: 'another' }, person, ['client_secret']],
+    [{ client_secret: 's', client_id: undefined }, person, []],
     [{ client_secret: 's', refresh_token: 'r' }, application, ['refresh_token']],
     // The secret is what the entry had beside the certificate.
     [{ ...certified, client_secret: 's' }, application, []],
