@@ -138,16 +138,23 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
     });
   }
 
-  /** How its mail leaves, or why none can now. */
-  function gate(command: MailCommand): Soon<Refused | { readonly way: Way }> {
+  /** How its mail leaves, as far as that is a matter of the operator's. */
+  function served(command: MailCommand): Refused | { readonly way: Way } {
     const { account } = command;
     const others = command.choices?.map((choice) => choice.account.id) ?? [];
     const way = ways.of(account.id, others, command.clientSender ?? command.sender);
     if (way === undefined) return { answer: judge({ kind: 'local', cause: 'misconfigured' }).answer };
     if (drained.has(account.id)) return { answer: judge({ kind: 'local', cause: 'draining' }).answer };
-    return whenKnown(way.ready(), (trouble) => {
-      const refusal = trouble ?? misfit(command, way.facts);
-      return refusal === undefined ? { way } : { answer: refusal };
+    return { way };
+  }
+
+  /** How its mail leaves, or why none can now. Of an account whose pause is over one message hears that it may try. */
+  function gate(command: MailCommand): Soon<Refused | { readonly way: Way }> {
+    const open = served(command);
+    if ('answer' in open) return open;
+    return whenKnown(open.way.ready(), (trouble) => {
+      const refusal = trouble ?? misfit(command, open.way.facts);
+      return refusal === undefined ? open : { answer: refusal };
     });
   }
 
@@ -167,7 +174,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): RunningRela
         return asked.then(async (place): Promise<Refused | Taken> => {
           if ('answer' in place) return place;
           // Much may have become of the account meanwhile, and another may be waited for beside it.
-          const still = await (async () => gate(command))().catch(failed);
+          const still =
+            withdrawn === undefined ? served(command) : await (async () => gate(command))().catch(failed);
           if ('answer' in still) place.end({ unsent: true, recipients: 0 });
           return 'answer' in still ? still : { command, ...still, place };
         });
