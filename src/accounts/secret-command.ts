@@ -47,6 +47,9 @@ function run(
   [program = '', ...args]: readonly string[],
   { env, directory }: SecretPlaces,
 ): Promise<{ readonly text: string } | { readonly wrong: string }> {
+  // What no program can be called with Node throws on.
+  if (program === '' || [program, ...args].some((word) => typeof word !== 'string' || word.includes('\0')))
+    return Promise.resolve({ wrong: 'command must be a program and its arguments, as texts without NUL' });
   return new Promise((resolve) => {
     execFile(
       program,

@@ -58,15 +58,17 @@ test('what is wrong with a program is said without a word of its output', async 
 
 test('a program that cannot be run concerns its own account only', async () => {
   const entry = { provider: 'gmail', client_id: 'c', refresh_token: 'r' };
-  const text = JSON.stringify([
-    { ...entry, email: 'a@x.example', refresh_token: { command: ['/nowhere/vault'] } },
-    { ...entry, email: 'b@x.example' },
-  ]);
-  const { accounts, unusable } = await parseAccounts(text, { env: {}, directory: tmpdir() });
-  assert.deepEqual(
-    [accounts.map((a) => a.account.id), unusable.map((u) => u.account.id)],
-    [['b@x.example'], ['a@x.example']],
-  );
+  for (const command of [['/nowhere/vault'], [''], ['/bin/cat', 'a\0b']]) {
+    const text = JSON.stringify([
+      { ...entry, email: 'a@x.example', refresh_token: { command } },
+      { ...entry, email: 'b@x.example' },
+    ]);
+    const { accounts, unusable } = await parseAccounts(text, { env: {}, directory: tmpdir() });
+    assert.deepEqual(
+      [accounts.map((a) => a.account.id), unusable.map((u) => u.account.id)],
+      [['b@x.example'], ['a@x.example']],
+    );
+  }
 });
 
 test('a systemd credential is read from its directory', async (t) => {
