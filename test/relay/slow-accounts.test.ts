@@ -161,3 +161,11 @@ test('of accounts that are all busy the first that is free takes it; the others 
   await waitFor(() => ended.length === 2);
   assert.deepEqual(ended.sort(), ['in time true', 'late true']);
 });
+
+test('who asks others for a place, too, asks the account once whether it may send: after a pause that is one message alone', async () => {
+  for (const ranks of [[0], [0, 0]]) {
+    const { mail, asked } = room(ranks, async () => ({ granted: true, place: { waitMs: 0, end() {} } }));
+    assert.equal(await mail(), '250 a0@x.test 0');
+    assert.deepEqual(asked, ['a0@x.test']);
+  }
+});
